@@ -1,0 +1,117 @@
+"""Training of the small CIFAR-10 network that the demo and the first example look into.
+
+The network is the one of TensorFlow's CIFAR-10 tutorial (conv1, pool, norm, conv2, norm, pool, local3,
+local4; Krizhevsky's cuda-convnet layers), with batch normalisation in the place of local response
+normalisation, which Keras does not have, on whole 32x32 images and with 192 units in `local3`, which
+keeps the file under 5 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+HELD_OUT = 2_000  # training images that choose the best state; the test images are looked at once, at the end
+
+
+def build_network() -> keras.Model:
+    """The CIFAR-10 network: uint8-range pixels (batch, 32, 32, 3) -> logits (batch, 10)."""
+    layers = keras.layers
+    relu = {"activation": "relu", "padding": "same"}
+    pixels = keras.Input((32, 32, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(pixels)
+    x = layers.Conv2D(64, 5, name="conv1", **relu)(x)
+    x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
+    x = layers.BatchNormalization(name="norm1")(x)
+    x = layers.Conv2D(64, 5, name="conv2", **relu)(x)
+    x = layers.BatchNormalization(name="norm2")(x)
+    x = layers.MaxPooling2D(3, 2, padding="same", name="pool2")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dropout(0.3, name="drop2")(x)
+    x = layers.Dense(192, activation="relu", name="local3")(x)
+    x = layers.Dropout(0.3, name="drop3")(x)
+    x = layers.Dense(192, activation="relu", name="local4")(x)
+    return keras.Model(pixels, layers.Dense(10, name="logits")(x), name="cifar10")
+
+
+def _load(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = tfds.as_numpy(
+        tfds.load("cifar10", split=split, data_dir=data_dir, batch_size=-1, as_supervised=True, download=data_dir is None)
+    )
+    return images, labels.astype(np.int32)
+
+
+def _augment(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random mirror image, shifted by up to four pixels."""
+    padded = tf.pad(image, [[4, 4], [4, 4], [0, 0]], mode="REFLECT")
+    shifted = tf.image.random_crop(padded, [32, 32, 3])
+    return tf.cast(tf.image.random_flip_left_right(shifted), tf.float32), label
+
+
+def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed: int = 0) -> dict[str, Any]:
+    """Train on CIFAR-10's 50,000 training images and measure on its 10,000 test images.
+
+    The best state (by images held out of the training set) is saved after every epoch that improves it;
+    an interrupted run goes on from the last whole epoch.
+
+    Args:
+        out: folder for `cifar10.keras`, `log.csv`, `result.json` and the saved state.
+        data_dir: folder of prepared TensorFlow Datasets; None: their default, downloaded where missing.
+        epochs: passes over the data, with one cosine descent of the learning rate.
+        batch: images a step.
+        seed: of the weights, the shuffling and the augmentation.
+
+    Returns: what is also written to `result.json`: test accuracy, epochs, seconds.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(seed)
+    images, labels = _load("train", data_dir)
+    held_out = (images[-HELD_OUT:].astype(np.float32), labels[-HELD_OUT:])
+    images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
+    data = (
+        tf.data.Dataset.from_tensor_slices((images, labels))
+        .shuffle(len(images), seed=seed)
+        .map(_augment, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch, drop_remainder=True)
+        .prefetch(4)
+    )
+    steps = len(images) // batch
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, epochs * steps, warmup_target=2e-3, warmup_steps=2 * steps, alpha=0.0
+    )
+    model = build_network()
+    model.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    best = out / "best.weights.h5"
+    started = time.monotonic()
+    model.fit(
+        data,
+        epochs=epochs,
+        validation_data=held_out,
+        verbose=2,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(str(best), "val_accuracy", mode="max", save_best_only=True, save_weights_only=True),
+            keras.callbacks.CSVLogger(str(out / "log.csv"), append=True),
+            keras.callbacks.BackupAndRestore(str(out / "state")),
+        ],
+    )
+    seconds = time.monotonic() - started
+    model = build_network()
+    model.load_weights(best)
+    test_images, test_labels = _load("test", data_dir)
+    predicted = model.predict(test_images.astype(np.float32), batch_size=500, verbose=0).argmax(axis=1)
+    accuracy = float((predicted == test_labels).mean())
+    model.save(out / "cifar10.keras")
+    result = {"test_accuracy": accuracy, "test_images": len(test_labels), "epochs": epochs, "batch": batch, "seconds": round(seconds)}
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result

@@ -1,0 +1,70 @@
+"""What probes have shown of the first and the last pixel that each unit sees along one axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FIRST, LAST = 0, 1
+
+
+def reach(on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For every pixel 0..length, the nearest replaced one and the nearest kept one from there on; length if none."""
+    length = len(on)
+    places = np.arange(length + 1)
+    beyond = np.append(on, True), np.append(~on, True)
+    next_on, next_off = (np.minimum.accumulate(np.where(mask, places, length)[::-1])[::-1] for mask in beyond)
+    return next_on, next_off
+
+
+class Edges:
+    """Brackets around both edges of every unit of one map, along one axis of the image.
+
+    Both edges are kept as the first edge is: the last pixel is counted from the far end, so that one rule
+    serves both sides.
+
+    low, high: int (2, h, w): the edge of side FIRST or LAST lies within [low, high], in pixels from that
+    side. `high` is `length` for a unit that no probe has changed yet.
+    """
+
+    def __init__(self, shape: tuple[int, int], length: int) -> None:
+        self.length = length
+        self.low = np.zeros((2, *shape), np.int32)
+        self.high = np.full((2, *shape), length, np.int32)
+
+    def learn(self, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
+        """Narrow the brackets by one probe.
+
+        A change means that one of the replaced pixels within the bracket is seen, so the edge lies no
+        further in than the furthest of them. Silence means that none of them is.
+
+        Args:
+            on: bool (length,): the replaced pixels; nothing else in the image was replaced.
+            changed: bool (h, w): the units that changed.
+            awake: bool (h, w): the units whose silence counts.
+        """
+        sides = reach(on), reach(on[::-1])
+        nearest = [sides[side][0][self.low[side]] for side in (FIRST, LAST)]
+        seen = nearest[FIRST] <= self.length - 1 - nearest[LAST]
+        silent = ~changed & awake & seen
+        for side in (FIRST, LAST):
+            furthest = self.length - 1 - nearest[1 - side]
+            self.high[side] = np.where(changed & seen, np.minimum(self.high[side], furthest), self.high[side])
+            self.low[side] = np.where(silent, sides[side][1][self.low[side]], self.low[side])
+        # A change by pixels that silence had ruled out: one of the two was luck, and only changes are sure.
+        fooled = changed & ~seen | (self.low > self.high).any(axis=0) & (self.high < self.length).all(axis=0)
+        self.forget(fooled)
+
+    def forget(self, units: np.ndarray) -> None:
+        """Start anew for some units: bool (h, w)."""
+        self.low[:, units] = 0
+        self.high[:, units] = self.length
+
+    @property
+    def closed(self) -> np.ndarray:
+        """bool (2, h, w): edges that are known."""
+        return self.low == self.high
+
+    @property
+    def silent(self) -> np.ndarray:
+        """bool (h, w): units that no probe has changed."""
+        return (self.high == self.length).any(axis=0)

@@ -1,0 +1,115 @@
+"""ReceptiveField: the input pixels that each unit of a map can see, for any network that can be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from recfield.channels import solve_channels
+from recfield.probing import Prober
+from recfield.solver import View, solve_layers
+
+
+class ReceptiveField:
+    """The receptive field of every unit of one map, solved by probe images.
+
+    Args:
+        imshape: (batch, height, width, channels) of every batch that `forward_func` is given.
+        forward_func: float32 batch -> (batch, h, w, c), in inference mode. A map of rank 2, (batch, c), counts
+            as (batch, 1, 1, c).
+
+    Attributes:
+        boxes: int32 (h, w, 4): y1, x1, y2, x2 in pixels of the image, half-open, clipped to it: the smallest box
+            around all pixels that can change the unit in any channel. A unit that sees nothing has 0, 0, 0, 0.
+
+    Raises: RandomForward, BatchDependent, UnprovenField, UnsolvableField.
+    """
+
+    boxes: np.ndarray
+
+    def __init__(self, imshape: Sequence[int], forward_func: Callable[[np.ndarray], np.ndarray]) -> None:
+        solved = ReceptiveField.of_layers(imshape, lambda batch: {"": forward_func(batch)})[""]
+        self._adopt(solved._prober, solved._view)
+
+    @classmethod
+    def of_layers(
+        cls, imshape: Sequence[int], forward_func: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    ) -> dict[str, ReceptiveField]:
+        """The fields of several layers from one pass of probes.
+
+        Args:
+            imshape: (batch, height, width, channels).
+            forward_func: float32 batch -> {layer: (batch, h, w, c)}.
+        """
+        if len(imshape) != 4 or any(int(size) < 1 for size in imshape):
+            raise ValueError(f"imshape is {tuple(imshape)}; it must be (batch, height, width, channels), all positive.")
+        prober = Prober(imshape, forward_func)
+        fields = {}
+        for layer, view in solve_layers(prober).items():
+            fields[layer] = cls.__new__(cls)
+            fields[layer]._adopt(prober, view)
+        return fields
+
+    def _adopt(self, prober: Prober, view: View) -> None:
+        self._prober, self._view = prober, view
+        self._channels: list[np.ndarray] | None = None
+        self.dead_channels: tuple[int, ...] = ()
+        self.boxes = view.boxes()
+
+    @property
+    def probes(self) -> int:
+        """Images sent forward so far, padding of batches included, for all layers that were solved together."""
+        return self._prober.probes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the largest box, in pixels."""
+        return int((self.boxes[..., 2] - self.boxes[..., 0]).max()), int((self.boxes[..., 3] - self.boxes[..., 1]).max())
+
+    @property
+    def stride(self) -> tuple[float, float]:
+        """(y, x): pixels from one unit's box to the next one's; for maps whose boxes are all clipped, pixels per unit."""
+        height, width = self._view.image
+        return _stride(self.boxes[:, 0, 0], self.boxes[:, 0, 2], height), _stride(self.boxes[0, :, 1], self.boxes[0, :, 3], width)
+
+    @property
+    def is_global(self) -> bool:
+        """Whether every unit sees the whole image."""
+        return bool((self.boxes == (0, 0, *self._view.image)).all())
+
+    def channel_boxes(self, channel: int) -> np.ndarray:
+        """The boxes of one channel; in concatenations they differ. The first call may send further probes.
+
+        A channel that is asleep for every random image (a dead rectifier) gets the layer's boxes and is named
+        in `dead_channels`.
+
+        Returns: int32 (h, w, 4), as `boxes`.
+        Raises: IndexError.
+        """
+        count = len(self._view.channels)
+        if not 0 <= channel < count:
+            raise IndexError(f"channel {channel} is not in a map of {count} channels (0 to {count - 1}).")
+        if self._channels is None:
+            self._channels, self.dead_channels = solve_channels(self._prober, self._view)
+        return self._channels[channel]
+
+    def draw_example(self) -> np.ndarray:
+        """The box of the central unit, drawn: uint8 (height, width, 3), white on black, the unit's centre in red."""
+        height, width = self._view.image
+        rows, cols = self.boxes.shape[:2]
+        y1, x1, y2, x2 = self.boxes[rows // 2, cols // 2]
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[y1:y2, x1:x2] = 255
+        if y2 > y1:
+            y, x = (y1 + y2 - 1) // 2, (x1 + x2 - 1) // 2
+            reach = max(0, min(y2 - y1, x2 - x1) // 16)
+            picture[max(y - reach, y1) : y + reach + 1, max(x - reach, x1) : x + reach + 1] = (220, 30, 30)
+        return picture
+
+
+def _stride(first: np.ndarray, last: np.ndarray, length: int) -> float:
+    """The mean step between neighbours whose edges are both inside the image."""
+    steps = [np.diff(edge)[(edge[:-1] > 0) & (edge[1:] > 0) & (edge[:-1] < length) & (edge[1:] < length)] for edge in (first, last)]
+    steps = np.concatenate(steps)
+    return float(steps.mean()) if len(steps) else length / max(1, len(first))

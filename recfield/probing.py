@@ -1,0 +1,166 @@
+"""Probe images: a random background with some rows and columns replaced, and what that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recfield.errors import BatchDependent, RandomForward, UnsolvableField
+
+Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+# How loud a background is, and what replaces it. A replaced row at the very edge of a deep unit's field
+# arrives there multiplied by many small weights, so it has to be loud for float32 to notice. Quiet
+# backgrounds lower the rounding noise against which it must be heard; loud ones reach what biases hold shut.
+_VOICES = ((1.0, 30.0), (0.03, 30.0), (1.0, 3000.0), (30.0, 3000.0), (1e-3, 1.0), (1.0, 1.0))
+_WAKE = 1e-2  # the relative size of the change of everything that shows which units are awake
+_RANDOM = 1e-3  # differences between equal images, over the map's range: above it is randomness, below rounding
+
+
+@dataclass(eq=False)
+class Background:
+    """A random image, its replacement, and how every layer answers to the image left alone.
+
+    awake: {layer: bool (h, w, c)}: units that a slight change of the whole image changes. A unit that
+    sleeps through a change of everything (a rectifier below zero) tells nothing when it sleeps through a
+    change of a part.
+    """
+
+    pixels: np.ndarray
+    loud: np.ndarray
+    nudged: np.ndarray
+    base: dict[str, np.ndarray] = field(default_factory=dict)
+    awake: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A background with some rows and some columns replaced: bool (height,), bool (width,)."""
+
+    background: Background
+    rows: np.ndarray
+    cols: np.ndarray
+
+    def image(self) -> np.ndarray:
+        """float32 (height, width, channels)."""
+        replaced = self.rows[:, None, None] | self.cols[None, :, None]
+        return np.where(replaced, self.background.loud, self.background.pixels)
+
+
+class Prober:
+    """Sends probes through a forward function in batches of one shape, and counts every image sent."""
+
+    def __init__(self, imshape: Sequence[int], forward: Forward, seed: int = 0) -> None:
+        self.batch, *self.image_shape = (int(size) for size in imshape)
+        self.shapes: dict[str, tuple[int, int, int]] = {}  # of every layer's map, known after the first batch
+        self.probes = 0
+        self._forward = forward
+        self._rng = np.random.default_rng(seed)
+        self._noise: dict[str, float] = {}  # rounding differences between equal images, where there are any
+        self._backgrounds = 0
+        self._first: Background | None = None
+        self._first_answer: dict[str, np.ndarray] = {}
+        self._batches = 0
+
+    def background(self) -> Background:
+        """A new random background; its answers are known after the next `changes`."""
+        quiet, loud = _VOICES[self._backgrounds % len(_VOICES)]
+        self._backgrounds += 1
+
+        def noise() -> np.ndarray:
+            return self._rng.standard_normal(self.image_shape, np.float32)
+
+        pixels = quiet * noise()
+        background = Background(pixels, loud * noise(), pixels + _WAKE * quiet * noise())
+        self._first = self._first or background
+        return background
+
+    def changes(self, probes: Sequence[Probe]) -> Iterator[tuple[Probe, dict[str, np.ndarray]]]:
+        """Send probes, the new backgrounds first, and yield {layer: bool (h, w, c)}: what each changed."""
+        fresh = dict.fromkeys(probe.background for probe in probes if not probe.background.base)
+        queue: list[tuple[Background, Probe | None, np.ndarray | None]] = []
+        for background in fresh:
+            queue += [(background, None, background.pixels), (background, None, background.nudged)]
+        queue += [(probe.background, probe, None) for probe in probes]
+        while queue:
+            # The first background stands in the last place of the first two batches, among other neighbours.
+            room = self.batch - 1 if self._batches < 2 and self.batch > 1 else self.batch
+            part, queue = queue[:room], queue[room:]
+            answers = self._send([image if probe is None else probe.image() for _, probe, image in part])
+            for place, (background, probe, image) in enumerate(part):
+                answer = {layer: maps[place] for layer, maps in answers.items()}
+                if probe is not None:
+                    yield probe, self._differences(background, answer)
+                elif image is background.pixels:
+                    background.base = answer
+                else:
+                    background.awake = self._differences(background, answer)
+
+    def _send(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """One batch of exactly the agreed shape, filled up with the first background, which must always answer alike."""
+        assert self._first is not None
+        batch = np.stack(images + [self._first.pixels] * (self.batch - len(images))).astype(np.float32)
+        answers = self._answers(batch)
+        self._batches += 1
+        if self._batches == 1:
+            self._meet(answers)
+        for place in range(len(images), self.batch):
+            self._check(batch, {layer: maps[place] for layer, maps in answers.items()})
+        if self._batches == 1 and self.batch == 1:
+            self._check(batch, {layer: maps[0] for layer, maps in self._answers(batch).items()})
+        return answers
+
+    def _answers(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        self.probes += len(batch)
+        answers = {}
+        for layer, value in self._forward(batch).items():
+            maps = np.asarray(value)
+            if maps.ndim == 2:  # a layer without a map: one unit that may see everything
+                maps = maps[:, None, None, :]
+            if maps.ndim != 4 or len(maps) != len(batch):
+                raise UnsolvableField(
+                    f"forward_func returned {layer or 'a map'} of shape {maps.shape} for a batch of {len(batch)}; "
+                    "return (batch, height, width, channels)."
+                )
+            answers[layer] = maps
+        return answers
+
+    def _meet(self, answers: dict[str, np.ndarray]) -> None:
+        """Learn the maps' shapes and the first background's answers, to which all later ones must be equal."""
+        self.shapes = {layer: maps.shape[1:] for layer, maps in answers.items()}
+        self._first_answer = {layer: maps[0].copy() for layer, maps in answers.items()}
+        for layer, maps in self._first_answer.items():
+            if not np.isfinite(maps).all():
+                raise UnsolvableField(f"forward_func returned NaN or infinity in {layer or 'its map'} for a random image.")
+
+    def _check(self, batch: np.ndarray, answer: dict[str, np.ndarray]) -> None:
+        """Hold an answer to the first background against the first one."""
+        for layer, first in self._first_answer.items():
+            difference = float(np.abs(answer[layer] - first).max(initial=0))
+            if difference <= _RANDOM * float(np.ptp(first)):
+                self._noise[layer] = max(self._noise.get(layer, 0.0), difference)
+                continue
+            where = f"in layer {layer!r}" if layer else "in its map"
+            again, once_more = self._answers(batch)[layer], self._answers(batch)[layer]
+            if self._batches == 1 or not np.array_equal(again, once_more):
+                raise RandomForward(
+                    f"forward_func is random: the same image gave two answers {where}. "
+                    "Dropout or noise is on; call the network in inference mode (training=False)."
+                )
+            raise BatchDependent(
+                f"forward_func depends on the batch: an image answered otherwise among other images {where}. "
+                "Batch normalisation runs in training mode; call the network in inference mode (training=False)."
+            )
+
+    def _differences(self, background: Background, answer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        changed = {}
+        for layer, maps in answer.items():
+            base, noise = background.base[layer], self._noise.get(layer, 0.0)
+            if noise:
+                with np.errstate(invalid="ignore"):  # infinity minus infinity: no difference
+                    changed[layer] = np.abs(maps - base) > 8 * noise
+            else:
+                changed[layer] = (maps != base) & ~(np.isnan(maps) & np.isnan(base))
+        return changed

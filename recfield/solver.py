@@ -1,0 +1,387 @@
+"""Find every unit's box by bisection and pattern, then prove each by probes.
+
+Replacing the pixels [0, t) of an axis changes exactly the units whose first pixel lies below t: as t grows
+the answer only grows. A few thresholds bracket every unit's edges at once; a regular pattern fitted to the
+brackets names the edges, further thresholds split what still fits, and where no pattern fits each edge is
+bisected. What was found on one background is then proved on others: nothing just outside a box changes
+its unit, and the outermost row or column on each side does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recfield.edges import FIRST, LAST, Edges
+from recfield.errors import UnprovenField
+from recfield.guess import Guess, fit
+from recfield.packing import Question, pack
+from recfield.probing import Background, Probe, Prober
+
+ROWS, COLS = 0, 1
+_ATTEMPTS = 5  # times that boxes may be found, disproved and found again
+_BACKGROUNDS = 4  # on which an edge may fail to show before it is believed not to be there
+_ROUNDS = 64
+
+
+@dataclass(eq=False)
+class View:
+    """A map to be solved: a layer, or some channels of one.
+
+    first, last: int (2, h, w): what is claimed of each axis: the first and the last pixel of every unit.
+    shown: bool (2, 2, h, w): axis, side: edges that were seen to matter.
+    reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixel
+    changed it, and how often it was awake to tell.
+    """
+
+    layer: str
+    channels: np.ndarray
+    shape: tuple[int, int]
+    image: tuple[int, int]
+    edges: tuple[Edges, Edges] = field(init=False)
+    changes: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.edges = tuple(Edges(self.shape, length) for length in self.image)  # type: ignore[assignment]
+        lines = max(self.shape)
+        self.reached = np.zeros((2, 2, lines, len(self.channels)), bool)
+        self.tried = np.zeros((2, 2, lines, len(self.channels)), np.int32)
+        self.woken = np.zeros(len(self.channels), np.int64)
+
+    def guess(self, axis: int, side: int) -> Guess | None:
+        """The pattern of one side's edges along its axis, in pixels and lines from that side."""
+        low, high = self.edges[axis].low[side], self.edges[axis].high[side]
+        other = 1 - axis
+        low, high = low.max(axis=other), high.min(axis=other)
+        if side == LAST:
+            low, high = low[::-1], high[::-1]
+        return fit(low, high, self.image[axis])
+
+    def settled(self, axis: int, side: int) -> bool:
+        """Whether nothing is left to find: all edges are bracketed to a pixel, or follow a pattern."""
+        edges = self.edges[axis]
+        if (edges.closed[side] | edges.silent).all():
+            return True
+        guess = self.guess(axis, side)
+        return guess is not None and guess.sure
+
+    def claim(self) -> None:
+        """Fix the boxes that the brackets and patterns say."""
+        ends = np.zeros((2, 2, *self.shape), np.int32)
+        for axis, edges in enumerate(self.edges):
+            for side in (FIRST, LAST):
+                guess = self.guess(axis, side)
+                if guess is not None and guess.sure:
+                    line = guess.edges[:: -1 if side == LAST else 1]
+                    ends[axis, side] = line[:, None] if axis == ROWS else line[None, :]
+                else:
+                    ends[axis, side] = edges.low[side]
+            ends[axis, LAST] = edges.length - 1 - ends[axis, LAST]
+        self.first, self.last = ends[:, FIRST], ends[:, LAST]
+        # Units that see nothing on either axis claim nothing.
+        nothing = (self.first > self.last).any(axis=0)
+        self.first[:, nothing], self.last[:, nothing] = 0, -1
+        self.shown = np.broadcast_to(nothing, (2, 2, *self.shape)).copy()
+        self.reached[:], self.tried[:] = False, 0
+
+    def learn(self, axis: int, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
+        self.changes.append((axis, on, np.packbits(changed)))
+        self.edges[axis].learn(on, changed, awake)
+
+    def forget(self) -> None:
+        """Start anew from the changes alone: silence may have been luck, changes are sure."""
+        nobody = np.zeros(self.shape, bool)
+        for edges in self.edges:
+            edges.forget(~nobody)
+        for axis, on, packed in self.changes:
+            changed = np.unpackbits(packed, count=nobody.size).reshape(self.shape).astype(bool)
+            self.edges[axis].learn(on, changed, nobody)
+
+    def pick(self, answer: np.ndarray) -> np.ndarray:
+        return answer if len(self.channels) == answer.shape[2] else answer[:, :, self.channels]
+
+    def accept(self) -> bool:
+        """Take what the proof has shown. Returns: whether the boxes stand.
+
+        A unit that was asleep on every background keeps the box of its row and column if another unit of
+        that line was shown to reach as far; a line that never woke sees nothing. A unit that was awake
+        while its outermost pixels made no difference has its edge further in: it is to be found anew, and
+        the units whose edges were all shown are not.
+        """
+        stands = True
+        proven = self.shown.all(axis=(0, 1))
+        for axis, edges in enumerate(self.edges):
+            for side, claimed in ((FIRST, self.first[axis]), (LAST, edges.length - 1 - self.last[axis])):
+                missing = ~self.shown[axis, side]
+                shown, tried = self.shown[axis, side].any(axis=1 - axis), self.tried[axis, side, : self.shape[axis]].any(axis=1)
+                refuted = missing & np.expand_dims(tried & ~shown, 1 - axis)
+                edges.low[side] = np.where(proven | refuted, claimed + refuted, edges.low[side])
+                edges.high[side] = np.where(proven, claimed, edges.high[side])
+                if refuted.any():
+                    stands = False
+        if stands:
+            nothing = np.zeros(self.shape, bool)
+            for axis in (ROWS, COLS):
+                asleep = ~self.shown[axis].any(axis=(0, 2 - axis))
+                nothing |= np.expand_dims(asleep, 1 - axis)
+            self.first[:, nothing], self.last[:, nothing] = 0, -1
+        return stands
+
+    def boxes(self) -> np.ndarray:
+        """int32 (h, w, 4): y1, x1, y2, x2."""
+        boxes = np.stack([self.first[ROWS], self.first[COLS], self.last[ROWS] + 1, self.last[COLS] + 1], axis=-1)
+        boxes[(boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])] = 0
+        return boxes.astype(np.int32)
+
+
+def solve_layers(prober: Prober) -> dict[str, View]:
+    """Solve every layer that the forward function returns. Raises: as `solve`."""
+    background = prober.background()
+    views: dict[str, View] = {}
+
+    def on_first_answer() -> list[View]:
+        if not views:
+            height, width, _ = prober.image_shape
+            for layer, (h, w, c) in prober.shapes.items():
+                views[layer] = View(layer, np.arange(c), (h, w), (height, width))
+        return list(views.values())
+
+    _ask(prober, on_first_answer, background, _sweep(prober))
+    solve(prober, list(views.values()), background)
+    return views
+
+
+def solve(prober: Prober, views: Sequence[View], background: Background) -> None:
+    """Find and prove the boxes of all views together, beyond what they have learned already.
+
+    Raises: UnprovenField, and what the prober raises.
+    """
+    unsolved = list(views)
+    for _ in range(_ATTEMPTS):
+        _find(prober, unsolved, background)
+        for view in unsolved:
+            view.claim()
+        unsolved = _prove(prober, unsolved)
+        if not unsolved:
+            return
+        background = prober.background()
+    view = unsolved[0]
+    raise UnprovenField(
+        f"the receptive field of {view.layer or 'the map'} was found {_ATTEMPTS} times and contradicted each time. "
+        "The function may be random now and then, or its units may be too seldom awake for random images."
+    )
+
+
+# ---- finding
+
+
+def _find(prober: Prober, views: Sequence[View], background: Background) -> None:
+    """Narrow all brackets until every edge is known or follows a pattern."""
+    for _ in range(_ROUNDS):
+        patterns = _next_patterns(prober, views)
+        if not patterns:
+            return
+        _ask(prober, lambda: views, background, patterns)
+    # What is still open is left to the proof, which will reject it.
+
+
+def _sweep(prober: Prober) -> list[tuple[int, np.ndarray]]:
+    """The first thresholds: evenly spread over both axes from both sides, all different modulo small strides."""
+    height, width, _ = prober.image_shape
+    count = int(np.clip((prober.batch - 3) // 4, 3, 7))
+    patterns = []
+    for axis, length in ((ROWS, height), (COLS, width)):
+        for side in (FIRST, LAST):
+            for step in range(count):
+                threshold = int((step + 0.5) * length / count) + (5 * step + 3) % 16 - 8 * (length >= 64)
+                patterns.append((axis, _half(length, int(np.clip(threshold, 1, max(1, length - 1))), side)))
+    return patterns
+
+
+def _half(length: int, threshold: int, side: int) -> np.ndarray:
+    """The `threshold` pixels next to one side."""
+    on = np.arange(length) < threshold
+    return on if side == FIRST else on[::-1].copy()
+
+
+def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.ndarray]]:
+    """What to replace next: thresholds that split the offsets that still fit, or every open bracket in the middle."""
+    unsettled = [(view, axis, side) for view in views for axis in (ROWS, COLS) for side in (FIRST, LAST) if not view.settled(axis, side)]
+    share = max(1, (prober.batch or 1) // max(1, len(unsettled)))
+    found: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
+    bisected: dict[int, list[Question]] = {ROWS: [], COLS: []}
+    for view, axis, side in unsettled:
+        length = view.image[axis]
+        guess = view.guess(axis, side)
+        if guess is None:
+            bisected[axis] += _halvings(view.edges[axis], side)
+        else:
+            for threshold in _splits(guess, length, share):
+                on = _half(length, threshold, side)
+                found[axis, on.tobytes()] = (axis, on)
+    for axis, questions in bisected.items():
+        for on in pack(questions, prober.image_shape[axis]):
+            found[axis, on.tobytes()] = (axis, on)
+    return list(found.values())
+
+
+def _splits(guess: Guess, length: int, count: int) -> Iterable[int]:
+    """Thresholds that part the offsets that still fit into even shares."""
+    least, most = guess.offsets
+    for share in range(1, min(count, most - least) + 1):
+        offset = least + (most - least) * share // (min(count, most - least) + 1)
+        thresholds = guess.steps - offset  # unit by unit: silent below it if the offset is at most this one
+        usable = thresholds[(thresholds >= 1) & (thresholds <= length - 1)]
+        if len(usable):
+            yield int(usable[len(usable) // 2])
+
+
+def _halvings(edges: Edges, side: int) -> list[Question]:
+    """One question for every distinct open bracket of a side: is the edge in its nearer half?"""
+    units = ~edges.closed[side] & ~edges.silent if edges.silent.any() and not edges.silent.all() else ~edges.closed[side]
+    brackets = np.unique(np.stack([edges.low[side][units], edges.high[side][units], edges.low[1 - side][units]]), axis=1)
+    questions = []
+    for low, high, beyond in brackets.T.tolist():
+        middle = (low + min(high, edges.length) + 1) // 2
+        start, stop, on, off = low, edges.length - beyond, low, middle
+        if not start <= on < off <= stop:
+            continue
+        if side == LAST:
+            start, stop, on, off = (edges.length - place for place in (stop, start, off, on))
+        questions.append(Question(start, stop, on, off))
+    return questions
+
+
+def _ask(
+    prober: Prober, views: Callable[[], Sequence[View]], background: Background, patterns: Sequence[tuple[int, np.ndarray]]
+) -> None:
+    """Send one-axis patterns and let every view learn from the answers."""
+    probes = {_probe(prober, background, axis, on): (axis, on) for axis, on in patterns}
+    for probe, changes in prober.changes(list(probes)):
+        axis, on = probes[probe]
+        for view in views():
+            changed = view.pick(changes[view.layer]).any(axis=2)
+            view.learn(axis, on, changed, view.pick(background.awake[view.layer]).any(axis=2))
+
+
+def _probe(prober: Prober, background: Background, axis: int, on: np.ndarray) -> Probe:
+    height, width, _ = prober.image_shape
+    off = np.zeros(width if axis == ROWS else height, bool)
+    return Probe(background, on, off) if axis == ROWS else Probe(background, off, on)
+
+
+# ---- proving
+
+
+def _prove(prober: Prober, views: Sequence[View]) -> list[View]:
+    """Hold the claimed boxes against fresh backgrounds. Returns: the views to be found anew."""
+    disproved: dict[View, None] = {}
+    patterns = _outsides(prober, views) + _strips(prober, views)
+    tried = 0
+    while patterns and tried < _BACKGROUNDS:
+        # What few strips are left go out on several backgrounds at once: a batch costs the same half empty.
+        count = min(_BACKGROUNDS - tried, max(1, prober.batch // (len(patterns) + 2)))
+        probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
+        disproved |= _test(prober, views, probes)
+        tried += count
+        patterns = _strips(prober, [view for view in views if view not in disproved])
+    again = []
+    for view in views:
+        if view in disproved:
+            view.forget()
+            again.append(view)
+        elif not view.accept():
+            again.append(view)
+    return again
+
+
+def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patterns, rows and columns at once, that replace what lies just outside boxes, and some that replace far more."""
+    lines: list[list[np.ndarray]] = []
+    separable = all(_separable(view) for view in views)
+    for axis in (ROWS, COLS):
+        length = prober.image_shape[axis]
+        questions = set()
+        for view in views:
+            for first, last in _distinct(view, axis, np.ones(view.shape, bool)):
+                gap = max(2, (last - first + 1) // 8)
+                start, stop = max(0, first - gap), min(length, last + 1 + gap)
+                if stop - start > last + 1 - first:
+                    questions.add(Question(start, stop, first, last + 1, outside=True))
+        halves = [_half(length, length * part // 4, side) for part in (1, 2) for side in (FIRST, LAST)]
+        lines.append(pack(questions, length) + halves)
+    rows, cols = lines
+    none = [np.zeros(length, bool) for length in prober.image_shape[:2]]
+    if not separable:
+        return [(on, none[COLS]) for on in rows] + [(none[ROWS], on) for on in cols]
+    longest = max(len(rows), len(cols))
+    rows += [none[ROWS]] * (longest - len(rows))
+    cols += [none[COLS]] * (longest - len(cols))
+    return list(zip(rows, cols, strict=True))
+
+
+def _separable(view: View) -> bool:
+    """Whether rows of pixels depend on the unit's row alone, and columns on its column alone."""
+    return bool(
+        (view.first[ROWS] == view.first[ROWS][:, :1]).all()
+        and (view.last[ROWS] == view.last[ROWS][:, :1]).all()
+        and (view.first[COLS] == view.first[COLS][:1]).all()
+        and (view.last[COLS] == view.last[COLS][:1]).all()
+    )
+
+
+def _strips(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patterns that replace the outermost row or column of boxes whose edges have not been seen to matter."""
+    none = [np.zeros(length, bool) for length in prober.image_shape[:2]]
+    probes = []
+    for axis in (ROWS, COLS):
+        questions = set()
+        for view in views:
+            for side in (FIRST, LAST):
+                for first, last in _distinct(view, axis, ~view.shown[axis, side]):
+                    on = first if side == FIRST else last
+                    questions.add(Question(first, last + 1, on, on + 1))
+        for on in pack(questions, prober.image_shape[axis]):
+            probes.append((on, none[COLS]) if axis == ROWS else (none[ROWS], on))
+    return probes
+
+
+def _distinct(view: View, axis: int, units: np.ndarray) -> list[tuple[int, int]]:
+    """The different (first, last) pixels among some units that see anything."""
+    units = units & (view.last[axis] >= view.first[axis])
+    pairs = np.stack([view.first[axis][units], view.last[axis][units]], axis=1)
+    return [(int(first), int(last)) for first, last in np.unique(pairs, axis=0)]
+
+
+def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dict[View, None]:
+    """Send probes, mark the edges that matter, and return the views with a unit changed from outside its box."""
+    wrong = {}
+    for probe, changes in prober.changes(probes):
+        for view in views:
+            if _judge(view, probe, view.pick(changes[view.layer]), view.pick(probe.background.awake[view.layer])):
+                wrong[view] = None
+    return wrong
+
+
+def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> bool:
+    """Take one answer: mark edges seen to matter. Returns: whether something outside a box mattered."""
+    inside = []
+    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
+        total = np.concatenate([[0], np.cumsum(on)])
+        inside.append(total[view.last[axis] + 1] - total[view.first[axis]])
+    any_changed = changed.any(axis=2)
+    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
+        if not (probe.cols if axis == ROWS else probe.rows).any():
+            view.learn(axis, on, any_changed, np.zeros(view.shape, bool))
+        alone = (inside[axis] == 1) & (inside[1 - axis] == 0)
+        for side, edge in ((FIRST, view.first[axis]), (LAST, view.last[axis])):
+            strip = alone & on[edge]
+            view.shown[axis, side] |= strip & any_changed
+            told = (changed | awake) & strip[:, :, None]
+            lines = view.shape[axis]
+            view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
+            view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
+    view.woken += awake.sum(axis=(0, 1))
+    return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())
