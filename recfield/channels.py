@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from recfield.probing import Prober
-from recfield.solver import View, solve
+from recfield.solver import View, attempt, show_edges
 
-_ENOUGH = 4  # units of a line that were awake and silent before the line's edge is believed not to matter
+_ENOUGH = 6  # times that a channel must have been awake and silent before an edge is believed not to matter to it
 _SLEEPY = 16  # times that any unit of a channel must have been awake for the channel to be judged at all
+_MORE = 6  # further backgrounds for channels of which too little is known
 
 
 def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """The boxes of every channel of a solved layer, and the channels that never woke.
+    """The boxes of every channel of a solved layer, and the channels of which too little could be learned.
 
     While a layer's boxes were proved, each channel either felt the outermost pixels of its units' boxes or did
     not. Those that did not see less: they are parted by the sides where they fall short, solved as maps of
@@ -21,26 +22,59 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
     Returns: (int32 (h, w, 4) for each channel, the channels that kept the layer's boxes for want of evidence).
     """
     boxes = [layer.boxes()] * len(layer.channels)
-    dead = tuple(int(channel) for channel in layer.channels[layer.woken < _SLEEPY])
-    waiting = _shorter(layer)
-    while waiting:
-        views = [View(layer.layer, channels, layer.shape, layer.image) for channels in waiting]
-        solve(prober, views, prober.background())
+    unknown: set[int] = set()
+    solved = [layer]
+    while solved:
         waiting = []
-        for view in views:
+        for view in solved:
+            _ask_more(prober, view)
+            short, undecided = _judge(view)
+            unknown.update(view.channels[undecided].tolist())
+            waiting += _parted(view, short)
+        views = [View(layer.layer, channels, layer.shape, layer.image) for channels in waiting]
+        unproved = attempt(prober, views, prober.background()) if views else []
+        unknown.update(int(channel) for view in unproved for channel in view.channels)
+        solved = [view for view in views if view not in unproved]
+        for view in solved:
             for channel in view.channels:
                 boxes[channel] = view.boxes()
-            parts = _shorter(view)
-            # A group that would be parted into itself has been solved as far as probes can tell.
-            waiting += [part for part in parts if len(part) < len(view.channels)]
-    return boxes, dead
+    for channel in unknown:
+        boxes[channel] = layer.boxes()
+    return boxes, tuple(sorted(unknown))
 
 
-def _shorter(view: View) -> list[np.ndarray]:
+def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
+    """What is known of each channel: bool (4, c), the sides where it falls short; bool (c,), those undecided."""
+    silent = np.where(view.reached, 0, view.tried).sum(axis=2).reshape(4, -1)
+    lines = view.shown.any(axis=(3,)).any(axis=2)  # sides that any unit was shown to reach
+    missing = (~view.reached & _lines(view)[..., None]).any(axis=2).reshape(4, -1) & lines.reshape(4, 1)
+    short = missing & (silent >= _ENOUGH)
+    undecided = (missing & (silent < _ENOUGH)).any(axis=0) & ~short.any(axis=0) | (view.woken < _SLEEPY)
+    return short & ~undecided, undecided
+
+
+def _lines(view: View) -> np.ndarray:
+    """bool (2, 2, lines): the lines of units that see anything, on each axis."""
+    lines = np.zeros(view.reached.shape[:3], bool)
+    seeing = view.last[0] >= view.first[0]
+    for axis in (0, 1):
+        lines[axis, :, : view.shape[axis]] = seeing.any(axis=1 - axis)
+    return lines
+
+
+def _ask_more(prober: Prober, view: View) -> None:
+    """Repeat the strips at the edges until every channel that wakes at all has told enough."""
+    for _ in range(_MORE):
+        _, undecided = _judge(view)
+        if not (undecided & (view.woken > 0)).any():
+            return
+        show_edges(prober, view)
+
+
+def _parted(view: View, short: np.ndarray) -> list[np.ndarray]:
     """Groups of a view's channels that fall short of its boxes, by the sides where they do."""
-    short = ((view.tried >= _ENOUGH) & ~view.reached).any(axis=2).reshape(4, -1)
-    judged = (view.woken >= _SLEEPY) & short.any(axis=0)
     groups: dict[bytes, list[int]] = {}
-    for position in np.flatnonzero(judged):
+    for position in np.flatnonzero(short.any(axis=0)):
         groups.setdefault(short[:, position].tobytes(), []).append(int(view.channels[position]))
-    return [np.array(channels) for channels in groups.values()]
+    # A group that would be parted into itself has been solved as far as probes can tell.
+    return [np.array(channels) for channels in groups.values() if len(channels) < len(view.channels)]

@@ -6,6 +6,7 @@ saves probes and decides nothing: every edge it names is proved, and where none 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +21,17 @@ class Guess:
     edges: int (units,), in pixels, for the middle of the offsets that fit.
     steps: int (units,): the edges before offset and clipping; edge = clip(steps - offset).
     offsets: the smallest and the largest offset that fit.
+    rival: the edges of another pattern that fits as well, if there is one.
     """
 
     edges: np.ndarray
     steps: np.ndarray
     offsets: tuple[int, int]
+    rival: np.ndarray | None
 
     @property
     def sure(self) -> bool:
-        return self.offsets[0] == self.offsets[1]
+        return self.offsets[0] == self.offsets[1] and self.rival is None
 
 
 def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
@@ -38,29 +41,35 @@ def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
         low, high: int (units,): brackets, rising along the line; low 0 also holds for edges clipped at 0.
         length: pixels along the axis; a high of `length` says nothing.
     """
-    units = np.arange(len(low))
-    bounded = low > 0
-    known = high < length
+    bounded, known = low > 0, high < length
     if (low > high).any() or not known.any():
         return None
-    for steps in _patterns(units, length):
-        least = int((steps - high)[known].max())
-        most = int((steps - low)[bounded].min()) if bounded.any() else int(steps[-1])
-        # Beyond this offset every edge is clipped to 0: all such offsets are one.
-        most = min(most, int(steps[known][-1]))
-        least = min(least, most) if not bounded.any() else least
-        if least <= most:
-            return Guess(np.clip(steps - (least + most) // 2, 0, length), steps, (least, most))
+    for patterns in _patterns(len(low), length):
+        best: Guess | None = None
+        for steps in patterns:
+            least = int((steps - high)[known].max())
+            # Beyond the last unit's offset every edge is clipped to 0: all such offsets are one.
+            clipped = int(steps[known][-1])
+            most = min(int((steps - low)[bounded].min()), clipped) if bounded.any() else clipped
+            least = least if bounded.any() else min(least, most)
+            if least > most:
+                continue
+            edges = np.clip(steps - (least + most) // 2, 0, length)
+            if best is None:
+                best = Guess(edges, steps, (least, most), None)
+            elif (edges != best.edges)[known].any():
+                return Guess(best.edges, best.steps, best.offsets, edges)
+        if best is not None:
+            return best
     return None
 
 
-def _patterns(units: np.ndarray, length: int):
-    """Candidate steps, simplest first; the strides next to pixels per unit come first."""
-    ratio = length / len(units)
+def _patterns(units: int, length: int) -> Iterator[Iterator[np.ndarray]]:
+    """Candidate steps, by how often they repeat; the strides next to pixels per unit come first."""
+    ratio = length / units
+    line = np.arange(units)
     for repeat in _REPEATS:
-        if repeat > max(1, len(units) // 2):
+        if repeat > max(1, units // 2):
             return
         strides = sorted(range(1, int(np.ceil(repeat * ratio)) + 2), key=lambda stride: abs(stride - repeat * ratio))
-        for stride in strides[:8]:
-            for phase in range(repeat):
-                yield stride * ((units + phase) // repeat)
+        yield (stride * ((line + phase) // repeat) for stride in strides[:8] for phase in range(repeat))

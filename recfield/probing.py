@@ -16,7 +16,7 @@ Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 # backgrounds lower the rounding noise against which it must be heard; loud ones reach what biases hold shut.
 _VOICES = ((1.0, 30.0), (0.03, 30.0), (1.0, 3000.0), (30.0, 3000.0), (1e-3, 1.0), (1.0, 1.0))
 _WAKE = 1e-2  # the relative size of the change of everything that shows which units are awake
-_RANDOM = 1e-3  # differences between equal images, over the map's range: above it is randomness, below rounding
+_RANDOM = 3e-5  # differences between equal images, over the map's range: above it is randomness, below rounding
 
 
 @dataclass(eq=False)
@@ -85,8 +85,8 @@ class Prober:
             queue += [(background, None, background.pixels), (background, None, background.nudged)]
         queue += [(probe.background, probe, None) for probe in probes]
         while queue:
-            # The first background stands in the last place of the first two batches, among other neighbours.
-            room = self.batch - 1 if self._batches < 2 and self.batch > 1 else self.batch
+            # The first background stands in the last place of the first three batches, among other neighbours.
+            room = self.batch - 1 if self._batches < 3 and self.batch > 1 else self.batch
             part, queue = queue[:room], queue[room:]
             answers = self._send([image if probe is None else probe.image() for _, probe, image in part])
             for place, (background, probe, image) in enumerate(part):

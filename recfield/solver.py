@@ -9,7 +9,7 @@ its unit, and the outermost row or column on each side does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,9 +31,10 @@ class View:
     """A map to be solved: a layer, or some channels of one.
 
     first, last: int (2, h, w): what is claimed of each axis: the first and the last pixel of every unit.
-    shown: bool (2, 2, h, w): axis, side: edges that were seen to matter.
-    reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixel
-    changed it, and how often it was awake to tell.
+    shown, told: bool (2, 2, h, w): axis, side: edges that were seen to matter, and units that were awake to tell.
+    reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
+    it, and how often it was awake to tell.
+    patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
     """
 
     layer: str
@@ -44,63 +45,80 @@ class View:
     changes: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.edges = tuple(Edges(self.shape, length) for length in self.image)  # type: ignore[assignment]
-        lines = max(self.shape)
-        self.reached = np.zeros((2, 2, lines, len(self.channels)), bool)
-        self.tried = np.zeros((2, 2, lines, len(self.channels)), np.int32)
+        self.edges = (Edges(self.shape, self.image[ROWS]), Edges(self.shape, self.image[COLS]))
+        self.first, self.last = np.zeros((2, 2, *self.shape), np.int32)
+        self.shown, self.told = np.zeros((2, 2, 2, *self.shape), bool)
+        per_channel = (2, 2, max(self.shape), len(self.channels))
+        self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
         self.woken = np.zeros(len(self.channels), np.int64)
+        self.patterned = np.ones((2, 2), bool)
+
+    def brackets(self, axis: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """The brackets of a side: int (h, w) each.
+
+        Rows of pixels nearly always depend on the unit's row alone: then all units of a line vouch for each
+        other, and those that were asleep are spoken for.
+        """
+        low, high = self.edges[axis].low[side], self.edges[axis].high[side]
+        lines_low, lines_high = low.max(axis=1 - axis, keepdims=True), high.min(axis=1 - axis, keepdims=True)
+        if (lines_low <= lines_high).all():
+            return np.broadcast_to(lines_low, self.shape), np.broadcast_to(lines_high, self.shape)
+        return low, high
 
     def guess(self, axis: int, side: int) -> Guess | None:
         """The pattern of one side's edges along its axis, in pixels and lines from that side."""
-        low, high = self.edges[axis].low[side], self.edges[axis].high[side]
-        other = 1 - axis
-        low, high = low.max(axis=other), high.min(axis=other)
-        if side == LAST:
-            low, high = low[::-1], high[::-1]
-        return fit(low, high, self.image[axis])
+        if not self.patterned[axis, side]:
+            return None
+        low, high = (bracket.take(0, axis=1 - axis) for bracket in self.brackets(axis, side))
+        turn = -1 if side == LAST else 1
+        return fit(low[::turn], high[::turn], self.image[axis])
 
     def settled(self, axis: int, side: int) -> bool:
-        """Whether nothing is left to find: all edges are bracketed to a pixel, or follow a pattern."""
-        edges = self.edges[axis]
-        if (edges.closed[side] | edges.silent).all():
-            return True
+        """Whether nothing is left to find: all edges follow a pattern or are bracketed to a pixel."""
         guess = self.guess(axis, side)
-        return guess is not None and guess.sure
+        if guess is not None and guess.sure:
+            return True
+        low, high = self.brackets(axis, side)
+        return bool(((low == high) | (high == self.image[axis])).all()) and bool((high < self.image[axis]).any() or guess is None)
 
     def claim(self) -> None:
-        """Fix the boxes that the brackets and patterns say."""
-        ends = np.zeros((2, 2, *self.shape), np.int32)
-        for axis, edges in enumerate(self.edges):
-            for side in (FIRST, LAST):
+        """Fix the boxes that the brackets and patterns say; units that no probe has changed claim nothing."""
+        nothing = np.zeros(self.shape, bool)
+        for axis, length in enumerate(self.image):
+            for side, ends in ((FIRST, self.first), (LAST, self.last)):
                 guess = self.guess(axis, side)
                 if guess is not None and guess.sure:
                     line = guess.edges[:: -1 if side == LAST else 1]
-                    ends[axis, side] = line[:, None] if axis == ROWS else line[None, :]
+                    edge = np.broadcast_to(line[:, None] if axis == ROWS else line[None, :], self.shape)
                 else:
-                    ends[axis, side] = edges.low[side]
-            ends[axis, LAST] = edges.length - 1 - ends[axis, LAST]
-        self.first, self.last = ends[:, FIRST], ends[:, LAST]
-        # Units that see nothing on either axis claim nothing.
-        nothing = (self.first > self.last).any(axis=0)
+                    edge, high = self.brackets(axis, side)
+                    nothing = nothing | (high == length)
+                ends[axis] = edge if side == FIRST else length - 1 - edge
+        nothing |= (self.first > self.last).any(axis=0)
         self.first[:, nothing], self.last[:, nothing] = 0, -1
-        self.shown = np.broadcast_to(nothing, (2, 2, *self.shape)).copy()
+        self.shown[:], self.told[:] = nothing, False
         self.reached[:], self.tried[:] = False, 0
+
+    @property
+    def separable(self) -> bool:
+        """Whether rows of pixels are claimed to depend on the unit's row alone, and columns on its column alone."""
+        rows, cols = (np.stack([self.first[axis], self.last[axis]]) for axis in (ROWS, COLS))
+        seeing = self.last[ROWS] >= self.first[ROWS]
+        return bool(((rows == rows[:, :, :1]) | ~seeing).all() and ((cols == cols[:, :1]) | ~seeing).all())
 
     def learn(self, axis: int, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
         self.changes.append((axis, on, np.packbits(changed)))
         self.edges[axis].learn(on, changed, awake)
 
     def forget(self) -> None:
-        """Start anew from the changes alone: silence may have been luck, changes are sure."""
+        """Start anew from the changes alone, without guessing: silence may have been luck, changes are sure."""
+        self.patterned[:] = False
         nobody = np.zeros(self.shape, bool)
         for edges in self.edges:
             edges.forget(~nobody)
         for axis, on, packed in self.changes:
             changed = np.unpackbits(packed, count=nobody.size).reshape(self.shape).astype(bool)
             self.edges[axis].learn(on, changed, nobody)
-
-    def pick(self, answer: np.ndarray) -> np.ndarray:
-        return answer if len(self.channels) == answer.shape[2] else answer[:, :, self.channels]
 
     def accept(self) -> bool:
         """Take what the proof has shown. Returns: whether the boxes stand.
@@ -110,24 +128,29 @@ class View:
         while its outermost pixels made no difference has its edge further in: it is to be found anew, and
         the units whose edges were all shown are not.
         """
-        stands = True
+        lines = self.separable
         proven = self.shown.all(axis=(0, 1))
+        stands = True
         for axis, edges in enumerate(self.edges):
             for side, claimed in ((FIRST, self.first[axis]), (LAST, edges.length - 1 - self.last[axis])):
-                missing = ~self.shown[axis, side]
-                shown, tried = self.shown[axis, side].any(axis=1 - axis), self.tried[axis, side, : self.shape[axis]].any(axis=1)
-                refuted = missing & np.expand_dims(tried & ~shown, 1 - axis)
+                shown, told = self.shown[axis, side], self.told[axis, side]
+                if lines:
+                    shown, told = (np.broadcast_to(part.any(axis=1 - axis, keepdims=True), self.shape) for part in (shown, told))
+                refuted = told & ~shown
                 edges.low[side] = np.where(proven | refuted, claimed + refuted, edges.low[side])
                 edges.high[side] = np.where(proven, claimed, edges.high[side])
                 if refuted.any():
-                    stands = False
+                    self.patterned[axis, side] = stands = False
         if stands:
-            nothing = np.zeros(self.shape, bool)
+            asleep = np.zeros(self.shape, bool)
             for axis in (ROWS, COLS):
-                asleep = ~self.shown[axis].any(axis=(0, 2 - axis))
-                nothing |= np.expand_dims(asleep, 1 - axis)
-            self.first[:, nothing], self.last[:, nothing] = 0, -1
+                never = ~self.shown[axis].all(axis=0)
+                asleep |= never.all(axis=1 - axis, keepdims=True) if lines else never
+            self.first[:, asleep], self.last[:, asleep] = 0, -1
         return stands
+
+    def pick(self, answer: np.ndarray) -> np.ndarray:
+        return answer if len(self.channels) == answer.shape[2] else answer[:, :, self.channels]
 
     def boxes(self) -> np.ndarray:
         """int32 (h, w, 4): y1, x1, y2, x2."""
@@ -154,9 +177,18 @@ def solve_layers(prober: Prober) -> dict[str, View]:
 
 
 def solve(prober: Prober, views: Sequence[View], background: Background) -> None:
+    """As `attempt`, for views that must be solved. Raises: UnprovenField, and what the prober raises."""
+    for view in attempt(prober, views, background):
+        raise UnprovenField(
+            f"the receptive field of {view.layer or 'the map'} was found {_ATTEMPTS} times and contradicted each time. "
+            "The function may be random now and then, or its units may be too seldom awake for random images."
+        )
+
+
+def attempt(prober: Prober, views: Sequence[View], background: Background) -> list[View]:
     """Find and prove the boxes of all views together, beyond what they have learned already.
 
-    Raises: UnprovenField, and what the prober raises.
+    Returns: the views whose boxes could not be proved.
     """
     unsolved = list(views)
     for _ in range(_ATTEMPTS):
@@ -165,13 +197,9 @@ def solve(prober: Prober, views: Sequence[View], background: Background) -> None
             view.claim()
         unsolved = _prove(prober, unsolved)
         if not unsolved:
-            return
+            break
         background = prober.background()
-    view = unsolved[0]
-    raise UnprovenField(
-        f"the receptive field of {view.layer or 'the map'} was found {_ATTEMPTS} times and contradicted each time. "
-        "The function may be random now and then, or its units may be too seldom awake for random images."
-    )
+    return unsolved
 
 
 # ---- finding
@@ -216,7 +244,7 @@ def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.
         length = view.image[axis]
         guess = view.guess(axis, side)
         if guess is None:
-            bisected[axis] += _halvings(view.edges[axis], side)
+            bisected[axis] += _halvings(view, axis, side)
         else:
             for threshold in _splits(guess, length, share):
                 on = _half(length, threshold, side)
@@ -227,29 +255,37 @@ def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.
     return list(found.values())
 
 
-def _splits(guess: Guess, length: int, count: int) -> Iterable[int]:
-    """Thresholds that part the offsets that still fit into even shares."""
+def _splits(guess: Guess, length: int, count: int) -> Iterator[int]:
+    """Thresholds that part the offsets that still fit into even shares, or the guess from its rival."""
     least, most = guess.offsets
-    for share in range(1, min(count, most - least) + 1):
-        offset = least + (most - least) * share // (min(count, most - least) + 1)
+    count = min(count, most - least)
+    for share in range(1, count + 1):
+        offset = least + (most - least) * share // (count + 1)
         thresholds = guess.steps - offset  # unit by unit: silent below it if the offset is at most this one
         usable = thresholds[(thresholds >= 1) & (thresholds <= length - 1)]
         if len(usable):
             yield int(usable[len(usable) // 2])
+    if guess.rival is not None:
+        unit = int(np.abs(guess.edges - guess.rival).argmax())
+        yield int(np.clip(max(guess.edges[unit], guess.rival[unit]), 1, length - 1))
 
 
-def _halvings(edges: Edges, side: int) -> list[Question]:
+def _halvings(view: View, axis: int, side: int) -> list[Question]:
     """One question for every distinct open bracket of a side: is the edge in its nearer half?"""
-    units = ~edges.closed[side] & ~edges.silent if edges.silent.any() and not edges.silent.all() else ~edges.closed[side]
-    brackets = np.unique(np.stack([edges.low[side][units], edges.high[side][units], edges.low[1 - side][units]]), axis=1)
+    length = view.image[axis]
+    low, high = view.brackets(axis, side)
+    beyond, _ = view.brackets(axis, 1 - side)
+    units = low < high
+    seen = units & (high < length)
+    if seen.any():  # units that no probe has changed are left to the others, or see nothing
+        units = seen
     questions = []
-    for low, high, beyond in brackets.T.tolist():
-        middle = (low + min(high, edges.length) + 1) // 2
-        start, stop, on, off = low, edges.length - beyond, low, middle
-        if not start <= on < off <= stop:
+    for nearest, furthest, far in np.unique(np.stack([low[units], high[units], beyond[units]]), axis=1).T.tolist():
+        start, stop, on, off = nearest, length - far, nearest, (nearest + min(furthest, length) + 1) // 2
+        if off > stop:
             continue
         if side == LAST:
-            start, stop, on, off = (edges.length - place for place in (stop, start, off, on))
+            start, stop, on, off = (length - place for place in (stop, start, off, on))
         questions.append(Question(start, stop, on, off))
     return questions
 
@@ -278,7 +314,7 @@ def _probe(prober: Prober, background: Background, axis: int, on: np.ndarray) ->
 def _prove(prober: Prober, views: Sequence[View]) -> list[View]:
     """Hold the claimed boxes against fresh backgrounds. Returns: the views to be found anew."""
     disproved: dict[View, None] = {}
-    patterns = _outsides(prober, views) + _strips(prober, views)
+    patterns = _outsides(prober, views) + _strips(prober, {view: ~view.shown for view in views})
     tried = 0
     while patterns and tried < _BACKGROUNDS:
         # What few strips are left go out on several backgrounds at once: a batch costs the same half empty.
@@ -286,7 +322,7 @@ def _prove(prober: Prober, views: Sequence[View]) -> list[View]:
         probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
         disproved |= _test(prober, views, probes)
         tried += count
-        patterns = _strips(prober, [view for view in views if view not in disproved])
+        patterns = _strips(prober, {view: ~view.shown for view in views if view not in disproved})
     again = []
     for view in views:
         if view in disproved:
@@ -300,7 +336,7 @@ def _prove(prober: Prober, views: Sequence[View]) -> list[View]:
 def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Patterns, rows and columns at once, that replace what lies just outside boxes, and some that replace far more."""
     lines: list[list[np.ndarray]] = []
-    separable = all(_separable(view) for view in views)
+    separable = all(view.separable for view in views)
     for axis in (ROWS, COLS):
         length = prober.image_shape[axis]
         questions = set()
@@ -322,25 +358,22 @@ def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, n
     return list(zip(rows, cols, strict=True))
 
 
-def _separable(view: View) -> bool:
-    """Whether rows of pixels depend on the unit's row alone, and columns on its column alone."""
-    return bool(
-        (view.first[ROWS] == view.first[ROWS][:, :1]).all()
-        and (view.last[ROWS] == view.last[ROWS][:, :1]).all()
-        and (view.first[COLS] == view.first[COLS][:1]).all()
-        and (view.last[COLS] == view.last[COLS][:1]).all()
-    )
+def show_edges(prober: Prober, view: View) -> None:
+    """Replace the outermost row or column of every unit once more, on a new background, for its channels to tell."""
+    background = prober.background()
+    everything = np.ones((2, 2, *view.shape), bool)
+    _test(prober, [view], [Probe(background, *on) for on in _strips(prober, {view: everything})])
 
 
-def _strips(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Patterns that replace the outermost row or column of boxes whose edges have not been seen to matter."""
+def _strips(prober: Prober, wanted: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patterns that replace the outermost row or column of the units wanted: bool (2, 2, h, w) for each view."""
     none = [np.zeros(length, bool) for length in prober.image_shape[:2]]
     probes = []
     for axis in (ROWS, COLS):
         questions = set()
-        for view in views:
+        for view, units in wanted.items():
             for side in (FIRST, LAST):
-                for first, last in _distinct(view, axis, ~view.shown[axis, side]):
+                for first, last in _distinct(view, axis, units[axis, side]):
                     on = first if side == FIRST else last
                     questions.add(Question(first, last + 1, on, on + 1))
         for on in pack(questions, prober.image_shape[axis]):
@@ -380,6 +413,7 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> 
             strip = alone & on[edge]
             view.shown[axis, side] |= strip & any_changed
             told = (changed | awake) & strip[:, :, None]
+            view.told[axis, side] |= told.any(axis=2)
             lines = view.shape[axis]
             view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
             view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
