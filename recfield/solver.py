@@ -23,6 +23,7 @@ from recfield.probing import Background, Probe, Prober
 ROWS, COLS = 0, 1
 _ATTEMPTS = 5  # times that boxes may be found, disproved and found again
 _BACKGROUNDS = 4  # on which an edge may fail to show before it is believed not to be there
+_MUCH = 12  # channels awake and silent at one unit's edge that outweigh what its line shows
 _ROUNDS = 64
 
 
@@ -31,7 +32,8 @@ class View:
     """A map to be solved: a layer, or some channels of one.
 
     first, last: int (2, h, w): what is claimed of each axis: the first and the last pixel of every unit.
-    shown, told: bool (2, 2, h, w): axis, side: edges that were seen to matter, and units that were awake to tell.
+    shown: bool (2, 2, h, w): axis, side: edges that were seen to matter.
+    told: int (2, 2, h, w): how many channels were awake to tell.
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
     it, and how often it was awake to tell.
     patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
@@ -47,7 +49,8 @@ class View:
     def __post_init__(self) -> None:
         self.edges = (Edges(self.shape, self.image[ROWS]), Edges(self.shape, self.image[COLS]))
         self.first, self.last = np.zeros((2, 2, *self.shape), np.int32)
-        self.shown, self.told = np.zeros((2, 2, 2, *self.shape), bool)
+        self.shown = np.zeros((2, 2, *self.shape), bool)
+        self.told = np.zeros((2, 2, *self.shape), np.int32)
         per_channel = (2, 2, max(self.shape), len(self.channels))
         self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
         self.woken = np.zeros(len(self.channels), np.int64)
@@ -96,7 +99,7 @@ class View:
                 ends[axis] = edge if side == FIRST else length - 1 - edge
         nothing |= (self.first > self.last).any(axis=0)
         self.first[:, nothing], self.last[:, nothing] = 0, -1
-        self.shown[:], self.told[:] = nothing, False
+        self.shown[:], self.told[:] = nothing, 0
         self.reached[:], self.tried[:] = False, 0
 
     @property
@@ -126,19 +129,20 @@ class View:
         A unit that was asleep on every background keeps the box of its row and column if another unit of
         that line was shown to reach as far; a line that never woke sees nothing. A unit that was awake
         while its outermost pixels made no difference has its edge further in: it is to be found anew, and
-        the units whose edges were all shown are not.
+        the others are not.
         """
         lines = self.separable
-        proven = self.shown.all(axis=(0, 1))
         stands = True
         for axis, edges in enumerate(self.edges):
             for side, claimed in ((FIRST, self.first[axis]), (LAST, edges.length - 1 - self.last[axis])):
                 shown, told = self.shown[axis, side], self.told[axis, side]
+                refuted = ~shown & (told >= (_MUCH if lines else 1))
                 if lines:
-                    shown, told = (np.broadcast_to(part.any(axis=1 - axis, keepdims=True), self.shape) for part in (shown, told))
-                refuted = told & ~shown
-                edges.low[side] = np.where(proven | refuted, claimed + refuted, edges.low[side])
-                edges.high[side] = np.where(proven, claimed, edges.high[side])
+                    shown, told = (np.broadcast_to(part.any(axis=1 - axis, keepdims=True), self.shape) for part in (shown, told > 0))
+                    refuted = refuted | told & ~shown
+                closed = shown & ~refuted
+                edges.low[side] = np.where(closed | refuted, claimed + refuted, edges.low[side])
+                edges.high[side] = np.where(closed, claimed, edges.high[side])
                 if refuted.any():
                     self.patterned[axis, side] = stands = False
         if stands:
@@ -191,6 +195,9 @@ def attempt(prober: Prober, views: Sequence[View], background: Background) -> li
     Returns: the views whose boxes could not be proved.
     """
     unsolved = list(views)
+    fresh = [view for view in views if not view.changes]
+    if fresh:
+        _ask(prober, lambda: fresh, background, _sweep(prober))
     for _ in range(_ATTEMPTS):
         _find(prober, unsolved, background)
         for view in unsolved:
@@ -413,7 +420,7 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> 
             strip = alone & on[edge]
             view.shown[axis, side] |= strip & any_changed
             told = (changed | awake) & strip[:, :, None]
-            view.told[axis, side] |= told.any(axis=2)
+            view.told[axis, side] += told.sum(axis=2, dtype=np.int32)
             lines = view.shape[axis]
             view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
             view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
