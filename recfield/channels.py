@@ -46,7 +46,7 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
 def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
     """What is known of each channel: bool (4, c), the sides where it falls short; bool (c,), those undecided."""
     silent = np.where(view.reached, 0, view.tried).sum(axis=2).reshape(4, -1)
-    lines = view.shown.any(axis=(3,)).any(axis=2)  # sides that any unit was shown to reach
+    lines = view.shown.any(axis=(2, 3))  # sides that any unit was shown to reach
     missing = (~view.reached & _lines(view)[..., None]).any(axis=2).reshape(4, -1) & lines.reshape(4, 1)
     short = missing & (silent >= _ENOUGH)
     undecided = (missing & (silent < _ENOUGH)).any(axis=0) & ~short.any(axis=0) | (view.woken < _SLEEPY)
@@ -63,10 +63,10 @@ def _lines(view: View) -> np.ndarray:
 
 
 def _ask_more(prober: Prober, view: View) -> None:
-    """Repeat the strips at the edges until every channel that wakes at all has told enough."""
+    """Repeat the strips at the edges, on other backgrounds, until every channel has told enough or plainly will not."""
     for _ in range(_MORE):
         _, undecided = _judge(view)
-        if not (undecided & (view.woken > 0)).any():
+        if not undecided.any():
             return
         show_edges(prober, view)
 

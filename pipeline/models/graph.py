@@ -1,0 +1,96 @@
+"""The graph inside a Keras model, nested models included: which tensors it has, and how to reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a graph, at its first call: what it is, what it gives, and the graph inside it."""
+
+    operation: keras.Operation
+    output: keras.KerasTensor
+    feed: keras.KerasTensor | None = None  # what a nested model is given
+    nested: Graph | None = None
+
+    @property
+    def kind(self) -> str:
+        return type(self.operation).__name__
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operations between one input and everything computed from it.
+
+    steps: by name, in forward order; input layers and operations of several outputs are left out.
+    """
+
+    input: keras.KerasTensor
+    steps: dict[str, Step]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> Graph:
+        """The graph of a functional or sequential model of one input."""
+        functional = getattr(model, "_functional", None) or model
+        steps: dict[str, Step] = {}
+        # A layer's own list of nodes also holds its calls in other models, so only the model's list will do.
+        nodes_by_depth = functional._nodes_by_depth
+        for node in (node for depth in sorted(nodes_by_depth, reverse=True) for node in nodes_by_depth[depth]):
+            operation = node.operation
+            if node.is_input or len(node.outputs) != 1 or operation.name in steps:
+                continue
+            if is_readable(operation) and len(node.input_tensors) == 1:
+                steps[operation.name] = Step(operation, node.outputs[0], node.input_tensors[0], cls.of(operation))
+            else:
+                steps[operation.name] = Step(operation, node.outputs[0])
+        return cls(functional.inputs[0], steps)
+
+    def walk(self) -> Iterator[tuple[str, Step]]:
+        """Every step by name, those of a nested model as `outer/inner`, before the nested model itself."""
+        for name, step in self.steps.items():
+            if step.nested:
+                yield from ((f"{name}/{inner}", deep) for inner, deep in step.nested.walk())
+            yield name, step
+
+    def reach(self, value: Any, names: Iterable[str], call: Callable[[keras.Model, Any], Any]) -> dict[str, Any]:
+        """The outputs of the named steps for one input value; what lies past the deepest of them is not run.
+
+        Args:
+            value: what `call` takes: a tensor, or a KerasTensor that stands for one.
+            names: as `walk` gives them.
+            call: runs a model on a value and returns its outputs.
+        """
+        own: dict[str, keras.KerasTensor] = {}
+        inside: dict[str, list[str]] = {}
+        for name in names:
+            head, _, rest = name.partition("/")
+            if rest:
+                inside.setdefault(head, []).append(rest)
+            else:
+                own[name] = self.steps[name].output
+        feeds = {head: self.steps[head].feed for head in inside}
+        # Keras allows a tensor that is both input and output, but runs an identity for it: it is the value itself.
+        wanted = {id(tensor): tensor for tensor in [*own.values(), *feeds.values()] if tensor is not self.input}
+        values = {id(self.input): value}
+        if wanted:
+            part = keras.Model(self.input, list(wanted.values()))
+            values |= zip(wanted, keras.tree.flatten(call(part, value)), strict=True)
+        found = {name: values[id(tensor)] for name, tensor in own.items()}
+        for head, rest_of in inside.items():
+            nested = self.steps[head].nested
+            assert nested is not None
+            for name, deep in nested.reach(values[id(feeds[head])], rest_of, call).items():
+                found[f"{head}/{name}"] = deep
+        return found
+
+
+def is_readable(operation: keras.Operation) -> bool:
+    """Whether it is a model whose graph is known, with one input: functional, or sequential and built."""
+    # `_nodes_by_depth` is what makes a functional model one, however its class is derived.
+    functional = getattr(operation, "_functional", None) or operation
+    return isinstance(operation, keras.Model) and hasattr(functional, "_nodes_by_depth") and len(functional.inputs) == 1

@@ -1,0 +1,165 @@
+"""A Keras model read as a Network: every layer's map, logits before any softmax, the model itself untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
+from pipeline.models.graph import Graph, is_readable
+from pipeline.models.network import LayerInfo
+from pipeline.models.preprocessing import COLOUR_ONLY, MODES, to_grey
+
+LOGITS = "logits"
+
+# What may stand between a softmax and the end of a network without changing which number belongs to which class.
+_TRANSPARENT = {"Identity", "Cast", "Reshape", "Squeeze"}
+
+
+class KerasNetwork:
+    """A functional or sequential Keras model of one image input."""
+
+    def __init__(self, model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str) -> None:
+        """Read the graph of a model; the model is shared, never changed.
+
+        Args:
+            size: (height, width), needed where the model leaves them open.
+            preprocessing: a key of `MODES`.
+
+        Raises: UnusableModel, WrongSpec.
+        """
+        self.name = name
+        self.model = model
+        self.input_shape = image_shape(model, name, size)
+        if preprocessing in COLOUR_ONLY and self.input_shape[2] == 1:
+            raise WrongSpec(f"model.preprocess = {preprocessing!r} is for colour, but {name} takes grey images. Choose another.")
+        self._graph = Graph.of(model)
+        self._preprocessing = preprocessing
+        self._layers = [LayerInfo(*found) for found in self._maps()]
+
+    def layers(self) -> list[LayerInfo]:
+        """The layers that give one map or one vector, in forward order; nested ones as `outer/inner`."""
+        return list(self._layers)
+
+    def digest(self) -> str:
+        """16 hexadecimal digits of the input, the layers and their shapes, the weights and the preprocessing."""
+        layers = [(layer.name, layer.kind, layer.shape) for layer in self._layers]
+        digest = hashlib.sha256(json.dumps([self.input_shape, self._preprocessing, layers]).encode())
+        with ThreadPoolExecutor() as threads:
+            for part in threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(self.model.weights)):
+                digest.update(part)
+        return digest.hexdigest()[:16]
+
+    def preprocess(self, images: tf.Tensor) -> tf.Tensor:
+        """RGB pixels, uint8 or float in 0..255, (batch, h, w, 3) -> float32 (batch, h, w, 3, or 1 for a grey network)."""
+        pixels = tf.cast(images, tf.float32)
+        return MODES[self._preprocessing](to_grey(pixels) if self.input_shape[2] == 1 else pixels)
+
+    def trace(self, images: tf.Tensor, layers: Sequence[str]) -> dict[str, tf.Tensor]:
+        """The layers' outputs for preprocessed images, in inference mode; nothing past the deepest is run.
+
+        Returns: {layer: float32 (batch, h, w, c)}; a layer without a map as (batch, 1, 1, units); "logits" as
+        (batch, classes), before any softmax.
+
+        Raises: UnknownLayer; UnusableModel, for the logits of a network that ends in a map.
+        """
+        if tf.executing_eagerly():  # the softmax is found in a graph alone
+            return dict(tf.function(lambda images: self.trace(images, layers))(images))
+        steps = {name: name for name in layers}
+        if LOGITS in steps:
+            steps[LOGITS] = self._last_step()
+        known = {layer.name for layer in self._layers}
+        for name in layers:
+            if name not in known and name != LOGITS:
+                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
+        found = self._graph.reach(images, dict.fromkeys(steps.values()), lambda model, value: model(value, training=False))
+        maps = {}
+        for name, step in steps.items():
+            if name == LOGITS:
+                classes = found[step].shape[-1]
+                maps[name] = tf.cast(tf.reshape(_before_softmax(found[step]), (-1, classes)), tf.float32)
+            else:
+                output = tf.cast(found[step], tf.float32)
+                maps[name] = output if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
+        return maps
+
+    def _last_step(self) -> str:
+        """The name of the step whose output, or whose input, is the logits."""
+        outputs = self.model.outputs
+        last = next((name for name, step in self._graph.steps.items() if step.output is outputs[0]), None)
+        shape = tuple(outputs[0].shape)
+        if len(outputs) != 1 or last is None or not (len(shape) == 2 or (len(shape) == 4 and shape[1:3] == (1, 1))):
+            raise UnusableModel(
+                f"{self.name} has no logits: it ends in {len(outputs)} output(s), the first of shape {shape}, not in one "
+                "number a class. Set model.top = true, or name a network with its classifier."
+            )
+        return last
+
+    def _maps(self) -> list[tuple[str, str, tuple[int, int, int]]]:
+        """Name, kind and map shape of the steps that give floats as (batch, h, w, c) or (batch, units)."""
+        # MobileNetV3 calls a convolution "logits"; the name is taken, by the very same numbers as (batch, classes).
+        candidates = {name: step for name, step in self._graph.walk() if name != LOGITS}
+        stand_in = keras.KerasTensor((None, *self.input_shape), dtype=self._graph.input.dtype)
+        # The model's own shapes may be open where the job's are not, so the sizes are worked out from the job's input.
+        outputs = self._graph.reach(stand_in, candidates, lambda model, value: model.compute_output_spec(value))
+        maps = []
+        for name, step in candidates.items():
+            shape: tuple[Any, ...] = tuple(outputs[name].shape[1:])
+            if len(shape) in (1, 3) and None not in shape and "float" in outputs[name].dtype:
+                maps.append((name, step.kind, (1, 1, *shape) if len(shape) == 1 else shape))
+        return maps
+
+
+def image_shape(model: keras.Model, name: str, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """The (height, width, channels) of a model's input, open ends filled from `size`.
+
+    Raises: UnusableModel, for a model that does not take one batch of grey or RGB images; WrongSpec, where
+    `size` is missing or contradicts the model.
+    """
+    if not isinstance(model, keras.Model) or not is_readable(model):
+        inputs = getattr(model, "inputs", None)
+        reason = f"it has {len(inputs)} inputs" if inputs else "it is a subclassed or unbuilt model, whose graph is not known"
+        raise UnusableModel(f"{name} cannot be read: {reason}. Name a functional or sequential model of one image input.")
+    shape = tuple(model.inputs[0].shape)
+    if len(shape) != 4 or shape[3] not in (1, 3):
+        raise UnusableModel(
+            f"{name} takes inputs of shape {shape}, not images: (batch, height, width, 3) or (batch, height, width, 1)."
+        )
+    fixed = shape[1:3]
+    if size is None and None in fixed:
+        raise WrongSpec(f"{name} takes images of any size. Say which: model.size = [height, width].")
+    height, width = (own or asked for own, asked in zip(fixed, size or fixed, strict=True))
+    if size is not None and (height, width) != size:
+        raise WrongSpec(
+            f"model.size = {list(size)}, but {name} takes {' x '.join(str(own or 'any') for own in fixed)} pixels. "
+            "Leave model.size out."
+        )
+    return height, width, shape[3]
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of another library says, as at most 200 characters of one line, without a full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
+
+
+def _before_softmax(output: tf.Tensor) -> tf.Tensor:
+    """The input of the softmax that gave this tensor of a graph; the tensor itself where there was none."""
+    operation = output.op
+    while operation.type in _TRANSPARENT:
+        operation = operation.inputs[0].op
+    return operation.inputs[0] if operation.type == "Softmax" else output
+
+
+def _chunks(variables: Iterable[keras.Variable], size: int = 1 << 24) -> Iterator[memoryview]:
+    """The bytes of variables in pieces that threads can share: one layer often holds most of them."""
+    for variable in variables:
+        data = np.ascontiguousarray(tf.convert_to_tensor(variable)).reshape(-1).view(np.uint8).data
+        yield from (data[first : first + size] for first in range(0, len(data), size))

@@ -1,0 +1,82 @@
+"""The compiled pass: pixels in, maps out, one graph of fixed batch shape with its variables frozen to constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from pipeline.models.network import Network
+
+Pass = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Reads layers: uint8 (batch, h, w, 3) -> {layer: float32 map}, for the one batch size it was compiled for."""
+
+    layers: tuple[str, ...]
+    run: Pass
+
+    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(self.run(images))
+
+
+def compile_tap(network: Network, layers: Sequence[str], batch: int) -> Tap:
+    """The pass that returns the layers' maps themselves."""
+    return Tap(tuple(layers), compile_pass(network, layers, batch, lambda maps: maps))
+
+
+def compile_pass(
+    network: Network, layers: Sequence[str], batch: int, finish: Callable[..., Any], extras: Sequence[tf.TensorSpec] = ()
+) -> Pass:
+    """Preprocessing, the network up to the deepest of the layers, and `finish`, as one frozen graph.
+
+    Args:
+        batch: the fixed number of images.
+        finish: takes {layer: map}, and then the extras; returns any structure of tensors. Its ops join the graph.
+        extras: what else the pass takes after the images.
+
+    Returns: a callable of uint8 images (batch, h, w, 3) and the extras, giving what `finish` gives.
+    """
+    height, width, _ = network.input_shape
+
+    def forward(images: tf.Tensor, *others: tf.Tensor) -> Any:
+        return finish(network.trace(network.preprocess(images), layers), *others)
+
+    return freeze(forward, tf.TensorSpec((batch, height, width, 3), tf.uint8), *extras)
+
+
+def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
+    """Compile a function of tensors for these shapes and types, its variables read once and made constants.
+
+    Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off: on the CPU it slows
+    depthwise networks many times over.
+
+    Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
+    """
+    concrete = tf.function(function, jit_compile=False).get_concrete_function(*specs)
+    # A frozen function gives a flat list: the structure is put back from the one that was frozen.
+    structure = concrete.structured_outputs
+    frozen = convert_variables_to_constants_v2(concrete)
+
+    def run(*arguments: Any) -> Any:
+        tensors = [
+            tf.ensure_shape(tf.convert_to_tensor(value, spec.dtype), spec.shape)
+            for value, spec in zip(arguments, specs, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen(*tensors)))
+
+    return run
+
+
+def prepare_devices() -> None:
+    """Let GPU memory grow as needed; call before TensorFlow's first use. Placement is left to TensorFlow."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # already in use, so the caller's own setting holds
+            return

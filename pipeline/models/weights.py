@@ -1,0 +1,107 @@
+"""Weights from a file into a network that is already built, with a clear word when they do not fit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from pipeline.errors import MissingInput, UnusableModel
+from pipeline.models.keras_network import one_line
+
+SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
+
+
+def load_weights(model: keras.Model, path: Path, name: str, *, top: bool, build_other: Callable[[], keras.Model]) -> None:
+    """Load the weights of a file: Keras 3 or Keras 2, weights alone or a whole model's.
+
+    Args:
+        path: .weights.h5, .h5 or .keras.
+        name: the network, for the errors.
+        top: whether the model has its classifier.
+        build_other: gives the same network with `top` the other way round; called only to explain a misfit.
+
+    Raises: MissingInput, UnusableModel.
+    """
+    _check_readable(path)
+    try:
+        _load(model, path)
+    except Exception as error:  # noqa: BLE001 - Keras raises every type
+        raise UnusableModel(f"the weights {path} do not fit {name}: {_advice(path, error, top, build_other)}") from None
+
+
+def _check_readable(path: Path) -> None:
+    if not path.is_file():
+        raise MissingInput(f"the weights {path} are {'a folder' if path.is_dir() else 'missing'}. Name a file in model.weights.")
+    if not str(path).endswith(SUFFIXES):
+        raise UnusableModel(f"the weights {path} are of no known format. Name a file ending in {', '.join(SUFFIXES)}.")
+    if not (zipfile.is_zipfile(path) if path.suffix == ".keras" else h5py.is_hdf5(path)):
+        raise UnusableModel(f"the weights {path} cannot be read as {path.suffix}: the file is cut short or something else.")
+
+
+def _advice(path: Path, error: Exception, top: bool, build_other: Callable[[], keras.Model]) -> str:
+    """Why a file did not fit, and whether it would with `top` the other way round."""
+    try:
+        _load(build_other(), path)
+    except Exception:  # noqa: BLE001 - Keras raises every type
+        return f'{one_line(error)}. Name the file that was saved from this network, or set model.weights = "none".'
+    if top:
+        return "it holds no classifier. Set model.top = false."
+    return "it holds the classifier too. Set model.top = true."
+
+
+def _load(model: keras.Model, path: Path) -> None:
+    with _rightly_named(path) as named, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a misfit is an error of our own, so Keras's pages about it are noise
+        model.load_weights(named)
+    stored = _stored_numbers(path)
+    needed = sum(int(np.prod(variable.shape)) for variable in model.weights if "float" in variable.dtype)
+    # Keras 3 passes over arrays that no layer asks for, so a larger network's file could seem to fit.
+    if stored is not None and stored != needed:
+        raise ValueError(f"it holds {stored:,} numbers, the network {needed:,}")
+
+
+@contextmanager
+def _rightly_named(path: Path) -> Iterator[str]:
+    """The file under a name that tells Keras its format: Keras 2 is .h5, Keras 3 .weights.h5, whatever it was called."""
+    if path.suffix == ".keras":
+        yield str(path)
+        return
+    with h5py.File(path) as file:
+        suffix = ".h5" if "layer_names" in file.attrs or "model_weights" in file else ".weights.h5"
+    if str(path).endswith(".weights.h5") == (suffix == ".weights.h5"):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        alias = os.path.join(folder, f"alias{suffix}")
+        os.symlink(path.resolve(), alias)
+        yield alias
+
+
+def _stored_numbers(path: Path) -> int | None:
+    """How many floats of weights a Keras 3 file holds; None for Keras 2, which counts layers itself."""
+    if path.suffix != ".keras":
+        with h5py.File(path) as file:
+            return None if "layer_names" in file.attrs or "model_weights" in file else _floats(file)
+    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
+        return _floats(file)
+
+
+def _floats(file: h5py.File) -> int:
+    total = 0
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        nonlocal total
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and not name.startswith("optimizer/"):
+            total += item.size
+
+    file.visititems(add)
+    return total

@@ -1,0 +1,232 @@
+"""Winners to patches: cropped from the source images, stored, indexed and laid out as mosaics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import mosaic
+from pipeline.sources.fit import Fit
+from pipeline.sources.source import Box, Image, Source
+from pipeline.store.files import file_name, write_bytes
+from pipeline.store.spool import Spool
+from pipeline.store.tables import write_crops, write_index
+
+_CHUNK = 256  # crops in memory at a time
+_SIDE = 96  # pixels of a tile's longer side
+
+
+@dataclass(frozen=True, eq=False)
+class Winners:
+    """The strongest responses of one layer's channels, and what each of them sees.
+
+    channels: int (channels,): their numbers.
+    scores, examples, rows, cols: (channels, k), strongest first; example -1 where there are fewer than k.
+    boxes: int32 (channels, k, 4): y1, x1, y2, x2 in pixels of the network's input, clipped to it.
+    extents: int32 (channels, 2): height and width of each channel's field where nothing clips it.
+    """
+
+    layer: str
+    channels: np.ndarray
+    scores: np.ndarray
+    examples: np.ndarray
+    rows: np.ndarray
+    cols: np.ndarray
+    boxes: np.ndarray
+    extents: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is known of one winner after its image was opened."""
+
+    key: str
+    label: str | None
+    source: Box
+
+
+@dataclass
+class _Album:
+    """The encoded crops and thumbnails of all winners, on disk, and what was read beside them."""
+
+    spool: Spool
+    shown: dict[tuple[str, int, int], Shown] = field(default_factory=dict)
+
+
+def write_patches(
+    winners: Sequence[Winners],
+    source: Source,
+    fit: Fit,
+    folder: Path,
+    whole: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[list[str | None]]]:
+    """Crop every winner from its source image and write the index, the crops and the mosaics.
+
+    Every image is decoded once. Crops have the source's own pixels, at its own resolution.
+
+    Args:
+        fit: how the source's images came to the network's input.
+        folder: the job's folder.
+        whole: crop the whole image that the network was shown instead of the field.
+        progress: told how many images are done, of how many.
+
+    Returns: {layer: for each channel, the labels of its winners, strongest first}.
+    Raises: StoreFailed; UnusableData, for a winner that can no longer be read.
+    """
+    with Spool(folder / "parts") as spool:
+        album = _Album(spool)
+        _open_images(winners, source, fit, whole, album, progress)
+        write_index(folder, "activations", _index_columns(winners, album))
+        for layer in winners:
+            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, album))
+            _write_mosaics(layer, fit, whole, album, folder / "mosaics" / "activations")
+        return {
+            layer.layer: [[album.shown[layer.layer, c, rank].label for rank in _ranks(layer, c)] for c in range(len(layer.channels))]
+            for layer in winners
+        }
+
+
+def top_label(labels: Sequence[str | None]) -> tuple[str | None, float | None]:
+    """The most frequent label of a channel's winners, the first in the alphabet among equals, and its share."""
+    counts = Counter(label for label in labels if label is not None)
+    if not counts:
+        return None, None
+    label, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
+    return label, count / len(labels)
+
+
+def _ranks(layer: Winners, c: int) -> range:
+    return range(int((layer.examples[c] >= 0).sum()))
+
+
+def _open_images(
+    winners: Sequence[Winners], source: Source, fit: Fit, whole: bool, album: _Album, progress: Callable[[int, int], None]
+) -> None:
+    wanted: dict[int, list[tuple[Winners, int, int]]] = {}
+    for layer in winners:
+        for c in range(len(layer.channels)):
+            for rank in _ranks(layer, c):
+                wanted.setdefault(int(layer.examples[c, rank]), []).append((layer, c, rank))
+    for done, (example, image) in enumerate(source.fetch(sorted(wanted)), start=1):
+        for layer, c, rank in wanted[example]:
+            _keep(layer, c, rank, image, fit, whole, album)
+        progress(done, len(wanted))
+
+
+def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool, album: _Album) -> None:
+    """Crop one winner and draw its thumbnail."""
+    y1, x1, y2, x2 = (int(edge) for edge in layer.boxes[c, rank])
+    seen = Box(y1, x1, y2, x2) if y2 > y1 and x2 > x1 else Box(0, 0, fit.height, fit.width)
+    part = fit.to_source(seen, image.region)
+    crop = image.region if whole else part
+    name = (layer.layer, c, rank)
+    album.shown[name] = Shown(image.key, image.label, part)
+    album.spool.put(("crop", *name), mosaic.encode_png(image.pixels[crop.y1 : crop.y2, crop.x1 : crop.x2]))
+    drawn = mosaic.thumbnail(image.pixels, (part.y1, part.x1, part.y2, part.x2), (_SIDE, _SIDE))
+    album.spool.put(("full", *name), mosaic.encode_png(drawn))
+
+
+def _index_columns(winners: Sequence[Winners], album: _Album) -> Mapping[str, Sequence[Any]]:
+    names = "layer channel rank score example key label row col y1 x1 y2 x2 src_y1 src_x1 src_y2 src_x2".split()
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for layer in winners:
+        for c, channel in enumerate(layer.channels):
+            for rank in _ranks(layer, c):
+                shown = album.shown[layer.layer, c, rank]
+                at = shown.source
+                values = (
+                    *(layer.layer, channel, rank, layer.scores[c, rank], layer.examples[c, rank], shown.key, shown.label),
+                    *(layer.rows[c, rank], layer.cols[c, rank], *layer.boxes[c, rank], at.y1, at.x1, at.y2, at.x2),
+                )
+                for name, value in zip(names, values, strict=True):
+                    columns[name].append(value)
+    return columns
+
+
+def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:
+    """The rows of crops/LAYER.parquet, in chunks; one empty chunk where there are none."""
+    places = [(c, rank) for c in range(len(layer.channels)) for rank in _ranks(layer, c)]
+    for start in range(0, max(len(places), 1), _CHUNK):
+        rows = []
+        for c, rank in places[start : start + _CHUNK]:
+            shown = album.shown[layer.layer, c, rank]
+            channel = int(layer.channels[c])
+            rows.append(
+                {
+                    "image": {"bytes": album.spool.get(("crop", layer.layer, c, rank)), "path": f"{channel}-{rank}.png"},
+                    "layer": layer.layer,
+                    "channel": channel,
+                    "rank": rank,
+                    "score": layer.scores[c, rank],
+                    "example": layer.examples[c, rank],
+                    "key": shown.key,
+                    "label": shown.label,
+                }
+            )
+        columns = ("image", "layer", "channel", "rank", "score", "example", "key", "label")
+        yield {name: [row[name] for row in rows] for name in columns}
+
+
+def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder: Path) -> None:
+    """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side."""
+    k = layer.examples.shape[1]
+    crop_tile = _tile(int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
+    if whole:
+        crop_tile = _tile(fit.height, fit.width)
+    tiles = {"crop": crop_tile, "full": (_SIDE, _SIDE)}
+    for suffix, kinds in (("-crop", ("crop",)), ("-full", ("full",)), ("", ("crop", "full"))):
+        layout = mosaic.Layout.of(
+            len(layer.channels), [k] * len(kinds), [tiles[kind] for kind in kinds], int(layer.channels.max())
+        )
+
+        def tile(row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: mosaic.Layout = layout) -> np.ndarray | None:
+            if place >= len(_ranks(layer, row)):
+                return None
+            pixels = mosaic.decode_png(album.spool.get((kinds[group], layer.layer, row, place)))
+            if kinds[group] == "full" or whole:
+                return _centred(pixels, layout.tile[group])
+            return mosaic.fit_patch(pixels, _inside(layer, row, place, fit), layout.tile[group])
+
+        picture = mosaic.draw(layout, [int(channel) for channel in layer.channels], tile)
+        write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", mosaic.encode_png(picture))
+
+
+def _tile(height: int, width: int) -> tuple[int, int]:
+    """The size of a tile for patches of this many input pixels: whole multiples where they are small."""
+    longest = max(height, width)
+    scale = _SIDE // longest if longest <= _SIDE else _SIDE / longest
+    return max(8, round(height * scale)), max(8, round(width * scale))
+
+
+def _centred(pixels: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    scale = min(tile[0] / pixels.shape[0], tile[1] / pixels.shape[1])
+    high, wide = pixels.shape[0] * scale / tile[0], pixels.shape[1] * scale / tile[1]
+    return mosaic.fit_patch(pixels, ((1 - high) / 2, (1 - wide) / 2, (1 + high) / 2, (1 + wide) / 2), tile)
+
+
+def _inside(layer: Winners, c: int, rank: int, fit: Fit) -> tuple[float, float, float, float]:
+    """Where in its tile a patch lies: against the far side where the near one was clipped by the image's border."""
+    y1, x1, y2, x2 = (int(edge) for edge in layer.boxes[c, rank])
+    largest = layer.extents.max(axis=0)
+    top, bottom = _placed(y1, y2, fit.height, int(layer.extents[c, 0]), int(largest[0]))
+    left, right = _placed(x1, x2, fit.width, int(layer.extents[c, 1]), int(largest[1]))
+    return top, left, bottom, right
+
+
+def _placed(first: int, last: int, size: int, extent: int, largest: int) -> tuple[float, float]:
+    length = last - first
+    missing = max(extent - length, 0)
+    if missing and first == 0 and last < size:
+        before = missing
+    elif missing and last == size and first > 0:
+        before = 0
+    else:
+        before = missing // 2
+    before += (largest - extent) // 2
+    return before / largest, min((before + length) / largest, 1.0)

@@ -1,0 +1,162 @@
+"""One job: spec in, stages in order, folder and lock, receipt out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import FolderHeld, UnknownName, WrongSpec
+from pipeline.progress import Reporter
+from pipeline.spec import JobSpec
+from pipeline.store.files import store_failed, sweep, write_json
+
+FORMAT = 1  # of the folder; raised when a reader of the older one would go wrong
+_PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy", "opencv-python-headless", "pyarrow")
+
+
+def run(spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str] = (), reporter: Reporter | None = None) -> Path:
+    """Run a job: every stage of the spec, or those named, whose results are not there yet.
+
+    Args:
+        out: the results go to OUT/name.
+        stages: run these alone, even where their results are there.
+
+    Returns: the job's folder.
+    Raises: any ConvscopeError.
+    """
+    from pipeline.stages import STAGES
+
+    for stage in stages:
+        if stage not in spec.stages:
+            raise UnknownName.among(stage, spec.stages, where="a stage of this spec")
+    folder = Path(out) / spec.name
+    reporter = reporter or Reporter(spec.name)
+    with _hold(folder):
+        sweep(folder)
+        job = open_job(spec, folder, reporter)
+        receipt = _receipt(job, _read_receipt(folder))
+        waiting = [stage for stage in spec.stages if stage in stages or (not stages and stage not in receipt["stages"])]
+        if not waiting:
+            reporter.say(f"{folder} is finished: nothing to do. Results for other settings go to another --out or name.")
+            return folder
+        for stage in waiting:
+            receipt["stages"].pop(stage, None)
+            receipt["state"] = "running"
+            write_json(folder / "run.json", receipt)
+            started = time.time()
+            found = STAGES[stage](job)
+            receipt["stages"][stage] = {"started": _utc(started), "seconds": round(time.time() - started, 1), **found}
+        if all(stage in receipt["stages"] for stage in spec.stages):
+            receipt["state"] = "finished"
+        write_json(folder / "run.json", receipt)
+    return folder
+
+
+def open_job(spec: JobSpec, folder: Path, reporter: Reporter) -> Any:
+    """Open the network and the data of a spec and hold them against each other, before any work is done.
+
+    Returns: a pipeline.stages.Job.
+    Raises: any WrongSpec.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets every user with its build's details
+    from pipeline.models.opening import open_network, select_layers
+    from pipeline.models.tap import prepare_devices
+    from pipeline.sources.fit import Fit
+    from pipeline.sources.opening import open_source
+    from pipeline.stages import Job
+
+    prepare_devices()
+    network = open_network(spec.model)
+    layers = tuple(select_layers(network, spec.model.layers))
+    channels = spec.activations.channels
+    if channels != "all":
+        for layer in layers:
+            if max(channels) >= layer.channels:
+                raise WrongSpec(
+                    f"activations.channels names channel {max(channels)}, but {layer.name} has {layer.channels} "
+                    f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
+                )
+    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
+    return Job(spec, network, layers, open_source(spec.data, fit), fit, folder, reporter)
+
+
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """The receipt of a job's folder. Raises: WrongSpec, where there is none."""
+    receipt = _read_receipt(folder)
+    if receipt is None:
+        raise WrongSpec(f"{folder} holds no job: there is no run.json. Name a folder that `convscope run` made.")
+    return receipt
+
+
+def _read_receipt(folder: Path) -> dict[str, Any] | None:
+    try:
+        receipt = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WrongSpec(f"{folder / 'run.json'} cannot be read ({error}). Remove it to run the job anew.") from None
+    if receipt.get("format") != FORMAT:
+        raise WrongSpec(f"{folder} is of format {receipt.get('format')}, this version writes {FORMAT}. Choose another --out.")
+    return receipt
+
+
+def _receipt(job: Any, old: dict[str, Any] | None) -> dict[str, Any]:
+    """A new receipt, with the stages of the old one that were run on the same spec, network and data."""
+    new = {
+        "format": FORMAT,
+        "name": job.spec.name,
+        "state": "running",
+        "spec": job.spec.model_dump(mode="json"),
+        "digests": {"model": job.network.digest(), "data": job.source.digest()},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "layers": [layer.name for layer in job.layers],
+        "examples": len(job.source),
+        "stages": {},
+    }
+    same = old is not None and all(old[part] == new[part] for part in ("spec", "digests"))
+    if same and old is not None:
+        new["stages"] = old["stages"]
+        new["state"] = old["state"]
+    return new
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder. The system lets go of a dead holder's lock by itself. Raises: FolderHeld, StoreFailed."""
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise store_failed(folder, error) from error
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = lock.read().strip() or "another run"
+            raise FolderHeld(f"{folder} is held by {holder}. Wait for it, or choose another --out.") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}")
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,99 @@
+"""Files: records that are one image file each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.sources.decode import Unreadable, size
+from pipeline.sources.records import Record, chunk_for, digest_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files under one root, in a fixed order.
+
+    paths: relative to the root, with `/`.
+    file_labels: the label of each file, "" for none.
+    """
+
+    name: str
+    root: str
+    paths: tuple[str, ...]
+    file_labels: tuple[str, ...]
+    labels: list[str] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def chunk(self) -> int:
+        some = range(0, len(self), max(1, len(self) // 100))
+        return chunk_for(float(np.mean([max(0, self._bytes(index)) for index in some])))
+
+    def digest(self) -> str:
+        # Not the times of change: a copy of the folder is the same data.
+        return digest_of([(path, self._bytes(index)) for index, path in enumerate(self.paths)])
+
+    def read(self, first: int, last: int) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        def record(example: tf.Tensor) -> dict[str, tf.Tensor]:
+            texts = tf.numpy_function(self._texts, [example], [tf.string] * 4)
+            for text in texts:
+                text.set_shape(())
+            return {"example": example, **dict(zip(("key", "label", "data", "error"), texts, strict=True))}
+
+        return tf.data.Dataset.range(first, last).map(record, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def pick(self, examples: Sequence[int]) -> Iterator[Record]:
+        return map(self._record, examples)
+
+    def sizes(self, first: int, last: int) -> np.ndarray:
+        with ThreadPoolExecutor(_READERS) as pool:
+            return np.array(list(pool.map(self._size, range(first, last))), np.int64).reshape(-1, 2)
+
+    def _path(self, index: int) -> str:
+        return os.path.join(self.root, self.paths[index])
+
+    def _bytes(self, index: int) -> int:
+        try:
+            return os.stat(self._path(index)).st_size
+        except OSError:
+            return -1
+
+    def _size(self, index: int) -> tuple[int, int]:
+        try:
+            with open(self._path(index), "rb") as file:
+                return size(file)
+        except (OSError, Unreadable):
+            return 0, 0
+
+    def _record(self, example: int) -> Record:
+        data, error = b"", ""
+        try:
+            with open(self._path(example), "rb") as file:
+                data = file.read()
+        except OSError as problem:
+            error = f"the file cannot be read ({problem.strerror})"
+        return Record(int(example), as_text(self.paths[example]), as_text(self.file_labels[example]), data, error)
+
+    def _texts(self, example: np.int64) -> tuple[bytes, bytes, bytes, bytes]:
+        record = self._record(int(example))
+        return record.key.encode(), record.label.encode(), record.data, record.error.encode()
+
+
+def as_text(path: str) -> str:
+    r"""A path as text that any file can hold: bytes that are not UTF-8 are written out, as in `caf\xe9.jpg`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,82 @@
+"""Images: a source whose examples are whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import UnusableData
+from pipeline.sources.decode import Unreadable, decode
+from pipeline.sources.fit import Fit
+from pipeline.sources.records import Record, Records, ascending, digest_of
+from pipeline.sources.source import Box, Image, Shard
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Images:
+    """The first `limit` images of some records, each fitted to the network's input: a `Source`."""
+
+    records: Records
+    fit: Fit
+    limit: int | None = None
+
+    @property
+    def labels(self) -> list[str] | None:
+        return self.records.labels
+
+    def __len__(self) -> int:
+        return len(self.records) if self.limit is None else min(self.limit, len(self.records))
+
+    def digest(self) -> str:
+        return digest_of("images", self.records.digest(), len(self))
+
+    def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        first, last = shard.bounds(len(self))
+        records = self.records.read(first + start, last)
+
+        def fitted(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images, errors = tf.numpy_function(self._fitted, [record["data"], record["error"]], [tf.uint8, tf.string])
+            images.set_shape((None, self.fit.height, self.fit.width, 3))
+            errors.set_shape((None,))
+            return {key: record[key] for key in ("example", "key", "label")} | {"image": images, "error": errors}
+
+        chunks = records.batch(self.records.chunk)
+        return chunks.map(fitted, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+
+    def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
+        for record in self.records.pick(ascending(examples, len(self))):
+            pixels = decode_record(record, self.records.name)
+            yield (
+                record.example,
+                Image(record.key, record.label or None, pixels, Box(0, 0, pixels.shape[0], pixels.shape[1])),
+            )
+
+    def _fitted(self, data: np.ndarray, known_errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = np.zeros((len(data), self.fit.height, self.fit.width, 3), np.uint8)
+        errors = list(known_errors)
+        for place, encoded in enumerate(data):
+            if not errors[place]:
+                try:
+                    images[place] = self.fit.apply(decode(encoded))
+                except Unreadable as error:
+                    errors[place] = str(error).encode()
+        return images, np.array(errors, dtype=object)
+
+
+def decode_record(record: Record, source: str) -> np.ndarray:
+    """The pixels of one record. Raises: UnusableData."""
+    reason = record.error
+    if not reason:
+        try:
+            return decode(record.data)
+        except Unreadable as error:
+            reason = str(error)
+    raise UnusableData(f"image {record.key!r} of {source} cannot be read: {reason}. Replace it, or take it out.")

@@ -1,0 +1,89 @@
+"""Encoded images in a fixed order: all that a kind of source has to offer; `Images` and `Windows` do the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from pipeline.sources.decode import Unreadable, size
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Record(NamedTuple):
+    """One encoded image.
+
+    key: text that names it in its data set, the same however the data set is sliced.
+    error: "" or, where there is no data to be had, why.
+    """
+
+    example: int
+    key: str
+    label: str
+    data: bytes
+    error: str
+
+
+class Records(Protocol):
+    """An ordered set of encoded images; examples are counted from 0."""
+
+    @property
+    def name(self) -> str:
+        """As the spec names it, for messages."""
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Class names in the order of their indices, where the data set has them."""
+
+    @property
+    def chunk(self) -> int:
+        """How many to decode in one call: more where images are small, one where they are large."""
+
+    def __len__(self) -> int:
+        """How many there are: at least one."""
+
+    def digest(self) -> str:
+        """Changes when the records, their order or their sizes change; the same on every machine."""
+
+    def read(self, first: int, last: int) -> tf.data.Dataset:
+        """Records first to last (half-open) as dicts of scalars: example int64; key, label, data, error string.
+
+        None where first >= last.
+        """
+
+    def pick(self, examples: Sequence[int]) -> Iterator[Record]:
+        """A few records, for examples in ascending order."""
+
+    def sizes(self, first: int, last: int) -> np.ndarray:
+        """int64 (last - first, 2): the images' height and width; 0, 0 where unreadable."""
+
+
+def chunk_for(mean_bytes: float) -> int:
+    """How many images of this many encoded bytes make one call worth its overhead, and memory stay small."""
+    return int(min(128, max(1, 2**18 // max(1, mean_bytes))))
+
+
+def size_or_zero(data: bytes) -> tuple[int, int]:
+    """(height, width) of an encoded image; (0, 0) where it is unreadable."""
+    try:
+        return size(io.BytesIO(data))
+    except Unreadable:
+        return 0, 0
+
+
+def digest_of(*parts: object) -> str:
+    """16 hexadecimal digits of any values whose text says all."""
+    return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def ascending(examples: Iterable[int], total: int) -> list[int]:
+    """The examples, each once, in order. Raises: IndexError for one that is not there."""
+    wanted = sorted({int(example) for example in examples})
+    if wanted and not (wanted[0] >= 0 and wanted[-1] < total):
+        raise IndexError(f"examples run from 0 to {total - 1}; asked for {wanted[0]} to {wanted[-1]}.")
+    return wanted

@@ -1,0 +1,84 @@
+"""What every kind of source offers, and the small nouns they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open rectangle of pixels: rows y1 to y2, columns x1 to x2."""
+
+    y1: int
+    x1: int
+    y2: int
+    x2: int
+
+    @property
+    def height(self) -> int:
+        return self.y2 - self.y1
+
+    @property
+    def width(self) -> int:
+        return self.x2 - self.x1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `index`-th of `count` contiguous parts of a source, counted from 0."""
+
+    index: int = 0
+    count: int = 1
+
+    def bounds(self, total: int) -> tuple[int, int]:
+        """First example and one past the last, of `total`. Parts differ by one example at most."""
+        return total * self.index // self.count, total * (self.index + 1) // self.count
+
+
+@dataclass(frozen=True)
+class Image:
+    """A source image as its owner knows it, and the part of it that the network was shown.
+
+    pixels: uint8 (height, width, 3), RGB, upright.
+    region: the part that `resize` started from: the whole image, or one window of it.
+    """
+
+    key: str
+    label: str | None
+    pixels: np.ndarray
+    region: Box
+
+
+class Source(Protocol):
+    """An ordered set of images. Example ids are ordinals: the same data gives the same ids, always."""
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Class names in the order of their indices, where the data set has them."""
+
+    def __len__(self) -> int:
+        """The number of examples, after `limit`."""
+
+    def digest(self) -> str:
+        """A short hexadecimal digest that changes when the examples, their order or their files' sizes change."""
+
+    def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
+        """The examples of one shard, in order, from the `start`-th of the shard on; starting late is cheap.
+
+        Each element is a dict of `example` int64, `key` string, `label` string ("" where there is none),
+        `image` uint8 (height, width, 3) at the network's input size, and `error` string: "" or, for an
+        image that cannot be read (its pixels are then zero), why. Decoding and resizing run in parallel.
+        """
+
+    def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
+        """The original pixels of a few examples, in ascending order, every file decoded once.
+
+        Raises: UnusableData for one that cannot be read, IndexError for one that is not there.
+        """

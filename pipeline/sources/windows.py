@@ -1,0 +1,139 @@
+"""Windows: a source whose examples are squares slid over the images of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import UnusableData
+from pipeline.sources.decode import Unreadable, decode
+from pipeline.sources.fit import Fit
+from pipeline.sources.images import decode_record
+from pipeline.sources.records import Records, ascending, digest_of
+from pipeline.sources.source import Box, Image, Shard
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_RUN_BYTES = 2**25  # the fitted windows that one call makes of one image: bounds memory, however large the image
+_SIZES_AT_ONCE = 1024
+_CHANGED = "is not of the size that its header said"
+
+
+class Windows:
+    """Squares of `size` source pixels, `stride` apart, row by row in each image, image by image: a `Source`.
+
+    Only whole squares count. An image smaller than the square along either axis is one window, as it is; an
+    unreadable image is one bad example. Keys are `KEY@y,x`, the window's upper left corner.
+    """
+
+    def __init__(self, records: Records, fit: Fit, size: int, stride: int, limit: int | None = None) -> None:
+        self.records, self.fit, self.size, self.stride = records, fit, size, stride
+        self.labels = records.labels
+        self._sizes = _sizes_until(records, size, stride, limit)
+        # The first window of each image, and one past the last of all.
+        self._edges = np.concatenate([[0], np.cumsum(_counts(self._sizes, size, stride))])
+        found = int(self._edges[-1])
+        self._total = found if limit is None else min(limit, found)
+
+    def __len__(self) -> int:
+        return self._total
+
+    def digest(self) -> str:
+        return digest_of("windows", self.records.digest(), self.size, self.stride, len(self))
+
+    def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        first, last = shard.bounds(len(self))
+        first = min(first + start, last)
+        images = (self._image_of(first), self._image_of(last - 1) + 1) if first < last else (0, 0)
+        records = self.records.read(*images)
+        edges = tf.constant(self._edges)
+        run = max(1, _RUN_BYTES // (self.fit.height * self.fit.width * 3))
+
+        def runs(record: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            begin = tf.maximum(tf.gather(edges, record["example"]), first)
+            end = tf.minimum(tf.gather(edges, record["example"] + 1), last)
+            begins = tf.range(begin, end, run)
+            return tf.data.Dataset.from_tensor_slices((begins, tf.minimum(begins + run, end))).map(
+                lambda begin, end: record | {"begin": begin, "end": end}
+            )
+
+        def fitted(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            inputs = [record[key] for key in ("example", "key", "data", "error", "begin", "end")]
+            keys, images, errors = tf.numpy_function(self._fitted, inputs, [tf.string, tf.uint8, tf.string])
+            examples = tf.range(record["begin"], record["end"])
+            images.set_shape((None, self.fit.height, self.fit.width, 3))
+            keys.set_shape((None,))
+            errors.set_shape((None,))
+            labels = tf.fill(tf.shape(examples), record["label"])
+            return {"example": examples, "key": keys, "label": labels, "image": images, "error": errors}
+
+        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        return records.flat_map(runs).map(fitted, **parallel).unbatch()
+
+    def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
+        wanted: dict[int, list[int]] = {}
+        for example in ascending(examples, len(self)):
+            wanted.setdefault(self._image_of(example), []).append(example)
+        for record in self.records.pick(list(wanted)):
+            pixels = decode_record(record, self.records.name)
+            if pixels.shape[:2] != tuple(self._sizes[record.example]):
+                raise UnusableData(f"image {record.key!r} of {self.records.name} {_CHANGED}. Start the job anew.")
+            for example in wanted[record.example]:
+                box = self._box(record.example, example)
+                yield example, Image(_key(record.key, box), record.label or None, pixels, box)
+
+    def _image_of(self, example: int) -> int:
+        return int(np.searchsorted(self._edges, example, side="right")) - 1
+
+    def _box(self, image: int, example: int) -> Box:
+        height, width = map(int, self._sizes[image])
+        if height < self.size or width < self.size:
+            return Box(0, 0, height, width)
+        place = example - int(self._edges[image])
+        row, col = divmod(place, (width - self.size) // self.stride + 1)
+        y1, x1 = row * self.stride, col * self.stride
+        return Box(y1, x1, y1 + self.size, x1 + self.size)
+
+    def _fitted(
+        self, image: np.int64, key: bytes, data: bytes, error: bytes, begin: np.int64, end: np.int64
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        boxes = [self._box(int(image), example) for example in range(begin, end)]
+        fitted = np.zeros((len(boxes), self.fit.height, self.fit.width, 3), np.uint8)
+        if not error:
+            try:
+                pixels = decode(data)
+                if pixels.shape[:2] != tuple(self._sizes[image]):
+                    raise Unreadable(_CHANGED)
+                for place, box in enumerate(boxes):
+                    fitted[place] = self.fit.apply(pixels[box.y1 : box.y2, box.x1 : box.x2])
+            except Unreadable as problem:
+                error = str(problem).encode()
+        keys = [_key(key.decode(), box).encode() for box in boxes]
+        return np.array(keys, dtype=object), fitted, np.array([error] * len(boxes), dtype=object)
+
+
+def _key(key: str, box: Box) -> str:
+    return f"{key}@{box.y1},{box.x1}"
+
+
+def _counts(sizes: np.ndarray, size: int, stride: int) -> np.ndarray:
+    """How many windows each image has: int64 (n,)."""
+    steps = (sizes - size) // stride + 1
+    return np.where((sizes >= size).all(axis=1), steps.prod(axis=1), 1)
+
+
+def _sizes_until(records: Records, size: int, stride: int, limit: int | None) -> np.ndarray:
+    """The sizes of all images, or of as many as hold `limit` windows: int64 (n, 2)."""
+    parts: list[np.ndarray] = []
+    found = 0
+    for first in range(0, len(records), _SIZES_AT_ONCE):
+        parts.append(records.sizes(first, min(first + _SIZES_AT_ONCE, len(records))))
+        found += int(_counts(parts[-1], size, stride).sum())
+        if limit is not None and found >= limit:
+            break
+    return np.concatenate(parts)

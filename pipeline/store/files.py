@@ -1,0 +1,73 @@
+"""Writing aside and renaming: a reader never sees half a file, and a failure leaves what was there before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreFailed
+
+_ASIDE = ".aside-"
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes `path`'s place when the block ends well, and goes when it does not.
+
+    Raises: StoreFailed, for a full disk, a folder that cannot be written, and the like.
+    """
+    temporary = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise store_failed(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def store_failed(path: Path, error: OSError) -> StoreFailed:
+    """The error for a path that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFailed(f"{path} was not written: the disk is full. Free some space and run the job again; nothing older was touched.")
+    reason = error.strerror or str(error)
+    return StoreFailed(f"{path} was not written: {reason}. Check the folder, or choose another with --out.")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Raises: StoreFailed."""
+    with aside(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Raises: StoreFailed."""
+    write_bytes(path, (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half written in a folder and those below it."""
+    for path in folder.rglob(f"{_ASIDE}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def file_name(layer: str) -> str:
+    """A layer's name as part of a file name that every file system takes; different layers never share one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
+    if safe == layer and not layer.startswith("."):
+        return layer
+    # What had to be changed gets a digest of the true name, which stands in the index.
+    return f"{safe.lstrip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"

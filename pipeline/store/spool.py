@@ -1,0 +1,43 @@
+"""Spool: pictures that arrive in one order and are wanted in another, kept in a temporary file meanwhile."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Hashable
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.store.files import store_failed
+
+
+class Spool:
+    """Byte strings by key, on disk; memory holds where each one lies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: StoreFailed, here and in `put`."""
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder)
+        except OSError as error:
+            raise store_failed(folder, error) from error
+        self._places: dict[Hashable, tuple[int, int]] = {}
+
+    def put(self, key: Hashable, data: bytes) -> None:
+        try:
+            self._places[key] = (self._file.seek(0, 2), len(data))
+            self._file.write(data)
+        except OSError as error:
+            raise store_failed(self._folder, error) from error
+
+    def get(self, key: Hashable) -> bytes:
+        """Raises: KeyError."""
+        start, length = self._places[key]
+        self._file.seek(start)
+        return self._file.read(length)
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()

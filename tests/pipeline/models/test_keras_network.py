@@ -1,0 +1,226 @@
+"""A Keras model read as a Network: layers, maps, logits, digest, and the caller's model left alone."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.network import LayerInfo
+
+
+def read(model, size=None, mode="unit"):
+    return KerasNetwork(model, model.name, size, mode)
+
+
+def test_layers_come_in_forward_order_with_the_shapes_of_their_maps(plain_model):
+    assert read(plain_model).layers() == [
+        LayerInfo("conv", "Conv2D", (8, 8, 6)),
+        LayerInfo("norm", "BatchNormalization", (8, 8, 6)),
+        LayerInfo("relu", "ReLU", (8, 8, 6)),
+        LayerInfo("drop", "Dropout", (8, 8, 6)),
+        LayerInfo("deep", "Conv2D", (6, 6, 8)),
+        LayerInfo("pool", "GlobalAveragePooling2D", (1, 1, 8)),
+        LayerInfo("classes", "Dense", (1, 1, 5)),
+    ]
+
+
+def test_layers_that_give_tokens_several_outputs_or_integers_are_left_out():
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 1, name="conv")(x)
+    tokens = keras.layers.Reshape((64, 4), name="tokens")(x)
+    halves = keras.ops.split(tokens, 2, axis=1)
+    whole = keras.ops.cast(keras.ops.max(halves[0] + halves[1], axis=1), "int32")
+    names = [layer.name for layer in read(keras.Model(inputs, whole)).layers()]
+    assert names == ["conv", "max"]
+
+
+def test_a_sequential_model_is_read_even_after_layers_were_added_one_by_one(pixels):
+    model = keras.Sequential([keras.Input((8, 8, 3))])
+    model.add(keras.layers.Conv2D(4, 3, name="a"))
+    model.add(keras.layers.Conv2D(2, 3, name="b"))
+    network = read(model)
+    assert [layer.shape for layer in network.layers()] == [(6, 6, 4), (4, 4, 2)]
+    images = network.preprocess(pixels(2, 8, 8))
+    np.testing.assert_allclose(network.trace(images, ["b"])["b"], model(images), rtol=1e-5)
+
+
+def test_nested_models_are_reached_by_path_at_any_depth(nested_model):
+    layers = {layer.name: layer.shape for layer in read(nested_model).layers()}
+    named = [name for name in layers if not name.startswith(("add", "relu"))]  # Keras numbers what nobody named
+    assert named == ["shared", "middle/first", "middle/inner/core", "middle/inner", "middle", "pool", "dense", "end"]
+    assert layers["middle/inner/core"] == layers["middle"] == (10, 10, 4)  # though the nested models leave their size open
+
+
+def test_maps_equal_what_the_layers_give_when_called_by_hand(nested_model, pixels):
+    network = read(nested_model)
+    images = network.preprocess(pixels(2, 12, 12))
+    maps = network.trace(images, ["shared", "middle/first", "middle/inner/core", "middle", "dense"])
+    shared, middle = nested_model.get_layer("shared"), nested_model.get_layer("middle")
+    first = middle.get_layer("first")(shared(shared(images)) + 0.5)
+    core = middle.get_layer("inner").get_layer("core")(first)
+    dense = nested_model.get_layer("dense")(tf.reduce_max(tf.nn.relu(core), (1, 2)))
+    np.testing.assert_allclose(maps["shared"], shared(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["middle/first"], first, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["middle/inner/core"], core, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["middle"], core, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["dense"], dense[:, None, None, :], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_whose_first_layer_is_a_model_is_reached_too(plain_model, pixels):
+    network = read(keras.Sequential([keras.Input((16, 16, 3)), plain_model]))
+    images = network.preprocess(pixels(2, 16, 16))
+    found = network.trace(images, ["plain/conv", "logits"])
+    np.testing.assert_allclose(found["plain/conv"], plain_model.get_layer("conv")(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(tf.nn.softmax(found["logits"]), plain_model(images), rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_and_batch_statistics_are_off(plain_model, pixels):
+    network = read(plain_model)
+    images = network.preprocess(pixels(4, 16, 16))
+    whole, alone = network.trace(images, ["drop"])["drop"], network.trace(images[:1], ["drop"])["drop"]
+    np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", ["dense softmax", "softmax layer", "activation layer", "softmax op", "conv and reshape", "none"])
+def test_logits_are_what_the_softmax_gets(end, pixels):
+    x = inputs = keras.Input((8, 8, 3))
+    if end == "conv and reshape":
+        x = keras.layers.Conv2D(5, 8, activation="softmax")(x)
+        x = keras.layers.Reshape((5,))(x)
+    else:
+        x = keras.layers.Flatten()(x)
+        x = keras.layers.Dense(5, activation="softmax" if end == "dense softmax" else None)(x)
+        ends = {
+            "softmax layer": keras.layers.Softmax(),
+            "activation layer": keras.layers.Activation("softmax"),
+            "softmax op": keras.ops.softmax,
+        }
+        x = ends.get(end, lambda x: x)(x)
+    model = keras.Model(inputs, x)
+    network = read(model)
+    images = network.preprocess(pixels(3, 8, 8))
+    logits = network.trace(images, ["logits"])["logits"]
+    assert logits.shape == (3, 5) and np.ptp(logits) > 0.1 and not np.allclose(np.sum(logits, -1), 1)
+    expected = model(images)
+    np.testing.assert_allclose(logits if end == "none" else tf.nn.softmax(logits), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_is_called_logits_gives_way_to_the_logits(pixels):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 8, name="logits")(inputs)
+    network = read(keras.Model(inputs, keras.layers.Softmax()(keras.layers.Flatten(name="flat")(x))))
+    assert "logits" not in [layer.name for layer in network.layers()]
+    found = network.trace(network.preprocess(pixels(2, 8, 8)), ["logits", "flat"])
+    np.testing.assert_array_equal(found["logits"], found["flat"][:, 0, 0])
+
+
+def test_a_network_that_ends_in_a_map_has_no_logits_and_says_so(pixels):
+    inputs = keras.Input((8, 8, 3))
+    network = read(keras.Model(inputs, keras.layers.Conv2D(5, 3)(inputs)))
+    with pytest.raises(UnusableModel, match="no logits.*model.top = true"):
+        network.trace(network.preprocess(pixels(1, 8, 8)), ["logits"])
+
+
+def test_only_the_part_up_to_the_deepest_layer_is_in_the_graph(plain_model):
+    network = read(plain_model)
+    function = tf.function(lambda images: network.trace(images, ["relu"]))
+    graph = function.get_concrete_function(tf.TensorSpec((1, 16, 16, 3))).graph
+    assert [op.type for op in graph.get_operations()].count("Conv2D") == 1
+
+
+def test_maps_of_a_mixed_precision_model_come_as_float32(pixels):
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, dtype="mixed_float16", name="half")(x)
+    network = read(
+        keras.Model(inputs, keras.layers.Dense(2, activation="softmax", dtype="mixed_float16")(keras.layers.Flatten()(x)))
+    )
+    found = network.trace(network.preprocess(pixels(1, 8, 8)), ["half", "logits"])
+    assert {value.dtype for value in found.values()} == {tf.float32}
+
+
+def test_tracing_leaves_the_callers_model_as_it_was(nested_model, digest_of, pixels):
+    before = digest_of(nested_model), digest_of(nested_model.get_layer("middle"))
+    network = read(nested_model)
+    network.trace(network.preprocess(pixels(2, 12, 12)), ["middle/inner/core", "dense", "logits"])
+    network.digest()
+    assert (digest_of(nested_model), digest_of(nested_model.get_layer("middle"))) == before
+
+
+def test_gradients_flow_from_maps_and_logits_to_pixels(plain_model, pixels):
+    network = read(plain_model)
+
+    @tf.function
+    def gradients(images):
+        found = network.trace(network.preprocess(images), ["deep", "logits"])
+        return [tf.gradients(found[name], images)[0] for name in ("deep", "logits")]
+
+    for gradient in gradients(tf.cast(pixels(1, 16, 16), tf.float32)):
+        assert float(tf.reduce_max(tf.abs(gradient))) > 0
+
+
+def test_an_unknown_layer_is_named_with_the_nearest(plain_model, pixels):
+    with pytest.raises(UnknownLayer, match="'conb' is not in plain; nearest: conv.*convscope layers SPEC"):
+        read(plain_model).trace(tf.zeros((1, 16, 16, 3)), ["conb"])
+
+
+def test_a_grey_network_gets_the_luma_of_the_pixels():
+    inputs = keras.Input((4, 4, 1))
+    network = read(keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs)), mode="none")
+    primaries = np.diag([255, 255, 255]).astype(np.uint8).reshape(1, 1, 3, 3)
+    np.testing.assert_allclose(np.ravel(network.preprocess(primaries)), [76.245, 149.685, 29.07], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["caffe", "torch"])
+def test_colour_preprocessing_of_a_grey_network_is_refused(mode):
+    inputs = keras.Input((4, 4, 1))
+    with pytest.raises(WrongSpec, match="grey"):
+        read(keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs)), mode=mode)
+
+
+def test_the_size_is_asked_for_where_the_network_leaves_it_open():
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
+    with pytest.raises(WrongSpec, match="model.size"):
+        read(model)
+    network = read(model, size=(10, 20))
+    assert network.input_shape == (10, 20, 3) and network.layers()[0].shape == (8, 18, 2)
+
+
+def test_a_size_that_contradicts_the_network_is_refused(plain_model):
+    with pytest.raises(WrongSpec, match=r"takes 16 x 16 pixels"):
+        read(plain_model, size=(16, 32))
+
+
+def test_models_of_several_inputs_of_no_image_or_of_no_graph_are_refused():
+    one, two = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    vector, many = keras.Input((4,)), keras.Input((4, 4, 7))
+
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    for model, reason in [
+        (keras.Model([one, two], one + two), "2 inputs"),
+        (keras.Model(vector, keras.layers.Dense(2)(vector)), "not images"),
+        (keras.Model(many, keras.layers.Conv2D(2, 1)(many)), "not images"),
+        (Subclassed(), "subclassed"),
+        (keras.Sequential([keras.layers.Dense(2)]), "unbuilt"),
+    ]:
+        with pytest.raises(UnusableModel, match=reason):
+            read(model)
+
+
+def test_the_digest_changes_with_weights_preprocessing_and_size_and_with_nothing_else(plain_model):
+    inputs = keras.Input((None, None, 3))
+    anywhere = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
+    assert read(plain_model).digest() == read(plain_model).digest()
+    assert read(plain_model).digest() != read(plain_model, mode="none").digest()
+    assert read(anywhere, size=(8, 8)).digest() != read(anywhere, size=(9, 8)).digest()
+    before = read(plain_model).digest()
+    norm = plain_model.get_layer("norm").moving_variance
+    norm.assign(np.nextafter(np.asarray(norm), 2))
+    assert read(plain_model).digest() != before

@@ -1,0 +1,71 @@
+"""The frozen pass against the Keras model itself."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.tap import compile_pass, compile_tap, freeze, prepare_devices
+
+
+def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model, pixels):
+    network = KerasNetwork(plain_model, "plain", None, "symmetric")
+    tap = compile_tap(network, ["relu", "deep", "pool"], batch=3)
+    images = pixels(3, 16, 16)
+    outputs = [plain_model.get_layer(name).output for name in tap.layers]
+    expected = keras.Model(plain_model.inputs[0], outputs)(images / np.float32(127.5) - 1, training=False)
+    maps = tap(images)
+    assert list(maps) == list(tap.layers) == ["relu", "deep", "pool"]
+    for ours, theirs in zip(maps.values(), expected, strict=True):
+        np.testing.assert_allclose(np.squeeze(ours), np.squeeze(theirs), rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_pass_does_not_follow_later_changes_nor_make_any(plain_model, pixels, digest_of):
+    network = KerasNetwork(plain_model, "plain", None, "unit")
+    before = digest_of(plain_model)
+    tap = compile_tap(network, ["conv"], batch=2)
+    first = tap(pixels(2, 16, 16))["conv"]
+    assert digest_of(plain_model) == before
+    kernel = plain_model.get_layer("conv").kernel
+    kernel.assign(kernel * 2)
+    np.testing.assert_array_equal(tap(pixels(2, 16, 16))["conv"], first)
+
+
+def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_structure(plain_model, pixels):
+    network = KerasNetwork(plain_model, "plain", None, "unit")
+
+    def finish(maps, count):
+        tops = {name: tf.reduce_max(values, (1, 2))[:, :2] for name, values in maps.items()}
+        return {"tops": tops, "sizes": (count + 1, [tf.shape(maps["conv"])[1]])}
+
+    run = compile_pass(network, ["deep", "conv"], 2, finish, [tf.TensorSpec((), tf.int64)])
+    found = run(pixels(2, 16, 16), 41)
+    assert int(found["sizes"][0]) == 42 and int(found["sizes"][1][0]) == 8
+    maps = network.trace(network.preprocess(pixels(2, 16, 16)), ["deep", "conv"])
+    for name in ("deep", "conv"):
+        np.testing.assert_allclose(found["tops"][name], np.max(maps[name], (1, 2))[:, :2], rtol=1e-4, atol=1e-4)
+
+
+def test_the_pass_takes_its_one_batch_shape_alone(plain_model, pixels):
+    tap = compile_tap(KerasNetwork(plain_model, "plain", None, "unit"), ["conv"], batch=2)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="shape|Shape"):
+        tap(pixels(3, 16, 16))
+
+
+def test_freezing_leaves_no_variable_reads_in_the_graph():
+    variable = tf.Variable([1.0, 2.0])
+    double = freeze(lambda x: [x * variable, {"sum": tf.reduce_sum(x)}], tf.TensorSpec((2,)))
+    variable.assign([5.0, 5.0])
+    product, rest = double(np.array([3.0, 4.0]))
+    assert product.numpy().tolist() == [3.0, 8.0] and float(rest["sum"]) == 7.0
+
+
+def test_devices_can_be_prepared_with_or_without_a_gpu_and_twice():
+    prepare_devices()
+    tf.zeros(1)
+    prepare_devices()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        assert tf.config.experimental.get_memory_growth(gpu)

@@ -1,0 +1,67 @@
+"""The table of kinds, and the samples."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import MissingInput, UnknownName
+from pipeline.sources import sample
+from pipeline.sources.fit import Fit
+from pipeline.sources.opening import KINDS, open_source
+from pipeline.spec import DataSpec
+
+
+@pytest.mark.parametrize("source", ["foldr:/x", "cifar10", "parquet", "", ":x"])
+def test_an_unknown_kind_is_named_and_the_known_are_listed(source):
+    with pytest.raises(UnknownName, match="known: folder:, sample:, tfds:") as caught:
+        open_source(DataSpec(source=source), Fit(8, 8))
+    assert repr(source) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_near_kind_is_offered():
+    with pytest.raises(UnknownName, match="nearest: folder:"):
+        open_source(DataSpec(source="foldr:/x"), Fit(8, 8))
+
+
+def test_a_kind_added_to_the_table_gets_limit_and_windows_for_nothing(monkeypatch):
+    monkeypatch.setitem(KINDS, "mine", lambda path, spec: sample.open_sample(path, spec))
+    source = open_source(DataSpec(source="mine:photos", limit=7, window={"size": 64, "stride": 64}), Fit(8, 8))
+    assert len(source) == 7
+
+
+def test_importing_the_sources_brings_in_neither_tensorflow_nor_scikit_image():
+    code = "import sys, pipeline.sources.opening as o; print({'tensorflow', 'tensorflow_datasets', 'skimage'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_photographs_of_scikit_image_are_all_there_and_readable(listed):
+    source = open_source(DataSpec(source="sample:photos"), Fit(16, 16))
+    elements = listed(source)
+    assert [e[1] for e in elements] == list(sample.PHOTOS) and len(sample.PHOTOS) == 14
+    assert {(e[2], e[4]) for e in elements} == {("", "")} and source.labels is None
+    assert len({e[3] for e in elements}) == 14
+
+
+def test_the_astronaut_is_in_the_sample():
+    import skimage.data
+
+    source = open_source(DataSpec(source="sample:photos"), Fit(16, 16))
+    image = dict(source.fetch([0]))[0]
+    assert image.key == "astronaut.png" and (image.pixels == skimage.data.astronaut()).all()
+
+
+def test_an_unknown_sample_is_named_and_the_known_are_listed():
+    with pytest.raises(UnknownName, match="'photo' is not a sample; nearest: photos; known: photos"):
+        open_source(DataSpec(source="sample:photo"), Fit(8, 8))
+
+
+def test_a_release_that_lacks_a_few_photographs_is_served_and_one_that_lacks_most_is_refused(monkeypatch):
+    monkeypatch.setitem(sample.SAMPLES, "photos", ("skimage", "data", ("gone.png", *sample.PHOTOS[:2])))
+    assert len(open_source(DataSpec(source="sample:photos"), Fit(8, 8))) == 2
+    monkeypatch.setitem(sample.SAMPLES, "photos", ("skimage", "data", ("gone.png", "lost.png", "away.png", *sample.PHOTOS[:2])))
+    with pytest.raises(MissingInput, match="2 of its 5 files"):
+        open_source(DataSpec(source="sample:photos"), Fit(8, 8))
+    monkeypatch.setitem(sample.SAMPLES, "photos", ("not_a_package", "data", ("gone.png",)))
+    with pytest.raises(MissingInput, match="not_a_package is not installed"):
+        open_source(DataSpec(source="sample:photos"), Fit(8, 8))

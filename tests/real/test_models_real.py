@@ -1,0 +1,67 @@
+"""Networks as they are found in the wild: real weights, real photographs, a file that carries code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import UnusableModel
+from pipeline.models.opening import open_network
+from pipeline.models.tap import compile_tap
+from pipeline.sources.fit import Fit
+from pipeline.spec import ModelSpec
+
+REAL = Path(os.environ.get("CONVSCOPE_REAL", ""))
+
+pytestmark = pytest.mark.skipif("CONVSCOPE_REAL" not in os.environ, reason="CONVSCOPE_REAL names no folder of real inputs")
+
+
+def opened(**keys):
+    return open_network(ModelSpec(layers=["*"], **keys))
+
+
+def read(file):
+    return cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+
+
+def test_mobilenet_with_real_weights_knows_what_is_in_the_photographs():
+    network = opened(source="keras:MobileNetV2", weights=str(REAL / "mobilenet_v2.h5"))
+    files = sorted((REAL / "imagenet20").glob("*.jpg"))
+    fit = Fit(*network.input_shape[:2], "crop")
+    photos = np.stack([fit.apply(read(file)) for file in files])
+    found = np.argmax(compile_tap(network, ["logits"], len(files))(photos)["logits"], axis=1)
+    right = sum(int(file.stem.rsplit("_", 1)[1]) == guess for file, guess in zip(files, found, strict=True))
+    assert len(files) == 20 and right >= 17
+
+
+def test_vgg16_without_its_classifier_loads_and_is_told_when_it_should_not_have_one():
+    weights = str(REAL / "vgg16_notop.weights.h5")
+    network = opened(source="keras:VGG16", weights=weights, top=False)
+    assert network.input_shape == (224, 224, 3) and network.layers()[-1].shape == (7, 7, 512)
+    with pytest.raises(UnusableModel, match="Set model.top = false"):
+        opened(source="keras:VGG16", weights=weights)
+
+
+def test_a_real_file_with_bytecode_is_refused():
+    with pytest.raises(UnusableModel, match="layer 'lambda' and 20 more.*model.trusted = true"):
+        opened(source=f"file:{REAL / 'facenet_keras.h5'}")
+
+
+@pytest.mark.skipif("CONVSCOPE_SHARED" not in os.environ, reason="CONVSCOPE_SHARED names no folder of shared inputs")
+def test_the_same_network_without_bytecode_loads_and_tells_people_apart():
+    network = opened(source=f"file:{REAL / 'facenet.keras'}", preprocess="standardize")
+    assert network.input_shape == (160, 160, 3) and network.layers()[-1].shape == (1, 1, 128)
+    folders = sorted((Path(os.environ["CONVSCOPE_SHARED"]) / "data" / "lfw").iterdir())
+    files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:2]]
+    # The middle of these pictures is the face; their border is background that the network was not trained on.
+    faces = np.stack([Fit(160, 160).apply(read(file)[50:200, 50:200]) for file in files])
+    found = compile_tap(network, ["logits"], len(files))(faces)["logits"].numpy()
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    likeness = found @ found.T - 2 * np.eye(len(files))
+    nearest = [files[index].parent for index in likeness.argmax(axis=1)]
+    right = sum(person == file.parent for person, file in zip(nearest, files, strict=True))
+    assert len(files) >= 30 and right >= 0.9 * len(files)
