@@ -9,6 +9,7 @@ from recfield.solver import View, attempt, show_edges
 
 _ENOUGH = 6  # times that a channel must have been awake and silent before an edge is believed not to matter to it
 _SLEEPY = 16  # times that any unit of a channel must have been awake for the channel to be judged at all
+_LUCK = 1e-4  # the chance of oversleeping by luck below which units are taken to see nothing
 _MORE = 6  # further backgrounds for channels of which too little is known
 
 
@@ -33,8 +34,9 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
             waiting += _parted(view, short)
         views = [View(layer.layer, channels, layer.shape, layer.image) for channels in waiting]
         unproved = attempt(prober, views, prober.background()) if views else []
-        unknown.update(int(channel) for view in unproved for channel in view.channels)
-        solved = [view for view in views if view not in unproved]
+        asleep = [view for view in views if view not in unproved and _overslept(view, layer)]
+        unknown.update(int(channel) for view in [*unproved, *asleep] for channel in view.channels)
+        solved = [view for view in views if view not in unproved and view not in asleep]
         for view in solved:
             for channel in view.channels:
                 boxes[channel] = view.boxes()
@@ -51,6 +53,21 @@ def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
     short = missing & (silent >= _ENOUGH)
     undecided = (missing & (silent < _ENOUGH)).any(axis=0) & ~short.any(axis=0) | (view.woken < _SLEEPY)
     return short & ~undecided, undecided
+
+
+def _overslept(view: View, layer: View) -> bool:
+    """Whether units that never changed may have been asleep, where the layer's units see something.
+
+    Units see nothing themselves, as in the gaps of a transposed convolution, if channels as wakeful as theirs
+    are elsewhere would hardly have slept through every background.
+    """
+    blind, seeing = (~one.boxes().any(axis=2) for one in (view, layer))
+    blind &= ~seeing
+    if not blind.any():
+        return False
+    wakeful = view.woken.sum() / max(1, view.looks * (~blind).sum() * len(view.channels))
+    # Units of one channel on one background count as one: where the bias rules, they wake and sleep together.
+    return bool((1 - min(wakeful, 1)) ** (len(view.channels) * len(view.backgrounds)) > _LUCK)
 
 
 def _lines(view: View) -> np.ndarray:

@@ -28,6 +28,7 @@ class Background:
     change of a part.
     """
 
+    number: int
     pixels: np.ndarray
     loud: np.ndarray
     nudged: np.ndarray
@@ -73,7 +74,7 @@ class Prober:
             return self._rng.standard_normal(self.image_shape, np.float32)
 
         pixels = quiet * noise()
-        background = Background(pixels, loud * noise(), pixels + _WAKE * quiet * noise())
+        background = Background(self._backgrounds, pixels, loud * noise(), pixels + _WAKE * quiet * noise())
         self._first = self._first or background
         return background
 

@@ -36,6 +36,7 @@ class View:
     told: int (2, 2, h, w): how many channels were awake to tell.
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
     it, and how often it was awake to tell.
+    woken: int (c,): how often any unit of a channel was awake, in `looks` looks at `backgrounds`.
     patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
     """
 
@@ -54,6 +55,8 @@ class View:
         per_channel = (2, 2, max(self.shape), len(self.channels))
         self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
         self.woken = np.zeros(len(self.channels), np.int64)
+        self.looks = 0
+        self.backgrounds: set[int] = set()
         self.patterned = np.ones((2, 2), bool)
 
     def brackets(self, axis: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -425,4 +428,6 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> 
             view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
             view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
     view.woken += awake.sum(axis=(0, 1))
+    view.looks += 1
+    view.backgrounds.add(probe.background.number)
     return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())

@@ -45,16 +45,19 @@ def assert_agree(solved: Mapping[str, ReceptiveField], expected: Mapping[str, or
     assert not wrong, "\n".join(wrong)
 
 
-def middle_layers(model: keras.Model) -> list[str]:
-    """The maps nearest to 1/4, 1/2 and 3/4 of the way through a network: early, middle and late.
+def three_depths(model: keras.Model) -> list[str]:
+    """An early, a middle and a late map of a network.
 
-    A map of a gate, which has one position only, is passed over.
+    In a small image most units of deep layers see all of it, and any solver would agree. So the first two are the
+    middle one and the last one of the maps in which some unit sees less; the third lies three quarters of the way
+    through. A map of a gate, which has one position only, is passed over.
     """
     names = set(networks.maps(model))
-    places = [
-        (i, op.name) for i, op in enumerate(model.operations) if op.name in names and max(networks.output(op).shape[1:3]) > 1
-    ]
-    return [min(places, key=lambda place: abs(place[0] - share * len(model.operations)))[1] for share in (0.25, 0.5, 0.75)]
+    fields = oracle.fields(model)
+    places = [op.name for op in model.operations if op.name in names and max(networks.output(op).shape[1:3]) > 1]
+    telling = [name for name in places if len(np.unique(fields[name].boxes().reshape(-1, 4), axis=0)) > 1]
+    chosen = [telling[len(telling) // 2], telling[-1], places[len(places) * 3 // 4]]
+    return list(dict.fromkeys(chosen))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def main(names: list[str]) -> int:
     for name in names or networks.APPLICATIONS:
         keras.backend.clear_session()
         model = networks.application(name)
-        layers = agreement.middle_layers(model)
+        layers = agreement.three_depths(model)
         asked += len(layers)
         try:
             result = agreement.solve(model, layers, batch=8)

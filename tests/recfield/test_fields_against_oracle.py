@@ -48,15 +48,20 @@ def test_every_channel_has_its_box_where_channels_differ(name: str):
 @pytest.mark.parametrize("name", ["inception", "factorised_reduction"])
 def test_every_rectified_channel_has_its_box_where_channels_differ(name: str):
     model = zoo.build(name)
-    assert_channels_agree(model, [name for name in networks.maps(model) if isinstance(model.get_layer(name), L.Concatenate)])
+    layers = [name for name in networks.maps(model) if isinstance(model.get_layer(name), L.Concatenate)]
+    assert_channels_agree(model, layers, asleep=0.1)
 
 
-def assert_channels_agree(model: keras.Model, layers: list[str]) -> None:
+def assert_channels_agree(model: keras.Model, layers: list[str], asleep: float = 0.0) -> None:
+    """All channels have the oracle's boxes, but for a share that is said to sleep and has its layer's."""
     expected = oracle.fields(model)
     for layer, field in solved(model, layers).items():
         for channel in range(expected[layer].channels):
-            one = agreement.compare(layer, field.channel_boxes(channel), expected[layer].channel_boxes(channel))
+            boxes = field.channel_boxes(channel)
+            own = expected[layer].channel_boxes(channel)
+            one = agreement.compare(layer, boxes, field.boxes if channel in field.dead_channels else own)
             assert not one.difference, f"{layer}, channel {channel}: {one.difference}"
+        assert len(field.dead_channels) <= asleep * expected[layer].channels
 
 
 def test_a_dead_channel_gets_the_box_of_its_layer_and_is_named():
@@ -104,7 +109,7 @@ def test_a_field_that_is_the_whole_image_says_so(name: str, layer: str | None, w
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "InceptionV3", "DenseNet121"])
 def test_three_depths_of_a_real_architecture_agree(name: str):
     model = networks.application(name, {"InceptionV3": 75}.get(name, 64))
-    result = agreement.solve(model, agreement.middle_layers(model), batch=16)
+    result = agreement.solve(model, agreement.three_depths(model), batch=16)
     print(result.line(name))
     assert not [one for one in result.agreements if one.difference], result.agreements
 

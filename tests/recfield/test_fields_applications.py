@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize("name", networks.APPLICATIONS)
 def test_three_depths_of_every_application_agree_in_every_unit(name: str):
     model = networks.application(name)
-    result = agreement.solve(model, agreement.middle_layers(model), batch=8)
+    result = agreement.solve(model, agreement.three_depths(model), batch=8)
     print("\n" + result.line(name))
     wrong = [f"{one.layer}: {one.difference}" for one in result.agreements if one.difference]
     assert not wrong, "\n".join(wrong)
