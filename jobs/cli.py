@@ -20,26 +20,45 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="convscope", description=_DESCRIPTION, epilog=_EXITS)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run a job", description="Run a job: SPEC's stages, in order, into OUT/name.", epilog=_EXITS)
+    run = commands.add_parser(
+        "run", help="run a job", description="Run a job: SPEC's stages, in order, into OUT/name.", epilog=_EXITS
+    )
     _add_spec(run)
     run.add_argument("--out", default="out", metavar="DIR", help="folder for results (default: %(default)s)")
-    run.add_argument("--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated")
+    run.add_argument(
+        "--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated"
+    )
 
-    layers = commands.add_parser("layers", help="list a network's layers", description="Every layer that can be looked at, in forward order.")
+    layers = commands.add_parser(
+        "layers", help="list a network's layers", description="Every layer that can be looked at, in forward order."
+    )
     _add_spec(layers)
     layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which take some probe images")
 
-    check = commands.add_parser("check", help="validate a spec without running", description="Open everything that a spec names, and say what a run would do.")
+    check = commands.add_parser(
+        "check",
+        help="validate a spec without running",
+        description="Open everything that a spec names, and say what a run would do.",
+    )
     _add_spec(check)
     check.add_argument("--out", default="out", metavar="DIR", help="folder for results (default: %(default)s)")
 
     show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
 
-    train = commands.add_parser("train", help="train the example network", description="Train the small network that the examples look into.")
+    train = commands.add_parser(
+        "train", help="train the example network", description="Train the small network that the examples look into."
+    )
     train.add_argument("network", choices=["cifar10"], help="which network")
-    train.add_argument("--out", default="build/cifar10", metavar="DIR", help="folder for the network, its log and the state to resume from (default: %(default)s)")
-    train.add_argument("--data-dir", metavar="DIR", help="prepared TensorFlow Datasets (default: where they keep them; downloaded if missing)")
+    train.add_argument(
+        "--out",
+        default="build/cifar10",
+        metavar="DIR",
+        help="folder for the network, its log and the state to resume from (default: %(default)s)",
+    )
+    train.add_argument(
+        "--data-dir", metavar="DIR", help="prepared TensorFlow Datasets (default: where they keep them; downloaded if missing)"
+    )
     train.add_argument("--epochs", type=_positive, default=24, metavar="N", help="passes over the data (default: %(default)s)")
     train.add_argument("--batch", type=_positive, default=128, metavar="N", help="images a step (default: %(default)s)")
     return root
@@ -48,7 +67,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_spec(command: argparse.ArgumentParser) -> None:
     command.add_argument("spec", metavar="SPEC", help="a job's TOML file, or the name of a shipped one, such as demo")
     command.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the spec; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        dest="overrides",
+        help="change a value of the spec; may be repeated",
     )
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
-from pipeline.run import open_job, read_receipt, run
+from pipeline.run import open_job, read_receipt, run, start_tensorflow
 from pipeline.spec import JobSpec, load_spec
 
 
@@ -32,12 +30,6 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
     return load_spec(named, options.overrides)
 
 
-def _quiet() -> None:
-    """Keep the libraries' chatter off the terminal; what goes wrong still comes as an exception."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)
-
-
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     reporter = Reporter(spec.name)
@@ -47,29 +39,28 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _layers(options: argparse.Namespace) -> None:
+    spec = read_spec(options)
+    start_tensorflow()
     from pipeline.fields import solve_fields
     from pipeline.models.opening import open_network
 
-    spec = read_spec(options)
     network = open_network(spec.model)
     layers = network.layers()
     fields = {} if options.fast else solve_fields(network, layers)
-    rows = [("layer", "kind", "map", "channels", "field", "stride")]
+    rows: list[tuple[str, ...]] = [("layer", "kind", "map", "channels", "field", "stride")]
     for layer in layers:
         height, width, channels = layer.shape
         field = fields.get(layer.name)
         size = "" if field is None else "whole image" if field.is_global else "{} x {}".format(*field.size)
         stride = "" if field is None or field.is_global else "{:g} x {:g}".format(*field.stride)
         rows.append((layer.name, layer.kind, f"{height} x {width}", str(channels), size, stride))
-    if options.fast:
-        rows = [row[:4] for row in rows]
-    _print_table(rows)
+    _print_table([row[:4] for row in rows] if options.fast else rows)
 
 
 def _check(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     folder = Path(options.out) / spec.name
-    job = open_job(spec, folder, Reporter(spec.name))
+    job = open_job(spec, folder, Reporter(spec.name), fetch=False)
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
     print(f"{spec.name}: {len(job.source):,} examples, {spec.data.resize} to {height} x {width}, batches of {spec.data.batch}")
@@ -86,6 +77,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    start_tensorflow()
     from jobs.training import train_cifar10
 
     result = train_cifar10(Path(options.out), options.data_dir, options.epochs, options.batch)
@@ -103,7 +95,9 @@ def summary(folder: Path) -> list[str]:
             continue
         spent = done["scan_seconds"]
         share = ", ".join(f"{part} {seconds / max(sum(spent.values()), 1e-9):.0%}" for part, seconds in spent.items())
-        lines.append(f"  {stage}: {done['images']:,} images at {done['images_per_second']:g}/s ({share}), {done['seconds']:g} s in all")
+        lines.append(
+            f"  {stage}: {done['images']:,} images at {done['images_per_second']:g}/s ({share}), {done['seconds']:g} s in all"
+        )
         if done["skipped"]:
             lines.append(f"    {done['skipped']:,} images could not be read: index/skipped.parquet")
         for layer, count in done["nans"].items():
@@ -111,7 +105,9 @@ def summary(folder: Path) -> list[str]:
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
-            lines.append(f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+            lines.append(
+                f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
+            )
     pictures = sorted((folder / "mosaics").rglob("*-crop.png"))
     if pictures:
         lines.append(f"  look at: {pictures[-1]}")
@@ -124,21 +120,10 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-_Command = Callable[[argparse.Namespace], None]
-
-
-def _quietly(command: _Command) -> _Command:
-    def quiet(options: argparse.Namespace) -> None:
-        _quiet()
-        command(options)
-
-    return quiet
-
-
-COMMANDS: dict[str, _Command] = {
-    "run": _quietly(_run),
-    "layers": _quietly(_layers),
-    "check": _quietly(_check),
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "run": _run,
+    "layers": _layers,
+    "check": _check,
     "show": _show,
-    "train": _quietly(_train),
+    "train": _train,
 }

@@ -83,9 +83,7 @@ def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed
         .prefetch(4)
     )
     steps = len(images) // batch
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, epochs * steps, warmup_target=2e-3, warmup_steps=2 * steps, alpha=0.0
-    )
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, epochs * steps, warmup_target=2e-3, warmup_steps=2 * steps, alpha=0.0)
     model = build_network()
     model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=0.01),
@@ -112,6 +110,12 @@ def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed
     predicted = model.predict(test_images.astype(np.float32), batch_size=500, verbose=0).argmax(axis=1)
     accuracy = float((predicted == test_labels).mean())
     model.save(out / "cifar10.keras")
-    result = {"test_accuracy": accuracy, "test_images": len(test_labels), "epochs": epochs, "batch": batch, "seconds": round(seconds)}
+    result = {
+        "test_accuracy": accuracy,
+        "test_images": len(test_labels),
+        "epochs": epochs,
+        "batch": batch,
+        "seconds": round(seconds),
+    }
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result

@@ -1,19 +1,19 @@
 """Every error a user can meet. Each is one line: what is wrong, where, and what to do now.
 
-    ConvscopeError            exit code
-    |-- WrongSpec                 2    the spec, or a value given on the command line, cannot be right
-    |   |-- UnknownName           2    a name that is not there: key, stage, kind, network, data set, layer
-    |   |   `-- UnknownLayer      2
-    |   |-- MissingInput          2    a file or folder that the spec names is missing, empty or unreadable
-    |   |-- UnusableModel         2    a network that cannot be loaded, or not safely
-    |   `-- UnusableData          2    a data set that cannot be read as images
-    |-- TooManyBad                3    more unreadable images than `max_bad` allows
-    |-- TryAgain                 75    nothing is wrong with the job: run it again later
-    |   |-- Interrupted          75    stopped by a signal
-    |   `-- FolderHeld           75    another run holds the output folder
-    `-- Fault                     1    the machine or the network failed under the job
-        |-- StoreFailed           1    a result could not be written
-        `-- FieldUnsolved         1    a receptive field that could not be found, or not be proved
+ConvscopeError            exit code
+|-- WrongSpec                 2    the spec, or a value given on the command line, cannot be right
+|   |-- UnknownName           2    a name that is not there: key, stage, kind, network, data set, layer
+|   |   `-- UnknownLayer      2
+|   |-- MissingInput          2    a file or folder that the spec names is missing, empty or unreadable
+|   |-- UnusableModel         2    a network that cannot be loaded, or not safely
+|   `-- UnusableData          2    a data set that cannot be read as images
+|-- TooManyBad                3    more unreadable images than `max_bad` allows
+|-- TryAgain                 75    nothing is wrong with the job: run it again later
+|   |-- Interrupted          75    stopped by a signal
+|   `-- FolderHeld           75    another run holds the output folder
+`-- Fault                     1    the machine or the network failed under the job
+    |-- StoreFailed           1    a result could not be written
+    `-- FieldUnsolved         1    a receptive field that could not be found, or not be proved
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ _EMPTY = (44, 47, 53)  # tiles that nothing fills
 _TEXT = (235, 235, 235)
 _BOX = ((0, 0, 0), (255, 220, 0))  # outline and line: one of the two stands out on any image
 _GAP = 2
-_MOST_PIXELS = 24_000_000  # of one picture: browsers and viewers refuse much larger ones
-_MOST_SIDE = 15_000
+_MOST_PIXELS = 5_000_000  # of one picture, as long as its tiles stay readable
+_READABLE = 40  # pixels of a tile's longer side
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Layout:
             columns = max(1, min(count, round((count * row.row_height / row.row_width) ** 0.5)))
             layout = cls(count, tuple(groups), sizes, label, columns)
             height, width = layout.size
-            if (height * width <= _MOST_PIXELS and max(height, width) <= _MOST_SIDE) or shrink < 0.1:
+            if height * width <= _MOST_PIXELS or max(max(size) for size in sizes) <= _READABLE:
                 return layout
             shrink *= 0.9
 
@@ -52,7 +52,9 @@ class Layout:
 
     @property
     def row_width(self) -> int:
-        return self.label + sum(count * (width + _GAP) + 4 * _GAP for count, (_, width) in zip(self.groups, self.tile, strict=True))
+        return self.label + sum(
+            count * (width + _GAP) + 4 * _GAP for count, (_, width) in zip(self.groups, self.tile, strict=True)
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,9 +93,7 @@ def draw(layout: Layout, numbers: Sequence[int], tile: Callable[[int, int, int],
     return picture
 
 
-def fit_patch(
-    patch: np.ndarray, inside: tuple[float, float, float, float], tile: tuple[int, int]
-) -> np.ndarray:
+def fit_patch(patch: np.ndarray, inside: tuple[float, float, float, float], tile: tuple[int, int]) -> np.ndarray:
     """A patch drawn to scale in its tile: what lies outside the image stays empty, nothing is stretched.
 
     Args:
@@ -140,7 +140,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def decode_png(data: bytes) -> np.ndarray:
     """PNG -> uint8 RGB."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:

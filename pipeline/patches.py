@@ -87,7 +87,9 @@ def write_patches(
             write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, album))
             _write_mosaics(layer, fit, whole, album, folder / "mosaics" / "activations")
         return {
-            layer.layer: [[album.shown[layer.layer, c, rank].label for rank in _ranks(layer, c)] for c in range(len(layer.channels))]
+            layer.layer: [
+                [album.shown[layer.layer, c, rank].label for rank in _ranks(layer, c)] for c in range(len(layer.channels))
+            ]
             for layer in winners
         }
 
@@ -133,7 +135,25 @@ def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool
 
 
 def _index_columns(winners: Sequence[Winners], album: _Album) -> Mapping[str, Sequence[Any]]:
-    names = "layer channel rank score example key label row col y1 x1 y2 x2 src_y1 src_x1 src_y2 src_x2".split()
+    names = [
+        "layer",
+        "channel",
+        "rank",
+        "score",
+        "example",
+        "key",
+        "label",
+        "row",
+        "col",
+        "y1",
+        "x1",
+        "y2",
+        "x2",
+        "src_y1",
+        "src_x1",
+        "src_y2",
+        "src_x2",
+    ]
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for layer in winners:
         for c, channel in enumerate(layer.channels):
@@ -185,7 +205,9 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
             len(layer.channels), [k] * len(kinds), [tiles[kind] for kind in kinds], int(layer.channels.max())
         )
 
-        def tile(row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: mosaic.Layout = layout) -> np.ndarray | None:
+        def tile(
+            row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: mosaic.Layout = layout
+        ) -> np.ndarray | None:
             if place >= len(_ranks(layer, row)):
                 return None
             pixels = mosaic.decode_png(album.spool.get((kinds[group], layer.layer, row, place)))

@@ -69,7 +69,8 @@ class Reporter:
                 last = now
                 rate = done / max(now - started, 1e-9)
                 left = (total - done) / rate if rate else float("inf")
-                self.say(f"{title}: {done:,} of {total:,} {unit} ({done / max(total, 1):.0%}), {rate:.0f} {unit}/s, {left / 60:.0f} min left")
+                share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
+                self.say(f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left")
 
         self.say(title)
         yield advance

@@ -7,17 +7,22 @@ import json
 import os
 import platform
 import socket
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import FolderHeld, UnknownName, WrongSpec
 from pipeline.progress import Reporter
 from pipeline.spec import JobSpec
 from pipeline.store.files import store_failed, sweep, write_json
+
+if TYPE_CHECKING:
+    from pipeline.stages import Job
 
 FORMAT = 1  # of the folder; raised when a reader of the older one would go wrong
 _PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy", "opencv-python-headless", "pyarrow")
@@ -61,20 +66,20 @@ def run(spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str
     return folder
 
 
-def open_job(spec: JobSpec, folder: Path, reporter: Reporter) -> Any:
+def open_job(spec: JobSpec, folder: Path, reporter: Reporter, fetch: bool = True) -> Job:
     """Open the network and the data of a spec and hold them against each other, before any work is done.
 
-    Returns: a pipeline.stages.Job.
+    Args:
+        fetch: whether a data set that is not there yet may be downloaded and prepared.
+
     Raises: any WrongSpec.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets every user with its build's details
+    start_tensorflow()
     from pipeline.models.opening import open_network, select_layers
-    from pipeline.models.tap import prepare_devices
     from pipeline.sources.fit import Fit
     from pipeline.sources.opening import open_source
     from pipeline.stages import Job
 
-    prepare_devices()
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
     channels = spec.activations.channels
@@ -86,7 +91,32 @@ def open_job(spec: JobSpec, folder: Path, reporter: Reporter) -> Any:
                     f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
                 )
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
-    return Job(spec, network, layers, open_source(spec.data, fit), fit, folder, reporter)
+    source = open_source(spec.data, fit, fetch)
+    return Job(spec, network, layers, source, fit, folder, reporter)
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and let GPU memory grow as needed.
+
+    Its C++ side greets every start with lines on standard error that no setting stops; they are held back,
+    and shown if the start fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as greeting:
+        kept = os.dup(2)
+        os.dup2(greeting.fileno(), 2)
+        try:
+            from pipeline.models.tap import prepare_devices
+
+            prepare_devices()
+        except BaseException:
+            greeting.seek(0)
+            os.write(kept, greeting.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def read_receipt(folder: Path) -> dict[str, Any]:
@@ -109,7 +139,7 @@ def _read_receipt(folder: Path) -> dict[str, Any] | None:
     return receipt
 
 
-def _receipt(job: Any, old: dict[str, Any] | None) -> dict[str, Any]:
+def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
     """A new receipt, with the stages of the old one that were run on the same spec, network and data."""
     new = {
         "format": FORMAT,

@@ -16,7 +16,7 @@ from pipeline.errors import MissingInput, UnknownName, WrongSpec
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 STAGES = ("activations",)
 PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")

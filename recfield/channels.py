@@ -34,7 +34,7 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
             waiting += _parted(view, short)
         views = [View(layer.layer, channels, layer.shape, layer.image) for channels in waiting]
         unproved = attempt(prober, views, prober.background()) if views else []
-        asleep = [view for view in views if view not in unproved and _overslept(view, layer)]
+        asleep = [view for view in views if view not in unproved and _overslept(prober, view, layer)]
         unknown.update(int(channel) for view in [*unproved, *asleep] for channel in view.channels)
         solved = [view for view in views if view not in unproved and view not in asleep]
         for view in solved:
@@ -55,7 +55,7 @@ def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
     return short & ~undecided, undecided
 
 
-def _overslept(view: View, layer: View) -> bool:
+def _overslept(prober: Prober, view: View, layer: View) -> bool:
     """Whether units that never changed may have been asleep, where the layer's units see something.
 
     Units see nothing themselves, as in the gaps of a transposed convolution, if channels as wakeful as theirs
@@ -65,6 +65,10 @@ def _overslept(view: View, layer: View) -> bool:
     blind &= ~seeing
     if not blind.any():
         return False
+    for _ in range(_MORE):
+        show_edges(prober, view)
+        if (view.ever & blind).any():
+            return True
     wakeful = view.woken.sum() / max(1, view.looks * (~blind).sum() * len(view.channels))
     # Units of one channel on one background count as one: where the bias rules, they wake and sleep together.
     return bool((1 - min(wakeful, 1)) ** (len(view.channels) * len(view.backgrounds)) > _LUCK)

@@ -1,9 +1,9 @@
 """What can be wrong with a forward function.
 
-    UnsolvableField
-    |-- RandomForward     the same image twice gives two answers
-    |-- BatchDependent    an image's answer depends on the other images of its batch
-    `-- UnprovenField     boxes were found, but probes contradict them
+UnsolvableField
+|-- RandomForward     the same image twice gives two answers
+|-- BatchDependent    an image's answer depends on the other images of its batch
+`-- UnprovenField     boxes were found, but probes contradict them
 """
 
 

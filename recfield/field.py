@@ -110,6 +110,6 @@ class ReceptiveField:
 
 def _stride(first: np.ndarray, last: np.ndarray, length: int) -> float:
     """The mean step between neighbours whose edges are both inside the image."""
-    steps = [np.diff(edge)[(edge[:-1] > 0) & (edge[1:] > 0) & (edge[:-1] < length) & (edge[1:] < length)] for edge in (first, last)]
-    steps = np.concatenate(steps)
+    inside = [(edge[:-1] > 0) & (edge[1:] > 0) & (edge[:-1] < length) & (edge[1:] < length) for edge in (first, last)]
+    steps = np.concatenate([np.diff(edge)[both] for edge, both in zip((first, last), inside, strict=True)])
     return float(steps.mean()) if len(steps) else length / max(1, len(first))

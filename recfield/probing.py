@@ -81,20 +81,20 @@ class Prober:
     def changes(self, probes: Sequence[Probe]) -> Iterator[tuple[Probe, dict[str, np.ndarray]]]:
         """Send probes, the new backgrounds first, and yield {layer: bool (h, w, c)}: what each changed."""
         fresh = dict.fromkeys(probe.background for probe in probes if not probe.background.base)
-        queue: list[tuple[Background, Probe | None, np.ndarray | None]] = []
+        queue: list[tuple[Background, np.ndarray | Probe]] = []
         for background in fresh:
-            queue += [(background, None, background.pixels), (background, None, background.nudged)]
-        queue += [(probe.background, probe, None) for probe in probes]
+            queue += [(background, background.pixels), (background, background.nudged)]
+        queue += [(probe.background, probe) for probe in probes]
         while queue:
             # The first background stands in the last place of the first three batches, among other neighbours.
             room = self.batch - 1 if self._batches < 3 and self.batch > 1 else self.batch
             part, queue = queue[:room], queue[room:]
-            answers = self._send([image if probe is None else probe.image() for _, probe, image in part])
-            for place, (background, probe, image) in enumerate(part):
+            answers = self._send([sent.image() if isinstance(sent, Probe) else sent for _, sent in part])
+            for place, (background, sent) in enumerate(part):
                 answer = {layer: maps[place] for layer, maps in answers.items()}
-                if probe is not None:
-                    yield probe, self._differences(background, answer)
-                elif image is background.pixels:
+                if isinstance(sent, Probe):
+                    yield sent, self._differences(background, answer)
+                elif sent is background.pixels:
                     background.base = answer
                 else:
                     background.awake = self._differences(background, answer)

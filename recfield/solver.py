@@ -36,6 +36,7 @@ class View:
     told: int (2, 2, h, w): how many channels were awake to tell.
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
     it, and how often it was awake to tell.
+    ever: bool (h, w): units of which any channel was ever awake.
     woken: int (c,): how often any unit of a channel was awake, in `looks` looks at `backgrounds`.
     patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
     """
@@ -55,6 +56,7 @@ class View:
         per_channel = (2, 2, max(self.shape), len(self.channels))
         self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
         self.woken = np.zeros(len(self.channels), np.int64)
+        self.ever = np.zeros(self.shape, bool)
         self.looks = 0
         self.backgrounds: set[int] = set()
         self.patterned = np.ones((2, 2), bool)
@@ -141,7 +143,9 @@ class View:
                 shown, told = self.shown[axis, side], self.told[axis, side]
                 refuted = ~shown & (told >= (_MUCH if lines else 1))
                 if lines:
-                    shown, told = (np.broadcast_to(part.any(axis=1 - axis, keepdims=True), self.shape) for part in (shown, told > 0))
+                    shown, told = (
+                        np.broadcast_to(part.any(axis=1 - axis, keepdims=True), self.shape) for part in (shown, told > 0)
+                    )
                     refuted = refuted | told & ~shown
                 closed = shown & ~refuted
                 edges.low[side] = np.where(closed | refuted, claimed + refuted, edges.low[side])
@@ -246,7 +250,9 @@ def _half(length: int, threshold: int, side: int) -> np.ndarray:
 
 def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.ndarray]]:
     """What to replace next: thresholds that split the offsets that still fit, or every open bracket in the middle."""
-    unsettled = [(view, axis, side) for view in views for axis in (ROWS, COLS) for side in (FIRST, LAST) if not view.settled(axis, side)]
+    unsettled = [
+        (view, axis, side) for view in views for axis in (ROWS, COLS) for side in (FIRST, LAST) if not view.settled(axis, side)
+    ]
     share = max(1, (prober.batch or 1) // max(1, len(unsettled)))
     found: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
     bisected: dict[int, list[Question]] = {ROWS: [], COLS: []}
@@ -308,8 +314,8 @@ def _ask(
     for probe, changes in prober.changes(list(probes)):
         axis, on = probes[probe]
         for view in views():
-            changed = view.pick(changes[view.layer]).any(axis=2)
-            view.learn(axis, on, changed, view.pick(background.awake[view.layer]).any(axis=2))
+            changed, awake = (view.pick(answer[view.layer]) for answer in (changes, background.awake))
+            view.learn(axis, on, np.any(changed, axis=2), np.any(awake, axis=2))
 
 
 def _probe(prober: Prober, background: Background, axis: int, on: np.ndarray) -> Probe:
@@ -377,18 +383,17 @@ def show_edges(prober: Prober, view: View) -> None:
 
 def _strips(prober: Prober, wanted: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Patterns that replace the outermost row or column of the units wanted: bool (2, 2, h, w) for each view."""
-    none = [np.zeros(length, bool) for length in prober.image_shape[:2]]
-    probes = []
+    no_rows, no_cols = (np.zeros(length, bool) for length in prober.image_shape[:2])
+    patterns: list[tuple[np.ndarray, np.ndarray]] = []
     for axis in (ROWS, COLS):
         questions = set()
         for view, units in wanted.items():
             for side in (FIRST, LAST):
                 for first, last in _distinct(view, axis, units[axis, side]):
-                    on = first if side == FIRST else last
-                    questions.add(Question(first, last + 1, on, on + 1))
-        for on in pack(questions, prober.image_shape[axis]):
-            probes.append((on, none[COLS]) if axis == ROWS else (none[ROWS], on))
-    return probes
+                    edge = first if side == FIRST else last
+                    questions.add(Question(first, last + 1, edge, edge + 1))
+        patterns += [(on, no_cols) if axis == ROWS else (no_rows, on) for on in pack(questions, prober.image_shape[axis])]
+    return patterns
 
 
 def _distinct(view: View, axis: int, units: np.ndarray) -> list[tuple[int, int]]:
@@ -400,7 +405,7 @@ def _distinct(view: View, axis: int, units: np.ndarray) -> list[tuple[int, int]]
 
 def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dict[View, None]:
     """Send probes, mark the edges that matter, and return the views with a unit changed from outside its box."""
-    wrong = {}
+    wrong: dict[View, None] = {}
     for probe, changes in prober.changes(probes):
         for view in views:
             if _judge(view, probe, view.pick(changes[view.layer]), view.pick(probe.background.awake[view.layer])):
@@ -414,7 +419,7 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> 
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         total = np.concatenate([[0], np.cumsum(on)])
         inside.append(total[view.last[axis] + 1] - total[view.first[axis]])
-    any_changed = changed.any(axis=2)
+    any_changed = np.any(changed, axis=2)
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         if not (probe.cols if axis == ROWS else probe.rows).any():
             view.learn(axis, on, any_changed, np.zeros(view.shape, bool))
@@ -428,6 +433,7 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> 
             view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
             view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
     view.woken += awake.sum(axis=(0, 1))
+    view.ever |= awake.any(axis=2)
     view.looks += 1
     view.backgrounds.add(probe.background.number)
     return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())

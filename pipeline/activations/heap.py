@@ -74,7 +74,9 @@ class Activations:
         heap = self.count_nans(lost[examples >= 0].sum(axis=0))
         return heap.insert(channels, maxima[images, channels], examples[images], places // width, places % width)
 
-    def entrants(self, maxima: np.ndarray, examples: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def entrants(
+        self, maxima: np.ndarray, examples: np.ndarray, valid: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Which responses of a batch can enter: those that no k others of the heap or the batch surpass by score.
 
         Args:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pipeline.activations.heap import Activations
 from pipeline.activations.part import Part, Skipped
-from pipeline.errors import TooManyBad
+from pipeline.errors import TooManyBad, UnusableData
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.tap import compile_pass
 from pipeline.sources.source import Shard, Source
@@ -78,7 +78,13 @@ def scan(
     batches = iter(source.stream(shard).batch(plan.batch).prefetch(2))
     clock = time.perf_counter()
     while True:
-        batch = next(batches, None)
+        try:
+            batch = next(batches, None)
+        except tf.errors.DataLossError as error:
+            reason = str(error.message).splitlines()[0]
+            raise UnusableData(
+                f"the data are damaged after {part.seen:,} examples: {reason}. Prepare the data set anew."
+            ) from None
         waited = time.perf_counter()
         meter.data += waited - clock
         if batch is None:
@@ -215,10 +221,9 @@ def _judge_bad(part: Part, plan: Plan, total: int) -> None:
         return
     last = part.skipped[-1]
     if plan.on_bad == "fail":
-        raise TooManyBad(f"{last.key!r} cannot be read: {last.reason}. Mend it, or set data.on_bad = \"skip\".")
+        raise TooManyBad(f'{last.key!r} cannot be read: {last.reason}. Mend it, or set data.on_bad = "skip".')
     if len(part.skipped) > plan.max_bad * total:
         raise TooManyBad(
             f"{len(part.skipped)} of {total} images cannot be read, more than data.max_bad = {plan.max_bad:g} allows; "
             f"the last: {last.key!r}: {last.reason}. Mend them, or raise max_bad."
         )
-

@@ -59,7 +59,7 @@ def open_application(name: str, spec: ModelSpec) -> KerasNetwork:
     except ValueError as error:
         advice = "Leave model.size out, or set model.top = false." if "imagenet" in str(error) else "Set another model.size."
         raise WrongSpec(f"keras:{name} cannot be built at {size[0]}x{size[1]}: {one_line(error)}. {advice}") from None
-    except Exception as error:  # noqa: BLE001 - Keras raises every type
+    except Exception as error:
         raise UnusableModel(
             f"the imagenet weights of keras:{name} could not be fetched ({one_line(error)}). "
             'Put the weights file somewhere and set model.weights = PATH, or set model.weights = "none".'

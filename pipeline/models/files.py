@@ -109,7 +109,7 @@ def _bytecode(config: Any, layer: str) -> Iterator[str]:
 def _load(path: Path, trusted: bool) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=not trusted)
-    except Exception as error:  # noqa: BLE001 - Keras raises every type
+    except Exception as error:
         # Keras says it in many ways and types; each means that this file gives no model here.
         unknown = _UNKNOWN_CLASS.search(str(error))
         if unknown:

@@ -34,7 +34,7 @@ def load_weights(model: keras.Model, path: Path, name: str, *, top: bool, build_
     _check_readable(path)
     try:
         _load(model, path)
-    except Exception as error:  # noqa: BLE001 - Keras raises every type
+    except Exception as error:
         raise UnusableModel(f"the weights {path} do not fit {name}: {_advice(path, error, top, build_other)}") from None
 
 
@@ -51,7 +51,7 @@ def _advice(path: Path, error: Exception, top: bool, build_other: Callable[[], k
     """Why a file did not fit, and whether it would with `top` the other way round."""
     try:
         _load(build_other(), path)
-    except Exception:  # noqa: BLE001 - Keras raises every type
+    except Exception:
         return f'{one_line(error)}. Name the file that was saved from this network, or set model.weights = "none".'
     if top:
         return "it holds no classifier. Set model.top = false."

@@ -44,7 +44,7 @@ def decode(data: bytes) -> np.ndarray:
             pixels = _from_16_bits(data) if depth16 else _from_8_bits(image)
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - parsers that are fed junk raise anything
+    except Exception as error:
         raise Unreadable(_reason(error, data)) from None
     return _upright(pixels, orientation)
 
@@ -64,7 +64,7 @@ def size(file: BinaryIO) -> tuple[int, int]:
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise Unreadable(_reason(error)) from None
 
 
@@ -90,7 +90,7 @@ def _has_16_bits(image: PIL.ImageFile.ImageFile) -> bool:
     if image.format == "PNG":
         return any("16" in str(tile[3]) for tile in image.tile)  # the mode of an RGB one does not tell
     if image.format == "TIFF":
-        bits, sample_format = (image.tag_v2.get(tag, (1,)) for tag in (258, 339))  # type: ignore[attr-defined]
+        bits, sample_format = (image.tag_v2.get(tag, (1,)) for tag in (258, 339))  # type: ignore[attr-defined,unused-ignore]
         return max(bits) == 16 and sample_format[0] == 1
     return False
 
@@ -131,7 +131,7 @@ def _png_may_be_turned(image: PIL.ImageFile.ImageFile, file: BinaryIO) -> bool:
 def _orientation(image: PIL.ImageFile.ImageFile) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - a broken EXIF block says nothing about the pixels
+    except Exception:
         return 1
     return value if value in range(1, 9) else 1
 

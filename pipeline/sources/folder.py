@@ -13,7 +13,7 @@ from pipeline.spec import DataSpec
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def open_folder(path: str, spec: DataSpec) -> Files:
+def open_folder(path: str, spec: DataSpec, fetch: bool) -> Files:
     """The images below a folder, hidden ones left out, in the byte-wise order of their paths.
 
     Raises: MissingInput for a folder that is not there, cannot be listed or holds no images.

@@ -29,7 +29,7 @@ PHOTOS = (
 SAMPLES = {"photos": ("skimage", "data", PHOTOS)}
 
 
-def open_sample(name: str, spec: DataSpec) -> Files:
+def open_sample(name: str, spec: DataSpec, fetch: bool) -> Files:
     """A sample by its name. A release of the package that lacks a few of its files is served without them.
 
     Raises: UnknownName; MissingInput where the package, or more than half of the files, is missing.

@@ -119,7 +119,7 @@ class Prepared:
         return tf.where(known, tf.gather(self.labels, tf.where(known, values, 0)), "")
 
 
-def open_tfds(path: str, spec: DataSpec) -> Prepared:
+def open_tfds(path: str, spec: DataSpec, fetch: bool) -> Prepared:
     """A split of a data set: `NAME[/CONFIG][:VERSION]/SPLIT`, where SPLIT may be sliced or a sum, as tfds has it.
 
     What is prepared in `data_dir` (by default, tfds' own) is read without network; anything else is first
@@ -133,7 +133,7 @@ def open_tfds(path: str, spec: DataSpec) -> Prepared:
     if not slash or not name or not split:
         raise WrongSpec(f"data.source 'tfds:{path}' names no split. Write tfds:NAME/SPLIT, as in tfds:cifar10/test.")
     data_dir = None if spec.data_dir is None else os.path.expanduser(spec.data_dir)
-    info = _prepared(name, data_dir).info
+    info = _prepared(name, data_dir, fetch).info
     parts = _parts(info.splits, split, name)
     if not parts:
         raise UnusableData(f"tfds:{path} holds no examples. Name another split or a longer slice.")
@@ -167,7 +167,7 @@ def _between(parts: Sequence[Part], first: int, last: int) -> list[Part]:
     return cut
 
 
-def _prepared(name: str, data_dir: str | None) -> Any:
+def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
     """The builder of a data set that is on disk, or has been brought there."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.read_only_builder import builder_from_files
@@ -176,7 +176,7 @@ def _prepared(name: str, data_dir: str | None) -> Any:
         return builder_from_files(name, data_dir=data_dir)  # any version that is there, and no network
     except tfds.core.DatasetNotFoundError:
         pass
-    except Exception as error:  # noqa: BLE001 - whatever damaged metadata brings up
+    except Exception as error:
         raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. Prepare it anew.") from None
     where = data_dir or tfds.core.constants.DATA_DIR
     bare = re.split("[/:]", name)[0]
@@ -187,15 +187,19 @@ def _prepared(name: str, data_dir: str | None) -> Any:
         raise UnknownName.among(
             bare, known, where=f"a data set that tfds knows or {where} holds", hint="For one of your own, set data.data_dir."
         ) from None
-    except Exception as error:  # noqa: BLE001 - the code of any data set runs here
+    except Exception as error:
         configs = _configs(bare)
         config = name.split(":")[0].partition("/")[2]
         if config and config not in configs:
             raise UnknownName.among(config, configs, where=f"a config of {bare}") from None
         raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. See its page in the tfds catalog.") from None
+    if not fetch or (data_dir is not None and not os.path.isdir(data_dir)):  # a mistyped folder is not to be filled
+        raise MissingInput(
+            f"tfds:{name} is not prepared in {where}. Prepare it (tfds build {name}), or set data.data_dir to where it is."
+        )
     try:
         builder.download_and_prepare()
-    except Exception as error:  # noqa: BLE001 - each data set fails in its own way: network, checksums, downloads left to the user
+    except Exception as error:
         raise MissingInput(
             f"tfds:{name} is not prepared in {where}, and preparing it failed: {_one_line(error)}. "
             f"Prepare it (tfds build {name}), or set data.data_dir to where it is."

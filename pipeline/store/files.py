@@ -41,7 +41,9 @@ def aside(path: Path) -> Iterator[Path]:
 def store_failed(path: Path, error: OSError) -> StoreFailed:
     """The error for a path that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFailed(f"{path} was not written: the disk is full. Free some space and run the job again; nothing older was touched.")
+        return StoreFailed(
+            f"{path} was not written: the disk is full. Free some space and run the job again; nothing older was touched."
+        )
     reason = error.strerror or str(error)
     return StoreFailed(f"{path} was not written: {reason}. Check the folder, or choose another with --out.")
 

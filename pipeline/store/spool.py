@@ -18,7 +18,7 @@ class Spool:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (`__exit__` closes it)
         except OSError as error:
             raise store_failed(folder, error) from error
         self._places: dict[Hashable, tuple[int, int]] = {}

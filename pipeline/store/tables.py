@@ -81,7 +81,8 @@ CROPS = pa.schema(
 def _with_image_feature(schema: pa.Schema) -> pa.Schema:
     """The schema with the metadata by which Hugging Face `datasets` decodes its column `image`."""
     features: dict[str, Any] = {
-        field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _dtype(field.type), "_type": "Value"} for field in schema
+        field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _dtype(field.type), "_type": "Value"}
+        for field in schema
     }
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
@@ -108,4 +109,6 @@ def write_crops(path: Path, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> No
     schema = _with_image_feature(CROPS)
     with aside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for columns in chunks:
-            writer.write_table(pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema))
+            writer.write_table(
+                pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
+            )

@@ -1,0 +1,57 @@
+# Everything runs in .venv, which the targets make themselves. PYTHON is the interpreter that .venv is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT ?= out
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench train-cifar10 test-fields test-real clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: .venv/ready  ## make .venv with everything that running, testing and checking need
+
+demo: .venv/core  ## run the main job on the shipped network and scikit-image's photographs, offline
+	$(BIN)/python -m jobs run demo --out $(OUT)
+
+test: setup  ## run the tests, offline
+	$(BIN)/python -m pytest -q -m "not slow" tests
+
+check: setup  ## lint, format, types and the import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+bench: setup  ## measure: the scan beside its yardsticks, and memory as the data grow
+	$(BIN)/python -m bench.scan
+	$(BIN)/python -m bench.memory
+
+train-cifar10: .venv/core  ## train the small CIFAR-10 network (CIFAR10_DIR: prepared TensorFlow Datasets)
+	$(BIN)/python -m jobs train cifar10 $(if $(CIFAR10_DIR),--data-dir "$(CIFAR10_DIR)")
+
+test-fields: setup  ## hold the receptive fields of all of keras.applications against the oracle (half an hour or more)
+	$(BIN)/python -m tests.recfield.survey
+
+test-real: setup  ## the tests on real networks and data, found through CONVSCOPE_REAL and CONVSCOPE_SHARED
+	$(BIN)/python -m pytest -q -m "not slow" tests/real
+
+clean:  ## remove .venv and what tests and builds left; results stay
+	rm -rf .venv build convscope.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+		|| { echo "convscope needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --upgrade pip setuptools
+
+.venv/core: .venv/bin/python setup.cfg pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/ready: .venv/core
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
