@@ -12,6 +12,7 @@ GROUND = (24, 26, 30)  # RGB; opaque, so that numbers are read as well on a whit
 _EMPTY = (44, 47, 53)  # tiles that nothing fills
 _TEXT = (235, 235, 235)
 _BOX = ((0, 0, 0), (255, 220, 0))  # outline and line: one of the two stands out on any image
+_SMALLEST_BOX = 6  # pixels of a drawn box
 _GAP = 2
 _MOST_PIXELS = 5_000_000  # of one picture, as long as its tiles stay readable
 _READABLE = 40  # pixels of a tile's longer side
@@ -123,8 +124,8 @@ def thumbnail(pixels: np.ndarray, box: tuple[int, int, int, int], tile: tuple[in
     canvas = np.full((*tile, 3), _EMPTY, np.uint8)
     top, left = (tile[0] - high) // 2, (tile[1] - wide) // 2
     canvas[top : top + high, left : left + wide] = small
-    y1, x1 = top + round(box[0] * scale), left + round(box[1] * scale)
-    y2, x2 = max(top + round(box[2] * scale) - 1, y1 + 2), max(left + round(box[3] * scale) - 1, x1 + 2)
+    y1, y2 = _line(top + box[0] * scale, top + box[2] * scale)
+    x1, x2 = _line(left + box[1] * scale, left + box[3] * scale)
     cv2.rectangle(canvas, (x1 - 1, y1 - 1), (x2 + 1, y2 + 1), _BOX[0], 1)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), _BOX[1], 1)
     return canvas
@@ -146,6 +147,12 @@ def decode_png(data: bytes) -> np.ndarray:
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
     first = min(round(low * size), size - 1)
     return first, max(first + 1, round(high * size))
+
+
+def _line(low: float, high: float) -> tuple[int, int]:
+    """First and last pixel of a box's line, far enough apart for an eye to find it."""
+    wider = max(0.0, _SMALLEST_BOX - (high - low)) / 2
+    return round(low - wider), round(high + wider) - 1
 
 
 def _write(picture: np.ndarray, text: str, y: int, right: int) -> None:

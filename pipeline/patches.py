@@ -52,9 +52,13 @@ class Shown:
 
 @dataclass
 class _Album:
-    """The encoded crops and thumbnails of all winners, on disk, and what was read beside them."""
+    """The encoded crops and thumbnails of all winners, on disk, and what was read beside them.
+
+    tiles: {layer: {"crop" or "full": (height, width)}}: the sizes at which they are shown.
+    """
 
     spool: Spool
+    tiles: dict[str, dict[str, tuple[int, int]]]
     shown: dict[tuple[str, int, int], Shown] = field(default_factory=dict)
 
 
@@ -80,7 +84,7 @@ def write_patches(
     Raises: StoreFailed; UnusableData, for a winner that can no longer be read.
     """
     with Spool(folder / "parts") as spool:
-        album = _Album(spool)
+        album = _Album(spool, {layer.layer: _tiles(layer, fit, whole) for layer in winners})
         _open_images(winners, source, fit, whole, album, progress)
         write_index(folder, "activations", _index_columns(winners, album))
         for layer in winners:
@@ -130,7 +134,7 @@ def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool
     name = (layer.layer, c, rank)
     album.shown[name] = Shown(image.key, image.label, part)
     album.spool.put(("crop", *name), mosaic.encode_png(image.pixels[crop.y1 : crop.y2, crop.x1 : crop.x2]))
-    drawn = mosaic.thumbnail(image.pixels, (part.y1, part.x1, part.y2, part.x2), (_SIDE, _SIDE))
+    drawn = mosaic.thumbnail(image.pixels, (part.y1, part.x1, part.y2, part.x2), album.tiles[layer.layer]["full"])
     album.spool.put(("full", *name), mosaic.encode_png(drawn))
 
 
@@ -195,15 +199,10 @@ def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:
 
 def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder: Path) -> None:
     """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side."""
-    k = layer.examples.shape[1]
-    crop_tile = _tile(int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
-    if whole:
-        crop_tile = _tile(fit.height, fit.width)
-    tiles = {"crop": crop_tile, "full": (_SIDE, _SIDE)}
+    k, tiles = layer.examples.shape[1], album.tiles[layer.layer]
+    numbers = [int(channel) for channel in layer.channels]
     for suffix, kinds in (("-crop", ("crop",)), ("-full", ("full",)), ("", ("crop", "full"))):
-        layout = mosaic.Layout.of(
-            len(layer.channels), [k] * len(kinds), [tiles[kind] for kind in kinds], int(layer.channels.max())
-        )
+        layout = mosaic.Layout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers))
 
         def tile(
             row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: mosaic.Layout = layout
@@ -215,14 +214,22 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
                 return _centred(pixels, layout.tile[group])
             return mosaic.fit_patch(pixels, _inside(layer, row, place, fit), layout.tile[group])
 
-        picture = mosaic.draw(layout, [int(channel) for channel in layer.channels], tile)
+        picture = mosaic.draw(layout, numbers, tile)
         write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", mosaic.encode_png(picture))
 
 
+def _tiles(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
+    """The sizes of the tiles of a layer, so that both kinds fit into one picture."""
+    extent = (fit.height, fit.width) if whole else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
+    k = layer.examples.shape[1]
+    both = mosaic.Layout.of(len(layer.channels), [k, k], [_tile(*extent), (_SIDE, _SIDE)], int(layer.channels.max()))
+    return dict(zip(("crop", "full"), both.tile, strict=True))
+
+
 def _tile(height: int, width: int) -> tuple[int, int]:
-    """The size of a tile for patches of this many input pixels: whole multiples where they are small."""
+    """The size of a tile for patches of this many input pixels; small ones are enlarged by a whole number."""
     longest = max(height, width)
-    scale = _SIDE // longest if longest <= _SIDE else _SIDE / longest
+    scale = _SIDE // longest if longest <= _SIDE // 3 else _SIDE / longest
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 

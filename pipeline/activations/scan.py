@@ -73,7 +73,7 @@ def scan(
     Raises: TooManyBad, when more than `max_bad` of the shard, or with `on_bad = "fail"` any, cannot be read.
     """
     first, last = shard.bounds(len(source))
-    tap = _Tap(network, plan)
+    tap = Tap(network, plan)
     part, meter = plan.empty(), Meter()
     batches = iter(source.stream(shard).batch(plan.batch).prefetch(2))
     clock = time.perf_counter()
@@ -94,7 +94,7 @@ def scan(
         _judge_bad(part, plan, last - first)
         responses = tap.forward(images)
         answered = time.perf_counter()
-        part = _learn(part, responses, examples)
+        part = learn(part, responses, examples)
         clock = time.perf_counter()
         meter.network += answered - waited
         meter.heaps += clock - answered
@@ -104,7 +104,7 @@ def scan(
 
 
 @dataclass(frozen=True)
-class _Responses:
+class Responses:
     """One batch's answer of one layer: its maxima on the host, its maps where they are.
 
     maxima: float32 (batch, channels), NaN passed over. nans: int64 (batch, channels).
@@ -129,10 +129,11 @@ class _Responses:
         return (flat // width).astype(np.int32), (flat % width).astype(np.int32)
 
 
-class _Tap:
+class Tap:
     """The compiled pass: images in, every layer's maxima and maps out."""
 
     def __init__(self, network: Network, plan: Plan) -> None:
+        """Compile; nothing runs yet."""
         self._names = [layer.name for layer in plan.layers]
         chosen = None if plan.channels is None else tf.constant(plan.channels, tf.int32)
 
@@ -143,7 +144,8 @@ class _Tap:
 
         self._run = compile_pass(network, self._names, plan.batch, finish)
 
-    def forward(self, images: np.ndarray) -> dict[str, _Responses]:
+    def forward(self, images: np.ndarray) -> dict[str, Responses]:
+        """Responses by layer to uint8 images (batch, height, width, 3)."""
         responses = {}
         for name, (maxima, maps) in zip(self._names, self._run(images), strict=True):
             peaks = maxima.numpy()
@@ -151,11 +153,12 @@ class _Tap:
             if np.isnan(peaks).any():  # a maximum over NaN is NaN: only then are the maps looked at again
                 count, clean = _without_nan(maps)
                 nans, peaks = count.numpy(), clean.numpy()
-            responses[name] = _Responses(peaks, nans, maps)
+            responses[name] = Responses(peaks, nans, maps)
         return responses
 
 
-def _learn(part: Part, responses: dict[str, _Responses], examples: np.ndarray) -> Part:
+def learn(part: Part, responses: dict[str, Responses], examples: np.ndarray) -> Part:
+    """The part after one batch's responses; examples int64 (batch,), -1 for padding and for what could not be read."""
     real = examples >= 0
     heaps, statistics = dict(part.heaps), dict(part.statistics)
     for name, response in responses.items():
@@ -164,7 +167,7 @@ def _learn(part: Part, responses: dict[str, _Responses], examples: np.ndarray) -
     return replace(part, heaps=heaps, statistics=statistics, seen=part.seen + int(real.sum()))
 
 
-def _enter(heap: Activations, response: _Responses, examples: np.ndarray) -> Activations:
+def _enter(heap: Activations, response: Responses, examples: np.ndarray) -> Activations:
     """The heap after one batch: places are found only for what enters."""
     area = response.maps.shape[1] * response.maps.shape[2]
     images, channels = heap.entrants(response.maxima, examples, response.nans < area)
