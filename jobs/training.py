@@ -8,7 +8,9 @@ keeps the file under 5 MB.
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,12 @@ def _load(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
         tfds.load("cifar10", split=split, data_dir=data_dir, batch_size=-1, as_supervised=True, download=data_dir is None)
     )
     return images, labels.astype(np.int32)
+
+
+def _best_so_far(log: Path) -> float | None:
+    """The highest accuracy on the held-out images that an interrupted run has logged."""
+    with log.open(newline="") as file:
+        return max((float(row["val_accuracy"]) for row in csv.DictReader(file)), default=None)
 
 
 def _augment(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -90,17 +98,28 @@ def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    best = out / "best.weights.h5"
+    best, log, state = out / "best.weights.h5", out / "log.csv", out / "state"
+    resumes = any(state.rglob("*.h5"))
+    if not resumes:
+        log.unlink(missing_ok=True)
     started = time.monotonic()
     model.fit(
         data,
         epochs=epochs,
         validation_data=held_out,
-        verbose=2,
+        verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
-            keras.callbacks.ModelCheckpoint(str(best), "val_accuracy", mode="max", save_best_only=True, save_weights_only=True),
-            keras.callbacks.CSVLogger(str(out / "log.csv"), append=True),
-            keras.callbacks.BackupAndRestore(str(out / "state")),
+            keras.callbacks.ModelCheckpoint(
+                str(best),
+                "val_accuracy",
+                mode="max",
+                save_best_only=True,
+                save_weights_only=True,
+                # Without it the first epoch after an interruption would pass for the best.
+                initial_value_threshold=_best_so_far(log) if resumes else None,
+            ),
+            keras.callbacks.CSVLogger(str(log), append=True),
+            keras.callbacks.BackupAndRestore(str(state)),
         ],
     )
     seconds = time.monotonic() - started

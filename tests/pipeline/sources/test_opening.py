@@ -25,7 +25,7 @@ def test_a_near_kind_is_offered():
 
 
 def test_a_kind_added_to_the_table_gets_limit_and_windows_for_nothing(monkeypatch):
-    monkeypatch.setitem(KINDS, "mine", lambda path, spec: sample.open_sample(path, spec))
+    monkeypatch.setitem(KINDS, "mine", lambda path, spec, fetch: sample.open_sample(path, spec, fetch))
     source = open_source(DataSpec(source="mine:photos", limit=7, window={"size": 64, "stride": 64}), Fit(8, 8))
     assert len(source) == 7
 
