@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns: the exit status."""
     options = parser().parse_args(arguments)
     from jobs import commands
-    from pipeline.errors import ConvscopeError
+    from pipeline.errors import ConvscopeError, Interrupted
 
     # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception that lets go of locks and half-written files.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConvscopeError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain("Interrupted: nothing that was finished is lost. Run the same command again.", 75)
+        stopped = Interrupted("nothing that was finished is lost. Run the same command again.")
+        return _complain(str(stopped), stopped.exit_code)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:

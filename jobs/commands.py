@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
@@ -93,14 +94,10 @@ def summary(folder: Path) -> list[str]:
         if done is None:
             lines.append(f"  {stage}: not yet")
             continue
-        spent = done["scan_seconds"]
-        share = ", ".join(f"{part} {seconds / max(sum(spent.values()), 1e-9):.0%}" for part, seconds in spent.items())
-        lines.append(
-            f"  {stage}: {done['images']:,} images at {done['images_per_second']:g}/s ({share}), {done['seconds']:g} s in all"
-        )
-        if done["skipped"]:
+        lines.append(f"  {stage}: {_told(done)}{done['seconds']:g} s in all")
+        if done.get("skipped"):
             lines.append(f"    {done['skipped']:,} images could not be read: index/skipped.parquet")
-        for layer, count in done["nans"].items():
+        for layer, count in done.get("nans", {}).items():
             lines.append(f"    {layer}: {count:,} values were NaN and were passed over")
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
@@ -112,6 +109,16 @@ def summary(folder: Path) -> list[str]:
     if pictures:
         lines.append(f"  look at: {pictures[-1]}")
     return lines
+
+
+def _told(done: dict[str, Any]) -> str:
+    """What a stage's receipt says of its pass over the data, where it made one."""
+    spent = done.get("scan_seconds")
+    if not spent:
+        return ""
+    total = max(sum(spent.values()), 1e-9)
+    share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
+    return f"{done['images']:,} images at {done['images_per_second']:g}/s ({share}), "
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

@@ -18,7 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
+
+from pipeline.sources.fit import Fit
+from pipeline.sources.opening import open_source
+from pipeline.sources.source import Shard
+from pipeline.spec import DataSpec
 
 HELD_OUT = 2_000  # training images that choose the best state; the test images are looked at once, at the end
 
@@ -44,10 +48,11 @@ def build_network() -> keras.Model:
 
 
 def _load(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = tfds.as_numpy(
-        tfds.load("cifar10", split=split, data_dir=data_dir, batch_size=-1, as_supervised=True, download=data_dir is None)
-    )
-    return images, labels.astype(np.int32)
+    """A split of CIFAR-10: uint8 (n, 32, 32, 3), int32 (n,)."""
+    source = open_source(DataSpec(source=f"tfds:cifar10/{split}", data_dir=data_dir), Fit(32, 32))
+    batch = next(iter(source.stream(Shard()).batch(len(source))))
+    index = {name.encode(): number for number, name in enumerate(source.labels or [])}
+    return batch["image"].numpy(), np.array([index[label] for label in batch["label"].numpy()], np.int32)
 
 
 def _best_so_far(log: Path) -> float | None:

@@ -90,6 +90,7 @@ def write_patches(
         for layer in winners:
             write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, album))
             _write_mosaics(layer, fit, whole, album, folder / "mosaics" / "activations")
+        _remove_others(folder, [file_name(layer.layer) for layer in winners])
         return {
             layer.layer: [
                 [album.shown[layer.layer, c, rank].label for rank in _ranks(layer, c)] for c in range(len(layer.channels))
@@ -109,6 +110,14 @@ def top_label(labels: Sequence[str | None]) -> tuple[str | None, float | None]:
 
 def _ranks(layer: Winners, c: int) -> range:
     return range(int((layer.examples[c] >= 0).sum()))
+
+
+def _remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Remove what an earlier run left of layers that this one does not have."""
+    kept = {f"{name}.parquet" for name in names} | {f"{name}{suffix}.png" for name in names for suffix in ("", "-crop", "-full")}
+    for path in [*(folder / "crops").glob("*.parquet"), *(folder / "mosaics" / "activations").glob("*.png")]:
+        if path.name not in kept:
+            path.unlink()
 
 
 def _open_images(

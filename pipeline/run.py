@@ -49,7 +49,8 @@ def run(spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str
         sweep(folder)
         job = open_job(spec, folder, reporter)
         receipt = _receipt(job, _read_receipt(folder))
-        waiting = [stage for stage in spec.stages if stage in stages or (not stages and stage not in receipt["stages"])]
+        wanted = [stage for stage in STAGES if stage in spec.stages]
+        waiting = [stage for stage in wanted if stage in stages or (not stages and stage not in receipt["stages"])]
         if not waiting:
             reporter.say(f"{folder} is finished: nothing to do. Results for other settings go to another --out or name.")
             return folder
@@ -172,20 +173,25 @@ def _hold(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise store_failed(folder, error) from error
-    with os.fdopen(descriptor, "r+", encoding="utf-8") as lock:
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.seek(0)
             holder = lock.read().strip() or "another run"
             raise FolderHeld(f"{folder} is held by {holder}. Wait for it, or choose another --out.") from None
+        except OSError as error:  # a file system without locks
+            raise store_failed(path, error) from error
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}")
         lock.flush()
-        yield
-        lock.truncate(0)
+        try:
+            yield
+        finally:
+            lock.truncate(0)
 
 
 def _utc(seconds: float) -> str:

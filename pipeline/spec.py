@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 
@@ -56,9 +56,9 @@ class ModelSpec(_Table):
     layers: Annotated[list[str], BeforeValidator(_a_list), Field(min_length=1)]
     preprocess: Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"] = "auto"
     labels: str | None = None
-    top: bool = True
+    top: StrictBool = True
     size: Size | None = None
-    trusted: bool = False
+    trusted: StrictBool = False
 
 
 class WindowSpec(_Table):
