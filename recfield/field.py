@@ -109,7 +109,14 @@ class ReceptiveField:
 
 
 def _stride(first: np.ndarray, last: np.ndarray, length: int) -> float:
-    """The mean step between neighbours whose edges are both inside the image."""
-    inside = [(edge[:-1] > 0) & (edge[1:] > 0) & (edge[:-1] < length) & (edge[1:] < length) for edge in (first, last)]
-    steps = np.concatenate([np.diff(edge)[both] for edge, both in zip((first, last), inside, strict=True)])
-    return float(steps.mean()) if len(steps) else length / max(1, len(first))
+    """The mean step between neighbours in the middle of the map whose edges both lie inside the image."""
+    middle = slice(len(first) // 4, len(first) - len(first) // 4)
+    for part in (middle, slice(None)):
+        steps = []
+        for edge in (first[part], last[part]):
+            inside = (edge > 0) & (edge < length)
+            steps.append(np.diff(edge)[inside[:-1] & inside[1:]])
+        found = np.concatenate(steps)
+        if found.any():
+            return float(found.mean())
+    return length / max(1, len(first))

@@ -1,13 +1,14 @@
-"""The regular pattern behind a map's edges: edge = stride * floor((row + phase) / repeat) - offset, clipped.
+"""The regular pattern behind a map's edges: edge = max(floor, stride * ((row + phase) // repeat) - offset).
 
-Convolutions and pooling make it with repeat 1, upsampling and transposed convolutions with more. A guess
-saves probes and decides nothing: every edge it names is proved, and where none fits, edges are bisected.
+Convolutions and pooling make it with repeat 1, upsampling and transposed convolutions with more. The floor is
+where the image ends, or where unpadded layers stop short of its end. A guess saves probes and decides
+nothing: every edge it names is proved, and where none fits, edges are bisected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,46 +20,56 @@ class Guess:
     """Edges of a line of units that fit the brackets.
 
     edges: int (units,), in pixels, for the middle of the offsets that fit.
-    steps: int (units,): the edges before offset and clipping; edge = clip(steps - offset).
-    offsets: the smallest and the largest offset that fit.
+    steps: int (units,): the edges before offset and floor; edge = max(floor, steps - offset).
+    offsets, floors: the smallest and the largest that fit.
     rival: the edges of another pattern that fits as well, if there is one.
     """
 
     edges: np.ndarray
     steps: np.ndarray
     offsets: tuple[int, int]
-    rival: np.ndarray | None
+    floors: tuple[int, int]
+    rival: np.ndarray | None = None
+
+    @property
+    def on_unknown_floor(self) -> bool:
+        """Whether some edge lies on a floor that is not known to the pixel."""
+        return self.floors[0] < self.floors[1] and int(self.steps[0]) - self.offsets[0] < self.floors[0]
 
     @property
     def sure(self) -> bool:
-        return self.offsets[0] == self.offsets[1] and self.rival is None
+        return self.offsets[0] == self.offsets[1] and not self.on_unknown_floor and self.rival is None
 
 
 def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
     """The simplest pattern within the brackets of a line of units, or None.
 
     Args:
-        low, high: int (units,): brackets, rising along the line; low 0 also holds for edges clipped at 0.
+        low, high: int (units,): brackets, rising along the line.
         length: pixels along the axis; a high of `length` says nothing.
     """
-    bounded, known = low > 0, high < length
+    known = high < length
     if (low > high).any() or not known.any():
         return None
+    floors = int(low[known].min()), int(high[known].min())
+    above = low > floors[1]
     for patterns in _patterns(len(low), length):
         best: Guess | None = None
         for steps in patterns:
             least = int((steps - high)[known].max())
-            # Beyond the last unit's offset every edge is clipped to 0: all such offsets are one.
-            clipped = int(steps[known][-1])
-            most = min(int((steps - low)[bounded].min()), clipped) if bounded.any() else clipped
-            least = least if bounded.any() else min(least, most)
+            # Beyond the last unit's offset every edge lies on the floor: all such offsets are one.
+            most = int(steps[known][-1]) - floors[0]
+            if above.any():
+                most = min(most, int((steps - low)[above].min()))
+            else:
+                least = min(least, most)
             if least > most:
                 continue
-            edges = np.clip(steps - (least + most) // 2, 0, length)
+            edges = np.clip(steps - (least + most) // 2, floors[0], length)
             if best is None:
-                best = Guess(edges, steps, (least, most), None)
+                best = Guess(edges, steps, (least, most), floors)
             elif (edges != best.edges)[known].any():
-                return Guess(best.edges, best.steps, best.offsets, edges)
+                return replace(best, rival=edges)
         if best is not None:
             return best
     return None

@@ -230,12 +230,13 @@ def _find(prober: Prober, views: Sequence[View], background: Background) -> None
 
 
 def _sweep(prober: Prober) -> list[tuple[int, np.ndarray]]:
-    """The first thresholds: evenly spread over both axes from both sides, all different modulo small strides."""
+    """The first thresholds: the outermost pixel, and others spread evenly, all different modulo small strides."""
     height, width, _ = prober.image_shape
-    count = int(np.clip((prober.batch - 3) // 4, 3, 7))
+    count = int(np.clip((prober.batch - 3) // 4 - 1, 2, 6))
     patterns = []
     for axis, length in ((ROWS, height), (COLS, width)):
         for side in (FIRST, LAST):
+            patterns.append((axis, _half(length, 1, side)))
             for step in range(count):
                 threshold = int((step + 0.5) * length / count) + (5 * step + 3) % 16 - 8 * (length >= 64)
                 patterns.append((axis, _half(length, int(np.clip(threshold, 1, max(1, length - 1))), side)))
@@ -272,7 +273,9 @@ def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.
 
 
 def _splits(guess: Guess, length: int, count: int) -> Iterator[int]:
-    """Thresholds that part the offsets that still fit into even shares, or the guess from its rival."""
+    """Thresholds that part the floors and offsets that still fit into even shares, or the guess from its rival."""
+    if guess.on_unknown_floor:
+        yield guess.floors[0] + 1
     least, most = guess.offsets
     count = min(count, most - least)
     for share in range(1, count + 1):
