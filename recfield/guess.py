@@ -76,11 +76,20 @@ def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
 
 
 def _patterns(units: int, length: int) -> Iterator[Iterator[np.ndarray]]:
-    """Candidate steps, by how often they repeat; the strides next to pixels per unit come first."""
+    """Candidate steps, by how often they repeat; the strides next to pixels per unit come first.
+
+    Unpadded layers make maps smaller than their stride says, and strides are mostly powers of two: such a stride
+    comes before others that are a fifth nearer.
+    """
     ratio = length / units
     line = np.arange(units)
     for repeat in _REPEATS:
         if repeat > max(1, units // 2):
             return
-        strides = sorted(range(1, int(np.ceil(repeat * ratio)) + 2), key=lambda stride: abs(stride - repeat * ratio))
+        nearest = repeat * ratio
+
+        def distance(stride: int, nearest: float = nearest) -> float:
+            return abs(stride - nearest) / nearest + 0.2 * (stride & (stride - 1) > 0)
+
+        strides = sorted(range(1, int(np.ceil(nearest)) + 2), key=distance)
         yield (stride * ((line + phase) // repeat) for stride in strides[:8] for phase in range(repeat))

@@ -1,0 +1,282 @@
+"""The command line: what it imports, what it prints, and the exit status of everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from jobs import commands
+from jobs.cli import parser
+from pipeline.errors import ConvscopeError, StoreFailed
+
+HEAVY = ("tensorflow", "keras", "numpy", "pandas", "pyarrow", "pydantic", "cv2", "progressbar", "ray")
+
+
+@pytest.fixture
+def spec_file(write_spec, tmp_path):
+    """The spec file of the tiny network on the 20 pictures."""
+    return write_spec(tmp_path / "tiny.toml")
+
+
+def complaint(result, status):
+    """The one line on standard error that a failed command leaves."""
+    found, out, error = result
+    assert found == status, error
+    assert out == "" and "Traceback" not in error
+    return error.splitlines()[-1]
+
+
+ASK_FOR_HELP = f"""
+import sys
+from jobs.cli import main
+for arguments in (["--help"], *([name, "--help"] for name in {list(commands.COMMANDS)}), ["run"], ["run", "x", "--nonsense"]):
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        print(arguments, stop.code, file=sys.stderr)
+print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_help_and_wrong_arguments_import_nothing_that_takes_time(process):
+    child = process("-c", ASK_FOR_HELP)
+    out, error = child.communicate(timeout=60)
+    assert error.splitlines()[-1] == "[]"
+    assert out.startswith("usage: convscope") and "Exit status: 0 done" in out
+    assert "['--help'] 0" in error and "['run', 'x', '--nonsense'] 2" in error
+
+
+def test_help_names_every_command_and_each_command_has_one(command):
+    assert command("--help")[0] == 0
+    out = command("--help")[1]
+    for name in commands.COMMANDS:
+        assert f"\n    {name} " in out
+        status, help_text, _ = command(name, "--help")
+        assert status == 0 and help_text.startswith(f"usage: convscope {name}")
+    listed = {name for action in parser()._subparsers._group_actions for name in action.choices}
+    assert listed == set(commands.COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["show"], ["run", "a", "b"], ["train", "vgg"]])
+def test_wrong_arguments_exit_2_and_show_the_usage(command, arguments):
+    status, out, error = command(*arguments)
+    assert status == 2 and out == "" and error.startswith("usage: convscope")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_train_takes_whole_numbers_alone(command, value):
+    status, _, error = command("train", "cifar10", "--epochs", value)
+    assert status == 2 and "is not a whole number above 0" in error
+
+
+# What each command prints.
+
+
+def test_run_does_the_job_and_ends_with_where_to_look(command, spec_file, tmp_path):
+    status, out, error = command("run", spec_file, "--out", tmp_path / "out", "--set", "activations.top_k=2")
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0] == "tiny: finished, 20 examples, 3 layers"
+    assert lines[-1] == f"  look at: {tmp_path}/out/tiny/mosaics/activations/shapes-crop.png" and os.path.isfile(
+        lines[-1].split(": ")[1]
+    )
+    assert "tiny: scan" in error and "receptive fields of 3 layers" in error
+    assert json.loads((tmp_path / "out" / "tiny" / "run.json").read_text())["spec"]["activations"]["top_k"] == 2
+    status, out, error = command("run", spec_file, "--out", tmp_path / "out", "--set", "activations.top_k=2")
+    assert status == 0 and "is finished: nothing to do" in error and out.splitlines() == lines
+
+
+def test_show_tells_what_a_folder_holds(command, finished):
+    status, out, _ = command("show", finished)
+    assert status == 0
+    assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
+    for what, count in (("pictures", 9), ("tables", 4), ("patches", 3)):
+        assert f"  {what}: " in out and f": {count} files, " in out
+
+
+def test_show_tells_of_stages_still_to_come_of_bad_images_and_of_nan(command, finished, tmp_path):
+    receipt = json.loads((finished / "run.json").read_text())
+    receipt["stages"]["activations"] |= {"skipped": 1234, "nans": {"edges": 5678}}
+    (tmp_path / "run.json").write_text(json.dumps(receipt))
+    out = command("show", tmp_path)[1]
+    assert "1,234 images could not be read: index/skipped.parquet" in out and "edges: 5,678 values were NaN" in out
+    receipt |= {"stages": {}, "state": "running"}
+    (tmp_path / "run.json").write_text(json.dumps(receipt))
+    assert command("show", tmp_path)[1] == "tiny: running, 20 examples, 3 layers\n  activations: not yet\n"
+
+
+def test_layers_lists_every_layer_with_its_receptive_field(command, spec_file):
+    status, out, _ = command("layers", spec_file)
+    assert status == 0
+    rows = [line.split("  ") for line in out.splitlines()]
+    table = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert table[0] == ["layer", "kind", "map", "channels", "field", "stride"]
+    assert table[1] == ["edges", "Conv2D", "14 x 14", "4", "3 x 3", "1 x 1"]
+    assert table[2] == ["shapes", "Conv2D", "6 x 6", "5", "5 x 5", "2 x 2"]
+    assert [row[0] for row in table[3:]] == ["flat", "classes"]
+
+
+def test_layers_fast_leaves_the_fields_out(command, spec_file):
+    status, out, _ = command("layers", spec_file, "--fast")
+    assert status == 0 and out.splitlines()[0].split() == ["layer", "kind", "map", "channels"]
+    assert out.splitlines()[1].split() == ["edges", "Conv2D", "14", "x", "14", "4"]
+
+
+def test_check_says_what_a_run_would_do_and_does_nothing(command, spec_file, tmp_path):
+    status, out, _ = command("check", spec_file, "--out", tmp_path / "out", "--set", "activations.channels=[0, 2]")
+    assert status == 0
+    assert out.splitlines() == [
+        "tiny: 20 examples, crop to 16 x 16, batches of 8",
+        "network: tiny, 3 layers, 6 channels",
+        "  edges: Conv2D, map 14 x 14, 2 channels",
+        "  shapes: Conv2D, map 6 x 6, 2 channels",
+        "  classes: Dense, map 1 x 1, 2 channels",
+        "stages: activations",
+        f"writes: {tmp_path}/out/tiny/run.json, index/, crops/, mosaics/ (up to 18 patches)",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shipped_spec_is_known_by_its_name_unless_a_file_has_it(command, spec_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("layers", "demo", "--fast")[1].startswith("layer")
+    spec_file.rename("demo")
+    assert "edges" in command("layers", "demo", "--fast")[1]
+
+
+# What can go wrong.
+
+
+@pytest.mark.parametrize("name", ["run", "layers", "check"])
+def test_an_unknown_spec_is_named_with_the_shipped_ones(command, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    message = complaint(command(name, "demos"), 2)
+    assert message == "MissingInput: there is no spec 'demos'. Name a TOML file, or one of: cifar10, demo."
+    assert "none.toml" in complaint(command(name, "none.toml"), 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.bach=8", "UnknownName: 'bach' is not a key of [data]"),
+        ("stages=activation", "UnknownName: 'activation' is not a stage; nearest: activations"),
+        ("model.layers=edge", "UnknownLayer: 'edge' is not in tiny; nearest: edges"),
+        ("model.layers=conv*", "UnknownLayer: 'conv*' is not in tiny"),
+        ("model.source=keras:VGG61", "UnknownName: 'VGG61' is not"),
+        ("model.source=kears:VGG16", "UnknownName: 'kears' is not a kind of network"),
+        ("model.source=file:none.keras", "MissingInput: the model "),
+        ("data.source=floder:x", "UnknownName: 'floder:' is not a kind of data.source"),
+        ("data.source=folder:none", "MissingInput: the folder "),
+        ("data.source=folder:.", "holds no images"),
+        ("data.source=sample:photo", "UnknownName: 'photo' is not a sample; nearest: photos"),
+        ("data.batch=0", "WrongSpec: data.batch = 0"),
+        ("activations.channels=[9]", "WrongSpec: activations.channels names channel 9, but edges has 4"),
+        ("nonsense", "WrongSpec: --set 'nonsense' is not of the form"),
+    ],
+)
+def test_a_wrong_spec_exits_2_before_any_work(command, spec_file, tmp_path, tree_of, monkeypatch, override, words):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for name in ("check", "run"):
+        message = complaint(command(name, spec_file, "--set", override, "--out", tmp_path / "out"), 2)
+        assert words in message and message.endswith((".", "SPEC"))
+    assert set(tree_of(tmp_path / "out")) <= {"tiny/.lock"}
+
+
+def test_a_stage_that_the_spec_does_not_have_exits_2(command, spec_file, tmp_path):
+    message = complaint(command("run", spec_file, "--stage", "dreams", "--out", tmp_path / "out"), 2)
+    assert "'dreams' is not a stage of this spec" in message
+
+
+def test_too_many_bad_images_exit_3(command, spec_file, write_pictures, tmp_path):
+    images = write_pictures(tmp_path / "images", count=3)
+    (images / "cat" / "torn.png").write_bytes(b"torn")
+    message = complaint(command("run", spec_file, "--set", f"data.source=folder:{images}", "--out", tmp_path / "out"), 3)
+    assert message.startswith("TooManyBad: 1 of 4 images cannot be read")
+
+
+def test_a_result_that_cannot_be_written_exits_1(command, spec_file, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    assert complaint(command("run", spec_file, "--out", tmp_path / "out"), 1).startswith("StoreFailed: ")
+
+
+def test_a_folder_that_holds_no_job_exits_2(command, tmp_path):
+    assert "holds no job" in complaint(command("show", tmp_path), 2)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        (KeyboardInterrupt(), 75, "Interrupted: nothing that was finished is lost"),
+        (MemoryError(), 1, "Fault: out of memory. Lower data.batch"),
+        (StoreFailed("no."), 1, "StoreFailed: no."),
+    ],
+)
+def test_what_stops_a_command_is_one_line_and_its_status(command, monkeypatch, raised, status, words):
+    def stop(options):
+        raise raised
+
+    monkeypatch.setitem(commands.COMMANDS, "show", stop)
+    assert complaint(command("show", "x"), status).startswith(words)
+
+
+def test_every_error_has_the_exit_status_that_its_docstring_draws():
+    from pipeline import errors
+
+    drawn = [line.split() for line in errors.__doc__.splitlines() if "--" in line]
+    statuses = {words[words.index(next(w for w in words if w.endswith("--"))) + 1]: words for words in drawn}
+    classes = {name: one for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, ConvscopeError)}
+    assert set(statuses) == set(classes) - {"ConvscopeError"}
+    for name, words in statuses.items():
+        assert str(classes[name].exit_code) in words[:5], name
+
+
+def test_an_error_of_our_own_making_is_not_hidden(command, monkeypatch):
+    def stop(options):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(commands.COMMANDS, "show", stop)
+    with pytest.raises(ZeroDivisionError):
+        command("show", "x")
+
+
+# As a process of its own.
+
+
+def test_a_process_exits_with_the_status_and_one_line_alone(process, spec_file, tmp_path):
+    child = process("-m", "jobs", "check", spec_file, "--set", "model.layers=edge", cwd=tmp_path)
+    out, error = child.communicate(timeout=60)
+    assert child.returncode == 2 and out == ""
+    assert error.count("\n") == 1 and error.startswith("UnknownLayer: ")
+
+
+WAIT = """
+import sys, time
+from jobs import cli, commands
+
+def wait(options):
+    print("on", flush=True)
+    time.sleep(600)
+
+commands.COMMANDS["show"] = wait
+sys.exit(cli.main(["show", "x"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_with_75_and_one_line(process, number):
+    child = process("-c", WAIT)
+    assert child.stdout.readline() == "on\n"
+    child.send_signal(number)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == 75 and error.startswith("Interrupted: ") and error.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(process, finished):
+    child = process("-m", "jobs", "show", finished)
+    child.stdout.close()
+    error = child.stderr.read()
+    assert (child.wait(timeout=60), error) == (0, "")

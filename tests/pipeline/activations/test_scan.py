@@ -1,0 +1,275 @@
+"""The scan against brute force over the network's own maps.
+
+The tiny network's sums are exact, so its scores are compared byte for byte; networks of real numbers to
+within rounding.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.activations import Activations
+from pipeline.activations.part import Skipped, merge
+from pipeline.activations.scan import Plan, scan
+from pipeline.errors import TooManyBad
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.sources.opening import open_source
+from pipeline.sources.source import Shard
+from pipeline.spec import DataSpec
+
+LAYERS = ("edges", "shapes", "classes")
+
+
+@pytest.fixture(scope="module")
+def network(tiny_model):
+    return KerasNetwork(tiny_model, "tiny", None, "none")
+
+
+@pytest.fixture(scope="module")
+def source(in_memory):
+    """23 images of pixels from 0 to 3: many responses tie."""
+    return in_memory(np.random.default_rng(3).integers(0, 4, (23, 16, 16, 3)))
+
+
+@pytest.fixture
+def plan():
+    """A function: a plan for layers of a network, by name."""
+
+    def of(network, *names, channels=None, k=4, batch=5, **options):
+        return Plan(tuple(layer for layer in network.layers() if layer.name in names), channels, k, batch, **options)
+
+    return of
+
+
+def one_layer(build, name="out", size=4):
+    """A network of one step on raw pixels."""
+    inputs = keras.Input((size, size, 3))
+    return KerasNetwork(keras.Model(inputs, build(inputs)), name, None, "none")
+
+
+def pointwise(kernel, bias):
+    """A 1x1 convolution of the red channel alone."""
+    layer = keras.layers.Conv2D(1, 1, name="out")
+    network = one_layer(layer)
+    layer.set_weights([np.array([kernel, 0, 0], np.float32).reshape(1, 1, 3, 1), np.array([bias], np.float32)])
+    return network
+
+
+def flat_images(*levels):
+    """An image of one grey for each level."""
+    return [np.full((4, 4, 3), level, np.uint8) for level in levels]
+
+
+def brute_force(model, images, layer, k, channels=None):
+    """The heap of a layer from the model's own maps of all images, in NumPy."""
+    maps = keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0)
+    maps = maps if maps.ndim == 4 else maps[:, None, None, :]
+    maps = maps if channels is None else maps[..., list(channels)]
+    flat = maps.reshape(len(images), -1, maps.shape[3])
+    order = np.argsort(-flat.max(axis=1), axis=0, kind="stable")[:k].T
+    every = np.arange(maps.shape[3])[:, None]
+    rows, cols = np.divmod(flat.argmax(axis=1)[order, every], maps.shape[2])
+    return flat.max(axis=1)[order, every], order, rows, cols
+
+
+def in_bytes(part):
+    heaps = [getattr(h, n).tobytes() for h in part.heaps.values() for n in ("scores", "examples", "rows", "cols", "nans")]
+    sums = [getattr(s, n).tobytes() for s in part.statistics.values() for n in ("seen", "low", "high", "sums", "squares")]
+    return heaps, sums, part.seen, part.skipped
+
+
+def test_the_scan_finds_what_brute_force_over_the_models_maps_finds(tiny_model, network, source, plan):
+    part, meter = scan(network, source, plan(network, *LAYERS))
+    assert list(part.heaps) == list(LAYERS)
+    for layer, heap in part.heaps.items():
+        expected = brute_force(tiny_model, source.images, layer, 4)
+        for ours, theirs in zip((heap.scores, heap.examples, heap.rows, heap.cols), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=layer)
+    assert part.seen == meter.images == 23 and part.skipped == ()
+
+
+def test_the_scan_of_a_folder_is_the_scan_of_its_pictures(tiny_model, network, pictures, plan):
+    from pipeline.sources.fit import Fit
+
+    source = open_source(DataSpec(source=f"folder:{pictures}"), Fit(16, 16))
+    part, _ = scan(network, source, plan(network, "shapes", batch=8))
+    images = [element["image"] for element in source.stream(Shard()).as_numpy_iterator()]
+    scores, examples, rows, cols = brute_force(tiny_model, images, "shapes", 4)
+    heap = part.heaps["shapes"]
+    np.testing.assert_array_equal(heap.scores, scores)
+    np.testing.assert_array_equal(heap.examples, examples)
+    np.testing.assert_array_equal([heap.rows, heap.cols], [rows, cols])
+
+
+def test_the_statistics_are_those_of_all_responses(tiny_model, network, source, plan):
+    part, _ = scan(network, source, plan(network, "shapes"))
+    maps = keras.Model(tiny_model.inputs, tiny_model.get_layer("shapes").output).predict(np.float32(source.images), verbose=0)
+    maxima = maps.max(axis=(1, 2)).astype(np.float64)
+    found = part.statistics["shapes"]
+    np.testing.assert_array_equal(found.seen, 23)
+    np.testing.assert_allclose(found.mean, maxima.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, maxima.std(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(found.high, maxima.max(axis=0))
+    np.testing.assert_array_equal(found.positive, (maxima > 0).sum(axis=0))
+
+
+@pytest.mark.parametrize(("batch", "shards"), [(1, 1), (7, 1), (23, 1), (64, 1), (5, 4), (4, 23), (3, 30)])
+def test_where_sums_are_exact_any_batch_size_and_any_shards_give_the_same_bytes(network, source, plan, batch, shards):
+    whole, _ = scan(network, source, plan(network, *LAYERS))
+    parts = [scan(network, source, plan(network, *LAYERS, batch=batch), Shard(index, shards))[0] for index in range(shards)]
+    assert in_bytes(merge(parts[::-1])) == in_bytes(whole)
+
+
+@pytest.fixture(scope="module")
+def real_network():
+    """A network of real numbers, whose sums depend on their order in the last bits."""
+    random = np.random.default_rng(5)
+    x = inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="one")(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(6, 3, strides=2, name="two")(x))
+    for variable in model.weights:
+        variable.assign(random.normal(size=variable.shape))
+    return KerasNetwork(model, "real", None, "unit")
+
+
+def test_real_numbers_give_the_same_winners_in_batches_of_any_size_and_scores_to_within_rounding(real_network, source, plan):
+    heaps = [scan(real_network, source, plan(real_network, "two", batch=batch))[0].heaps["two"] for batch in (1, 6, 23)]
+    for heap in heaps[1:]:
+        np.testing.assert_array_equal(heap.examples, heaps[0].examples)
+        np.testing.assert_array_equal([heap.rows, heap.cols], [heaps[0].rows, heaps[0].cols])
+        np.testing.assert_allclose(heap.scores, heaps[0].scores, rtol=1e-5)
+
+
+def test_real_numbers_give_the_same_bytes_where_shards_end_with_batches(real_network, in_memory, source, plan):
+    source = in_memory(source.images[:20])
+    whole, _ = scan(real_network, source, plan(real_network, "one", "two"))
+    halves = [scan(real_network, source, plan(real_network, "one", "two"), Shard(index, 2))[0] for index in (1, 0)]
+    assert in_bytes(merge(halves)) == in_bytes(whole)
+
+
+def test_the_padding_of_the_last_batch_never_wins_nor_counts(in_memory, plan):
+    darkest_wins = pointwise(-1, 0)  # and padding is black
+    source = in_memory(flat_images(9, 5, 7, 6, 8))
+    part, _ = scan(darkest_wins, source, plan(darkest_wins, "out", k=6, batch=4))
+    assert part.heaps["out"].examples.tolist() == [[1, 3, 2, 4, 0, -1]]
+    assert part.heaps["out"].scores.tolist() == [[-5, -6, -7, -8, -9, -np.inf]]
+    assert part.statistics["out"].seen.tolist() == [5] and part.statistics["out"].high.tolist() == [-5]
+
+
+def logarithm(x):
+    """Of red, less 100: NaN below, -inf at it."""
+    return keras.ops.log(keras.ops.subtract(x[..., :1], 100.0))
+
+
+def test_nan_is_counted_and_kept_out_and_minus_infinity_is_not(in_memory, plan):
+    network = one_layer(logarithm)
+    name = network.layers()[-1].name
+    images = flat_images(50, 100, 110, 50)
+    images[1][0, 0] = 50
+    images[3][2, 1] = 105
+    images[3][2, 3] = 105
+    part, _ = scan(network, in_memory(images), plan(network, name, k=5, batch=3))
+    heap = part.heaps[name]
+    assert heap.examples.tolist() == [[2, 3, 1, -1, -1]]
+    assert heap.rows.tolist() == [[0, 2, 0, -1, -1]] and heap.cols.tolist() == [[0, 1, 1, -1, -1]]
+    np.testing.assert_allclose(heap.scores[0, :3], [np.log(10), np.log(5), -np.inf], rtol=1e-5)
+    assert heap.nans.tolist() == [16 + 1 + 14]
+    # What is not finite takes no part in the statistics.
+    assert part.statistics[name].seen.tolist() == [2]
+
+
+def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory, plan):
+    network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(254.0, x)), size=7)  # NaN for white
+    name = network.layers()[-1].name
+    images = np.random.default_rng(0).integers(0, 200, (49, 7, 7, 3), np.uint8)
+    images.reshape(49, 49, 3)[np.arange(49), np.arange(49), 1] = 255
+    part, _ = scan(network, in_memory(images), plan(network, name, k=49, batch=16))
+    heap = part.heaps[name]
+    assert heap.nans.tolist() == [0, 49, 0] and not np.isnan(heap.scores).any() and (heap.examples >= 0).all()
+
+
+def test_nan_in_padding_is_not_counted(in_memory, plan):
+    network = one_layer(logarithm)  # NaN for black
+    name = network.layers()[-1].name
+    part, _ = scan(network, in_memory(flat_images(110, 120)), plan(network, name, batch=8))
+    assert part.heaps[name].nans.tolist() == [0]
+
+
+def test_chosen_channels_come_in_the_order_of_the_spec(tiny_model, network, source, plan):
+    part, _ = scan(network, source, plan(network, "edges", channels=(3, 1)))
+    heap = part.heaps["edges"]
+    expected = brute_force(tiny_model, source.images, "edges", 4, channels=(3, 1))
+    for ours, theirs in zip((heap.scores, heap.examples, heap.rows, heap.cols), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert part.statistics["edges"].seen.shape == (2,)
+
+
+def test_a_dense_layer_is_a_map_of_one_place(network, source, plan):
+    part, _ = scan(network, source, plan(network, "classes"))
+    heap = part.heaps["classes"]
+    assert heap.channels == 3 and not heap.rows.any() and not heap.cols.any()
+
+
+def test_more_places_than_images_stay_unfilled(network, in_memory, source, plan):
+    part, _ = scan(network, in_memory(source.images[:2]), plan(network, "edges", k=5))
+    heap = part.heaps["edges"]
+    assert (heap.examples[:, 2:] == -1).all() and (heap.examples[:, :2] >= 0).all()
+
+
+def test_more_entrants_than_one_call_finds_places_for_are_all_found(in_memory, plan):
+    identity = one_layer(keras.layers.Identity(name="out"), size=8)
+    random = np.random.default_rng(1)
+    images = random.integers(0, 256, (150, 8, 8, 3), np.uint8)
+    part, _ = scan(identity, in_memory(images), plan(identity, "out", k=150, batch=150))
+    expected = Activations.empty(3, 150).update(np.float32(images), np.arange(150))
+    heap = part.heaps["out"]
+    for name in ("scores", "examples", "rows", "cols"):
+        np.testing.assert_array_equal(getattr(heap, name), getattr(expected, name))
+
+
+def test_images_that_cannot_be_read_are_listed_and_neither_win_nor_count(in_memory, plan):
+    darkest_wins = pointwise(-1, 0)  # an unreadable image comes as black
+    source = in_memory(flat_images(9, 5, 7, 6, 8), broken=[1, 4])
+    part, meter = scan(darkest_wins, source, plan(darkest_wins, "out", k=4, batch=2))
+    assert part.heaps["out"].examples.tolist() == [[3, 2, 0, -1]]
+    assert part.statistics["out"].seen.tolist() == [3] and part.seen == meter.images == 3
+    assert part.skipped == (Skipped(1, "image1", "torn"), Skipped(4, "image4", "torn"))
+
+
+def test_as_many_bad_images_as_allowed_pass_and_one_more_stops_the_scan(in_memory, plan):
+    network = pointwise(1, 0)
+    images = flat_images(1, 2, 3, 4)
+    allowed = plan(network, "out", batch=2, max_bad=0.25)
+    assert len(scan(network, in_memory(images, broken=[3]), allowed)[0].skipped) == 1
+    with pytest.raises(TooManyBad, match=r"2 of 4 images cannot be read.*max_bad = 0.25.*'image3': torn") as caught:
+        scan(network, in_memory(images, broken=[0, 3]), allowed)
+    assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+
+
+def test_on_bad_fail_stops_at_the_first_bad_image_whatever_the_share(in_memory, plan):
+    network = pointwise(1, 0)
+    with pytest.raises(TooManyBad, match="'image2' cannot be read: torn") as caught:
+        scan(network, in_memory(flat_images(1, 2, 3), broken=[2]), plan(network, "out", on_bad="fail", max_bad=1.0))
+    assert caught.value.exit_code == 3
+
+
+def test_a_data_set_with_nothing_readable_gives_empty_heaps_where_that_is_allowed(in_memory, plan):
+    network = pointwise(1, 0)
+    part, _ = scan(network, in_memory(flat_images(1, 2), broken=[0, 1]), plan(network, "out", max_bad=1.0))
+    assert part.heaps["out"].examples.max() == -1 and part.seen == 0 and len(part.skipped) == 2
+
+
+def test_progress_counts_every_image_read_or_not_up_to_all(in_memory, plan):
+    network = pointwise(1, 0)
+    told = []
+    source = in_memory(flat_images(1, 2, 3, 4, 5), broken=[1])
+    scan(network, source, plan(network, "out", batch=2), progress=lambda *news: told.append(news))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_the_callers_model_is_not_changed(tiny_model, network, source, plan):
+    before = [variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()
+    scan(network, source, plan(network, *LAYERS))
+    assert ([variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()) == before

@@ -1,0 +1,215 @@
+"""Writing aside: whatever goes wrong, the old file stays and nothing half written is left."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import Fault, StoreFailed
+from pipeline.store.files import aside, file_name, sweep, write_bytes, write_json
+from pipeline.store.spool import Spool
+from pipeline.store.tables import write_index
+
+SKIPPED = {"example": [1], "key": ["a.png"], "reason": ["torn"]}
+
+
+def full_disk(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def only_file(folder):
+    """The one file in a folder, hidden ones counted."""
+    (path,) = [path for path in folder.rglob("*") if path.is_file()]
+    return path
+
+
+def test_a_block_that_ends_well_puts_the_new_file_in_place(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    with aside(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists() and temporary.parent == path.parent
+    assert path.read_text() == "new" and only_file(tmp_path) == path
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
+def test_a_block_that_fails_leaves_the_old_file_and_no_debris(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail():
+        with aside(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises((type(error), StoreFailed)) as caught:
+        fail()
+    assert path.read_text() == "old" and only_file(tmp_path) == path
+    assert isinstance(caught.value, StoreFailed) == isinstance(error, OSError)
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with aside(path) as temporary:
+        temporary.write_text("new, but not all of it")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new, but not all of it"
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "file.txt"
+    with aside(path) as one, aside(path) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one" and only_file(tmp_path) == path
+
+
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync"])
+def test_a_disk_that_is_full_at_the_last_step_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, call):
+    write_json(tmp_path / "run.json", {"old": 1})
+    monkeypatch.setattr(os, call.removeprefix("os."), full_disk)
+    with pytest.raises(StoreFailed, match=r"run\.json was not written: the disk is full\. Free some space") as caught:
+        write_json(tmp_path / "run.json", {"new": 2})
+    assert caught.value.exit_code == 1 and isinstance(caught.value, Fault) and "\n" not in str(caught.value)
+    assert json.loads(only_file(tmp_path).read_text()) == {"old": 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EDQUOT, "the disk is full"), (errno.EACCES, "Permission denied"), (errno.EROFS, "Read-only file system")],
+)
+def test_other_reasons_are_named_with_what_to_do(tmp_path, monkeypatch, number, words):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StoreFailed, match=rf"{words}.*\. (Free|Check)"):
+        write_bytes(tmp_path / "file", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_on_a_full_disk_leaves_the_old_table(tmp_path, monkeypatch):
+    write_index(tmp_path, "skipped", SKIPPED)
+    before = only_file(tmp_path).read_bytes()
+
+    def half(table, where, **options):
+        where.write_bytes(b"PAR1")
+        full_disk()
+
+    monkeypatch.setattr(pq, "write_table", half)
+    with pytest.raises(StoreFailed, match="skipped.parquet was not written: the disk is full"):
+        write_index(tmp_path, "skipped", {"example": [2], "key": ["b.png"], "reason": ["torn"]})
+    assert only_file(tmp_path).read_bytes() == before
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path):
+    (tmp_path / "index").write_text("in the way")
+    with pytest.raises(StoreFailed, match=r"index.skipped\.parquet was not written: .*\. Check the folder") as caught:
+        write_index(tmp_path, "skipped", SKIPPED)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_is_really_full_is_one_line_and_leaves_the_old_file(small_disk):
+    disk = small_disk(64)
+    write_bytes(disk / "file", b"old")
+    with pytest.raises(StoreFailed, match="the disk is full"):
+        write_bytes(disk / "file", bytes(200_000))
+    assert only_file(disk).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("size", [100, 1_000, 5_000, 20_000])
+def test_a_spool_on_a_disk_that_is_really_full_says_so(small_disk, size):
+    disk = small_disk(64)
+
+    def fill():
+        with Spool(disk / "parts") as spool:
+            for key in range(80_000 // size):
+                spool.put(key, bytes(size))
+
+    with pytest.raises(StoreFailed, match="the disk is full"):
+        fill()
+
+
+def test_a_spool_whose_last_bytes_find_no_room_says_so_when_they_are_asked_for(small_disk):
+    disk = small_disk(64)
+
+    def put_and_get():
+        with Spool(disk / "parts") as spool:
+            (disk / "filler").write_bytes(bytes(60 * 1024))
+            spool.put(0, bytes(5_000))  # few enough to wait in memory
+            spool.get(0)
+
+    with pytest.raises(StoreFailed, match="the disk is full"):
+        put_and_get()
+
+
+def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
+    with aside(tmp_path / "a" / "file.txt") as temporary:
+        debris = temporary.name
+        temporary.write_text("x")
+    for folder in ("", "a", "a/b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / debris).write_text("half")
+    sweep(tmp_path)
+    assert only_file(tmp_path) == tmp_path / "a" / "file.txt"
+
+
+def test_json_is_readable_text_with_every_letter(tmp_path):
+    write_json(tmp_path / "x.json", {"name": "Größe 猫"})
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n "name": "Größe 猫"\n}\n'
+
+
+LAYERS = st.one_of(
+    st.text(min_size=1, max_size=30),
+    st.text(alphabet="ab/:._- é", min_size=1, max_size=6),
+    st.text(alphabet="x", min_size=80, max_size=300),
+    st.sampled_from(["conv/relu", "conv-relu", "conv_relu", ".", "..", ".hidden", "a" * 300, "CON", "block1/conv:0"]),
+)
+
+
+@given(LAYERS, LAYERS)
+def test_different_layers_never_share_a_file(one, other):
+    assert (file_name(one) == file_name(other)) == (one == other)
+
+
+@given(LAYERS)
+def test_a_layers_file_name_is_taken_by_every_file_system(layer):
+    name = file_name(layer)
+    assert name and name.isascii() and not name.startswith(".")
+    assert not set(name) & set('/\\:*?"<>| \0')
+    assert len(name) <= 200  # the suffix, and what aside() puts before it, need room in 255
+
+
+@given(st.text(alphabet="abcXYZ019._-", min_size=1, max_size=40).filter(lambda name: name[0] not in ".-"))
+def test_a_name_that_is_safe_is_kept(layer):
+    assert file_name(layer) == layer
+
+
+def test_a_name_that_is_not_safe_can_still_be_recognised():
+    assert file_name("block1/conv:0").startswith("block1-conv_0-")
+
+
+def test_a_spool_gives_back_what_was_put_in_any_order_and_leaves_nothing(tmp_path):
+    with Spool(tmp_path / "parts") as spool:
+        for key in range(20):
+            spool.put(("crop", key), bytes([key]) * (key * 1000))
+        for key in (7, 0, 19, 7):
+            assert spool.get(("crop", key)) == bytes([key]) * (key * 1000)
+        spool.put("late", b"x")
+        assert spool.get("late") == b"x"
+        with pytest.raises(KeyError):
+            spool.get("never")
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_a_spool_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
+    with pytest.raises(StoreFailed, match="parts was not written: the disk is full"):
+        Spool(tmp_path / "parts")

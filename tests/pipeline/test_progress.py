@@ -1,0 +1,115 @@
+"""Progress: a bar on a terminal, a line a minute in a log."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline import progress
+from pipeline.progress import Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time as progress sees it, in seconds; the test moves it."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds, strftime=time.strftime))
+    return now
+
+
+def lines_of(stream):
+    """The lines of a log without the time that each begins with."""
+    found = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)", line) for line in stream.getvalue().splitlines()]
+    assert all(found), stream.getvalue()
+    return [match[1] for match in found]
+
+
+def test_a_log_gets_a_line_at_the_start_and_one_a_minute(clock):
+    stream = io.StringIO()
+    with Reporter("job", stream).step("scan", "images") as advance:
+        for second in range(1, 181):
+            clock.seconds += 1
+            advance(second * 10, 7200)
+    assert lines_of(stream) == [
+        "job: scan",
+        "job: scan: 600 of 7,200 images (8%), 10 images/s, 11 min left",
+        "job: scan: 1,200 of 7,200 images (17%), 10 images/s, 10 min left",
+        "job: scan: 1,800 of 7,200 images (25%), 10 images/s, 9 min left",
+    ]
+
+
+def test_a_short_step_is_one_line_in_a_log(clock):
+    stream = io.StringIO()
+    with Reporter("job", stream).step("scan", "images") as advance:
+        clock.seconds += 59
+        advance(7200, 7200)
+    assert lines_of(stream) == ["job: scan"]
+
+
+def test_a_step_of_nothing_and_one_that_stands_still_do_not_fail(clock):
+    stream = io.StringIO()
+    with Reporter("job", stream).step("scan", "images") as advance:
+        clock.seconds += 60
+        advance(0, 10)
+        clock.seconds += 60
+        advance(0, 0)
+    assert len(lines_of(stream)) == 3
+
+
+def test_what_is_said_begins_with_time_and_job_in_a_log_and_stands_alone_on_a_terminal():
+    log, terminal = io.StringIO(), Terminal()
+    Reporter("job", log).say("fields of 3 layers")
+    Reporter("job", terminal).say("fields of 3 layers")
+    assert lines_of(log) == ["job: fields of 3 layers"]
+    assert terminal.getvalue() == "fields of 3 layers\n"
+
+
+def test_a_terminal_gets_a_bar_with_share_rate_and_time_left():
+    stream = Terminal()
+    with Reporter("job", stream).step("scan", "images") as advance:
+        for done in (10, 25, 50):
+            time.sleep(0.06)
+            advance(done, 50)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    frames = [frame for frame in re.split(r"[\r\n]", shown) if frame.strip()]
+    assert all(frame.startswith("scan") for frame in frames)
+    assert "100%" in frames[-1] and re.search(r"[\d.]+ images/s", frames[-1]) and "#" in frames[-1]
+    assert any(re.search(r"ETA|Elapsed|Time", frame) for frame in frames)
+    assert shown.endswith("\n")
+
+
+def test_a_bar_that_is_interrupted_leaves_the_cursor_on_a_new_line():
+    stream = Terminal()
+
+    def interrupted():
+        with Reporter("job", stream).step("scan", "images") as advance:
+            advance(10, 50)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stream.getvalue().endswith("\n") and "100%" not in stream.getvalue()
+
+
+def test_a_step_that_never_advances_draws_no_bar():
+    stream = Terminal()
+    with Reporter("job", stream).step("scan", "images"):
+        pass
+    assert stream.getvalue() == ""
+
+
+def test_more_done_than_there_is_does_not_break_the_bar():
+    stream = Terminal()
+    with Reporter("job", stream).step("scan", "images") as advance:
+        advance(5, 10)
+        advance(12, 10)
+    assert "100%" in stream.getvalue()

@@ -1,0 +1,296 @@
+"""Whole jobs on the tiny network: what they leave, and what they notice when they run again."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import run
+from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec
+from pipeline.mosaic import decode_png
+from pipeline.run import read_receipt
+from pipeline.sources.fit import Fit
+from pipeline.sources.opening import open_source
+from pipeline.sources.source import Box, Shard
+
+LAYERS = {"edges": (14, 14, 4), "shapes": (6, 6, 5), "classes": (1, 1, 3)}
+RESULTS = ("index", "crops", "mosaics")
+
+
+@pytest.fixture(scope="module")
+def shown(spec):
+    """The 20 images as the network was shown them: float32 (20, 16, 16, 3)."""
+    source = open_source(spec.data, Fit(16, 16))
+    return np.float32([element["image"] for element in source.stream(Shard()).as_numpy_iterator()])
+
+
+@pytest.fixture(scope="module")
+def maps_of(tiny_model):
+    """A function: a layer's maps of some images, float32 (n, h, w, channels)."""
+    import keras
+
+    readers = {layer: keras.Model(tiny_model.inputs, tiny_model.get_layer(layer).output) for layer in LAYERS}
+    return lambda layer, images: readers[layer].predict(images, verbose=0).reshape(-1, *LAYERS[layer])
+
+
+def index(folder, name):
+    return pd.read_parquet(folder / "index" / f"{name}.parquet")
+
+
+def one_line(caught, status):
+    assert "\n" not in str(caught.value) and caught.value.exit_code == status
+    return str(caught.value)
+
+
+# What a job leaves.
+
+
+def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(finished, tree_of):
+    names = sorted(name for name in tree_of(finished) if name != ".lock")
+    assert names == sorted(
+        [
+            "run.json",
+            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "skipped")),
+            *(f"crops/{layer}.parquet" for layer in LAYERS),
+            *(f"mosaics/activations/{layer}{kind}.png" for layer in LAYERS for kind in ("", "-crop", "-full")),
+        ]
+    )
+
+
+def test_the_winners_of_a_job_are_those_of_brute_force(finished, shown, maps_of):
+    winners = index(finished, "activations")
+    assert winners.groupby("layer").size().to_dict() == {layer: 3 * shape[2] for layer, shape in LAYERS.items()}
+    for layer in LAYERS:
+        maxima = maps_of(layer, shown).max(axis=(1, 2))
+        for channel, rows in winners[winners.layer == layer].groupby("channel"):
+            order = np.argsort(-maxima[:, channel], kind="stable")[:3]
+            assert rows["rank"].tolist() == [0, 1, 2] and rows.example.tolist() == order.tolist()
+            np.testing.assert_array_equal(rows.score, maxima[order, channel])
+
+
+def test_each_box_holds_all_that_the_score_depends_on_and_no_edge_of_it_is_idle(finished, shown, maps_of):
+    """Whatever lies outside the box, the unit answers the same; without the strip along any edge it does not."""
+    winners = index(finished, "activations")
+    random = np.random.default_rng(9)
+    for layer in LAYERS:
+        rows = winners[winners.layer == layer]
+        units = (np.arange(len(rows)), rows.row, rows.col, rows.channel)
+        inside, frames = np.zeros((len(rows), 16, 16, 1), bool), np.zeros((4, len(rows), 16, 16, 1), bool)
+        for place, (y1, x1, y2, x2) in enumerate(rows[["y1", "x1", "y2", "x2"]].itertuples(index=False)):
+            inside[place, y1:y2, x1:x2] = True
+            frames[0, place, y1, x1:x2] = frames[1, place, y2 - 1, x1:x2] = True
+            frames[2, place, y1:y2, x1] = frames[3, place, y1:y2, x2 - 1] = True
+        noise = np.float32(random.integers(0, 256, (len(rows), 16, 16, 3)))
+        images = shown[rows.example]
+        np.testing.assert_array_equal(maps_of(layer, np.where(inside, images, noise))[units], rows.score)
+        awake = (rows.score > 0) | (layer != "edges")  # a closed rectifier shows no change
+        for frame in frames:
+            changed = maps_of(layer, np.where(frame, images + 1000 * noise, images))[units] != rows.score
+            assert changed[awake].all()
+
+
+def test_crops_are_the_pixels_of_the_source_files_at_the_boxes_of_the_index(finished, pictures):
+    winners = index(finished, "activations")
+    for layer in LAYERS:
+        crops = pq.read_table(finished / "crops" / f"{layer}.parquet").to_pylist()
+        rows = winners[winners.layer == layer].to_dict("records")
+        assert len(crops) == len(rows)
+        for crop, row in zip(crops, rows, strict=True):
+            assert all(crop[name] == row[name] for name in ("layer", "channel", "rank", "score", "example", "key", "label"))
+            pixels = cv2.imread(str(pictures / row["key"]))[..., ::-1]
+            at = pixels[row["src_y1"] : row["src_y2"], row["src_x1"] : row["src_x2"]]
+            np.testing.assert_array_equal(decode_png(crop["image"]["bytes"]), at)
+            box, region = Box(row["y1"], row["x1"], row["y2"], row["x2"]), Box(0, 0, *pixels.shape[:2])
+            source_box = Fit(16, 16).to_source(box, region)
+            assert source_box == Box(row["src_y1"], row["src_x1"], row["src_y2"], row["src_x2"])
+            assert row["label"] == row["key"].split("/")[0]
+
+
+def test_the_fields_of_the_index_are_those_of_the_architecture(finished):
+    fields = index(finished, "fields").set_index("layer")
+    assert fields.loc["edges"].to_list() == [3, 3, 1.0, 1.0, 14, 14, False]
+    assert fields.loc["shapes"].to_list() == [5, 5, 2.0, 2.0, 6, 6, False]
+    # Strides of two leave out the last row and column of the image.
+    assert fields.loc["classes", ["height", "width", "map_height", "map_width"]].to_list() == [15, 15, 1, 1]
+
+
+def test_the_channels_of_the_index_tell_of_all_images(finished, shown, maps_of):
+    channels = index(finished, "channels")
+    winners = index(finished, "activations")
+    for layer, (_, _, count) in LAYERS.items():
+        rows = channels[channels.layer == layer]
+        maxima = np.float64(maps_of(layer, shown).max(axis=(1, 2)))
+        assert rows.channel.tolist() == list(range(count)) and rows.seen.tolist() == [20] * count
+        np.testing.assert_allclose(rows["mean"], maxima.mean(axis=0))
+        np.testing.assert_allclose(rows["std"], maxima.std(axis=0))
+        np.testing.assert_array_equal(rows["max"], maxima.max(axis=0))
+        np.testing.assert_array_equal(rows.share_positive, (maxima > 0).mean(axis=0))
+        np.testing.assert_array_equal(rows.dead, (maxima == 0).all(axis=0))
+        for row in rows.itertuples():
+            labels = winners[(winners.layer == layer) & (winners.channel == row.channel)].label.tolist()
+            assert row.top_label == min(set(labels), key=lambda label: (-labels.count(label), label))
+            assert row.label_purity == labels.count(row.top_label) / 3
+
+
+def test_the_receipt_tells_what_was_run_on_what_and_how_fast(finished, spec):
+    receipt = read_receipt(finished)
+    assert receipt["state"] == "finished" and receipt["name"] == "tiny" and receipt["examples"] == 20
+    assert receipt["spec"] == spec.model_dump(mode="json") and receipt["layers"] == list(LAYERS)
+    assert set(receipt["digests"]) == {"model", "data"} and receipt["versions"]["tensorflow"]
+    stage = receipt["stages"]["activations"]
+    assert stage["images"] == 20 and stage["skipped"] == 0 and stage["nans"] == {} and stage["images_per_second"] > 0
+    assert stage["probes"] > 0 and set(stage["scan_seconds"]) == {"data", "network", "heaps"}
+
+
+def test_the_same_spec_in_two_folders_gives_byte_identical_results(finished, spec, tmp_path, tree_of, quiet):
+    again = run(spec, tmp_path, reporter=quiet)
+    assert tree_of(again, *RESULTS) == tree_of(finished, *RESULTS)
+
+
+# What a job notices.
+
+
+def test_a_second_run_does_nothing_and_says_so(copied, spec, told, tree_of):
+    times = {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")}
+    before = tree_of(copied)
+    assert run(spec, copied.parent, reporter=told) == copied
+    assert told.lines == [f"{copied} is finished: nothing to do. Results for other settings go to another --out or name."]
+    assert tree_of(copied) == before and {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")} == times
+
+
+def test_a_stage_that_is_named_runs_again(copied, spec, told, tree_of):
+    before = tree_of(copied, *RESULTS)
+    (copied / "mosaics" / "activations" / "edges.png").unlink()
+    (copied / "index" / "fields.parquet").write_bytes(b"damaged")
+    run(spec, copied.parent, stages=["activations"], reporter=told)
+    assert "scan" in told.lines and tree_of(copied, *RESULTS) == before
+    assert read_receipt(copied)["state"] == "finished"
+
+
+def test_a_stage_that_is_not_in_the_spec_is_refused_before_the_folder_is_made(spec, tmp_path):
+    with pytest.raises(UnknownName, match=r"'activation' is not a stage of this spec; nearest: activations") as caught:
+        run(spec, tmp_path / "out", stages=["activation"])
+    one_line(caught, 2)
+    assert not (tmp_path / "out").exists()
+
+
+def changed(spec, **tables):
+    return spec.model_copy(update={table: getattr(spec, table).model_copy(update=values) for table, values in tables.items()})
+
+
+def test_a_changed_set_of_images_is_noticed_and_run(spec, write_pictures, tmp_path, told, quiet):
+    images = write_pictures(tmp_path / "images", count=6)
+    spec = changed(spec, data={"source": f"folder:{images}"})
+    folder = run(spec, tmp_path / "out", reporter=quiet)
+    old = read_receipt(folder)
+    (images / "cat" / "000.png").rename(images / "dog" / "000.png")
+    run(spec, tmp_path / "out", reporter=told)
+    new = read_receipt(folder)
+    assert "scan" in told.lines and old["digests"]["data"] != new["digests"]["data"]
+    assert old["digests"]["model"] == new["digests"]["model"]
+    assert "cat/000.png" not in index(folder, "activations").key.tolist()
+
+
+def test_another_network_behind_the_same_name_is_noticed_and_run(spec, tiny_model, tmp_path, told, write_pictures, quiet):
+    images = write_pictures(tmp_path / "images", count=4)
+    file = tmp_path / "model.keras"
+    tiny_model.save(file)
+    spec = changed(spec, model={"source": f"file:{file}"}, data={"source": f"folder:{images}"})
+    folder = run(spec, tmp_path / "out", reporter=quiet)
+    old = index(folder, "activations").score
+    import keras
+
+    other = keras.models.clone_model(tiny_model)
+    other.set_weights([2 * weights for weights in tiny_model.get_weights()])
+    other.save(file)
+    run(spec, tmp_path / "out", reporter=told)
+    assert "scan" in told.lines and (index(folder, "activations").score != old).any()
+
+
+def test_changed_settings_run_the_job_anew(copied, spec, told):
+    run(changed(spec, activations={"top_k": 1}), copied.parent, reporter=told)
+    assert "scan" in told.lines and set(index(copied, "activations")["rank"]) == {0}
+
+
+def test_chosen_channels_and_layers_alone_are_in_the_results(spec, tmp_path, quiet):
+    spec = changed(spec, activations={"channels": [3, 1]}, model={"layers": ["s*", "edges"]})
+    folder = run(spec, tmp_path, reporter=quiet)
+    for name in ("activations", "channels"):
+        table = index(folder, name)
+        assert table.layer.unique().tolist() == ["edges", "shapes"] and table.channel.unique().tolist() == [3, 1]
+    crops = pq.read_table(folder / "crops" / "edges.parquet").to_pandas()
+    assert sorted(set(crops.channel)) == [1, 3]
+
+
+def test_nothing_is_left_of_layers_that_the_job_no_longer_has(copied, spec, quiet, tree_of):
+    run(changed(spec, model={"layers": ["shapes"]}), copied.parent, reporter=quiet)
+    names = [name for name in tree_of(copied, "crops", "mosaics") if "shapes" not in name]
+    assert names == [] and (copied / "crops" / "shapes.parquet").exists()
+    for name in ("activations", "channels", "fields"):
+        assert set(index(copied, name).layer) == {"shapes"}
+
+
+def test_crops_are_sorted_by_channel_and_rank(spec, finished, tmp_path, quiet):
+    folders = [
+        finished,
+        run(changed(spec, activations={"channels": [2, 0]}, model={"layers": ["edges"]}), tmp_path, reporter=quiet),
+    ]
+    for folder in folders:
+        crops = pq.read_table(folder / "crops" / "edges.parquet").to_pandas()
+        assert crops[["channel", "rank"]].equals(crops[["channel", "rank"]].sort_values(["channel", "rank"], ignore_index=True))
+
+
+def test_a_channel_that_a_layer_does_not_have_is_named_before_any_work(spec, tmp_path, quiet):
+    with pytest.raises(WrongSpec, match=r"channel 4, but edges has 4 \(0 to 3\)") as caught:
+        run(changed(spec, activations={"channels": [4]}), tmp_path, reporter=quiet)
+    one_line(caught, 2)
+    assert not list(tmp_path.rglob("*.p*"))
+
+
+def test_an_unknown_layer_is_named_before_any_work(spec, tmp_path, quiet):
+    with pytest.raises(UnknownLayer, match=r"'edge' is not in tiny; nearest: edges.*convscope layers SPEC") as caught:
+        run(changed(spec, model={"layers": ["edge"]}), tmp_path, reporter=quiet)
+    one_line(caught, 2)
+    assert not (tmp_path / "tiny" / "run.json").exists()
+
+
+def test_images_that_cannot_be_read_are_listed_in_the_index(spec, write_pictures, tmp_path, quiet):
+    images = write_pictures(tmp_path / "images", count=5)
+    (images / "dog" / "torn.png").write_bytes((images / "cat" / "000.png").read_bytes()[:200])
+    (images / "cat" / "none.jpg").write_bytes(b"")
+    spec = changed(spec, data={"source": f"folder:{images}", "max_bad": 0.5})
+    folder = run(spec, tmp_path, reporter=quiet)
+    skipped = index(folder, "skipped")
+    assert skipped.key.tolist() == ["cat/none.jpg", "dog/torn.png"] and skipped.example.tolist() == [3, 6]
+    assert all(skipped.reason) and read_receipt(folder)["stages"]["activations"]["skipped"] == 2
+    assert not set(index(folder, "activations").key) & set(skipped.key)
+    assert set(index(folder, "channels").seen) == {5}
+
+
+def test_too_many_bad_images_end_the_job_and_leave_no_results(spec, write_pictures, tmp_path, quiet):
+    images = write_pictures(tmp_path / "images", count=5)
+    (images / "cat" / "none.jpg").write_bytes(b"")
+    with pytest.raises(TooManyBad, match="cat/none.jpg") as caught:
+        run(changed(spec, data={"source": f"folder:{images}"}), tmp_path, reporter=quiet)
+    one_line(caught, 3)
+    assert not list((tmp_path / "tiny").rglob("*.parquet")) and read_receipt(tmp_path / "tiny")["state"] == "running"
+
+
+def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copied, spec, quiet):
+    (copied / "run.json").write_text("{")
+    with pytest.raises(WrongSpec, match=r"run.json cannot be read") as caught:
+        run(spec, copied.parent, reporter=quiet)
+    one_line(caught, 2)
+    (copied / "run.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(WrongSpec, match="format 99"):
+        run(spec, copied.parent, reporter=quiet)
+
+
+def test_a_folder_without_a_job_has_no_receipt(tmp_path):
+    with pytest.raises(WrongSpec, match="holds no job"):
+        read_receipt(tmp_path)

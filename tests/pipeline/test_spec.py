@@ -1,0 +1,387 @@
+"""The spec: every key's default and limits, and one line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from pipeline.errors import MissingInput, UnknownName, WrongSpec
+from pipeline.models.preprocessing import MODES
+from pipeline.spec import PREPROCESSING, STAGES, JobSpec, load_spec, parse_spec
+
+LEAST = {"name": "job", "model": {"source": "keras:VGG16", "layers": ["conv"]}, "data": {"source": "folder:/images"}}
+
+# Every key that may be left out, and what it then is.
+DEFAULTS = {
+    "stages": ["activations"],
+    "model.weights": "imagenet",
+    "model.preprocess": "auto",
+    "model.labels": None,
+    "model.top": True,
+    "model.size": None,
+    "model.trusted": False,
+    "data.data_dir": None,
+    "data.limit": None,
+    "data.batch": 64,
+    "data.resize": "crop",
+    "data.window": None,
+    "data.on_bad": "skip",
+    "data.max_bad": 0.01,
+    "activations.top_k": 9,
+    "activations.channels": "all",
+    "activations.crop": "field",
+}
+REQUIRED = ("name", "model", "model.source", "model.layers", "data", "data.source")
+
+GOOD = [
+    ("name", "a.B-c_9", "a.B-c_9"),
+    ("stages", "activations", ["activations"]),
+    ("stages", ["activations", "activations"], ["activations"]),
+    ("model.layers", "conv", ["conv"]),
+    ("model.layers", ["a", "b*"], ["a", "b*"]),
+    ("model.preprocess", "caffe", "caffe"),
+    ("model.size", 96, (96, 96)),
+    ("model.size", [96, 128], (96, 128)),
+    ("model.top", False, False),
+    ("data.limit", 1, 1),
+    ("data.resize", "pad", "pad"),
+    ("data.window.size", 32, 32),
+    ("data.max_bad", 0, 0.0),
+    ("data.max_bad", 1.0, 1.0),
+    ("data.on_bad", "fail", "fail"),
+    ("activations.top_k", 1000, 1000),
+    ("activations.channels", [3, 0], [3, 0]),
+    ("activations.crop", "image", "image"),
+    ("activations.crop", "channel", "channel"),
+]
+
+BAD = [
+    ("name", ""),
+    ("name", "../x"),
+    ("name", ".hidden"),
+    ("name", "a/b"),
+    ("name", 7),
+    ("stages", []),
+    ("stages", 7),
+    ("model", 7),
+    ("model.source", 7),
+    ("model.weights", 7),
+    ("model.layers", []),
+    ("model.layers", [7]),
+    ("model.preprocess", "imagenet"),
+    ("model.size", 0),
+    ("model.size", -5),
+    ("model.size", [96]),
+    ("model.size", [96, 96, 3]),
+    ("model.size", "large"),
+    ("model.size", True),
+    ("model.size", 9.5),
+    ("model.top", "maybe"),
+    ("model.trusted", "maybe"),
+    ("data.limit", 0),
+    ("data.limit", "ten"),
+    ("data.batch", 0),
+    ("data.batch", -1),
+    ("data.batch", 2.5),
+    ("data.batch", True),
+    ("data.batch", "64"),
+    ("data.resize", "squeeze"),
+    ("data.window", 32),
+    ("data.window.size", 0),
+    ("data.window.stride", 0),
+    ("data.on_bad", "ignore"),
+    ("data.max_bad", -0.1),
+    ("data.max_bad", 1.1),
+    ("data.max_bad", float("nan")),
+    ("data.max_bad", "few"),
+    ("activations.top_k", 0),
+    ("activations.top_k", 1001),
+    ("activations.top_k", 1.5),
+    ("activations.channels", "some"),
+    ("activations.channels", []),
+    ("activations.channels", [-1]),
+    ("activations.channels", [1, 1]),
+    ("activations.channels", [1.5]),
+    ("activations.crop", "box"),
+]
+
+
+def with_value(key, value):
+    """The least spec there is, with one value more or another."""
+    tree = {name: dict(part) if isinstance(part, dict) else part for name, part in LEAST.items()}
+    if key.startswith("data.window."):
+        tree["data"]["window"] = {"size": 32, "stride": 16}
+    table = tree
+    *tables, last = key.split(".")
+    for name in tables:
+        table = table.setdefault(name, {})
+    table[last] = value
+    return tree
+
+
+def value_at(spec, key):
+    for name in key.split("."):
+        spec = getattr(spec, name)
+    return spec
+
+
+def keys_of(table, prefix=""):
+    """Every key of a table and of the tables in it, but for the window's."""
+    for name, field in table.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+
+
+def one_line(caught, status=2):
+    message = str(caught.value)
+    assert "\n" not in message and caught.value.exit_code == status
+    return message
+
+
+def test_every_key_is_tested_here():
+    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations"}
+
+
+@pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
+def test_what_is_left_out_has_its_documented_default(key, value):
+    assert value_at(parse_spec(LEAST), key) == value
+
+
+@pytest.mark.parametrize(("key", "given", "value"), GOOD)
+def test_what_is_allowed_is_taken(key, given, value):
+    found = value_at(parse_spec(with_value(key, given)), key)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_what_cannot_be_is_refused_in_one_line_that_names_key_and_value(key, value):
+    with pytest.raises(WrongSpec) as caught:
+        parse_spec(with_value(key, value), where="job.toml")
+    message = one_line(caught)
+    assert message.startswith(f"WrongSpec: {key}") and "job.toml" in message and message.endswith(".")
+    shown = value[-1] if isinstance(value, list) and key in ("model.layers",) and value else value
+    assert repr(shown) in message or key in ("model.size", "activations.channels")
+
+
+@pytest.mark.parametrize("value", ["some", [], [-1], [1.5]])
+def test_wrong_channels_are_told_that_they_may_be_a_list(value):
+    with pytest.raises(WrongSpec, match=r"activations\.channels.*(list|numbers|greater|at least|integer)"):
+        parse_spec(with_value("activations.channels", value))
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_what_is_missing_is_named(key):
+    tree = with_value("data.batch", 1)
+    *tables, last = key.split(".")
+    del (tree[tables[0]] if tables else tree)[last]
+    with pytest.raises(WrongSpec, match=f"job.toml has no '{key}'") as caught:
+        parse_spec(tree, where="job.toml")
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("key", "near", "place"),
+    [
+        ("stagse", "stages", "the spec"),
+        ("model.wieghts", "weights", "[model]"),
+        ("data.batch_size", "batch", "[data]"),
+        ("activations.topk", "top_k", "[activations]"),
+        ("data.window.strid", "stride", "[data.window]"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_table_and_what_is_near(key, near, place):
+    with pytest.raises(UnknownName) as caught:
+        parse_spec(with_value(key, 1), where="job.toml")
+    message = one_line(caught)
+    assert f"'{key.split('.')[-1]}' is not a key of {place} in job.toml; nearest: {near}" in message and "known: " in message
+
+
+def test_an_unknown_table_is_an_unknown_key():
+    with pytest.raises(UnknownName, match=r"'activation' is not a key of the spec in job.toml; nearest: activations"):
+        parse_spec({**LEAST, "activation": {"top_k": 3}}, where="job.toml")
+
+
+def test_an_unknown_stage_is_named_with_what_is_near_and_known():
+    with pytest.raises(UnknownName, match=r"'activation' is not a stage; nearest: activations; known: ") as caught:
+        parse_spec({**LEAST, "stages": ["activation"]})
+    one_line(caught)
+
+
+def test_the_lists_of_the_spec_are_those_of_the_tables_behind_them():
+    from pipeline.stages import STAGES as TABLE
+
+    assert list(STAGES) == list(TABLE)
+    assert set(PREPROCESSING) == {"auto", *MODES}
+    for mode in PREPROCESSING:
+        assert parse_spec(with_value("model.preprocess", mode)).model.preprocess == mode
+
+
+def test_a_spec_cannot_be_changed_once_read():
+    spec = parse_spec(LEAST)
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"
+
+
+def test_a_spec_survives_its_way_through_the_receipt():
+    spec = parse_spec(with_value("data.window.size", 24))
+    assert parse_spec(spec.model_dump(mode="json", exclude_none=True)) == spec
+
+
+# The file.
+
+
+TOML = """
+name = "job"
+[model]
+source = "file:nets/a.keras"
+layers = ["conv"]
+labels = "names.txt"
+[data]
+source = "folder:images"
+data_dir = "../tfds"
+"""
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    folder = tmp_path / "specs"
+    folder.mkdir()
+    path = folder / "job.toml"
+    path.write_text(TOML, encoding="utf-8")
+    return path
+
+
+def test_paths_in_the_file_are_relative_to_the_file(spec_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = load_spec("specs/job.toml")
+    folder = spec_file.parent
+    assert spec.model.source == f"file:{folder}/nets/a.keras" and spec.model.labels == f"{folder}/names.txt"
+    assert spec.data.source == f"folder:{folder}/images" and spec.data.data_dir == f"{tmp_path}/tfds"
+
+
+def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(spec_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = load_spec(spec_file, ["data.source=folder:here", "model.weights=w.h5", "model.labels=/names"])
+    assert spec.data.source == f"folder:{tmp_path}/here" and spec.model.weights == f"{tmp_path}/w.h5"
+    assert spec.model.labels == "/names"
+
+
+def test_words_that_are_no_paths_stay(spec_file):
+    spec = load_spec(
+        spec_file,
+        ["model.source=keras:VGG16", "model.weights=imagenet", "model.labels=imagenet", "data.source=tfds:cifar10/train"],
+    )
+    assert (spec.model.source, spec.model.weights, spec.model.labels) == ("keras:VGG16", "imagenet", "imagenet")
+    assert spec.data.source == "tfds:cifar10/train"
+    assert load_spec(spec_file, ["model.weights=none"]).model.weights == "none"
+
+
+def test_home_and_variables_are_expanded(spec_file, monkeypatch):
+    monkeypatch.setenv("PICTURES", "/disk/pictures")
+    monkeypatch.setenv("HOME", "/home/me")
+    spec = load_spec(spec_file, ["data.source=folder:${PICTURES}/cats", "model.source=file:~/a.keras", "data.data_dir=$PICTURES"])
+    assert spec.data.source == "folder:/disk/pictures/cats" and spec.model.source == "file:/home/me/a.keras"
+    assert spec.data.data_dir == "/disk/pictures"
+
+
+@pytest.mark.parametrize("variable", ["${NOT_SET_ANYWHERE}", "$NOT_SET_ANYWHERE"])
+def test_a_variable_that_is_not_set_is_named(spec_file, variable, monkeypatch):
+    monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
+    with pytest.raises(WrongSpec, match="the environment variable NOT_SET_ANYWHERE, which is not set") as caught:
+        load_spec(spec_file, [f"data.source=folder:{variable}/x"])
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("data.batch=7", "data.batch", 7),
+        ("model.layers=conv", "model.layers", ["conv"]),
+        ('model.layers=["a", "b"]', "model.layers", ["a", "b"]),
+        ("activations.channels=[1, 2]", "activations.channels", [1, 2]),
+        ("model.top=false", "model.top", False),
+        ("data.max_bad=0.5", "data.max_bad", 0.5),
+        ("name = other", "name", "other"),
+        ("name=a.b", "name", "a.b"),
+        ("data.window={size = 8, stride = 4}", "data.window.stride", 4),
+        ("model.source=keras:A=B", "model.source", "keras:A=B"),
+    ],
+)
+def test_a_value_on_the_command_line_is_toml_or_else_plain_text(spec_file, override, key, value):
+    assert value_at(load_spec(spec_file, [override]), key) == value
+
+
+def test_values_on_the_command_line_change_their_keys_alone_and_the_last_wins(spec_file):
+    spec = load_spec(spec_file, ["data.batch=7", "data.limit=3", "data.batch=9"])
+    plain = load_spec(spec_file)
+    assert (spec.data.batch, spec.data.limit, spec.data.source) == (9, 3, plain.data.source) and spec.model == plain.model
+
+
+@pytest.mark.parametrize("override", ["data.batch", "=7", "", "data.=7", ".batch=7", "a..b=7"])
+def test_an_override_that_is_none_is_refused(spec_file, override):
+    with pytest.raises(WrongSpec, match="is not of the form section.key=value") as caught:
+        load_spec(spec_file, [override])
+    one_line(caught)
+
+
+@pytest.mark.parametrize("override", ["data.bach=7", "dat.batch=7", "batch=7"])
+def test_an_override_of_an_unknown_key_is_named(spec_file, override):
+    with pytest.raises(UnknownName, match=rf"'{override.split('=')[0].split('.')[-1]}|'dat' is not a key"):
+        load_spec(spec_file, [override])
+
+
+@pytest.mark.parametrize("override", ["name.x=7", "model.layers.x=7", "data=7"])
+def test_an_override_that_makes_a_table_of_a_value_or_a_value_of_a_table_is_refused(spec_file, override):
+    with pytest.raises(WrongSpec) as caught:
+        load_spec(spec_file, [override])
+    one_line(caught)
+
+
+def test_a_spec_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(MissingInput, match=r"none\.toml' cannot be read \(No such file or directory\)") as caught:
+        load_spec(tmp_path / "none.toml")
+    one_line(caught)
+
+
+def test_a_folder_or_junk_in_the_place_of_a_spec_is_one_line(tmp_path):
+    with pytest.raises(MissingInput, match="Is a directory"):
+        load_spec(tmp_path)
+    (tmp_path / "junk.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(WrongSpec, match=r"junk\.toml is not text in UTF-8") as caught:
+        load_spec(tmp_path / "junk.toml")
+    one_line(caught)
+
+
+@pytest.mark.parametrize("text", ["name = ", "[model\n", 'name = "a"\nname = "b"', "x = 1 2"])
+def test_what_is_not_toml_is_named_with_its_line(tmp_path, text):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    with pytest.raises(WrongSpec, match=r"job\.toml is not TOML: .*(line \d+|end of document)") as caught:
+        load_spec(path)
+    one_line(caught)
+
+
+def test_a_bad_value_in_a_file_names_the_file(spec_file):
+    spec_file.write_text(TOML + "batch = 0\n")
+    with pytest.raises(WrongSpec, match=r"data\.batch = 0 in .*specs/job\.toml: ") as caught:
+        load_spec(spec_file)
+    one_line(caught)
+
+
+SHIPPED = sorted(Path(__file__).resolve().parents[2].glob("jobs/*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_shipped_specs_are_right_and_name_files_that_are_there(path):
+    spec = load_spec(path)
+    assert spec.name == path.stem
+    kind, _, file = spec.model.source.partition(":")
+    assert kind != "file" or os.path.isfile(file)
+
+
+def test_specs_are_shipped():
+    assert {"demo", "cifar10"} <= {path.stem for path in SHIPPED}

@@ -1,0 +1,336 @@
+"""The documents tell everything there is, and what they tell is so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel
+
+import recfield
+from jobs.cli import parser
+from jobs.commands import shipped_specs, summary
+from pipeline import errors, run
+from pipeline.models import opening as models
+from pipeline.mosaic import encode_png
+from pipeline.sources import opening as sources
+from pipeline.sources.sample import SAMPLES
+from pipeline.spec import PREPROCESSING, STAGES, JobSpec, load_spec, parse_spec
+from pipeline.store.tables import CROPS, INDEX
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS: dict[str, argparse.ArgumentParser] = next(
+    action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# ---- reading Markdown
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it stands, its language, its text, and whether the line above it says that it runs."""
+
+    document: str
+    line: int
+    language: str
+    text: str
+    runs: bool
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    """The fenced blocks of all documents in some languages."""
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"^(<!-- runs -->\n)?^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start(2)) + 1
+            found.append(Block(str(path.relative_to(ROOT)), line, match[2], match[3], bool(match[1])))
+    return [block for block in found if block.language in languages]
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(name: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", without_blocks(read(name)), re.MULTILINE)
+
+
+def section(name: str, heading: str) -> str:
+    """What stands between a heading and the next of the same level or a higher one."""
+    match = re.search(rf"^(#+) {re.escape(heading)}$", read(name), re.MULTILINE)
+    assert match, f"{name} has no section {heading!r}"
+    rest = read(name)[match.end() :]
+    end = re.search(rf"^#{{1,{len(match[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables' rows, heads left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rules = {place for place, row in enumerate(cells) if all(re.fullmatch("-+", cell) for cell in row)}
+    return [row for place, row in enumerate(cells) if place not in rules and place + 1 not in rules]
+
+
+def by_name(text: str) -> dict[str, list[str]]:
+    """Rows by what stands in backticks in their first cell."""
+    named = {match[1]: row for row in rows(text) if (match := re.match("`([^`]+)`", row[0]))}
+    assert named, "no table"
+    return named
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_is_told_with_its_default(command):
+    positional = [action for action in COMMANDS[command]._actions if not action.option_strings]
+    arguments = [str(action.metavar or "|".join(action.choices or [])) for action in positional]
+    told = section("docs/commands.md", f"`{' '.join([command, *arguments])}`")
+    expected = {}
+    for action in COMMANDS[command]._actions:
+        if action.option_strings and not isinstance(action, argparse._HelpAction):
+            words = f"{action.option_strings[-1]} {action.metavar}" if action.nargs != 0 else action.option_strings[-1]
+            expected[words] = f"`{action.default}`" if action.default else ""
+    assert {name: row[1] for name, row in by_name(told).items()} == expected if expected else not rows(told)
+
+
+def test_no_command_is_told_that_is_not_there():
+    assert {
+        heading.strip("`").split()[0] for heading in headings("docs/commands.md") if heading.startswith("`")
+    } == COMMANDS.keys()
+
+
+def test_every_shipped_spec_is_told():
+    assert by_name(section("docs/commands.md", "Commands").split("\n## ")[0]).keys() == shipped_specs().keys()
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_every_command_line_in_the_documents_is_one(block):
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        place = next((place for place, word in enumerate(words) if Path(word).name == "convscope"), None)
+        if place is not None and words[0] not in ("git", "cd"):
+            parser().parse_args(words[place + 1 :])
+
+
+def test_every_error_is_told_with_its_exit_code():
+    def below(kind: type[errors.ConvscopeError]) -> Iterator[type[errors.ConvscopeError]]:
+        yield kind
+        for child in kind.__subclasses__():
+            yield from below(child)
+
+    expected = {kind.__name__: str(kind.exit_code) for kind in below(errors.ConvscopeError) if kind.__module__ == errors.__name__}
+    assert {name: row[1] for name, row in by_name(section("docs/commands.md", "Errors")).items()} == expected
+    for document in ("docs/commands.md", "docs/concepts.md"):
+        codes = {row[0] for row in rows(section(document, "Exit codes"))}
+        assert codes == {"0", *expected.values()}, document
+
+
+def test_every_error_of_recfield_is_told():
+    found = {name for name in recfield.__all__ if issubclass(getattr(recfield, name), Exception)}
+    assert by_name(section("docs/concepts.md", "What is detected")).keys() == found
+
+
+# ---- the spec
+
+
+def spec_tables(table: type[BaseModel] = JobSpec, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, table
+    for key, field in table.model_fields.items():
+        for kind in [field.annotation, *typing.get_args(field.annotation)]:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from spec_tables(kind, f"{path}.{key}".strip("."))
+
+
+def as_told(default: Any, required: bool) -> str:
+    if required:
+        return "required"
+    if default is None:
+        return "absent"
+    return "its own defaults" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
+
+
+def choices(annotation: Any) -> set[str]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return set(typing.get_args(annotation))
+    return {choice for part in typing.get_args(annotation) for choice in choices(part)}
+
+
+@pytest.mark.parametrize(("path", "table"), [pytest.param(path, table, id=path or "top") for path, table in spec_tables()])
+def test_every_key_of_a_spec_is_told_with_its_default(path, table):
+    told = section("docs/spec.md", f"`[{path}]`" if path else "Top of the file")
+    keys = {name: row[2] for name, row in by_name(re.split("^### ", told, flags=re.MULTILINE)[0]).items()}
+    assert keys == {name: as_told(field.get_default(), field.is_required()) for name, field in table.model_fields.items()}
+    for name, field in table.model_fields.items():
+        for choice in choices(field.annotation):
+            assert f'`"{choice}"`' in told, f"{path}.{name}: {choice}"
+
+
+def test_every_kind_stage_sample_and_preprocessing_is_told():
+    kinds = {
+        "Kinds of network": set(models.KINDS),
+        "Kinds of source": set(sources.KINDS),
+    }
+    for heading, expected in kinds.items():
+        assert {name.partition(":")[0] for name in by_name(section("docs/spec.md", heading))} == expected
+    assert {name.strip('"') for name in by_name(section("docs/spec.md", "Preprocessing"))} == set(PREPROCESSING)
+    for name in STAGES:
+        assert f"`{name}`" in by_name(section("docs/spec.md", "Top of the file"))["stages"][3]
+    for name in SAMPLES:
+        assert f"`sample:{name}`" in section("docs/spec.md", "Kinds of source")
+
+
+_LEAST: dict[str, Any] = {"name": "a", "model": {"source": "keras:VGG16", "layers": "*"}, "data": {"source": "folder:a"}}
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_every_spec_in_the_documents_is_valid(block):
+    tree = tomllib.loads(block.text)
+    spec = parse_spec(tree if "name" in tree else _LEAST | tree)
+    assert spec.model.source.partition(":")[0] in models.KINDS
+    assert spec.data.source.partition(":")[0] in sources.KINDS
+
+
+# ---- the results
+
+
+def as_named(kind: pa.DataType) -> str:
+    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"), [*((f"index/{name}.parquet", schema) for name, schema in INDEX.items()), ("crops/LAYER.parquet", CROPS)]
+)
+def test_every_column_is_told_with_its_type(file, schema):
+    told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/index.md", f"`{file}`")).items()]
+    assert told == [(field.name, as_named(field.type)) for field in schema]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with what the examples take for granted: a small demo that has run, some photographs and a spec."""
+    folder: Path = tmp_path_factory.mktemp("docs")
+    (folder / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    (folder / "photos" / "one.png").write_bytes(encode_png(pixels))
+    demo = shipped_specs()["demo"]
+    network = demo.parent / "shipped" / "cifar10.keras"
+    (folder / "my-photos.toml").write_text(
+        f'name = "my-photos"\nmodel = {{ source = "file:{network}", layers = "conv1" }}\ndata = {{ source = "folder:photos" }}\n'
+    )
+    run(load_spec(demo, ["data.limit=64", "data.batch=32", "activations.channels=[0, 7]", "activations.top_k=2"]), folder / "out")
+    return folder
+
+
+def test_every_file_that_a_job_leaves_is_told(workplace):
+    told = set(by_name(section("docs/index.md", "What a job leaves")))
+    layers = json.loads((workplace / "out/demo/run.json").read_text())["layers"]
+    for path in (workplace / "out/demo").rglob("*"):
+        name = re.sub("|".join(layers), "LAYER", str(path.relative_to(workplace / "out/demo")))
+        if path.is_file():
+            assert name in told, name
+            assert name.startswith(".") or f"| `{name}` |" in section("README.md", "What is where in `OUT/name`"), name
+
+
+def test_every_key_of_the_receipt_is_told(workplace):
+    receipt = json.loads((workplace / "out/demo/run.json").read_text())
+    top, stage = section("docs/index.md", "`run.json`").split("The entry of the stage")
+    assert by_name(top).keys() == receipt.keys()
+    assert by_name(stage).keys() == receipt["stages"]["activations"].keys()
+    inner = receipt["digests"].keys() | receipt["stages"]["activations"]["scan_seconds"].keys()
+    assert all(f"`{name}`" in top + stage for name in inner)
+
+
+def test_the_demo_ends_as_the_readme_shows_it(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    (shown,) = (block.text for block in blocks("text") if block.text.startswith("demo: "))
+
+    def shape(text: str) -> str:
+        return re.sub(r"\d[\d,.e+-]*", "N", text.strip())
+
+    assert shape("\n".join(summary(Path("out/demo")))) == shape(shown)
+
+
+# ---- examples, links, targets
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_every_python_example_compiles(block):
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("document", sorted({block.document for block in blocks("python") if block.runs}))
+def test_the_examples_of_a_document_run_one_after_the_other(document, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(workplace / "cache"))
+    names: dict[str, Any] = {"__name__": "example"}
+    for block in blocks("python"):
+        if block.document == document and block.runs:
+            exec(compile(block.text, str(block), "exec"), names)
+            printed = capsys.readouterr().out
+            for promise in re.findall(r"^print\(.*\)  # ([(\[].*)$", block.text, re.MULTILINE):
+                assert promise in printed, block
+
+
+def test_every_link_and_picture_is_there():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(path.read_text(encoding="utf-8"))):
+            if re.match(r"\w+:", target):
+                continue
+            file, _, anchor = target.partition("#")
+            linked = (path.parent / file).resolve() if file else path
+            assert linked.exists(), f"{path.name} links to {target}"
+            if anchor:
+                assert anchor in map(slug, headings(str(linked.relative_to(ROOT)))), f"{path.name} links to {target}"
+
+
+def test_every_document_is_linked_from_the_readme():
+    for path in DOCUMENTS[1:]:
+        assert f"]({path.relative_to(ROOT)})" in section("README.md", "More"), path.name
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_the_targets_of_make_are_those_that_are_told():
+    targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", read("Makefile"), re.MULTILINE))
+    helped = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = {word for line in helped.splitlines() for word in line.split()[:2] if word in targets}
+    told = {name.removeprefix("make ") for name in by_name(section("README.md", "Targets of `make`"))}
+    assert told == listed
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"`make ([a-z][\w-]*)`", text) + re.findall(r"^make ([a-z][\w-]*)", text, re.MULTILINE)
+        assert set(named) <= targets, path.name

@@ -1,0 +1,210 @@
+"""The directions of the house: what each package, floor and room may import, read from the source without running it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What each package may import of the three.
+PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "recfield"}, "recfield": {"recfield"}}
+
+# The rooms of pipeline/, floor by floor: a room imports from lower floors alone.
+FLOORS = (
+    ("run",),
+    ("stages",),
+    ("engines",),
+    ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "report"),
+    ("models", "sources"),
+    ("spec", "store"),
+    ("errors", "mosaic", "progress"),
+)
+
+# What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
+COMMON = {
+    "pipeline.models.network",
+    "pipeline.models.tap",
+    "pipeline.sources.source",
+    "pipeline.sources.fit",
+}
+JOINERS = {"run", "stages"}
+
+# Who may import TensorFlow: at once, or only inside a function, on use.
+TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}
+AT_ONCE = ("jobs.training", "pipeline.activations.scan", "pipeline.attribution", "pipeline.dream", "pipeline.models")
+ON_USE = (*AT_ONCE, "pipeline.fields", "pipeline.sources")
+RAY = ("pipeline.engines.ray",)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: by whom, on which line, whether when the importer is itself imported, or for types alone."""
+
+    by: str
+    line: int
+    module: str
+    at_once: bool
+    for_types: bool
+
+    def __str__(self) -> str:
+        return f"{self.by}:{self.line} imports {self.module}"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports_of(name: str, source: str) -> Iterator[Import]:
+    """The imports of a module, wherever in it they stand."""
+
+    def walk(node: ast.AST, at_once: bool, for_types: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            for module in imported(child):
+                yield Import(name, child.lineno, module, at_once and not for_types, for_types)  # type: ignore[attr-defined]
+            inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            yield from walk(child, at_once and not inside, for_types or types)
+
+    def imported(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{name}:{node.lineno} imports by a relative name; write it in full"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+
+    return walk(ast.parse(source), True, False)
+
+
+IMPORTS = [found for name, path in MODULES.items() for found in imports_of(name, path.read_text(encoding="utf-8"))]
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def room(module: str) -> str:
+    """The room of pipeline/ in which a module lies; "" for the package itself."""
+    return module.split(".")[1] if module.count(".") else ""
+
+
+def floor(module: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def within(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def within_pipeline() -> list[Import]:
+    """The imports from one room of pipeline/ into another."""
+    inside = [found for found in IMPORTS if top(found.by) == top(found.module) == "pipeline"]
+    return [found for found in inside if room(found.by) != room(found.module) and found.by != "pipeline"]
+
+
+def test_the_reader_of_imports_sees_every_kind_of_import():
+    source = """
+import a.b, c
+from pipeline import spec, run as r, load_spec
+if TYPE_CHECKING:
+    import d
+def f():
+    from pipeline.models import tap
+    class C:
+        import e
+try:
+    import g
+except ImportError:
+    pass
+"""
+    found = {(one.module, one.at_once, one.for_types) for one in imports_of("x", source)}
+    assert found == {
+        ("a.b", True, False),
+        ("c", True, False),
+        ("pipeline.spec", True, False),
+        ("pipeline.run", True, False),
+        ("pipeline", True, False),
+        ("d", False, True),
+        ("pipeline.models.tap", False, False),
+        ("e", False, False),
+        ("g", True, False),
+    }
+    assert len(MODULES) > 30 and len(IMPORTS) > 100
+
+
+def test_jobs_import_pipeline_and_pipeline_imports_recfield_and_nothing_points_back():
+    ours = {*PACKAGES, "tests", "bench"}
+    assert [str(found) for found in IMPORTS if top(found.module) in ours - PACKAGES[top(found.by)]] == []
+
+
+def test_recfield_imports_numpy_and_the_standard_library_alone():
+    allowed = {"recfield", "numpy", *sys.stdlib_module_names}
+    assert [str(found) for found in IMPORTS if top(found.by) == "recfield" and top(found.module) not in allowed] == []
+
+
+def test_every_room_stands_on_a_floor():
+    rooms = {room(name) for name in MODULES if top(name) == "pipeline"} - {""}
+    assert rooms - {name for rooms_ in FLOORS for name in rooms_} == set()
+
+
+def test_a_room_imports_from_lower_floors_alone():
+    assert [str(found) for found in within_pipeline() if room(found.module) == "" or floor(found.module) <= floor(found.by)] == []
+
+
+def test_rooms_know_only_what_all_models_and_all_sources_have_in_common():
+    kinds = [found for found in within_pipeline() if room(found.module) in ("models", "sources")]
+    assert [str(found) for found in kinds if room(found.by) not in JOINERS and found.module not in COMMON] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: {found.module for found in IMPORTS if found.by == name and found.module in MODULES} for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle: {' -> '.join((*path[path.index(name) :], name))}"
+        if name not in done:
+            for module in sorted(graph[name] - {name}):
+                visit(module, (*path, name))
+            done.add(name)
+
+    for name in sorted(MODULES):
+        visit(name, ())
+
+
+def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is_enough():
+    users = [found for found in IMPORTS if top(found.module) in TENSORFLOW and not found.for_types]
+    assert users
+    assert [str(found) for found in users if not within(found.by, ON_USE)] == []
+    assert [str(found) for found in users if found.at_once and not within(found.by, AT_ONCE)] == []
+
+
+def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way():
+    """Not even through other modules: specs are read, and help is printed, without it."""
+    waiting, seen = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.spec", "pipeline.progress"], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            at_once = [found.module for found in IMPORTS if found.by == name and found.at_once]
+            assert not {top(module) for module in at_once} & TENSORFLOW, name
+            waiting += [module for module in at_once if module in MODULES]
+            waiting += [name.rpartition(".")[0]] if "." in name else []
+    assert "pipeline.store.files" in seen
+
+
+def test_ray_is_imported_in_its_engine_alone():
+    assert [str(found) for found in IMPORTS if top(found.module) == "ray" and not within(found.by, RAY)] == []
