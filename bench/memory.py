@@ -23,7 +23,15 @@ def measure(examples: int, data_dir: str | None) -> tuple[float, float]:
     if data_dir:
         job = ["cifar10", "--set", f"data.data_dir={data_dir}"]
     else:
-        job = ["demo", "--set", "data.window.stride=10", "--set", 'model.layers=["conv1", "conv2"]', "--set", "activations.top_k=5"]
+        job = [
+            "demo",
+            "--set",
+            "data.window.stride=10",
+            "--set",
+            'model.layers=["conv1", "conv2"]',
+            "--set",
+            "activations.top_k=5",
+        ]
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "jobs", "run", *job, "--set", f"data.limit={examples}", "--out", out]
         started = time.perf_counter()

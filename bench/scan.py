@@ -47,7 +47,13 @@ CASES = (
         16,
         2,
     ),
-    Case("CIFAR-10 network, conv1 and conv2", f"file:{resources.files('jobs') / 'shipped/cifar10.keras'}", ("conv1", "conv2"), 256, 4),
+    Case(
+        "CIFAR-10 network, conv1 and conv2",
+        f"file:{resources.files('jobs') / 'shipped/cifar10.keras'}",
+        ("conv1", "conv2"),
+        256,
+        4,
+    ),
 )
 
 

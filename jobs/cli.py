@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         commands.COMMANDS[options.command](options)
+        sys.stdout.flush()
     except ConvscopeError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:

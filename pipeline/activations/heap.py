@@ -60,8 +60,8 @@ class Activations:
                 f"features {features.shape} and examples {examples.shape} do not fit heaps of {self.channels} channels: "
                 "they must be (batch, h, w, channels) and (batch,)."
             )
-        batch, _, width, _ = features.shape
-        maps = features.reshape(batch, -1, self.channels)
+        batch, height, width, _ = features.shape
+        maps = features.reshape(batch, height * width, self.channels)
         nans = np.isnan(maps)
         lost = nans.sum(axis=1)
         if lost.any():

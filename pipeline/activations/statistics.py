@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Statistics:
 
     def update(self, maxima: np.ndarray) -> Statistics:
         """The statistics after some more responses: float32 (n, channels); those that are not finite are passed over."""
+        maxima = maxima + np.float32(0)  # makes -0.0 a 0.0: equal extremes have equal bytes
         finite = np.isfinite(maxima)
         values = np.where(finite, maxima, 0).astype(np.float64)
         return Statistics(
@@ -67,18 +69,25 @@ class Statistics:
     @property
     def mean(self) -> np.ndarray:
         """float64 (channels,); NaN where nothing was seen."""
-        return np.array([math.fsum(total) / n if n else math.nan for total, n in zip(self.sums.T, self.seen, strict=True)])
+        totals = zip(_exact(self.sums), self.seen.tolist(), strict=True)
+        return np.array([float(total / n) if n else math.nan for total, n in totals])
 
     @property
     def std(self) -> np.ndarray:
         """float64 (channels,): of the population; NaN where nothing was seen."""
-        squares = np.array([math.fsum(total) / n if n else math.nan for total, n in zip(self.squares.T, self.seen, strict=True)])
-        return np.sqrt(np.maximum(squares - self.mean**2, 0))
+        # In fractions, a small deviation is not lost in the difference of two large squares.
+        totals = zip(_exact(self.sums), _exact(self.squares), self.seen.tolist(), strict=True)
+        return np.array([math.sqrt(squares / n - (total / n) ** 2) if n else math.nan for total, squares, n in totals])
 
     @property
     def dead(self) -> np.ndarray:
         """bool (channels,): every response was exactly zero, as of a rectifier that never opens."""
         return (self.seen > 0) & (self.low == 0) & (self.high == 0)
+
+
+def _exact(pieces: np.ndarray) -> list[Fraction]:
+    """The sums that some pieces, float64 (pieces, channels), stand for."""
+    return [sum((Fraction(piece) for piece in channel if piece), Fraction()) for channel in pieces.T.tolist()]
 
 
 def _pieces(values: np.ndarray) -> np.ndarray:
