@@ -184,7 +184,7 @@ def _index_columns(winners: Sequence[Winners], album: _Album) -> Mapping[str, Se
 
 def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:
     """The rows of crops/LAYER.parquet, in chunks; one empty chunk where there are none."""
-    places = [(c, rank) for c in range(len(layer.channels)) for rank in _ranks(layer, c)]
+    places = [(int(c), rank) for c in np.argsort(layer.channels) for rank in _ranks(layer, int(c))]
     for start in range(0, max(len(places), 1), _CHUNK):
         rows = []
         for c, rank in places[start : start + _CHUNK]:

@@ -173,7 +173,7 @@ def _hold(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+", encoding="utf-8")
+        lock = path.open("a+b", buffering=0)  # nothing waits to be written when it is closed
     except OSError as error:
         raise store_failed(folder, error) from error
     with lock:
@@ -181,13 +181,15 @@ def _hold(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "another run"
+            holder = lock.read().decode().strip() or "another run"
             raise FolderHeld(f"{folder} is held by {holder}. Wait for it, or choose another --out.") from None
         except OSError as error:  # a file system without locks
             raise store_failed(path, error) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}")
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}".encode())
+        except OSError as error:
+            raise store_failed(path, error) from error
         try:
             yield
         finally:

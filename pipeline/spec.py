@@ -88,6 +88,14 @@ class ActivationsSpec(_Table):
     channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
     crop: Literal["field", "channel", "image"] = "field"
 
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _all_or_numbers(cls, value: Any) -> Any:
+        numbers = isinstance(value, list) and value and all(type(number) is int and number >= 0 for number in value)
+        if value != "all" and not numbers:
+            raise ValueError("is 'all' or a list of channel numbers, from 0")
+        return value
+
     @field_validator("channels")
     @classmethod
     def _once_each(cls, value: Any) -> Any:
@@ -214,7 +222,7 @@ def _explain(error: ValidationError, where: str) -> WrongSpec:
         return UnknownName.among(
             str(first["loc"][-1]), table.model_fields, where=f"a key of {f'[{inside}]' if inside else 'the spec'} in {where}"
         )
-    if first["type"] == "missing":
+    if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return WrongSpec(f"{where} has no {place!r}. Add it; docs/spec.md tells what it means.")
     return WrongSpec(f"{place} = {first['input']!r} in {where}: {first['msg'].removeprefix('Value error, ')}.")
 

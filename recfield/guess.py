@@ -69,7 +69,8 @@ def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
             if best is None:
                 best = Guess(edges, steps, (least, most), floors)
             elif (edges != best.edges)[known].any():
-                return replace(best, rival=edges)
+                # Where nothing is known, nothing can part them.
+                return replace(best, rival=np.where(known, edges, best.edges))
         if best is not None:
             return best
     return None

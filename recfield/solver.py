@@ -23,8 +23,9 @@ from recfield.probing import Background, Probe, Prober
 ROWS, COLS = 0, 1
 _ATTEMPTS = 5  # times that boxes may be found, disproved and found again
 _BACKGROUNDS = 4  # on which an edge may fail to show before it is believed not to be there
-_MUCH = 12  # channels awake and silent at one unit's edge that outweigh what its line shows
-_ROUNDS = 64
+_MUCH = 12  # channels awake and silent at one unit's edge that may outweigh what its line shows
+_ROUNDS = 24  # of questions on one background
+_STUCK = 3  # rounds without progress after which a background is given up
 
 
 @dataclass(eq=False)
@@ -38,6 +39,8 @@ class View:
     it, and how often it was awake to tell.
     ever: bool (h, w): units of which any channel was ever awake.
     woken: int (c,): how often any unit of a channel was awake, in `looks` looks at `backgrounds`.
+    lines: whether the units of a line vouch for each other: rows of pixels nearly always depend on the unit's
+    row alone, and where one unit is asleep or feels an edge too little to tell, another speaks for it.
     patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
     """
 
@@ -60,26 +63,24 @@ class View:
         self.looks = 0
         self.backgrounds: set[int] = set()
         self.patterned = np.ones((2, 2), bool)
+        self.lines = True
 
     def brackets(self, axis: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """The brackets of a side: int (h, w) each.
-
-        Rows of pixels nearly always depend on the unit's row alone: then all units of a line vouch for each
-        other, and those that were asleep are spoken for.
-        """
-        low, high = self.edges[axis].low[side], self.edges[axis].high[side]
-        lines_low, lines_high = low.max(axis=1 - axis, keepdims=True), high.min(axis=1 - axis, keepdims=True)
-        if (lines_low <= lines_high).all():
-            return np.broadcast_to(lines_low, self.shape), np.broadcast_to(lines_high, self.shape)
-        return low, high
+        """The brackets of a side: int (h, w) each."""
+        return self.edges[axis].low[side], self.edges[axis].high[side]
 
     def guess(self, axis: int, side: int) -> Guess | None:
         """The pattern of one side's edges along its axis, in pixels and lines from that side."""
         if not self.patterned[axis, side]:
             return None
-        low, high = (bracket.take(0, axis=1 - axis) for bracket in self.brackets(axis, side))
+        low, high = self.brackets(axis, side)
+        low, high = low.max(axis=1 - axis), high.min(axis=1 - axis)
         turn = -1 if side == LAST else 1
         return fit(low[::turn], high[::turn], self.image[axis])
+
+    def openness(self) -> np.ndarray:
+        """int (2, 2): axis, side: the pixels that the brackets of all units leave open together."""
+        return np.array([(edges.high - edges.low).sum(axis=(1, 2)) for edges in self.edges])
 
     def settled(self, axis: int, side: int) -> bool:
         """Whether nothing is left to find: all edges follow a pattern or are bracketed to a pixel."""
@@ -115,8 +116,12 @@ class View:
         return bool(((rows == rows[:, :, :1]) | ~seeing).all() and ((cols == cols[:, :1]) | ~seeing).all())
 
     def learn(self, axis: int, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
+        """Take what replacing the pixels `on` of an axis changed: bool (h, w), and which units were awake."""
         self.changes.append((axis, on, np.packbits(changed)))
-        self.edges[axis].learn(on, changed, awake)
+        self.edges[axis].learn(on, self._of_lines(axis, changed), self._of_lines(axis, awake))
+
+    def _of_lines(self, axis: int, units: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(units.any(axis=1 - axis, keepdims=True), self.shape) if self.lines else units
 
     def forget(self) -> None:
         """Start anew from the changes alone, without guessing: silence may have been luck, changes are sure."""
@@ -126,39 +131,49 @@ class View:
             edges.forget(~nobody)
         for axis, on, packed in self.changes:
             changed = np.unpackbits(packed, count=nobody.size).reshape(self.shape).astype(bool)
-            self.edges[axis].learn(on, changed, nobody)
+            self.edges[axis].learn(on, self._of_lines(axis, changed), nobody)
 
     def accept(self) -> bool:
         """Take what the proof has shown. Returns: whether the boxes stand.
 
         A unit that was asleep on every background keeps the box of its row and column if another unit of
         that line was shown to reach as far; a line that never woke sees nothing. A unit that was awake
-        while its outermost pixels made no difference has its edge further in: it is to be found anew, and
-        the others are not.
+        while its outermost pixels made no difference has its edge further in: it is to be found anew, the
+        others are not.
         """
-        lines = self.separable
+        if self.lines and self._lines_part():
+            self.lines = False
+            self.forget()
+            return False
         stands = True
+        asleep = np.zeros(self.shape, bool)
         for axis, edges in enumerate(self.edges):
             for side, claimed in ((FIRST, self.first[axis]), (LAST, edges.length - 1 - self.last[axis])):
-                shown, told = self.shown[axis, side], self.told[axis, side]
-                refuted = ~shown & (told >= (_MUCH if lines else 1))
-                if lines:
-                    shown, told = (
-                        np.broadcast_to(part.any(axis=1 - axis, keepdims=True), self.shape) for part in (shown, told > 0)
-                    )
-                    refuted = refuted | told & ~shown
-                closed = shown & ~refuted
-                edges.low[side] = np.where(closed | refuted, claimed + refuted, edges.low[side])
-                edges.high[side] = np.where(closed, claimed, edges.high[side])
+                shown, told = (self._of_lines(axis, part[axis, side] > 0) for part in (self.shown, self.told))
+                refuted = told & ~shown
+                edges.low[side] = np.where(shown | refuted, claimed + refuted, edges.low[side])
+                edges.high[side] = np.where(shown, claimed, edges.high[side])
                 if refuted.any():
                     self.patterned[axis, side] = stands = False
+                asleep |= ~shown & ~told
         if stands:
-            asleep = np.zeros(self.shape, bool)
-            for axis in (ROWS, COLS):
-                never = ~self.shown[axis].all(axis=0)
-                asleep |= never.all(axis=1 - axis, keepdims=True) if lines else never
             self.first[:, asleep], self.last[:, asleep] = 0, -1
         return stands
+
+    def _lines_part(self) -> bool:
+        """Whether the units of a line plainly see different pixels of it.
+
+        Of lines whose edge most units feel, the same units fall short again and again. Where few units feel an
+        edge, it is merely faint.
+        """
+        for axis in (ROWS, COLS):
+            for side in (FIRST, LAST):
+                judged = self.told[axis, side] >= _MUCH
+                short = judged & ~self.shown[axis, side]
+                plain = 2 * short.sum(axis=1 - axis, keepdims=True) < judged.sum(axis=1 - axis, keepdims=True)
+                if ((short & plain).sum(axis=axis) >= np.maximum(2, 0.6 * (judged & plain).sum(axis=axis))).any():
+                    return True
+        return False
 
     def pick(self, answer: np.ndarray) -> np.ndarray:
         return answer if len(self.channels) == answer.shape[2] else answer[:, :, self.channels]
@@ -221,12 +236,20 @@ def attempt(prober: Prober, views: Sequence[View], background: Background) -> li
 
 def _find(prober: Prober, views: Sequence[View], background: Background) -> None:
     """Narrow all brackets until every edge is known or follows a pattern."""
+    stuck = 0
     for _ in range(_ROUNDS):
         patterns = _next_patterns(prober, views)
         if not patterns:
             return
+        before = [view.openness() for view in views]
         _ask(prober, lambda: views, background, patterns)
-    # What is still open is left to the proof, which will reject it.
+        narrowed = [(view.openness() < was) | (was == 0) for view, was in zip(views, before, strict=True)]
+        for view, better in zip(views, narrowed, strict=True):
+            view.patterned &= better  # guesses that no longer learn anything have gone astray: bisect instead
+        stuck = 0 if any(better.all() for better in narrowed) else stuck + 1
+        if stuck == _STUCK:
+            return
+    # Brackets that this background keeps contradicting are left to the proof, and to the next background.
 
 
 def _sweep(prober: Prober) -> list[tuple[int, np.ndarray]]:

@@ -69,7 +69,7 @@ def sweep(folder: Path) -> None:
 def file_name(layer: str) -> str:
     """A layer's name as part of a file name that every file system takes; different layers never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
-    if safe == layer and not layer.startswith("."):
+    if safe == layer and not layer.startswith(".") and len(layer) <= 100:
         return layer
     # What had to be changed gets a digest of the true name, which stands in the index.
     return f"{safe.lstrip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"

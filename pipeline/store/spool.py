@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
@@ -27,6 +28,7 @@ class Spool:
         try:
             self._places[key] = (self._file.seek(0, 2), len(data))
             self._file.write(data)
+            self._file.flush()
         except OSError as error:
             raise store_failed(self._folder, error) from error
 
@@ -40,4 +42,5 @@ class Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # it was scratch
+            self._file.close()

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import time
 
 import pyarrow.parquet as pq
@@ -35,6 +36,14 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(spec, tmp_path, qui
     tmp_path.chmod(0o500)
     with pytest.raises(StoreFailed, match="Permission denied") as caught:
         run(spec, tmp_path / "out", reporter=quiet)
+    one_line(caught, 1)
+
+
+def test_a_disk_that_takes_no_writes_is_one_line(spec, small_disk, quiet):
+    disk = small_disk(64)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(StoreFailed, match="Read-only file system") as caught:
+        run(spec, disk, reporter=quiet)
     one_line(caught, 1)
 
 
