@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.errors import UnknownName, UnusableModel, WrongSpec
+from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
 from pipeline.models.graph import Graph
-from pipeline.models.keras_network import KerasNetwork, one_line
+from pipeline.models.keras_network import KerasNetwork
 from pipeline.models.preprocessing import MODES
 from pipeline.models.weights import load_weights
 from pipeline.spec import ModelSpec

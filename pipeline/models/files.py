@@ -13,10 +13,10 @@ from typing import Any
 import h5py
 import keras
 
-from pipeline.errors import MissingInput, UnusableModel, WrongSpec
+from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
 from pipeline.models.applications import inferred_mode, recognised
 from pipeline.models.graph import Graph
-from pipeline.models.keras_network import KerasNetwork, image_shape, one_line
+from pipeline.models.keras_network import KerasNetwork, image_shape
 from pipeline.models.preprocessing import MODES
 from pipeline.spec import ModelSpec
 

@@ -144,12 +144,6 @@ def image_shape(model: keras.Model, name: str, size: tuple[int, int] | None) -> 
     return height, width, shape[3]
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception of another library says, as at most 200 characters of one line, without a full stop."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
-
-
 def _before_softmax(output: tf.Tensor) -> tf.Tensor:
     """The input of the softmax that gave this tensor of a graph; the tensor itself where there was none."""
     operation = output.op

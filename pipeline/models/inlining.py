@@ -1,0 +1,199 @@
+"""Functions and branches of a graph written out: calls become their bodies, settled conditions the branch that is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+
+from pipeline.errors import UnusableModel
+from pipeline.models.graphdef import Operations, canonical, constant, identity, owner, with_inputs
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_BRANCHES = ("If", "StatelessIf")
+_SWITCHES, _MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
+_FLOW = (*_SWITCHES, *_MERGES, "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond")
+_OPEN = (*_FLOW, "Placeholder", "PlaceholderV2", "VarHandleOp", "ReadVariableOp", "Variable", "VariableV2", "Iterator")
+_DEEPEST = 64  # calls within calls: past it a function calls itself
+
+
+def inlined(operations: Operations, where: str) -> Operations:
+    """The graph with every call, and every branch whose condition is constant, replaced by what it does.
+
+    The operations of a function get the names `call/op`. Loops, and branches that images decide, stay as they are.
+
+    Raises: UnusableModel.
+    """
+    library = {function.signature.name: function for function in operations.library.function}
+    nodes = dict(operations.nodes)
+    with tf.Graph().as_default():
+        tf.graph_util.import_graph_def(graph_pb2.GraphDef(library=operations.library, versions=operations.versions), name="")
+        for _ in range(_DEEPEST):
+            table = operations.replace(nodes)
+            bodies = {name: _body(table, node, library) for name, node in nodes.items()}
+            calls = {name: body for name, body in bodies.items() if body}
+            if not calls:
+                return _with_steady_names(table)
+            aliases: dict[str, str] = {}
+            for name, (function, arguments) in calls.items():
+                del nodes[name]
+                aliases |= _expand(name, library[function], arguments, nodes)
+            nodes = {name: _redirected(node, aliases, calls.keys()) for name, node in nodes.items()}
+    raise UnusableModel(f"{where} holds a function that calls itself. Freeze the network without recursion.")
+
+
+def folded(operations: Operations) -> Operations:
+    """The graph with TF1's settled conditions folded away: a Switch or a Merge that is left is an Identity.
+
+    Where no control flow of TF1 is left, control edges are dropped: they order side effects, of which none is allowed.
+    """
+    switches = [node for node in operations.nodes.values() if node.op in _SWITCHES]
+    settled = evaluate(operations, {node.input[1] for node in switches})
+    nodes: dict[str, node_def_pb2.NodeDef] = {}
+    dead: set[str] = set()  # tensors, and as `^op` operations
+    aliases: dict[str, str] = {}
+    for name, node in operations.nodes.items():
+        if node.op in _SWITCHES and node.input[1] in settled and node.input[0] not in dead:
+            taken = int(settled[node.input[1]])
+            dead.add(f"{name}:{1 - taken}")
+            aliases[f"{name}:1"] = f"{name}:0"
+            nodes[name] = identity(name, node.input[0], node.attr["T"].type)
+        elif node.op in _MERGES:
+            live = [ref for ref in node.input if ref not in dead and not ref.startswith("^")]
+            if not live:
+                dead |= {f"^{name}", f"{name}:0", f"{name}:1"}
+            elif len(live) == 1 < len(node.input):
+                nodes[name] = identity(name, live[0], node.attr["T"].type)
+                index = f"{name}/value_index"
+                nodes[index] = constant(index, np.int32(list(node.input).index(live[0])))
+                aliases[f"{name}:1"] = f"{index}:0"
+            else:
+                nodes[name] = node
+        elif any(ref in dead for ref in node.input):
+            dead |= {f"^{name}", *(f"{name}:{index}" for index in range(_most_outputs(node, operations)))}
+        else:
+            nodes[name] = node
+    nodes = {name: _redirected(node, aliases, ()) for name, node in nodes.items()}
+    # In a TF1 loop control edges say to which turn a constant belongs.
+    if not any(node.op in _FLOW for node in nodes.values()):
+        nodes = {name: _without_control(node) for name, node in nodes.items()}
+    return operations.replace(nodes)
+
+
+def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.ndarray]:
+    """The values of those of some tensors that depend on constants alone."""
+    needed = {tensor: operations.ancestors([tensor]) for tensor in tensors}
+    fixed = [tensor for tensor, names in needed.items() if not any(operations.nodes[name].op in _OPEN for name in names)]
+    if not fixed:
+        return {}
+    with tf.Graph().as_default() as graph:
+        part = operations.part(set().union(*(needed[tensor] for tensor in fixed))).graph()
+        found = tf.graph_util.import_graph_def(part, return_elements=fixed, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            return dict(zip(fixed, session.run(found), strict=True))
+
+
+def _most_outputs(node: node_def_pb2.NodeDef, operations: Operations) -> int:
+    """One more than the highest output of an operation that any other takes."""
+    taken = [int(ref.rpartition(":")[2]) for other in operations.nodes.values() for ref in other.input if owner(ref) == node.name and ref[0] != "^"]
+    return max(taken, default=0) + 1
+
+
+def _body(operations: Operations, node: node_def_pb2.NodeDef, library: dict[str, Any]) -> tuple[str, list[str]] | None:
+    """The function that a call stands for and what it is given; None for an operation that is no settled call."""
+    arguments = [ref for ref in node.input if not ref.startswith("^")]
+    if node.op in library:
+        return node.op, arguments
+    if node.op in _CALLS:
+        return node.attr["f"].func.name, arguments
+    if node.op in _BRANCHES:
+        settled = evaluate(operations, arguments[:1])
+        if settled:
+            branch = "then_branch" if settled[arguments[0]] else "else_branch"
+            return node.attr[branch].func.name, arguments[1:]
+    return None
+
+
+def _expand(
+    call: str, function: function_pb2.FunctionDef, arguments: list[str], nodes: dict[str, node_def_pb2.NodeDef]
+) -> dict[str, str]:
+    """Add a function's operations under the name of its call. Returns: what stands for each output of the call."""
+    body, flat = function_def_to_graph_def(function)
+    given = {f"{argument.name}:0": ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
+
+    def outside(ref: str) -> str:
+        if ref.startswith("^"):
+            return f"^{call}/{ref[1:]}"
+        ref = canonical(ref)
+        return given.get(ref) or f"{call}/{ref}"
+
+    inputs = {argument.name for argument in function.signature.input_arg}
+    for node in body.node:
+        if node.name not in inputs:
+            own = node_def_pb2.NodeDef()
+            own.CopyFrom(node)
+            own.name, own.device = f"{call}/{node.name}", ""
+            own.attr.pop("_gradient_op_type", None)
+            own.input[:] = [outside(ref) for ref in node.input if ref.removeprefix("^") not in inputs or ref[0] != "^"]
+            nodes[own.name] = own
+    returned = [function.ret[argument.name] for argument in function.signature.output_arg]
+    return {f"{call}:{index}": outside(flat.get(ref, ref)) for index, ref in enumerate(returned)}
+
+
+def _redirected(node: node_def_pb2.NodeDef, aliases: dict[str, str], gone: Iterable[str]) -> node_def_pb2.NodeDef:
+    """A node that takes what stands for its inputs now."""
+    inputs = []
+    for ref in node.input:
+        while ref in aliases:
+            ref = aliases[ref]
+        if not (ref.startswith("^") and ref[1:] in gone):
+            inputs.append(ref)
+    if inputs == list(node.input):
+        return node
+    return with_inputs(node, inputs)
+
+
+def _without_control(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+    if not any(ref.startswith("^") for ref in node.input):
+        return node
+    return with_inputs(node, [ref for ref in node.input if not ref.startswith("^")])
+
+
+def _with_steady_names(operations: Operations) -> Operations:
+    """Only the functions that are still called, named by their order: TensorFlow counts names on at every load."""
+    library = {function.signature.name: function for function in operations.library.function}
+    names: dict[str, str] = {}
+
+    def rename(nodes: Iterable[Any]) -> list[node_def_pb2.NodeDef]:
+        renamed = []
+        for node in nodes:
+            own = node_def_pb2.NodeDef()
+            own.CopyFrom(node)
+            for key in sorted(own.attr):
+                value = own.attr[key]
+                for function in [*([value.func] if value.HasField("func") else []), *value.list.func]:
+                    if function.name in library:
+                        function.name = names.setdefault(function.name, f"function_{len(names)}")
+            renamed.append(own)
+        return renamed
+
+    nodes = {node.name: node for node in rename(operations.nodes.values())}
+    kept = function_pb2.FunctionDefLibrary()
+    done = 0
+    while done < len(names):
+        old = list(names)[done]
+        own = kept.function.add()
+        own.CopyFrom(library[old])
+        own.signature.name = names[old]
+        body = rename(library[old].node_def)
+        del own.node_def[:]
+        own.node_def.extend(body)
+        for key in ("_output_shapes", "_gradient_op_type"):
+            for node in own.node_def:
+                node.attr.pop(key, None)
+        done += 1
+    return Operations(nodes, kept, operations.versions)
