@@ -34,7 +34,7 @@ def find_image(operations: Operations, spec: ModelSpec, where: str) -> str:
         image = _infer(operations, spec, where)
     else:
         if not isinstance(named, str):
-            raise WrongSpec(f"model.inputs.image = {named!r} is not the name of a tensor. Write it as \"input:0\".")
+            raise WrongSpec(f'model.inputs.image = {named!r} is not the name of a tensor. Write it as "input:0".')
         image = canonical(named)
         if owner(image) not in operations.nodes:
             raise UnknownName.among(named, _described(operations), where=f"an operation of {where} (model.inputs.image)")

@@ -99,7 +99,12 @@ def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.nda
 
 def _most_outputs(node: node_def_pb2.NodeDef, operations: Operations) -> int:
     """One more than the highest output of an operation that any other takes."""
-    taken = [int(ref.rpartition(":")[2]) for other in operations.nodes.values() for ref in other.input if owner(ref) == node.name and ref[0] != "^"]
+    taken = [
+        int(ref.rpartition(":")[2])
+        for other in operations.nodes.values()
+        for ref in other.input
+        if owner(ref) == node.name and ref[0] != "^"
+    ]
     return max(taken, default=0) + 1
 
 

@@ -37,9 +37,7 @@ class Layout:
         return tf.transpose(maps, (0, 2, 3, 1)) if self.channels_first else maps
 
 
-def image_layout(
-    shape: Sequence[int | None], where: str, size: tuple[int, int] | None
-) -> tuple[Layout, tuple[int, int, int]]:
+def image_layout(shape: Sequence[int | None], where: str, size: tuple[int, int] | None) -> tuple[Layout, tuple[int, int, int]]:
     """What a network takes: its layout, and height, width and channels, open ends filled from `size`.
 
     Args:

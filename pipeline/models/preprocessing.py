@@ -45,9 +45,7 @@ def prepare(images: tf.Tensor, mode: str, channels: int) -> tf.Tensor:
 def check_mode(mode: str, channels: int, where: str) -> None:
     """Raises: WrongSpec, for a preprocessing that is unknown ("auto" that could not be told) or not for grey images."""
     if mode not in MODES:
-        raise WrongSpec(
-            f"what {where} wants done to its pixels cannot be told. Name it in model.preprocess: {', '.join(MODES)}."
-        )
+        raise WrongSpec(f"what {where} wants done to its pixels cannot be told. Name it in model.preprocess: {', '.join(MODES)}.")
     if mode in COLOUR_ONLY and channels == 1:
         raise WrongSpec(f"model.preprocess = {mode!r} is for colour, but {where} takes grey images. Choose another.")
 

@@ -69,7 +69,9 @@ def _freeze(folder: Path) -> graph_pb2.GraphDef:
     try:
         frozen = convert_variables_to_constants_v2(signature)
     except Exception as error:
-        raise UnusableModel(f"the SavedModel {folder} cannot be frozen ({one_line(error)}). Freeze it yourself: frozen:X.pb.") from None
+        raise UnusableModel(
+            f"the SavedModel {folder} cannot be frozen ({one_line(error)}). Freeze it yourself: frozen:X.pb."
+        ) from None
     names = [name for name, _ in sorted(signature.structured_outputs.items())]
     return _without_seams(frozen.graph.as_graph_def(), dict(zip(names, [output.name for output in frozen.outputs], strict=True)))
 
