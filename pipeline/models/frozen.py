@@ -16,7 +16,7 @@ from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, WrongSpec,
 from pipeline.models.feeding import Shape, cut, find_image, look, settled
 from pipeline.models.forbidden import check_operations
 from pipeline.models.graphdef import Operations, canonical, channels_first, owner, read_graph, short, unbatched
-from pipeline.models.inlining import folded, inlined
+from pipeline.models.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.layout import check_device, image_layout
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
@@ -66,6 +66,8 @@ class FrozenNetwork:
             fixed = (own_shape[0], *self._layout.shape(*self.input_shape))
             operations = unbatched(operations, image, own_shape[0], _static(operations, image, self._dtype, fixed, where))
         self._operations, self._image = operations, image
+        self._has_flow = any(node.op in FLOW for node in operations.nodes.values())
+        register_functions(operations)
         self._tensors = self._find_tensors()
         self._named_logits = self._check_named(spec.logits)
         check_device(self, self._channels_first(), where)
@@ -106,7 +108,7 @@ class FrozenNetwork:
         Raises: UnknownLayer; WrongSpec or UnusableModel, for logits that are not one tensor.
         """
         if tf.executing_eagerly():
-            return dict(tf.function(lambda images: self.trace(images, layers))(images))
+            return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
         tensors = {name: self._logits() if name == LOGITS else self._tensor(name) for name in layers}
         wanted = list(dict.fromkeys(tensors.values()))
         part = self._operations.part(self._operations.ancestors(wanted, self._image)).graph()
@@ -115,8 +117,14 @@ class FrozenNetwork:
         for node in part.node:
             if node.op in overrides:
                 node.attr["_gradient_op_type"].s = overrides[node.op].encode()
+
+        def read(fed: tf.Tensor) -> list[tf.Tensor]:
+            return tf.graph_util.import_graph_def(part, {self._image: fed}, wanted, name="network")
+
         fed = self._layout.feed(tf.cast(images, self._dtype))
-        found = tf.graph_util.import_graph_def(part, {self._image: fed}, wanted, name="network")
+        if self._has_flow:  # TF1's loops bear none of the order that tf.function gives to what it traces
+            read = tf.compat.v1.wrap_function(read, [tf.TensorSpec(fed.shape, fed.dtype)])
+        found = read(fed)
         values = {tensor: tf.cast(value, tf.float32) for tensor, value in zip(wanted, found, strict=True)}
         return {name: self._shaped(values[tensor], tensor, name == LOGITS) for name, tensor in tensors.items()}
 
@@ -278,8 +286,9 @@ def _static(
 
 def _outside_of_flow(operations: Operations, image: str) -> list[str]:
     """The operations that images change, without those in loops and branches of TF1, which run sometimes or often."""
+    ends = ("Exit", "RefExit")
     inside: set[str] = set()
-    for opens, closes in ((("Enter", "RefEnter"), ("Exit", "RefExit")), (("Switch", "RefSwitch"), ("Merge", "RefMerge"))):
+    for opens, closes in ((("Enter", "RefEnter"), ends), (("Switch", "RefSwitch"), ("Merge", "RefMerge", *ends))):
         within: set[str] = set()
         for name, node in operations.nodes.items():
             if node.op in opens or (node.op not in closes and any(owner(ref) in within for ref in node.input)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+from tensorflow.python.eager import context
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
 from pipeline.errors import UnusableModel
@@ -16,8 +18,8 @@ from pipeline.models.graphdef import Operations, canonical, constant, identity, 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf")
 _SWITCHES, _MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
-_FLOW = (*_SWITCHES, *_MERGES, "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond")
-_OPEN = (*_FLOW, "Placeholder", "PlaceholderV2", "VarHandleOp", "ReadVariableOp", "Variable", "VariableV2", "Iterator")
+FLOW = (*_SWITCHES, *_MERGES, "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond")
+_OPEN = (*FLOW, "Placeholder", "PlaceholderV2", "VarHandleOp", "ReadVariableOp", "Variable", "VariableV2", "Iterator")
 _DEEPEST = 64  # calls within calls: past it a function calls itself
 
 
@@ -79,7 +81,7 @@ def folded(operations: Operations) -> Operations:
             nodes[name] = node
     nodes = {name: _redirected(node, aliases, ()) for name, node in nodes.items()}
     # In a TF1 loop control edges say to which turn a constant belongs.
-    if not any(node.op in _FLOW for node in nodes.values()):
+    if not any(node.op in FLOW for node in nodes.values()):
         nodes = {name: _without_control(node) for name, node in nodes.items()}
     return operations.replace(nodes)
 
@@ -95,6 +97,13 @@ def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.nda
         found = tf.graph_util.import_graph_def(part, return_elements=fixed, name="")
         with tf.compat.v1.Session(graph=graph) as session:
             return dict(zip(fixed, session.run(found), strict=True))
+
+
+def register_functions(operations: Operations) -> None:
+    """Make the functions of a graph known to this process, so that what imports the graph can run."""
+    for function in operations.library.function:
+        if not context.context().has_function(function.signature.name):
+            context.context().add_function_def(function)
 
 
 def _most_outputs(node: node_def_pb2.NodeDef, operations: Operations) -> int:
@@ -169,36 +178,42 @@ def _without_control(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
 
 
 def _with_steady_names(operations: Operations) -> Operations:
-    """Only the functions that are still called, named by their order: TensorFlow counts names on at every load."""
+    """Only the functions that are still called, named for what the graph holds.
+
+    TensorFlow counts function names on at every load, and knows one function of a name in a process.
+    """
+    first = _renamed(operations, "function")
+    nodes = hashlib.sha256(b"".join(node.SerializeToString(deterministic=True) for node in first.nodes.values()))
+    nodes.update(first.library.SerializeToString(deterministic=True))
+    return _renamed(first, f"function_{nodes.hexdigest()[:12]}") if first.library.function else first
+
+
+def _renamed(operations: Operations, prefix: str) -> Operations:
+    """The functions that are called, by their order: prefix_0, prefix_1, and so on."""
     library = {function.signature.name: function for function in operations.library.function}
     names: dict[str, str] = {}
 
-    def rename(nodes: Iterable[Any]) -> list[node_def_pb2.NodeDef]:
-        renamed = []
-        for node in nodes:
-            own = node_def_pb2.NodeDef()
-            own.CopyFrom(node)
-            for key in sorted(own.attr):
-                value = own.attr[key]
-                for function in [*([value.func] if value.HasField("func") else []), *value.list.func]:
-                    if function.name in library:
-                        function.name = names.setdefault(function.name, f"function_{len(names)}")
-            renamed.append(own)
-        return renamed
+    def rename(node: Any) -> node_def_pb2.NodeDef:
+        own = node_def_pb2.NodeDef()
+        own.CopyFrom(node)
+        own.attr.pop("_gradient_op_type", None)
+        own.attr.pop("_output_shapes", None)
+        for key in sorted(own.attr):
+            value = own.attr[key]
+            for function in [*([value.func] if value.HasField("func") else []), *value.list.func]:
+                if function.name in library:
+                    function.name = names.setdefault(function.name, f"{prefix}_{len(names)}")
+        if own.op in library:
+            own.op = names.setdefault(own.op, f"{prefix}_{len(names)}")
+        return own
 
-    nodes = {node.name: node for node in rename(operations.nodes.values())}
+    nodes = {name: rename(node) for name, node in operations.nodes.items()}
     kept = function_pb2.FunctionDefLibrary()
-    done = 0
-    while done < len(names):
-        old = list(names)[done]
+    while len(kept.function) < len(names):  # a function's own calls add further names
+        old = list(names)[len(kept.function)]
         own = kept.function.add()
         own.CopyFrom(library[old])
         own.signature.name = names[old]
-        body = rename(library[old].node_def)
         del own.node_def[:]
-        own.node_def.extend(body)
-        for key in ("_output_shapes", "_gradient_op_type"):
-            for node in own.node_def:
-                node.attr.pop(key, None)
-        done += 1
+        own.node_def.extend(rename(node) for node in library[old].node_def)
     return Operations(nodes, kept, operations.versions)
