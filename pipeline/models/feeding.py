@@ -106,6 +106,8 @@ def cut(operations: Operations, image: str, where: str) -> Operations:
 
 def _infer(operations: Operations, spec: ModelSpec, where: str) -> str:
     placeholders = {name: node for name, node in operations.nodes.items() if node.op in _PLACEHOLDERS}
+    takers = operations.consumers()
+    placeholders = {name: node for name, node in placeholders.items() if f"{name}:0" in takers} or placeholders
     given = {key.removesuffix(":0") for key in spec.inputs}
     shapes = {name: look(operations, f"{name}:0", where) for name in placeholders if name not in given}
     sure = [name for name, (_, shape) in shapes.items() if shape is not None and len(shape) == 4 and _may_be_images(shape)]

@@ -77,7 +77,7 @@ class KerasNetwork:
         Raises: UnknownLayer; UnusableModel, for the logits of a network that ends in a map.
         """
         if tf.executing_eagerly():  # the softmax is found in a graph alone
-            return dict(tf.function(lambda images: self.trace(images, layers))(images))
+            return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
         steps = {name: name for name in layers}
         if LOGITS in steps:
             steps[LOGITS] = self._last_step()
@@ -102,7 +102,8 @@ class KerasNetwork:
         if self._named_logits:
             return self._named_logits
         outputs = self.model.outputs
-        ends = [name for name, step in self._graph.steps.items() if any(step.output is output for output in outputs)]
+        steps = self._graph.steps.items()
+        ends = [name for output in outputs for name, step in steps if step.output is output]
         if len(outputs) > 1 and ends:
             raise WrongSpec(
                 f"{self.name} has several outputs: {', '.join(ends)}. Name the layer of the logits: model.logits = {ends[0]!r}."

@@ -67,7 +67,7 @@ def _freeze(folder: Path) -> graph_pb2.GraphDef:
             f"Save it with model.export, or with signatures={{'{_SIGNATURE}': function}}."
         )
     try:
-        frozen = convert_variables_to_constants_v2(signature)
+        frozen = convert_variables_to_constants_v2(signature, lower_control_flow=False)
     except Exception as error:
         raise UnusableModel(
             f"the SavedModel {folder} cannot be frozen ({one_line(error)}). Freeze it yourself: frozen:X.pb."

@@ -31,10 +31,10 @@ def freeze_v1(folder, build, outputs=None, name="net"):
     return write(folder, definition, name)
 
 
-def freeze_v2(folder, function, *specs, name="net"):
-    """Trace a function, make its variables constants, calls kept as they are, and write it."""
+def freeze_v2(folder, function, *specs, lower=True, name="net"):
+    """Trace a function, make its variables constants and write it; `lower`: loops and branches as TF1 has them."""
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
-    return write(folder, convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def(), name)
+    return write(folder, convert_variables_to_constants_v2(concrete, lower_control_flow=lower).graph.as_graph_def(), name)
 
 
 def write(folder, definition, name="net"):

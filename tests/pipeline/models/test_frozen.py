@@ -11,7 +11,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from graphs import classify, convolve, freeze_v1, opened, plain, plain_by_hand, v1, variable, weights, write
+from graphs import classify, convolve, freeze_v1, freeze_v2, opened, plain, plain_by_hand, v1, variable, weights, write
 
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
 from pipeline.models.network import LayerInfo
@@ -371,6 +371,23 @@ def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path):
     raw = (images * 40 + 120).astype(np.uint8)
     tapped = compile_tap(network, ["end"], 2)(raw)["end"][:, 0, 0]
     np.testing.assert_allclose(tapped, network_(tf.constant(raw, tf.float32)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_graphs_that_tf2_froze_are_read_with_their_loops_and_branches_lowered_or_not(tmp_path, lower):
+    kernel = tf.Variable(weights(3, 3, 3, 3, seed=2) / 3)
+
+    def network_(image):
+        x = tf.function(lambda x: tf.nn.relu(convolve(x, kernel)), autograph=False)(image)
+        x = tf.cond(tf.reduce_sum(x) > 0, lambda: x + 1.0, lambda: x - 1.0)
+        _, x = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, tf.nn.relu(convolve(x, kernel))), [0, x])
+        return tf.reduce_mean(x, (1, 2), name="end")
+
+    path = freeze_v2(tmp_path, network_, tf.TensorSpec((None, 8, 8, 3), name="image"), lower=lower)
+    images = random_images(2, 8, 8, 3)
+    found = opened(path).trace(images, ["end", "logits"])
+    np.testing.assert_allclose(found["logits"], network_(tf.constant(images)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found["end"][:, 0, 0], found["logits"])
 
 
 def test_loops_of_tf1_run_too(tmp_path, conditions_of_tf1):
