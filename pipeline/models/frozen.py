@@ -276,7 +276,7 @@ def _static(
         if open_:
             with tf.compat.v1.Session(graph=graph) as session:
                 try:
-                    told = session.run(open_, {images: np.random.default_rng(0).standard_normal(fed)})
+                    told = session.run(open_, {images: np.random.default_rng(0).standard_normal([size or 1 for size in fed])})
                 except tf.errors.OpError as error:
                     reason = one_line(Exception(error.message))
                     raise UnusableModel(f"{where} cannot be run on images of shape {tuple(fed)}: {reason}.") from None

@@ -54,7 +54,8 @@ class Operations:
             for ref in node.input:
                 if owner(ref) not in nodes:
                     raise UnusableModel(
-                        f"{where}: the operation {node.name!r} takes {ref!r}, which is not there: the file is cut short. Freeze it anew."
+                        f"{where}: the operation {node.name!r} takes {ref!r}, which is not there: "
+                        "the file is cut short. Freeze it anew."
                     )
         return cls(nodes, graph.library, graph.versions).replace(nodes)
 

@@ -56,27 +56,31 @@ def folded(operations: Operations) -> Operations:
     switches = [node for node in operations.nodes.values() if node.op in _SWITCHES]
     settled = evaluate(operations, {node.input[1] for node in switches})
     nodes: dict[str, node_def_pb2.NodeDef] = {}
-    dead: set[str] = set()  # tensors, and as `^op` operations
+    dead: set[str] = set()  # operations, and single outputs of a Switch
     aliases: dict[str, str] = {}
+
+    def is_dead(ref: str) -> bool:
+        return ref in dead or owner(ref) in dead
+
     for name, node in operations.nodes.items():
-        if node.op in _SWITCHES and node.input[1] in settled and node.input[0] not in dead:
-            taken = int(settled[node.input[1]])
-            dead.add(f"{name}:{1 - taken}")
-            aliases[f"{name}:1"] = f"{name}:0"
-            nodes[name] = identity(name, node.input[0], node.attr["T"].type)
-        elif node.op in _MERGES:
-            live = [ref for ref in node.input if ref not in dead and not ref.startswith("^")]
+        live = [ref for ref in node.input if not ref.startswith("^") and not is_dead(ref)]
+        if node.op in _MERGES:
             if not live:
-                dead |= {f"^{name}", f"{name}:0", f"{name}:1"}
-            elif len(live) == 1 < len(node.input):
-                nodes[name] = identity(name, live[0], node.attr["T"].type)
+                dead.add(name)
+            elif len(live) == 1:
                 index = f"{name}/value_index"
+                nodes[name] = identity(name, live[0], node.attr["T"].type)
                 nodes[index] = constant(index, np.int32(list(node.input).index(live[0])))
                 aliases[f"{name}:1"] = f"{index}:0"
             else:
                 nodes[name] = node
-        elif any(ref in dead for ref in node.input):
-            dead |= {f"^{name}", *(f"{name}:{index}" for index in range(_most_outputs(node, operations)))}
+        elif any(map(is_dead, node.input)):
+            dead.add(name)
+        elif node.op in _SWITCHES and node.input[1] in settled:
+            taken = int(settled[node.input[1]])
+            dead.add(f"{name}:{1 - taken}")
+            aliases[f"{name}:1"] = f"{name}:0"
+            nodes[name] = identity(name, node.input[0], node.attr["T"].type)
         else:
             nodes[name] = node
     nodes = {name: _redirected(node, aliases, ()) for name, node in nodes.items()}
@@ -104,17 +108,6 @@ def register_functions(operations: Operations) -> None:
     for function in operations.library.function:
         if not context.context().has_function(function.signature.name):
             context.context().add_function_def(function)
-
-
-def _most_outputs(node: node_def_pb2.NodeDef, operations: Operations) -> int:
-    """One more than the highest output of an operation that any other takes."""
-    taken = [
-        int(ref.rpartition(":")[2])
-        for other in operations.nodes.values()
-        for ref in other.input
-        if owner(ref) == node.name and ref[0] != "^"
-    ]
-    return max(taken, default=0) + 1
 
 
 def _body(operations: Operations, node: node_def_pb2.NodeDef, library: dict[str, Any]) -> tuple[str, list[str]] | None:

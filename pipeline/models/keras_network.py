@@ -148,7 +148,10 @@ def read_input(model: keras.Model, name: str, size: tuple[int, int] | None) -> t
     if not isinstance(model, keras.Model) or not is_readable(model):
         inputs = getattr(model, "inputs", None)
         reason = f"it has {len(inputs)} inputs" if inputs else "it is a subclassed or unbuilt model, whose graph is not known"
-        raise UnusableModel(f"{name} cannot be read: {reason}. Name a functional or sequential model of one image input.")
+        raise UnusableModel(
+            f"{name} cannot be read: {reason}. Name a functional or sequential model of one image input, "
+            "or export it (model.export) and write savedmodel:DIR."
+        )
     return image_layout(tuple(model.inputs[0].shape), name, size)
 
 

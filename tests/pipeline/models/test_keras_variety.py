@@ -55,9 +55,7 @@ def test_one_grey_channel_of_any_size(tmp_path, pixels):
     network = opened(model, tmp_path, size=[7, 9])
     assert network.input_shape == (7, 9, 1) and network.layers()[0].shape == (5, 7, 4)
     grey = (pixels(2, 7, 9) @ np.array([0.299, 0.587, 0.114]))[..., None] / 255
-    np.testing.assert_allclose(
-        compile_tap(network, ["logits"], 2)(pixels(2, 7, 9))["logits"], model(grey), rtol=1e-3, atol=1e-5
-    )
+    np.testing.assert_allclose(compile_tap(network, ["logits"], 2)(pixels(2, 7, 9))["logits"], model(grey), rtol=1e-3, atol=1e-5)
     with pytest.raises(WrongSpec, match="takes images of any size. Say which: model.size"):
         opened(model, tmp_path)
 
