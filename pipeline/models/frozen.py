@@ -112,11 +112,6 @@ class FrozenNetwork:
         tensors = {name: self._logits() if name == LOGITS else self._tensor(name) for name in layers}
         wanted = list(dict.fromkeys(tensors.values()))
         part = self._operations.part(self._operations.ancestors(wanted, self._image)).graph()
-        # Imported operations do not ask the graph for its overrides: they bring the gradient they are to have.
-        overrides = tf.compat.v1.get_default_graph()._gradient_override_map
-        for node in part.node:
-            if node.op in overrides:
-                node.attr["_gradient_op_type"].s = overrides[node.op].encode()
 
         def read(fed: tf.Tensor) -> list[tf.Tensor]:
             return tf.graph_util.import_graph_def(part, {self._image: fed}, wanted, name="network")

@@ -44,12 +44,7 @@ class Operations:
             for name in _FOREIGN:
                 own.attr.pop(name, None)
             own.input[:] = [ref if ref.startswith("^") else canonical(ref) for ref in node.input]
-            if own.op == "Print":  # of TF1: an identity that prints
-                own.op = "Identity"
-                own.input[:] = own.input[:1]
-                for name in set(own.attr) - {"T"}:
-                    own.attr.pop(name)
-            nodes[own.name] = own
+            nodes |= {part.name: part for part in _modern(own)}
         for node in nodes.values():
             for ref in node.input:
                 if owner(ref) not in nodes:
@@ -193,6 +188,36 @@ def unbatched(operations: Operations, image: str, batch: int, static: dict[str, 
             nodes[name] = with_inputs(node, [node.input[0], f"{name}/any_batch:0"])
             nodes[name].attr["Tshape"].type = tf.int32.as_datatype_enum
     return operations.replace(nodes)
+
+
+def _modern(node: node_def_pb2.NodeDef) -> list[node_def_pb2.NodeDef]:
+    """An operation as it is, or what does the same as one that TensorFlow no longer runs, or not quietly."""
+    if node.op == "Print":  # of TF1: an identity that prints
+        return [identity(node.name, node.input[0], node.attr["T"].type)]
+    if node.op != "BatchNormWithGlobalNormalization":  # of 2015: Inception's first graphs have it
+        return [node]
+    name, dtype = node.name, node.attr["T"].type
+    images, mean, variance, offset, scale = node.input[:5]
+
+    def step(part: str, kind: str, *inputs: str) -> node_def_pb2.NodeDef:
+        own = node_def_pb2.NodeDef(name=f"{name}/{part}" if part else name, op=kind, input=inputs)
+        own.attr["T"].type = dtype
+        return own
+
+    epsilon = np.array(node.attr["variance_epsilon"].f, tf.as_dtype(dtype).as_numpy_dtype)
+    steps = [
+        constant(f"{name}/epsilon", epsilon),
+        step("variance", "AddV2", variance, f"{name}/epsilon:0"),
+        step("rsqrt", "Rsqrt", f"{name}/variance:0"),
+        step("scale", "Mul", f"{name}/rsqrt:0", scale),
+        step("centred", "Sub", images, mean),
+    ]
+    scaled = "scale" if node.attr["scale_after_normalization"].b else "rsqrt"
+    return [
+        *steps,
+        step("scaled", "Mul", f"{name}/centred:0", f"{name}/{scaled}:0"),
+        step("", "AddV2", f"{name}/scaled:0", offset),
+    ]
 
 
 def _is_saved_model(data: bytes) -> bool:

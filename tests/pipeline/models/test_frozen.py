@@ -150,6 +150,27 @@ def test_whole_numbers_that_are_cast_give_way_to_the_floats_they_become(tmp_path
     np.testing.assert_allclose(network.trace(images, ["end"])["end"], 2 * convolve(images, weights(3, 3, 3, 4)), atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [False, True])
+def test_the_normalisation_of_2015_which_tensorflow_no_longer_runs_is_written_out(tmp_path, scale):
+    numbers = {"mean": [0.1, 0.2, 0.3], "variance": [1.0, 2.0, 3.0], "offset": [4.0, 5.0, 6.0], "scale": [0.5, 0.6, 0.7]}
+
+    def build():
+        v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
+        for name, value in numbers.items():
+            tf.constant(value, name=name)
+
+    graph = tf.compat.v1.GraphDef.FromString(freeze_v1(tmp_path, build).read_bytes())
+    graph.versions.producer, graph.versions.min_consumer = 8, 0
+    node = graph.node.add(name="norm", op="BatchNormWithGlobalNormalization", input=["input", *numbers])
+    node.attr["T"].type, node.attr["variance_epsilon"].f = tf.float32.as_datatype_enum, 1e-3
+    node.attr["scale_after_normalization"].b = scale
+    images = random_images(2, 8, 8, 3)
+    found = opened(write(tmp_path, graph)).trace(images, ["norm"])["norm"]
+    mean, variance, offset, gamma = map(np.float32, numbers.values())
+    expected = tf.nn.batch_normalization(images, mean, variance, offset, gamma if scale else None, 1e-3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 # ---- inputs beside the image
 
 
@@ -405,6 +426,22 @@ def test_loops_of_tf1_run_too(tmp_path, conditions_of_tf1):
     raw = (images * 40 + 120).astype(np.uint8)
     expected = convolve(raw / np.float32(8) + 1.75, weights(3, 3, 3, 4))
     np.testing.assert_allclose(compile_tap(network, ["end"], 2)(raw)["end"], expected, rtol=1e-3, atol=1e-2)
+
+
+def test_a_branch_of_tf1_that_images_decide_runs_but_is_no_layer(tmp_path, conditions_of_tf1):
+    def build():
+        image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
+        x = convolve(image, weights(3, 3, 3, 4), name="conv")
+        bright = v1.cond(tf.reduce_mean(image) > 0, lambda: tf.nn.relu(x, name="inside"), lambda: -x)
+        tf.multiply(bright, 2.0, name="end")
+
+    network = opened(freeze_v1(tmp_path, build))
+    assert [layer.name for layer in network.layers()] == ["conv", "cond/Merge", "end"]
+    for shift in (5, -5):
+        images = random_images(2, 8, 8, 3) + shift
+        x = convolve(images, weights(3, 3, 3, 4))
+        expected = 2 * (tf.nn.relu(x) if shift > 0 else -x)
+        np.testing.assert_allclose(network.trace(images, ["end"])["end"], expected, rtol=1e-4, atol=1e-4)
 
 
 # ---- digests
