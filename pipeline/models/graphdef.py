@@ -36,7 +36,7 @@ class Operations:
     @classmethod
     def of(cls, graph: graph_pb2.GraphDef, where: str) -> Operations:
         """The table of a graph. Raises: UnusableModel, where an operation's input is missing."""
-        nodes = {}
+        nodes: dict[str, node_def_pb2.NodeDef] = {}
         for node in graph.node:
             own = node_def_pb2.NodeDef()
             own.CopyFrom(node)
