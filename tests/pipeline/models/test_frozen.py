@@ -288,6 +288,14 @@ def test_of_two_placeholders_for_images_one_is_to_be_named(tmp_path):
     np.testing.assert_allclose(filled.trace(images, ["end"])["end"], convolve(images, weights(3, 3, 3, 4)) + 1, atol=1e-5)
 
 
+def test_a_placeholder_that_nothing_takes_is_no_candidate(tmp_path):
+    def build():
+        v1.placeholder(tf.float32, (None, 4, 4, 3), name="left_over")
+        convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"), weights(3, 3, 3, 4))
+
+    assert opened(freeze_v1(tmp_path, build)).input_shape == (8, 8, 3)
+
+
 # ---- logits
 
 
