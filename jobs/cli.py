@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_spec(layers)
     layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which take some probe images")
+    layers.add_argument("--tensorboard", metavar="DIR", help="write the graph, for TensorBoard's Graphs page")
 
     check = commands.add_parser(
         "check",

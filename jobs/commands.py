@@ -42,20 +42,25 @@ def _run(options: argparse.Namespace) -> None:
 def _layers(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     start_tensorflow()
-    from pipeline.fields import solve_fields
+    from pipeline.fields import solve_in_groups
     from pipeline.models.opening import open_network
 
     network = open_network(spec.model)
     layers = network.layers()
-    fields = {} if options.fast else solve_fields(network, layers)
-    rows: list[tuple[str, ...]] = [("layer", "kind", "map", "channels", "field", "stride")]
+    seen: dict[str, tuple[str, ...]] = {}
+    for group in () if options.fast else solve_in_groups(network, layers):
+        for name, field in group.items():
+            size = "whole image" if field.is_global else "{} x {}".format(*field.size)
+            seen[name] = (size, "" if field.is_global else "{:g} x {:g}".format(*field.stride))
+    rows: list[tuple[str, ...]] = [("layer", "kind", "map", "channels", *(() if options.fast else ("field", "stride")))]
     for layer in layers:
         height, width, channels = layer.shape
-        field = fields.get(layer.name)
-        size = "" if field is None else "whole image" if field.is_global else "{} x {}".format(*field.size)
-        stride = "" if field is None or field.is_global else "{:g} x {:g}".format(*field.stride)
-        rows.append((layer.name, layer.kind, f"{height} x {width}", str(channels), size, stride))
-    _print_table([row[:4] for row in rows] if options.fast else rows)
+        rows.append((layer.name, layer.kind, f"{height} x {width}", str(channels), *seen.get(layer.name, ())))
+    _print_table(rows)
+    if options.tensorboard:
+        from pipeline.models.summary import write_graph
+
+        print(f"graph: {write_graph(network, Path(options.tensorboard))}; look at it: tensorboard --logdir {options.tensorboard}")
 
 
 def _check(options: argparse.Namespace) -> None:

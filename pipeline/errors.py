@@ -100,3 +100,9 @@ class StoreFailed(Fault):
 
 class FieldUnsolved(Fault):
     """A receptive field that could not be found, or could not be proved."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of another library says, as at most 200 characters of one line, without a full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")

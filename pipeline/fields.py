@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,20 +11,49 @@ from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField, UnsolvableField
 
 _MOST_BYTES = 400_000_000  # of maps that one batch of probes may fill
+_LEAST_BATCH, _MOST_BATCH = 8, 16  # probes in a batch; fewer only where a single layer is too large
 
 
 def solve_fields(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
-    """The fields of some layers, all from one pass of probes.
+    """The fields of some layers, by name. Raises: FieldUnsolved."""
+    return {name: field for group in solve_in_groups(network, layers) for name, field in group.items()}
+
+
+def solve_in_groups(network: Network, layers: Sequence[LayerInfo]) -> Iterator[dict[str, ReceptiveField]]:
+    """The fields of any number of layers, group by group; each group's layers come from one pass of probes.
+
+    A solved field keeps what the probes showed of its group, so memory stays bounded for those who let go of a
+    group before they ask for the next.
 
     Raises: FieldUnsolved.
     """
+    for group in _groups(layers, _MOST_BYTES // (4 * _LEAST_BATCH) - int(np.prod(network.input_shape))):
+        yield _solve(network, group)
+
+
+def _groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo]]:
+    """Consecutive layers whose maps hold at most so many floats together; a larger layer stands alone."""
+    group: list[LayerInfo] = []
+    room = most
+    for layer in layers:
+        floats = int(np.prod(layer.shape))
+        if group and floats > room:
+            yield group
+            group, room = [], most
+        group.append(layer)
+        room -= floats
+    if group:
+        yield group
+
+
+def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
     import tensorflow as tf
 
     from pipeline.models.tap import freeze
 
     height, width, channels = network.input_shape
     floats = height * width * channels + sum(int(np.prod(layer.shape)) for layer in layers)
-    batch = int(np.clip(_MOST_BYTES // (4 * floats), 2, 16))
+    batch = int(np.clip(_MOST_BYTES // (4 * floats), 2, _MOST_BATCH))
     names = [layer.name for layer in layers]
     run = freeze(lambda images: network.trace(images, names), tf.TensorSpec((batch, height, width, channels), tf.float32))
 

@@ -23,7 +23,7 @@ PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standar
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
-    ("model", "source"): ("file:",),
+    ("model", "source"): ("file:", "frozen:", "savedmodel:"),
     ("model", "weights"): ("",),
     ("model", "labels"): ("",),
     ("data", "source"): ("folder:",),
@@ -58,6 +58,8 @@ class ModelSpec(_Table):
     labels: str | None = None
     top: StrictBool = True
     size: Size | None = None
+    inputs: dict[str, bool | int | float | str | list[Any]] = {}
+    logits: str | None = None
     trusted: StrictBool = False
 
 

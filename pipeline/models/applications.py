@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.errors import UnknownName, UnusableModel, WrongSpec
+from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
 from pipeline.models.graph import Graph
-from pipeline.models.keras_network import KerasNetwork, one_line
+from pipeline.models.keras_network import KerasNetwork, check_keys
 from pipeline.models.preprocessing import MODES
 from pipeline.models.weights import load_weights
 from pipeline.spec import ModelSpec
@@ -48,6 +48,7 @@ def open_application(name: str, spec: ModelSpec) -> KerasNetwork:
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
     name, builder = _find(name)
+    check_keys(spec, f"keras:{name}")
     mode = (inferred_mode(builder) or _unknown_mode(name)) if spec.preprocess == "auto" else spec.preprocess
     size = spec.size or default_size(builder)
 
@@ -67,7 +68,7 @@ def open_application(name: str, spec: ModelSpec) -> KerasNetwork:
     if spec.weights not in ("imagenet", "none"):
         load_weights(model, Path(spec.weights), f"keras:{name}", top=spec.top, build_other=lambda: build(top=not spec.top))
         model = _as_trained_on_imagenet(model)
-    return KerasNetwork(model, name, size, mode)
+    return KerasNetwork(model, name, size, mode, spec.logits)
 
 
 def inferred_mode(builder: Builder) -> str | None:

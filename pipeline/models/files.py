@@ -13,10 +13,10 @@ from typing import Any
 import h5py
 import keras
 
-from pipeline.errors import MissingInput, UnusableModel, WrongSpec
+from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
 from pipeline.models.applications import inferred_mode, recognised
 from pipeline.models.graph import Graph
-from pipeline.models.keras_network import KerasNetwork, image_shape, one_line
+from pipeline.models.keras_network import KerasNetwork, check_keys, read_input
 from pipeline.models.preprocessing import MODES
 from pipeline.spec import ModelSpec
 
@@ -43,6 +43,7 @@ def open_file(path: str, spec: ModelSpec) -> KerasNetwork:
     idle = sorted({"weights", "top"} & spec.model_fields_set)
     if idle:
         raise WrongSpec(f"model.{idle[0]} is for keras: networks; {where} brings its own. Leave it out.")
+    check_keys(spec, str(where))
     config = _read_config(where)
     lambdas = list(dict.fromkeys(_bytecode(config, "?")))
     if lambdas and not spec.trusted:
@@ -52,9 +53,9 @@ def open_file(path: str, spec: ModelSpec) -> KerasNetwork:
             + ", which loading would run. If you trust the file, set model.trusted = true."
         )
     model = _load(where, spec.trusted)
-    image_shape(model, str(where), spec.size)
+    read_input(model, str(where), spec.size)
     mode = (_inferred_mode(model) or _unknown_mode(where)) if spec.preprocess == "auto" else spec.preprocess
-    return KerasNetwork(model, where.stem, spec.size, mode)
+    return KerasNetwork(model, where.stem, spec.size, mode, spec.logits)
 
 
 def _read_config(path: Path) -> Any:

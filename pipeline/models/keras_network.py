@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
+from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.graph import Graph, is_readable
-from pipeline.models.network import LayerInfo
-from pipeline.models.preprocessing import COLOUR_ONLY, MODES, to_grey
-
-LOGITS = "logits"
+from pipeline.models.layout import Layout, check_device, image_layout
+from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.preprocessing import check_mode, prepare
+from pipeline.spec import ModelSpec
 
 # What may stand between a softmax and the end of a network without changing which number belongs to which class.
 _TRANSPARENT = {"Identity", "Cast", "Reshape", "Squeeze"}
@@ -26,23 +26,29 @@ _TRANSPARENT = {"Identity", "Cast", "Reshape", "Squeeze"}
 class KerasNetwork:
     """A functional or sequential Keras model of one image input."""
 
-    def __init__(self, model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str) -> None:
+    def __init__(
+        self, model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str, logits: str | None = None
+    ) -> None:
         """Read the graph of a model; the model is shared, never changed.
 
         Args:
             size: (height, width), needed where the model leaves them open.
             preprocessing: a key of `MODES`.
+            logits: the layer that gives the logits, needed where the model has several outputs.
 
-        Raises: UnusableModel, WrongSpec.
+        Raises: UnusableModel, WrongSpec, UnknownName.
         """
         self.name = name
         self.model = model
-        self.input_shape = image_shape(model, name, size)
-        if preprocessing in COLOUR_ONLY and self.input_shape[2] == 1:
-            raise WrongSpec(f"model.preprocess = {preprocessing!r} is for colour, but {name} takes grey images. Choose another.")
+        self._layout, self.input_shape = read_input(model, name, size)
+        check_mode(preprocessing, self.input_shape[2], name)
         self._graph = Graph.of(model)
         self._preprocessing = preprocessing
         self._layers = [LayerInfo(*found) for found in self._maps()]
+        self._named_logits = self._check_named(logits)
+        first = [name for name, step in self._graph.walk() if getattr(step.operation, "data_format", "") == "channels_first"]
+        known = {layer.name for layer in self._layers}
+        check_device(self, [name for name in first if name in known], name)
 
     def layers(self) -> list[LayerInfo]:
         """The layers that give one map or one vector, in forward order; nested ones as `outer/inner`."""
@@ -51,7 +57,8 @@ class KerasNetwork:
     def digest(self) -> str:
         """16 hexadecimal digits of the input, the layers and their shapes, the weights and the preprocessing."""
         layers = [(layer.name, layer.kind, layer.shape) for layer in self._layers]
-        digest = hashlib.sha256(json.dumps([self.input_shape, self._preprocessing, layers]).encode())
+        told = [self.input_shape, self._preprocessing, layers, *([self._named_logits] if self._named_logits else [])]
+        digest = hashlib.sha256(json.dumps(told).encode())
         with ThreadPoolExecutor() as threads:
             for part in threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(self.model.weights)):
                 digest.update(part)
@@ -59,8 +66,7 @@ class KerasNetwork:
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB pixels, uint8 or float in 0..255, (batch, h, w, 3) -> float32 (batch, h, w, 3, or 1 for a grey network)."""
-        pixels = tf.cast(images, tf.float32)
-        return MODES[self._preprocessing](to_grey(pixels) if self.input_shape[2] == 1 else pixels)
+        return prepare(images, self._preprocessing, self.input_shape[2])
 
     def trace(self, images: tf.Tensor, layers: Sequence[str]) -> dict[str, tf.Tensor]:
         """The layers' outputs for preprocessed images, in inference mode; nothing past the deepest is run.
@@ -71,7 +77,7 @@ class KerasNetwork:
         Raises: UnknownLayer; UnusableModel, for the logits of a network that ends in a map.
         """
         if tf.executing_eagerly():  # the softmax is found in a graph alone
-            return dict(tf.function(lambda images: self.trace(images, layers))(images))
+            return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
         steps = {name: name for name in layers}
         if LOGITS in steps:
             steps[LOGITS] = self._last_step()
@@ -79,7 +85,8 @@ class KerasNetwork:
         for name in layers:
             if name not in known and name != LOGITS:
                 raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
-        found = self._graph.reach(images, dict.fromkeys(steps.values()), lambda model, value: model(value, training=False))
+        fed = self._layout.feed(images)
+        found = self._graph.reach(fed, dict.fromkeys(steps.values()), lambda model, value: model(value, training=False))
         maps = {}
         for name, step in steps.items():
             if name == LOGITS:
@@ -87,12 +94,20 @@ class KerasNetwork:
                 maps[name] = tf.cast(tf.reshape(_before_softmax(found[step]), (-1, classes)), tf.float32)
             else:
                 output = tf.cast(found[step], tf.float32)
-                maps[name] = output if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
+                maps[name] = self._layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return maps
 
     def _last_step(self) -> str:
         """The name of the step whose output, or whose input, is the logits."""
+        if self._named_logits:
+            return self._named_logits
         outputs = self.model.outputs
+        steps = self._graph.steps.items()
+        ends = [name for output in outputs for name, step in steps if step.output is output]
+        if len(outputs) > 1 and ends:
+            raise WrongSpec(
+                f"{self.name} has several outputs: {', '.join(ends)}. Name the layer of the logits: model.logits = {ends[0]!r}."
+            )
         last = next((name for name, step in self._graph.steps.items() if step.output is outputs[0]), None)
         shape = tuple(outputs[0].shape)
         if len(outputs) != 1 or last is None or not (len(shape) == 2 or (len(shape) == 4 and shape[1:3] == (1, 1))):
@@ -102,23 +117,30 @@ class KerasNetwork:
             )
         return last
 
+    def _check_named(self, named: str | None) -> str | None:
+        vectors = [layer.name for layer in self._layers if layer.shape[:2] == (1, 1)]
+        if named is not None and named not in vectors:
+            raise UnknownName.among(named, vectors, where=f"a layer of {self.name} with one number a class (model.logits)")
+        return named
+
     def _maps(self) -> list[tuple[str, str, tuple[int, int, int]]]:
         """Name, kind and map shape of the steps that give floats as (batch, h, w, c) or (batch, units)."""
         # MobileNetV3 calls a convolution "logits"; the name is taken, by the very same numbers as (batch, classes).
         candidates = {name: step for name, step in self._graph.walk() if name != LOGITS}
-        stand_in = keras.KerasTensor((None, *self.input_shape), dtype=self._graph.input.dtype)
+        stand_in = keras.KerasTensor((None, *self._layout.shape(*self.input_shape)), dtype=self._graph.input.dtype)
         # The model's own shapes may be open where the job's are not, so the sizes are worked out from the job's input.
         outputs = self._graph.reach(stand_in, candidates, lambda model, value: model.compute_output_spec(value))
         maps = []
         for name, step in candidates.items():
             shape: tuple[Any, ...] = tuple(outputs[name].shape[1:])
             if len(shape) in (1, 3) and None not in shape and "float" in outputs[name].dtype:
-                maps.append((name, step.kind, (1, 1, *shape) if len(shape) == 1 else shape))
+                sizes = self._layout.sizes(shape) if len(shape) == 3 else (1, 1, *shape)
+                maps.append((name, step.kind, sizes))
         return maps
 
 
-def image_shape(model: keras.Model, name: str, size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """The (height, width, channels) of a model's input, open ends filled from `size`.
+def read_input(model: keras.Model, name: str, size: tuple[int, int] | None) -> tuple[Layout, tuple[int, int, int]]:
+    """The layout of a model's images, and their (height, width, channels), open ends filled from `size`.
 
     Raises: UnusableModel, for a model that does not take one batch of grey or RGB images; WrongSpec, where
     `size` is missing or contradicts the model.
@@ -126,28 +148,17 @@ def image_shape(model: keras.Model, name: str, size: tuple[int, int] | None) -> 
     if not isinstance(model, keras.Model) or not is_readable(model):
         inputs = getattr(model, "inputs", None)
         reason = f"it has {len(inputs)} inputs" if inputs else "it is a subclassed or unbuilt model, whose graph is not known"
-        raise UnusableModel(f"{name} cannot be read: {reason}. Name a functional or sequential model of one image input.")
-    shape = tuple(model.inputs[0].shape)
-    if len(shape) != 4 or shape[3] not in (1, 3):
         raise UnusableModel(
-            f"{name} takes inputs of shape {shape}, not images: (batch, height, width, 3) or (batch, height, width, 1)."
+            f"{name} cannot be read: {reason}. Name a functional or sequential model of one image input, "
+            "or export it (model.export) and write savedmodel:DIR."
         )
-    fixed = shape[1:3]
-    if size is None and None in fixed:
-        raise WrongSpec(f"{name} takes images of any size. Say which: model.size = [height, width].")
-    height, width = (own or asked for own, asked in zip(fixed, size or fixed, strict=True))
-    if size is not None and (height, width) != size:
-        raise WrongSpec(
-            f"model.size = {list(size)}, but {name} takes {' x '.join(str(own or 'any') for own in fixed)} pixels. "
-            "Leave model.size out."
-        )
-    return height, width, shape[3]
+    return image_layout(tuple(model.inputs[0].shape), name, size)
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception of another library says, as at most 200 characters of one line, without a full stop."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
+def check_keys(spec: ModelSpec, where: str) -> None:
+    """Raises: WrongSpec, for a key of the spec that only graphs have a use for."""
+    if spec.inputs:
+        raise WrongSpec(f"model.inputs is for frozen: and savedmodel: networks; {where} takes images alone. Leave it out.")
 
 
 def _before_softmax(output: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+LOGITS = "logits"  # the name under which every network gives its logits
+
+
 @dataclass(frozen=True)
 class LayerInfo:
     """One layer whose output can be looked at.

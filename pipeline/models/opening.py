@@ -22,8 +22,25 @@ def _file(path: str, spec: ModelSpec) -> Network:
     return open_file(path, spec)
 
 
+def _frozen(path: str, spec: ModelSpec) -> Network:
+    from pipeline.models.frozen import open_frozen
+
+    return open_frozen(path, spec)
+
+
+def _savedmodel(path: str, spec: ModelSpec) -> Network:
+    from pipeline.models.savedmodel import open_savedmodel
+
+    return open_savedmodel(path, spec)
+
+
 # What stands before the colon of `model.source`. The kinds import Keras, so they are reached for on use alone.
-KINDS: dict[str, Callable[[str, ModelSpec], Network]] = {"keras": _keras, "file": _file}
+KINDS: dict[str, Callable[[str, ModelSpec], Network]] = {
+    "keras": _keras,
+    "file": _file,
+    "frozen": _frozen,
+    "savedmodel": _savedmodel,
+}
 
 
 def open_network(spec: ModelSpec) -> Network:
@@ -40,14 +57,20 @@ def open_network(spec: ModelSpec) -> Network:
 def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
     """The layers that any of the names or globs (case counts) match: each once, in the network's order.
 
+    The first output of an operation may be written `op:0`, as TensorFlow does.
+
     Raises: UnknownLayer, for a name or glob that matches nothing.
     """
     layers = network.layers()
     names = [layer.name for layer in layers]
     chosen: set[str] = set()
     for pattern in patterns:
-        matches = {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
+        matches = _matches(pattern, names) or _matches(pattern.removesuffix(":0"), names)
         if not matches:
             raise UnknownLayer.among(pattern, names, where=f"in {network.name}", hint="List them: convscope layers SPEC")
         chosen |= matches
     return [layer for layer in layers if layer.name in chosen]
+
+
+def _matches(pattern: str, names: Sequence[str]) -> set[str]:
+    return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from pipeline.errors import WrongSpec
+
 # ImageNet's means and deviations: of RGB in 0..1, and (Caffe's) of BGR in 0..255.
 _RGB_MEAN, _RGB_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BGR_MEAN = (103.939, 116.779, 123.68)
@@ -32,6 +34,20 @@ MODES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 }
 
 COLOUR_ONLY = ("caffe", "torch")
+
+
+def prepare(images: tf.Tensor, mode: str, channels: int) -> tf.Tensor:
+    """RGB pixels, uint8 or float in 0..255, (batch, h, w, 3), to float32 (batch, h, w, channels): what a network eats."""
+    pixels = tf.cast(images, tf.float32)
+    return MODES[mode](to_grey(pixels) if channels == 1 else pixels)
+
+
+def check_mode(mode: str, channels: int, where: str) -> None:
+    """Raises: WrongSpec, for a preprocessing that is unknown ("auto" that could not be told) or not for grey images."""
+    if mode not in MODES:
+        raise WrongSpec(f"what {where} wants done to its pixels cannot be told. Name it in model.preprocess: {', '.join(MODES)}.")
+    if mode in COLOUR_ONLY and channels == 1:
+        raise WrongSpec(f"model.preprocess = {mode!r} is for colour, but {where} takes grey images. Choose another.")
 
 
 def to_grey(pixels: tf.Tensor) -> tf.Tensor:

@@ -58,7 +58,8 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
 
     Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
     """
-    concrete = tf.function(function, jit_compile=False).get_concrete_function(*specs)
+    # Autograph has nothing to convert here, and would bury an error's one line in a trace of its own.
+    concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
     # A frozen function gives a flat list: the structure is put back from the one that was frozen.
     structure = concrete.structured_outputs
     frozen = convert_variables_to_constants_v2(concrete)

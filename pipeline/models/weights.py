@@ -14,8 +14,7 @@ import h5py
 import keras
 import numpy as np
 
-from pipeline.errors import MissingInput, UnusableModel
-from pipeline.models.keras_network import one_line
+from pipeline.errors import MissingInput, UnusableModel, one_line
 
 SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 

@@ -22,6 +22,8 @@ DEFAULTS = {
     "model.labels": None,
     "model.top": True,
     "model.size": None,
+    "model.inputs": {},
+    "model.logits": None,
     "model.trusted": False,
     "data.data_dir": None,
     "data.limit": None,
@@ -268,6 +270,12 @@ def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(spec_file, 
     spec = load_spec(spec_file, ["data.source=folder:here", "model.weights=w.h5", "model.labels=/names"])
     assert spec.data.source == f"folder:{tmp_path}/here" and spec.model.weights == f"{tmp_path}/w.h5"
     assert spec.model.labels == "/names"
+
+
+@pytest.mark.parametrize("kind", ["frozen", "savedmodel"])
+def test_paths_of_graphs_are_relative_to_the_file_too(spec_file, kind):
+    spec_file.write_text(spec_file.read_text().replace("file:nets/a.keras", f"{kind}:nets/a"))
+    assert load_spec(spec_file).model.source == f"{kind}:{spec_file.parent}/nets/a"
 
 
 def test_words_that_are_no_paths_stay(spec_file):

@@ -1,0 +1,66 @@
+"""`layers`: the table of a frozen graph's layers, and the graph for TensorBoard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.util import event_pb2
+
+from jobs.cli import main
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """A spec beside the frozen graph it names by a relative path."""
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.float32, (None, 16, 16, 3), name="input")
+        kernel = np.random.default_rng(0).normal(0, 1, (3, 3, 3, 16)).astype(np.float32)
+        with tf.name_scope("block"):
+            x = tf.nn.relu(tf.nn.conv2d(image, kernel, 2, "SAME", name="conv"), name="relu")
+        tf.reduce_mean(x, (1, 2), name="pool")
+    (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    path = tmp_path / "job.toml"
+    path.write_text(
+        'name = "job"\n[model]\nsource = "frozen:net.pb"\nlayers = ["*"]\npreprocess = "unit"\n'
+        'inputs = { image = "input:0" }\n[data]\nsource = "folder:photos"\n'
+    )
+    return path
+
+
+def test_the_layers_of_a_frozen_graph_are_listed_with_their_fields(spec, capsys):
+    assert main(["layers", str(spec)]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert rows == [
+        ["layer", "kind", "map", "channels", "field", "stride"],
+        ["block/conv", "Conv2D", "8 x 8", "16", "3 x 3", "2 x 2"],
+        ["block/relu", "Relu", "8 x 8", "16", "3 x 3", "2 x 2"],
+        ["pool", "Mean", "1 x 1", "16", "whole image"],
+    ]
+
+
+@pytest.mark.parametrize("source", ["frozen:net.pb", "keras:MobileNetV2"])
+def test_the_graph_is_written_for_tensorboard_without_the_weights(spec, tmp_path, capsys, source):
+    if source != "frozen:net.pb":
+        text = spec.read_text().replace("frozen:net.pb", source).replace('inputs = { image = "input:0" }', "size = 32")
+        spec.write_text(text.replace('layers = ["*"]', 'weights = "none"\nlayers = ["*"]'))
+    assert main(["layers", str(spec), "--fast", "--tensorboard", str(tmp_path / "board")]) == 0
+    assert "tensorboard --logdir" in capsys.readouterr().out
+    (file,) = (tmp_path / "board").iterdir()
+    events = [event_pb2.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
+    (graph,) = [graph_pb2.GraphDef.FromString(event.graph_def) for event in events if event.graph_def]
+    kinds = {node.name.rpartition("/")[2]: node for node in graph.node}
+    assert {node.op for node in graph.node} >= {"Conv2D", "Placeholder"}
+    assert file.stat().st_size < 2_000_000
+    if source == "frozen:net.pb":
+        assert kinds["conv"].op == "Conv2D" and kinds["relu"].input[0].endswith("block/conv")
+        assert b"bytes left out" in file.read_bytes()
+
+
+def test_a_graph_that_cannot_be_written_is_a_fault_in_one_line(spec, tmp_path, capsys):
+    (tmp_path / "board").write_text("a file stands where the folder should")
+    assert main(["layers", str(spec), "--fast", "--tensorboard", str(tmp_path / "board")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("StoreFailed: the graph could not be written to")

@@ -1,0 +1,74 @@
+"""Frozen graphs of every make, built by TensorFlow itself: TF1 sessions and TF2 functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from pipeline.models.opening import open_network
+from pipeline.spec import ModelSpec
+
+v1 = tf.compat.v1
+
+
+def weights(*shape, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.5, shape).astype(np.float32)
+
+
+def variable(name, value):
+    return v1.get_variable(name, initializer=tf.constant(value), use_resource=False)
+
+
+def freeze_v1(folder, build, outputs=None, name="net"):
+    """Run `build` in a TF1 graph, make its variables constants and write what `outputs` (operations) need."""
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        build()
+        definition = graph.as_graph_def()
+        if outputs:
+            session.run(v1.global_variables_initializer())
+            definition = v1.graph_util.convert_variables_to_constants(session, definition, outputs)
+    return write(folder, definition, name)
+
+
+def freeze_v2(folder, function, *specs, lower=True, name="net"):
+    """Trace a function, make its variables constants and write it; `lower`: loops and branches as TF1 has them."""
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    return write(folder, convert_variables_to_constants_v2(concrete, lower_control_flow=lower).graph.as_graph_def(), name)
+
+
+def write(folder, definition, name="net"):
+    path = folder / f"{name}.pb"
+    path.write_bytes(definition.SerializeToString())
+    return path
+
+
+def opened(path, kind="frozen", **keys):
+    return open_network(ModelSpec(**{"source": f"{kind}:{path}", "layers": ["*"], "preprocess": "none", **keys}))
+
+
+def convolve(x, kernel, strides=1, name=None, **options):
+    return tf.nn.conv2d(x, kernel, strides, "SAME", name=name, **options)
+
+
+def classify(x, classes=5, name="logits"):
+    """Global mean, dense, logits."""
+    pooled = tf.reduce_mean(x, (1, 2), name="pool")
+    return tf.nn.bias_add(
+        tf.matmul(pooled, variable("dense/kernel", weights(x.shape[-1], classes, seed=9))),
+        np.arange(classes, dtype=np.float32),
+        name=name,
+    )
+
+
+def plain(shape=(None, 8, 8, 3)):
+    """input, conv, Relu, pool, logits and a softmax between reshapes: as slim makes them."""
+    image = v1.placeholder(tf.float32, shape, name="input")
+    x = tf.nn.relu(convolve(image, variable("conv/kernel", weights(3, 3, 3, 4)), 2, name="conv/Conv2D"), name="conv/Relu")
+    logits = classify(x, name="scores")
+    tf.reshape(tf.nn.softmax(tf.reshape(logits, (-1, 5)), name="prob"), (-1, 5), name="end")
+
+
+def plain_by_hand(images):
+    x = tf.nn.relu(convolve(images, weights(3, 3, 3, 4), 2))
+    return x, tf.matmul(tf.reduce_mean(x, (1, 2)), weights(4, 5, seed=9)) + np.arange(5, dtype=np.float32)

@@ -1,0 +1,111 @@
+"""Keras models of every make: channels first, grey, any size, half precision, several inputs or outputs."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.errors import UnknownName, UnusableModel, WrongSpec
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.opening import open_network
+from pipeline.models.tap import compile_tap
+from pipeline.spec import ModelSpec
+
+L = keras.layers
+
+
+def opened(model, tmp_path, **keys):
+    model.save(tmp_path / "net.keras")
+    return open_network(ModelSpec(**{"source": f"file:{tmp_path / 'net.keras'}", "layers": ["*"], "preprocess": "unit", **keys}))
+
+
+def convolutional(shape, **options):
+    x = inputs = keras.Input(shape)
+    x = L.Conv2D(4, 3, activation="relu", name="conv", **options)(x)
+    x = L.GlobalAveragePooling2D(name="pool", **options)(x)
+    return keras.Model(inputs, L.Dense(5, name="dense")(x))
+
+
+def test_channels_first_is_read_as_channels_last_where_the_device_runs_it(pixels):
+    model = convolutional((3, 8, 10), data_format="channels_first")
+    network = KerasNetwork(model, "first", None, "unit")
+    assert network.input_shape == (8, 10, 3)
+    assert [layer.shape for layer in network.layers()] == [(6, 8, 4), (1, 1, 4), (1, 1, 5)]
+    images = pixels(2, 8, 10)
+    found = compile_tap(network, ["conv", "logits"], 2)(images)
+    kernel, bias = model.get_layer("conv").get_weights()
+    expected = tf.nn.relu(tf.nn.conv2d(images / np.float32(255), kernel, 1, "VALID") + bias)
+    np.testing.assert_allclose(found["conv"], expected, rtol=1e-4, atol=1e-5)
+    assert found["logits"].shape == (2, 5)
+
+
+def test_channels_first_is_refused_where_the_device_cannot_run_it(monkeypatch):
+    def fail(*arguments, **options):
+        raise tf.errors.InvalidArgumentError(None, None, "only supports NHWC on the CPU [[{{node Conv2D}}]]")
+
+    monkeypatch.setattr(KerasNetwork, "trace", fail)
+    with pytest.raises(UnusableModel, match=r"first is laid out channels first.*\(only supports NHWC on the CPU\).*a GPU"):
+        KerasNetwork(convolutional((3, 8, 10), data_format="channels_first"), "first", None, "unit")
+
+
+def test_one_grey_channel_of_any_size(tmp_path, pixels):
+    model = convolutional((None, None, 1))
+    network = opened(model, tmp_path, size=[7, 9])
+    assert network.input_shape == (7, 9, 1) and network.layers()[0].shape == (5, 7, 4)
+    grey = (pixels(2, 7, 9) @ np.array([0.299, 0.587, 0.114]))[..., None] / 255
+    np.testing.assert_allclose(compile_tap(network, ["logits"], 2)(pixels(2, 7, 9))["logits"], model(grey), rtol=1e-3, atol=1e-5)
+    with pytest.raises(WrongSpec, match="takes images of any size. Say which: model.size"):
+        opened(model, tmp_path)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+def test_half_precision_is_read_in_single(tmp_path, pixels, policy):
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        model = convolutional((8, 8, 3))
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    network = opened(model, tmp_path)
+    assert [layer.name for layer in network.layers()] == ["conv", "pool", "dense"]
+    images = pixels(2, 8, 8)
+    found = compile_tap(network, ["conv", "logits"], 2)(images)
+    assert {value.dtype for value in found.values()} == {tf.float32}
+    kernel, bias = (value.astype(np.float32) for value in model.get_layer("conv").get_weights())
+    expected = tf.nn.relu(tf.nn.conv2d(images / np.float32(255), kernel, 1, "VALID") + bias)
+    np.testing.assert_allclose(found["conv"], expected, atol=0.03)
+
+
+def two_outputs():
+    x = inputs = keras.Input((8, 8, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(x))
+    return keras.Model(inputs, [L.Dense(2, name="age")(x), L.Dense(7, activation="softmax", name="person")(x)])
+
+
+def test_of_several_outputs_the_logits_are_to_be_named(tmp_path):
+    network = opened(two_outputs(), tmp_path)
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    with pytest.raises(WrongSpec, match="several outputs: age, person. Name .*model.logits = 'age'"):
+        network.trace(images, ["logits"])
+    named = opened(two_outputs(), tmp_path, logits="person")
+    found = named.trace(images, ["logits", "person"])
+    np.testing.assert_allclose(tf.nn.softmax(found["logits"]), found["person"][:, 0, 0], rtol=1e-4)
+    assert named.digest() != network.digest()
+    with pytest.raises(UnknownName, match="'pesron' is not a layer of .* with one number a class.*nearest: person"):
+        opened(two_outputs(), tmp_path, logits="pesron")
+
+
+def test_several_inputs_are_refused(tmp_path):
+    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    with pytest.raises(UnusableModel, match="it has 2 inputs"):
+        opened(keras.Model([left, right], L.Conv2D(2, 3)(left + right)), tmp_path)
+
+
+@pytest.mark.parametrize("source", ["keras:MobileNetV2", "file"])
+def test_inputs_are_for_graphs(tmp_path, source):
+    convolutional((8, 8, 3)).save(tmp_path / "net.keras")
+    spec = ModelSpec(source=source.replace("file", f"file:{tmp_path / 'net.keras'}"), layers=["*"], inputs={"image": "x"})
+    with pytest.raises(WrongSpec, match="model.inputs is for frozen: and savedmodel: networks"):
+        open_network(spec)

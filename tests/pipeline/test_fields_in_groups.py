@@ -1,0 +1,52 @@
+"""Fields of many layers at once: group by group, each group of bounded size, with the same boxes as in one pass."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import fields
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.network import LayerInfo
+
+
+@pytest.fixture
+def network():
+    x = inputs = keras.Input((24, 24, 3))
+    for index in range(6):
+        x = keras.layers.Conv2D(4, 3, padding="same", strides=2 if index == 2 else 1, name=f"conv{index}")(x)
+    return KerasNetwork(keras.Model(inputs, x), "six", None, "unit")
+
+
+def test_groups_hold_the_same_boxes_as_one_pass(network, monkeypatch):
+    layers = network.layers()
+    together = fields.solve_fields(network, layers)
+    monkeypatch.setattr(fields, "_MOST_BYTES", 4 * 8 * (24 * 24 * 3 + 2 * 24 * 24 * 4))  # two large maps at a time
+    groups = list(fields.solve_in_groups(network, layers))
+    assert [list(group) for group in groups] == [["conv0", "conv1"], ["conv2", "conv3", "conv4", "conv5"]]
+    apart = fields.solve_fields(network, layers)
+    assert list(apart) == list(together) == [layer.name for layer in layers]
+    for name, field in apart.items():
+        np.testing.assert_array_equal(field.boxes, together[name].boxes)
+
+
+def test_hundreds_of_layers_never_stand_in_one_group_of_more_than_the_bound():
+    rng = np.random.default_rng(0)
+    layers = [LayerInfo(f"layer{index}", "Conv2D", tuple(int(n) for n in rng.integers(1, 40, 3))) for index in range(400)]
+    layers.insert(200, LayerInfo("huge", "Conv2D", (100, 100, 64)))
+    groups = list(fields._groups(layers, 100_000))
+    assert [layer for group in groups for layer in group] == layers
+    sizes = [sum(int(np.prod(layer.shape)) for layer in group) for group in groups]
+    assert all(size <= 100_000 or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+    assert len(groups) < 2 * sum(sizes) / 100_000 + 2
+
+
+def test_a_group_is_solved_only_when_it_is_asked_for(network, monkeypatch):
+    monkeypatch.setattr(fields, "_MOST_BYTES", 1)
+    solved = []
+    monkeypatch.setattr(fields, "_solve", lambda network, group: solved.append(len(group)) or {})
+    groups = fields.solve_in_groups(network, network.layers())
+    next(groups)
+    next(groups)
+    assert solved == [1, 1]
