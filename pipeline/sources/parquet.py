@@ -114,7 +114,7 @@ class Tables:
                 if rows:
                     yield self._records(group, rows, batch.take(pa.array([row - at for row in rows])))
         except (pa.ArrowException, OSError) as error:
-            raise UnusableData(f"{group.file.path} is damaged: {_one_line(error)}. Fetch it or write it anew.") from None
+            raise _damaged(group.file.path, error) from None
 
     def _records(self, group: Group, rows: list[int], batch: pa.RecordBatch) -> list[Record]:
         images = batch.column(self.image).to_pylist()
@@ -146,6 +146,8 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
     """
     files = matching("parquet", pattern)
     footers = of_each(files, _footer)
+    if not any(footer.num_rows for footer in footers):
+        raise UnusableData(f"parquet:{pattern} holds no rows. Name other files.")
     schema = footers[0].schema.to_arrow_schema()
     features = _features(schema)
     image = _image_column(files, footers, schema, features, spec.image, pattern)
@@ -155,17 +157,11 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
         for column in (image, label):
             if column is not None and (column not in here.names or here.field(column).type != schema.field(column).type):
                 raise UnusableData(f"{file.path} has no column {column!r} of the kind that {files[0].path} has. Take it out.")
-    groups, bytes_of_images, first = [], 0, 0
-    for file, footer in zip(files, footers, strict=True):
-        row = 0
-        for index in range(footer.num_row_groups):
-            stored = footer.row_group(index)
-            if stored.num_rows:
-                groups.append(Group(file, index, row, stored.num_rows, first))
-            row, first = row + stored.num_rows, first + stored.num_rows
-            bytes_of_images += sum(column.total_uncompressed_size for column in _columns(stored, image))
-    if not groups:
-        raise UnusableData(f"parquet:{pattern} holds no rows. Name other files.")
+    groups = _groups(files, footers)
+    stored = sum(column.total_uncompressed_size for footer in footers for column in _columns(footer, image))
+    first = _first_images(files, footers, image)
+    # Where the column holds paths, what it stores tells nothing of the images.
+    mean_bytes = max(stored / sum(footer.num_rows for footer in footers), sum(map(len, first)) / len(first))
     numbers = label is not None and pa.types.is_integer(schema.field(label).type)
     labels = features.get(label, {}).get("names") if numbers and label is not None else None
     if spec.labels is not None:
@@ -176,7 +172,19 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
         labels = read_names(spec.labels)
         highest = max((_highest(footer, str(label)) for footer in footers), default=-1)
         check_reach(labels, spec.labels, highest, f"parquet:{pattern}")
-    return Tables(f"parquet:{pattern}", labels, tuple(groups), image, label, numbers, bytes_of_images / first)
+    return Tables(f"parquet:{pattern}", labels, tuple(groups), image, label, numbers, mean_bytes)
+
+
+def _groups(files: list[Stored], footers: list[pq.FileMetaData]) -> list[Group]:
+    groups, first = [], 0
+    for file, footer in zip(files, footers, strict=True):
+        row = 0
+        for number in range(footer.num_row_groups):
+            rows = footer.row_group(number).num_rows
+            if rows:
+                groups.append(Group(file, number, row, rows, first))
+            row, first = row + rows, first + rows
+    return groups
 
 
 def _footer(file: Stored) -> pq.FileMetaData:
@@ -224,7 +232,8 @@ def _image_column(
         return named
     found = [name for name in able if features.get(name, {}).get("_type") == "Image"]
     if not found:
-        found = [name for name in able if _holds_images(files, footers, name)]
+        first = {name: _first_images(files, footers, name) for name in able}
+        found = [name for name in able if any(size_or_zero(data) != (0, 0) for data in first[name])]
     if not found:
         raise UnusableData(f"parquet:{pattern} has no column of images; its columns: {columns}. Name another, or set data.image.")
     if len(found) > 1:
@@ -257,14 +266,18 @@ def _may_hold_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _holds_images(files: list[Stored], footers: list[pq.FileMetaData], column: str) -> bool:
-    """Whether any of the first rows of a column is an image."""
-    for file, footer in zip(files, footers, strict=True):
-        if footer.num_rows:
-            with closing(remote.open_binary(file.path)) as opened, pq.ParquetFile(opened, buffer_size=_BUFFER) as table:
-                rows = next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column).to_pylist()
-            return any(size_or_zero(_encoded(row, file.path)[0]) != (0, 0) for row in rows)
-    return False
+def _first_images(files: list[Stored], footers: list[pq.FileMetaData], column: str) -> list[bytes]:
+    """The first few values of a column, b"" for those that are missing."""
+    file = next(file for file, footer in zip(files, footers, strict=True) if footer.num_rows)
+
+    def read() -> list[Any]:
+        with closing(remote.open_binary(file.path)) as opened, pq.ParquetFile(opened, buffer_size=_BUFFER) as table:
+            return next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column).to_pylist()
+
+    try:
+        return [_encoded(row, file.path)[0] for row in remote.patiently(read, file.path)]
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file.path, error) from None
 
 
 def _encoded(image: Any, table: str) -> tuple[bytes, str]:
@@ -282,16 +295,22 @@ def _encoded(image: Any, table: str) -> tuple[bytes, str]:
         return b"", f"the file {path!r} beside the table cannot be read ({error.strerror or type(error).__name__})"
 
 
-def _columns(group: pq.RowGroupMetaData, name: str) -> list[pq.ColumnChunkMetaData]:
-    columns = (group.column(index) for index in range(group.num_columns))
-    return [column for column in columns if column.path_in_schema.split(".")[0] == name]
+def _columns(footer: pq.FileMetaData, name: str) -> Iterator[pq.ColumnChunkMetaData]:
+    """What a footer says of a column in each of the file's row groups."""
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.split(".")[0] == name:
+                yield column
 
 
 def _highest(footer: pq.FileMetaData, label: str) -> int:
     """The highest label of a file, as its statistics have it; -1 where it keeps none."""
-    groups = (footer.row_group(index) for index in range(footer.num_row_groups))
-    stored = (column.statistics for group in groups for column in _columns(group, label))
+    stored = (column.statistics for column in _columns(footer, label))
     return max((int(one.max) for one in stored if one is not None and one.has_min_max), default=-1)
+
+
+def _damaged(path: str, error: Exception) -> UnusableData:
+    return UnusableData(f"{path} is damaged: {_one_line(error)}. Fetch it or write it anew.")
 
 
 def _one_line(error: Exception) -> str:
