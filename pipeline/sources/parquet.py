@@ -155,7 +155,7 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
     for file, footer in zip(files, footers, strict=True):
         here = footer.schema.to_arrow_schema()
         for column in (image, label):
-            if column is not None and (column not in here.names or here.field(column).type != schema.field(column).type):
+            if column is not None and (column not in here.names or _kind(here, column) != _kind(schema, column)):
                 raise UnusableData(f"{file.path} has no column {column!r} of the kind that {files[0].path} has. Take it out.")
     groups = _groups(files, footers)
     stored = sum(column.total_uncompressed_size for footer in footers for column in _columns(footer, image))
@@ -196,7 +196,7 @@ def _footer(file: Stored) -> pq.FileMetaData:
             else _read_footer(file.path)
         )
     except (pa.ArrowException, OSError) as error:
-        what = "is cut short, or no Parquet" if "magic bytes" in str(error) or "smaller than" in str(error) else "cannot be read"
+        what = "is cut short, or no Parquet" if isinstance(error, pa.ArrowInvalid) else "cannot be read"
         raise UnusableData(f"{file.path} {what}: {_one_line(error)}. Fetch it or write it anew.") from None
 
 
@@ -257,6 +257,12 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], image: str, named
         return "label"
     classes = [name for name in able if features.get(name, {}).get("_type") == "ClassLabel"]
     return classes[0] if len(classes) == 1 else None
+
+
+def _kind(schema: pa.Schema, column: str) -> str:
+    """What is the same in all files; the width of numbers, or whether any bytes are there, need not be."""
+    kind = schema.field(column).type
+    return "images" if _may_hold_images(kind) else "numbers" if pa.types.is_integer(kind) else "text"
 
 
 def _may_hold_images(kind: pa.DataType) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-ATTEMPTS = 5
+ATTEMPTS = 6
 FIRST_PAUSE = 0.5  # seconds; each pause is twice the one before
 DEADLINE = 30.0  # seconds, for the first answer of an address
 BLOCK = 2**22  # bytes that one request brings
@@ -72,9 +72,12 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
     own = fsspec.config.conf.get(protocol, {})
     settings = {key: value for key, value in _SETTINGS.get(protocol, {}).items() if key not in own}
     try:
-        return fsspec.core.url_to_fs(address, **settings)
+        system, path = fsspec.core.url_to_fs(address, **settings)
     except (ValueError, ImportError) as error:
         raise MissingInput(f"{address!r} cannot be served: {_one_line(error)}.") from None
+    if hasattr(system, "retries"):  # `patiently` does that; patience of patience would take minutes
+        system.retries = 1
+    return system, path
 
 
 def read(address: str, first: int = 0, last: int | None = None) -> bytes:
