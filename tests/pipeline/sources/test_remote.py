@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -75,10 +76,8 @@ class Line:
         except OSError:
             pass
         for end in (client, server):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end.close()
 
     def close(self):
@@ -288,9 +287,9 @@ def test_an_output_address_that_does_not_answer_is_named_before_work_starts(ask,
 def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead_is_taken_over(bucket, monkeypatch):
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.05)
     folder, said = place("s3://bucket/held"), []
-    with locks.hold(folder), pytest.raises(FolderHeld, match=rf"s3://bucket/held is held by process {os.getpid()} on "):
-        with locks.hold(folder):
-            pytest.fail("two hold one folder")
+    mine = rf"s3://bucket/held is held by process {os.getpid()} on "
+    with locks.hold(folder), pytest.raises(FolderHeld, match=mine), locks.hold(folder):
+        pytest.fail("two hold one folder")
     assert not bucket.exists("bucket/held/.lock")
     for host, process, refreshed in (("elsewhere", 1, time.time() - 1000), (socket.gethostname(), dead_process(), time.time())):
         held = {"host": host, "process": process, "since": "then", "token": "x", "refreshed": refreshed}
@@ -314,12 +313,15 @@ def test_a_lock_is_refreshed_and_one_that_was_lost_is_told_and_left_alone(bucket
         while json.loads(bucket.cat_file("bucket/held/.lock"))["refreshed"] == first:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-    with pytest.raises(FolderHeld, match="process 7 on other since then, which took it over"), locks.hold(folder):
-        monkeypatch.setattr(locks, "REFRESHED_EVERY", 60)
-        time.sleep(0.3)
-        held = {"host": "other", "process": 7, "since": "then", "token": "y", "refreshed": time.time()}
-        bucket.pipe_file("bucket/held/.lock", json.dumps(held).encode())
-        time.sleep(0.3)
+
+    def lose_it():
+        with locks.hold(folder):
+            held = {"host": "other", "process": 7, "since": "then", "token": "y", "refreshed": time.time()}
+            bucket.pipe_file("bucket/held/.lock", json.dumps(held).encode())
+
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 60)
+    with pytest.raises(FolderHeld, match="process 7 on other since then, which took it over"):
+        lose_it()
     assert json.loads(bucket.cat_file("bucket/held/.lock"))["token"] == "y"
 
 
