@@ -195,7 +195,7 @@ def _footer(file: Stored) -> pq.FileMetaData:
             if remote.is_remote(file.path)
             else _read_footer(file.path)
         )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         what = "is cut short, or no Parquet" if isinstance(error, pa.ArrowInvalid) else "cannot be read"
         raise UnusableData(f"{file.path} {what}: {_one_line(error)}. Fetch it or write it anew.") from None
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -128,7 +129,7 @@ class Archives:
         last = samples[-1].offset + samples[-1].length
         try:
             data = read(start, last)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UnusableData(f"{file.path} cannot be read: {error}. Fetch it anew.") from None
         if len(data) != last - start:
             raise UnusableData(f"{file.path} is shorter than it was when the job began. Start the job anew.")
@@ -177,7 +178,7 @@ def _samples(file: Stored, spec: DataSpec) -> list[Sample]:
     wanted = {*LABELS, *([] if spec.label is None else [spec.label.lower()])}
     try:
         groups = remote.patiently(lambda: _groups(file, wanted), file.path)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UnusableData(f"{file.path} is cut short, or no tar archive: {reason}. Fetch it or write it anew.") from None
     samples = []

@@ -102,18 +102,26 @@ def open_binary(address: str) -> BinaryIO:
 def listing(address: str, pattern: bool = False) -> list[tuple[str, int]]:
     """The files below an address, or those that it matches as a pattern: their addresses and bytes, sorted.
 
-    Raises: MissingInput, where nobody answers, or no such folder is there.
+    Raises: MissingInput, where nobody answers, or the store refuses.
     """
     system, path = file_system(address)
     scheme = address.partition("://")[0]
 
     def ask() -> dict[str, Any]:
         system.invalidate_cache()
-        return system.glob(path, detail=True) if pattern else system.find(path, detail=True)
+        if not pattern:
+            return system.find(path, detail=True)
+        return system.glob(path, detail=True) if re.search(r"[*?\[]", path) else {path: system.info(path)}
 
     try:
         found = answered(ask, address)
-    except OSError as error:
+    except FileNotFoundError as error:
+        # Over HTTP, a host that is not there, or refuses, is a file that is not there.
+        cause = error.__cause__
+        if cause is not None and not isinstance(cause, FileNotFoundError) and getattr(cause, "status", None) not in (404, 410):
+            raise MissingInput(f"{address!r} cannot be read: {_one_line(cause)}. Check the address.") from None
+        found = {}
+    except (OSError, ValueError) as error:
         raise MissingInput(f"{address!r} cannot be listed: {_one_line(error)}. Name one that can.") from None
     files = {name: entry for name, entry in found.items() if entry["type"] == "file"}
     return sorted(
@@ -212,6 +220,6 @@ def _bare(address: str) -> str:
     return f"{parts.netloc}{parts.path}".strip("/")
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."

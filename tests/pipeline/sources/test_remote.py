@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
-from pipeline.errors import FolderHeld, MissingInput, Unreachable
+from pipeline.errors import FolderHeld, MissingInput, Unreachable, UnusableData
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import Shard
@@ -242,6 +242,50 @@ def test_an_address_with_nothing_there_is_named(bucket, source, said):
         opened(source, "s3://bucket/none")
     with pytest.raises(MissingInput, match="s3://no-such-bucket"):
         opened(source, "s3://no-such-bucket/x")
+
+
+def test_files_come_over_http_too_and_a_host_that_is_not_there_is_named(server, bucket, stored, listed, closed_port):
+    bucket.put(f"{stored}/", "bucket/data/", recursive=True)
+    for file in bucket.find("bucket"):
+        bucket.chmod(file, "public-read")
+    for source in ("parquet:{}/parquet/a.parquet", "tar:{}/tar/a.tar", "tar:{}/tar/b.tar.gz", "list:{}/list.txt"):
+        far = opened(source, f"http://127.0.0.1:{server[1]}/bucket/data")
+        assert without_reasons(listed(far)) == without_reasons(listed(opened(source, stored)))
+    for source in ("parquet:{}/a.parquet", "tar:{}/a.tar", "list:{}/a.txt"):
+        with pytest.raises(MissingInput, match=f"127.0.0.1:{closed_port}/a"):
+            opened(source, f"http://127.0.0.1:{closed_port}")
+        with pytest.raises(MissingInput, match="no file matches|cannot be read"):
+            opened(source, f"http://127.0.0.1:{server[1]}/bucket/none")
+
+
+def test_a_server_that_gives_no_parts_of_files_is_told_in_one_line(stored):
+    import functools
+    import http.server
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    class QuietServer(http.server.ThreadingHTTPServer):
+        def handle_error(self, *arguments):
+            pass
+
+    (stored / "picture.png").write_bytes(bytes(2**23))
+    with tarfile.open(stored / "big.tar", "w") as archive:
+        for name in ("1.png", "2.png"):
+            archive.add(stored / "picture.png", name)
+    with QuietServer(("127.0.0.1", 0), functools.partial(Quiet, directory=stored)) as plain:
+        threading.Thread(target=plain.serve_forever, daemon=True).start()
+        for source in ("parquet", "tar"):
+            with pytest.raises(UnusableData, match="range requests") as caught:
+                opened(f"{source}:{{}}/big.tar", f"http://127.0.0.1:{plain.server_port}")
+            assert "\n" not in str(caught.value)
+        plain.shutdown()
+
+
+def test_prepared_data_sets_lie_where_tensorflow_reads(tmp_path):
+    with pytest.raises(UnusableData, match="data.data_dir 's3://bucket/tfds': TensorFlow reads folders and gs:// addresses"):
+        opened("tfds:cifar10/test", "", data_dir="s3://bucket/tfds")
 
 
 def test_a_scheme_that_nobody_serves_is_named():
