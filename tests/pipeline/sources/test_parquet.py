@@ -62,6 +62,13 @@ def test_rows_come_file_by_file_with_the_names_that_their_class_has(table, table
     assert [e[3] for e in elements] == [FIT.apply(scene(seed=seed)).tobytes() for seed in range(8)]
 
 
+def test_files_come_bytewise_by_path_whatever_their_sizes(table, tables, png, listed):
+    for rows, name in enumerate(["b/2", "b/10", "B/1", "a", "é"], start=1):
+        table(f"{name}.parquet", {"image": [png(rows)] * rows})
+    keys = dict.fromkeys(e[1].rpartition(".parquet__")[0] for e in listed(tables("**/*.parquet")))
+    assert list(keys) == ["B/1", "a", "b/10", "b/2", "é"]
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("rows", [1, 4, 100])
 def test_ids_do_not_depend_on_shards_starts_or_batches(table, tables, png, listed, rows, batch):

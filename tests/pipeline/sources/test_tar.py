@@ -109,6 +109,14 @@ def test_ids_do_not_depend_on_shards_starts_or_packing(archive, archives, png, l
     assert all(FIT.apply(image.pixels).tobytes() == whole[example][3] for example, image in fetched)
 
 
+def test_a_few_of_several_archives_are_fetched_each_from_its_own(archive, archives, png, scene):
+    for number in range(2):
+        archive(f"{number}.tar", [(f"{seed}.png", png(10 * number + seed)) for seed in range(4)])
+    fetched = list(archives().fetch([0, 6, 7]))
+    assert [image.key for _, image in fetched] == ["0.tar/0", "1.tar/2", "1.tar/3"]
+    assert [(image.pixels == scene(seed=seed)).all() for (_, image), seed in zip(fetched, (0, 12, 13), strict=True)] == [True] * 3
+
+
 def test_members_of_a_sample_need_not_be_neighbours(archive, archives, png, listed):
     archive("a.tar", [("1.cls", b"1"), ("2.png", png(2)), ("1.png", png(1)), ("2.cls", b"2")])
     assert [(e[1], e[2]) for e in listed(archives())] == [("a.tar/1", "1"), ("a.tar/2", "2")]
