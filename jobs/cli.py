@@ -24,7 +24,12 @@ def parser() -> argparse.ArgumentParser:
         "run", help="run a job", description="Run a job: SPEC's stages, in order, into OUT/name.", epilog=_EXITS
     )
     _add_spec(run)
-    run.add_argument("--out", default="out", metavar="DIR", help="folder for results (default: %(default)s)")
+    run.add_argument(
+        "--out",
+        default="out",
+        metavar="DIR",
+        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
+    )
     run.add_argument(
         "--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated"
     )
@@ -42,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
         description="Open everything that a spec names, and say what a run would do.",
     )
     _add_spec(check)
-    check.add_argument("--out", default="out", metavar="DIR", help="folder for results (default: %(default)s)")
+    check.add_argument(
+        "--out",
+        default="out",
+        metavar="DIR",
+        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
+    )
 
     show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")

@@ -12,6 +12,7 @@ from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
 from pipeline.run import open_job, read_receipt, run, start_tensorflow
 from pipeline.spec import JobSpec, load_spec
+from pipeline.store.places import Place, place
 
 
 def shipped_specs() -> dict[str, Path]:
@@ -65,7 +66,7 @@ def _layers(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     spec = read_spec(options)
-    folder = Path(options.out) / spec.name
+    folder = place(options.out) / spec.name
     job = open_job(spec, folder, Reporter(spec.name), fetch=False)
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
@@ -78,7 +79,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    for line in summary(Path(options.folder)):
+    for line in summary(place(options.folder)):
         print(line)
 
 
@@ -90,7 +91,7 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{result['test_accuracy']:.2%} of {result['test_images']:,} test images right; {options.out}/cifar10.keras")
 
 
-def summary(folder: Path) -> list[str]:
+def summary(folder: Place) -> list[str]:
     """What a job's folder holds, in a few lines. Raises: WrongSpec, where it holds none."""
     receipt = read_receipt(folder)
     lines = [f"{receipt['name']}: {receipt['state']}, {receipt['examples']:,} examples, {len(receipt['layers'])} layers"]

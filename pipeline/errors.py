@@ -10,7 +10,8 @@ ConvscopeError            exit code
 |-- TooManyBad                3    more unreadable images than `max_bad` allows
 |-- TryAgain                 75    nothing is wrong with the job: run it again later
 |   |-- Interrupted          75    stopped by a signal
-|   `-- FolderHeld           75    another run holds the output folder
+|   |-- FolderHeld           75    another run holds the output folder
+|   `-- Unreachable          75    a remote address that answered before does so no longer
 `-- Fault                     1    the machine or the network failed under the job
     |-- StoreFailed           1    a result could not be written
     `-- FieldUnsolved         1    a receptive field that could not be found, or not be proved
@@ -19,7 +20,8 @@ ConvscopeError            exit code
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 
 class ConvscopeError(Exception):
@@ -90,6 +92,10 @@ class FolderHeld(TryAgain):
     """Another run holds the output folder."""
 
 
+class Unreachable(TryAgain):
+    """A remote address does not answer, however often it is asked."""
+
+
 class Fault(ConvscopeError):
     """The machine or the network failed under the job."""
 
@@ -106,3 +112,19 @@ def one_line(error: BaseException) -> str:
     """What an exception of another library says, as at most 200 characters of one line, without a full stop."""
     text = " ".join(str(error).split()) or type(error).__name__
     return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
+
+
+def carried(message: str) -> ConvscopeError | None:
+    """The error of ours that a message of TensorFlow carries, which wraps what its threads raise in lines of its own."""
+    for line in message.splitlines():
+        for kind in _kinds(ConvscopeError):
+            found = re.search(rf"(?:^|[\s.]){kind.__name__}: (.+)$", line)
+            if found:
+                return kind(found[1])
+    return None
+
+
+def _kinds(kind: type[ConvscopeError]) -> Iterator[type[ConvscopeError]]:
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+        yield below

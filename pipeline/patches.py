@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline import mosaic
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Box, Image, Source
 from pipeline.store.files import file_name, write_bytes
+from pipeline.store.places import Place
 from pipeline.store.spool import Spool
 from pipeline.store.tables import write_crops, write_index
 
@@ -66,7 +66,7 @@ def write_patches(
     winners: Sequence[Winners],
     source: Source,
     fit: Fit,
-    folder: Path,
+    folder: Place,
     whole: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[list[str | None]]]:
@@ -112,7 +112,7 @@ def _ranks(layer: Winners, c: int) -> range:
     return range(int((layer.examples[c] >= 0).sum()))
 
 
-def _remove_others(folder: Path, names: Sequence[str]) -> None:
+def _remove_others(folder: Place, names: Sequence[str]) -> None:
     """Remove what an earlier run left of layers that this one does not have."""
     kept = {f"{name}.parquet" for name in names} | {f"{name}{suffix}.png" for name in names for suffix in ("", "-crop", "-full")}
     for path in [*(folder / "crops").glob("*.parquet"), *(folder / "mosaics" / "activations").glob("*.png")]:
@@ -206,7 +206,7 @@ def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:
         yield {name: [row[name] for row in rows] for name in columns}
 
 
-def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder: Path) -> None:
+def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder: Place) -> None:
     """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side."""
     k, tiles = layer.examples.shape[1], album.tiles[layer.layer]
     numbers = [int(channel) for channel in layer.channels]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import FolderHeld, UnknownName, WrongSpec
+from pipeline.errors import UnknownName, WrongSpec
 from pipeline.progress import Reporter
 from pipeline.spec import JobSpec
-from pipeline.store.files import store_failed, sweep, write_json
+from pipeline.store.files import sweep, write_json
+from pipeline.store.locks import hold
+from pipeline.store.places import Place, place
 
 if TYPE_CHECKING:
     from pipeline.stages import Job
@@ -28,11 +26,13 @@ FORMAT = 1  # of the folder; raised when a reader of the older one would go wron
 _PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy", "opencv-python-headless", "pyarrow")
 
 
-def run(spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str] = (), reporter: Reporter | None = None) -> Path:
+def run(
+    spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str] = (), reporter: Reporter | None = None
+) -> Place:
     """Run a job: every stage of the spec, or those named, whose results are not there yet.
 
     Args:
-        out: the results go to OUT/name.
+        out: the results go to OUT/name; a folder, or an address that fsspec knows.
         stages: run these alone, even where their results are there.
 
     Returns: the job's folder.
@@ -43,9 +43,9 @@ def run(spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str
     for stage in stages:
         if stage not in spec.stages:
             raise UnknownName.among(stage, spec.stages, where="a stage of this spec")
-    folder = Path(out) / spec.name
+    folder = place(out) / spec.name
     reporter = reporter or Reporter(spec.name)
-    with _hold(folder):
+    with hold(folder, reporter.say):
         sweep(folder)
         job = open_job(spec, folder, reporter)
         receipt = _receipt(job, _read_receipt(folder))
@@ -67,7 +67,7 @@ def run(spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str
     return folder
 
 
-def open_job(spec: JobSpec, folder: Path, reporter: Reporter, fetch: bool = True) -> Job:
+def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = True) -> Job:
     """Open the network and the data of a spec and hold them against each other, before any work is done.
 
     Args:
@@ -120,7 +120,7 @@ def start_tensorflow() -> None:
             os.close(kept)
 
 
-def read_receipt(folder: Path) -> dict[str, Any]:
+def read_receipt(folder: Place) -> dict[str, Any]:
     """The receipt of a job's folder. Raises: WrongSpec, where there is none."""
     receipt = _read_receipt(folder)
     if receipt is None:
@@ -128,7 +128,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     return receipt
 
 
-def _read_receipt(folder: Path) -> dict[str, Any] | None:
+def _read_receipt(folder: Place) -> dict[str, Any] | None:
     try:
         receipt = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -165,35 +165,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-@contextmanager
-def _hold(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder. The system lets go of a dead holder's lock by itself. Raises: FolderHeld, StoreFailed."""
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+b", buffering=0)  # nothing waits to be written when it is closed
-    except OSError as error:
-        raise store_failed(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().decode().strip() or "another run"
-            raise FolderHeld(f"{folder} is held by {holder}. Wait for it, or choose another --out.") from None
-        except OSError as error:  # a file system without locks
-            raise store_failed(path, error) from error
-        try:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}".encode())
-        except OSError as error:
-            raise store_failed(path, error) from error
-        try:
-            yield
-        finally:
-            lock.truncate(0)
 
 
 def _utc(seconds: float) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
+from pipeline.store.remote import has_scheme
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +27,8 @@ _PATH_KEYS = {
     ("model", "source"): ("file:", "frozen:", "savedmodel:"),
     ("model", "weights"): ("",),
     ("model", "labels"): ("",),
-    ("data", "source"): ("folder:",),
+    ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
+    ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
@@ -75,6 +77,9 @@ class DataSpec(_Table):
 
     source: str
     data_dir: str | None = None
+    image: str | None = None
+    label: str | None = None
+    labels: str | None = None
     limit: Positive | None = None
     batch: Positive = 64
     resize: Literal["crop", "pad", "stretch"] = "crop"
@@ -135,7 +140,7 @@ def load_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Jo
     """Read a job spec.
 
     Paths in the file are relative to the file, paths in `overrides` to the working directory; both may
-    hold `~` and `${VARIABLE}`.
+    hold `~` and `${VARIABLE}`. Addresses with a scheme, such as s3://bucket/key, stay as they are.
 
     Args:
         path: the TOML file.
@@ -209,7 +214,7 @@ def _absolute(path: str, folder: Path) -> str:
     missing = re.search(r"\$\{?(\w+)\}?", expanded)
     if missing:
         raise WrongSpec(f"{path!r} names the environment variable {missing[1]}, which is not set. Set it, or write the path.")
-    return os.path.normpath(folder / expanded) if expanded else expanded
+    return os.path.normpath(folder / expanded) if expanded and not has_scheme(expanded) else expanded
 
 
 def _explain(error: ValidationError, where: str) -> WrongSpec:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
+from pipeline.store.places import Place
 from pipeline.store.tables import write_index
 from recfield import ReceptiveField
 
@@ -30,7 +30,7 @@ class Job:
     layers: tuple[LayerInfo, ...]
     source: Source
     fit: Fit
-    folder: Path
+    folder: Place
     reporter: Reporter
 
 

@@ -20,7 +20,8 @@ FLOORS = (
     ("engines",),
     ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "report"),
     ("models", "sources"),
-    ("spec", "store"),
+    ("spec",),  # asks the store what is an address
+    ("store",),
     ("errors", "mosaic", "progress"),
 )
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pipeline.activations.heap import Activations
 from pipeline.activations.part import Part, Skipped
-from pipeline.errors import TooManyBad, UnusableData
+from pipeline.errors import TooManyBad, UnusableData, carried
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.tap import compile_pass
 from pipeline.sources.source import Shard, Source
@@ -85,6 +85,11 @@ def scan(
             raise UnusableData(
                 f"the data are damaged after {part.seen:,} examples: {reason}. Prepare the data set anew."
             ) from None
+        except tf.errors.OpError as error:
+            ours = carried(str(error.message))
+            if ours is None:
+                raise
+            raise ours from None
         waited = time.perf_counter()
         meter.data += waited - clock
         if batch is None:

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.sources.decode import Unreadable, size
-from pipeline.sources.records import Record, chunk_for, digest_of
+from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
+from pipeline.store import remote
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _READERS = 8
+_REQUESTS = 16  # under way at the same time, to a remote address
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files under one root, in a fixed order.
+    """Image files under one root, a folder or an address, in a fixed order.
 
-    paths: relative to the root, with `/`.
+    paths: relative to the root, with `/`; or absolute, or addresses.
     file_labels: the label of each file, "" for none.
+    lengths: the bytes of each file, where a listing told them; else each is asked for.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Files:
     paths: tuple[str, ...]
     file_labels: tuple[str, ...]
     labels: list[str] | None
+    lengths: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,6 +50,10 @@ class Files:
         # Not the times of change: a copy of the folder is the same data.
         return digest_of([(path, self._bytes(index)) for index, path in enumerate(self.paths)])
 
+    @cached_property
+    def _remote(self) -> bool:
+        return remote.is_remote(self.root) or any(map(remote.is_remote, self.paths))
+
     def read(self, first: int, last: int) -> tf.data.Dataset:
         import tensorflow as tf
 
@@ -55,7 +63,9 @@ class Files:
                 text.set_shape(())
             return {"example": example, **dict(zip(("key", "label", "data", "error"), texts, strict=True))}
 
-        return tf.data.Dataset.range(first, last).map(record, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        # What waits for a network needs no core of its own.
+        parallel = _REQUESTS if self._remote else tf.data.AUTOTUNE
+        return tf.data.Dataset.range(first, last).map(record, num_parallel_calls=parallel, deterministic=True)
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         return map(self._record, examples)
@@ -65,16 +75,17 @@ class Files:
             return np.array(list(pool.map(self._size, range(first, last))), np.int64).reshape(-1, 2)
 
     def _path(self, index: int) -> str:
-        return os.path.join(self.root, self.paths[index])
+        return remote.join(self.root, self.paths[index])
 
     def _bytes(self, index: int) -> int:
-        try:
-            return os.stat(self._path(index)).st_size
-        except OSError:
-            return -1
+        if self.lengths is not None:
+            return self.lengths[index]
+        return length(self._path(index))
 
     def _size(self, index: int) -> tuple[int, int]:
         try:
+            if remote.is_remote(self._path(index)):  # one request, instead of one for every few bytes of a header
+                return size_or_zero(remote.read(self._path(index)))
             with open(self._path(index), "rb") as file:
                 return size(file)
         except (OSError, Unreadable):
@@ -83,15 +94,25 @@ class Files:
     def _record(self, example: int) -> Record:
         data, error = b"", ""
         try:
-            with open(self._path(example), "rb") as file:
-                data = file.read()
+            data = remote.read(self._path(example))
         except OSError as problem:
-            error = f"the file cannot be read ({problem.strerror})"
+            error = f"the file cannot be read ({problem.strerror or type(problem).__name__})"
         return Record(int(example), as_text(self.paths[example]), as_text(self.file_labels[example]), data, error)
 
     def _texts(self, example: np.int64) -> tuple[bytes, bytes, bytes, bytes]:
         record = self._record(int(example))
         return record.key.encode(), record.label.encode(), record.data, record.error.encode()
+
+
+def length(path: str) -> int:
+    """The bytes of a file, here or elsewhere; -1 where it is not there. Raises: Unreachable."""
+    try:
+        if not remote.is_remote(path):
+            return os.stat(path).st_size
+        system, name = remote.file_system(path)
+        return int(remote.patiently(lambda: system.info(name), path)["size"] or 0)
+    except OSError:
+        return -1
 
 
 def as_text(path: str) -> str:

@@ -9,16 +9,19 @@ from pathlib import PurePosixPath
 from pipeline.errors import MissingInput
 from pipeline.sources.files import Files, as_text
 from pipeline.spec import DataSpec
+from pipeline.store.remote import is_remote, listing, local_path, relative
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def open_folder(path: str, spec: DataSpec, fetch: bool) -> Files:
-    """The images below a folder, hidden ones left out, in the byte-wise order of their paths.
+    """The images below a folder or an address, hidden ones left out, in the byte-wise order of their paths.
 
     Raises: MissingInput for a folder that is not there, cannot be listed or holds no images.
     """
-    root = os.path.expanduser(path)
+    if is_remote(path):
+        return _open_remote(path)
+    root = local_path(path)
     if not path or not os.path.isdir(root):
         what = "is not a folder" if path and os.path.exists(root) else "does not exist"
         raise MissingInput(f"the folder {path!r} in data.source {what}. Name a folder of images: folder:DIR.")
@@ -26,11 +29,26 @@ def open_folder(path: str, spec: DataSpec, fetch: bool) -> Files:
         found = sorted(_image_paths(root, "", ()), key=os.fsencode)
     except OSError as error:
         raise MissingInput(f"the folder {error.filename!r} cannot be listed ({error.strerror}). Make it readable.") from None
+    return _labelled(path, root, found, None)
+
+
+def _open_remote(address: str) -> Files:
+    found = [(relative(file, address), length) for file, length in listing(f"{address.rstrip('/')}/")]
+    images = [
+        (path, length)
+        for path, length in found
+        if path.lower().endswith(EXTENSIONS) and not any(part.startswith(".") for part in path.split("/"))
+    ]
+    images.sort(key=lambda image: os.fsencode(image[0]))
+    return _labelled(address, address, [path for path, _ in images], tuple(length for _, length in images))
+
+
+def _labelled(name: str, root: str, found: list[str], lengths: tuple[int, ...] | None) -> Files:
     if not found:
-        raise MissingInput(f"the folder {path!r} holds no images ({', '.join(EXTENSIONS)}). Name one that does.")
+        raise MissingInput(f"the folder {name!r} holds no images ({', '.join(EXTENSIONS)}). Name one that does.")
     file_labels = tuple(PurePosixPath(file).parent.name for file in found)
     labels = sorted({as_text(label) for label in file_labels if label})
-    return Files(f"folder:{path}", root, tuple(found), file_labels, labels or None)
+    return Files(f"folder:{name}", root, tuple(found), file_labels, labels or None, lengths)
 
 
 def _image_paths(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:

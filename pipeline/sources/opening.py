@@ -8,9 +8,12 @@ from pipeline.errors import UnknownName
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
+from pipeline.sources.lists import open_list
+from pipeline.sources.parquet import open_parquet
 from pipeline.sources.records import Records
 from pipeline.sources.sample import open_sample
 from pipeline.sources.source import Source
+from pipeline.sources.tar import open_tar
 from pipeline.sources.tfds import open_tfds
 from pipeline.sources.windows import Windows
 from pipeline.spec import DataSpec
@@ -19,6 +22,9 @@ from pipeline.spec import DataSpec
 KINDS: dict[str, Callable[[str, DataSpec, bool], Records]] = {
     "tfds": open_tfds,
     "folder": open_folder,
+    "parquet": open_parquet,
+    "tar": open_tar,
+    "list": open_list,
     "sample": open_sample,
 }
 

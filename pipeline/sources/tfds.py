@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
 from pipeline.spec import DataSpec
+from pipeline.store.remote import is_remote
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -177,6 +178,11 @@ def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
     except tfds.core.DatasetNotFoundError:
         pass
     except Exception as error:
+        if data_dir is not None and "File system scheme" in str(error):
+            raise UnusableData(
+                f"data.data_dir {data_dir!r}: TensorFlow reads folders and gs:// addresses, and no others. Copy the data set "
+                "to one of these, or name its images by parquet:, tar: or folder:, which take any address."
+            ) from None
         raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. Prepare it anew.") from None
     where = data_dir or tfds.core.constants.DATA_DIR
     bare = re.split("[/:]", name)[0]
@@ -193,7 +199,8 @@ def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
         if config and config not in configs:
             raise UnknownName.among(config, configs, where=f"a config of {bare}") from None
         raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. See its page in the tfds catalog.") from None
-    if not fetch or (data_dir is not None and not os.path.isdir(data_dir)):  # a mistyped folder is not to be filled
+    mistyped = data_dir is not None and not is_remote(data_dir) and not os.path.isdir(data_dir)
+    if not fetch or mistyped:  # which is not to be filled
         raise MissingInput(
             f"tfds:{name} is not prepared in {where}. Prepare it (tfds build {name}), or set data.data_dir to where it is."
         )

@@ -8,22 +8,32 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreFailed
+from pipeline.errors import StoreFailed, Unreachable
+from pipeline.store.places import Place, Remote
 
 _ASIDE = ".aside-"
 
 
 @contextlib.contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends well, and goes when it does not.
+def aside(path: Place) -> Iterator[Path]:
+    """A local path to write to; it takes `path`'s place when the block ends well, and goes when it does not.
 
-    Raises: StoreFailed, for a full disk, a folder that cannot be written, and the like.
+    For a remote `path` that is a temporary file, which is then sent whole.
+
+    Raises: StoreFailed, for a full disk, a folder that cannot be written, a store that does not take it, and the like.
     """
+    with _beside(path) if isinstance(path, Path) else _sent(path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +48,20 @@ def aside(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def store_failed(path: Path, error: OSError) -> StoreFailed:
+@contextlib.contextmanager
+def _sent(path: Remote) -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="convscope-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            path.put(temporary)
+    except Unreachable as error:
+        raise StoreFailed(f"{path} was not written: {error.args[0]} Run the job again when it does.") from error
+    except OSError as error:
+        raise store_failed(path, error) from error
+
+
+def store_failed(path: Place, error: OSError) -> StoreFailed:
     """The error for a path that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFailed(
@@ -48,19 +71,21 @@ def store_failed(path: Path, error: OSError) -> StoreFailed:
     return StoreFailed(f"{path} was not written: {reason}. Check the folder, or choose another with --out.")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Place, data: bytes) -> None:
     """Raises: StoreFailed."""
     with aside(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, tree: Any) -> None:
+def write_json(path: Place, tree: Any) -> None:
     """Raises: StoreFailed."""
     write_bytes(path, (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Place) -> None:
     """Remove what killed runs left half written in a folder and those below it."""
+    if not isinstance(folder, Path):  # where nothing is written aside
+        return
     for path in folder.rglob(f"{_ASIDE}*"):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -9,17 +9,21 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.store.files import store_failed
+from pipeline.store.places import Place
 
 
 class Spool:
     """Byte strings by key, on disk; memory holds where each one lies."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises: StoreFailed, here and in `put`."""
+    def __init__(self, folder: Place) -> None:
+        """In a folder, or, where that is remote, among the machine's temporary files.
+
+        Raises: StoreFailed, here and in `put`.
+        """
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (`__exit__` closes it)
+            self._file = tempfile.TemporaryFile(dir=folder if isinstance(folder, Path) else None)  # noqa: SIM115 (`__exit__` closes it)
         except OSError as error:
             raise store_failed(folder, error) from error
         self._places: dict[Hashable, tuple[int, int]] = {}

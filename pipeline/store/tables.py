@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store.files import aside
+from pipeline.store.places import Place
 
 _BOX = [(f"{corner}", pa.int32()) for corner in ("y1", "x1", "y2", "x2")]
 _SOURCE_BOX = [(f"src_{name}", kind) for name, kind in _BOX]
@@ -91,7 +91,7 @@ def _dtype(kind: pa.DataType) -> str:
     return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
 
 
-def write_index(folder: Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_index(folder: Place, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write index/NAME.parquet from its columns. Raises: StoreFailed."""
     schema = INDEX[name]
     table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
@@ -99,12 +99,13 @@ def write_index(folder: Path, name: str, columns: Mapping[str, Sequence[Any]]) -
         pq.write_table(table, temporary)
 
 
-def read_index(folder: Path, name: str) -> pa.Table:
+def read_index(folder: Place, name: str) -> pa.Table:
     """Read index/NAME.parquet."""
-    return pq.read_table(folder / "index" / f"{name}.parquet")
+    with (folder / "index" / f"{name}.parquet").open("rb") as file:
+        return pq.read_table(file)
 
 
-def write_crops(path: Path, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
+def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
     """Write crops/LAYER.parquet, a row group a chunk, so that only one chunk is in memory. Raises: StoreFailed."""
     schema = _with_image_feature(CROPS)
     with aside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:

@@ -12,9 +12,9 @@ from pipeline.sources.opening import KINDS, open_source
 from pipeline.spec import DataSpec
 
 
-@pytest.mark.parametrize("source", ["foldr:/x", "cifar10", "parquet", "", ":x"])
+@pytest.mark.parametrize("source", ["foldr:/x", "cifar10", "parquets:x", "", ":x"])
 def test_an_unknown_kind_is_named_and_the_known_are_listed(source):
-    with pytest.raises(UnknownName, match="known: folder:, sample:, tfds:") as caught:
+    with pytest.raises(UnknownName, match="known: folder:, list:, parquet:, sample:, tar:, tfds:") as caught:
         open_source(DataSpec(source=source), Fit(8, 8))
     assert repr(source) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -31,7 +31,8 @@ def test_a_kind_added_to_the_table_gets_limit_and_windows_for_nothing(monkeypatc
 
 
 def test_importing_the_sources_brings_in_neither_tensorflow_nor_scikit_image():
-    code = "import sys, pipeline.sources.opening as o; print({'tensorflow', 'tensorflow_datasets', 'skimage'} & set(sys.modules))"
+    heavy = {"tensorflow", "tensorflow_datasets", "skimage", "s3fs"}
+    code = f"import sys, pipeline.sources.opening as o; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

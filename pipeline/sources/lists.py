@@ -1,0 +1,54 @@
+"""`list:FILE`: a text file with the path of an image a line, and its label behind a tab or a comma."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.errors import MissingInput, UnusableData
+from pipeline.sources.files import Files
+from pipeline.sources.folder import EXTENSIONS
+from pipeline.sources.naming import numbered, read_names
+from pipeline.spec import DataSpec
+from pipeline.store import remote
+
+_NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s*,(.*)", re.IGNORECASE)
+
+
+def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
+    """The images of a list, in its order; paths are relative to the list's folder. A missing image is a bad example.
+
+    Empty lines, and lines that begin with `#`, do not count.
+
+    Raises: MissingInput for a list that cannot be read or names nothing; UnusableData for one that is no text, or
+    whose labels do not fit `data.labels`.
+    """
+    place = path if remote.is_remote(path) else remote.local_path(path)
+    try:
+        text = remote.read_first(place).decode("utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise MissingInput(f"the list {path!r} in data.source cannot be read ({reason}). Name a text file: list:FILE.") from None
+    except UnicodeDecodeError:
+        raise UnusableData(f"the list {path!r} is not text in UTF-8. Name a file with one path a line.") from None
+    entries = [_entry(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not entries:
+        raise MissingInput(f"the list {path!r} names no images. Write one path a line.")
+    paths, labels = (tuple(column) for column in zip(*entries, strict=True))
+    names = None
+    if spec.labels is not None:
+        names = read_names(spec.labels)
+        labels = tuple(
+            numbered(names, spec.labels, label, f"{image!r} of list:{path}") for image, label in zip(paths, labels, strict=True)
+        )
+    return Files(f"list:{path}", remote.parent(place), paths, labels, names or sorted(set(labels) - {""}) or None)
+
+
+def _entry(line: str) -> tuple[str, str]:
+    """(path, label). A comma may stand in either: the one that ends an image's name is the one between them."""
+    path, tab, label = line.strip().partition("\t")
+    named = None if tab else _NAMED.fullmatch(path)
+    if named:
+        path, label = named.groups()
+    elif not tab and not path.lower().endswith(EXTENSIONS) and "," in path:
+        path, _, label = path.rpartition(",")
+    return path.strip(), label.strip()

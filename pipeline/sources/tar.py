@@ -1,0 +1,293 @@
+"""`tar:GLOB`: WebDataset archives: an image and what is said of it are neighbours with the same name."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+import numpy as np
+
+from pipeline.errors import UnusableData
+from pipeline.sources.files import as_text
+from pipeline.sources.folder import EXTENSIONS
+from pipeline.sources.naming import Stored, matching, numbered, of_each, read_names
+from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
+from pipeline.sources.runs import stream_runs
+from pipeline.spec import DataSpec
+from pipeline.store import remote
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+LABELS = ("cls", "json", "txt")  # the extensions that are asked for a label, in this order
+_JSON_KEYS = ("label", "cls")
+_RUN_BYTES = 2**22  # of an archive, read in one go
+_AHEAD = 4  # runs asked of a remote address before the first has come
+
+
+class Sample(NamedTuple):
+    """An image in the `file`-th archive: `length` bytes from `offset` on, of what is left when the archive is unpacked."""
+
+    file: int
+    key: str
+    label: str
+    offset: int
+    length: int
+
+
+class Member(NamedTuple):
+    """A file in an archive; `text` is held of those that may be labels."""
+
+    offset: int
+    length: int
+    text: bytes | None
+
+
+@dataclass(frozen=True)
+class Archives:
+    """The samples of tar files, archive by archive, in the order in which their names first appear."""
+
+    name: str
+    labels: list[str] | None
+    files: tuple[Stored, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def chunk(self) -> int:
+        some = self.samples[:: max(1, len(self) // 100)]
+        return chunk_for(float(np.mean([sample.length for sample in some])))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def digest(self) -> str:
+        return digest_of([(file.name, file.length) for file in self.files], len(self), self.labels)
+
+    def read(self, first: int, last: int) -> tf.data.Dataset:
+        return stream_runs(lambda: self._records(self._runs(range(first, last))))
+
+    def pick(self, examples: Sequence[int]) -> Iterator[Record]:
+        for run in self._records(self._runs(examples)):
+            yield from run
+
+    def sizes(self, first: int, last: int) -> np.ndarray:
+        found = [size_or_zero(record.data) for run in self._records(self._runs(range(first, last))) for record in run]
+        return np.array(found, np.int64).reshape(-1, 2)
+
+    def _runs(self, examples: Sequence[int]) -> Iterator[list[int]]:
+        """Examples that lie near each other, in order, so that one request brings them all."""
+        run: list[int] = []
+        for example in examples:
+            here = self.samples[example]
+            if run:
+                start, before = self.samples[run[0]], self.samples[run[-1]]
+                near = here.offset + here.length - start.offset <= _RUN_BYTES
+                if here.file != start.file or here.offset < before.offset or not near:
+                    yield run
+                    run = []
+            run.append(example)
+        if run:
+            yield run
+
+    def _records(self, runs: Iterator[list[int]]) -> Iterator[list[Record]]:
+        """The records of each run; those of a remote archive are asked for ahead."""
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            waiting: list[Future[list[Record]]] = []
+            # A packed archive is unpacked from its beginning: once, by one reader that goes on from run to run.
+            unpacked = _Unpacked()
+            try:
+                for run in runs:
+                    file = self.files[self.samples[run[0]].file]
+                    if _is_packed(file.path):
+                        yield from (done.result() for done in waiting)
+                        waiting.clear()
+                        yield self._cut(run, partial(unpacked.read, file.path))
+                    elif not remote.is_remote(file.path):
+                        yield self._cut(run, partial(remote.read, file.path))
+                    else:
+                        waiting.append(pool.submit(self._cut, run, partial(remote.read, file.path)))
+                        if len(waiting) == _AHEAD:
+                            yield waiting.pop(0).result()
+                yield from (done.result() for done in waiting)
+            finally:
+                unpacked.close()
+                for future in waiting:
+                    future.cancel()
+
+    def _cut(self, run: list[int], read: partial[bytes]) -> list[Record]:
+        samples = [self.samples[example] for example in run]
+        start, file = samples[0].offset, self.files[samples[0].file]
+        last = samples[-1].offset + samples[-1].length
+        try:
+            data = read(start, last)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UnusableData(f"{file.path} cannot be read: {error}. Fetch it anew.") from None
+        if len(data) != last - start:
+            raise UnusableData(f"{file.path} is shorter than it was when the job began. Start the job anew.")
+        return [
+            Record(
+                example,
+                f"{file.name}/{sample.key}",
+                sample.label,
+                data[sample.offset - start : sample.offset - start + sample.length],
+                "",
+            )
+            for example, sample in zip(run, samples, strict=True)
+        ]
+
+
+def open_tar(pattern: str, spec: DataSpec, fetch: bool) -> Archives:
+    """The samples of all archives that a pattern matches, byte-wise by path; .tar, or packed as .tar.gz and .tgz.
+
+    A sample is what shares its path up to the first dot of the file's name. Its image is the member `data.image`
+    (an extension), or the only one with an image's extension; its label the text of the member `data.label` (an
+    extension, or a key of the .json), or of .cls, .json (`label` or `cls`) or .txt. One pass over the headers finds
+    them all.
+
+    Raises: MissingInput, UnusableData.
+    """
+    files = matching("tar", pattern)
+    names = None if spec.labels is None else read_names(spec.labels)
+    indexes = of_each(files, partial(_samples, spec=spec))
+    samples = [sample._replace(file=number) for number, index in enumerate(indexes) for sample in index]
+    if not samples:
+        raise UnusableData(f"tar:{pattern} holds no images ({', '.join(EXTENSIONS)}). Name other files, or set data.image.")
+    if names is not None:
+        path = str(spec.labels)
+        samples = [
+            sample._replace(label=numbered(names, path, sample.label, f"{files[sample.file].name}/{sample.key}"))
+            for sample in samples
+        ]
+    texts = {sample.label for sample in samples if sample.label}
+    # Numbers without names are labels, but no names of classes.
+    labels = names or (None if all(text.lstrip("-").isdigit() for text in texts) else sorted(texts))
+    return Archives(f"tar:{pattern}", labels, tuple(files), tuple(samples))
+
+
+def _samples(file: Stored, spec: DataSpec) -> list[Sample]:
+    """The index of one archive, as if it were the first."""
+    wanted = {*LABELS, *([] if spec.label is None else [spec.label.lower()])}
+    try:
+        groups = remote.patiently(lambda: _groups(file, wanted), file.path)
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UnusableData(f"{file.path} is cut short, or no tar archive: {reason}. Fetch it or write it anew.") from None
+    samples = []
+    for key, members in groups.items():
+        image = _image_of(members, spec.image, f"{file.path}: sample {key!r}")
+        if image is not None:
+            label = _label_of(members, spec.label)
+            samples.append(Sample(0, as_text(key), label, image.offset, image.length))
+    return samples
+
+
+def _groups(file: Stored, wanted: set[str]) -> dict[str, dict[str, Member]]:
+    """{key: {extension: member}} of an archive, in the order of first appearance."""
+    groups: dict[str, dict[str, Member]] = {}
+    with closing(_open(file.path)) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            folder, base = os.path.split(member.name)
+            stem, _, extension = base.partition(".")
+            if not member.isreg() or not stem:  # `._x`: what a Mac puts beside x
+                continue
+            extension = extension.lower()
+            held = archive.extractfile(member) if extension in wanted else None
+            text = None if held is None else held.read(2**16)
+            groups.setdefault(os.path.join(folder, stem).removeprefix("./"), {})[extension] = Member(
+                member.offset_data, member.size, text
+            )
+            archive.members.clear()  # type: ignore[attr-defined,unused-ignore]  # it would keep every header
+        # What is no header ends the pass without a word; only zeros are an end.
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError("the mark at its end is missing")
+    return groups
+
+
+def _image_of(members: dict[str, Member], named: str | None, where: str) -> Member | None:
+    if named is not None:
+        return members.get(named.lower().lstrip("."))
+    found = [extension for extension in members if f".{extension}" in EXTENSIONS]
+    found = found or [extension for extension in members if f".{extension}".endswith(EXTENSIONS)]
+    if len(found) > 1:
+        raise UnusableData(
+            f"{where} has several images: {', '.join(found)}. Set data.image to one of these extensions; "
+            "a sample's name ends at the first dot."
+        )
+    return members[found[0]] if found else None
+
+
+def _label_of(members: dict[str, Member], named: str | None) -> str:
+    keys = _JSON_KEYS if named is None else (named,)
+    for extension in LABELS if named is None else (named.lower(), "json"):
+        member = members.get(extension)
+        if member is None or member.text is None:
+            continue
+        text = member.text.decode("utf-8", "backslashreplace").strip()
+        if extension != "json":
+            return text
+        try:
+            tree = json.loads(text)
+        except ValueError:
+            continue
+        for key in keys:
+            if isinstance(tree, dict) and isinstance(tree.get(key), (str, int)):
+                return str(tree[key])
+    return ""
+
+
+def _is_packed(path: str) -> bool:
+    return path.lower().endswith((".gz", ".tgz"))
+
+
+def _open(path: str) -> BinaryIO:
+    stream = remote.open_binary(path)
+    return cast(BinaryIO, _Gunzipped(stream)) if _is_packed(path) else stream
+
+
+class _Gunzipped(gzip.GzipFile):
+    """Unpacks a stream, and closes it too."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
+
+
+class _Unpacked:
+    """A packed archive that is read from its beginning towards its end."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._stream: BinaryIO | None = None
+
+    def read(self, path: str, first: int, last: int) -> bytes:
+        def attempt() -> bytes:
+            try:
+                if self._stream is None or path != self._path:
+                    self.close()
+                    self._path, self._stream = path, _open(path)
+                self._stream.seek(first)
+                return self._stream.read(last - first)
+            except BaseException:
+                self.close()
+                raise
+
+        return remote.patiently(attempt, path)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None

@@ -1,0 +1,128 @@
+"""Places: where results lie, a path on this machine or an address elsewhere, with the same few verbs."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from pipeline.store import remote
+
+
+class Stat(NamedTuple):
+    """What is known of a remote file: bytes."""
+
+    st_size: int
+
+
+@dataclass(frozen=True, order=True)
+class Remote:
+    """A file or folder at an address that fsspec knows: as much of `pathlib.Path` as results need.
+
+    There are no folders of its own: one is there while it holds a file. Every verb is patient (`remote.patiently`).
+    """
+
+    address: str
+    length: int | None = field(default=None, compare=False)  # bytes, where a listing told them
+
+    def __truediv__(self, name: str) -> Remote:
+        return Remote(f"{self.address.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.address.rstrip("/"))
+
+    @property
+    def stem(self) -> str:
+        return posixpath.splitext(self.name)[0]
+
+    @property
+    def suffix(self) -> str:
+        return posixpath.splitext(self.name)[1]
+
+    @property
+    def parent(self) -> Remote:
+        return Remote(remote.parent(self.address.rstrip("/")))
+
+    def relative_to(self, folder: Remote) -> Path:
+        """The path of a file below a folder."""
+        return Path(remote.relative(self.address, folder.address))
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a folder is there once it holds a file."""
+
+    def exists(self) -> bool:
+        return self.is_file() or next(self.rglob("*"), None) is not None
+
+    def is_file(self) -> bool:
+        if self.length is not None:
+            return True
+        system, path = remote.file_system(self.address)
+        system.invalidate_cache()
+        return remote.patiently(lambda: system.isfile(path), self.address)
+
+    def stat(self) -> Stat:
+        """Raises: FileNotFoundError."""
+        if self.length is not None:
+            return Stat(self.length)
+        system, path = remote.file_system(self.address)
+        return Stat(int(remote.patiently(lambda: system.info(path), self.address)["size"]))
+
+    def rglob(self, pattern: str) -> Iterator[Remote]:
+        """The files below whose name matches."""
+        for address, length in remote.listing(f"{self.address.rstrip('/')}/"):
+            found = Remote(address, length)
+            if fnmatchcase(found.name, pattern):
+                yield found
+
+    def glob(self, pattern: str) -> Iterator[Remote]:
+        """The files right below whose name matches."""
+        return (found for found in self.rglob(pattern) if found.parent == self)
+
+    def read_bytes(self) -> bytes:
+        """Raises: FileNotFoundError."""
+        return remote.read(self.address)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Raises: FileNotFoundError."""
+        return self.read_bytes().decode(encoding)
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """A file to read, held in memory. Raises: FileNotFoundError."""
+        if mode != "rb":
+            raise ValueError(f"mode {mode!r}: remote files are written whole, by `aside`")
+        return io.BytesIO(self.read_bytes())
+
+    def put(self, local: Path) -> None:
+        """Take the content of a local file, all at once: no reader sees half of it."""
+        system, path = remote.file_system(self.address)
+        remote.patiently(lambda: system.put_file(str(local), path), self.address)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Raises: FileNotFoundError."""
+        system, path = remote.file_system(self.address)
+        try:
+            remote.patiently(lambda: system.rm_file(path), self.address)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+
+Place: TypeAlias = Path | Remote
+
+
+def place(path: str | os.PathLike[str]) -> Place:
+    """The place that a path or an address names. Raises: MissingInput, for an address that nobody serves."""
+    text = os.fspath(path)
+    if not remote.is_remote(text):
+        return Path(remote.local_path(text)) if remote.has_scheme(text) else Path(path)
+    remote.file_system(text)
+    return Remote(text.rstrip("/"))

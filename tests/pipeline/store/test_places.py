@@ -1,0 +1,128 @@
+"""Places at addresses, with fsspec's own store in memory: verbs, whole files, patience, locks."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StoreFailed, Unreachable
+from pipeline.store import locks, remote
+from pipeline.store.files import aside, sweep, write_bytes, write_json
+from pipeline.store.places import Remote, place
+from pipeline.store.tables import read_index, write_index
+
+
+@pytest.fixture
+def folder():
+    """An empty folder in memory."""
+    return place(f"memory://test/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.001)
+
+
+def test_a_path_without_a_scheme_or_with_that_of_files_is_a_path_of_this_machine():
+    assert place("out") == Path("out") and place(Path("/x")) == Path("/x") and place("file:///x/y") == Path("/x/y")
+    assert place("memory://x/") == Remote("memory://x")
+
+
+def test_a_remote_place_answers_as_a_path_does(folder):
+    assert not folder.exists() and list(folder.rglob("*")) == [] and not (folder / "a").is_file()
+    write_bytes(folder / "index" / "a.txt", "é".encode())
+    write_json(folder / "b.json", {"x": 1})
+    assert folder.exists() and (folder / "index").exists() and not (folder / "index").is_file()
+    assert [str(found) for found in folder.rglob("*")] == [f"{folder}/b.json", f"{folder}/index/a.txt"]
+    assert [found.name for found in folder.glob("*.json")] == ["b.json"] and list(folder.glob("*.txt")) == []
+    here = folder / "index/a.txt"
+    assert (here.name, here.stem, here.suffix, here.parent) == ("a.txt", "a", ".txt", folder / "index")
+    assert here.read_text() == "é" and here.stat().st_size == 2 and here.open("rb").read(1) == b"\xc3"
+    assert next(folder.rglob("a.txt")).relative_to(folder) == Path("index/a.txt")
+    here.unlink()
+    assert not here.is_file()
+    with pytest.raises(FileNotFoundError):
+        here.read_bytes()
+
+
+def test_a_table_comes_back_from_an_address(folder):
+    write_index(folder, "skipped", {"example": [3], "key": ["a"], "reason": ["b"]})
+    assert read_index(folder, "skipped").to_pylist() == [{"example": 3, "key": "a", "reason": "b"}]
+
+
+def test_what_fails_while_it_is_written_leaves_what_was_there(folder):
+    def fail():
+        with aside(folder / "a") as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError("stop")
+
+    write_bytes(folder / "a", b"old")
+    with pytest.raises(RuntimeError):
+        fail()
+    sweep(folder)
+    assert (folder / "a").read_bytes() == b"old" and len(list(folder.rglob("*"))) == 1
+
+
+def test_a_store_that_fails_now_and_then_gets_every_byte_and_one_that_always_does_is_named(folder, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    put, calls = MemoryFileSystem.put_file, []
+
+    def put_badly(self, *arguments, **settings):
+        calls.append(1)
+        if len(calls) % 4:
+            raise ConnectionResetError("reset by peer")
+        return put(self, *arguments, **settings)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_badly)
+    write_bytes(folder / "a", b"whole")
+    assert (folder / "a").read_bytes() == b"whole" and len(calls) == 4
+    monkeypatch.setattr(
+        MemoryFileSystem, "put_file", lambda *a, **k: (_ for _ in ()).throw(ConnectionResetError("reset by peer"))
+    )
+    with pytest.raises(StoreFailed, match=rf"{folder}/b was not written: .*6 attempts; the last: reset by peer") as caught:
+        write_bytes(folder / "b", b"x")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_another_attempt_would_not_change_is_not_tried_again():
+    calls = []
+
+    def missing():
+        calls.append(1)
+        raise FileNotFoundError("gone")
+
+    with pytest.raises(FileNotFoundError):
+        remote.patiently(missing, "memory://x")
+    assert len(calls) == 1
+
+
+def test_items_that_break_off_go_on_where_they_stopped():
+    starts = []
+
+    def make(done):
+        starts.append(done)
+        for item in range(done, 10):
+            if item in (4, 7) and item not in broken:
+                broken.add(item)
+                raise ConnectionError("cut")
+            yield item
+
+    broken = set()
+    assert list(remote.resumed(make, "memory://x")) == list(range(10)) and starts == [0, 4, 7]
+
+    def dead(done):
+        raise ConnectionError("cut")
+        yield
+
+    with pytest.raises(Unreachable, match="'memory://x' did not answer in 6 attempts; the last: cut"):
+        list(remote.resumed(dead, "memory://x"))
+
+
+def test_a_remote_lock_is_there_while_it_is_held(folder):
+    with locks.hold(folder):
+        assert json.loads((folder / ".lock").read_text())["since"]
+    assert list(folder.rglob("*")) == []
