@@ -82,6 +82,10 @@ class View:
         """int (2, 2): axis, side: the pixels that the brackets of all units leave open together."""
         return np.array([(edges.high - edges.low).sum(axis=(1, 2)) for edges in self.edges])
 
+    def open_sides(self) -> np.ndarray:
+        """bool (2, 2): axis, side: where something is left to find."""
+        return np.array([[not self.settled(axis, side) for side in (FIRST, LAST)] for axis in (ROWS, COLS)])
+
     def settled(self, axis: int, side: int) -> bool:
         """Whether nothing is left to find: all edges follow a pattern or are bracketed to a pixel."""
         guess = self.guess(axis, side)
@@ -241,9 +245,9 @@ def _find(prober: Prober, views: Sequence[View], background: Background) -> None
         patterns = _next_patterns(prober, views)
         if not patterns:
             return
-        before = [view.openness() for view in views]
+        before = [(view.openness(), view.open_sides()) for view in views]
         _ask(prober, lambda: views, background, patterns)
-        narrowed = [(view.openness() < was) | (was == 0) for view, was in zip(views, before, strict=True)]
+        narrowed = [(view.openness() < was) | ~asked for view, (was, asked) in zip(views, before, strict=True)]
         for view, better in zip(views, narrowed, strict=True):
             view.patterned &= better  # guesses that no longer learn anything have gone astray: bisect instead
         stuck = 0 if any(better.all() for better in narrowed) else stuck + 1
