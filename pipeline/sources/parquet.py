@@ -98,7 +98,10 @@ class Tables:
         size = max(1, min(256, 8 * self.chunk))
 
         def batches(done: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-            with closing(remote.open_binary(group.file.path)) as file, pq.ParquetFile(file, buffer_size=_BUFFER) as table:
+            with (
+                closing(remote.open_binary(group.file.path)) as file,
+                pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table,
+            ):
                 at = group.first
                 found = table.iter_batches(size, row_groups=[group.number], columns=columns, use_threads=False)
                 for place, batch in enumerate(found):
@@ -277,7 +280,10 @@ def _first_images(files: list[Stored], footers: list[pq.FileMetaData], column: s
     file = next(file for file, footer in zip(files, footers, strict=True) if footer.num_rows)
 
     def read() -> list[Any]:
-        with closing(remote.open_binary(file.path)) as opened, pq.ParquetFile(opened, buffer_size=_BUFFER) as table:
+        with (
+            closing(remote.open_binary(file.path)) as opened,
+            pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False) as table,
+        ):
             return next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column).to_pylist()
 
     try:

@@ -94,8 +94,8 @@ def test_a_disk_that_is_full_from_the_start_is_one_line(spec, small_disk, quiet)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pipeline.run import _hold
-with _hold(Path(sys.argv[1])):
+from pipeline.store.locks import hold
+with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
