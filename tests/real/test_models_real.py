@@ -52,10 +52,11 @@ def test_a_real_file_with_bytecode_is_refused():
 
 
 @pytest.mark.skipif("CONVSCOPE_SHARED" not in os.environ, reason="CONVSCOPE_SHARED names no folder of shared inputs")
+@pytest.mark.skipif("CONVSCOPE_SHARED" not in os.environ, reason="CONVSCOPE_SHARED names no folder of real inputs")
 def test_the_same_network_without_bytecode_loads_and_tells_people_apart():
     network = opened(source=f"file:{REAL / 'facenet.keras'}", preprocess="standardize")
     assert network.input_shape == (160, 160, 3) and network.layers()[-1].shape == (1, 1, 128)
-    folders = sorted((Path(os.environ["CONVSCOPE_SHARED"]) / "data" / "lfw").iterdir())
+    folders = sorted((Path(os.environ["CONVSCOPE_SHARED"]) / "lfw").iterdir())
     files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:2]]
     # The middle of these pictures is the face; their border is background that the network was not trained on.
     faces = np.stack([Fit(160, 160).apply(read(file)[50:200, 50:200]) for file in files])
