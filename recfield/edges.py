@@ -58,13 +58,3 @@ class Edges:
         """Start anew for some units: bool (h, w)."""
         self.low[:, units] = 0
         self.high[:, units] = self.length
-
-    @property
-    def closed(self) -> np.ndarray:
-        """bool (2, h, w): edges that are known."""
-        return self.low == self.high
-
-    @property
-    def silent(self) -> np.ndarray:
-        """bool (h, w): units that no probe has changed."""
-        return (self.high == self.length).any(axis=0)
