@@ -64,7 +64,7 @@ def measure(case: Case, rounds: int) -> tuple[float, float, float]:
 
     from pipeline.activations.scan import Plan, Tap, learn
     from pipeline.models.opening import open_network, select_layers
-    from pipeline.spec import ModelSpec
+    from pipeline.sections.model import ModelSpec
 
     weights = {} if case.source.startswith("file:") else {"weights": "none"}
     spec = ModelSpec(source=case.source, layers=list(case.layers), **weights)

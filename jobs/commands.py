@@ -121,7 +121,7 @@ def _told(done: dict[str, Any]) -> str:
     """What a stage's receipt says of its pass over the data, where it made one."""
     spent = done.get("scan_seconds")
     if not spent:
-        return ""
+        return f"{done['told']}, " if done.get("told") else ""
     total = max(sum(spent.values()), 1e-9)
     share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
     return f"{done['images']:,} images at {done['images_per_second']:g}/s ({share}), "

@@ -20,7 +20,7 @@ from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
 if TYPE_CHECKING:
-    from pipeline.stages import Job
+    from pipeline.job import Job
 
 FORMAT = 1  # of the folder; raised when a reader of the older one would go wrong
 _PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy", "opencv-python-headless", "pyarrow")
@@ -59,7 +59,7 @@ def run(
             receipt["state"] = "running"
             write_json(folder / "run.json", receipt)
             started = time.time()
-            found = STAGES[stage](job)
+            found = STAGES[stage].run(job)
             receipt["stages"][stage] = {"started": _utc(started), "seconds": round(time.time() - started, 1), **found}
         if all(stage in receipt["stages"] for stage in spec.stages):
             receipt["state"] = "finished"
@@ -76,10 +76,10 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
+    from pipeline.job import Job
     from pipeline.models.opening import open_network, select_layers
     from pipeline.sources.fit import Fit
     from pipeline.sources.opening import open_source
-    from pipeline.stages import Job
 
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
@@ -141,8 +141,10 @@ def _read_receipt(folder: Place) -> dict[str, Any] | None:
 
 
 def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
-    """A new receipt, with the stages of the old one that were run on the same spec, network and data."""
-    new = {
+    """A new receipt, with what the old one says of stages whose network, data and tables of the spec are the same."""
+    from pipeline.stages import STAGES
+
+    new: dict[str, Any] = {
         "format": FORMAT,
         "name": job.spec.name,
         "state": "running",
@@ -153,9 +155,13 @@ def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
         "examples": len(job.source),
         "stages": {},
     }
-    same = old is not None and all(old[part] == new[part] for part in ("spec", "digests"))
-    if same and old is not None:
-        new["stages"] = old["stages"]
+    if old is None or old["digests"] != new["digests"]:
+        return new
+    for stage, done in old["stages"].items():
+        tables = ("model", "data", *STAGES[stage].reads) if stage in STAGES else ()
+        if tables and all(old["spec"].get(table) == new["spec"][table] for table in tables):
+            new["stages"][stage] = done
+    if all(stage in new["stages"] for stage in job.spec.stages):
         new["state"] = old["state"]
     return new
 

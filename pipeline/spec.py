@@ -7,11 +7,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
+from pipeline.sections.activations import ActivationsSpec
+from pipeline.sections.data import DataSpec
+from pipeline.sections.model import ModelSpec
+from pipeline.sections.table import Table, a_list
 from pipeline.store.remote import has_scheme
 
 if sys.version_info >= (3, 11):
@@ -20,7 +24,6 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 STAGES = ("activations",)
-PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -34,88 +37,11 @@ _PATH_KEYS = {
 _NOT_A_PATH = {"imagenet", "none"}
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-def _a_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _height_and_width(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Size = Annotated[tuple[Positive, Positive], BeforeValidator(_height_and_width)]
-
-
-class ModelSpec(_Table):
-    """`[model]`: the network and which of its layers to look at."""
-
-    source: str
-    weights: str = "imagenet"
-    layers: Annotated[list[str], BeforeValidator(_a_list), Field(min_length=1)]
-    preprocess: Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"] = "auto"
-    labels: str | None = None
-    top: StrictBool = True
-    size: Size | None = None
-    inputs: dict[str, bool | int | float | str | list[Any]] = {}
-    logits: str | None = None
-    trusted: StrictBool = False
-
-
-class WindowSpec(_Table):
-    """`data.window`: slide a square over large images; each position is an example."""
-
-    size: Positive
-    stride: Positive
-
-
-class DataSpec(_Table):
-    """`[data]`: the images, and how they come to the network's input size."""
-
-    source: str
-    data_dir: str | None = None
-    image: str | None = None
-    label: str | None = None
-    labels: str | None = None
-    limit: Positive | None = None
-    batch: Positive = 64
-    resize: Literal["crop", "pad", "stretch"] = "crop"
-    window: WindowSpec | None = None
-    on_bad: Literal["skip", "fail"] = "skip"
-    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-
-class ActivationsSpec(_Table):
-    """`[activations]`: the heaps, and how their winners are cropped and shown."""
-
-    top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
-    channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
-    crop: Literal["field", "channel", "image"] = "field"
-
-    @field_validator("channels", mode="before")
-    @classmethod
-    def _all_or_numbers(cls, value: Any) -> Any:
-        numbers = isinstance(value, list) and value and all(type(number) is int and number >= 0 for number in value)
-        if value != "all" and not numbers:
-            raise ValueError("is 'all' or a list of channel numbers, from 0")
-        return value
-
-    @field_validator("channels")
-    @classmethod
-    def _once_each(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(set(value)) != len(value):
-            raise ValueError("a channel is named twice")
-        return value
-
-
-class JobSpec(_Table):
+class JobSpec(Table):
     """A whole job, as its TOML file says it."""
 
     name: str
-    stages: Annotated[list[str], BeforeValidator(_a_list), Field(min_length=1)] = list(STAGES)
+    stages: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)] = ["activations"]
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()

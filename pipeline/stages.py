@@ -10,31 +10,11 @@ import numpy as np
 
 from pipeline.engines import local
 from pipeline.fields import solve_fields
-from pipeline.models.network import LayerInfo, Network
+from pipeline.job import Job, Receipt
+from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
-from pipeline.progress import Reporter
-from pipeline.sources.fit import Fit
-from pipeline.sources.source import Source
-from pipeline.spec import JobSpec
-from pipeline.store.places import Place
 from pipeline.store.tables import write_index
 from recfield import ReceptiveField
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every stage is given: the spec, what it opened, and the folder for the results."""
-
-    spec: JobSpec
-    network: Network
-    layers: tuple[LayerInfo, ...]
-    source: Source
-    fit: Fit
-    folder: Place
-    reporter: Reporter
-
-
-Receipt = dict[str, Any]
 
 
 def activations(job: Job) -> Receipt:
@@ -69,8 +49,19 @@ def activations(job: Job) -> Receipt:
     }
 
 
-STAGES: dict[str, Callable[[Job], Receipt]] = {
-    "activations": activations,
+@dataclass(frozen=True)
+class Stage:
+    """A step of a job.
+
+    reads: the tables of the spec, beside [model] and [data], on which its results depend.
+    """
+
+    run: Callable[[Job], Receipt]
+    reads: tuple[str, ...]
+
+
+STAGES: dict[str, Stage] = {
+    "activations": Stage(activations, ("activations",)),
 }
 
 

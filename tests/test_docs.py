@@ -26,9 +26,10 @@ from jobs.commands import shipped_specs, summary
 from pipeline import errors, run
 from pipeline.models import opening as models
 from pipeline.mosaic import encode_png
+from pipeline.sections.model import PREPROCESSING
 from pipeline.sources import opening as sources
 from pipeline.sources.sample import SAMPLES
-from pipeline.spec import PREPROCESSING, STAGES, JobSpec, load_spec, parse_spec
+from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
 from pipeline.store.tables import CROPS, INDEX
 
 if sys.version_info >= (3, 11):

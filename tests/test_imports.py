@@ -19,9 +19,10 @@ FLOORS = (
     ("stages",),
     ("engines",),
     ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "report"),
+    ("job",),
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
-    ("store",),
+    ("sections", "store"),
     ("errors", "mosaic", "progress"),
 )
 
@@ -32,7 +33,7 @@ COMMON = {
     "pipeline.sources.source",
     "pipeline.sources.fit",
 }
-JOINERS = {"run", "stages"}
+JOINERS = {"job", "run", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}

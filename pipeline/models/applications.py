@@ -20,7 +20,7 @@ from pipeline.models.graph import Graph
 from pipeline.models.keras_network import KerasNetwork, check_keys
 from pipeline.models.preprocessing import MODES
 from pipeline.models.weights import load_weights
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 Builder = Callable[..., keras.Model]
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
 from pipeline.models.graphdef import Operations, canonical, constant, owner, short
 from pipeline.models.layout import CHANNELS
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 IMAGE = "image"  # the key of model.inputs that names a tensor; all others name placeholders
 

@@ -18,7 +18,7 @@ from pipeline.models.applications import inferred_mode, recognised
 from pipeline.models.graph import Graph
 from pipeline.models.keras_network import KerasNetwork, check_keys, read_input
 from pipeline.models.preprocessing import MODES
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 _HDF5 = (".h5", ".hdf5")
 

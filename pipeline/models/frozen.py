@@ -20,7 +20,7 @@ from pipeline.models.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.layout import check_device, image_layout
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 # What may stand between a softmax and the end of a network without changing which number belongs to which class.
 _TRANSPARENT = ("Identity", "Cast", "Reshape", "Squeeze", "StopGradient", "Snapshot")

@@ -17,7 +17,7 @@ from pipeline.models.graph import Graph, is_readable
 from pipeline.models.layout import Layout, check_device, image_layout
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 # What may stand between a softmax and the end of a network without changing which number belongs to which class.
 _TRANSPARENT = {"Identity", "Cast", "Reshape", "Squeeze"}

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from pipeline.errors import UnknownLayer, UnknownName
 from pipeline.models.network import LayerInfo, Network
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 
 def _keras(name: str, spec: ModelSpec) -> Network:

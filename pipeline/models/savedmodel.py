@@ -15,7 +15,7 @@ from pipeline.errors import MissingInput, UnusableModel, one_line
 from pipeline.models.forbidden import SAVING, check_operations
 from pipeline.models.frozen import FrozenNetwork
 from pipeline.models.graphdef import canonical, owner
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 _SIGNATURE = "serving_default"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.errors import UnknownName
+from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
@@ -16,7 +17,6 @@ from pipeline.sources.source import Source
 from pipeline.sources.tar import open_tar
 from pipeline.sources.tfds import open_tfds
 from pipeline.sources.windows import Windows
-from pipeline.spec import DataSpec
 
 # What stands before the colon -> who opens what stands behind it; the last argument: whether it may be fetched first.
 KINDS: dict[str, Callable[[str, DataSpec, bool], Records]] = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
+from pipeline.sections.data import DataSpec
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
-from pipeline.spec import DataSpec
 from pipeline.store.remote import is_remote
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 from pipeline import mosaic
 from pipeline.errors import StoreFailed, UnusableData
 from pipeline.patches import Winners, top_label, write_patches
+from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
-from pipeline.spec import DataSpec
 from pipeline.store.tables import read_index
 
 FIT = Fit(16, 16, "stretch")

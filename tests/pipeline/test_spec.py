@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.models.preprocessing import MODES
-from pipeline.spec import PREPROCESSING, STAGES, JobSpec, load_spec, parse_spec
+from pipeline.sections.model import PREPROCESSING
+from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
 
 LEAST = {"name": "job", "model": {"source": "keras:VGG16", "layers": ["conv"]}, "data": {"source": "folder:/images"}}
 

@@ -21,9 +21,10 @@ from pipeline.activations.scan import Plan, scan
 from pipeline.fields import solve_fields
 from pipeline.models.opening import open_network, select_layers
 from pipeline.models.tap import compile_tap
+from pipeline.sections.data import DataSpec
+from pipeline.sections.model import ModelSpec
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
-from pipeline.spec import DataSpec, ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

@@ -12,8 +12,8 @@ import pytest
 from pipeline.errors import UnusableModel
 from pipeline.models.opening import open_network
 from pipeline.models.tap import compile_tap
+from pipeline.sections.model import ModelSpec
 from pipeline.sources.fit import Fit
-from pipeline.spec import ModelSpec
 
 REAL = Path(os.environ.get("CONVSCOPE_REAL", ""))
 

@@ -15,9 +15,9 @@ from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import Plan, scan
 from pipeline.errors import TooManyBad
 from pipeline.models.keras_network import KerasNetwork
+from pipeline.sections.data import DataSpec
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import Shard
-from pipeline.spec import DataSpec
 
 LAYERS = ("edges", "shapes", "classes")
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pipeline.models.opening import open_network
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 v1 = tf.compat.v1
 

@@ -11,7 +11,7 @@ from pipeline.errors import UnknownName, UnusableModel, WrongSpec
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.models.opening import open_network
 from pipeline.models.tap import compile_tap
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 L = keras.layers
 

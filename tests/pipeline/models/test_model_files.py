@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
 from pipeline.models.opening import open_network
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 
 def opened(path, **keys):

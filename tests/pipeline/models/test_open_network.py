@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import UnknownLayer, UnknownName
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.models.opening import KINDS, open_network, select_layers
-from pipeline.spec import ModelSpec
+from pipeline.sections.model import ModelSpec
 
 
 @pytest.fixture

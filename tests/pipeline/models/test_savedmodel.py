@@ -56,7 +56,7 @@ def test_no_name_is_left_from_the_inlining_and_the_digest_is_the_same_in_another
     network = opened(folder, "savedmodel")
     assert not [layer.name for layer in network.layers() if "Func/" in layer.name]
     code = (
-        "from pipeline.models.opening import open_network; from pipeline.spec import ModelSpec;"
+        "from pipeline.models.opening import open_network; from pipeline.sections.model import ModelSpec;"
         f"print(open_network(ModelSpec(source='savedmodel:{folder}', layers=['*'], preprocess='none')).digest())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

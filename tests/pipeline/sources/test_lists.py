@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData
+from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import Shard
-from pipeline.spec import DataSpec, load_spec
+from pipeline.spec import load_spec
 
 FIT = Fit(8, 8)
 

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from pipeline.errors import MissingInput, UnknownName
+from pipeline.sections.data import DataSpec
 from pipeline.sources import sample
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import KINDS, open_source
-from pipeline.spec import DataSpec
 
 
 @pytest.mark.parametrize("source", ["foldr:/x", "cifar10", "parquets:x", "", ":x"])

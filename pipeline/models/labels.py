@@ -1,0 +1,72 @@
+"""The names of a network's classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from pipeline.errors import MissingInput, WrongSpec
+from pipeline.models.network import LOGITS, Network
+
+_IMAGENET = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+_BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks have before the thousand
+
+
+def count_classes(network: Network) -> int:
+    """How many logits a network has. Raises: UnusableModel, for a network without logits."""
+    height, width, channels = network.input_shape
+    images = tf.TensorSpec((1, height, width, channels), tf.float32)
+    traced = tf.function(lambda images: network.trace(images, [LOGITS]), autograph=False).get_concrete_function(images)
+    return int(traced.structured_outputs[LOGITS].shape[-1])
+
+
+def class_names(named: str | None, network: Network, of_data: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The name of each logit.
+
+    Args:
+        named: `model.labels`: "imagenet", or the path of a text file with one name a line.
+        of_data: the data set's labels, which name the logits where nothing else does and there are as many.
+
+    Returns: None where nothing names them.
+    Raises: MissingInput; WrongSpec, for a file of another length; UnusableModel, for a network without logits.
+    """
+    count = count_classes(network)
+    if named is None:
+        return tuple(of_data) if of_data and len(of_data) == count else None
+    names = _imagenet() if named == "imagenet" else _read(Path(named))
+    if named == "imagenet" and count == len(names) + 1:
+        names = [_BACKGROUND, *names]
+    if len(names) != count:
+        raise WrongSpec(
+            f"model.labels = {named!r} has {len(names)} names, but {network.name} has {count} classes. "
+            "Name a file with one line a class."
+        )
+    return tuple(names)
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MissingInput(f"model.labels = {str(path)!r} cannot be read ({error.strerror}). Name a text file.") from None
+    except UnicodeDecodeError:
+        raise WrongSpec(f"model.labels = {str(path)!r} is not text in UTF-8. Name a file with one name a line.") from None
+    return [line.strip() for line in text.rstrip("\n").split("\n")]
+
+
+def _imagenet() -> list[str]:
+    """The thousand names, which Keras downloads once and keeps."""
+    import keras
+
+    try:
+        path = keras.utils.get_file("imagenet_class_index.json", _IMAGENET, cache_subdir="models")
+    except Exception as error:  # whatever the network is not in the mood for
+        raise MissingInput(
+            f"the ImageNet class names were not downloaded ({type(error).__name__}: {error}). "
+            "Go online once, or write them into a file, one a line, and name it as model.labels."
+        ) from None
+    table = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [table[str(number)][1].replace("_", " ") for number in range(len(table))]

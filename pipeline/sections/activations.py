@@ -1,0 +1,32 @@
+"""`[activations]`: the heaps, and how their winners are cropped and shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.sections.table import Table
+
+
+class ActivationsSpec(Table):
+    """`[activations]`: the heaps, and how their winners are cropped and shown."""
+
+    top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
+    channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
+    crop: Literal["field", "channel", "image"] = "field"
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _all_or_numbers(cls, value: Any) -> Any:
+        numbers = isinstance(value, list) and value and all(type(number) is int and number >= 0 for number in value)
+        if value != "all" and not numbers:
+            raise ValueError("is 'all' or a list of channel numbers, from 0")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _once_each(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(set(value)) != len(value):
+            raise ValueError("a channel is named twice")
+        return value
