@@ -139,6 +139,24 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+def encode_webp(pixels: np.ndarray, quality: int = 88) -> bytes:
+    """uint8 RGB -> WebP; nothing is lost where `quality` is above 100."""
+    ok, data = cv2.imencode(
+        ".webp", cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, quality]
+    )
+    if not ok:
+        raise ValueError(f"a picture of shape {pixels.shape} cannot be a WebP.")
+    return data.tobytes()
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (h, w, 3) with its longer side at most `side` pixels; a smaller picture stays as it is."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    return resize(pixels, max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
+
+
 def decode_png(data: bytes) -> np.ndarray:
     """PNG -> uint8 RGB."""
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]

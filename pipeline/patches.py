@@ -15,10 +15,11 @@ from pipeline.sources.source import Box, Image, Source
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 from pipeline.store.spool import Spool
-from pipeline.store.tables import write_crops, write_index
+from pipeline.store.tables import write_crops, write_images, write_index
 
 _CHUNK = 256  # crops in memory at a time
 _SIDE = 96  # pixels of a tile's longer side
+_THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,16 @@ class Shown:
     source: Box
 
 
+@dataclass(frozen=True)
+class Pictured:
+    """A source image that has a winner; its thumbnail is in the spool."""
+
+    key: str
+    label: str | None
+    height: int
+    width: int
+
+
 @dataclass
 class _Album:
     """The encoded crops and thumbnails of all winners, on disk, and what was read beside them.
@@ -60,6 +71,7 @@ class _Album:
     spool: Spool
     tiles: dict[str, dict[str, tuple[int, int]]]
     shown: dict[tuple[str, int, int], Shown] = field(default_factory=dict)
+    images: dict[int, Pictured] = field(default_factory=dict)
 
 
 def write_patches(
@@ -87,6 +99,7 @@ def write_patches(
         album = _Album(spool, {layer.layer: _tiles(layer, fit, whole) for layer in winners})
         _open_images(winners, source, fit, whole, album, progress)
         write_index(folder, "activations", _index_columns(winners, album))
+        write_images(folder, _image_rows(album))
         for layer in winners:
             write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, album))
             _write_mosaics(layer, fit, whole, album, folder / "mosaics" / "activations")
@@ -129,6 +142,8 @@ def _open_images(
             for rank in _ranks(layer, c):
                 wanted.setdefault(int(layer.examples[c, rank]), []).append((layer, c, rank))
     for done, (example, image) in enumerate(source.fetch(sorted(wanted)), start=1):
+        album.images[example] = Pictured(image.key, image.label, *image.pixels.shape[:2])
+        album.spool.put(("image", example), mosaic.encode_webp(mosaic.shrink(image.pixels, _THUMBNAIL)))
         for layer, c, rank in wanted[example]:
             _keep(layer, c, rank, image, fit, whole, album)
         progress(done, len(wanted))
@@ -180,6 +195,19 @@ def _index_columns(winners: Sequence[Winners], album: _Album) -> Mapping[str, Se
                 for name, value in zip(names, values, strict=True):
                     columns[name].append(value)
     return columns
+
+
+def _image_rows(album: _Album) -> Iterator[dict[str, list[Any]]]:
+    """The rows of index/images.parquet by example, in chunks; one empty chunk where there are none."""
+    examples = sorted(album.images)
+    for start in range(0, max(len(examples), 1), _CHUNK):
+        chunk = examples[start : start + _CHUNK]
+        pictured = [album.images[example] for example in chunk]
+        yield {
+            "image": [{"bytes": album.spool.get(("image", example)), "path": f"{example}.webp"} for example in chunk],
+            "example": chunk,
+            **{name: [getattr(one, name) for one in pictured] for name in ("key", "label", "height", "width")},
+        }
 
 
 def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:

@@ -151,6 +151,7 @@ def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
         "spec": job.spec.model_dump(mode="json"),
         "digests": {"model": job.network.digest(), "data": job.source.digest()},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "input": list(job.network.input_shape),
         "layers": [layer.name for layer in job.layers],
         "examples": len(job.source),
         "stages": {},

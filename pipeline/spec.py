@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations",)
+STAGES = ("activations", "report")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {

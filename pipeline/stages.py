@@ -13,6 +13,7 @@ from pipeline.fields import solve_fields
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
+from pipeline.report.page import write_page
 from pipeline.store.tables import write_index
 from recfield import ReceptiveField
 
@@ -49,6 +50,16 @@ def activations(job: Job) -> Receipt:
     }
 
 
+def report(job: Job) -> Receipt:
+    """The web page, from whatever the other stages have left."""
+    with job.reporter.step("report", "layers") as advance:
+        counts = write_page(job.folder, advance)
+    return {
+        **counts,
+        "told": f"{job.folder / 'report' / 'index.html'}: {counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB",
+    }
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of a job.
@@ -62,6 +73,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
+    "report": Stage(report, ("stages", "activations")),
 }
 
 

@@ -15,6 +15,8 @@ from pipeline.store.places import Place
 _BOX = [(f"{corner}", pa.int32()) for corner in ("y1", "x1", "y2", "x2")]
 _SOURCE_BOX = [(f"src_{name}", kind) for name, kind in _BOX]
 
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
 # index/NAME.parquet; every column is told in docs/index.md.
 INDEX: dict[str, pa.Schema] = {
     "activations": pa.schema(
@@ -58,10 +60,18 @@ INDEX: dict[str, pa.Schema] = {
             ("label_purity", pa.float64()),
         ]
     ),
+    "images": pa.schema(
+        [
+            ("image", _IMAGE),
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("label", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+        ]
+    ),
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
 }
-
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 # crops/LAYER.parquet
 CROPS = pa.schema(
@@ -107,7 +117,16 @@ def read_index(folder: Place, name: str) -> pa.Table:
 
 def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
     """Write crops/LAYER.parquet, a row group a chunk, so that only one chunk is in memory. Raises: StoreFailed."""
-    schema = _with_image_feature(CROPS)
+    _write_pictures(path, CROPS, chunks)
+
+
+def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
+    """Write index/images.parquet, a row group a chunk. Raises: StoreFailed."""
+    _write_pictures(folder / "index" / "images.parquet", INDEX["images"], chunks)
+
+
+def _write_pictures(path: Place, schema: pa.Schema, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
+    schema = _with_image_feature(schema)
     with aside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for columns in chunks:
             writer.write_table(
