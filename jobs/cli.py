@@ -57,6 +57,20 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
 
+    report = commands.add_parser(
+        "report",
+        help="make a job's web page anew",
+        description="Make report/index.html from what a job's folder holds; needs neither the network nor the data.",
+    )
+    report.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
+
+    compare = commands.add_parser(
+        "compare", help="hold two jobs against each other", description="Make a web page that shows two jobs side by side."
+    )
+    compare.add_argument("first", metavar="A", help="a job's folder")
+    compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names")
+    compare.add_argument("--out", default="comparison", metavar="DIR", help="folder for the page (default: %(default)s)")
+
     train = commands.add_parser(
         "train", help="train the example network", description="Train the small network that the examples look into."
     )

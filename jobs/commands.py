@@ -12,6 +12,7 @@ from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
 from pipeline.run import open_job, read_receipt, run, start_tensorflow
 from pipeline.spec import JobSpec, load_spec
+from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
 
@@ -83,6 +84,26 @@ def _show(options: argparse.Namespace) -> None:
         print(line)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from pipeline.report.page import write_page
+
+    folder = place(options.folder)
+    receipt = read_receipt(folder)
+    reporter = Reporter(receipt["name"])
+    with hold(folder, reporter.say), reporter.step("report", "layers") as advance:
+        counts = write_page(folder, advance)
+    print(f"open {folder / 'report' / 'index.html'} ({counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB)")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from pipeline.report.compare import write_comparison
+
+    out = place(options.out)
+    with Reporter("compare").step("compare", "layers") as advance:
+        counts = write_comparison(place(options.first), place(options.second), out, advance)
+    print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
+
+
 def _train(options: argparse.Namespace) -> None:
     start_tensorflow()
     from jobs.training import train_cifar10
@@ -138,5 +159,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "layers": _layers,
     "check": _check,
     "show": _show,
+    "report": _report,
+    "compare": _compare,
     "train": _train,
 }

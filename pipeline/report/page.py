@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pyarrow as pa
@@ -16,11 +17,13 @@ import pyarrow as pa
 from pipeline.report.overview import overview
 from pipeline.report.sheets import ROWS, sheets, tiling
 from pipeline.report.shelf import Row, Shelf
-from pipeline.store.files import file_name, write_bytes
+from pipeline.store.files import file_name, write_bytes, write_json
 from pipeline.store.places import Place
 
 Progress = Callable[[int, int], None]
 _TEMPLATES = Path(__file__).parent / "templates"
+_FILES = "data/files.json"  # what a page consists of, so that the next one can clear it away
+_TABLES = ("channels", "activations", "filters", "patterns")  # of the index, whose rows a channel shows
 
 
 def write_page(folder: Place, progress: Progress = lambda done, total: None) -> Row:
@@ -34,24 +37,27 @@ def write_page(folder: Place, progress: Progress = lambda done, total: None) -> 
     Raises: WrongSpec, where the folder holds no job; StoreFailed.
     """
     shelf = Shelf(folder)
-    written = _Written(folder / "report")
-    names = shelf.layers
-    layers = []
-    for done, layer in enumerate(names, start=1):
-        layers.append(_write_layer(shelf, layer, written))
-        progress(done, len(names))
-    images = _write_images(shelf, written)
-    told = overview(shelf, layers, images)
+    written = Written(folder / "report")
+    told = collect(shelf, written, progress=progress)
     written.script("data/job.js", "job", told)
-    for name in ("page.css", "page.js"):
-        written.add(name, (_TEMPLATES / name).read_bytes())
-    # The page itself comes last: where it stands, all that it names stands too.
-    written.add("index.html", _render("index.html", told).encode())
-    written.sweep()
-    return {"layers": len(layers), "channels": sum(layer["count"] for layer in layers), **written.counts()}
+    written.page("index.html", ("page.css", "core.js", "page.js"), told)
+    return {"layers": len(told["layers"]), "channels": sum(layer["count"] for layer in told["layers"]), **written.counts()}
 
 
-class _Written:
+def collect(shelf: Shelf, written: Written, prefix: str = "", progress: Progress = lambda done, total: None) -> Row:
+    """Write what a page needs of one job: data, sheets and images, in folders whose names start with `prefix`.
+
+    Returns: what the overview says, and where the rest stands.
+    """
+    layers = []
+    names = shelf.layers
+    for done, layer in enumerate(names, start=1):
+        layers.append(_write_layer(shelf, layer, written, prefix))
+        progress(done, len(names))
+    return {"prefix": prefix, **overview(shelf, layers, _write_images(shelf, written, prefix))}
+
+
+class Written:
     """The files of one page: writes them, and knows which of an earlier page's are not among them."""
 
     def __init__(self, folder: Place) -> None:
@@ -59,9 +65,14 @@ class _Written:
         self._sizes: dict[str, int] = {}
 
     def add(self, name: str, data: bytes) -> str:
+        """Write a file. Returns: its name. Raises: StoreFailed."""
         write_bytes(self._folder / name, data)
         self._sizes[name] = len(data)
         return name
+
+    def keep(self, name: str) -> None:
+        """Count a file that was written by other hands as one of the page's."""
+        self._sizes[name] = (self._folder / name).stat().st_size
 
     def script(self, name: str, key: str, value: Any) -> str:
         """A value as a script, because a page opened from disk may not read other files."""
@@ -73,12 +84,25 @@ class _Written:
     def counts(self) -> dict[str, int]:
         return {"files": len(self._sizes), "bytes": sum(self._sizes.values())}
 
-    def sweep(self) -> None:
-        """Remove what an earlier page had and this one has not."""
-        for part in ("data", "sheets", "images"):
-            for path in (self._folder / part).glob("*"):
-                if f"{part}/{path.name}" not in self._sizes:
-                    path.unlink()
+    def page(self, template: str, beside: Sequence[str], values: Row) -> None:
+        """Write the page itself and the files beside it, last: where it stands, all that it names stands too."""
+        for name in beside:
+            self.add(name, (_TEMPLATES / name).read_bytes())
+        self.add("index.html", _render(template, values).encode())
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what an earlier page in this folder had and this one has not; what others put there stays."""
+        for name in set(self._earlier()) - self._sizes.keys():
+            (self._folder / name).unlink(missing_ok=True)
+        write_json(self._folder / _FILES, sorted(self._sizes))
+
+    def _earlier(self) -> list[str]:
+        try:
+            names = json.loads((self._folder / _FILES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [name for name in names if isinstance(name, str) and ".." not in name and not name.startswith("/")]
 
 
 def to_json(value: Any) -> str:
@@ -100,23 +124,22 @@ def _columns(table: pa.Table) -> dict[str, list[Any]]:
     return {name: table[name].to_pylist() for name in table.column_names if name != "layer"}
 
 
-def _write_layer(shelf: Shelf, layer: str, written: _Written) -> Row:
+def _write_layer(shelf: Shelf, layer: str, written: Written, prefix: str) -> Row:
     """Write a layer's data and sheets. Returns: what the overview says of it."""
     statistics = shelf.rows("channels", layer)
     winners = shelf.rows("activations", layer)
     crops = shelf.crops(layer)
     channels = sorted({*statistics["channel"].to_pylist(), *winners["channel"].to_pylist()})
     name = file_name(layer)
-    told: Row = {"name": layer, "file": name, "count": len(channels), "sheets": [], "tile": None}
+    told: Row = {"name": layer, "count": len(channels), "sheets": [], "tile": None}
     if crops is not None and len(crops) and set(crops["channel"].to_pylist()) <= set(channels):
         layout = tiling(crops)
         told["tile"] = {"height": layout.height, "width": layout.width, "k": layout.k, "crisp": layout.crisp, "rows": ROWS}
         told["sheets"] = [
-            written.add(f"sheets/{name}-{sheet.number}.webp", sheet.data) for sheet in sheets(crops, channels, layout)
+            written.add(f"{prefix}sheets/{name}-{sheet.number}.webp", sheet.data) for sheet in sheets(crops, channels, layout)
         ]
-    others: Row = {table: _columns(shelf.rows(table, layer)) for table in ("filters", "patterns") if table in shelf.tables}
-    details = {"order": channels, "channels": _columns(statistics), "winners": _columns(winners), **others}
-    written.script(f"data/{name}.js", f"layer:{layer}", details)
+    tables = {table: _columns(shelf.rows(table, layer)) for table in _TABLES if table in shelf.tables}
+    told["data"] = written.script(f"{prefix}data/{name}.js", f"{prefix}layer:{layer}", {"order": channels, "tables": tables})
     fields = shelf.rows("fields", layer).to_pylist()
     told["field"] = fields[0] if fields else None
     dead = [value for value in statistics["dead"].to_pylist() if value is not None]
@@ -124,7 +147,7 @@ def _write_layer(shelf: Shelf, layer: str, written: _Written) -> Row:
     return told
 
 
-def _write_images(shelf: Shelf, written: _Written) -> dict[int, list[Any]]:
+def _write_images(shelf: Shelf, written: Written, prefix: str) -> dict[int, list[Any]]:
     """Write the thumbnails of the winners' images, each once: windows of one image share it.
 
     Returns: {example: [file, height, width of the source image]}.
@@ -133,14 +156,14 @@ def _write_images(shelf: Shelf, written: _Written) -> dict[int, list[Any]]:
     for batch in shelf.table("images").to_batches(max_chunksize=256):
         for row in batch.to_pylist():
             data = row["image"]["bytes"]
-            name = f"images/{hashlib.sha256(data).hexdigest()[:16]}.webp"
+            name = f"{prefix}images/{hashlib.sha256(data).hexdigest()[:16]}.webp"
             if name not in written:
                 written.add(name, data)
             found[row["example"]] = [name, row["height"], row["width"]]
     return found
 
 
-def _render(name: str, values: Row) -> str:
+def _render(template: str, values: Row) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -148,5 +171,6 @@ def _render(name: str, values: Row) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Browsers keep scripts; a new page must not be shown with an old one's data.
-    return environment.get_template(name).render(version=uuid.uuid4().hex[:8], **values)
+    environment.filters["address"] = lambda name: quote(name, safe="")
+    # Browsers keep scripts: a new page must not be shown with an old one's data.
+    return environment.get_template(template).render(version=uuid.uuid4().hex[:8], **values)
