@@ -45,14 +45,15 @@ def write_comparison(
     if not len(found):
         raise WrongSpec(f"{first} and {second} have no channel of a layer in common. Compare jobs on the same layers.")
     jobs = [collect(shelf, written, prefix, progress) for shelf, prefix in zip(shelves, ("a/", "b/"), strict=True)]
-    told = {"jobs": jobs, "layers": _layers(found), "changes": _changes(shelves)}
+    layers = _layers(found)
+    told: Row = {"jobs": jobs, "layers": layers, "changes": _changes(shelves)}
     columns = {name: found[name].to_pylist() for name in found.column_names}
     written.script("data/comparison.js", "comparison", {**told, "channels": columns})
     with aside(out / "comparison.parquet") as temporary:
         pq.write_table(found, temporary)
     written.keep("comparison.parquet")
     written.page("compare.html", ("page.css", "core.js", "compare.js"), told)
-    return {"layers": len(told["layers"]), "channels": len(found), **written.counts()}
+    return {"layers": len(layers), "channels": len(found), **written.counts()}
 
 
 def compare(first: Shelf, second: Shelf) -> pa.Table:

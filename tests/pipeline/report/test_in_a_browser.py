@@ -13,7 +13,7 @@ from made import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, K
 from pipeline.report.compare import write_comparison
 from pipeline.report.page import write_page
 
-MANY = 120  # channels of the larger layer
+MANY = 200  # channels of the larger layer
 
 
 @pytest.fixture(scope="module")
