@@ -18,7 +18,7 @@ TEXT = (ROOT / "docs" / "queries.md").read_text(encoding="utf-8")
 START = re.search(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
 QUESTIONS = {
     match[1]: (match[2], match[3])
-    for match in re.finditer(r"^## (.+)\n\n```sql\n(.*?)```\n\n```python\n(.*?)```$", TEXT, re.MULTILINE | re.DOTALL)
+    for match in re.finditer(r"^## ([^\n]+)\n\n```sql\n([^`]+)```\n\n```python\n([^`]+)```$", TEXT, re.MULTILINE)
 }
 
 

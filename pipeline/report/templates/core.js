@@ -128,10 +128,11 @@ const convscope = (() => {
     shown.style.aspectRatio = `${width} / ${height}`;
     const image = make("img", { loading: "lazy", alt: words, src: `${file}?${version}` });
     const box = make("span", { className: "box" });
-    const edges = { left: winner.src_x1 / width, top: winner.src_y1 / height };
-    edges.width = winner.src_x2 / width - edges.left;
-    edges.height = winner.src_y2 / height - edges.top;
-    for (const [edge, part] of Object.entries(edges)) box.style[edge] = `${100 * part}%`;
+    const edge = (name) => winner[`eff_src_${name}`] ?? winner[`src_${name}`]; // what was cropped
+    const edges = { left: edge("x1") / width, top: edge("y1") / height };
+    edges.width = edge("x2") / width - edges.left;
+    edges.height = edge("y2") / height - edges.top;
+    for (const [side, part] of Object.entries(edges)) box.style[side] = `${100 * part}%`;
     shown.append(image, box);
     return shown;
   }
