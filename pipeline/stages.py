@@ -15,6 +15,7 @@ from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
 from pipeline.report.page import write_page
+from pipeline.store.card import write_card
 from pipeline.store.tables import write_index
 from recfield import ReceptiveField
 
@@ -38,6 +39,7 @@ def activations(job: Job) -> Receipt:
     winners = [replace(layer, effective=effective.get(layer.layer)) for layer in winners]
     with job.reporter.step("patches", "images") as advance:
         labels = write_patches(winners, job.source, job.fit, job.folder, spec.crop == "image", advance)
+    write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])
     _write_fields(job, fields)
     _write_channels(job, winners, part, labels)
     skipped = part.skipped

@@ -37,13 +37,18 @@ def job(tmp_path_factory) -> Path:
             cv2.imwrite(str(folder / "photos" / label / f"{number}.png"), pixels)
     (folder / "photos" / "cat" / "broken.png").write_bytes(b"no image")
     images = keras.Input((24, 24, 3))
-    maps = keras.layers.Conv2D(6, 5, activation="relu", name="conv", kernel_initializer=keras.initializers.RandomNormal(seed=3))(images)
+    maps = keras.layers.Conv2D(6, 5, activation="relu", name="conv", kernel_initializer=keras.initializers.RandomNormal(seed=3))(
+        images
+    )
     deep = keras.layers.Conv2D(2, 3, activation="relu", name="dead", kernel_initializer="zeros", padding="same")(maps)
     weights = np.zeros((1, 1, 3, 2), np.float32)
     weights[0, 0] = [[1, -1], [-1, 1], [-1, -1]]  # red against the rest, green against the rest
     colour = keras.layers.Conv2D(2, 1, activation="relu", name="colour", use_bias=False)
     _ = colour(images), colour.set_weights([weights])
-    model = keras.Model(images, [deep, colour(images)])
+    # Adding up darkness, it likes corners best, where padding takes the place of pixels.
+    corner = keras.layers.Conv2D(1, 3, padding="same", name="corner", use_bias=False)
+    _ = corner(images), corner.set_weights([np.full((3, 3, 3, 1), -1, np.float32)])
+    model = keras.Model(images, [deep, colour(images), corner(images)])
     model.save(folder / "net.keras")
     tree = {
         "name": "job",
