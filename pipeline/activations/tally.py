@@ -20,6 +20,7 @@ _UNIT = 2.0**-24  # of the sums of responses; up to 2**39 may be summed
 _LARGEST = 2.0**30  # responses beyond it count as it in those sums
 MOST_LABELS = 2000  # a data set with more has no label statistics
 SAMPLE = 512  # examples
+_PENDING = 400_000  # responses that wait to be counted together: counting a few costs as much as counting many
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Tally:
     number. All three are empty in a data set without labels, and in one with more than MOST_LABELS.
     crowded: bool (1,): whether there were more.
     order: uint64 (sampled,), ascending: the sampled examples, by scrambled numbers; sample: float32 (sampled, channels).
+    pending: arguments of `update` that the rest does not count yet; `settled` counts them.
     """
 
     counts: np.ndarray
@@ -43,6 +45,7 @@ class Tally:
     crowded: np.ndarray
     order: np.ndarray
     sample: np.ndarray
+    pending: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...] = ()
 
     @classmethod
     def empty(cls, channels: int) -> Tally:
@@ -68,19 +71,28 @@ class Tally:
             examples: int64 (n,), none of them seen before.
             labels: str (n,): "" for an example without one.
         """
+        told = replace(self, pending=(*self.pending, (maxima, examples, labels)))
+        return told.settled() if sum(one[0].size for one in told.pending) >= _PENDING else told
+
+    def settled(self) -> Tally:
+        """The same tally with nothing pending."""
+        if not self.pending:
+            return self
+        maxima, examples, labels = (np.concatenate(column) for column in zip(*self.pending, strict=True))
         maxima = maxima + np.float32(0)  # makes -0.0 a 0.0
         finite = np.isfinite(maxima)
         channels = maxima.shape[1]
         place = np.arange(channels) * BUCKETS + bucket_of(np.where(finite, maxima, 0))
         counts = self.counts + np.bincount(place[finite], minlength=channels * BUCKETS).reshape(channels, BUCKETS)
         largest = np.where(finite, maxima, -np.inf).max(axis=0, initial=-np.inf)
-        at_largest = (finite & (maxima == largest)).sum(axis=0)
-        high, at_high = _higher(self.high, self.at_high, largest, at_largest)
-        told = replace(self, counts=counts, high=high, at_high=at_high)
+        high, at_high = _higher(self.high, self.at_high, largest, (finite & (maxima == largest)).sum(axis=0))
+        told = replace(self, counts=counts, high=high, at_high=at_high, pending=())
         return told._with_labels(*_by_label(maxima, finite, labels))._with_sample(_scrambled(examples), maxima)
 
     def merge(self, other: Tally) -> Tally:
-        """The tally of both data sets together."""
+        """The tally of both data sets together, settled."""
+        if self.pending or other.pending:
+            return self.settled().merge(other.settled())
         high, at_high = _higher(self.high, self.at_high, other.high, other.at_high)
         crowded = self.crowded | other.crowded
         told = replace(self, counts=self.counts + other.counts, high=high, at_high=at_high, crowded=crowded)
@@ -222,14 +234,15 @@ def _higher(one: np.ndarray, at_one: np.ndarray, other: np.ndarray, at_other: np
 
 def _by_label(maxima: np.ndarray, finite: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums, in units, and numbers of a batch's responses by label: str (labels,), int64 (labels, channels) twice."""
-    names, group = np.unique(labels.astype(str), return_inverse=True)
-    units = np.rint(np.where(finite, maxima, 0).astype(np.float64).clip(-_LARGEST, _LARGEST) / _UNIT).astype(np.int64)
-    sums = np.zeros((len(names), maxima.shape[1]), np.int64)
-    seen = np.zeros_like(sums)
-    np.add.at(sums, group, units)
-    np.add.at(seen, group, finite)
-    named = names != ""
-    return names[named], sums[named], seen[named]
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] != ""]
+    names, starts = np.unique(labels[order], return_index=True)
+    if not len(names):
+        none = np.zeros((0, maxima.shape[1]), np.int64)
+        return np.zeros(0, "<U1"), none, none
+    finite = finite[order]
+    units = np.rint(np.where(finite, maxima[order], 0).astype(np.float64).clip(-_LARGEST, _LARGEST) / _UNIT).astype(np.int64)
+    return names, np.add.reduceat(units, starts, axis=0), np.add.reduceat(finite.astype(np.int64), starts, axis=0)
 
 
 def _scrambled(examples: np.ndarray) -> np.ndarray:

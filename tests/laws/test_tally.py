@@ -28,11 +28,14 @@ def told(draw, most=12):
 
 
 def in_bytes(tally):
-    return [(value.shape, value.tolist() if value.dtype.kind == "U" else value.tobytes()) for value in dataclasses.astuple(tally)]
+    return [
+        (value.shape, value.tolist() if value.dtype.kind == "U" else value.tobytes())
+        for value in dataclasses.astuple(tally.settled())[:-1]
+    ]
 
 
 def whole(maxima, examples, labels):
-    return Tally.empty(maxima.shape[1]).update(maxima, examples, labels)
+    return Tally.empty(maxima.shape[1]).update(maxima, examples, labels).settled()
 
 
 @settings(deadline=None, max_examples=100)
@@ -48,6 +51,16 @@ def test_any_split_in_any_order_gives_the_same_bytes(case, random, parts):
         lambda all_, i: all_.update(maxima[[i]], examples[[i]], labels[[i]]), order, Tally.empty(maxima.shape[1])
     )
     assert in_bytes(one_by_one) == in_bytes(whole(*case))
+
+
+def test_what_is_pending_is_settled_before_it_grows(monkeypatch):
+    monkeypatch.setattr(module, "_PENDING", 50)
+    maxima, examples, labels = np.ones((100, 2), np.float32), np.arange(100), np.full(100, "a")
+    tally = Tally.empty(2)
+    for i in range(0, 100, 5):
+        tally = tally.update(maxima[i : i + 5], examples[i : i + 5], labels[i : i + 5])
+        assert len(tally.pending) < 5
+    assert in_bytes(tally) == in_bytes(whole(maxima, examples, labels))
 
 
 def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds():
