@@ -132,9 +132,9 @@ def summary(folder: Place) -> list[str]:
             lines.append(
                 f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
             )
-    pictures = sorted((folder / "mosaics").rglob("*-crop.png"))
-    if pictures:
-        lines.append(f"  look at: {pictures[-1]}")
+    page = folder / "report" / "index.html"
+    look_at = [page] if page.exists() else sorted((folder / "mosaics").rglob("*-crop.png"))[-1:]
+    lines += [f"  look at: {path}" for path in look_at]
     return lines
 
 

@@ -62,7 +62,7 @@ def report(job: Job) -> Receipt:
         counts = write_page(job.folder, advance)
     return {
         **counts,
-        "told": f"{job.folder / 'report' / 'index.html'}: {counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB",
+        "told": f"{counts['channels']:,} channels on a page of {counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB",
     }
 
 

@@ -26,6 +26,7 @@ from jobs.commands import shipped_specs, summary
 from pipeline import errors, run
 from pipeline.models import opening as models
 from pipeline.mosaic import encode_png
+from pipeline.report.compare import COMPARISON
 from pipeline.sections.model import PREPROCESSING
 from pipeline.sources import opening as sources
 from pipeline.sources.sample import SAMPLES
@@ -234,7 +235,12 @@ def as_named(kind: pa.DataType) -> str:
 
 
 @pytest.mark.parametrize(
-    ("file", "schema"), [*((f"index/{name}.parquet", schema) for name, schema in INDEX.items()), ("crops/LAYER.parquet", CROPS)]
+    ("file", "schema"),
+    [
+        *((f"index/{name}.parquet", schema) for name, schema in INDEX.items()),
+        ("crops/LAYER.parquet", CROPS),
+        ("comparison.parquet", COMPARISON),
+    ],
 )
 def test_every_column_is_told_with_its_type(file, schema):
     told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/index.md", f"`{file}`")).items()]
@@ -262,6 +268,7 @@ def test_every_file_that_a_job_leaves_is_told(workplace):
     layers = json.loads((workplace / "out/demo/run.json").read_text())["layers"]
     for path in (workplace / "out/demo").rglob("*"):
         name = re.sub("|".join(layers), "LAYER", str(path.relative_to(workplace / "out/demo")))
+        name = re.sub(r"^(report/\w+/).*", r"\1", name)
         if path.is_file():
             assert name in told, name
             assert name.startswith(".") or f"| `{name}` |" in section("README.md", "What is where in `OUT/name`"), name
