@@ -85,9 +85,14 @@ def load_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Jo
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise WrongSpec(f"{path} is not TOML: {error}.") from None
+    given = [_parse_override(override) for override in overrides]
+    # A path that is overridden may name a variable that is not set.
+    for (table, key) in _PATH_KEYS:
+        if any(isinstance(one.get(table), dict) and key in one[table] for one in given) and isinstance(tree.get(table), dict):
+            tree[table].pop(key, None)
     _resolve_paths(tree, path.resolve().parent)
-    for override in overrides:
-        _merge(tree, _parse_override(override))
+    for one in given:
+        _merge(tree, one)
     return parse_spec(tree, where=str(path))
 
 
@@ -139,7 +144,10 @@ def _absolute(path: str, folder: Path) -> str:
     expanded = os.path.expanduser(os.path.expandvars(path))
     missing = re.search(r"\$\{?(\w+)\}?", expanded)
     if missing:
-        raise WrongSpec(f"{path!r} names the environment variable {missing[1]}, which is not set. Set it, or write the path.")
+        raise WrongSpec(
+            f"{path!r} names the environment variable {missing[1]}, which is not set. "
+            f"Set it, such as {missing[1]}=/path, or name another with --set."
+        )
     return os.path.normpath(folder / expanded) if expanded and not has_scheme(expanded) else expanded
 
 
