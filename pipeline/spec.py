@@ -30,6 +30,7 @@ _PATH_KEYS = {
     ("model", "source"): ("file:", "frozen:", "savedmodel:"),
     ("model", "weights"): ("",),
     ("model", "labels"): ("",),
+    ("model", "custom"): ("",),
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
@@ -87,7 +88,7 @@ def load_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Jo
         raise WrongSpec(f"{path} is not TOML: {error}.") from None
     given = [_parse_override(override) for override in overrides]
     # A path that is overridden may name a variable that is not set.
-    for (table, key) in _PATH_KEYS:
+    for table, key in _PATH_KEYS:
         if any(isinstance(one.get(table), dict) and key in one[table] for one in given) and isinstance(tree.get(table), dict):
             tree[table].pop(key, None)
     _resolve_paths(tree, path.resolve().parent)

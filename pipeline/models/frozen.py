@@ -49,7 +49,7 @@ class FrozenNetwork:
 
         Raises: UnusableModel, WrongSpec, UnknownName.
         """
-        idle = sorted({"weights", "top", "trusted"} & spec.model_fields_set)
+        idle = sorted({"weights", "top", "trusted", "custom"} & spec.model_fields_set)
         if idle:
             raise WrongSpec(f"model.{idle[0]} is for other kinds of networks; {where} brings all it has. Leave it out.")
         check_operations(graph, where)

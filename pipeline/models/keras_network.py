@@ -59,9 +59,7 @@ class KerasNetwork:
         layers = [(layer.name, layer.kind, layer.shape) for layer in self._layers]
         told = [self.input_shape, self._preprocessing, layers, *([self._named_logits] if self._named_logits else [])]
         digest = hashlib.sha256(json.dumps(told).encode())
-        with ThreadPoolExecutor() as threads:
-            for part in threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(self.model.weights)):
-                digest.update(part)
+        add_weights(digest, self.model.weights)
         return digest.hexdigest()[:16]
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
@@ -91,7 +89,7 @@ class KerasNetwork:
         for name, step in steps.items():
             if name == LOGITS:
                 classes = found[step].shape[-1]
-                maps[name] = tf.cast(tf.reshape(_before_softmax(found[step]), (-1, classes)), tf.float32)
+                maps[name] = tf.cast(tf.reshape(before_softmax(found[step]), (-1, classes)), tf.float32)
             else:
                 output = tf.cast(found[step], tf.float32)
                 maps[name] = self._layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
@@ -161,7 +159,14 @@ def check_keys(spec: ModelSpec, where: str) -> None:
         raise WrongSpec(f"model.inputs is for frozen: and savedmodel: networks; {where} takes images alone. Leave it out.")
 
 
-def _before_softmax(output: tf.Tensor) -> tf.Tensor:
+def add_weights(digest: Any, weights: Iterable[keras.Variable]) -> None:
+    """Put a network's weights into a digest of hashlib."""
+    with ThreadPoolExecutor() as threads:
+        for part in threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(weights)):
+            digest.update(part)
+
+
+def before_softmax(output: tf.Tensor) -> tf.Tensor:
     """The input of the softmax that gave this tensor of a graph; the tensor itself where there was none."""
     operation = output.op
     while operation.type in _TRANSPARENT:

@@ -30,7 +30,9 @@ class Windows:
     unreadable image is one bad example. Keys are `KEY@y,x`, the window's upper left corner.
     """
 
-    def __init__(self, records: Records, fit: Fit, size: int, stride: int, limit: int | None = None, middle: bool = False) -> None:
+    def __init__(
+        self, records: Records, fit: Fit, size: int, stride: int, limit: int | None = None, middle: bool = False
+    ) -> None:
         self.records, self.fit, self.size, self.stride, self.middle = records, fit, size, stride, middle
         self.labels = records.labels
         self._sizes = _sizes_until(records, size, stride, limit)
@@ -43,7 +45,9 @@ class Windows:
         return self._total
 
     def digest(self) -> str:
-        return digest_of("windows", self.records.digest(), self.size, self.stride, len(self), *(["middle"] if self.middle else []))
+        return digest_of(
+            "windows", self.records.digest(), self.size, self.stride, len(self), *(["middle"] if self.middle else [])
+        )
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
         import tensorflow as tf

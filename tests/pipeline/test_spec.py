@@ -27,6 +27,7 @@ DEFAULTS = {
     "model.inputs": {},
     "model.logits": None,
     "model.trusted": False,
+    "model.custom": None,
     "data.data_dir": None,
     "data.limit": None,
     "data.image": None,
