@@ -126,7 +126,7 @@ class SubclassedNetwork:
         def look(images: tf.Tensor) -> None:
             calls, _ = noted(self.model, images)
             for name, call in calls.items():
-                shape = tuple(call.output.shape)
+                shape: tuple[Any, ...] = tuple(call.output.shape)
                 # The name "logits" is taken, by what is not always this layer.
                 if name != LOGITS and len(shape) in (2, 4) and shape[0] == _BATCH and None not in shape:
                     sizes = self._layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
