@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,10 +15,21 @@ from pipeline.sources.source import Box, Image, Source
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 from pipeline.store.spool import Spool
-from pipeline.store.tables import write_crops, write_index
+from pipeline.store.tables import BOX, CROPS, INDEX, write_crops, write_index
 
 _CHUNK = 256  # crops in memory at a time
 _SIDE = 96  # pixels of a tile's longer side
+
+# Images are held back until so many winners wait for their effective fields, which fill batches then.
+_WAITING = 256
+_MOST_BYTES = 256_000_000  # of source images held back meanwhile
+
+
+class EffectiveFields(Protocol):
+    """What finds the effective fields of a layer's units."""
+
+    def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """uint8 (n, height, width, 3), fitted; int (n, 3): row, col, channel -> int32 (n, 4); 0, 0, 0, 0 where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +40,7 @@ class Winners:
     scores, examples, rows, cols: (channels, k), strongest first; example -1 where there are fewer than k.
     boxes: int32 (channels, k, 4): y1, x1, y2, x2 in pixels of the network's input, clipped to it.
     extents: int32 (channels, 2): height and width of each channel's field where nothing clips it.
+    effective: finds what the winners are cropped to, where that is not the box itself.
     """
 
     layer: str
@@ -39,15 +51,22 @@ class Winners:
     cols: np.ndarray
     boxes: np.ndarray
     extents: np.ndarray
+    effective: EffectiveFields | None = None
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is known of one winner after its image was opened."""
+    """What is known of one winner after its image was opened.
+
+    source: its box in pixels of the source image.
+    effective, effective_source: its effective field, in pixels of the input and of the source, where one was found.
+    """
 
     key: str
     label: str | None
     source: Box
+    effective: Box | None = None
+    effective_source: Box | None = None
 
 
 @dataclass
@@ -72,7 +91,8 @@ def write_patches(
 ) -> dict[str, list[list[str | None]]]:
     """Crop every winner from its source image and write the index, the crops and the mosaics.
 
-    Every image is decoded once. Crops have the source's own pixels, at its own resolution.
+    Every image is decoded once. Crops have the source's own pixels, at its own resolution. They are cut at the boxes,
+    or, in layers that find them, at the effective fields.
 
     Args:
         fit: how the source's images came to the network's input.
@@ -128,57 +148,104 @@ def _open_images(
         for c in range(len(layer.channels)):
             for rank in _ranks(layer, c):
                 wanted.setdefault(int(layer.examples[c, rank]), []).append((layer, c, rank))
-    for done, (example, image) in enumerate(source.fetch(sorted(wanted)), start=1):
-        for layer, c, rank in wanted[example]:
-            _keep(layer, c, rank, image, fit, whole, album)
-        progress(done, len(wanted))
+    done = 0
+    for group in _held_back(source.fetch(sorted(wanted)), wanted):
+        effective = _effective(group, wanted, fit)
+        for example, image in group:
+            for layer, c, rank in wanted[example]:
+                _keep(layer, c, rank, image, fit, whole, effective.get((layer.layer, c, rank)), album)
+            done += 1
+            progress(done, len(wanted))
 
 
-def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool, album: _Album) -> None:
+def _held_back(
+    images: Iterable[tuple[int, Image]], wanted: Mapping[int, Sequence[tuple[Winners, int, int]]]
+) -> Iterator[list[tuple[int, Image]]]:
+    """The images in groups with enough winners that wait for their effective fields; where none does, one by one."""
+    group: list[tuple[int, Image]] = []
+    waiting = size = 0
+    for example, image in images:
+        waiting += sum(layer.effective is not None for layer, _, _ in wanted[example])
+        size += 0 if group and image.pixels is group[-1][1].pixels else image.pixels.nbytes
+        group.append((example, image))
+        if not waiting or waiting >= _WAITING or size >= _MOST_BYTES:
+            yield group
+            group, waiting, size = [], 0, 0
+    if group:
+        yield group
+
+
+def _effective(
+    group: Sequence[tuple[int, Image]], wanted: Mapping[int, Sequence[tuple[Winners, int, int]]], fit: Fit
+) -> dict[tuple[str, int, int], Box]:
+    """The effective fields of a group's winners that have one, by layer, place of the channel and rank."""
+    asked: dict[str, list[tuple[Winners, int, int, np.ndarray]]] = {}
+    for example, image in group:
+        waiting = [one for one in wanted[example] if one[0].effective is not None]
+        if waiting:
+            at = image.region
+            fitted = fit.apply(image.pixels[at.y1 : at.y2, at.x1 : at.x2])
+            for layer, c, rank in waiting:
+                asked.setdefault(layer.layer, []).append((layer, c, rank, fitted))
+    found: dict[tuple[str, int, int], Box] = {}
+    for name, of_layer in asked.items():
+        images = np.stack([fitted for _, _, _, fitted in of_layer])
+        units = np.array([(layer.rows[c, k], layer.cols[c, k], layer.channels[c]) for layer, c, k, _ in of_layer])
+        effective = of_layer[0][0].effective
+        assert effective is not None
+        for (_, c, rank, _), box in zip(of_layer, effective.boxes(images, units), strict=True):
+            if box.any():
+                found[name, c, rank] = Box(*(int(edge) for edge in box))
+    return found
+
+
+def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool, effective: Box | None, album: _Album) -> None:
     """Crop one winner and draw its thumbnail."""
     y1, x1, y2, x2 = (int(edge) for edge in layer.boxes[c, rank])
     seen = Box(y1, x1, y2, x2) if y2 > y1 and x2 > x1 else Box(0, 0, fit.height, fit.width)
-    part = fit.to_source(seen, image.region)
+    source = fit.to_source(seen, image.region)
+    effective_source = fit.to_source(effective, image.region) if effective else None
+    part = effective_source or source
     crop = image.region if whole else part
     name = (layer.layer, c, rank)
-    album.shown[name] = Shown(image.key, image.label, part)
+    album.shown[name] = Shown(image.key, image.label, source, effective, effective_source)
     album.spool.put(("crop", *name), mosaic.encode_png(image.pixels[crop.y1 : crop.y2, crop.x1 : crop.x2]))
-    drawn = mosaic.thumbnail(image.pixels, (part.y1, part.x1, part.y2, part.x2), album.tiles[layer.layer]["full"])
+    drawn = mosaic.thumbnail(image.pixels, _edges(part), album.tiles[layer.layer]["full"])
     album.spool.put(("full", *name), mosaic.encode_png(drawn))
 
 
+def _edges(box: Box) -> tuple[int, int, int, int]:
+    return box.y1, box.x1, box.y2, box.x2
+
+
+def _told(layer: Winners, c: int, rank: int, album: _Album) -> dict[str, Any]:
+    """What the tables tell of one winner, by column."""
+    shown = album.shown[layer.layer, c, rank]
+    told = {
+        "layer": layer.layer,
+        "channel": int(layer.channels[c]),
+        "rank": rank,
+        "score": layer.scores[c, rank],
+        "example": layer.examples[c, rank],
+        "key": shown.key,
+        "label": shown.label,
+        "row": layer.rows[c, rank],
+        "col": layer.cols[c, rank],
+    }
+    boxes = {"": Box(*layer.boxes[c, rank]), "src_": shown.source, "eff_": shown.effective, "eff_src_": shown.effective_source}
+    for prefix, box in boxes.items():
+        told |= {f"{prefix}{edge}": getattr(box, edge, None) for edge in BOX}
+    return told
+
+
 def _index_columns(winners: Sequence[Winners], album: _Album) -> Mapping[str, Sequence[Any]]:
-    names = [
-        "layer",
-        "channel",
-        "rank",
-        "score",
-        "example",
-        "key",
-        "label",
-        "row",
-        "col",
-        "y1",
-        "x1",
-        "y2",
-        "x2",
-        "src_y1",
-        "src_x1",
-        "src_y2",
-        "src_x2",
-    ]
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    columns: dict[str, list[Any]] = {name: [] for name in INDEX["activations"].names}
     for layer in winners:
-        for c, channel in enumerate(layer.channels):
+        for c in range(len(layer.channels)):
             for rank in _ranks(layer, c):
-                shown = album.shown[layer.layer, c, rank]
-                at = shown.source
-                values = (
-                    *(layer.layer, channel, rank, layer.scores[c, rank], layer.examples[c, rank], shown.key, shown.label),
-                    *(layer.rows[c, rank], layer.cols[c, rank], *layer.boxes[c, rank], at.y1, at.x1, at.y2, at.x2),
-                )
-                for name, value in zip(names, values, strict=True):
-                    columns[name].append(value)
+                told = _told(layer, c, rank, album)
+                for name, column in columns.items():
+                    column.append(told[name])
     return columns
 
 
@@ -188,22 +255,9 @@ def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:
     for start in range(0, max(len(places), 1), _CHUNK):
         rows = []
         for c, rank in places[start : start + _CHUNK]:
-            shown = album.shown[layer.layer, c, rank]
-            channel = int(layer.channels[c])
-            rows.append(
-                {
-                    "image": {"bytes": album.spool.get(("crop", layer.layer, c, rank)), "path": f"{channel}-{rank}.png"},
-                    "layer": layer.layer,
-                    "channel": channel,
-                    "rank": rank,
-                    "score": layer.scores[c, rank],
-                    "example": layer.examples[c, rank],
-                    "key": shown.key,
-                    "label": shown.label,
-                }
-            )
-        columns = ("image", "layer", "channel", "rank", "score", "example", "key", "label")
-        yield {name: [row[name] for row in rows] for name in columns}
+            data, path = album.spool.get(("crop", layer.layer, c, rank)), f"{layer.channels[c]}-{rank}.png"
+            rows.append({"image": {"bytes": data, "path": path}, **_told(layer, c, rank, album)})
+        yield {name: [row[name] for row in rows] for name in CROPS.names}
 
 
 def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder: Place) -> None:
@@ -219,7 +273,7 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
             if place >= len(_ranks(layer, row)):
                 return None
             pixels = mosaic.decode_png(album.spool.get((kinds[group], layer.layer, row, place)))
-            if kinds[group] == "full" or whole:
+            if kinds[group] == "full" or _each_to_its_own_scale(layer, whole):
                 return _centred(pixels, layout.tile[group])
             return mosaic.fit_patch(pixels, _inside(layer, row, place, fit), layout.tile[group])
 
@@ -229,10 +283,16 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
 
 def _tiles(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
     """The sizes of the tiles of a layer, so that both kinds fit into one picture."""
-    extent = (fit.height, fit.width) if whole else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
+    own_scale = _each_to_its_own_scale(layer, whole)
+    extent = (fit.height, fit.width) if own_scale else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
     k = layer.examples.shape[1]
     both = mosaic.Layout.of(len(layer.channels), [k, k], [_tile(*extent), (_SIDE, _SIDE)], int(layer.channels.max()))
     return dict(zip(("crop", "full"), both.tile, strict=True))
+
+
+def _each_to_its_own_scale(layer: Winners, whole: bool) -> bool:
+    """Whether patches fill their tiles: whole images and effective fields, no two of which need be of one size."""
+    return whole or layer.effective is not None
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:

@@ -76,6 +76,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
+    from pipeline.fields.energy import check_gradients
     from pipeline.job import Job
     from pipeline.models.opening import open_network, select_layers
     from pipeline.sources.fit import Fit
@@ -91,6 +92,8 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                     f"activations.channels names channel {max(channels)}, but {layer.name} has {layer.channels} "
                     f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
                 )
+    if "activations" in spec.stages and spec.activations.crop == "effective":
+        check_gradients(network, layers)
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
     job = Job(spec, network, layers, source, fit, folder, reporter)

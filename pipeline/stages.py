@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pipeline.engines import local
 from pipeline.fields import solve_fields
+from pipeline.fields.effective import EffectiveFields, covers_most
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
@@ -32,6 +33,8 @@ def activations(job: Job) -> Receipt:
         _winners(layer, plan.channels_of(layer), part.heaps[layer.name], fields[layer.name], spec.crop == "channel")
         for layer in job.layers
     ]
+    effective = _effective(job, fields) if spec.crop == "effective" else {}
+    winners = [replace(layer, effective=effective.get(layer.layer)) for layer in winners]
     with job.reporter.step("patches", "images") as advance:
         labels = write_patches(winners, job.source, job.fit, job.folder, spec.crop == "image", advance)
     _write_fields(job, fields)
@@ -45,6 +48,7 @@ def activations(job: Job) -> Receipt:
         "images_per_second": round(meter.images / meter.seconds, 1) if meter.seconds else 0.0,
         "scan_seconds": {"data": round(meter.data, 2), "network": round(meter.network, 2), "heaps": round(meter.heaps, 2)},
         "probes": max((field.probes for field in fields.values()), default=0),
+        "effective": {name: {"found": found.found, "without": found.without} for name, found in effective.items()},
         "asleep_channels": {name: list(field.dead_channels) for name, field in fields.items() if field.dead_channels},
     }
 
@@ -76,6 +80,12 @@ def _winners(layer: LayerInfo, channels: np.ndarray, heap: Any, field: Receptive
             boxes[place] = own[rows[place], cols[place]]
             extents[place] = (own[..., 2:] - own[..., :2]).max(axis=(0, 1))
     return Winners(layer.name, channels, heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents)
+
+
+def _effective(job: Job, fields: dict[str, ReceptiveField]) -> dict[str, EffectiveFields]:
+    """What finds the effective fields of the layers whose fields are too large to show, by name."""
+    large = [layer for layer in job.layers if covers_most(fields[layer.name], job.fit.height, job.fit.width)]
+    return {layer.name: EffectiveFields(job.network, layer, fields[layer.name]) for layer in large}
 
 
 def _write_fields(job: Job, fields: dict[str, ReceptiveField]) -> None:

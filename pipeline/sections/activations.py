@@ -14,7 +14,7 @@ class ActivationsSpec(Table):
 
     top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
     channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
-    crop: Literal["field", "channel", "image"] = "field"
+    crop: Literal["field", "channel", "effective", "image"] = "field"
 
     @field_validator("channels", mode="before")
     @classmethod

@@ -12,24 +12,35 @@ import pyarrow.parquet as pq
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
-_BOX = [(f"{corner}", pa.int32()) for corner in ("y1", "x1", "y2", "x2")]
-_SOURCE_BOX = [(f"src_{name}", kind) for name, kind in _BOX]
+BOX = ("y1", "x1", "y2", "x2")
+
+
+def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
+    return [(f"{prefix}{edge}", pa.int32()) for edge in BOX]
+
+
+# What index/activations.parquet and crops/LAYER.parquet both tell of a winner.
+_WINNER = [
+    ("layer", pa.string()),
+    ("channel", pa.int32()),
+    ("rank", pa.int32()),
+    ("score", pa.float32()),
+    ("example", pa.int64()),
+    ("key", pa.string()),
+    ("label", pa.string()),
+]
 
 # index/NAME.parquet; every column is told in docs/index.md.
 INDEX: dict[str, pa.Schema] = {
     "activations": pa.schema(
         [
-            ("layer", pa.string()),
-            ("channel", pa.int32()),
-            ("rank", pa.int32()),
-            ("score", pa.float32()),
-            ("example", pa.int64()),
-            ("key", pa.string()),
-            ("label", pa.string()),
+            *_WINNER,
             ("row", pa.int32()),
             ("col", pa.int32()),
-            *_BOX,
-            *_SOURCE_BOX,
+            *_box(),
+            *_box("src_"),
+            *_box("eff_"),
+            *_box("eff_src_"),
         ]
     ),
     "fields": pa.schema(
@@ -64,18 +75,7 @@ INDEX: dict[str, pa.Schema] = {
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 # crops/LAYER.parquet
-CROPS = pa.schema(
-    [
-        ("image", _IMAGE),
-        ("layer", pa.string()),
-        ("channel", pa.int32()),
-        ("rank", pa.int32()),
-        ("score", pa.float32()),
-        ("example", pa.int64()),
-        ("key", pa.string()),
-        ("label", pa.string()),
-    ]
-)
+CROPS = pa.schema([("image", _IMAGE), *_WINNER])
 
 
 def _with_image_feature(schema: pa.Schema) -> pa.Schema:
