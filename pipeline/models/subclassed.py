@@ -129,7 +129,7 @@ class SubclassedNetwork:
                 shape: tuple[Any, ...] = tuple(call.output.shape)
                 # The name "logits" is taken, by what is not always this layer.
                 if name != LOGITS and len(shape) in (2, 4) and shape[0] == _BATCH and None not in shape:
-                    sizes = self._layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
+                    sizes: tuple[Any, ...] = self._layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
                     layers.append(LayerInfo(name, type(call.operation).__name__, sizes))
                     first.extend([name] if getattr(call.operation, "data_format", "") == "channels_first" else [])
 
