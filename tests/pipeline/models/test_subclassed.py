@@ -244,6 +244,36 @@ def test_half_precision_comes_out_as_float32(policy, pixels):
     assert found.dtype == tf.float32 and np.abs(found).max() > 0
 
 
+def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tmp_path, code, pixels):
+    names = {"__name__": "their_net"}
+    exec(CODE, names)
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, L.Conv2D(2, 1, name="last")(names["Block"](3, name="block")(inputs)))
+    model.save(tmp_path / "functional.keras")
+    network = opened(tmp_path / "functional.keras", custom=str(code))
+    assert [layer.name for layer in network.layers()] == ["block", "last"]
+    found = compile_tap(network, ["last"], 2)(pixels(2, 8, 8))["last"]
+    np.testing.assert_allclose(found, model(pixels(2, 8, 8) / np.float32(255)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UnusableModel, match="uses 'Block'.*model.custom"):
+        opened(tmp_path / "functional.keras")
+
+
+def test_a_whole_job_runs_on_a_subclassed_model(saved, code, pictures, tmp_path, quiet):
+    from pipeline import run
+    from pipeline.spec import parse_spec
+    from pipeline.store.tables import read_index
+
+    tree = {
+        "name": "own",
+        "model": {"source": f"file:{saved}", "custom": str(code), "layers": ["blocks/?", "head"], "preprocess": "unit"},
+        "data": {"source": f"folder:{pictures}", "batch": 8},
+        "activations": {"top_k": 2, "channels": [0, 3], "crop": "effective"},
+    }
+    index = read_index(run(parse_spec(tree), tmp_path, reporter=quiet), "activations").to_pandas()
+    assert sorted(set(index["layer"])) == ["blocks/0", "blocks/1", "head"] and len(index) == 3 * 2 * 2
+    assert index["score"].max() > 0
+
+
 # ---- what cannot be read
 
 
