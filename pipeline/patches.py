@@ -278,7 +278,7 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
             if place >= len(_ranks(layer, row)):
                 return None
             pixels = mosaic.decode_png(album.spool.get((kinds[group], layer.layer, row, place)))
-            if kinds[group] == "full" or _each_to_its_own_scale(layer, whole):
+            if kinds[group] == "full" or _each_to_its_own_scale(layer, whole) or not layer.boxes[row, place].any():
                 return _centred(pixels, layout.tile[group])
             return mosaic.fit_patch(pixels, _inside(layer, row, place, fit), layout.tile[group])
 
@@ -291,7 +291,7 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
 
 def _tiles(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
     """The sizes of the tiles of a layer, so that both kinds fit into one picture."""
-    own_scale = _each_to_its_own_scale(layer, whole)
+    own_scale = _each_to_its_own_scale(layer, whole) or not layer.extents.any()  # what sees nothing is shown whole
     extent = (fit.height, fit.width) if own_scale else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
     k = layer.examples.shape[1]
     sizes = [_tile(*extent), (_SIDE, _SIDE)]

@@ -114,6 +114,17 @@ def test_a_layer_that_nothing_won_leaves_an_empty_table_and_a_picture(source, tm
     assert picture(tmp_path, "conv").shape[0] > 96
 
 
+def test_units_that_see_nothing_are_shown_with_the_whole_input(source, tmp_path):
+    boxes = [(0, 0, 0, 0), (4, 4, 12, 12)]
+    write_patches(
+        [winners([[3]], boxes[:1], extents=(0, 0), layer="none"), winners([[3, 3]], boxes, layer="some")], source, FIT, tmp_path
+    )
+    for layer in ("none", "some"):
+        np.testing.assert_array_equal(crops(tmp_path, layer)[0, 0], source.images[3])
+        tile = tile_at(picture(tmp_path, f"{layer}-crop"), mosaic.Layout.of(1, [2], [(96, 96)], 0), 0, 0, 0)
+        np.testing.assert_array_equal(tile[:, 10:87], mosaic.resize(source.images[3], 96, 77))
+
+
 @pytest.mark.parametrize(
     ("box", "empty_rows", "empty_cols"),
     [((0, 0, 5, 6), 3, 2), ((11, 4, 16, 12), -3, 0), ((4, 10, 12, 16), 0, -2)],

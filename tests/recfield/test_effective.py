@@ -43,7 +43,12 @@ def test_it_holds_the_share_and_no_border_row_or_column_can_go():
         y1, x1, y2, x2 = smallest_box(energy, 0.95)
         least = 0.95 * energy.sum()
         assert energy[y1:y2, x1:x2].sum() >= least * (1 - 1e-12)
-        for smaller in (energy[y1 + 1 : y2, x1:x2], energy[y1 : y2 - 1, x1:x2], energy[y1:y2, x1 + 1 : x2], energy[y1:y2, x1 : x2 - 1]):
+        for smaller in (
+            energy[y1 + 1 : y2, x1:x2],
+            energy[y1 : y2 - 1, x1:x2],
+            energy[y1:y2, x1 + 1 : x2],
+            energy[y1:y2, x1 : x2 - 1],
+        ):
             assert smaller.sum() < least
         assert 2 * spread < y2 - y1 < 6 * spread and 2 * spread < x2 - x1 < 6 * spread
 

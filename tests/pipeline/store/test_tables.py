@@ -24,7 +24,7 @@ COLUMNS = {
         "label": "string",
         "row": "int32",
         "col": "int32",
-        **dict.fromkeys(("y1", "x1", "y2", "x2", "src_y1", "src_x1", "src_y2", "src_x2"), "int32"),
+        **{f"{prefix}{edge}": "int32" for prefix in ("", "src_", "eff_", "eff_src_") for edge in ("y1", "x1", "y2", "x2")},
     },
     "fields": {
         "layer": "string",
