@@ -90,7 +90,7 @@ class SubclassedNetwork:
         for name in layers:
             if name not in known and name != LOGITS:
                 raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
-        calls, output = noted(self.model, self._layout.feed(images))
+        calls, output = noted(self.model, tf.identity(self._layout.feed(images)))
         maps = {}
         for name in layers:
             if name == LOGITS:
