@@ -134,11 +134,17 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
     for (table, key), prefixes in _PATH_KEYS.items():
         section = tree.get(table)
         value = section.get(key) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or not isinstance(value, str) or value in _NOT_A_PATH:
+        if not isinstance(section, dict):
             continue
-        for prefix in prefixes:
-            if value.startswith(prefix):
-                section[key] = prefix + _absolute(value[len(prefix) :], folder)
+        if isinstance(value, str):
+            section[key] = _resolved(value, prefixes, folder)
+        elif isinstance(value, list):
+            section[key] = [_resolved(one, prefixes, folder) if isinstance(one, str) else one for one in value]
+
+
+def _resolved(value: str, prefixes: Sequence[str], folder: Path) -> str:
+    prefix = next((prefix for prefix in prefixes if value.startswith(prefix)), None)
+    return value if prefix is None or value in _NOT_A_PATH else prefix + _absolute(value[len(prefix) :], folder)
 
 
 def _absolute(path: str, folder: Path) -> str:

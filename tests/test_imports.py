@@ -32,6 +32,7 @@ COMMON = {
     "pipeline.models.tap",
     "pipeline.sources.source",
     "pipeline.sources.fit",
+    "pipeline.sources.picking",
 }
 JOINERS = {"job", "run", "stages"}
 

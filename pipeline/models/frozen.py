@@ -17,8 +17,9 @@ from pipeline.models.feeding import Shape, cut, find_image, look, settled
 from pipeline.models.forbidden import check_operations
 from pipeline.models.graphdef import Operations, canonical, channels_first, owner, read_graph, short, unbatched
 from pipeline.models.inlining import FLOW, folded, inlined, register_functions
+from pipeline.models.kernels import convolution_of, evaluated, of_operation, taken_by
 from pipeline.models.layout import check_device, image_layout
-from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
 from pipeline.sections.model import ModelSpec
 
@@ -78,8 +79,7 @@ class FrozenNetwork:
         They are called as their operations, `op`, and `op:1` where one gives several; the kind is the operation's type.
         """
         return [
-            # The name "logits" is taken, by what is not always this tensor.
-            LayerInfo(tensor if short(tensor) == LOGITS else short(tensor), self._operations.nodes[owner(tensor)].op, found.shape)
+            LayerInfo(_layer_name(tensor), self._operations.nodes[owner(tensor)].op, found.shape)
             for tensor, found in self._tensors.items()
         ]
 
@@ -122,6 +122,35 @@ class FrozenNetwork:
         found = read(fed)
         values = {tensor: tf.cast(value, tf.float32) for tensor, value in zip(wanted, found, strict=True)}
         return {name: self._shaped(values[tensor], tensor, name == LOGITS) for name, tensor in tensors.items()}
+
+    def feeds(self, layer: str) -> tuple[str, ...]:
+        """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.
+
+        Raises: UnknownLayer; WrongSpec or UnusableModel, for logits that are not one tensor.
+        """
+        nodes = self._operations.nodes
+        queue = [self._logits()] if layer == LOGITS else taken_by(nodes[owner(self._tensor(layer))])
+        found: dict[str, None] = {}
+        for ref in queue:
+            if ref in self._tensors:
+                found[_layer_name(ref)] = None
+            elif ref != self._image:
+                queue += [further for further in taken_by(nodes[owner(ref)]) if further not in queue]
+        return tuple(found)
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of the layers that are convolutions, whatever constants they are worked out from.
+
+        Raises: UnknownLayer.
+        """
+        operations = self._operations
+        tensors = {name: self._tensor(name) for name in layers if name != LOGITS}
+        nodes = {name: convolution_of(operations, owner(tensor)) for name, tensor in tensors.items()}
+        changing = set(operations.dependents(self._image))
+        refs = {name: node.input[1] for name, node in nodes.items() if node and owner(node.input[1]) not in changing}
+        channels = {tensor: found.shape[2] for tensor, found in self._tensors.items()} | {self._image: self.input_shape[2]}
+        weights = evaluated(operations, refs.values())
+        return {name: (of_operation(operations, nodes[name], weights[ref], channels),) for name, ref in refs.items()}
 
     def _shaped(self, value: tf.Tensor, tensor: str, flat: bool) -> tf.Tensor:
         found = self._tensors[tensor]
@@ -217,6 +246,11 @@ class _Tensor:
 
     shape: tuple[int, int, int]
     is_map: bool
+
+
+def _layer_name(tensor: str) -> str:
+    # The name "logits" is taken, by what is not always this tensor.
+    return tensor if short(tensor) == LOGITS else short(tensor)
 
 
 def _with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Shape | None) -> Shape:

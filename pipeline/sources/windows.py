@@ -80,6 +80,13 @@ class Windows:
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         return records.flat_map(runs).map(fitted, **parallel).unbatch()
 
+    def find(self, key: str) -> int | None:
+        image = self.records.find(key.rpartition("@")[0])
+        if image is None or image >= len(self._sizes):
+            return None
+        windows = range(int(self._edges[image]), min(int(self._edges[image + 1]), len(self)))
+        return next((example for example in windows if key.endswith(_key("", self._box(image, example)))), None)
+
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         wanted: dict[int, list[int]] = {}
         for example in ascending(examples, len(self)):
