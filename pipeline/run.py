@@ -81,6 +81,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.models.opening import open_network, select_layers
     from pipeline.sources.fit import Fit
     from pipeline.sources.opening import open_source
+    from pipeline.stages import STAGES
 
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
@@ -99,6 +100,8 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     job = Job(spec, network, layers, source, fit, folder, reporter)
     if spec.model.labels is not None:
         job.class_names()
+    for stage in spec.stages:
+        STAGES[stage].check(job)
     return job
 
 

@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
+from pipeline.sections.featuremaps import FeaturemapsSpec
+from pipeline.sections.filters import FiltersSpec
 from pipeline.sections.model import ModelSpec
 from pipeline.sections.table import Table, a_list
 from pipeline.store.remote import has_scheme
@@ -23,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations",)
+STAGES = ("activations", "filters", "featuremaps")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -34,6 +36,7 @@ _PATH_KEYS = {
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
+    ("featuremaps", "files"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
 
@@ -46,6 +49,8 @@ class JobSpec(Table):
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
+    filters: FiltersSpec = FiltersSpec()
+    featuremaps: FeaturemapsSpec = FeaturemapsSpec()
 
     @field_validator("name")
     @classmethod

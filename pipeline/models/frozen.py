@@ -138,19 +138,20 @@ class FrozenNetwork:
                 queue += [further for further in taken_by(nodes[owner(ref)]) if further not in queue]
         return tuple(found)
 
-    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
-        """The learned kernels of the layers that are convolutions, whatever constants they are worked out from.
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, whatever constants it is worked out from, in forward order."""
+        changing = set(self._operations.dependents(self._image))
+        return [_layer_name(tensor) for tensor in self._tensors if convolution_of(self._operations, owner(tensor), changing)]
 
-        Raises: UnknownLayer.
-        """
-        operations = self._operations
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
+        changing = set(self._operations.dependents(self._image))
         tensors = {name: self._tensor(name) for name in layers if name != LOGITS}
-        nodes = {name: convolution_of(operations, owner(tensor)) for name, tensor in tensors.items()}
-        changing = set(operations.dependents(self._image))
-        refs = {name: node.input[1] for name, node in nodes.items() if node and owner(node.input[1]) not in changing}
+        found = {name: convolution_of(self._operations, owner(tensor), changing) for name, tensor in tensors.items()}
+        nodes = {name: node for name, node in found.items() if node is not None}
         channels = {tensor: found.shape[2] for tensor, found in self._tensors.items()} | {self._image: self.input_shape[2]}
-        weights = evaluated(operations, refs.values())
-        return {name: (of_operation(operations, nodes[name], weights[ref], channels),) for name, ref in refs.items()}
+        weights = evaluated(self._operations, [node.input[1] for node in nodes.values()])
+        return {name: (of_operation(self._operations, node, weights[node.input[1]], channels),) for name, node in nodes.items()}
 
     def _shaped(self, value: tf.Tensor, tensor: str, flat: bool) -> tf.Tensor:
         found = self._tensors[tensor]

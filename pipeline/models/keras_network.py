@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.graph import Graph, is_readable
-from pipeline.models.kernels import of_layer
+from pipeline.models.kernels import has_kernel, of_step
 from pipeline.models.layout import Layout, check_device, image_layout
 from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
@@ -109,12 +109,16 @@ class KerasNetwork:
                 queue += [further for further in self._graph.feeds(name) if further not in queue]
         return tuple(found)
 
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, Dense layers over maps among them, in forward order."""
+        steps = dict(self._graph.walk())
+        return [layer.name for layer in self._layers if has_kernel(steps[layer.name])]
+
     def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
-        """The learned kernels of the layers that are convolutions, Dense layers over maps among them. Raises: UnknownLayer."""
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
         self._check_known(layers)
         steps = dict(self._graph.walk())
-        of_layers = {name: of_layer(steps[name].operation, len(steps[name].output.shape)) for name in layers if name in steps}
-        return {name: kernels for name, kernels in of_layers.items() if kernels}
+        return {name: of_step(steps[name]) for name in layers if name in steps and has_kernel(steps[name])}
 
     def _check_known(self, layers: Sequence[str]) -> None:
         known = {layer.name for layer in self._layers}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -10,23 +10,31 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
+from pipeline.models.graph import Step
 from pipeline.models.graphdef import Operations, owner
 from pipeline.models.network import Kernel
 
 _TRANSPOSED = "Conv2DBackpropInput"
 _DEPTHWISE = "DepthwiseConv2dNative"
-_CONVOLUTIONS = ("Conv2D", _DEPTHWISE, _TRANSPOSED)
+_OPERATIONS = ("Conv2D", _DEPTHWISE, _TRANSPOSED)
 _SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # of what they take, they read no value
 
 
-def of_layer(operation: keras.Operation, rank: int) -> tuple[Kernel, ...]:
-    """The kernels of a Keras layer, none where it is no convolution over height and width.
+_LAYERS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D"))
 
-    Args:
-        rank: of its output; over maps, of rank 4, Dense is a convolution of 1 x 1.
-    """
-    while isinstance(operation, keras.layers.Wrapper):
-        operation = operation.layer
+
+def has_kernel(step: Step) -> bool:
+    """Whether a step of Keras is a convolution over height and width."""
+    layer = _unwrapped(step)
+    if isinstance(layer, keras.layers.Dense):  # over maps it is a convolution of 1 x 1
+        # The whole numbers of a quantised one are not its weights.
+        return len(step.output.shape) == 4 and not getattr(layer, "quantization_mode", None)
+    return isinstance(layer, _LAYERS)
+
+
+def of_step(step: Step) -> tuple[Kernel, ...]:
+    """The kernels of a step that has one: two, where it is a separable convolution."""
+    operation = _unwrapped(step)
     if isinstance(operation, keras.layers.SeparableConv2D):
         depthwise = _depthwise(_array(operation.depthwise_kernel), "depthwise")
         return depthwise, Kernel(_array(operation.pointwise_kernel), part="pointwise")
@@ -34,20 +42,21 @@ def of_layer(operation: keras.Operation, rank: int) -> tuple[Kernel, ...]:
         return (_depthwise(_array(operation.kernel)),)
     if isinstance(operation, keras.layers.Conv2DTranspose):
         return (_transposed(_array(operation.kernel)),)
-    if isinstance(operation, keras.layers.Conv2D):
-        return (Kernel(_array(operation.kernel), operation.groups),)
-    # The whole numbers of a quantised one are not its weights.
-    if isinstance(operation, keras.layers.Dense) and rank == 4 and not getattr(operation, "quantization_mode", None):
+    if isinstance(operation, keras.layers.Dense):
         return (Kernel(_array(operation.kernel)[np.newaxis, np.newaxis]),)
-    return ()
+    return (Kernel(_array(operation.kernel), operation.groups),)
 
 
-def convolution_of(operations: Operations, name: str) -> node_def_pb2.NodeDef | None:
-    """The convolution that an operation is; a dilated one may be told as one between SpaceToBatchND and BatchToSpaceND."""
+def convolution_of(operations: Operations, name: str, changing: Container[str]) -> node_def_pb2.NodeDef | None:
+    """The convolution that an operation is, or the dilated one that it ends; None where there is none with a learned kernel.
+
+    Args:
+        changing: the operations that an image can change: a kernel from one of them was not learned.
+    """
     node = operations.nodes[name]
-    if node.op == "BatchToSpaceND":
+    if node.op == "BatchToSpaceND":  # a dilated convolution may be one between SpaceToBatchND and this
         node = operations.nodes[owner(node.input[0])]
-    return node if node.op in _CONVOLUTIONS else None
+    return node if node.op in _OPERATIONS and owner(node.input[1]) not in changing else None
 
 
 def evaluated(operations: Operations, tensors: Iterable[str]) -> dict[str, np.ndarray]:
@@ -82,6 +91,13 @@ def of_operation(operations: Operations, node: node_def_pb2.NodeDef, weights: np
 def taken_by(node: node_def_pb2.NodeDef) -> list[str]:
     """The tensors whose values an operation takes."""
     return [] if node.op in _SHAPES_ALONE else [ref for ref in node.input if not ref.startswith("^")]
+
+
+def _unwrapped(step: Step) -> keras.Operation:
+    operation = step.operation
+    while isinstance(operation, keras.layers.Wrapper):
+        operation = operation.layer
+    return operation
 
 
 def _depthwise(weights: np.ndarray, part: str = "kernel") -> Kernel:

@@ -89,8 +89,11 @@ class Network(Protocol):
         "logits" are made from the layer that gives them. Raises: UnknownLayer.
         """
 
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, in the order of `layers`."""
+
     def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
-        """The learned kernels of the layers that are convolutions; other layers are left out. Raises: UnknownLayer.
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer.
 
         A layer's filters give its channels, in order; where it has two kernels, those of the second do.
         """
