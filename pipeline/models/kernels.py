@@ -17,7 +17,7 @@ from pipeline.models.network import Kernel
 _TRANSPOSED = "Conv2DBackpropInput"
 _DEPTHWISE = "DepthwiseConv2dNative"
 _OPERATIONS = ("Conv2D", _DEPTHWISE, _TRANSPOSED)
-_SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # of what they take, they read no value
+SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # of what they take, they read no value
 
 
 _LAYERS = tuple(getattr(keras.layers, name) for name in ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D"))
@@ -90,7 +90,7 @@ def of_operation(operations: Operations, node: node_def_pb2.NodeDef, weights: np
 
 def taken_by(node: node_def_pb2.NodeDef) -> list[str]:
     """The tensors whose values an operation takes."""
-    return [] if node.op in _SHAPES_ALONE else [ref for ref in node.input if not ref.startswith("^")]
+    return [] if node.op in SHAPES_ALONE else [ref for ref in node.input if not ref.startswith("^")]
 
 
 def _unwrapped(step: Step) -> keras.Operation:

@@ -15,10 +15,11 @@ import keras
 import tensorflow as tf
 
 from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, one_line
-from pipeline.models.graph import is_readable
+from pipeline.models.graph import Step, is_readable
 from pipeline.models.keras_network import add_weights, before_softmax
-from pipeline.models.layout import check_device, image_layout
-from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.kernels import SHAPES_ALONE, has_kernel, of_step
+from pipeline.models.layout import CHANNELS, check_device, image_layout
+from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
@@ -31,6 +32,19 @@ class Call:
 
     operation: keras.Operation
     output: tf.Tensor
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one trace of a model tells.
+
+    steps: the layers, as Keras's graphs have them, by name; feeds: what each, and the logits, is made from.
+    """
+
+    layers: list[LayerInfo]
+    steps: dict[str, Step]
+    feeds: dict[str, tuple[str, ...]]
+    operations: list[str]
 
 
 class SubclassedNetwork:
@@ -50,15 +64,24 @@ class SubclassedNetwork:
         """
         self.name, self.model, self._preprocessing = name, model, preprocessing
         batch, *own = built_shape(model, name)
-        first = own[2] not in (1, 3) and own[0] in (1, 3)
+        is_first = own[2] not in CHANNELS and own[0] in CHANNELS
         # What the first call happened to bring need not be all that the model takes.
         if size is not None:
-            own = [own[0], None, None] if first else [None, None, own[2]]
+            own = [own[0], None, None] if is_first else [None, None, own[2]]
         self._layout, self.input_shape = image_layout((batch, *own), name, size)
         check_mode(preprocessing, self.input_shape[2], name)
-        self._layers, operations = self._survey()
+        survey = self._survey()
+        self._layers, self._steps, self._feeds = survey.layers, survey.steps, survey.feeds
+        first = [name for name, step in self._steps.items() if getattr(step.operation, "data_format", "") == "channels_first"]
+        check_device(self, first, name)
         self._named_logits = self._check_named(logits)
-        told = [self.input_shape, preprocessing, [(one.name, one.kind, one.shape) for one in self._layers], logits, operations]
+        told = [
+            self.input_shape,
+            preprocessing,
+            [(one.name, one.kind, one.shape) for one in self._layers],
+            logits,
+            survey.operations,
+        ]
         self._told = json.dumps(told)
 
     def layers(self) -> list[LayerInfo]:
@@ -86,10 +109,8 @@ class SubclassedNetwork:
         """
         if tf.executing_eagerly():  # the softmax is found in a graph alone
             return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
+        self._check_known(layers)
         known = {layer.name: layer for layer in self._layers}
-        for name in layers:
-            if name not in known and name != LOGITS:
-                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
         calls, output = noted(self.model, tf.identity(self._layout.feed(images)))
         maps = {}
         for name in layers:
@@ -100,6 +121,29 @@ class SubclassedNetwork:
             value = self._layout.maps(value) if value.shape.rank == 4 else value[:, tf.newaxis, tf.newaxis, :]
             maps[name] = tf.ensure_shape(value, (None, *known[name].shape))
         return maps
+
+    def feeds(self, layer: str) -> tuple[str, ...]:
+        """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.
+
+        Raises: UnknownLayer.
+        """
+        self._check_known([layer])
+        return (self._named_logits,) if layer == LOGITS and self._named_logits else self._feeds[layer]
+
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, Dense layers over maps among them, in forward order."""
+        return [name for name, step in self._steps.items() if has_kernel(step)]
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
+        self._check_known(layers)
+        return {name: of_step(self._steps[name]) for name in self.convolutions() if name in layers}
+
+    def _check_known(self, layers: Sequence[str]) -> None:
+        known = {layer.name for layer in self._layers}
+        for name in layers:
+            if name not in known and name != LOGITS:
+                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
 
     def _logits(self, calls: Mapping[str, Call], output: Any) -> tf.Tensor:
         if self._named_logits:
@@ -118,20 +162,24 @@ class SubclassedNetwork:
             raise UnknownName.among(named, vectors, where=f"a layer of {self.name} with one number a class (model.logits)")
         return named
 
-    def _survey(self) -> tuple[list[LayerInfo], list[str]]:
-        """The layers that can be looked at, and the types of all operations."""
+    def _survey(self) -> _Survey:
         layers: list[LayerInfo] = []
-        first: list[str] = []
+        steps: dict[str, Step] = {}
+        feeds: dict[str, tuple[str, ...]] = {}
 
         def look(images: tf.Tensor) -> None:
-            calls, _ = noted(self.model, images)
+            calls, output = noted(self.model, images)
             for name, call in calls.items():
                 shape: tuple[Any, ...] = tuple(call.output.shape)
                 # The name "logits" is taken, by what is not always this layer.
                 if name != LOGITS and len(shape) in (2, 4) and shape[0] == _BATCH and None not in shape:
                     sizes: tuple[Any, ...] = self._layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
                     layers.append(LayerInfo(name, type(call.operation).__name__, sizes))
-                    first.extend([name] if getattr(call.operation, "data_format", "") == "channels_first" else [])
+                    steps[name] = Step(call.operation, keras.KerasTensor(shape))
+            known = {name: call.output for name, call in calls.items() if name in steps}
+            feeds.update({name: _makers(known, name, tensor) for name, tensor in known.items()})
+            if isinstance(output, tf.Tensor):
+                feeds[LOGITS] = _makers(known, LOGITS, output)
 
         fed = (_BATCH, *self._layout.shape(*self.input_shape))
         try:
@@ -141,9 +189,7 @@ class SubclassedNetwork:
                 f"{self.name} cannot be run on images of {' x '.join(map(str, self.input_shape))} ({one_line(error)}). "
                 "Set another model.size."
             ) from None
-        self._layers = layers  # which `check_device` traces
-        check_device(self, first, self.name)
-        return layers, [operation.type for operation in graph.get_operations()]
+        return _Survey(layers, steps, feeds, [operation.type for operation in graph.get_operations()])
 
 
 def noted(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, Call], Any]:
@@ -217,6 +263,27 @@ def _name_within(outer: keras.Operation, inner: keras.Operation) -> str:
             if found:
                 return found
     return str(inner.name)
+
+
+def _makers(known: Mapping[str, tf.Tensor], name: str, tensor: tf.Tensor) -> tuple[str, ...]:
+    """The layers, of those that are known, from which a layer's tensor, or the logits, is made."""
+    order = list(known)
+    before = order[: order.index(name)] if name in known else order
+    same = [other for other in before if known[other] is tensor]
+    if same:  # a part gives what its last layer gives
+        return (same[-1],)
+    names = {known[other].ref(): other for other in before}  # of several that give it, the outermost
+    found: dict[str, None] = {}
+    queue = list(tensor.op.inputs)
+    seen = {taken.ref() for taken in queue}
+    for taken in queue:
+        if taken.ref() in names:
+            found[names[taken.ref()]] = None
+            continue
+        further = [] if taken.op.type in SHAPES_ALONE else [one for one in taken.op.inputs if one.ref() not in seen]
+        seen.update(one.ref() for one in further)
+        queue += further
+    return tuple(found)
 
 
 @cache

@@ -148,6 +148,20 @@ def test_fields_are_solved_as_of_any_network(network):
     }
 
 
+def test_layers_tell_what_they_are_made_from_and_convolutions_give_their_kernels(network, model):
+    feeds = {name: network.feeds(name) for name in [*NAMES, "logits"]}
+    assert feeds["stem"] == () and feeds["blocks/0/conv"] == ("stem",) and feeds["blocks/0/norm"] == ("blocks/0/conv",)
+    assert set(feeds["blocks/0"]) == {"blocks/0/norm", "stem"} and feeds["blocks/1/conv"] == ("blocks/0",)
+    assert feeds["tail"] == ("tail/rectify",) and feeds["_pool"] == ("tail",) and feeds["head"] == ("drop",)
+    assert feeds["logits"] == ("head",)
+    assert network.convolutions() == ["stem", "blocks/0/conv", "blocks/1/conv", "tail/mix"]
+    kernels = network.kernels(["stem", "tail", "tail/mix"])
+    assert kernels.keys() == {"stem", "tail/mix"}
+    np.testing.assert_array_equal(kernels["stem"][0].weights, model.stem.kernel)
+    with pytest.raises(UnknownLayer):
+        network.feeds("steam")
+
+
 def test_another_size_than_that_of_the_first_call(saved, code):
     network = opened(saved, custom=str(code), size=[33, 21])
     assert network.input_shape == (33, 21, 3) and network.layers()[0].shape == (16, 10, 6)
