@@ -12,6 +12,7 @@ from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
 from pipeline.run import open_job, read_receipt, run, start_tensorflow
 from pipeline.spec import JobSpec, load_spec
+from pipeline.store.files import check_writable
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
@@ -68,6 +69,7 @@ def _layers(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     folder = place(options.out) / spec.name
+    check_writable(folder)
     job = open_job(spec, folder, Reporter(spec.name), fetch=False)
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
@@ -75,6 +77,9 @@ def _check(options: argparse.Namespace) -> None:
     print(f"network: {job.network.name}, {len(job.layers)} layers, {sum(counts):,} channels")
     for layer, count in zip(job.layers, counts, strict=True):
         print(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
+    if spec.model.labels is not None:
+        names = job.class_names() or ()
+        print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
     print(f"stages: {', '.join(spec.stages)}")
     print(f"writes: {folder}/run.json, index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)")
 

@@ -293,11 +293,16 @@ def _crop_rows(layer: Winners, album: _Album) -> Iterator[dict[str, list[Any]]]:
 
 
 def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder: Place) -> None:
-    """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side."""
+    """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side.
+
+    Below whole images stand their labels.
+    """
     k, tiles = layer.examples.shape[1], album.tiles[layer.layer]
+    labels = {(c, rank): album.shown[layer.layer, c, rank].label for c in range(len(layer.channels)) for rank in _ranks(layer, c)}
     numbers = [int(channel) for channel in layer.channels]
     for suffix, kinds in (("-crop", ("crop",)), ("-full", ("full",)), ("", ("crop", "full"))):
-        layout = mosaic.Layout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers))
+        captioned = "full" in kinds and any(labels.values())
+        layout = mosaic.Layout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers), captioned)
 
         def tile(
             row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: mosaic.Layout = layout
@@ -311,7 +316,10 @@ def _write_mosaics(layer: Winners, fit: Fit, whole: bool, album: _Album, folder:
                 return _centred(pixels, layout.tile[group])
             return mosaic.fit_patch(pixels, _inside(layer, row, place, fit), layout.tile[group])
 
-        picture = mosaic.draw(layout, numbers, tile)
+        def caption(row: int, group: int, place: int, kinds: Sequence[str] = kinds) -> str:
+            return (labels.get((row, place)) or "") if kinds[group] == "full" else ""
+
+        picture = mosaic.draw(layout, numbers, tile, caption)
         write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", mosaic.encode_png(picture))
 
 
@@ -320,7 +328,8 @@ def _tiles(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
     own_scale = _each_to_its_own_scale(layer, whole) or not layer.extents.any()  # what sees nothing is shown whole
     extent = (fit.height, fit.width) if own_scale else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
     k = layer.examples.shape[1]
-    both = mosaic.Layout.of(len(layer.channels), [k, k], [_tile(*extent), (_SIDE, _SIDE)], int(layer.channels.max()))
+    sizes = [_tile(*extent), (_SIDE, _SIDE)]
+    both = mosaic.Layout.of(len(layer.channels), [k, k], sizes, int(layer.channels.max()), captioned=True)
     return dict(zip(("crop", "full"), both.tile, strict=True))
 
 

@@ -81,6 +81,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.models.opening import open_network, select_layers
     from pipeline.sources.fit import Fit
     from pipeline.sources.opening import open_source
+    from pipeline.stages import STAGES
 
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
@@ -96,7 +97,12 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
         check_gradients(network, layers)
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
-    return Job(spec, network, layers, source, fit, folder, reporter)
+    job = Job(spec, network, layers, source, fit, folder, reporter)
+    if spec.model.labels is not None:
+        job.class_names()
+    for stage in spec.stages:
+        STAGES[stage].check(job)
+    return job
 
 
 def start_tensorflow() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.engines import local
+from pipeline.featuremaps import check_featuremaps, featuremaps
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, covers_most
+from pipeline.filters import check_filters, filters
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
@@ -71,15 +73,19 @@ class Stage:
     """A step of a job.
 
     reads: the tables of the spec, beside [model] and [data], on which its results depend.
+    check: finds, before work starts, what of these tables does not fit the network or the data. Raises: any WrongSpec.
     """
 
     run: Callable[[Job], Receipt]
     reads: tuple[str, ...]
+    check: Callable[[Job], None] = lambda job: None
 
 
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
-    "report": Stage(report, ("stages", "activations")),
+    "filters": Stage(filters, ("filters",), check_filters),
+    "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
+    "report": Stage(report, ("stages", "activations", "filters", "featuremaps")),
 }
 
 

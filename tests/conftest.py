@@ -169,6 +169,9 @@ class InMemory:
         }
         return tf.data.Dataset.from_tensor_slices(columns)
 
+    def find(self, key):
+        return next((example for example in range(len(self)) if key == f"image{example}"), None)
+
     def fetch(self, examples):
         for example in sorted(set(examples)):
             self.fetched.append(example)

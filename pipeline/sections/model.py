@@ -24,3 +24,4 @@ class ModelSpec(Table):
     inputs: dict[str, bool | int | float | str | list[Any]] = {}
     logits: str | None = None
     trusted: StrictBool = False
+    custom: str | None = None

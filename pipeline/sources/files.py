@@ -70,6 +70,9 @@ class Files:
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         return map(self._record, examples)
 
+    def find(self, key: str) -> int | None:
+        return next((index for index, path in enumerate(self.paths) if as_text(path) == key), None)
+
     def sizes(self, first: int, last: int) -> np.ndarray:
         with ThreadPoolExecutor(_READERS) as pool:
             return np.array(list(pool.map(self._size, range(first, last))), np.int64).reshape(-1, 2)

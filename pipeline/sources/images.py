@@ -51,6 +51,10 @@ class Images:
         chunks = records.batch(self.records.chunk)
         return chunks.map(fitted, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
 
+    def find(self, key: str) -> int | None:
+        example = self.records.find(key)
+        return example if example is not None and example < len(self) else None
+
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         for record in self.records.pick(ascending(examples, len(self))):
             pixels = decode_record(record, self.records.name)

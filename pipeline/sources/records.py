@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -59,6 +60,9 @@ class Records(Protocol):
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         """A few records, for examples in ascending order."""
 
+    def find(self, key: str) -> int | None:
+        """The example of that key, the first where several share it; None where none has it. Reads no images."""
+
     def sizes(self, first: int, last: int) -> np.ndarray:
         """int64 (last - first, 2): the images' height and width; 0, 0 where unreadable."""
 
@@ -79,6 +83,12 @@ def size_or_zero(data: bytes) -> tuple[int, int]:
 def digest_of(*parts: object) -> str:
     """16 hexadecimal digits of any values whose text says all."""
     return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def numbered_key(key: str) -> tuple[str, int]:
+    """File and ordinal of a key that is made of them, `FILE__ORDINAL`; ("", -1) for any other."""
+    file, _, ordinal = key.rpartition("__")
+    return (file, int(ordinal)) if re.fullmatch("0|[1-9][0-9]*", ordinal) else ("", -1)
 
 
 def ascending(examples: Iterable[int], total: int) -> list[int]:

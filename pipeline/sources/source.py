@@ -77,6 +77,9 @@ class Source(Protocol):
         image that cannot be read (its pixels are then zero), why. Decoding and resizing run in parallel.
         """
 
+    def find(self, key: str) -> int | None:
+        """The example of that key, the first where several share it; None where none has it. Reads no images."""
+
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """The original pixels of a few examples, in ascending order, every file decoded once.
 

@@ -79,6 +79,10 @@ class Archives:
         for run in self._records(self._runs(examples)):
             yield from run
 
+    def find(self, key: str) -> int | None:
+        names = (f"{self.files[sample.file].name}/{sample.key}" for sample in self.samples)
+        return next((example for example, name in enumerate(names) if name == key), None)
+
     def sizes(self, first: int, last: int) -> np.ndarray:
         found = [size_or_zero(record.data) for run in self._records(self._runs(range(first, last))) for record in run]
         return np.array(found, np.int64).reshape(-1, 2)

@@ -10,11 +10,12 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreFailed, Unreachable
+from pipeline.errors import StoreFailed, Unreachable, one_line
+from pipeline.store import remote
 from pipeline.store.places import Place, Remote
 
 _ASIDE = ".aside-"
@@ -82,12 +83,45 @@ def write_json(path: Place, tree: Any) -> None:
     write_bytes(path, (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def check_writable(folder: Place) -> None:
+    """Write a file where a folder is or would be, and remove it: what was not there is not there afterwards.
+
+    Raises: StoreFailed; MissingInput, for an address that does not answer.
+    """
+    if isinstance(folder, Path):
+        above = folder.absolute()
+        while not above.exists() and not above.is_symlink():
+            above = above.parent
+        try:
+            with tempfile.TemporaryFile(dir=above) as file:
+                file.write(b"x")
+        except OSError as error:
+            raise store_failed(folder, error) from None
+        return
+    trial = folder / f"{_ASIDE}{uuid.uuid4().hex[:8]}"
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            remote.answered(lambda: trial.put(Path(file.name)), str(trial))
+        trial.unlink(missing_ok=True)
+    except Unreachable as error:
+        raise StoreFailed(f"{folder} cannot be written: {error.args[0]} Check the address, or choose another.") from None
+    except (OSError, NotImplementedError) as error:
+        raise StoreFailed(f"{folder} cannot be written: {one_line(error)}. Check your rights there, or choose another.") from None
+
+
 def sweep(folder: Place) -> None:
     """Remove what killed runs left half written in a folder and those below it."""
     if not isinstance(folder, Path):  # where nothing is written aside
         return
     for path in folder.rglob(f"{_ASIDE}*"):
         with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def keep_only(folder: Place, kept: Collection[Place]) -> None:
+    """Remove the pictures that an earlier run left in a folder and this one did not write."""
+    for path in folder.rglob("*.png"):
+        if path not in kept:
             path.unlink()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ DEFAULTS = {
     "model.inputs": {},
     "model.logits": None,
     "model.trusted": False,
+    "model.custom": None,
     "data.data_dir": None,
     "data.limit": None,
     "data.image": None,
@@ -55,6 +57,7 @@ GOOD = [
     ("data.limit", 1, 1),
     ("data.resize", "pad", "pad"),
     ("data.window.size", 32, 32),
+    ("data.window.align", "middle", "middle"),
     ("data.max_bad", 0, 0.0),
     ("data.max_bad", 1.0, 1.0),
     ("data.on_bad", "fail", "fail"),
@@ -97,6 +100,7 @@ BAD = [
     ("data.resize", "squeeze"),
     ("data.window", 32),
     ("data.window.size", 0),
+    ("data.window.align", "left"),
     ("data.window.stride", 0),
     ("data.on_bad", "ignore"),
     ("data.max_bad", -0.1),
@@ -308,6 +312,16 @@ def test_a_variable_that_is_not_set_is_named(spec_file, variable, monkeypatch):
     one_line(caught)
 
 
+def test_a_variable_that_is_not_set_does_not_matter_where_another_value_is_given(spec_file, monkeypatch):
+    monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
+    text = spec_file.read_text().replace("folder:", "folder:${NOT_SET_ANYWHERE}/")
+    spec_file.write_text(text)
+    with pytest.raises(WrongSpec, match=r"NOT_SET_ANYWHERE, which is not set\. Set it, .*--set") as caught:
+        load_spec(spec_file, ["data.batch=7"])
+    one_line(caught)
+    assert load_spec(spec_file, ["data.source=folder:/elsewhere"]).data.source == "folder:/elsewhere"
+
+
 @pytest.mark.parametrize(
     ("override", "key", "value"),
     [
@@ -388,7 +402,9 @@ SHIPPED = sorted(Path(__file__).resolve().parents[2].glob("jobs/*.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_shipped_specs_are_right_and_name_files_that_are_there(path):
+def test_the_shipped_specs_are_right_and_name_files_that_are_there(path, monkeypatch):
+    for variable in re.findall(r"\$\{(\w+)\}", path.read_text()):
+        monkeypatch.setenv(variable, "/elsewhere")
     spec = load_spec(path)
     assert spec.name == path.stem
     kind, _, file = spec.model.source.partition(":")
@@ -396,4 +412,4 @@ def test_the_shipped_specs_are_right_and_name_files_that_are_there(path):
 
 
 def test_specs_are_shipped():
-    assert {"demo", "cifar10"} <= {path.stem for path in SHIPPED}
+    assert {"demo", "cifar10", "lfw_facenet", "imagenet_vgg16", "imagenet_mobilenet_v2"} <= {path.stem for path in SHIPPED}

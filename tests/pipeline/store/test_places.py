@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import StoreFailed, Unreachable
 from pipeline.store import locks, remote
-from pipeline.store.files import aside, sweep, write_bytes, write_json
+from pipeline.store.files import aside, check_writable, sweep, write_bytes, write_json
 from pipeline.store.places import Remote, place
 from pipeline.store.tables import read_index, write_index
 
@@ -51,6 +51,19 @@ def test_a_remote_place_answers_as_a_path_does(folder):
 def test_a_table_comes_back_from_an_address(folder):
     write_index(folder, "skipped", {"example": [3], "key": ["a"], "reason": ["b"]})
     assert read_index(folder, "skipped").to_pylist() == [{"example": 3, "key": "a", "reason": "b"}]
+
+
+def test_an_address_is_tried_without_leaving_anything(folder, monkeypatch):
+    check_writable(folder)
+    assert not folder.exists()
+    import fsspec
+
+    def refuse(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", refuse)
+    with pytest.raises(StoreFailed, match=rf"{folder} cannot be written: Access Denied\. Check your rights"):
+        check_writable(folder)
 
 
 def test_what_fails_while_it_is_written_leaves_what_was_there(folder):
