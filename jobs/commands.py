@@ -81,7 +81,8 @@ def _check(options: argparse.Namespace) -> None:
         names = job.class_names() or ()
         print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
     print(f"stages: {', '.join(spec.stages)}")
-    print(f"writes: {folder}/run.json, index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)")
+    patches = f"index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)"
+    print(f"writes: {folder}/run.json, {patches if 'activations' in spec.stages else 'index/, mosaics/'}")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -137,9 +138,9 @@ def summary(folder: Place) -> list[str]:
             lines.append(
                 f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
             )
+    pictures = sorted((folder / "mosaics").rglob("*-crop.png")) or sorted((folder / "mosaics").rglob("*.png"))
     page = folder / "report" / "index.html"
-    look_at = [page] if page.exists() else sorted((folder / "mosaics").rglob("*-crop.png"))[-1:]
-    lines += [f"  look at: {path}" for path in look_at]
+    lines += [f"  look at: {path}" for path in ([page] if page.exists() else pictures[-1:])]
     return lines
 
 
