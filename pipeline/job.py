@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.models.labels import class_names
@@ -18,6 +19,21 @@ Receipt = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Dispatch:
+    """How a job's scan is run; nothing of it shows in the results.
+
+    engine: who runs the shards, of `pipeline.engines.dispatch.ENGINES`. workers: of an engine that has several.
+    save_every: seconds between two saves of what was found so far.
+    update: whether data that only grew are scanned from where they grew.
+    """
+
+    engine: str = "local"
+    workers: int | None = None
+    save_every: float = 60.0
+    update: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """What every stage is given: the spec, what it opened, and the folder for the results."""
 
@@ -28,6 +44,12 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
+    dispatch: Dispatch = Dispatch()
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
+        return {"model": self.network.digest(), "data": self.source.digest()}
 
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.

@@ -149,7 +149,7 @@ def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
         "name": job.spec.name,
         "state": "running",
         "spec": job.spec.model_dump(mode="json"),
-        "digests": {"model": job.network.digest(), "data": job.source.digest()},
+        "digests": job.digests,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "layers": [layer.name for layer in job.layers],
         "examples": len(job.source),

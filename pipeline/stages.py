@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.engines import local
+from pipeline.engines.dispatch import scan_job, settle_job
 from pipeline.fields import solve_fields
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
@@ -25,7 +25,7 @@ def activations(job: Job) -> Receipt:
     chosen = None if spec.channels == "all" else tuple(spec.channels)
     plan = Plan(job.layers, chosen, spec.top_k, job.spec.data.batch, job.spec.data.on_bad, job.spec.data.max_bad)
     with job.reporter.step("scan", "images") as advance:
-        part, meter = local.scan_all(job.network, job.source, plan, advance)
+        part, meter = scan_job(job, plan, advance)
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers)
     winners = [
@@ -38,6 +38,7 @@ def activations(job: Job) -> Receipt:
     _write_channels(job, winners, part, labels)
     skipped = part.skipped
     write_index(job.folder, "skipped", {name: [getattr(one, name) for one in skipped] for name in ("example", "key", "reason")})
+    settle_job(job, part)
     return {
         "images": part.seen,
         "skipped": len(skipped),

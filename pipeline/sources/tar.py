@@ -69,8 +69,10 @@ class Archives:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def digest(self) -> str:
-        return digest_of([(file.name, file.length) for file in self.files], len(self), self.labels)
+    def digest(self, count: int) -> str:
+        samples = self.samples[:count]
+        files = [self.files[number] for number in sorted({sample.file for sample in samples})]
+        return digest_of([(file.name, file.length) for file in files], [(sample.key, sample.label) for sample in samples])
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return stream_runs(lambda: self._records(self._runs(range(first, last))))
