@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from pipeline.dispatch import Dispatch
 from pipeline.models.labels import class_names
 from pipeline.models.network import LayerInfo, Network
 from pipeline.progress import Reporter
@@ -28,6 +30,12 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
+    dispatch: Dispatch = field(default_factory=Dispatch)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
+        return {"model": self.network.digest(), "data": self.source.digest()}
 
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.

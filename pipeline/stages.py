@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engines import local
+from pipeline.engines.dispatch import scan_job, settle_job
 from pipeline.featuremaps import check_featuremaps, featuremaps
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, covers_most
@@ -21,16 +21,15 @@ from pipeline.store.card import write_card
 from pipeline.store.tables import write_index
 from recfield import ReceptiveField
 
+if TYPE_CHECKING:
+    from pipeline.activations.scan import Plan
+
 
 def activations(job: Job) -> Receipt:
     """The main job: scan, receptive fields, patches, mosaics and their index."""
-    from pipeline.activations.scan import Plan
-
-    spec = job.spec.activations
-    chosen = None if spec.channels == "all" else tuple(spec.channels)
-    plan = Plan(job.layers, chosen, spec.top_k, job.spec.data.batch, job.spec.data.on_bad, job.spec.data.max_bad)
+    spec, plan = job.spec.activations, plan_of(job)
     with job.reporter.step("scan", "images") as advance:
-        part, meter = local.scan_all(job.network, job.source, plan, advance)
+        part, meter = scan_job(job, plan, advance)
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers)
     winners = [
@@ -46,6 +45,7 @@ def activations(job: Job) -> Receipt:
     _write_channels(job, winners, part, labels)
     skipped = part.skipped
     write_index(job.folder, "skipped", {name: [getattr(one, name) for one in skipped] for name in ("example", "key", "reason")})
+    settle_job(job, part)
     return {
         "images": part.seen,
         "skipped": len(skipped),
@@ -66,6 +66,15 @@ def report(job: Job) -> Receipt:
         **counts,
         "told": f"{counts['channels']:,} channels on a page of {counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB",
     }
+
+
+def plan_of(job: Job) -> Plan:
+    """What a job's scan reads and keeps."""
+    from pipeline.activations.scan import Plan
+
+    spec, data = job.spec.activations, job.spec.data
+    chosen = None if spec.channels == "all" else tuple(spec.channels)
+    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Told(Reporter):
         super().__init__("test")
         self.lines = []
 
-    def say(self, text):
+    def say(self, text, **facts):
         self.lines.append(text)
 
 
@@ -150,7 +150,7 @@ class InMemory:
     def __len__(self):
         return len(self.images)
 
-    def digest(self):
+    def digest(self, count=None):
         return "0"
 
     def stream(self, shard: Shard, start=0):

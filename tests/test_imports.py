@@ -15,6 +15,7 @@ PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "
 
 # The rooms of pipeline/, floor by floor: a room imports from lower floors alone.
 FLOORS = (
+    ("shards",),
     ("run",),
     ("stages",),
     ("engines",),
@@ -24,7 +25,7 @@ FLOORS = (
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
     ("sheet",),
-    ("errors", "mosaic", "progress"),
+    ("dispatch", "errors", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
@@ -36,7 +37,7 @@ COMMON = {
     "pipeline.sources.fit",
     "pipeline.sources.picking",
 }
-JOINERS = {"job", "run", "stages"}
+JOINERS = {"job", "run", "shards", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}

@@ -32,6 +32,11 @@ class Part:
     seen: int = 0
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def done(self) -> int:
+        """Examples that are dealt with, seen or skipped."""
+        return self.seen + len(self.skipped)
+
     @classmethod
     def empty(cls, channels: dict[str, int], k: int) -> Part:
         """A part that has seen nothing, for {layer: number of channels}."""

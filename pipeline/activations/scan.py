@@ -65,17 +65,34 @@ Progress = Callable[[int, int], None]  # examples done, examples in all
 
 
 def scan(
-    network: Network, source: Source, plan: Plan, shard: Shard = Shard(), progress: Progress = lambda done, total: None
+    network: Network,
+    source: Source,
+    plan: Plan,
+    shard: Shard = Shard(),
+    progress: Progress = lambda done, total: None,
+    begun: Part | None = None,
+    keep: Callable[[Part], None] = lambda part: None,
 ) -> tuple[Part, Meter]:
     """Stream one shard through the network.
 
-    Returns: what was found, and where the time went.
-    Raises: TooManyBad, when more than `max_bad` of the shard, or with `on_bad = "fail"` any, cannot be read.
+    Args:
+        progress: told how many of the shard's examples are done, and how many it has.
+        begun: what an earlier scan of the same shard has found; this one goes on from there.
+        keep: given, after each batch, a part of exactly the examples up to there. It is a value: nothing changes it later.
+
+    Returns: what was found, `begun` included, and where this scan's time went.
+    Raises: TooManyBad, when more than `max_bad` of the source, or with `on_bad = "fail"` any, cannot be read.
     """
     first, last = shard.bounds(len(source))
+    part, meter = begun or plan.empty(), Meter()
+    if first + part.done >= last:
+        return part, meter
+    # The batches are those of a scan of everything: an image is always sent through at the same place in its batch,
+    # because some kernels round differently there.
+    repeated = (first + part.done) % plan.batch
+    fresh = first + part.done
     tap = Tap(network, plan)
-    part, meter = plan.empty(), Meter()
-    batches = iter(source.stream(shard).batch(plan.batch).prefetch(2))
+    batches = iter(source.stream(shard, part.done - repeated).batch(plan.batch).prefetch(2))
     clock = time.perf_counter()
     while True:
         try:
@@ -95,8 +112,11 @@ def scan(
         if batch is None:
             break
         images, examples, bad = _padded(batch, plan.batch)
+        if repeated:
+            examples, bad = np.where(examples < fresh, -1, examples), tuple(one for one in bad if one.example >= fresh)
+            repeated = 0
         part = replace(part, skipped=part.skipped + bad)
-        _judge_bad(part, plan, last - first)
+        judge_bad(part, plan, len(source))
         responses = tap.forward(images)
         answered = time.perf_counter()
         part = learn(part, responses, examples)
@@ -104,7 +124,8 @@ def scan(
         meter.network += answered - waited
         meter.heaps += clock - answered
         meter.images += int((examples >= 0).sum())
-        progress(part.seen + len(part.skipped), last - first)
+        keep(part)
+        progress(part.done, last - first)
     return part, meter
 
 
@@ -223,8 +244,8 @@ def _padded(batch: dict[str, tf.Tensor], size: int) -> tuple[np.ndarray, np.ndar
     return images, examples, skipped
 
 
-def _judge_bad(part: Part, plan: Plan, total: int) -> None:
-    """Raises: TooManyBad."""
+def judge_bad(part: Part, plan: Plan, total: int) -> None:
+    """Whether a part has too many unreadable examples for a source of `total`. Raises: TooManyBad."""
     if not part.skipped:
         return
     last = part.skipped[-1]

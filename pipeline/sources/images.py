@@ -33,8 +33,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.records) if self.limit is None else min(self.limit, len(self.records))
 
-    def digest(self) -> str:
-        return digest_of("images", self.records.digest(), len(self))
+    def digest(self, count: int | None = None) -> str:
+        count = len(self) if count is None else count
+        return digest_of("images", self.records.digest(count), count)
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
         import tensorflow as tf

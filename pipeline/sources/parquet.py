@@ -60,9 +60,9 @@ class Tables:
     def __len__(self) -> int:
         return self.groups[-1].first + self.groups[-1].rows
 
-    def digest(self) -> str:
-        files = {group.file.name: group.file.length for group in self.groups}
-        return digest_of(files, len(self), self.image, self.label, self.labels)
+    def digest(self, count: int) -> str:
+        files = {group.file.name: group.file.length for group in self.groups if group.first < count}
+        return digest_of(files, count, self.image, self.label, self.labels)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return stream_runs(lambda: self._runs(first, last))

@@ -48,8 +48,11 @@ class Records(Protocol):
     def __len__(self) -> int:
         """How many there are: at least one."""
 
-    def digest(self) -> str:
-        """Changes when the records, their order or their sizes change; the same on every machine."""
+    def digest(self, count: int) -> str:
+        """Changes when the first `count` records, their order or their sizes change; the same on every machine.
+
+        What follows them does not count, so that data which only grew can be told from data that changed.
+        """
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         """Records first to last (half-open) as dicts of scalars: example int64; key, label, data, error string.

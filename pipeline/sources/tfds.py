@@ -46,8 +46,9 @@ class Prepared:
     def __len__(self) -> int:
         return sum(part.take for part in self.parts)
 
-    def digest(self) -> str:
-        return digest_of(self.version, [(os.path.basename(part.path), part.skip, part.take) for part in self.parts])
+    def digest(self, count: int) -> str:
+        parts = _between(self.parts, 0, count)
+        return digest_of(self.version, [(os.path.basename(part.path), part.skip, part.take) for part in parts])
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return self._parsed(_between(self.parts, first, last)).unbatch()

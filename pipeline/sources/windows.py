@@ -44,10 +44,11 @@ class Windows:
     def __len__(self) -> int:
         return self._total
 
-    def digest(self) -> str:
-        return digest_of(
-            "windows", self.records.digest(), self.size, self.stride, len(self), *(["middle"] if self.middle else [])
-        )
+    def digest(self, count: int | None = None) -> str:
+        count = len(self) if count is None else count
+        images = self._image_of(count - 1) + 1 if count else 0
+        middle = ["middle"] if self.middle else []
+        return digest_of("windows", self.records.digest(images), self.size, self.stride, count, *middle)
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
         import tensorflow as tf

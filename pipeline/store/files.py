@@ -109,13 +109,18 @@ def check_writable(folder: Place) -> None:
         raise StoreFailed(f"{folder} cannot be written: {one_line(error)}. Check your rights there, or choose another.") from None
 
 
-def sweep(folder: Place) -> None:
-    """Remove what killed runs left half written in a folder and those below it."""
+def sweep(folder: Place, name: str | None = None) -> None:
+    """Remove what killed runs left half written in a folder and those below it.
+
+    Args:
+        name: of the file that was being written; absent: any but a shard's part, which is another run's to write.
+    """
     if not isinstance(folder, Path):  # where nothing is written aside
         return
-    for path in folder.rglob(f"{_ASIDE}*"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    for path in folder.rglob(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}"):
+        if name is not None or path.suffix != ".part":
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def keep_only(folder: Place, kept: Collection[Place]) -> None:

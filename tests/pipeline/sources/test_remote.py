@@ -342,6 +342,7 @@ def test_check_tries_the_output_address_and_leaves_nothing(ask, bucket, stored, 
 
 def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead_is_taken_over(bucket, monkeypatch):
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.05)
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     folder, said = place("s3://bucket/held"), []
     mine = rf"s3://bucket/held is held by process {os.getpid()} on "
     with locks.hold(folder), pytest.raises(FolderHeld, match=mine), locks.hold(folder):
