@@ -8,9 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pipeline.dispatch import Dispatch
 from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
-from pipeline.run import open_job, read_receipt, run, start_tensorflow
+from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
+from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec, load_spec
 from pipeline.store.places import Place, place
 
@@ -34,9 +36,21 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
-    reporter = Reporter(spec.name)
-    folder = run(spec, options.out, options.stage, reporter)
+    reporter = Reporter(spec.name, as_json=options.log_json)
+    dispatch = Dispatch(save_every=options.save_every, update=options.update)
+    if options.shard:
+        index, count = options.shard
+        run_shard(spec, index, count, options.out, reporter, dispatch, options.anew)
+        return
+    folder = run(spec, options.out, options.stage, reporter, dispatch, options.anew)
     for line in summary(folder):
+        print(line)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    folder = place(options.folder)
+    reporter = Reporter(folder.name, as_json=options.log_json)
+    for line in summary(merge(folder, reporter, Dispatch(save_every=options.save_every))):
         print(line)
 
 
@@ -93,6 +107,9 @@ def _train(options: argparse.Namespace) -> None:
 
 def summary(folder: Place) -> list[str]:
     """What a job's folder holds, in a few lines. Raises: WrongSpec, where it holds none."""
+    parts = _parts(folder)
+    if parts and find_receipt(folder) is None:
+        return [f"{folder.name}: shards, not merged yet", *parts]
     receipt = read_receipt(folder)
     lines = [f"{receipt['name']}: {receipt['state']}, {receipt['examples']:,} examples, {len(receipt['layers'])} layers"]
     for stage in receipt["spec"]["stages"]:
@@ -105,6 +122,7 @@ def summary(folder: Place) -> list[str]:
             lines.append(f"    {done['skipped']:,} images could not be read: index/skipped.parquet")
         for layer, count in done.get("nans", {}).items():
             lines.append(f"    {layer}: {count:,} values were NaN and were passed over")
+    lines += parts
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
@@ -114,6 +132,20 @@ def summary(folder: Place) -> list[str]:
     pictures = sorted((folder / "mosaics").rglob("*-crop.png"))
     if pictures:
         lines.append(f"  look at: {pictures[-1]}")
+    return lines
+
+
+def _parts(folder: Place) -> list[str]:
+    """How far the scans are whose parts lie in a folder."""
+    if not any(True for _ in (folder / "parts").glob("*.part")):
+        return []
+    from pipeline.activations.saved import saved_parts
+
+    lines = []
+    for saved in saved_parts(folder):
+        first, last = saved.bounds
+        whose = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
+        lines.append(f"  {whose}: {saved.part.done:,} of {last - first:,} examples are saved")
     return lines
 
 
@@ -135,6 +167,7 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "merge": _merge,
     "layers": _layers,
     "check": _check,
     "show": _show,

@@ -29,10 +29,11 @@ FORMAT = 1  # of part files; raised when a reader of the older one would go wron
 WHOLE = "scan.part"  # in the job's folder: what the whole scan found, from which an update goes on
 _WORTH = 50  # of the time between two saves, one part in so many may go into saving
 
-# Keys of [model] and [data] that say where things are, or how they are shown, but change no response.
+# Keys of the spec that say where things are, or what is made of the responses, but change none of them.
 _ELSEWHERE = {
     "model": {"source", "weights", "layers", "labels", "logits", "trusted"},
     "data": {"source", "data_dir", "label", "labels", "limit", "on_bad", "max_bad"},
+    "activations": {"crop"},
 }
 
 
@@ -55,12 +56,8 @@ class Origin:
     def of(cls, job: Job) -> Origin:
         """The origin of what a job finds."""
         spec = job.spec.model_dump(mode="json")
-        settings = {
-            "layers": [[layer.name, *layer.shape] for layer in job.layers],
-            "top_k": spec["activations"]["top_k"],
-            "channels": spec["activations"]["channels"],
-            **{table: {key: value for key, value in spec[table].items() if key not in _ELSEWHERE[table]} for table in _ELSEWHERE},
-        }
+        settings = {f"{table}.{key}": spec[table][key] for table in _ELSEWHERE for key in spec[table].keys() - _ELSEWHERE[table]}
+        settings["model.layers"] = [[layer.name, *layer.shape] for layer in job.layers]
         settings = json.loads(json.dumps(settings))  # as it will be read again
         return cls(job.digests["model"], job.digests["data"], len(job.source), settings, spec)
 
@@ -144,7 +141,7 @@ class Keeper:
     """Saves what a scan has found, every so often and at its end; its `keep` is the scan's."""
 
     def __init__(self, folder: Place, origin: Origin, shard: Shard, every: float) -> None:
-        """every: seconds between two saves, at least; a slow store is written to less often."""
+        """every: seconds between two saves; more where saving is slow. 0 saves after every batch."""
         self._path = shard_path(folder, shard)
         self._origin, self._shard = origin, shard
         self._every = every
@@ -169,12 +166,12 @@ class Keeper:
         started = time.monotonic()
         write_part(self._path, Saved(self._origin, self._shard, self._latest))
         ended = time.monotonic()
-        self._due = ended + max(self._every, _WORTH * (ended - started))
+        self._due = ended + (max(self._every, _WORTH * (ended - started)) if self._every else 0)
 
 
 def _packed(saved: Saved) -> bytes:
     part = saved.part
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for number, name in enumerate(part.heaps):
         for kind, table in (("heap", part.heaps[name]), ("statistics", part.statistics[name])):
             arrays |= {f"{number}.{kind}.{one.name}": getattr(table, one.name) for one in fields(table)}

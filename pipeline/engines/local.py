@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.activations.resuming import begun
 from pipeline.activations.saved import Keeper, Origin
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, TryAgain
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 
@@ -32,6 +32,7 @@ def scan_shard(job: Job, plan: Plan, origin: Origin, shard: Shard, progress: Pro
     first, last = shard.bounds(origin.examples)
     if found is not None:
         job.reporter.say(f"going on from example {found.done:,} of {last - first:,}: so many were scanned before")
+    progress(found.done if found else 0, last - first)
     keeper = Keeper(job.folder, origin, shard, job.dispatch.save_every)
     try:
         part, meter = scan(job.network, job.source, plan, shard, progress, found, keeper.keep)
@@ -41,4 +42,7 @@ def scan_shard(job: Job, plan: Plan, origin: Origin, shard: Shard, progress: Pro
         keeper.save()
         done = keeper.done or (found.done if found else 0)
         raise Interrupted(f"{done:,} of {last - first:,} examples are scanned and saved. Run the same command again.") from None
+    except TryAgain:
+        keeper.save()
+        raise
     return part, meter
