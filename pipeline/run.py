@@ -76,10 +76,8 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
-    from pipeline.job import Job
+    from pipeline.job import Job, open_data
     from pipeline.models.opening import open_network, select_layers
-    from pipeline.sources.fit import Fit
-    from pipeline.sources.opening import open_source
 
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
@@ -91,8 +89,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                     f"activations.channels names channel {max(channels)}, but {layer.name} has {layer.channels} "
                     f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
                 )
-    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
-    source = open_source(spec.data, fit, fetch)
+    source, fit = open_data(spec, network, fetch)
     return Job(spec, network, layers, source, fit, folder, reporter)
 
 

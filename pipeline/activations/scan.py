@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import tensorflow as tf
@@ -59,6 +59,9 @@ class Meter:
     @property
     def seconds(self) -> float:
         return self.data + self.network + self.heaps
+
+    def __add__(self, other: Meter) -> Meter:
+        return Meter(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
 Progress = Callable[[int, int], None]  # examples done, examples in all

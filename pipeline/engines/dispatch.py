@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.activations.resuming import begun, scanned_before, settle, whole
 from pipeline.activations.saved import Origin
-from pipeline.engines import local
+from pipeline.engines import local, ray
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Each scans all examples from one on, leaves parts in the job's folder as it goes, and goes on from those it finds.
 ENGINES: dict[str, Callable[[Job, Plan, Origin, int, Progress], tuple[Part, Meter]]] = {
     "local": local.scan_all,
+    "ray": ray.scan_all,
 }
 
 
