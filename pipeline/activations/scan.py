@@ -75,6 +75,7 @@ def scan(
     progress: Progress = lambda done, total: None,
     begun: Part | None = None,
     keep: Callable[[Part], None] = lambda part: None,
+    tap: Tap | None = None,
 ) -> tuple[Part, Meter]:
     """Stream one shard through the network.
 
@@ -82,6 +83,7 @@ def scan(
         progress: told how many of the shard's examples are done, and how many it has.
         begun: what an earlier scan of the same shard has found; this one goes on from there.
         keep: given, after each batch, a part of exactly the examples up to there. It is a value: nothing changes it later.
+        tap: the compiled pass of this network and plan, from who has it already.
 
     Returns: what was found, `begun` included, and where this scan's time went.
     Raises: TooManyBad, when more than `max_bad` of the source, or with `on_bad = "fail"` any, cannot be read.
@@ -94,7 +96,7 @@ def scan(
     # because some kernels round differently there.
     repeated = (first + part.done) % plan.batch
     fresh = first + part.done
-    tap = Tap(network, plan)
+    tap = tap or Tap(network, plan)
     batches = iter(source.stream(shard, part.done - repeated).batch(plan.batch).prefetch(2))
     clock = time.perf_counter()
     while True:

@@ -29,7 +29,7 @@ from pipeline.spec import JobSpec
 
 if TYPE_CHECKING:
     from pipeline.activations.part import Part
-    from pipeline.activations.scan import Meter, Plan, Progress
+    from pipeline.activations.scan import Meter, Plan, Progress, Tap
 
 TRIES = 3  # of a shard, before the job stops with its error
 _SHARDS = 64  # a job has so many, and eight a worker at least, where the data suffice
@@ -99,6 +99,7 @@ class Worker:
     """One process of the cluster: opens the job's network and data once, and scans the shards that it is given."""
 
     def __init__(self) -> None:
+        self._tap: Tap | None = None
         self._latest: tuple[Shard | None, Part | None] = None, None
 
     def open(self, spec: JobSpec, digests: dict[str, str], threads: int) -> None:
@@ -115,12 +116,14 @@ class Worker:
 
     def scan(self, plan: Plan, shard: Shard, begun: Part | None) -> tuple[Part, Meter]:
         """The scan that every engine calls."""
-        from pipeline.activations.scan import scan
+        from pipeline.activations.scan import Tap, scan
+
+        self._tap = self._tap or Tap(self._network, plan)
 
         def keep(part: Part) -> None:
             self._latest = shard, part
 
-        return scan(self._network, self._source, plan, shard, begun=begun, keep=keep)
+        return scan(self._network, self._source, plan, shard, begun=begun, keep=keep, tap=self._tap)
 
     def answer(self, with_part: bool) -> tuple[Shard | None, int, Part | None]:
         """While a scan runs: its shard, how many examples are done and, if wanted, what was found."""
@@ -249,12 +252,14 @@ class _Crew:
 
     def _finish(self, reference: Any) -> tuple[Shard, Part, Meter] | None:
         """Take what a task has come to; a shard that is finished is returned. Raises: what a task may not be tried again for."""
-        task = self._tasks.pop(reference)
+        task = self._tasks[reference]
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._replace(task, getattr(error, "cause", None) or error)
+            del self._tasks[reference]
+            self._replace(task, error)
             return None
+        del self._tasks[reference]
         self._idle.append(task.worker)
         if task.shard is None:
             del self._failures[None]  # some can be started: those who could not were not the job's fault
@@ -269,17 +274,19 @@ class _Crew:
 
         Raises: the error, where it is the user's, or comes too often.
         """
-        if isinstance(error, (WrongSpec, TooManyBad)):
-            raise error from None
-        self._failures[task.shard] += 1
-        times = self._failures[task.shard]
-        what = "opening the job in a worker" if task.shard is None else f"shard {shard_name(task.shard)}"
-        if times == TRIES:
-            if isinstance(error, ConvscopeError):
-                raise error from None
-            raise Fault(f"{what} failed {TRIES} times; the last time {_in_short(error)}. Ray's logs tell more.") from None
-        self._job.reporter.say(f"{what} failed: {_in_short(error)}. Trying again")
         self._ray.kill(task.worker)
+        cause = getattr(error, "cause", None)  # what the worker has raised, if it still could
+        if isinstance(cause, (WrongSpec, TooManyBad)):
+            raise cause from None
+        self._failures[task.shard] += 1
+        # Of a worker that was lost, Ray tells in many lines which it was, and in the last what became of it.
+        why = f"{type(cause).__name__}: {one_line(cause)}" if cause else one_line(Exception(str(error).strip().splitlines()[-1]))
+        what = "opening the job in a worker" if task.shard is None else f"shard {shard_name(task.shard)}"
+        if self._failures[task.shard] == TRIES:
+            if isinstance(cause, ConvscopeError):
+                raise cause from None
+            raise Fault(f"{what} failed {TRIES} times; the last time: {why}. Ray's logs tell more.") from None
+        self._job.reporter.say(f"{what} failed: {why}. Trying again")
         self._hire()
         if task.shard is not None:
             self._waiting.appendleft(task.shard)
@@ -335,8 +342,3 @@ def _cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _in_short(error: Exception) -> str:
-    """What ended a task, in a few words."""
-    return f"{type(error).__name__}: {one_line(error)}"
