@@ -8,9 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pipeline.dispatch import Dispatch
 from pipeline.errors import MissingInput
 from pipeline.progress import Reporter
 from pipeline.run import open_job, read_receipt, run, start_tensorflow
+from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec, load_spec
 from pipeline.store.places import Place, place
 
@@ -34,9 +36,21 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
-    reporter = Reporter(spec.name)
-    folder = run(spec, options.out, options.stage, reporter)
+    reporter = Reporter(spec.name, as_json=options.log_json)
+    dispatch = Dispatch(save_every=options.save_every, update=options.update)
+    if options.shard:
+        index, count = options.shard
+        run_shard(spec, index, count, options.out, reporter, dispatch, options.anew)
+        return
+    folder = run(spec, options.out, options.stage, reporter, dispatch, options.anew)
     for line in summary(folder):
+        print(line)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    folder = place(options.folder)
+    reporter = Reporter(folder.name, as_json=options.log_json)
+    for line in summary(merge(folder, reporter, Dispatch(save_every=options.save_every))):
         print(line)
 
 
@@ -135,6 +149,7 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "merge": _merge,
     "layers": _layers,
     "check": _check,
     "show": _show,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pipeline.dispatch import Dispatch
 from pipeline.models.labels import class_names
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.opening import open_network
@@ -21,21 +22,6 @@ Receipt = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """How a job's scan is run; nothing of it shows in the results.
-
-    engine: who runs the shards, of `pipeline.engines.dispatch.ENGINES`. workers: of an engine that has several.
-    save_every: seconds between two saves of what was found so far.
-    update: whether data that only grew are scanned from where they grew.
-    """
-
-    engine: str = "local"
-    workers: int | None = None
-    save_every: float = 60.0
-    update: bool = False
-
-
-@dataclass(frozen=True)
 class Job:
     """What every stage is given: the spec, what it opened, and the folder for the results."""
 
@@ -46,7 +32,7 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
-    dispatch: Dispatch = Dispatch()
+    dispatch: Dispatch = field(default_factory=Dispatch)
 
     @cached_property
     def digests(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,14 +16,13 @@ from pipeline.patches import Winners, top_label, write_patches
 from pipeline.store.tables import write_index
 from recfield import ReceptiveField
 
+if TYPE_CHECKING:
+    from pipeline.activations.scan import Plan
+
 
 def activations(job: Job) -> Receipt:
     """The main job: scan, receptive fields, patches, mosaics and their index."""
-    from pipeline.activations.scan import Plan
-
-    spec = job.spec.activations
-    chosen = None if spec.channels == "all" else tuple(spec.channels)
-    plan = Plan(job.layers, chosen, spec.top_k, job.spec.data.batch, job.spec.data.on_bad, job.spec.data.max_bad)
+    spec, plan = job.spec.activations, plan_of(job)
     with job.reporter.step("scan", "images") as advance:
         part, meter = scan_job(job, plan, advance)
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
@@ -48,6 +47,15 @@ def activations(job: Job) -> Receipt:
         "probes": max((field.probes for field in fields.values()), default=0),
         "asleep_channels": {name: list(field.dead_channels) for name, field in fields.items() if field.dead_channels},
     }
+
+
+def plan_of(job: Job) -> Plan:
+    """What a job's scan reads and keeps."""
+    from pipeline.activations.scan import Plan
+
+    spec, data = job.spec.activations, job.spec.data
+    chosen = None if spec.channels == "all" else tuple(spec.channels)
+    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "
 
 # The rooms of pipeline/, floor by floor: a room imports from lower floors alone.
 FLOORS = (
+    ("shards",),
     ("run",),
     ("stages",),
     ("engines",),
@@ -23,7 +24,7 @@ FLOORS = (
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
-    ("errors", "mosaic", "progress"),
+    ("dispatch", "errors", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
@@ -33,7 +34,7 @@ COMMON = {
     "pipeline.sources.source",
     "pipeline.sources.fit",
 }
-JOINERS = {"job", "run", "stages"}
+JOINERS = {"job", "run", "shards", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from pipeline.activations.part import Part, merge
@@ -10,6 +9,7 @@ from pipeline.activations.saved import WHOLE, Origin, Saved, read_part, saved_pa
 from pipeline.errors import PartsMissing, WrongSpec
 from pipeline.job import Job
 from pipeline.sources.source import Shard, Source
+from pipeline.store.files import store_failed
 from pipeline.store.places import Place
 
 
@@ -71,14 +71,14 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
     )
 
 
-def require_parts(folder: Place) -> Origin:
-    """The origin of the parts that shards have left in a folder, if all of them are there.
+def found_parts(folder: Place) -> list[Saved]:
+    """The parts that shards have left in a folder: of every shard, complete, of the same network and data; or none at all.
 
-    Raises: WrongSpec, for none, or for parts that do not belong together; PartsMissing; Fault.
+    Raises: WrongSpec, for parts that do not belong together; PartsMissing; Fault.
     """
     found = saved_parts(folder)
     if not found:
-        raise WrongSpec(f"{folder} holds no parts. Make them with convscope run SPEC --shard I/N, or name another folder.")
+        return []
     sets = [[saved for saved in found if saved.shard.count == count] for count in {saved.shard.count for saved in found}]
     parts = max(sets, key=lambda parts: (not _missing(parts), len(parts)))
     first, *others = parts
@@ -92,23 +92,43 @@ def require_parts(folder: Place) -> Origin:
     missing = _missing(parts)
     if missing:
         raise PartsMissing(f"{folder} lacks {'; '.join(missing)}. Run what is missing with --shard I/N, then merge again.")
-    return first.origin
+    return parts
 
 
 def settle(job: Job, origin: Origin, part: Part) -> None:
     """Put what the whole scan found in the place of the shards' parts. Raises: StoreFailed."""
     write_part(job.folder / WHOLE, Saved(origin, Shard(), part))
-    clear(job.folder, whole_too=False)
+    _clear_parts(job.folder)
 
 
-def clear(folder: Place, whole_too: bool = True) -> None:
-    """Forget what was scanned."""
-    for path in (folder / "parts").glob("*.part"):
-        with contextlib.suppress(OSError):
-            path.unlink()
-    if whole_too:
-        with contextlib.suppress(OSError):
-            (folder / WHOLE).unlink()
+def clear(folder: Place) -> None:
+    """Forget all that was scanned. Raises: StoreFailed."""
+    _clear_parts(folder)
+    _remove(folder / WHOLE)
+
+
+def forget(folder: Place, index: int, count: int) -> None:
+    """Forget what was scanned of one shard. Raises: StoreFailed."""
+    _remove(shard_path(folder, Shard(index, count)))
+
+
+def forget_whole(folder: Place, part: Saved) -> None:
+    """Forget what the whole scan found, unless a part is of what was added to it since. Raises: StoreFailed."""
+    if part.shard.begin == 0:
+        _remove(folder / WHOLE)
+
+
+def _clear_parts(folder: Place) -> None:
+    found: list[Place] = list((folder / "parts").glob("*.part"))
+    for path in found:
+        _remove(path)
+
+
+def _remove(path: Place) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise store_failed(path, error) from error
 
 
 def _only_grew(old: Origin, new: Origin, source: Source) -> bool:

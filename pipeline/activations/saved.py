@@ -174,7 +174,7 @@ class Keeper:
 
 def _packed(saved: Saved) -> bytes:
     part = saved.part
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for number, name in enumerate(part.heaps):
         for kind, table in (("heap", part.heaps[name]), ("statistics", part.statistics[name])):
             arrays |= {f"{number}.{kind}.{one.name}": getattr(table, one.name) for one in fields(table)}

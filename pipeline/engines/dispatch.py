@@ -52,6 +52,16 @@ def scan_job(job: Job, plan: Plan, progress: Progress) -> tuple[Part, Meter]:
     return part, meter
 
 
+def scan_part(job: Job, plan: Plan, index: int, count: int, progress: Progress) -> Part:
+    """What a scan of the `index`-th of `count` parts, from 0, of what no earlier run has scanned finds.
+
+    Raises: as `scan_job`.
+    """
+    origin = Origin.of(job)
+    base = scanned_before(job, origin)
+    return local.scan_shard(job, plan, origin, Shard(index, count, plan.batch, base.origin.examples if base else 0), progress)[0]
+
+
 def settle_job(job: Job, part: Part) -> None:
     """Keep what the whole scan found, once its results are in place. Raises: StoreFailed."""
     settle(job, Origin.of(job), part)

@@ -82,13 +82,18 @@ def write_json(path: Place, tree: Any) -> None:
     write_bytes(path, (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def sweep(folder: Place) -> None:
-    """Remove what killed runs left half written in a folder and those below it."""
+def sweep(folder: Place, name: str | None = None) -> None:
+    """Remove what killed runs left half written in a folder and those below it.
+
+    Args:
+        name: of the file that was being written; absent: any but a shard's part, which is another run's to write.
+    """
     if not isinstance(folder, Path):  # where nothing is written aside
         return
-    for path in folder.rglob(f"{_ASIDE}*"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    for path in folder.rglob(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}"):
+        if name is not None or path.suffix != ".part":
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def file_name(layer: str) -> str:

@@ -55,6 +55,7 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
     assert names == sorted(
         [
             "run.json",
+            "scan.part",
             *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "skipped")),
             *(f"crops/{layer}.parquet" for layer in LAYERS),
             *(f"mosaics/activations/{layer}{kind}.png" for layer in LAYERS for kind in ("", "-crop", "-full")),

@@ -331,6 +331,7 @@ def test_an_output_address_that_does_not_answer_is_named_before_work_starts(ask,
 
 def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead_is_taken_over(bucket, monkeypatch):
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.05)
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     folder, said = place("s3://bucket/held"), []
     mine = rf"s3://bucket/held is held by process {os.getpid()} on "
     with locks.hold(folder), pytest.raises(FolderHeld, match=mine), locks.hold(folder):
