@@ -102,9 +102,11 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
+    from pipeline.engines.dispatch import check_engine
     from pipeline.job import Job, open_data
     from pipeline.models.opening import open_network, select_layers
 
+    check_engine(dispatch)
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
     channels = spec.activations.channels

@@ -28,8 +28,10 @@ from pipeline.sources.source import Shard
 from pipeline.spec import JobSpec
 
 if TYPE_CHECKING:
+    from pipeline.activations.meter import Meter
     from pipeline.activations.part import Part
-    from pipeline.activations.scan import Meter, Plan, Progress, Tap
+    from pipeline.activations.responses import Tap
+    from pipeline.activations.scan import Plan, Progress
 
 TRIES = 3  # of a shard, before the job stops with its error
 _SHARDS = 64  # a job has so many, and eight a worker at least, where the data suffice
@@ -49,7 +51,8 @@ def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progres
     Raises: Interrupted for a signal, with what was found saved; Unreachable, where no cluster answers;
     Fault, where a shard fails too often; whatever the scan raises.
     """
-    from pipeline.activations.scan import Meter, judge_bad
+    from pipeline.activations.meter import Meter
+    from pipeline.activations.scan import judge_bad
 
     ray = require()
     with _cluster(ray, job.dispatch.workers):
@@ -116,9 +119,9 @@ class Worker:
 
     def scan(self, plan: Plan, shard: Shard, begun: Part | None) -> tuple[Part, Meter]:
         """The scan that every engine calls."""
-        from pipeline.activations.scan import Tap, scan
+        from pipeline.activations.scan import scan
 
-        self._tap = self._tap or Tap(self._network, plan)
+        self._tap = self._tap or plan.compile(self._network)
 
         def keep(part: Part) -> None:
             self._latest = shard, part
@@ -302,7 +305,7 @@ def _shards(job: Job, plan: Plan, origin: Origin, begin: int, workers: int) -> l
         {
             saved.shard.count: saved.part.done
             for saved in saved_parts(job.folder)
-            if saved.shard.count > 1 and saved.shard.begin == begin and origin.difference(saved.origin) is None
+            if saved.shard.count > 1 and saved.shard.begin == begin
         }
     )
     count = max(2 * workers, min(batches // 4, max(_SHARDS, 8 * workers)))

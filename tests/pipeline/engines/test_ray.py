@@ -13,10 +13,10 @@ import pytest
 from pipeline import load_spec
 from pipeline.activations.part import Part
 from pipeline.activations.saved import Origin, saved_parts
-from pipeline.activations.scan import Plan, Tap, scan
+from pipeline.activations.scan import Plan, scan
+from pipeline.dispatch import Dispatch
 from pipeline.engines import ray as engine
 from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
-from pipeline.job import Dispatch
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.run import open_job
 from pipeline.sources.source import Shard
@@ -122,7 +122,7 @@ def tap(tiny_model):
     """The compiled pass of all workers."""
     network = KerasNetwork(tiny_model, "tiny", None, "none")
     layers = tuple(layer for layer in network.layers() if layer.name in ("edges", "shapes", "classes"))
-    return Tap(network, Plan(layers, None, 3, 1))
+    return Plan(layers, None, 3, 1).compile(network)
 
 
 @pytest.fixture
@@ -256,11 +256,11 @@ class StoppingTap:
     def __init__(self, tap):
         self._tap, self._calls = tap, 0
 
-    def forward(self, images):
+    def ask(self, images, floors):
         self._calls += 1
         if self._calls > 1:
             raise Stop
-        return self._tap.forward(images)
+        return self._tap.ask(images, floors)
 
 
 def test_an_interrupt_saves_what_the_shards_at_work_have_found(pretended, job, plan, expected, monkeypatch):

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from pipeline import load_spec, run
+from pipeline.dispatch import Dispatch
 from pipeline.engines import ray as engine
-from pipeline.job import Dispatch
 
 RESULTS = ("index", "crops", "mosaics")
 SMALL = 78 * 2**20  # bytes of object store; Ray takes no less
