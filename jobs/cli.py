@@ -38,6 +38,18 @@ def parser() -> argparse.ArgumentParser:
         "--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated"
     )
     alone.add_argument("--shard", type=_shard, metavar="I/N", help="scan the I-th of N parts of the data alone; merge joins them")
+    run.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="who scans: this process, or Ray workers (default: %(default)s)",
+    )
+    run.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="how many Ray workers (default: one for each GPU, else one for each machine)",
+    )
     run.add_argument("--update", action="store_true", help="where the data set only grew, scan what was added to it alone")
     run.add_argument("--anew", action="store_true", help="forget what earlier runs have saved and finished")
     _add_manner(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dispatch import Dispatch
-from pipeline.errors import MissingInput
+from pipeline.errors import MissingInput, WrongSpec
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
 from pipeline.shards import merge, run_shard
@@ -39,7 +39,9 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     reporter = Reporter(spec.name, as_json=options.log_json)
-    dispatch = Dispatch(save_every=options.save_every, update=options.update)
+    dispatch = Dispatch(options.engine, options.workers, options.save_every, options.update)
+    if options.shard and options.engine != "local":
+        raise WrongSpec("--shard scans one part of the data in this process. Leave it out: --engine ray divides the data itself.")
     if options.shard:
         index, count = options.shard
         run_shard(spec, index, count, options.out, reporter, dispatch, options.anew)

@@ -9,8 +9,10 @@ from typing import Any
 from pipeline.dispatch import Dispatch
 from pipeline.models.labels import class_names
 from pipeline.models.network import LayerInfo, Network
+from pipeline.models.opening import open_network
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
+from pipeline.sources.opening import open_source
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.store.places import Place
@@ -43,3 +45,21 @@ class Job:
         Raises: MissingInput, WrongSpec, UnusableModel for a network without logits.
         """
         return class_names(self.spec.model.labels, self.network, self.source.labels)
+
+
+def open_inputs(spec: JobSpec, fetch: bool = True) -> tuple[Network, Source]:
+    """The network and the data of a spec. Raises: any WrongSpec."""
+    network = open_network(spec.model)
+    return network, open_data(spec, network, fetch)[0]
+
+
+def open_data(spec: JobSpec, network: Network, fetch: bool = True) -> tuple[Source, Fit]:
+    """The data of a spec, and how its images fit the network's input.
+
+    Args:
+        fetch: whether a data set that is not there yet may be downloaded and prepared.
+
+    Raises: any WrongSpec.
+    """
+    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
+    return open_source(spec.data, fit, fetch), fit

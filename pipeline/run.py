@@ -102,13 +102,13 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
+    from pipeline.engines.dispatch import check_engine
     from pipeline.fields.energy import check_gradients
-    from pipeline.job import Job
+    from pipeline.job import Job, open_data
     from pipeline.models.opening import open_network, select_layers
-    from pipeline.sources.fit import Fit
-    from pipeline.sources.opening import open_source
     from pipeline.stages import STAGES
 
+    check_engine(dispatch)
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
     channels = spec.activations.channels
@@ -121,8 +121,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                 )
     if "activations" in spec.stages and spec.activations.crop == "effective":
         check_gradients(network, layers)
-    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
-    source = open_source(spec.data, fit, fetch)
+    source, fit = open_data(spec, network, fetch)
     job = Job(spec, network, layers, source, fit, folder, reporter, dispatch)
     if spec.model.labels is not None:
         job.class_names()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.activations.resuming import begun, scanned_before, settle, whole
 from pipeline.activations.saved import Origin
-from pipeline.engines import local
+from pipeline.dispatch import Dispatch
+from pipeline.engines import local, ray
+from pipeline.errors import UnknownName, WrongSpec
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 
@@ -15,10 +18,32 @@ if TYPE_CHECKING:
     from pipeline.activations.part import Part
     from pipeline.activations.scan import Meter, Plan, Progress
 
-# Each scans all examples from one on, leaves parts in the job's folder as it goes, and goes on from those it finds.
-ENGINES: dict[str, Callable[[Job, Plan, Origin, int, Progress], tuple[Part, Meter]]] = {
-    "local": local.scan_all,
+
+@dataclass(frozen=True)
+class Engine:
+    """Who runs the shards.
+
+    scan_all: scans all examples from one on, leaves parts in the job's folder as it goes, and goes on from those it finds.
+    require: raises WrongSpec, where something that the engine needs is not installed.
+    """
+
+    scan_all: Callable[[Job, Plan, Origin, int, Progress], tuple[Part, Meter]]
+    require: Callable[[], object] = lambda: None
+
+
+ENGINES: dict[str, Engine] = {
+    "local": Engine(local.scan_all),
+    "ray": Engine(ray.scan_all, ray.require),
 }
+
+
+def check_engine(dispatch: Dispatch) -> None:
+    """Whether there is the engine that is asked for. Raises: UnknownName, WrongSpec."""
+    if dispatch.engine not in ENGINES:
+        raise UnknownName.among(dispatch.engine, ENGINES, where="an engine")
+    if dispatch.workers is not None and dispatch.engine == "local":
+        raise WrongSpec("the local engine has no workers. Leave out --workers, or choose --engine ray.")
+    ENGINES[dispatch.engine].require()
 
 
 def check(job: Job) -> None:
@@ -43,7 +68,7 @@ def scan_job(job: Job, plan: Plan, progress: Progress) -> tuple[Part, Meter]:
         begin = base.origin.examples if base else 0
         if base is not None:
             job.reporter.say(f"the first {begin:,} of {origin.examples:,} examples were scanned before; the rest is new")
-        part, meter = ENGINES[job.dispatch.engine](job, plan, origin, begin, progress)
+        part, meter = ENGINES[job.dispatch.engine].scan_all(job, plan, origin, begin, progress)
         part = base.part.merge(part) if base else part
     else:
         job.reporter.say(f"all {part.done:,} examples were scanned before")

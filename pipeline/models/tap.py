@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,8 +81,20 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     return run
 
 
-def prepare_devices() -> None:
-    """Let GPU memory grow as needed; call before TensorFlow's first use. Placement is left to TensorFlow."""
+def cpu_threads() -> int:
+    """How many threads TensorFlow computes one operation with, on the CPU."""
+    chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    return chosen or len(os.sched_getaffinity(0))
+
+
+def prepare_devices(threads: int | None = None) -> None:
+    """Let GPU memory grow as needed; call before TensorFlow's first use. Placement is left to TensorFlow.
+
+    Args:
+        threads: how many compute one operation on the CPU; None: as TensorFlow chooses.
+    """
+    if threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
