@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.models.labels import class_names
+from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
+from pipeline.models.opening import select_layers
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
@@ -28,6 +30,14 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
+
+    def select(self, patterns: Sequence[str]) -> list[LayerInfo]:
+        """The network's layers that any of the names or globs match, in its order. Raises: UnknownLayer."""
+        return select_layers(self.network, patterns)
+
+    def count_classes(self) -> int:
+        """How many logits the network has. Raises: UnusableModel, for a network without logits."""
+        return count_classes(self.network)
 
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.

@@ -93,7 +93,12 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                 )
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
-    return Job(spec, network, layers, source, fit, folder, reporter)
+    job = Job(spec, network, layers, source, fit, folder, reporter)
+    if "gradcam" in spec.stages:
+        from pipeline.attribution.stage import check as check_gradcam
+
+        check_gradcam(job)
+    return job
 
 
 def start_tensorflow() -> None:

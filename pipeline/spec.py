@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
+from pipeline.sections.gradcam import GradcamSpec
 from pipeline.sections.model import ModelSpec
 from pipeline.sections.table import Table, a_list
 from pipeline.store.remote import has_scheme
@@ -23,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations",)
+STAGES = ("activations", "gradcam")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -33,6 +34,7 @@ _PATH_KEYS = {
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
+    ("gradcam", "files"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
 
@@ -45,6 +47,7 @@ class JobSpec(Table):
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
+    gradcam: GradcamSpec = GradcamSpec()
 
     @field_validator("name")
     @classmethod

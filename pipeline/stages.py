@@ -49,6 +49,13 @@ def activations(job: Job) -> Receipt:
     }
 
 
+def gradcam(job: Job) -> Receipt:
+    """What made the network decide: classes, heat maps, guided gradients, and checks of them."""
+    from pipeline.attribution import stage
+
+    return stage.gradcam(job)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of a job.
@@ -62,6 +69,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
+    "gradcam": Stage(gradcam, ("gradcam",)),
 }
 
 
