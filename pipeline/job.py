@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
-from pipeline.models.opening import select_layers
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
@@ -30,10 +28,6 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
-
-    def select(self, patterns: Sequence[str]) -> list[LayerInfo]:
-        """The network's layers that any of the names or globs match, in its order. Raises: UnknownLayer."""
-        return select_layers(self.network, patterns)
 
     def count_classes(self) -> int:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""

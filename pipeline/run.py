@@ -80,6 +80,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.models.opening import open_network, select_layers
     from pipeline.sources.fit import Fit
     from pipeline.sources.opening import open_source
+    from pipeline.stages import STAGES
 
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
@@ -94,10 +95,8 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
     job = Job(spec, network, layers, source, fit, folder, reporter)
-    if "gradcam" in spec.stages:
-        from pipeline.attribution.stage import check as check_gradcam
-
-        check_gradcam(job)
+    for stage in spec.stages:
+        STAGES[stage].check(job)
     return job
 
 

@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
+from pipeline.sections.featuremaps import FeaturemapsSpec
+from pipeline.sections.filters import FiltersSpec
 from pipeline.sections.gradcam import GradcamSpec
 from pipeline.sections.model import ModelSpec
 from pipeline.sections.table import Table, a_list
@@ -24,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations", "gradcam")
+STAGES = ("activations", "filters", "featuremaps", "gradcam")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -34,6 +36,7 @@ _PATH_KEYS = {
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
+    ("featuremaps", "files"): ("",),
     ("gradcam", "files"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
@@ -47,6 +50,8 @@ class JobSpec(Table):
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
+    filters: FiltersSpec = FiltersSpec()
+    featuremaps: FeaturemapsSpec = FeaturemapsSpec()
     gradcam: GradcamSpec = GradcamSpec()
 
     @field_validator("name")

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.attribution import check_gradcam, gradcam
 from pipeline.engines import local
+from pipeline.featuremaps import check_featuremaps, featuremaps
 from pipeline.fields import solve_fields
+from pipeline.filters import check_filters, filters
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
@@ -49,27 +52,24 @@ def activations(job: Job) -> Receipt:
     }
 
 
-def gradcam(job: Job) -> Receipt:
-    """What made the network decide: classes, heat maps, guided gradients, and checks of them."""
-    from pipeline.attribution import stage
-
-    return stage.gradcam(job)
-
-
 @dataclass(frozen=True)
 class Stage:
     """A step of a job.
 
     reads: the tables of the spec, beside [model] and [data], on which its results depend.
+    check: finds, before work starts, what of these tables does not fit the network or the data. Raises: any WrongSpec.
     """
 
     run: Callable[[Job], Receipt]
     reads: tuple[str, ...]
+    check: Callable[[Job], None] = lambda job: None
 
 
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
-    "gradcam": Stage(gradcam, ("gradcam",)),
+    "filters": Stage(filters, ("filters",), check_filters),
+    "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
+    "gradcam": Stage(gradcam, ("gradcam",), check_gradcam),
 }
 
 

@@ -23,12 +23,14 @@ FLOORS = (
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
+    ("sheet",),
     ("errors", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
 COMMON = {
     "pipeline.models.network",
+    "pipeline.models.selection",
     "pipeline.models.tap",
     "pipeline.sources.source",
     "pipeline.sources.fit",

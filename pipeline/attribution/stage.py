@@ -20,9 +20,10 @@ from pipeline.attribution.wiring import last_convolution
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
-from pipeline.sources.picking import Picked, check_picks, pick
+from pipeline.models.selection import select_layers
+from pipeline.sources.picking import Picked, check_picks, count_picks, pick
 from pipeline.sources.source import Box
-from pipeline.store.files import file_name, write_bytes
+from pipeline.store.files import write_bytes
 from pipeline.store.tables import INDEX, write_index
 
 _SHOWN = 5  # of the likeliest classes, in the index
@@ -45,7 +46,7 @@ class Plan:
     def of(cls, job: Job) -> Plan:
         """Raises: UnknownLayer; WrongSpec, for a layer without a map; UnusableModel, for a network without logits."""
         spec = job.spec.gradcam
-        layers = tuple(job.select(spec.layers)) if spec.layers else (last_convolution(job.network),)
+        layers = tuple(select_layers(job.network, spec.layers)) if spec.layers else (last_convolution(job.network),)
         for layer in layers:
             if layer.shape[:2] == (1, 1):
                 raise WrongSpec(
@@ -77,11 +78,10 @@ def check(job: Job) -> None:
     check_way(job.network, [layer.name for layer in plan.layers], guided)
 
 
-def gradcam(job: Job) -> Receipt:
+def explain(job: Job) -> Receipt:
     """Explain the images picked. Raises: StoreFailed; UnusableData, for an image that cannot be read."""
     spec, plan = job.spec.gradcam, Plan.of(job)
-    named = len(spec.examples) + len(spec.keys) + len(spec.files)
-    total = named or min(spec.first, len(job.source))
+    total = count_picks(job.source, spec)
     batch, slots = min(spec.batch, total), len(spec.classes)
     run = compile_pass(job.network, plan.keys, batch, slots)
     album = Album(job.folder / "mosaics" / "gradcam")
@@ -92,7 +92,7 @@ def gradcam(job: Job) -> Receipt:
         for several in _in_batches(pick(job.source, job.fit, spec), batch):
             asked = [plan.classes.slots(spec.classes, one.image.label) for one in several]
             images = _filled(np.stack([one.shown for one in several]), batch)
-            numbers = _filled(np.array([[slot or 0 if slot is None else slot for slot in row] for row in asked], np.int32), batch)
+            numbers = _filled(np.array([[0 if slot is None else slot for slot in row] for row in asked], np.int32), batch)
             explained = run(images, numbers)
             chosen = [_chosen(row, explained.classes[place]) for place, row in enumerate(asked)]
             maps = {key: _map_of(key, explained) for key in plan.wanted}

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.graph import Graph, is_readable
+from pipeline.models.kernels import has_kernel, of_step
 from pipeline.models.layout import Layout, check_device, image_layout
-from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
 from pipeline.sections.model import ModelSpec
 
@@ -81,10 +82,7 @@ class KerasNetwork:
         steps = {name: name for name in layers}
         if LOGITS in steps:
             steps[LOGITS] = self._last_step()
-        known = {layer.name for layer in self._layers}
-        for name in layers:
-            if name not in known and name != LOGITS:
-                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
+        self._check_known(layers)
         fed = self._layout.feed(images)
         found = self._graph.reach(fed, dict.fromkeys(steps.values()), lambda model, value: model(value, training=False))
         maps = {}
@@ -96,6 +94,39 @@ class KerasNetwork:
                 output = tf.cast(found[step], tf.float32)
                 maps[name] = self._layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return maps
+
+    def feeds(self, layer: str) -> tuple[str, ...]:
+        """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.
+
+        Raises: UnknownLayer; UnusableModel, for the logits of a network that ends in a map.
+        """
+        self._check_known([layer])
+        known = {found.name for found in self._layers}
+        queue = [self._last_step()] if layer == LOGITS else self._graph.feeds(layer)
+        found: dict[str, None] = {}
+        for name in queue:
+            if name in known:
+                found[name] = None
+            elif name is not None:
+                queue += [further for further in self._graph.feeds(name) if further not in queue]
+        return tuple(found)
+
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, Dense layers over maps among them, in forward order."""
+        steps = dict(self._graph.walk())
+        return [layer.name for layer in self._layers if has_kernel(steps[layer.name])]
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
+        self._check_known(layers)
+        steps = dict(self._graph.walk())
+        return {name: of_step(steps[name]) for name in layers if name in steps and has_kernel(steps[name])}
+
+    def _check_known(self, layers: Sequence[str]) -> None:
+        known = {layer.name for layer in self._layers}
+        for name in layers:
+            if name not in known and name != LOGITS:
+                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
 
     def _last_step(self) -> str:
         """The name of the step whose output, or whose input, is the logits."""

@@ -50,6 +50,12 @@ def compile_pass(
     return freeze(forward, tf.TensorSpec((batch, height, width, 3), tf.uint8), *extras)
 
 
+def compile_preprocessing(network: Network, batch: int) -> Pass:
+    """What the network is given for some images: uint8 (batch, h, w, 3) -> float32 (batch, h, w, channels)."""
+    height, width, _ = network.input_shape
+    return freeze(network.preprocess, tf.TensorSpec((batch, height, width, 3), tf.uint8))
+
+
 def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     """Compile a function of tensors for these shapes and types, its variables read once and made constants.
 

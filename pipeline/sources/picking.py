@@ -46,6 +46,12 @@ def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
         yield _picked(None, Image(path, None, pixels, Box(0, 0, *pixels.shape[:2])), fit)
 
 
+def count_picks(source: Source, picks: Picks) -> int:
+    """How many images will be picked, if all can be read."""
+    named = len(_examples(source, picks)) + len(set(picks.files))
+    return named or min(picks.first, len(source))
+
+
 def check_picks(source: Source, picks: Picks, where: str) -> None:
     """Find what cannot be picked before work starts; images are looked for, not read.
 

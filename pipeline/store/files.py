@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,13 @@ def sweep(folder: Place) -> None:
         return
     for path in folder.rglob(f"{_ASIDE}*"):
         with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def keep_only(folder: Place, kept: Collection[Place]) -> None:
+    """Remove the pictures that an earlier run left in a folder and this one did not write."""
+    for path in folder.rglob("*.png"):
+        if path not in kept:
             path.unlink()
 
 

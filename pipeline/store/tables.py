@@ -65,6 +65,40 @@ INDEX: dict[str, pa.Schema] = {
             ("label_purity", pa.float64()),
         ]
     ),
+    "filters": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("part", pa.string()),
+            ("channel", pa.int32()),
+            ("kind", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("inputs", pa.int32()),
+            ("first_input", pa.int32()),
+            ("norm", pa.float64()),
+            ("mean", pa.float64()),
+            ("share_near_zero", pa.float64()),
+            ("twin", pa.int32()),
+            ("twin_cosine", pa.float64()),
+            ("drawn", pa.bool_()),
+            ("picture", pa.string()),
+        ]
+    ),
+    "featuremaps": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("channel", pa.int32()),
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("min", pa.float32()),
+            ("max", pa.float32()),
+            ("mean", pa.float64()),
+            ("share_positive", pa.float64()),
+            ("dead", pa.bool_()),
+            ("drawn", pa.bool_()),
+            ("picture", pa.string()),
+        ]
+    ),
     "classification": pa.schema(
         [
             ("example", pa.int64()),
