@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.dispatch import Dispatch
-from pipeline.models.labels import class_names
+from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.opening import open_network
 from pipeline.progress import Reporter
@@ -38,6 +38,10 @@ class Job:
     def digests(self) -> dict[str, str]:
         """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
         return {"model": self.network.digest(), "data": self.source.digest()}
+
+    def count_classes(self) -> int:
+        """How many logits the network has. Raises: UnusableModel, for a network without logits."""
+        return count_classes(self.network)
 
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.

@@ -16,6 +16,7 @@ from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
 from pipeline.sections.featuremaps import FeaturemapsSpec
 from pipeline.sections.filters import FiltersSpec
+from pipeline.sections.gradcam import GradcamSpec
 from pipeline.sections.model import ModelSpec
 from pipeline.sections.table import Table, a_list
 from pipeline.store.remote import has_scheme
@@ -25,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations", "filters", "featuremaps", "report")
+STAGES = ("activations", "filters", "featuremaps", "gradcam", "report")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -37,6 +38,7 @@ _PATH_KEYS = {
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
     ("featuremaps", "files"): ("",),
+    ("gradcam", "files"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
 
@@ -51,6 +53,7 @@ class JobSpec(Table):
     activations: ActivationsSpec = ActivationsSpec()
     filters: FiltersSpec = FiltersSpec()
     featuremaps: FeaturemapsSpec = FeaturemapsSpec()
+    gradcam: GradcamSpec = GradcamSpec()
 
     @field_validator("name")
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.attribution import check_gradcam, gradcam
 from pipeline.engines.dispatch import scan_job, settle_job
 from pipeline.featuremaps import check_featuremaps, featuremaps
 from pipeline.fields import solve_fields
@@ -94,7 +95,8 @@ STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
     "filters": Stage(filters, ("filters",), check_filters),
     "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
-    "report": Stage(report, ("stages", "activations", "filters", "featuremaps")),
+    "gradcam": Stage(gradcam, ("gradcam",), check_gradcam),
+    "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam")),
 }
 
 

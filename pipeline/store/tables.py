@@ -30,6 +30,14 @@ _WINNER = [
     ("label", pa.string()),
 ]
 
+_EXPLAINED = [  # which map a row is about
+    ("example", pa.int64()),
+    ("key", pa.string()),
+    ("method", pa.string()),
+    ("layer", pa.string()),
+    ("class", pa.int32()),
+]
+
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 # index/NAME.parquet; every column is told in docs/index.md.
@@ -115,6 +123,51 @@ INDEX: dict[str, pa.Schema] = {
             ("picture", pa.string()),
         ]
     ),
+    "classification": pa.schema(
+        [
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("label", pa.string()),
+            ("rank", pa.int32()),
+            ("class", pa.int32()),
+            ("name", pa.string()),
+            ("logit", pa.float32()),
+            ("probability", pa.float64()),
+        ]
+    ),
+    "attributions": pa.schema(
+        [
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("label", pa.string()),
+            ("method", pa.string()),
+            ("layer", pa.string()),
+            ("class", pa.int32()),
+            ("name", pa.string()),
+            ("probability", pa.float64()),
+            ("digest", pa.string()),
+            ("map_height", pa.int32()),
+            ("map_width", pa.int32()),
+            ("peak", pa.float32()),
+            ("row", pa.int32()),
+            ("col", pa.int32()),
+            *_box(),
+            *_box("src_"),
+            ("rule", pa.string()),
+            ("replaced", pa.int32()),
+            ("picture", pa.string()),
+        ]
+    ),
+    "randomisation": pa.schema(
+        [
+            *_EXPLAINED,
+            ("step", pa.int32()),
+            ("down_to", pa.string()),
+            ("rank_correlation", pa.float64()),
+            ("ssim", pa.float64()),
+        ]
+    ),
+    "curves": pa.schema([*_EXPLAINED, ("kind", pa.string()), ("share", pa.float64()), ("probability", pa.float64())]),
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
 }
 
