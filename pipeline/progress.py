@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol, TextIO
 
-Advance = Callable[[int, int], None]  # done so far, in all
+
+class Advance(Protocol):
+    """Told how far a step is: done so far, in all, and a few words such as the loss."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
 
 _LINE_EVERY = 60.0  # seconds
 
@@ -44,13 +49,25 @@ class Reporter:
         bar: progressbar.ProgressBar | None = None
         started = time.monotonic()
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int, note: str = "") -> None:
             nonlocal bar
             if bar is None:
                 rate = progressbar.Variable("rate", format=f"{{formatted_value}} {unit}/s", width=1, precision=5)
-                widgets = [f"{title} ", progressbar.Percentage(), " ", progressbar.Bar(), " ", rate, " ", progressbar.ETA()]
+                said = progressbar.Variable("note", format="{formatted_value}", width=1) if note else ""
+                widgets = [
+                    f"{title} ",
+                    progressbar.Percentage(),
+                    " ",
+                    progressbar.Bar(),
+                    " ",
+                    rate,
+                    " ",
+                    progressbar.ETA(),
+                    " ",
+                    said,
+                ]
                 bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=self._stream)
-            bar.update(min(done, total), rate=_rate(done, started))
+            bar.update(min(done, total), rate=_rate(done, started), **({"note": note} if note else {}))
 
         try:
             yield advance
@@ -62,7 +79,7 @@ class Reporter:
     def _lines(self, title: str, unit: str) -> Iterator[Advance]:
         started = last = time.monotonic()
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int, note: str = "") -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _LINE_EVERY:
@@ -70,7 +87,7 @@ class Reporter:
                 rate = done / max(now - started, 1e-9)
                 left = (total - done) / rate if rate else float("inf")
                 share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-                self.say(f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left")
+                self.say(f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left{f', {note}' if note else ''}")
 
         self.say(title)
         yield advance

@@ -91,6 +91,10 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                     f"activations.channels names channel {max(channels)}, but {layer.name} has {layer.channels} "
                     f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
                 )
+    if "patterns" in spec.stages:
+        from pipeline.dream.wanted import check_patterns
+
+        check_patterns(spec.patterns, network, layers)
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
     return Job(spec, network, layers, source, fit, folder, reporter)

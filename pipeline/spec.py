@@ -15,6 +15,7 @@ from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
 from pipeline.sections.model import ModelSpec
+from pipeline.sections.patterns import PatternsSpec
 from pipeline.sections.table import Table, a_list
 from pipeline.store.remote import has_scheme
 
@@ -23,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations",)
+STAGES = ("activations", "patterns")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -45,6 +46,7 @@ class JobSpec(Table):
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
+    patterns: PatternsSpec = PatternsSpec()
 
     @field_validator("name")
     @classmethod
@@ -164,7 +166,9 @@ def _table_at(location: Sequence[int | str]) -> type[BaseModel]:
     """The table of the spec in which a finding lies."""
     table: type[BaseModel] = JobSpec
     for part in location:
-        field = table.model_fields[str(part)]
+        if isinstance(part, int):  # a place in a list of tables
+            continue
+        field = table.model_fields[part]
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         table = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return table

@@ -49,6 +49,13 @@ def activations(job: Job) -> Receipt:
     }
 
 
+def patterns(job: Job) -> Receipt:
+    """Dreams: the picture that fires each channel most."""
+    from pipeline.dream.patterns import patterns
+
+    return patterns(job)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of a job.
@@ -62,6 +69,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
+    "patterns": Stage(patterns, ("activations", "patterns")),  # pictures stand beside the patches that were found
 }
 
 

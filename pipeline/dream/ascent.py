@@ -190,19 +190,24 @@ def _moved(state: State, slope: Slope, way: Way) -> State:
     share = tf.where(fine, state.share, state.share / 2)
     share = tf.where(misses < MOST_MISSES, share, 0.0)
     asleep = tf.where(fine & slope.still, state.asleep + 1, 0)
-    wide = like(fine, slope.ascent)
-    ascent = tf.where(wide, slope.ascent, 0.0)
-    good = tf.where(wide, state.values, state.good)
+    ascent, good = tf.cond(
+        tf.reduce_all(fine),
+        lambda: (slope.ascent, state.values),
+        lambda: (
+            tf.where(like(fine, slope.ascent), slope.ascent, 0.0),
+            tf.where(like(fine, slope.ascent), state.values, state.good),
+        ),
+    )
     first, second = state.first, state.second
     if way.optimiser == "adam":
-        first = tf.where(wide, _FIRST * first + (1 - _FIRST) * ascent, first)
-        second = tf.where(wide, _SECOND * second + (1 - _SECOND) * tf.square(ascent), second)
+        first = _FIRST * first + (1 - _FIRST) * ascent
+        second = _SECOND * second + (1 - _SECOND) * tf.square(ascent)
         age = tf.cast(state.step + 1, tf.float32)
-        move = first / (1 - _FIRST**age) / (tf.sqrt(second / (1 - _SECOND**age)) + _TINY)
+        move = first / (tf.sqrt(second) + _TINY) * (tf.sqrt(1 - _SECOND**age) / (1 - _FIRST**age))
     else:
         move = normalised(ascent)
-    values = good + way.rate * like(share, move) * tf.where(wide, move, 0.0)
-    return State(state.step + 1, values, good, first, second, share, misses, asleep)
+    length = like(way.rate * tf.where(fine, share, 0.0), move)
+    return State(state.step + 1, good + length * move, good, first, second, share, misses, asleep)
 
 
 def unreachable(layers: Sequence[str], network: Network) -> UnusableModel:

@@ -57,14 +57,21 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
     if width % 2 == 0:
         twice[:, -1] = 1.0
     scale *= height * width / np.sqrt(2 * (twice * scale**2).sum())
-    factor = scale.astype(np.float32)
+    scale, twice = scale.astype(np.float32), (twice / (height * width)).astype(np.float32)
+
+    @tf.custom_gradient
+    def planes(spectrum: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # TensorFlow's own gradient is the same numbers, in four times the time.
+        def gradient(pull: tf.Tensor) -> tf.Tensor:
+            return tf.signal.rfft2d(pull) * twice
+
+        return tf.signal.irfft2d(spectrum, [height, width]), gradient
 
     def paint(values: tf.Tensor) -> tf.Tensor:
-        spectrum = tf.complex(values[..., 0] * factor, values[..., 1] * factor)
-        planes = tf.signal.irfft2d(spectrum, [height, width])
-        return _coloured(tf.transpose(planes, (0, 2, 3, 1)), decorrelated)
+        spectrum = tf.complex(values[:, 0] * scale, values[:, 1] * scale)
+        return _coloured(tf.transpose(planes(spectrum), (0, 2, 3, 1)), decorrelated)
 
-    return Canvas(height, width, (3, height, width // 2 + 1, 2), paint)
+    return Canvas(height, width, (2, 3, height, width // 2 + 1), paint)
 
 
 def plain(height: int, width: int) -> Canvas:

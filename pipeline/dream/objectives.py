@@ -169,7 +169,7 @@ class Channel:
 
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
-        return _pick(tf.reduce_mean(maps, axis=[1, 2]), numbers)
+        return pick(tf.reduce_mean(maps, axis=[1, 2]), numbers)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Logit:
 
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
-        return _pick(maps, numbers)
+        return pick(maps, numbers)
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class Direction:
         return tf.reduce_sum(tf.reduce_mean(maps, axis=[1, 2]) * numbers, axis=1)
 
 
-def _pick(values: tf.Tensor, numbers: Any) -> tf.Tensor:
+def pick(values: tf.Tensor, numbers: Any) -> tf.Tensor:
     """One column of each row: (batch, n), (batch,) -> (batch,). What stands in the others, NaN even, does not count."""
     chosen = tf.one_hot(numbers, values.shape[1], on_value=True, off_value=False, dtype=tf.bool)
     return tf.reduce_sum(tf.where(chosen, values, 0.0), axis=1)
