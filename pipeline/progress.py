@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-Advance = Callable[[int, int], None]  # done so far, in all
+
+class Advance(Protocol):
+    """Told how far a step is: done so far, in all, and a few words such as the loss."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
 
 _LINE_EVERY = 60.0  # seconds
 
@@ -50,13 +55,25 @@ class Reporter:
         bar: progressbar.ProgressBar | None = None
         pace = _Pace()
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int, note: str = "") -> None:
             nonlocal bar
             if bar is None:
                 rate = progressbar.Variable("rate", format=f"{{formatted_value}} {unit}/s", width=1, precision=5)
-                widgets = [f"{title} ", progressbar.Percentage(), " ", progressbar.Bar(), " ", rate, " ", progressbar.ETA()]
+                said = progressbar.Variable("note", format="{formatted_value}", width=1) if note else ""
+                widgets = [
+                    f"{title} ",
+                    progressbar.Percentage(),
+                    " ",
+                    progressbar.Bar(),
+                    " ",
+                    rate,
+                    " ",
+                    progressbar.ETA(),
+                    " ",
+                    said,
+                ]
                 bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=self._stream)
-            bar.update(min(done, total), rate=pace.rate(done))
+            bar.update(min(done, total), rate=pace.rate(done), **({"note": note} if note else {}))
 
         try:
             yield advance
@@ -69,15 +86,23 @@ class Reporter:
         last = time.monotonic()
         pace = _Pace()
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int, note: str = "") -> None:
             nonlocal last
             now, rate = time.monotonic(), pace.rate(done)
             if now - last >= _LINE_EVERY:
                 last = now
                 left = (total - done) / rate if rate else float("inf")
                 share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-                facts = {"step": title, "done": done, "total": total, "unit": unit, "rate": rate}
-                self.say(f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left", **facts)
+                facts = {
+                    "step": title,
+                    "done": done,
+                    "total": total,
+                    "unit": unit,
+                    "rate": rate,
+                    **({"note": note} if note else {}),
+                }
+                told = f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left"
+                self.say(f"{told}, {note}" if note else told, **facts)
 
         self.say(title)
         yield advance

@@ -121,6 +121,10 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                 )
     if "activations" in spec.stages and spec.activations.crop == "effective":
         check_gradients(network, layers)
+    if "patterns" in spec.stages:
+        from pipeline.dream.wanted import check_patterns
+
+        check_patterns(spec.patterns, network, layers)
     source, fit = open_data(spec, network, fetch)
     job = Job(spec, network, layers, source, fit, folder, reporter, dispatch)
     if spec.model.labels is not None:

@@ -18,6 +18,7 @@ from pipeline.sections.featuremaps import FeaturemapsSpec
 from pipeline.sections.filters import FiltersSpec
 from pipeline.sections.gradcam import GradcamSpec
 from pipeline.sections.model import ModelSpec
+from pipeline.sections.patterns import PatternsSpec
 from pipeline.sections.table import Table, a_list
 from pipeline.store.remote import has_scheme
 
@@ -26,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations", "filters", "featuremaps", "gradcam", "report")
+STAGES = ("activations", "filters", "featuremaps", "gradcam", "patterns", "report")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -54,6 +55,7 @@ class JobSpec(Table):
     filters: FiltersSpec = FiltersSpec()
     featuremaps: FeaturemapsSpec = FeaturemapsSpec()
     gradcam: GradcamSpec = GradcamSpec()
+    patterns: PatternsSpec = PatternsSpec()
 
     @field_validator("name")
     @classmethod
@@ -187,7 +189,9 @@ def _table_at(location: Sequence[int | str]) -> type[BaseModel]:
     """The table of the spec in which a finding lies."""
     table: type[BaseModel] = JobSpec
     for part in location:
-        field = table.model_fields[str(part)]
+        if isinstance(part, int):  # a place in a list of tables
+            continue
+        field = table.model_fields[part]
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         table = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return table

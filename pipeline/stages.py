@@ -59,6 +59,13 @@ def activations(job: Job) -> Receipt:
     }
 
 
+def patterns(job: Job) -> Receipt:
+    """Dreams: the picture that fires each channel most."""
+    from pipeline.dream.patterns import patterns
+
+    return patterns(job)
+
+
 def report(job: Job) -> Receipt:
     """The web page, from whatever the other stages have left."""
     with job.reporter.step("report", "layers") as advance:
@@ -96,7 +103,8 @@ STAGES: dict[str, Stage] = {
     "filters": Stage(filters, ("filters",), check_filters),
     "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
     "gradcam": Stage(gradcam, ("gradcam",), check_gradcam),
-    "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam")),
+    "patterns": Stage(patterns, ("activations", "patterns")),  # pictures stand beside the patches that were found
+    "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam", "patterns")),
 }
 
 

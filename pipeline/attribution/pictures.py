@@ -71,9 +71,7 @@ def captioned(pixels: np.ndarray, caption: str, peak: float | None) -> np.ndarra
 def side_by_side(panels: Sequence[Panel], caption: str, peak: float | None) -> np.ndarray:
     """Panels of one image in a row, each with its title, and a line above them all."""
     drawn = [_shrunk(panel.pixels, _PANEL) for panel in panels]
-    columns = [
-        _below(_line(panel.title, pixels.shape[1], 15), pixels) for panel, pixels in zip(panels, drawn, strict=True)
-    ]
+    columns = [_below(_line(panel.title, pixels.shape[1], 15), pixels) for panel, pixels in zip(panels, drawn, strict=True)]
     if peak is not None:
         columns.append(_below(_line("", _SCALE + 60, 15), _scale(drawn[0].shape[0], peak, 13)))
     body = _beside(columns)
@@ -97,8 +95,6 @@ def together(tiles: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
         stack = [heads, *tiles[column * rows : (column + 1) * rows]]
         stacks.append(_padded_below(np.concatenate(stack), heads.shape[0] + rows * height))
     return _beside([part for stack in stacks for part in (stack, _blank(stack.shape[0], 3 * _GAP))][:-1])
-
-
 
 
 def _grown(pixels: np.ndarray) -> np.ndarray:

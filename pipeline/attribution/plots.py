@@ -26,7 +26,9 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
             means = [np.mean([columns[column][row] for row in rows if columns["step"][row] == step]) for step in steps]
             axes.plot(steps, means, _STYLES[number % 4], color=_COLOURS[number % 7], marker="o", markersize=4, label=name)
         axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set(xlabel="layers made random, from the logits down", ylabel="likeness to the first map", title=title, ylim=(-0.35, 1.05))
+        axes.set(
+            xlabel="layers made random, from the logits down", ylabel="likeness to the first map", title=title, ylim=(-0.35, 1.05)
+        )
         axes.legend()
     return _png(figure)
 
@@ -42,7 +44,12 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
             means = [np.mean([columns["probability"][row] for row in own if columns["share"][row] == share]) for share in shares]
             label = f"{name}, area {np.trapezoid(means, shares):.2f}"
             axes.plot(shares, means, _STYLES[number % 4], color=_COLOURS[number % 7], label=label)
-        axes.set(xlabel="share of the pixels, most important first", ylabel="mean probability of the class", title=title, ylim=(0, 1.02))
+        axes.set(
+            xlabel="share of the pixels, most important first",
+            ylabel="mean probability of the class",
+            title=title,
+            ylim=(0, 1.02),
+        )
         axes.legend()
     return _png(figure)
 

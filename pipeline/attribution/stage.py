@@ -71,7 +71,9 @@ def check(job: Job) -> None:
     try:
         job.count_classes()
     except UnusableModel as error:
-        raise UnusableModel(f"{error.args[0]} Or leave gradcam out of stages: it explains logits, the others need none.") from None
+        raise UnusableModel(
+            f"{error.args[0]} Or leave gradcam out of stages: it explains logits, the others need none."
+        ) from None
     plan = Plan.of(job)
     plan.classes.check(spec.classes, job.source.labels)
     guided = any(method == "guided_backprop" for method, _ in plan.keys)
@@ -134,7 +136,16 @@ class _Found:
         chances = softmax(logits)
         self.seen.append(one.image.key)
         for rank, number in enumerate(top(logits, _SHOWN)):
-            row = (one.example, one.image.key, one.image.label, rank, number, classes.name(number), logits[number], chances[number])
+            row = (
+                one.example,
+                one.image.key,
+                one.image.label,
+                rank,
+                number,
+                classes.name(number),
+                logits[number],
+                chances[number],
+            )
             for name, value in zip(self.classification, row, strict=True):
                 self.classification[name].append(value)
 

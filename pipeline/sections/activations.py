@@ -19,14 +19,14 @@ class ActivationsSpec(Table):
     @field_validator("channels", mode="before")
     @classmethod
     def _all_or_numbers(cls, value: Any) -> Any:
-        numbers = isinstance(value, list) and value and all(type(number) is int and number >= 0 for number in value)
-        if value != "all" and not numbers:
-            raise ValueError("is 'all' or a list of channel numbers, from 0")
-        return value
+        return all_or_numbers(value)
 
-    @field_validator("channels")
-    @classmethod
-    def _once_each(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(set(value)) != len(value):
-            raise ValueError("a channel is named twice")
-        return value
+
+def all_or_numbers(value: Any) -> Any:
+    """What a key for channels holds, as it is: "all", or numbers, each once. Raises: ValueError."""
+    numbers = isinstance(value, list) and value and all(type(number) is int and number >= 0 for number in value)
+    if value != "all" and not numbers:
+        raise ValueError("is 'all' or a list of channel numbers, from 0")
+    if numbers and len(set(value)) != len(value):
+        raise ValueError("a channel is named twice")
+    return value

@@ -168,11 +168,45 @@ INDEX: dict[str, pa.Schema] = {
         ]
     ),
     "curves": pa.schema([*_EXPLAINED, ("kind", pa.string()), ("share", pa.float64()), ("probability", pa.float64())]),
+    "patterns": pa.schema(
+        [
+            ("name", pa.string()),
+            ("layer", pa.string()),
+            ("channel", pa.int32()),
+            ("sign", pa.string()),
+            ("variant", pa.int32()),
+            ("objective", pa.string()),
+            ("state", pa.string()),
+            ("seed", pa.int64()),
+            ("starts", pa.int32()),
+            ("steps", pa.int32()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("parameters", pa.string()),
+            ("loss", pa.float32()),
+            ("losses", pa.list_(pa.float32())),
+            ("reached", pa.float32()),
+            ("strongest", pa.float32()),
+            ("exceeds", pa.bool_()),
+        ]
+    ),
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
 }
 
 # crops/LAYER.parquet
 CROPS = pa.schema([("image", _IMAGE), *_WINNER])
+
+# patterns/LAYER.parquet
+PATTERNS = pa.schema(
+    [
+        ("image", _IMAGE),
+        ("name", pa.string()),
+        ("layer", pa.string()),
+        ("channel", pa.int32()),
+        ("sign", pa.string()),
+        ("variant", pa.int32()),
+    ]
+)
 
 
 def _with_image_feature(schema: pa.Schema) -> pa.Schema:
@@ -202,17 +236,13 @@ def read_index(folder: Place, name: str) -> pa.Table:
         return pq.read_table(file)
 
 
-def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
-    """Write crops/LAYER.parquet, a row group a chunk, so that only one chunk is in memory. Raises: StoreFailed."""
-    _write_pictures(path, CROPS, chunks)
-
-
 def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
     """Write index/images.parquet, a row group a chunk. Raises: StoreFailed."""
-    _write_pictures(folder / "index" / "images.parquet", INDEX["images"], chunks)
+    write_crops(folder / "index" / "images.parquet", chunks, INDEX["images"])
 
 
-def _write_pictures(path: Place, schema: pa.Schema, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
+def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]], schema: pa.Schema = CROPS) -> None:
+    """Write a table of pictures, a row group a chunk, so that only one chunk is in memory. Raises: StoreFailed."""
     schema = _with_image_feature(schema)
     with aside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for columns in chunks:

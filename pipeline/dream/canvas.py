@@ -1,0 +1,91 @@
+"""Canvases: the numbers that an ascent changes, and how they become a picture.
+
+What is easy to change decides what comes out. Single pixels give fine-grained noise; frequencies, each with about
+the energy that it has in photographs, give textures and shapes (Olah, Mordvintsev and Schubert, "Feature
+Visualization", Distill 2017). Colours are mixed from axes that are independent of each other in photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+# The principal axes of colour (columns: bright, blue against red, green against the two), each as long as its
+# standard deviation: of RGB in 0..1 over 400 photographs of as many ImageNet classes, all scaled to 256 x 256.
+# (The eigenvectors of the covariance, times the roots of its eigenvalues.)
+_AXES = np.array([[0.25099, -0.09029, -0.02529], [0.25938, 0.00007, 0.05130], [0.26245, 0.08628, -0.02651]])
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A parametrised picture, or rather a batch of them.
+
+    height, width: of the picture, in pixels.
+    shape: of the values behind one picture.
+    paint: values, float32 (batch, *shape) -> RGB from 0 to 1, float32 (batch, height, width, 3). In the graph.
+    """
+
+    height: int
+    width: int
+    shape: tuple[int, ...]
+    paint: Callable[[tf.Tensor], tf.Tensor]
+
+    def noise(self, seed: tuple[int, int], contrast: float) -> tf.Tensor:
+        """The values of a random picture: float32 of `shape`; the same seed gives the same bits.
+
+        Args:
+            contrast: the standard deviation of its brightness, before the sigmoid.
+        """
+        return contrast * tf.random.stateless_normal(self.shape, seed)
+
+
+def pixels(height: int, width: int, decorrelated: bool = True) -> Canvas:
+    """One value a pixel and colour."""
+    return Canvas(height, width, (height, width, 3), lambda values: _coloured(values, decorrelated))
+
+
+def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1.0) -> Canvas:
+    """One complex value a frequency and colour, scaled by 1 / frequency ** decay, as photographs are (decay 1)."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    scale = 1 / np.maximum(frequency, 1 / max(height, width)) ** decay
+    # Unit noise becomes a picture of unit deviation. The inner columns of the half plane stand for two frequencies.
+    twice = np.full(scale.shape, 2.0)
+    twice[:, 0] = 1.0
+    if width % 2 == 0:
+        twice[:, -1] = 1.0
+    scale *= height * width / np.sqrt(2 * (twice * scale**2).sum())
+    scale, twice = scale.astype(np.float32), (twice / (height * width)).astype(np.float32)
+
+    @tf.custom_gradient
+    def planes(spectrum: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # TensorFlow's own gradient is the same numbers, in four times the time.
+        def gradient(pull: tf.Tensor) -> tf.Tensor:
+            return tf.signal.rfft2d(pull) * twice
+
+        return tf.signal.irfft2d(spectrum, [height, width]), gradient
+
+    def paint(values: tf.Tensor) -> tf.Tensor:
+        spectrum = tf.complex(values[:, 0] * scale, values[:, 1] * scale)
+        return _coloured(tf.transpose(planes(spectrum), (0, 2, 3, 1)), decorrelated)
+
+    return Canvas(height, width, (2, 3, height, width // 2 + 1), paint)
+
+
+def plain(height: int, width: int) -> Canvas:
+    """The pixels themselves, RGB from 0 to 1, for ascents that start from a picture. Noise is of no use here."""
+    return Canvas(height, width, (height, width, 3), lambda values: values)
+
+
+# The parametrisations that a spec can name.
+CANVASES: dict[str, Callable[..., Canvas]] = {"fourier": fourier, "pixels": pixels}
+
+
+def _coloured(values: tf.Tensor, decorrelated: bool) -> tf.Tensor:
+    """Any values (batch, h, w, 3) to RGB from 0 to 1; zeros are grey."""
+    if decorrelated:
+        mix = (_AXES / np.linalg.norm(_AXES[:, 0])).astype(np.float32)
+        values = tf.tensordot(values, tf.constant(mix.T), 1)
+    return tf.sigmoid(values)

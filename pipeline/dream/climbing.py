@@ -1,0 +1,110 @@
+"""Climbing: a batch of pictures from their first noise to their end, saved on the way, so that a stop costs little."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.dream.ascent import MOST_MISSES, Ascent, State
+from pipeline.dream.objectives import Objective
+from pipeline.dream.saving import load, save
+from pipeline.store.places import Place
+
+STARTS = 5  # noises that are tried before a picture without a gradient is given up; each has twice the contrast
+
+_SECONDS = 1.0  # of steps that are made in one call; how they are cut into calls does not change the pictures
+
+Tell = Callable[[int, float], None]  # steps made, mean of the objectives
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What a batch of pictures is to go through.
+
+    steps: to make. seed: of the first noises. contrast: of the first noise, see `Canvas.noise`.
+    every: seconds between two snapshots.
+    """
+
+    steps: int
+    seed: int
+    contrast: float
+    every: float = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """Where a batch of pictures has come to.
+
+    losses: float32 (steps, batch): the objectives before each step, NaN where they were not finite.
+    starts: int32 (batch,): noises that were tried. dead: bool (batch,): none of them had any gradient.
+    stopped: bool (batch,): NaN or infinity, however short the steps; the last good picture stands.
+    """
+
+    state: State
+    losses: np.ndarray
+    starts: np.ndarray
+    dead: np.ndarray
+    stopped: np.ndarray
+
+
+def climb(
+    ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb, snapshot: Place, tell: Tell
+) -> Climbed:
+    """Make all steps of a batch, going on from the snapshot if there is one.
+
+    Args:
+        keys: one a picture: with the plan's seed it decides the picture's first noise.
+        snapshot: a file; what is there is of this very batch.
+        tell: called every second, or after every step where steps take longer.
+    """
+    saved = load(snapshot)
+    if saved:
+        state, losses, starts, dead = State(*saved[: len(State._fields)]), *saved[len(State._fields) :]
+    else:
+        state, starts, dead = wake(ascent, objectives, keys, plan)
+        losses = np.empty((0, len(objectives)), np.float32)
+    last_saved, steps = time.monotonic(), 1
+    while len(losses) < plan.steps:
+        started = time.monotonic()
+        state, values = ascent.climb(state, objectives, min(steps, plan.steps - len(losses)))
+        steps = max(1, min(2 * steps, int(steps * _SECONDS / max(time.monotonic() - started, 1e-9))))
+        losses = np.concatenate([losses, values])
+        alive = values[-1][np.isfinite(values[-1])]
+        tell(len(losses), float(alive.mean()) if len(alive) else float("nan"))
+        if time.monotonic() - last_saved >= plan.every and len(losses) < plan.steps:
+            save(snapshot, [*state, losses, starts, dead])
+            last_saved = time.monotonic()
+    return Climbed(state, losses, starts, dead, np.asarray(state.misses) >= MOST_MISSES)
+
+
+def wake(
+    ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb
+) -> tuple[State, np.ndarray, np.ndarray]:
+    """A start for each picture from which it has a gradient, as far as there is one.
+
+    A rectified channel that is silent for faint noise is often woken by louder noise.
+
+    Returns: the state, the number of noises tried (batch,), and which pictures none of them woke (batch,).
+    """
+    starts = np.ones(len(objectives), np.int32)
+    noises = [_noise(ascent, key, 0, plan) for key in keys]
+    for attempt in range(1, STARTS + 1):
+        state = State.start(tf.stack(noises))
+        looked, _ = ascent.climb(state, objectives, 1)
+        asleep = np.asarray(looked.asleep) > 0
+        if attempt == STARTS or not asleep.any():
+            break
+        for place in np.flatnonzero(asleep).tolist():
+            noises[place] = _noise(ascent, keys[place], attempt, plan)
+            starts[place] += 1
+    return state, starts, asleep
+
+
+def _noise(ascent: Ascent, key: str, attempt: int, plan: Climb) -> tf.Tensor:
+    seed = (plan.seed, zlib.crc32(f"{key}|{attempt}".encode()) & 0x7FFFFFFF)
+    return ascent.canvas.noise(seed, plan.contrast * 2**attempt)
