@@ -103,7 +103,6 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     """
     start_tensorflow()
     from pipeline.engines.dispatch import check_engine
-    from pipeline.fields.energy import check_gradients
     from pipeline.job import Job, open_data
     from pipeline.models.opening import open_network, select_layers
     from pipeline.stages import STAGES
@@ -111,20 +110,6 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     check_engine(dispatch)
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
-    channels = spec.activations.channels
-    if channels != "all":
-        for layer in layers:
-            if max(channels) >= layer.channels:
-                raise WrongSpec(
-                    f"activations.channels names channel {max(channels)}, but {layer.name} has {layer.channels} "
-                    f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
-                )
-    if "activations" in spec.stages and spec.activations.crop == "effective":
-        check_gradients(network, layers)
-    if "patterns" in spec.stages:
-        from pipeline.dream.wanted import check_patterns
-
-        check_patterns(spec.patterns, network, layers)
     source, fit = open_data(spec, network, fetch)
     job = Job(spec, network, layers, source, fit, folder, reporter, dispatch)
     if spec.model.labels is not None:

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.attribution import check_gradcam, gradcam
+from pipeline.dream.patterns import patterns
+from pipeline.dream.wanted import check_patterns as _check_patterns
 from pipeline.engines.dispatch import scan_job, settle_job
+from pipeline.errors import WrongSpec
 from pipeline.featuremaps import check_featuremaps, featuremaps
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, covers_most
+from pipeline.fields.energy import check_gradients
 from pipeline.filters import check_filters, filters
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
 from pipeline.report.page import write_page
 from pipeline.store.card import write_card
-from pipeline.store.tables import write_index
+from pipeline.store.tables import QUANTILES, write_index
 from recfield import ReceptiveField
 
 if TYPE_CHECKING:
@@ -59,11 +63,27 @@ def activations(job: Job) -> Receipt:
     }
 
 
-def patterns(job: Job) -> Receipt:
-    """Dreams: the picture that fires each channel most."""
-    from pipeline.dream.patterns import patterns
+def check_activations(job: Job) -> None:
+    """Raises: WrongSpec, UnusableModel."""
+    spec = job.spec.activations
+    chosen = [-1] if spec.channels == "all" else spec.channels
+    for layer in job.layers:
+        if max(chosen) >= layer.channels:
+            raise WrongSpec(
+                f"activations.channels names channel {max(chosen)}, but {layer.name} has {layer.channels} "
+                f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
+            )
+    if spec.label_k and not job.source.labels:
+        raise WrongSpec(
+            f"activations.label_k = {spec.label_k}, but the data set does not name its labels. Set data.labels, or leave it out."
+        )
+    if spec.crop == "effective":
+        check_gradients(job.network, job.layers)
 
-    return patterns(job)
+
+def check_patterns(job: Job) -> None:
+    """Raises: any WrongSpec."""
+    _check_patterns(job.spec.patterns, job.network, job.layers)
 
 
 def report(job: Job) -> Receipt:
@@ -82,7 +102,8 @@ def plan_of(job: Job) -> Plan:
 
     spec, data = job.spec.activations, job.spec.data
     chosen = None if spec.channels == "all" else tuple(spec.channels)
-    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad)
+    labels = tuple(job.source.labels or ()) if spec.label_k else ()
+    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad, spec.bottom_k, spec.label_k, labels)
 
 
 @dataclass(frozen=True)
@@ -99,11 +120,11 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "activations": Stage(activations, ("activations",)),
+    "activations": Stage(activations, ("activations",), check_activations),
     "filters": Stage(filters, ("filters",), check_filters),
     "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
     "gradcam": Stage(gradcam, ("gradcam",), check_gradcam),
-    "patterns": Stage(patterns, ("activations", "patterns")),  # pictures stand beside the patches that were found
+    "patterns": Stage(patterns, ("activations", "patterns"), check_patterns),  # pictures stand beside the patches that were found
     "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam", "patterns")),
 }
 
@@ -148,9 +169,12 @@ def _write_fields(job: Job, fields: dict[str, ReceptiveField]) -> None:
 def _write_channels(job: Job, winners: list[Winners], part: Any, labels: dict[str, list[list[str | None]]]) -> None:
     columns: dict[str, list[Any]] = {}
     for layer in winners:
-        statistics = part.statistics[layer.layer]
+        statistics, tally = part.statistics[layer.layer], part.tallies[layer.layer].settled()
         tops = [top_label(of_channel) for of_channel in labels[layer.layer]]
         seen = np.maximum(statistics.seen, 1)
+        selective, index = tally.selectivity()
+        twin, correlation = tally.twins()
+        counts, edges = tally.histogram()
         values = {
             "layer": [layer.layer] * len(layer.channels),
             "channel": layer.channels,
@@ -160,9 +184,23 @@ def _write_channels(job: Job, winners: list[Winners], part: Any, labels: dict[st
             "max": statistics.high,
             "share_positive": statistics.positive / seen,
             "dead": statistics.dead,
+            "saturated": ~statistics.dead & (tally.at_high > statistics.seen / 2),
+            "always_negative": (statistics.seen > 0) & (statistics.high < 0),
+            "share_at_max": tally.at_high / seen,
+            **{f"q{share:02}": _without_nan(tally.quantile(share / 100)) for share in QUANTILES},
             "top_label": [label for label, _ in tops],
             "label_purity": [purity for _, purity in tops],
+            "selective_label": selective,
+            "selectivity": _without_nan(index),
+            "twin": [None if number < 0 else layer.channels[number] for number in twin],
+            "twin_correlation": _without_nan(correlation),
+            "histogram": list(counts),
+            "histogram_edges": list(edges),
         }
         for name, column in values.items():
             columns.setdefault(name, []).extend(column)
     write_index(job.folder, "channels", columns)
+
+
+def _without_nan(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -21,7 +21,7 @@ class Responses:
     """One layer's answer to one batch.
 
     maxima: float32 (batch, channels): spatial maxima, NaN passed over.
-    images, channels, rows, cols: int64 (n,): the responses that can enter, and the first place of their maximum.
+    images, channels, rows, cols: int64 (n,): the responses that can enter a heap, and the first place of their maximum.
     nans: int64 (batch, channels): NaN values; None where there are none at all.
     """
 
@@ -31,6 +31,18 @@ class Responses:
     rows: np.ndarray
     cols: np.ndarray
     nans: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Which responses of a layer can enter a heap: those above the floor, and those below the ceiling.
+
+    floor: float32 (1, channels), or (batch, channels) where it depends on the image; NaN lets anything pass.
+    ceiling: float32 (1, channels); -inf lets nothing pass, NaN anything.
+    """
+
+    floor: np.ndarray
+    ceiling: np.ndarray
 
 
 class Tap:
@@ -49,60 +61,62 @@ class Tap:
         self._counts = [layer.channels if channels is None else len(channels) for layer in layers]
         self._passes: dict[bool, Pass] = {}
 
-    def ask(self, images: np.ndarray, floors: dict[str, np.ndarray]) -> dict[str, Responses]:
+    def ask(self, images: np.ndarray, gates: dict[str, Gates]) -> dict[str, Responses]:
         """Responses by layer.
 
         Args:
             images: uint8 (batch, height, width, 3).
-            floors: by layer, what a response must surpass to be given its place: float32 (channels,), NaN for nothing.
+            gates: by layer, which responses are given their place.
         """
-        answers = self._run(images, floors, with_nan=False)
+        answers = self._run(images, gates, with_nan=False)
         # A maximum over NaN is NaN: only then is the batch sent again, to a pass that counts them.
         if any(np.isnan(one.maxima).any() for one in answers.values()):
-            answers = self._run(images, floors, with_nan=True)
+            answers = self._run(images, gates, with_nan=True)
         return answers
 
-    def _run(self, images: np.ndarray, floors: dict[str, np.ndarray], with_nan: bool) -> dict[str, Responses]:
+    def _run(self, images: np.ndarray, gates: dict[str, Gates], with_nan: bool) -> dict[str, Responses]:
         if with_nan not in self._passes:
             self._passes[with_nan] = self._compile(with_nan)
-        answers = self._passes[with_nan](images, *(floors[name] for name in self._names))
+        answers = self._passes[with_nan](
+            images, *(edge for name in self._names for edge in (gates[name].floor, gates[name].ceiling))
+        )
         return {
             name: Responses(maxima.numpy(), *places.numpy(), *(part.numpy() for part in nans))
             for name, (maxima, places, *nans) in zip(self._names, answers, strict=True)
         }
 
     def _compile(self, with_nan: bool) -> Pass:
-        def finish(maps: dict[str, tf.Tensor], *floors: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+        def finish(maps: dict[str, tf.Tensor], *gates: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
             if self._channels is not None:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
             answer = _peaks_among_nan if with_nan else _peaks
-            return [answer(maps[name], floor) for name, floor in zip(self._names, floors, strict=True)]
+            return [answer(maps[name], *gates[2 * place : 2 * place + 2]) for place, name in enumerate(self._names)]
 
-        floors = [tf.TensorSpec((count,), tf.float32) for count in self._counts]
-        return compile_pass(self._network, self._names, self._batch, finish, floors)
+        gates = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
+        return compile_pass(self._network, self._names, self._batch, finish, gates)
 
 
-def _peaks(maps: tf.Tensor, floor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The maxima (batch, channels) of maps without NaN, and image, channel, row, col of those above the floor: (4, n).
+def _peaks(maps: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The maxima (batch, channels) of maps without NaN, and image, channel, row, col of those that pass the gates: (4, n).
 
     Taken along each row first, the maxima tell the row of the whole map's: of a few hundred values, not of all.
     """
     in_rows = tf.reduce_max(maps, axis=2)
     maxima = tf.reduce_max(in_rows, axis=1)
-    found = tf.where(_enters(maxima, floor))
+    found = tf.where(_passes(maxima, floor, ceiling))
     image, channel = found[:, 0], found[:, 1]
     row = tf.argmax(_column(in_rows, image, channel), axis=1)
     col = tf.argmax(_column(maps, image, row, channel), axis=1)
     return maxima, tf.stack([image, channel, row, col])
 
 
-def _peaks_among_nan(maps: tf.Tensor, floor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _peaks_among_nan(maps: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The same where there may be NaN, and how many each map has: int64 (batch, channels)."""
     real = ~tf.math.is_nan(maps)
     maps = tf.where(real, maps, -np.inf)
     in_rows, real_in_rows = tf.reduce_max(maps, axis=2), tf.reduce_any(real, axis=2)
     maxima = tf.reduce_max(in_rows, axis=1)
-    found = tf.where(_enters(maxima, floor) & tf.reduce_any(real_in_rows, axis=1))
+    found = tf.where(_passes(maxima, floor, ceiling) & tf.reduce_any(real_in_rows, axis=1))
     image, channel = found[:, 0], found[:, 1]
     # Among nothing but -inf, the first place that was no NaN is the maximum's.
     row = _first_maximum(_column(in_rows, image, channel), _column(real_in_rows, image, channel))
@@ -110,8 +124,8 @@ def _peaks_among_nan(maps: tf.Tensor, floor: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return maxima, tf.stack([image, channel, row, col]), tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])
 
 
-def _enters(maxima: tf.Tensor, floor: tf.Tensor) -> tf.Tensor:
-    return (maxima > floor) | tf.math.is_nan(floor)
+def _passes(maxima: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tf.Tensor:
+    return (maxima > floor) | (maxima < ceiling) | tf.math.is_nan(floor) | tf.math.is_nan(ceiling)
 
 
 def _column(values: tf.Tensor, *index: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.activations.heap import Activations
 from pipeline.activations.part import Part, Skipped
 from pipeline.activations.statistics import Statistics
+from pipeline.activations.tally import Tally
 from pipeline.errors import Fault, WrongSpec, one_line
 from pipeline.job import Job
 from pipeline.sources.source import Shard
@@ -169,12 +170,19 @@ class Keeper:
         self._due = ended + (max(self._every, _WORTH * (ended - started)) if self._every else 0)
 
 
+# What a part holds by layer, each of it a table of arrays.
+_TABLES = {"heaps": Activations, "statistics": Statistics, "tallies": Tally, "weakest": Activations, "by_label": Activations}
+
+
 def _packed(saved: Saved) -> bytes:
     part = saved.part
     arrays: dict[str, Any] = {}
-    for number, name in enumerate(part.heaps):
-        for kind, table in (("heap", part.heaps[name]), ("statistics", part.statistics[name])):
-            arrays |= {f"{number}.{kind}.{one.name}": getattr(table, one.name) for one in fields(table)}
+    for kind in _TABLES:
+        for number, name in enumerate(part.heaps):
+            table = getattr(part, kind).get(name)
+            if table is not None:
+                table = table.settled() if isinstance(table, Tally) else table
+                arrays |= {f"{number}.{kind}.{name}": getattr(table, name) for name in _arrays(type(table))}
     told = {
         "format": FORMAT,
         "origin": asdict(saved.origin),
@@ -184,15 +192,22 @@ def _packed(saved: Saved) -> bytes:
         "skipped": [[one.example, one.key, one.reason] for one in part.skipped],
     }
     buffer = io.BytesIO()
-    # Most of the pieces of the sums are zero.
+    # Most of the pieces of the sums are zero, and most of the buckets.
     np.savez_compressed(buffer, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
     return buffer.getvalue()
 
 
 def _unpacked(told: dict[str, Any], archive: Any) -> Saved:
-    heaps, statistics = {}, {}
-    for number, name in enumerate(told["layers"]):
-        heaps[name] = Activations(**{one.name: archive[f"{number}.heap.{one.name}"] for one in fields(Activations)})
-        statistics[name] = Statistics(**{one.name: archive[f"{number}.statistics.{one.name}"] for one in fields(Statistics)})
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in _TABLES}
+    for kind, table in _TABLES.items():
+        for number, layer in enumerate(told["layers"]):
+            names = _arrays(table)
+            if f"{number}.{kind}.{names[0]}" in archive:
+                found[kind][layer] = table(**{name: archive[f"{number}.{kind}.{name}"] for name in names})
     skipped = tuple(Skipped(*one) for one in told["skipped"])
-    return Saved(Origin(**told["origin"]), Shard(**told["shard"]), Part(heaps, statistics, told["seen"], skipped))
+    return Saved(Origin(**told["origin"]), Shard(**told["shard"]), Part(**found, seen=told["seen"], skipped=skipped))
+
+
+def _arrays(table: type) -> list[str]:
+    """The names of a table's arrays; what is still to be settled is not among them."""
+    return [one.name for one in fields(table) if one.name != "pending"]

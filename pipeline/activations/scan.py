@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,7 @@ import tensorflow as tf
 from pipeline.activations.heap import Activations
 from pipeline.activations.meter import Meter, Stopwatch
 from pipeline.activations.part import Part, Skipped
-from pipeline.activations.responses import Responses, Tap
+from pipeline.activations.responses import Gates, Responses, Tap
 from pipeline.errors import TooManyBad, UnusableData, carried
 from pipeline.models.network import LayerInfo, Network
 from pipeline.sources.source import Shard, Source
@@ -29,6 +29,8 @@ class Plan:
     """What a scan reads and keeps.
 
     channels: the channels to look at, by number; None: all of every layer.
+    bottom_k: how many of the weakest responses are kept too. label_k: how many of the strongest for each label.
+    labels: the data set's, needed for label_k alone.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of them does.
     """
 
@@ -38,6 +40,9 @@ class Plan:
     batch: int
     on_bad: str = "skip"
     max_bad: float = 1.0
+    bottom_k: int = 0
+    label_k: int = 0
+    labels: tuple[str, ...] = ()
 
     def channels_of(self, layer: LayerInfo) -> np.ndarray:
         """The numbers of a layer's channels that are looked at: int64."""
@@ -45,7 +50,8 @@ class Plan:
 
     def empty(self) -> Part:
         """The part of no examples."""
-        return Part.empty({layer.name: len(self.channels_of(layer)) for layer in self.layers}, self.k)
+        counts = {layer.name: len(self.channels_of(layer)) for layer in self.layers}
+        return Part.empty(counts, self.k, self.bottom_k, self.label_k, len(self.labels))
 
     def compile(self, network: Network) -> Tap:
         """The pass that this plan needs."""
@@ -82,8 +88,8 @@ def scan(
         return part, meter
     stopwatch = Stopwatch(meter)
     batches = _batches(source, plan, shard, part.done)
-    # Floors only rise, so those of a part from before the last batch let pass whatever can enter now.
-    with closing(_answered(tap or plan.compile(network), batches, lambda: part.floors, stopwatch)) as answered:
+    # Gates only narrow, so those of a part from before the last batch let pass whatever can enter now.
+    with closing(_answered(tap or plan.compile(network), batches, lambda batch: gates(part, batch), stopwatch)) as answered:
         for batch, responses in answered:
             with stopwatch.spent_on("heaps"):
                 part = learn(part, batch, responses)
@@ -101,11 +107,15 @@ class Batch:
 
     images: uint8 tensor or array (batch, height, width, 3).
     examples: int64 (batch,): -1 for padding and for what could not be read.
+    labels: str (batch,): "" where there is none.
+    label_places: int (batch,): of the labels among those of the plan; -1 for those that are not.
     skipped: what could not be read.
     """
 
     images: tf.Tensor | np.ndarray
     examples: np.ndarray
+    labels: np.ndarray
+    label_places: np.ndarray
     skipped: tuple[Skipped, ...] = ()
 
     @property
@@ -113,30 +123,73 @@ class Batch:
         return int((self.examples >= 0).sum())
 
 
+def gates(part: Part, batch: Batch) -> dict[str, Gates]:
+    """Which responses to a batch can enter the heaps of a part, by layer."""
+    found = {}
+    for name, heap in part.heaps.items():
+        floor = heap.floor[np.newaxis]
+        if name in part.by_label:
+            by_label = part.by_label[name].floor.reshape(-1, heap.channels)
+            of_images = np.where(batch.label_places[:, np.newaxis] < 0, np.inf, by_label[batch.label_places])
+            floor = np.minimum(floor, of_images).astype(np.float32)
+        weakest = part.weakest.get(name)
+        ceiling = np.full(heap.channels, -np.inf, np.float32) if weakest is None else -weakest.floor
+        found[name] = Gates(floor, ceiling[np.newaxis])
+    return found
+
+
 def learn(part: Part, batch: Batch, responses: dict[str, Responses]) -> Part:
     """The part after one more batch, whose examples are higher than all in the part."""
     real = batch.examples >= 0
-    heaps, statistics = dict(part.heaps), dict(part.statistics)
+    heaps, statistics, tallies = dict(part.heaps), dict(part.statistics), dict(part.tallies)
+    weakest, by_label = dict(part.weakest), dict(part.by_label)
     for name, response in responses.items():
-        heaps[name] = _enter(heaps[name], response, batch.examples)
+        passed = _Passed.of(response, batch)
+        heap = passed.into(heaps[name])
+        heaps[name] = heap if response.nans is None else heap.count_nans(response.nans[real].sum(axis=0))
         statistics[name] = statistics[name].update(response.maxima[real])
-    return Part(heaps, statistics, part.seen + batch.readable, part.skipped + batch.skipped)
+        tallies[name] = tallies[name].update(response.maxima[real], batch.examples[real], batch.labels[real])
+        if name in weakest:
+            weakest[name] = replace(passed, scores=-passed.scores).into(weakest[name])
+        if name in by_label:
+            by_label[name] = passed.of_labels(batch.label_places, heap.channels).into(by_label[name])
+    return Part(heaps, statistics, tallies, weakest, by_label, part.seen + batch.readable, part.skipped + batch.skipped)
 
 
-def _enter(heap: Activations, response: Responses, examples: np.ndarray) -> Activations:
-    real = examples[response.images] >= 0
-    images, channels, rows, cols = (of[real] for of in (response.images, response.channels, response.rows, response.cols))
-    heap = heap.insert(channels, response.maxima[images, channels], examples[images], rows, cols)
-    return heap if response.nans is None else heap.count_nans(response.nans[examples >= 0].sum(axis=0))
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """The responses of one layer that passed the gates: (n,) each."""
+
+    images: np.ndarray
+    channels: np.ndarray
+    scores: np.ndarray
+    examples: np.ndarray
+    rows: np.ndarray
+    cols: np.ndarray
+
+    @classmethod
+    def of(cls, response: Responses, batch: Batch) -> _Passed:
+        real = batch.examples[response.images] >= 0
+        images, channels, rows, cols = (of[real] for of in (response.images, response.channels, response.rows, response.cols))
+        return cls(images, channels, response.maxima[images, channels], batch.examples[images], rows, cols)
+
+    def into(self, heap: Activations) -> Activations:
+        return heap.insert(self.channels, self.scores, self.examples, self.rows, self.cols)
+
+    def of_labels(self, places: np.ndarray, channels: int) -> _Passed:
+        """Those whose image has a label, with the numbers that their channels have for it."""
+        place = places[self.images]
+        kept = _Passed(*(getattr(self, one.name)[place >= 0] for one in fields(self)))
+        return replace(kept, channels=place[place >= 0] * channels + kept.channels)
 
 
 def _answered(
-    tap: Tap, batches: Iterator[Batch], floors: Callable[[], dict[str, np.ndarray]], stopwatch: Stopwatch
+    tap: Tap, batches: Iterator[Batch], gates_for: Callable[[Batch], dict[str, Gates]], stopwatch: Stopwatch
 ) -> Generator[tuple[Batch, dict[str, Responses]]]:
     """Every batch with what the network answers to it; while the caller is at one, the network is at the next."""
 
-    def ask(batch: Batch, floors: dict[str, np.ndarray]) -> tuple[dict[str, Responses], float]:
-        return tap.ask(batch.images, floors), time.perf_counter()
+    def ask(batch: Batch, gates: dict[str, Gates]) -> tuple[dict[str, Responses], float]:
+        return tap.ask(batch.images, gates), time.perf_counter()
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
     asked: tuple[Batch, Future[tuple[dict[str, Responses], float]]] | None = None
@@ -146,7 +199,7 @@ def _answered(
                 batch = next(batches, None)
             before, asked = asked, None
             if batch is not None:
-                asked = batch, thread.submit(ask, batch, floors())
+                asked = batch, thread.submit(ask, batch, gates_for(batch))
                 stopwatch.watch(asked[1])
             if before is not None:
                 yield before[0], before[1].result()[0]
@@ -177,12 +230,12 @@ def _batches(source: Source, plan: Plan, shard: Shard, done: int) -> Iterator[Ba
             raise ours from None
         if batch is None:
             return
-        yield _padded(batch, plan.batch, fresh)
+        yield _padded(batch, plan, fresh)
         done += len(batch["example"]) - repeated
         repeated = 0
 
 
-def _padded(batch: dict[str, tf.Tensor], size: int, fresh: int) -> Batch:
+def _padded(batch: dict[str, tf.Tensor], plan: Plan, fresh: int) -> Batch:
     """A batch at its full size; what comes before the example `fresh` is there to fill it, no more."""
     images, examples, errors = batch["image"], batch["example"].numpy(), batch["error"].numpy()
     bad = (errors != b"") & (examples >= fresh)
@@ -191,11 +244,14 @@ def _padded(batch: dict[str, tf.Tensor], size: int, fresh: int) -> Batch:
         for i in np.flatnonzero(bad)
     )
     examples = np.where((errors != b"") | (examples < fresh), -1, examples)
-    missing = size - len(examples)
+    labels = [label.decode("utf-8", "replace") for label in batch["label"].numpy()]
+    missing = plan.batch - len(examples)
     if missing:
         images = tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
         examples = np.concatenate([examples, np.full(missing, -1, np.int64)])
-    return Batch(images, examples, skipped)
+        labels += [""] * missing
+    places = {label: place for place, label in enumerate(plan.labels)}
+    return Batch(images, examples, np.array(labels), np.array([places.get(label, -1) for label in labels]), skipped)
 
 
 def judge_bad(part: Part, plan: Plan, total: int) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
+QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channels.parquet
 BOX = ("y1", "x1", "y2", "x2")
 
 
@@ -75,8 +76,18 @@ INDEX: dict[str, pa.Schema] = {
             ("max", pa.float32()),
             ("share_positive", pa.float64()),
             ("dead", pa.bool_()),
+            ("saturated", pa.bool_()),
+            ("always_negative", pa.bool_()),
+            ("share_at_max", pa.float64()),
+            *((f"q{share:02}", pa.float64()) for share in QUANTILES),
             ("top_label", pa.string()),
             ("label_purity", pa.float64()),
+            ("selective_label", pa.string()),
+            ("selectivity", pa.float64()),
+            ("twin", pa.int32()),
+            ("twin_correlation", pa.float64()),
+            ("histogram", pa.list_(pa.int64())),
+            ("histogram_edges", pa.list_(pa.float64())),
         ]
     ),
     "images": pa.schema(
