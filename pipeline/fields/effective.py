@@ -32,8 +32,7 @@ class EffectiveFields:
     def __init__(self, network: Network, layer: LayerInfo, field: ReceptiveField) -> None:
         """For a layer with its solved field; nothing is compiled yet."""
         self._energy = energy_of(network, layer)
-        self._image = network.input_shape[:2]
-        self._field = field
+        self._field, self._centres = field, centres(field, *network.input_shape[:2])
         self.found = self.without = 0
 
     def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -49,28 +48,40 @@ class EffectiveFields:
         for place, energy in enumerate(self._energy(images, units)):
             row, col = (int(at) for at in units[place, :2])
             y1, x1, y2, x2 = (int(edge) for edge in self._field.boxes[row, col])
-            around = [
-                None if centre is None else int(np.clip(centre, first, last - 1)) - first
-                for centre, first, last in zip(self.centre(row, col), (y1, x1), (y2, x2), strict=True)
-            ]
-            box = smallest_box(energy[y1:y2, x1:x2], SHARE, (around[0], around[1])) if y2 > y1 and x2 > x1 else None
+            if y2 <= y1 or x2 <= x1:
+                continue
+            around = (_within(self._centres[0], row, y1, y2), _within(self._centres[1], col, x1, x2))
+            box = smallest_box(energy[y1:y2, x1:x2], SHARE, around)
             if box is not None:
                 boxes[place] = (y1 + box[0], x1 + box[1], y1 + box[2], x1 + box[3])
         none = int((boxes[:, 2] == 0).sum())
         self.found, self.without = self.found + len(units) - none, self.without + none
         return boxes
 
-    def centre(self, row: int, col: int) -> tuple[int | None, int | None]:
-        """The pixel on which a unit's field is centred, the image's border left aside; None where the map has one unit."""
-        lengths = self._field.boxes.shape[:2]
-        found = [
-            # The map lies centred on the image, whatever was padded: its outer units need not reach the border.
-            int(size / 2 + (at - (length - 1) / 2) * stride) if length > 1 else None
-            for at, length, size, stride in zip((row, col), lengths, self._image, self._field.stride, strict=True)
-        ]
-        return found[0], found[1]
-
 
 def covers_most(field: ReceptiveField, height: int, width: int) -> bool:
     """Whether a layer's field, where no border clips it, is more than half of an input of this size."""
     return field.size[0] * field.size[1] > _MOST * height * width
+
+
+def centres(field: ReceptiveField, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels at the centres of a map's units, were there no border: int (h,) and int (w,), clipped to the image."""
+    rows, cols = field.boxes[:, 0, ::2], field.boxes[0, :, 1::2]
+    return _centres(rows, height, field.stride[0]), _centres(cols, width, field.stride[1])
+
+
+def _within(centres: np.ndarray, at: int, first: int, last: int) -> int | None:
+    """Where in its box, from first to last, a unit stands; None along an axis on which it is alone."""
+    return None if len(centres) == 1 else int(np.clip(centres[at], first, last - 1)) - first
+
+
+def _centres(edges: np.ndarray, size: int, stride: float) -> np.ndarray:
+    """Counted from units that no border clips; without any, the map lies in the middle of the image."""
+    inside = np.flatnonzero((edges[:, 0] > 0) & (edges[:, 1] < size))
+    at = np.arange(len(edges))
+    if len(inside):
+        middle = inside[len(inside) // 2]
+        found = edges[middle].mean() + (at - middle) * stride
+    else:
+        found = size / 2 + (at - (len(edges) - 1) / 2) * stride
+    return np.clip(found.astype(np.int64), 0, size - 1)

@@ -17,7 +17,7 @@ from graphs import convolve, freeze_v1, opened, v1, weights
 from pipeline import mosaic, run
 from pipeline.errors import WrongSpec
 from pipeline.fields import energy, solve_fields
-from pipeline.fields.effective import EffectiveFields, covers_most
+from pipeline.fields.effective import EffectiveFields, centres, covers_most
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.spec import parse_spec
 from pipeline.store.tables import read_index
@@ -118,12 +118,38 @@ def test_boxes_are_those_of_a_slow_independent_search(model, network, fields, im
             continue
         y1, x1, y2, x2 = box
         assert expected[y1:y2, x1:x2].sum() >= 0.95 * expected.sum() * (1 - 1e-5)
-        around = (None, None) if name == "vector" else [int(at * 2 + (1 if name == "scaled" else 3)) for at in unit[:2]]
+        around = (None, None) if name == "vector" else [int((at + 0.5) * SIDE / len(fields[name].boxes)) for at in unit[:2]]
         area, _ = slow_box(expected, fields[name].boxes[unit[0], unit[1]], around)
         assert (y2 - y1) * (x2 - x1) == area
         assert around[0] is None or (y1 <= around[0] < y2 and x1 <= around[1] < x2)
     assert found.any(axis=1).sum() >= 5 and len(np.unique(found, axis=0)) >= 5
     assert fields[name].is_global and ((found[:, 2:] - found[:, :2]).prod(axis=1) < 0.9 * SIDE**2).any()
+
+
+def test_a_box_reaches_from_the_energy_to_the_unit_where_it_has_a_place(network, fields, images, monkeypatch):
+    spot = np.zeros((1, SIDE, SIDE), np.float32)
+    spot[0, 18, 17] = 1
+    for name, unit, expected in (
+        ("scaled", (2, 7, 0), (5, 15, 19, 18)),
+        ("deep", (2, 7, 0), (6, 17, 19, 19)),
+        ("vector", (0, 0, 0), (18, 17, 19, 18)),
+    ):
+        found = finder(network, fields, name)
+        monkeypatch.setattr(found, "_energy", lambda images, units: spot)
+        assert found.boxes(images[:1], np.array([unit])).tolist() == [list(expected)]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(5, 1, "valid"), (4, 2, "valid"), (5, 2, "same"), (3, 4, "valid")])
+def test_a_unit_stands_in_the_middle_of_its_field(size, stride, padding):
+    inputs = keras.Input((21, 22, 3))
+    outputs = keras.layers.Conv2D(2, size, stride, padding, name="conv")(inputs)
+    network = KerasNetwork(keras.Model(inputs, outputs), "one", None, "unit")
+    fields = solve_fields(network, network.layers())
+    rows, cols = centres(fields["conv"], 21, 22)
+    for row, col in np.ndindex(fields["conv"].boxes.shape[:2]):
+        y1, x1, y2, x2 = fields["conv"].boxes[row, col]
+        for centre, first, last in ((rows[row], y1, y2), (cols[col], x1, x2)):
+            assert last - first < size or centre == (first + last) // 2
 
 
 def test_a_box_lies_inside_the_units_own_field(network, fields, images):
