@@ -40,7 +40,7 @@ def run_shard(
         job = open_job(spec, folder, reporter, dispatch=dispatch)
         from pipeline.activations.resuming import forget
         from pipeline.engines.dispatch import scan_part
-        from pipeline.stages import plan_of
+        from pipeline.mainjob import plan_of
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:

@@ -18,6 +18,7 @@ FLOORS = (
     ("shards",),
     ("run",),
     ("stages",),
+    ("mainjob",),
     ("engines",),
     ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "report"),
     ("job",),
@@ -38,7 +39,7 @@ COMMON = {
     "pipeline.sources.fit",
     "pipeline.sources.picking",
 }
-JOINERS = {"job", "run", "shards", "stages"}
+JOINERS = {"job", "mainjob", "run", "shards", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}

@@ -41,19 +41,23 @@ _EXPLAINED = [  # which map a row is about
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+_WINNERS = pa.schema(
+    [
+        *_WINNER,
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        *_box(),
+        *_box("src_"),
+        *_box("eff_"),
+        *_box("eff_src_"),
+    ]
+)
+
 # index/NAME.parquet; every column is told in docs/index.md.
 INDEX: dict[str, pa.Schema] = {
-    "activations": pa.schema(
-        [
-            *_WINNER,
-            ("row", pa.int32()),
-            ("col", pa.int32()),
-            *_box(),
-            *_box("src_"),
-            *_box("eff_"),
-            *_box("eff_src_"),
-        ]
-    ),
+    "activations": _WINNERS,
+    "weakest": _WINNERS,
+    "by_label": _WINNERS,
     "fields": pa.schema(
         [
             ("layer", pa.string()),
