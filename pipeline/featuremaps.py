@@ -131,7 +131,13 @@ def draw_maps(
         y, x = channel // columns * cell_high + _NUMBERS, channel % columns * cell_wide + 1
         body[y - 1 : y + high + 1, x - 1 : x + wide + 1] = _FRAME
         tile = body[y : y + high, x : x + wide]
-        tile[:] = resize(_coloured(maps[..., channel], float(low[channel]), float(top[channel]), painted), high, wide)
+        coloured = _coloured(maps[..., channel], float(low[channel]), float(top[channel]), painted)
+        # What grows stays made of squares: a smoothed map would look finer than it is.
+        tile[:] = (
+            resize(coloured, high, wide)
+            if high < height or wide < width
+            else coloured.repeat(high // height, axis=0).repeat(wide // width, axis=1)
+        )
         if statistics.dead[channel]:
             cross_out(tile)
         notes.append(Note(y - 2, x, str(channel), "lb", colour=MARK if statistics.dead[channel] else LETTERS))

@@ -88,6 +88,11 @@ def sheet(
     return inscribe(picture, [*head, *shifted])
 
 
+def corner_of(body: np.ndarray, picture: np.ndarray) -> tuple[int, int]:
+    """Where on a sheet its body begins: y, x."""
+    return picture.shape[0] - _MARGIN - body.shape[0], _MARGIN
+
+
 def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
     """A picture with notes on it: uint8 (h, w, 3)."""
     image = PIL.Image.fromarray(pixels)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.models.network import Kernel
 from pipeline.mosaic import GROUND
-from pipeline.sheet import MARK, Note, Scale, palette, sheet
+from pipeline.sheet import MARK, Note, Scale, corner_of, palette, sheet
 
 Order = Literal["norm", "channel"]
 
@@ -35,10 +35,15 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A picture, uint8 RGB, and which filters are on it: bool (filters,)."""
+    """A picture, uint8 RGB, and where on it each filter is: int32 (filters, 4), y1, x1, y2, x2; zeros where it is not."""
 
     picture: np.ndarray
-    filters: np.ndarray
+    boxes: np.ndarray
+
+    @property
+    def filters(self) -> np.ndarray:
+        """Which filters are on the picture: bool (filters,)."""
+        return self.boxes.any(axis=1)
 
 
 def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int] | None = None) -> Drawn:
@@ -51,11 +56,11 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
     filters = _order(kernel.weights, 3, limits.sort)
     if colours is not None or kernel.inputs == 1:
         tiles = kernel.weights if colours is None else kernel.weights[:, :, list(colours)]
-        body, notes, shown, told = _tiles(_grey(tiles, largest), filters, limits)
+        body, notes, boxes, told = _tiles(_grey(tiles, largest), filters, limits)
     else:
         # Within groups, a column is the same place of every group: no one input has a norm there.
         inputs = _order(kernel.weights, 2, limits.sort if kernel.groups == 1 else "channel")
-        body, notes, shown, told = _matrix(_grey(kernel.weights, largest), filters, inputs, limits, kernel.groups)
+        body, notes, boxes, told = _matrix(_grey(kernel.weights, largest), filters, inputs, limits, kernel.groups)
     meaning = (
         "White is positive, black negative, grey zero."
         if colours is None
@@ -68,7 +73,8 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
         meaning += " Weights that are no numbers are amber."
     scale = Scale(palette("grey"), f"{-largest:.3g}", f"{largest:.3g}")
     picture = sheet([_title(name, kernel), told, meaning], body, notes, scale)
-    return Drawn(picture, np.isin(np.arange(kernel.filters), shown))
+    top, left = corner_of(body, picture)
+    return Drawn(picture, np.where(boxes.any(axis=1, keepdims=True), boxes + np.array([top, left, top, left], np.int32), 0))
 
 
 def kind_of(kernel: Kernel) -> str:
@@ -126,15 +132,17 @@ def _tiles(grey: np.ndarray, filters: np.ndarray, limits: Limits) -> tuple[np.nd
     most = max(1, min(most, room(pixels, side)))
     columns = int(np.clip(round((1.5 * most * high / wide) ** 0.5), 1, max(1, side // wide)))
     shown = filters[:most]
+    boxes = np.zeros((len(filters), 4), np.int32)
     body = np.full((-(-most // columns) * high, columns * wide, 3), GROUND, np.uint8)
     notes = []
     for place, filter in enumerate(shown):
         y, x = place // columns * high, place % columns * wide
         tile = _enlarged(grey[..., filter], pixels)
         body[y + _NUMBERS : y + _NUMBERS + tile.shape[0], x : x + tile.shape[1]] = tile
+        boxes[filter] = (y + _NUMBERS, x, y + _NUMBERS + tile.shape[0], x + tile.shape[1])
         notes.append(Note(y + _NUMBERS - 1, x, str(filter), "lb"))
     every = "Every filter" if most == len(filters) else f"{most:,} of {len(filters):,} filters"
-    return body, notes, shown, f"{every}, {_first(limits.sort)} first; its number is above it."
+    return body, notes, boxes, f"{every}, {_first(limits.sort)} first; its number is above it."
 
 
 def _matrix(
@@ -153,6 +161,7 @@ def _matrix(
     rows = max(1, min(most[0], (_MOST_SIDE if limits.filters else _SIDE) // high))
     columns = max(1, min(most[1], (_MOST_SIDE if limits.inputs else _SIDE) // wide))
     body = np.full((top + rows * high, left + columns * wide, 3), GROUND, np.uint8)
+    boxes = np.zeros((len(filters), 4), np.int32)
     size = min(11, max(8, high))
     middles = left + wide * np.arange(columns) + (wide - gap) // 2
     notes = [
@@ -160,13 +169,14 @@ def _matrix(
     ]
     for row, filter in enumerate(filters[:rows]):
         y = top + row * high
+        boxes[filter] = (y, left, y + height * pixels, left + columns * wide - gap)
         notes.append(Note(y + (high - gap) // 2, left - 4, str(filter), "rm", size))
         for column, place in enumerate(inputs[:columns]):
             x = left + column * wide
             body[y : y + height * pixels, x : x + width * pixels] = _enlarged(grey[:, :, place : place + 1, filter], pixels)
     told = f"A row is a filter: {_part(rows, len(filters))}, {_first(limits.sort)} first. A column is an input"
     told += f": {_part(columns, len(inputs))}" + (" of the filter's group." if groups > 1 else f", {_first(limits.sort)} first.")
-    return body, notes, filters[:rows], told
+    return body, notes, boxes, told
 
 
 def _part(drawn: int, count: int) -> str:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.filters.choosing import choose
-from pipeline.filters.picture import Limits, draw_kernel, kind_of
+from pipeline.filters.picture import Drawn, Limits, draw_kernel, kind_of
 from pipeline.filters.statistics import FilterStatistics
 from pipeline.job import Job, Receipt
 from pipeline.models.network import Kernel
 from pipeline.mosaic import encode_png
 from pipeline.store.files import file_name, keep_only, write_bytes
-from pipeline.store.tables import INDEX, write_index
+from pipeline.store.tables import BOX, INDEX, write_index
 
 
 def filters(job: Job) -> Receipt:
@@ -36,7 +36,7 @@ def filters(job: Job) -> Receipt:
                 written.add(path)
                 all_drawn += int(drawn.filters.sum())
                 picture = f"mosaics/filters/{path.name}"
-                for name, values in _columns(layer.name, kernel, drawn.filters, picture).items():
+                for name, values in _columns(layer.name, kernel, drawn, picture).items():
                     columns[name].extend(values)
             advance(done, len(chosen))
     write_index(job.folder, "filters", columns)
@@ -54,7 +54,7 @@ def check_filters(job: Job) -> None:
     choose(job.network, job.spec.filters.layers, job.layers)
 
 
-def _columns(layer: str, kernel: Kernel, drawn: np.ndarray, picture: str) -> dict[str, Any]:
+def _columns(layer: str, kernel: Kernel, drawn: Drawn, picture: str) -> dict[str, Any]:
     statistics = FilterStatistics.of(kernel)
     count = kernel.filters
     height, width, inputs, _ = kernel.weights.shape
@@ -73,6 +73,11 @@ def _columns(layer: str, kernel: Kernel, drawn: np.ndarray, picture: str) -> dic
         "share_near_zero": statistics.share_near_zero,
         "twin": [None if none else int(twin) for twin, none in zip(statistics.twin, alone, strict=True)],
         "twin_cosine": [None if none else float(cosine) for cosine, none in zip(statistics.twin_cosine, alone, strict=True)],
-        "drawn": drawn,
+        "drawn": drawn.filters,
         "picture": [picture] * count,
+        **{edge: _where(drawn.filters, drawn.boxes[:, place]) for place, edge in enumerate(BOX)},
     }
+
+
+def _where(there: np.ndarray, values: np.ndarray) -> list[int | None]:
+    return [int(value) if known else None for value, known in zip(values, there, strict=True)]

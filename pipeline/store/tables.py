@@ -121,6 +121,7 @@ INDEX: dict[str, pa.Schema] = {
             ("twin_cosine", pa.float64()),
             ("drawn", pa.bool_()),
             ("picture", pa.string()),
+            *_box(),
         ]
     ),
     "featuremaps": pa.schema(

@@ -68,6 +68,13 @@ def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps, colours, 
     assert [found[0] for found in places] == sorted(found[0] for found in places)
 
 
+def test_maps_that_grow_are_made_of_squares():
+    maps = np.random.default_rng(1).normal(size=(50, 40, 2)).astype(np.float32)
+    picture = draw_maps(maps, MapStatistics.of(maps), ["title"], CORNER, "viridis", False, 2)
+    tile = as_drawn(maps[..., 1], "viridis", maps[..., 1].min(), maps[..., 1].max(), times=2)
+    assert len(is_on(picture, tile)) == 1
+
+
 def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_are_said(monkeypatch):
     said = []
     monkeypatch.setattr("pipeline.featuremaps.sheet", lambda lines, body, *rest: said.append((lines, rest)) or body)
