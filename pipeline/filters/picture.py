@@ -43,7 +43,7 @@ class Drawn:
     @property
     def filters(self) -> np.ndarray:
         """Which filters are on the picture: bool (filters,)."""
-        return self.boxes.any(axis=1)
+        return np.asarray(self.boxes.any(axis=1))
 
 
 def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int] | None = None) -> Drawn:

@@ -15,15 +15,17 @@ import jinja2
 import pyarrow as pa
 
 from pipeline.report.overview import overview
+from pipeline.report.pictures import dreams, explanations, kernel, patterns
 from pipeline.report.sheets import ROWS, sheets, tiling
 from pipeline.report.shelf import Row, Shelf
 from pipeline.store.files import file_name, write_bytes, write_json
 from pipeline.store.places import Place
+from pipeline.store.tables import BOX
 
 Progress = Callable[[int, int], None]
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILES = "data/files.json"  # what a page consists of, so that the next one can clear it away
-_TABLES = ("channels", "activations", "filters", "patterns")  # of the index, whose rows a channel shows
+_TABLES = ("channels", "activations", "weakest", "by_label", "filters", "patterns")  # of the index, whose rows a channel shows
 
 
 def write_page(folder: Place, progress: Progress = lambda done, total: None) -> Row:
@@ -54,7 +56,13 @@ def collect(shelf: Shelf, written: Written, prefix: str = "", progress: Progress
     for done, layer in enumerate(names, start=1):
         layers.append(_write_layer(shelf, layer, written, prefix))
         progress(done, len(names))
-    return {"prefix": prefix, **overview(shelf, layers, _write_images(shelf, written, prefix))}
+    told = {"prefix": prefix, **overview(shelf, layers, _write_images(shelf, written, prefix)), "views": []}
+    for view, rows in (("explanations", explanations(shelf)), ("dreams", dreams(shelf))):
+        if rows:
+            told["views"].append(view)
+            written.script(f"{prefix}data/+{view}.js", f"{prefix}{view}", rows)
+    told["gaps"] = list(shelf.gaps)
+    return told
 
 
 class Written:
@@ -66,7 +74,7 @@ class Written:
 
     def add(self, name: str, data: bytes) -> str:
         """Write a file. Returns: its name. Raises: StoreFailed."""
-        write_bytes(self._folder / name, data)
+        write_bytes(self._folder / name, data, durable=False)
         self._sizes[name] = len(data)
         return name
 
@@ -138,13 +146,40 @@ def _write_layer(shelf: Shelf, layer: str, written: Written, prefix: str) -> Row
         told["sheets"] = [
             written.add(f"{prefix}sheets/{name}-{sheet.number}.webp", sheet.data) for sheet in sheets(crops, channels, layout)
         ]
-    tables = {table: _columns(shelf.rows(table, layer)) for table in _TABLES if table in shelf.tables}
-    told["data"] = written.script(f"{prefix}data/{name}.js", f"{prefix}layer:{layer}", {"order": channels, "tables": tables})
+    tables = {table: _columns(shelf.rows(table, layer)) for table in _TABLES}
+    told["shown"] = {
+        **_write_kernels(shelf, layer, written, f"{prefix}kernels/{name}"),
+        **_write_patterns(shelf, layer, written, f"{prefix}patterns/{name}"),
+    }
+    told["data"] = written.script(
+        f"{prefix}data/{name}.js", f"{prefix}layer:{layer}", {"order": channels, "tables": tables, **told.pop("shown")}
+    )
     fields = shelf.rows("fields", layer).to_pylist()
     told["field"] = fields[0] if fields else None
     dead = [value for value in statistics["dead"].to_pylist() if value is not None]
     told["dead"] = sum(dead) / len(dead) if dead else None
     return told
+
+
+def _write_kernels(shelf: Shelf, layer: str, written: Written, path: str) -> Row:
+    """Write a layer's kernels, one file a channel that is drawn. Returns: {"kernels": {channel: files}}, or nothing."""
+    found: dict[int, list[str]] = {}
+    opened: dict[str, Any] = {}
+    for row in shelf.rows("filters", layer).to_pylist():
+        box = tuple(row[edge] for edge in BOX)
+        if row["drawn"] and None not in box:
+            data = kernel(shelf, row["picture"], box, opened)
+            if data is not None:
+                found.setdefault(row["channel"], []).append(written.add(f"{path}-{row['channel']}-{row['part']}.webp", data))
+    return {"kernels": found} if found else {}
+
+
+def _write_patterns(shelf: Shelf, layer: str, written: Written, path: str) -> Row:
+    """Write a layer's patterns, one file each. Returns: {"patterns": {channel: {sign and variant: file}}}, or nothing."""
+    found: dict[int, dict[str, str]] = {}
+    for channel, sign, variant, data in patterns(shelf, layer):
+        found.setdefault(channel, {})[f"{sign} {variant}"] = written.add(f"{path}-{channel}-{sign}-{variant}.webp", data)
+    return {"patterns": found} if found else {}
 
 
 def _write_images(shelf: Shelf, written: Written, prefix: str) -> dict[int, list[Any]]:

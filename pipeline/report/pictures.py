@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import mosaic
 from pipeline.report.shelf import Row, Shelf
 from pipeline.store.files import file_name
+from pipeline.store.tables import INDEX
 
 
 def explanations(shelf: Shelf) -> list[Row]:
@@ -34,6 +35,12 @@ def explanations(shelf: Shelf) -> list[Row]:
 
 def _image(row: Row) -> Row:
     return {"example": row["example"], "key": row["key"], "label": row["label"], "top": [], "groups": []}
+
+
+def dreams(shelf: Shelf) -> list[Row]:
+    """Every dream, and every pattern of a named objective, with its picture and its losses."""
+    found = shelf.table("dreams").to_pylist() if "dreams" in INDEX else []
+    return [row for row in found if row.get("picture")]
 
 
 def patterns(shelf: Shelf, layer: str) -> Iterator[tuple[int, str, int, bytes]]:

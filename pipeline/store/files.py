@@ -22,25 +22,30 @@ _ASIDE = ".aside-"
 
 
 @contextlib.contextmanager
-def aside(path: Place) -> Iterator[Path]:
+def aside(path: Place, durable: bool = True) -> Iterator[Path]:
     """A local path to write to; it takes `path`'s place when the block ends well, and goes when it does not.
 
     For a remote `path` that is a temporary file, which is then sent whole.
 
+    Args:
+        durable: whether to wait until the disk has it. Without, a failing machine may lose what a finished run wrote;
+            it is for many small files that are quickly made again.
+
     Raises: StoreFailed, for a full disk, a folder that cannot be written, a store that does not take it, and the like.
     """
-    with _beside(path) if isinstance(path, Path) else _sent(path) as temporary:
+    with _beside(path, durable) if isinstance(path, Path) else _sent(path) as temporary:
         yield temporary
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _beside(path: Path, durable: bool) -> Iterator[Path]:
     temporary = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise store_failed(path, error) from error
@@ -72,9 +77,9 @@ def store_failed(path: Place, error: OSError) -> StoreFailed:
     return StoreFailed(f"{path} was not written: {reason}. Check the folder, or choose another with --out.")
 
 
-def write_bytes(path: Place, data: bytes) -> None:
-    """Raises: StoreFailed."""
-    with aside(path) as temporary:
+def write_bytes(path: Place, data: bytes, durable: bool = True) -> None:
+    """Write a file whole, as `aside` does. Raises: StoreFailed."""
+    with aside(path, durable) as temporary:
         temporary.write_bytes(data)
 
 

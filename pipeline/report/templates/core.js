@@ -55,8 +55,11 @@ const convscope = (() => {
         job,
         statistics: of("channels", number)[0] || {},
         winners: of("activations", number),
-        filter: of("filters", number)[0],
-        patterns: of("patterns", number),
+        weakest: of("weakest", number),
+        byLabel: of("by_label", number),
+        filters: of("filters", number),
+        kernels: found.kernels?.[number] || [],
+        patterns: of("patterns", number).map((row) => ({ ...row, file: found.patterns?.[number]?.[`${row.sign} ${row.variant}`] })),
       }));
     }
     return layer;
@@ -156,6 +159,31 @@ const convscope = (() => {
     return ways[0](channel, winner) || ways[1](channel, winner) || make("span", { className: "quiet" }, words(winner));
   }
 
+  // A picture with words below it, which are its alternative text too; src is below the page's folder.
+  function figure(src, told, properties = {}) {
+    const file = src.split("/").map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
+    const image = make("img", { loading: "lazy", alt: told, src: `${file}?${version}`, ...properties });
+    return make("figure", {}, image, make("figcaption", { className: "quiet" }, told));
+  }
+
+  // A curve of numbers over steps, drawn as a line.
+  function curve(values, told) {
+    const known = (values || []).filter((value) => typeof value === "number");
+    if (known.length < 2) return null;
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const svg = draw("svg", { class: "curve", viewBox: "0 0 320 110", role: "img", "aria-label": `${told}: from ${number(known[0])} to ${number(known[known.length - 1])}` });
+    const points = known.map((value, step) => `${(320 * step) / (known.length - 1)},${100 - (90 * (value - low)) / (high - low || 1)}`);
+    svg.append(draw("polyline", { points: points.join(" ") }), draw("text", { x: 0, y: 10 }, number(high)), draw("text", { x: 0, y: 108 }, number(low)));
+    return svg;
+  }
+
+  function draw(tag, attributes, text) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    if (text !== undefined) element.textContent = text;
+    return element;
+  }
+
   // A labelled choice that keeps its answer in state[name].
   function choice(label, state, name, options, again) {
     const select = make("select", { ariaLabel: label }, ...options.map(([value, text]) => make("option", { value, textContent: text })));
@@ -209,7 +237,7 @@ const convscope = (() => {
       const changing = document.getElementById("changing");
       changing.hidden = !parts.length;
       changing.replaceChildren(fresh);
-      document.getElementById("layers").value = parts[0] ?? "";
+      document.getElementById("layers").value = parts[0]?.startsWith("+") ? "" : (parts[0] ?? "");
       document.title = [...[...parts].reverse(), title, "convscope"].join(" · ");
       if (!event) return;
       scrollTo(0, 0);
@@ -235,5 +263,5 @@ const convscope = (() => {
 
   const ready = (key) => entry(key).promise;
 
-  return { take, ready, load, rows, openLayer, make, address, number, percent, whenNear, patch, patchOf, wholeOf, picture, words, choice, facts, copyText, follow };
+  return { take, ready, load, rows, openLayer, make, address, number, percent, whenNear, patch, patchOf, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText, follow };
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 convscope.ready("job").then((job) => {
-  const { openLayer, make, address, number, percent, whenNear, patch, patchOf, wholeOf, picture, words, choice, facts, copyText } = convscope;
+  const { openLayer, make, address, number, percent, whenNear, patch, patchOf, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText } = convscope;
   const state = { whole: false, sort: "number", label: "", text: "" };
 
   const SORTS = {
@@ -83,13 +83,6 @@ convscope.ready("job").then((job) => {
   function histogram(statistics) {
     const { histogram: counts, histogram_edges: edges } = statistics;
     if (!counts || !counts.length) return null;
-    const svgSpace = "http://www.w3.org/2000/svg";
-    const draw = (tag, attributes, text) => {
-      const element = document.createElementNS(svgSpace, tag);
-      for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-      if (text !== undefined) element.textContent = text;
-      return element;
-    };
     const most = Math.max(...counts);
     const svg = draw("svg", { class: "histogram", viewBox: "0 0 320 140", role: "img", "aria-label": `Histogram of the channel's responses from ${number(edges[0])} to ${number(edges[edges.length - 1])}` });
     counts.forEach((count, i) => {
@@ -152,12 +145,17 @@ convscope.ready("job").then((job) => {
       ["mean", number(statistics.mean)],
       ["standard deviation", number(statistics.std)],
       ["maximum", number(statistics.max)],
+      ["quartiles", typeof statistics.q50 === "number" ? `${number(statistics.q25)}, ${number(statistics.q50)}, ${number(statistics.q75)}` : null],
       ["share above zero", percent(statistics.share_positive)],
+      ["saturated", statistics.saturated ? `yes: ${percent(statistics.share_at_max)} at the maximum` : null],
+      ["always negative", statistics.always_negative ? "yes" : null],
       ["dead", statistics.dead === undefined || statistics.dead === null ? null : statistics.dead ? "yes" : "no"],
       ["selective for", statistics.selective_label ? `${statistics.selective_label} (index ${number(statistics.selectivity)})` : null],
       ["twin channel", twin(layer, statistics)],
-      ["norm of the kernel", channel.filter ? number(channel.filter.norm) : null],
-      ["nearest kernel", channel.filter && channel.filter.twin !== null && channel.filter.twin !== undefined ? make("a", { href: address(name, channel.filter.twin) }, `channel ${channel.filter.twin}`) : null],
+      ...channel.filters.flatMap((filter) => [
+        [`norm of the ${filter.part}`, number(filter.norm)],
+        [`nearest ${filter.part}`, typeof filter.twin === "number" ? make("a", { href: address(name, filter.twin) }, `channel ${filter.twin} (cosine ${number(filter.twin_cosine)})`) : null],
+      ]),
     ]);
     root.append(
       make("h1", { tabIndex: -1 }, `${name}, channel ${channel.number}`),
@@ -165,7 +163,10 @@ convscope.ready("job").then((job) => {
       make("h2", {}, "Strongest patches"),
       items.length ? make("ol", { className: "winners" }, ...items) : make("p", { className: "notice" }, "This channel has no winners."),
       make("div", { className: "columns" }, make("div", {}, make("h2", {}, "Numbers"), numbers), histogram(statistics), labelsOf(winners)),
+      ...kernelsOf(channel),
       ...patternsOf(channel),
+      ...listed(channel, channel.byLabel, "Strongest for each label"),
+      ...listed(channel, channel.weakest, "Weakest"),
       make("h2", {}, "These rows, in DuckDB"),
       make("pre", { tabIndex: 0 }, query),
       copy,
@@ -178,12 +179,58 @@ convscope.ready("job").then((job) => {
   }
 
   function patternsOf(channel) {
-    if (!channel.patterns.length) return [];
-    const shown = channel.patterns.filter((row) => row.image).map((row) => {
-      const words = `Pattern dreamed for channel ${channel.number}; it reaches ${number(row.activation)}`;
-      return make("figure", {}, make("img", { loading: "lazy", alt: words, src: `${encodeURI(row.image)}?${version}` }), make("figcaption", { className: "quiet" }, words));
+    const shown = channel.patterns.filter((row) => row.file).map((row) => {
+      const strongest = typeof row.strongest === "number" ? `; the strongest patch has ${number(row.strongest)}` : "";
+      const part = make("div", {}, figure(row.file, `dreamed, ${row.sign}: reaches ${number(row.reached)}${strongest}`));
+      const losses = curve(row.losses, "Objective by step");
+      if (losses) part.append(losses);
+      return part;
     });
-    return [make("h2", {}, "Patterns"), make("div", { className: "columns" }, ...shown)];
+    return shown.length ? [make("h2", {}, "Patterns"), make("div", { className: "pictures" }, ...shown)] : [];
+  }
+
+  function kernelsOf(channel) {
+    const shown = channel.kernels.map((file) => figure(file, `kernel of channel ${channel.number}`, { className: "kernel" }));
+    return shown.length ? [make("h2", {}, "Kernel"), make("div", { className: "pictures" }, ...shown)] : [];
+  }
+
+  // Whole images of responses that are listed and not cropped.
+  function listed(channel, winners, title) {
+    if (!winners.length) return [];
+    const items = winners.map((winner) => make("li", {}, wholeOf(channel, winner) || words(winner), make("p", {}, make("strong", {}, number(winner.score, 4)), ` ${winner.label ?? ""}`)));
+    return [make("h2", {}, title), make("ol", { className: "listed" }, ...items)];
+  }
+
+  // ---- explanations and dreams
+
+  async function showExplanations(root) {
+    const images = await convscope.load("explanations", "data/+explanations.js");
+    const articles = images.map((image) => make("article", { className: "explained" }, make("h2", {}, image.key)));
+    whenNear(articles, (article) => explain(article, images[articles.indexOf(article)]));
+    root.append(make("h1", { tabIndex: -1 }, "Explanations"), make("p", { className: "quiet" }, `${images.length} images: what the network says of each, and where the evidence for it lies.`), ...articles);
+  }
+
+  function explain(article, image) {
+    const lines = image.top.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name ?? `class ${row.class}`), make("td", {}, percent(row.probability))));
+    if (image.label !== null) article.append(make("p", { className: "quiet" }, `labelled ${image.label}`));
+    const parts = image.groups.map((group) => {
+      const figures = group.maps.filter((map) => map.picture).map((map) => figure(`../${map.picture}`, map.rule ? `${map.method} (${map.rule})` : map.method));
+      const at = group.layer ? ` at ${group.layer}` : "";
+      return make("section", {}, make("h3", {}, `${group.name ?? `class ${group.class}`}, ${percent(group.probability)}${at}`), make("div", { className: "pictures" }, ...figures));
+    });
+    article.append(make("table", { className: "narrow" }, make("tbody", {}, ...lines)), ...parts);
+  }
+
+  async function showDreams(root) {
+    const dreams = await convscope.load("dreams", "data/+dreams.js");
+    const parts = dreams.map((dream) => {
+      const told = `${dream.name ?? dream.objective}: ${dream.objective}`;
+      const part = make("div", {}, figure(`../${dream.picture}`, told));
+      const losses = curve(dream.losses, "Loss by step");
+      if (losses) part.append(losses);
+      return part;
+    });
+    root.append(make("h1", { tabIndex: -1 }, "Dreams"), make("div", { className: "pictures large" }, ...parts));
   }
 
   const layers = new Map(job.layers.map((layer) => [layer.name, layer]));
@@ -192,5 +239,9 @@ convscope.ready("job").then((job) => {
     strip.ariaHidden = "true"; // the link beside it says it in words
     for (let at = 0; layer.tile && at < Math.min(layer.count, layer.tile.rows, 16); at++) strip.append(patch(layer, at, 0));
   });
-  convscope.follow(job.name, (root, [layer, channel]) => (channel === undefined ? showLayer(root, layer) : showChannel(root, layer, channel)));
+  const VIEWS = { "+explanations": showExplanations, "+dreams": showDreams };
+  convscope.follow(job.name, (root, [first, channel]) => {
+    const view = VIEWS[first];
+    return view ? view(root) : channel === undefined ? showLayer(root, first) : showChannel(root, first, channel);
+  });
 });

@@ -176,3 +176,19 @@ def test_colours_are_for_kernels_that_see_the_image_alone():
     model = colour_model(LAYERS.Lambda(lambda x: keras.ops.mean(x, 3, keepdims=True) + 0 * x))
     network = KerasNetwork(model, "net", None, "none")
     assert colour_inputs(network, "first", *network.kernels(["first"])["first"]) is None  # all three are grey
+
+
+@pytest.mark.parametrize("limits", [Limits("channel"), Limits("norm"), Limits("norm", filters=3)], ids=["all", "sorted", "some"])
+@pytest.mark.parametrize("colours", [None, (0, 1, 2)], ids=["matrix", "tiles"])
+def test_every_filter_is_where_its_box_says(limits, colours):
+    drawn = kernel(3, 3, 3, 6, seed=5)
+    told = draw_kernel("layer", drawn, limits, colours)
+    assert told.filters.sum() == (limits.filters or 6)
+    for filter in np.flatnonzero(told.filters):
+        y1, x1, y2, x2 = told.boxes[filter]
+        end = np.abs(drawn.weights).max()
+        weights = drawn.weights[..., filter] if colours else drawn.weights[:, :, 0, filter]
+        inputs = np.argsort(-np.square(drawn.weights, dtype=np.float64).sum(axis=(0, 1, 3)), kind="stable")
+        first = weights if colours or limits.sort == "channel" else drawn.weights[:, :, inputs[0], filter]
+        y, x, size = find(told.picture, grey(first, end))
+        assert (y, x) == (y1, x1) and y2 == y1 + 3 * size and x2 >= x1 + 3 * size
