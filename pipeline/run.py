@@ -93,7 +93,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
                     f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
                 )
     if "activations" in spec.stages and spec.activations.crop == "effective":
-        check_gradients(network, layers)
+        check_gradients(network, layers, 'Set activations.crop = "field".')
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
     return Job(spec, network, layers, source, fit, folder, reporter)
