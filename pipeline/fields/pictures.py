@@ -15,6 +15,7 @@ from pipeline.fields.survey import Surveyed
 _PANEL = 400  # pixels of a panel's longer side
 _MARGIN, _LINE = 20, 26
 _WHITE, _CYAN = (245, 245, 245), (0, 225, 255)
+_MOST = 0.75  # of the input's height and width that a box may have to be shown enlarged
 _DASH = 6
 _TEXT = 52  # pixels from a mark's left end to the text beside it
 
@@ -22,7 +23,7 @@ _TEXT = 52  # pixels from a mark's left end to the text beside it
 def draw(found: Surveyed) -> np.ndarray:
     """One layer's picture: uint8 RGB.
 
-    On the left the whole input, on the right the central unit's box alone, enlarged, unless it is the whole input.
+    On the left the whole input, on the right the central unit's box alone, enlarged, unless it is nearly the whole input.
     The heat map shows the root of the mean energy, from nothing to its maximum.
     """
     height, width = found.energy.shape
@@ -30,7 +31,7 @@ def draw(found: Surveyed) -> np.ndarray:
     heat = np.sqrt(found.energy)
     heat = heat / heat.max() if heat.any() else heat
     panels = [_Panel.of((0, 0, height, width), heat)]
-    if box != (0, 0, height, width) and box[2] > box[0]:
+    if 0 < box[2] - box[0] < _MOST * height and box[3] - box[1] < _MOST * width:
         panels.append(_Panel.of(box, heat))
     panels[0].outline(corner, _CYAN)
     panels[0].outline(box, _WHITE)
@@ -100,12 +101,11 @@ def _measures(found: Surveyed) -> str:
 def _legend(found: Surveyed, box: Corners, corner: Corners) -> list[tuple[Callable[[np.ndarray], None], str]]:
     """What the marks mean: for each line something that draws the mark, and its text."""
     heard, asked = found.gradients
-    lines = [
-        (_line_mark(_WHITE), f"unit {found.unit}: {_told(box)}"),
-        (_line_mark(_CYAN), f"unit (0, 0), in the corner: {_told(corner)}"),
-    ]
-    if found.unit == (0, 0):
-        lines.pop()
+    lines = [(_line_mark(_WHITE), f"unit {found.unit}: {_told(box)}")]
+    if corner == box and found.unit != (0, 0):
+        lines = [(_line_mark(_WHITE), f"unit {found.unit}, and unit (0, 0) in the corner: {_told(box)}")]
+    elif corner != box:
+        lines.append((_line_mark(_CYAN), f"unit (0, 0) in the corner: {_told(corner)}"))
     if found.effective:
         lines.append((_line_mark(_WHITE, dashed=True), f"95 % of its gradient's energy: {_told(found.effective)}"))
         lines.append((_heat_mark, f"its gradient, root mean square of {heard} out of {asked}: 0 to the largest"))
