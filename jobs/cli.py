@@ -70,6 +70,20 @@ def parser() -> argparse.ArgumentParser:
     layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which take some probe images")
     layers.add_argument("--tensorboard", metavar="DIR", help="write the graph, for TensorBoard's Graphs page")
 
+    fields = commands.add_parser(
+        "fields",
+        help="measure and draw receptive fields",
+        description="The receptive field of every layer of SPEC, and pictures of them below OUT/name/mosaics/fields.",
+        epilog=_EXITS,
+    )
+    _add_spec(fields)
+    fields.add_argument(
+        "--out",
+        default="out",
+        metavar="DIR",
+        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
+    )
+
     check = commands.add_parser(
         "check",
         help="validate a spec without running",

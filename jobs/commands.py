@@ -14,7 +14,7 @@ from pipeline.progress import Reporter
 from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
 from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec, load_spec
-from pipeline.store.files import check_writable
+from pipeline.store.files import check_writable, file_name, write_bytes
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
@@ -80,6 +80,32 @@ def _layers(options: argparse.Namespace) -> None:
         from pipeline.models.summary import write_graph
 
         print(f"graph: {write_graph(network, Path(options.tensorboard))}; look at it: tensorboard --logdir {options.tensorboard}")
+
+
+def _fields(options: argparse.Namespace) -> None:
+    spec = read_spec(options)
+    folder, reporter = place(options.out) / spec.name, Reporter(spec.name)
+    rows: list[tuple[str, ...]] = [("layer", "field", "stride", "map", "global", "effective")]
+    with hold(folder, reporter.say):
+        job = open_job(spec, folder, reporter)
+        from pipeline.fields.pictures import draw
+        from pipeline.fields.survey import survey_fields
+        from pipeline.mosaic import encode_png
+
+        for found in survey_fields(job):
+            path = folder / "mosaics" / "fields" / f"{file_name(found.layer.name)}.png"
+            write_bytes(path, encode_png(draw(found)))
+            height, width, _ = found.layer.shape
+            field = found.field
+            size, stride = "{} x {}".format(*field.size), "{:g} x {:g}".format(*field.stride)
+            effective = (
+                f"{found.effective[2] - found.effective[0]} x {found.effective[3] - found.effective[1]}"
+                if found.effective
+                else "none"
+            )
+            rows.append((found.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
+    _print_table(rows)
+    print(f"pictures: {folder / 'mosaics' / 'fields'}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -198,6 +224,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "merge": _merge,
     "layers": _layers,
+    "fields": _fields,
     "check": _check,
     "show": _show,
     "report": _report,

@@ -69,7 +69,7 @@ def check_activations(job: Job) -> None:
             f"activations.label_k = {spec.label_k}, but the data set does not name its labels. Set data.labels, or leave it out."
         )
     if spec.crop == "effective":
-        check_gradients(job.network, job.layers)
+        check_gradients(job.network, job.layers, 'Set activations.crop = "field".')
 
 
 def plan_of(job: Job) -> Plan:

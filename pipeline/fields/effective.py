@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from pipeline.fields.energy import energy_of
@@ -11,6 +13,8 @@ from recfield.effective import smallest_box
 
 SHARE = 0.95  # of a unit's energy that its effective field holds
 _MOST = 0.5  # of the input that a field may cover and still be a part of the image
+
+Corners = tuple[int, int, int, int]  # y1, x1, y2, x2: a box, half-open
 
 
 class EffectiveFields:
@@ -32,7 +36,7 @@ class EffectiveFields:
     def __init__(self, network: Network, layer: LayerInfo, field: ReceptiveField) -> None:
         """For a layer with its solved field; nothing is compiled yet."""
         self._energy = energy_of(network, layer)
-        self._field, self._centres = field, centres(field, *network.input_shape[:2])
+        self._field, self._places = field, Places.of(field, *network.input_shape[:2])
         self.found = self.without = 0
 
     def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -47,13 +51,7 @@ class EffectiveFields:
         boxes = np.zeros((len(units), 4), np.int32)
         for place, energy in enumerate(self._energy(images, units)):
             row, col = (int(at) for at in units[place, :2])
-            y1, x1, y2, x2 = (int(edge) for edge in self._field.boxes[row, col])
-            if y2 <= y1 or x2 <= x1:
-                continue
-            around = (_within(self._centres[0], row, y1, y2), _within(self._centres[1], col, x1, x2))
-            box = smallest_box(energy[y1:y2, x1:x2], SHARE, around)
-            if box is not None:
-                boxes[place] = (y1 + box[0], x1 + box[1], y1 + box[2], x1 + box[3])
+            boxes[place] = effective_box(energy, self._field, self._places, (row, col)) or 0
         none = int((boxes[:, 2] == 0).sum())
         self.found, self.without = self.found + len(units) - none, self.without + none
         return boxes
@@ -64,10 +62,37 @@ def covers_most(field: ReceptiveField, height: int, width: int) -> bool:
     return field.size[0] * field.size[1] > _MOST * height * width
 
 
-def centres(field: ReceptiveField, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels at the centres of a map's units, were there no border: int (h,) and int (w,), clipped to the image."""
-    rows, cols = field.boxes[:, 0, ::2], field.boxes[0, :, 1::2]
-    return _centres(rows, height, field.stride[0]), _centres(cols, width, field.stride[1])
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The pixels at the centres of a map's units, were there no border, clipped to the image.
+
+    rows, cols: int (h,) and (w,).
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+
+    @classmethod
+    def of(cls, field: ReceptiveField, height: int, width: int) -> Places:
+        """For the field of a layer, on an input of this size."""
+        rows, cols = field.boxes[:, 0, ::2], field.boxes[0, :, 1::2]
+        return cls(_centres(rows, height, field.stride[0]), _centres(cols, width, field.stride[1]))
+
+
+def effective_box(energy: np.ndarray, field: ReceptiveField, places: Places, unit: tuple[int, int]) -> Corners | None:
+    """The effective field of one unit, row and col, from its energy, float (height, width); None where there is none."""
+    y1, x1, y2, x2 = corners(field, unit)
+    if y2 <= y1 or x2 <= x1:
+        return None
+    around = (_within(places.rows, unit[0], y1, y2), _within(places.cols, unit[1], x1, x2))
+    box = smallest_box(energy[y1:y2, x1:x2], SHARE, around)
+    return None if box is None else (y1 + box[0], x1 + box[1], y1 + box[2], x1 + box[3])
+
+
+def corners(field: ReceptiveField, unit: tuple[int, int]) -> Corners:
+    """The box of a unit, as plain numbers."""
+    y1, x1, y2, x2 = (int(edge) for edge in field.boxes[unit])
+    return y1, x1, y2, x2
 
 
 def _within(centres: np.ndarray, at: int, first: int, last: int) -> int | None:

@@ -74,8 +74,14 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
     return energy
 
 
-def check_gradients(network: Network, layers: Sequence[LayerInfo]) -> None:
-    """Build, and do not run, the gradients of all layers. Raises: WrongSpec, where an operation has none."""
+def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) -> None:
+    """Build, and do not run, the gradients of all layers.
+
+    Args:
+        hint: what to do instead, for the error.
+
+    Raises: WrongSpec, where an operation has none.
+    """
     import tensorflow as tf
 
     @tf.function(autograph=False, input_signature=(tf.TensorSpec((1, *network.input_shape[:2], 3), tf.uint8),))
@@ -89,8 +95,7 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo]) -> None:
     except LookupError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise WrongSpec(
-            f'activations.crop = "effective" needs gradients, and {network.name} has an operation without one ({reason}). '
-            'Set activations.crop = "field".'
+            f"effective fields need gradients, and {network.name} has an operation without one ({reason}). {hint}"
         ) from None
 
 

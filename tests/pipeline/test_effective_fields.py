@@ -17,7 +17,7 @@ from graphs import convolve, freeze_v1, opened, v1, weights
 from pipeline import mosaic, run
 from pipeline.errors import WrongSpec
 from pipeline.fields import energy, solve_fields
-from pipeline.fields.effective import EffectiveFields, centres, covers_most
+from pipeline.fields.effective import EffectiveFields, Places, covers_most
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.spec import parse_spec
 from pipeline.store.tables import read_index
@@ -145,10 +145,10 @@ def test_a_unit_stands_in_the_middle_of_its_field(size, stride, padding):
     outputs = keras.layers.Conv2D(2, size, stride, padding, name="conv")(inputs)
     network = KerasNetwork(keras.Model(inputs, outputs), "one", None, "unit")
     fields = solve_fields(network, network.layers())
-    rows, cols = centres(fields["conv"], 21, 22)
+    places = Places.of(fields["conv"], 21, 22)
     for row, col in np.ndindex(fields["conv"].boxes.shape[:2]):
         y1, x1, y2, x2 = fields["conv"].boxes[row, col]
-        for centre, first, last in ((rows[row], y1, y2), (cols[col], x1, x2)):
+        for centre, first, last in ((places.rows[row], y1, y2), (places.cols[col], x1, x2)):
             assert last - first < size or centre == (first + last) // 2
 
 
@@ -280,6 +280,6 @@ def test_a_network_with_an_operation_without_gradient_is_refused_before_work_sta
             "activations": {"crop": "effective"},
         }
     )
-    with pytest.raises(WrongSpec, match='(?s)crop = "effective" needs gradients.*ResizeArea.*Set activations.crop'):
+    with pytest.raises(WrongSpec, match="effective fields need gradients.*ResizeArea.*Set activations.crop"):
         run(spec, tmp_path / "out", reporter=quiet)
     assert not (tmp_path / "out" / "none" / "run.json").exists()
