@@ -24,7 +24,7 @@ FLOORS = (
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
-    ("dispatch", "errors", "mosaic", "progress"),
+    ("dispatch", "errors", "gpu", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
@@ -38,7 +38,14 @@ JOINERS = {"job", "run", "shards", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}
-AT_ONCE = ("jobs.training", "pipeline.activations.scan", "pipeline.attribution", "pipeline.dream", "pipeline.models")
+AT_ONCE = (
+    "jobs.training",
+    "pipeline.activations.responses",
+    "pipeline.activations.scan",
+    "pipeline.attribution",
+    "pipeline.dream",
+    "pipeline.models",
+)
 ON_USE = (*AT_ONCE, "pipeline.fields", "pipeline.sources")
 RAY = ("pipeline.engines.ray",)
 

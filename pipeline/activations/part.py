@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.activations.heap import Activations
 from pipeline.activations.statistics import Statistics
 
@@ -44,6 +46,11 @@ class Part:
             {layer: Activations.empty(count, k) for layer, count in channels.items()},
             {layer: Statistics.empty(count) for layer, count in channels.items()},
         )
+
+    @property
+    def floors(self) -> dict[str, np.ndarray]:
+        """The heaps' floors, by layer: float32 (channels,) each."""
+        return {layer: heap.floor for layer, heap in self.heaps.items()}
 
     def merge(self, other: Part) -> Part:
         """Both parts as one; the order does not matter."""
