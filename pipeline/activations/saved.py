@@ -9,8 +9,6 @@ import io
 import json
 import re
 import time
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 from pipeline.activations.heap import Activations
 from pipeline.activations.part import Part, Skipped
 from pipeline.activations.statistics import Statistics
-from pipeline.errors import Fault, WrongSpec
+from pipeline.errors import Fault, WrongSpec, one_line
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 from pipeline.store.files import write_bytes
@@ -113,7 +111,12 @@ def write_part(path: Place, saved: Saved) -> None:
 
 def read_part(path: Place) -> Saved:
     """Read a part file. Raises: FileNotFoundError; WrongSpec for one of another format; Fault for one that is damaged."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Fault(f"{path} cannot be read ({one_line(error)}). Make it readable.") from None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             told = json.loads(bytes(archive["told"]))
@@ -123,8 +126,10 @@ def read_part(path: Place) -> Saved:
                     "Finish the job with the version that began it, or start it over with --anew."
                 )
             return _unpacked(told, archive)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise Fault(f"{path} is damaged ({error}). Remove it; its shard will be scanned again.") from None
+    except WrongSpec:
+        raise
+    except Exception as error:  # of whatever kind damage makes zipfile, zlib, NumPy or json raise
+        raise Fault(f"{path} is damaged ({one_line(error)}). Remove it; what it held will be scanned again.") from None
 
 
 def saved_parts(folder: Place) -> list[Saved]:
