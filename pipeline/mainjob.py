@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, covers_most
 from pipeline.fields.energy import check_gradients
+from pipeline.gpu import watch_gpus
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
@@ -28,10 +30,13 @@ from recfield import ReceptiveField
 def activations(job: Job) -> Receipt:
     """The main job: scan, receptive fields, patches, mosaics and their index."""
     spec, plan = job.spec.activations, plan_of(job)
-    with job.reporter.step("scan", "images") as advance:
+    began = time.monotonic()
+    with job.reporter.step("scan", "images") as advance, watch_gpus() as gpus:
         part, meter = scan_job(job, plan, advance)
+    scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers)
+    solved = time.monotonic()
     effective = _effective(job, fields) if spec.crop == "effective" else {}
     winners = list(_all_winners(job, plan, part, fields, effective))
     with job.reporter.step("patches", "images") as advance:
@@ -46,8 +51,12 @@ def activations(job: Job) -> Receipt:
         "images": part.seen,
         "skipped": len(skipped),
         "nans": {name: int(heap.nans.sum()) for name, heap in part.heaps.items() if heap.nans.any()},
-        "images_per_second": round(meter.images / meter.seconds, 1) if meter.seconds else 0.0,
-        "scan_seconds": {"data": round(meter.data, 2), "network": round(meter.network, 2), "heaps": round(meter.heaps, 2)},
+        "precision": plan.precision,
+        "images_per_second": round(meter.images / max(scanned - began, 1e-9), 1),
+        "scan_seconds": {name: round(getattr(meter, name), 2) for name in ("data", "network", "heaps", "writing")},
+        "fields_seconds": round(solved - scanned, 2),
+        "writing_seconds": round(time.monotonic() - solved, 2),
+        "gpu_busy": gpus.busy,
         "probes": max((field.probes for field in fields.values()), default=0),
         "effective": {name: {"found": found.found, "without": found.without} for name, found in effective.items()},
         "asleep_channels": {name: list(field.dead_channels) for name, field in fields.items() if field.dead_channels},
@@ -77,7 +86,20 @@ def plan_of(job: Job) -> Plan:
     spec, data = job.spec.activations, job.spec.data
     chosen = None if spec.channels == "all" else tuple(spec.channels)
     labels = tuple(job.source.labels or ()) if spec.label_k else ()
-    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad, spec.bottom_k, spec.label_k, labels)
+    how = job.spec.model
+    return Plan(
+        job.layers,
+        chosen,
+        spec.top_k,
+        data.batch,
+        data.on_bad,
+        data.max_bad,
+        how.precision,
+        how.xla,
+        spec.bottom_k,
+        spec.label_k,
+        labels,
+    )
 
 
 def _all_winners(

@@ -60,11 +60,13 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
     except FileNotFoundError:
         return None
     change = saved.origin.difference(origin)
-    grew = job.dispatch.update and shard.count == 1 and saved.origin.model == origin.model
-    if change is None or (grew and _only_grew(saved.origin, origin, job.source)):
+    if change is None:
         return saved.part if saved.shard == shard else None
     if saved.origin.settings != origin.settings:  # by someone who wanted other results
         return None
+    if job.dispatch.update and saved.origin.model == origin.model and _only_grew(saved.origin, origin, job.source):
+        # The last shard is longer now; where there are others, each is of other examples.
+        return saved.part if saved.shard == shard == Shard(0, 1, shard.unit, shard.begin) else None
     raise WrongSpec(
         f"{job.folder} holds a scan that stopped after {saved.part.done:,} examples, and {change}. "
         "Put back what was there to go on, or start over with --anew."
@@ -72,7 +74,7 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
 
 
 def found_parts(folder: Place) -> list[Saved]:
-    """The parts that shards have left in a folder: of every shard, complete, of the same network and data; or none at all.
+    """The parts that shards have left in a folder: of every shard, complete, of one network and one data set; or none.
 
     Raises: WrongSpec, for parts that do not belong together; PartsMissing; Fault.
     """
@@ -93,6 +95,18 @@ def found_parts(folder: Place) -> list[Saved]:
     if missing:
         raise PartsMissing(f"{folder} lacks {'; '.join(missing)}. Run what is missing with --shard I/N, then merge again.")
     return parts
+
+
+def require_whole(job: Job, part: Saved) -> None:
+    """Whether a job's parts are all that there is to scan. Raises: WrongSpec, Fault."""
+    origin = Origin.of(job)
+    change = part.origin.difference(origin)
+    if change is None and whole(job, origin) is None:
+        change = f"they begin at example {part.shard.begin:,}, and what was scanned before it is not in {WHOLE}"
+    if change is not None:
+        raise WrongSpec(
+            f"the parts in {job.folder} cannot be merged: {change}. Put back what was there, or scan the shards with --anew."
+        )
 
 
 def settle(job: Job, origin: Origin, part: Part) -> None:

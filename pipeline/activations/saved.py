@@ -112,7 +112,12 @@ def write_part(path: Place, saved: Saved) -> None:
 
 def read_part(path: Place) -> Saved:
     """Read a part file. Raises: FileNotFoundError; WrongSpec for one of another format; Fault for one that is damaged."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Fault(f"{path} cannot be read ({one_line(error)}). Make it readable.") from None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             told = json.loads(bytes(archive["told"]))

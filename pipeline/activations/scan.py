@@ -32,6 +32,7 @@ class Plan:
     bottom_k: how many of the weakest responses are kept too. label_k: how many of the strongest for each label.
     labels: the data set's, needed for label_k alone.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of them does.
+    precision, xla: how the network is run.
     """
 
     layers: tuple[LayerInfo, ...]
@@ -40,6 +41,8 @@ class Plan:
     batch: int
     on_bad: str = "skip"
     max_bad: float = 1.0
+    precision: str = "float32"
+    xla: bool = False
     bottom_k: int = 0
     label_k: int = 0
     labels: tuple[str, ...] = ()
@@ -55,7 +58,7 @@ class Plan:
 
     def compile(self, network: Network) -> Tap:
         """The pass that this plan needs."""
-        return Tap(network, self.layers, self.channels, self.batch)
+        return Tap(network, self.layers, self.channels, self.batch, self.precision, self.xla)
 
 
 Progress = Callable[[int, int], None]  # examples done, examples in all
