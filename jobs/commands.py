@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.dispatch import Dispatch
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.progress import Reporter
-from pipeline.run import open_job, read_receipt, run, start_tensorflow
+from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
 from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec, load_spec
 from pipeline.store.places import Place, place
@@ -109,6 +109,9 @@ def _train(options: argparse.Namespace) -> None:
 
 def summary(folder: Place) -> list[str]:
     """What a job's folder holds, in a few lines. Raises: WrongSpec, where it holds none."""
+    parts = _parts(folder)
+    if parts and find_receipt(folder) is None:
+        return [f"{folder.name}: shards, not merged yet", *parts]
     receipt = read_receipt(folder)
     lines = [f"{receipt['name']}: {receipt['state']}, {receipt['examples']:,} examples, {len(receipt['layers'])} layers"]
     for stage in receipt["spec"]["stages"]:
@@ -121,6 +124,7 @@ def summary(folder: Place) -> list[str]:
             lines.append(f"    {done['skipped']:,} images could not be read: index/skipped.parquet")
         for layer, count in done.get("nans", {}).items():
             lines.append(f"    {layer}: {count:,} values were NaN and were passed over")
+    lines += parts
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
@@ -130,6 +134,20 @@ def summary(folder: Place) -> list[str]:
     pictures = sorted((folder / "mosaics").rglob("*-crop.png"))
     if pictures:
         lines.append(f"  look at: {pictures[-1]}")
+    return lines
+
+
+def _parts(folder: Place) -> list[str]:
+    """How far the scans are whose parts lie in a folder."""
+    if not any(True for _ in (folder / "parts").glob("*.part")):
+        return []
+    from pipeline.activations.saved import saved_parts
+
+    lines = []
+    for saved in saved_parts(folder):
+        first, last = saved.bounds
+        whose = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
+        lines.append(f"  {whose}: {saved.part.done:,} of {last - first:,} examples are saved")
     return lines
 
 

@@ -161,6 +161,8 @@ def find_receipt(folder: Place) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise WrongSpec(f"{folder / 'run.json'} cannot be read ({error}). Remove it to run the job anew.") from None
+    if not isinstance(receipt, dict):
+        raise WrongSpec(f"{folder / 'run.json'} is no receipt of a job. Remove it to run the job anew.")
     if receipt.get("format") != FORMAT:
         raise WrongSpec(
             f"{folder} is of format {receipt.get('format')}, this version writes {FORMAT}. Choose another --out, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pipeline.dispatch import Dispatch
 from pipeline.errors import WrongSpec
@@ -66,7 +67,7 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
         raise WrongSpec(f"{folder} holds no parts. Leave some with convscope run SPEC --shard I/N, or name another folder.")
-    spec = parse_spec(parts[0].origin.spec if parts else (receipt or {})["spec"], where=str(folder))
+    spec = _as_written(parts[0].origin.spec if parts else (receipt or {})["spec"], str(folder))
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say):
         sweep(folder)
@@ -81,3 +82,8 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
                 write_json(folder / "run.json", receipt | {"state": "running"})
         finish(job)
     return folder
+
+
+def _as_written(tree: dict[str, Any], where: str) -> JobSpec:
+    """The spec of a tree that holds all keys, without those that say what goes without saying: some may not be said."""
+    return parse_spec(parse_spec(tree, where).model_dump(mode="json", exclude_defaults=True), where)

@@ -102,7 +102,7 @@ class Told(Reporter):
         super().__init__("test")
         self.lines = []
 
-    def say(self, text):
+    def say(self, text, **facts):
         self.lines.append(text)
 
 

@@ -9,8 +9,6 @@ import io
 import json
 import re
 import time
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 from pipeline.activations.heap import Activations
 from pipeline.activations.part import Part, Skipped
 from pipeline.activations.statistics import Statistics
-from pipeline.errors import Fault, WrongSpec
+from pipeline.errors import Fault, WrongSpec, one_line
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 from pipeline.store.files import write_bytes
@@ -29,10 +27,11 @@ FORMAT = 1  # of part files; raised when a reader of the older one would go wron
 WHOLE = "scan.part"  # in the job's folder: what the whole scan found, from which an update goes on
 _WORTH = 50  # of the time between two saves, one part in so many may go into saving
 
-# Keys of [model] and [data] that say where things are, or how they are shown, but change no response.
+# Keys of the spec that say where things are, or what is made of the responses, but change none of them.
 _ELSEWHERE = {
     "model": {"source", "weights", "layers", "labels", "logits", "trusted"},
     "data": {"source", "data_dir", "label", "labels", "limit", "on_bad", "max_bad"},
+    "activations": {"crop"},
 }
 
 
@@ -55,12 +54,8 @@ class Origin:
     def of(cls, job: Job) -> Origin:
         """The origin of what a job finds."""
         spec = job.spec.model_dump(mode="json")
-        settings = {
-            "layers": [[layer.name, *layer.shape] for layer in job.layers],
-            "top_k": spec["activations"]["top_k"],
-            "channels": spec["activations"]["channels"],
-            **{table: {key: value for key, value in spec[table].items() if key not in _ELSEWHERE[table]} for table in _ELSEWHERE},
-        }
+        settings = {f"{table}.{key}": spec[table][key] for table in _ELSEWHERE for key in spec[table].keys() - _ELSEWHERE[table]}
+        settings["model.layers"] = [[layer.name, *layer.shape] for layer in job.layers]
         settings = json.loads(json.dumps(settings))  # as it will be read again
         return cls(job.digests["model"], job.digests["data"], len(job.source), settings, spec)
 
@@ -116,7 +111,12 @@ def write_part(path: Place, saved: Saved) -> None:
 
 def read_part(path: Place) -> Saved:
     """Read a part file. Raises: FileNotFoundError; WrongSpec for one of another format; Fault for one that is damaged."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Fault(f"{path} cannot be read ({one_line(error)}). Make it readable.") from None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             told = json.loads(bytes(archive["told"]))
@@ -126,8 +126,10 @@ def read_part(path: Place) -> Saved:
                     "Finish the job with the version that began it, or start it over with --anew."
                 )
             return _unpacked(told, archive)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise Fault(f"{path} is damaged ({error}). Remove it; its shard will be scanned again.") from None
+    except WrongSpec:
+        raise
+    except Exception as error:  # of whatever kind damage makes zipfile, zlib, NumPy or json raise
+        raise Fault(f"{path} is damaged ({one_line(error)}). Remove it; what it held will be scanned again.") from None
 
 
 def saved_parts(folder: Place) -> list[Saved]:
@@ -144,7 +146,7 @@ class Keeper:
     """Saves what a scan has found, every so often and at its end; its `keep` is the scan's."""
 
     def __init__(self, folder: Place, origin: Origin, shard: Shard, every: float) -> None:
-        """every: seconds between two saves, at least; a slow store is written to less often."""
+        """every: seconds between two saves; more where saving is slow. 0 saves after every batch."""
         self._path = shard_path(folder, shard)
         self._origin, self._shard = origin, shard
         self._every = every
@@ -169,7 +171,7 @@ class Keeper:
         started = time.monotonic()
         write_part(self._path, Saved(self._origin, self._shard, self._latest))
         ended = time.monotonic()
-        self._due = ended + max(self._every, _WORTH * (ended - started))
+        self._due = ended + (max(self._every, _WORTH * (ended - started)) if self._every else 0)
 
 
 def _packed(saved: Saved) -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.activations.resuming import begun
 from pipeline.activations.saved import Keeper, Origin
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, TryAgain
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 
@@ -42,4 +42,7 @@ def scan_shard(job: Job, plan: Plan, origin: Origin, shard: Shard, progress: Pro
         keeper.save()
         done = keeper.done or (found.done if found else 0)
         raise Interrupted(f"{done:,} of {last - first:,} examples are scanned and saved. Run the same command again.") from None
+    except TryAgain:
+        keeper.save()
+        raise
     return part, meter

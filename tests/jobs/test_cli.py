@@ -253,6 +253,34 @@ def test_a_process_exits_with_the_status_and_one_line_alone(process, spec_file, 
     assert error.count("\n") == 1 and error.startswith("UnknownLayer: ")
 
 
+WAIT_TWICE = """
+import signal, sys, time
+from jobs import cli, commands
+
+def wait(options):
+    try:
+        print("on", flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        print("saving", flush=True)
+        time.sleep(1)
+        print("saved", flush=True)
+        raise
+
+commands.COMMANDS["show"] = wait
+sys.exit(cli.main(["show", "x"]))
+"""
+
+
+def test_a_second_signal_of_a_scheduler_does_not_stop_the_saving(process):
+    child = process("-c", WAIT_TWICE)
+    for line in ("on\n", "saving\n"):
+        assert child.stdout.readline() == line
+        child.send_signal(signal.SIGTERM)
+    out, error = child.communicate(timeout=60)
+    assert child.returncode == 75 and out == "saved\n" and error.startswith("Interrupted: ")
+
+
 WAIT = """
 import sys, time
 from jobs import cli, commands
