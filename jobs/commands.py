@@ -158,7 +158,10 @@ def _told(done: dict[str, Any]) -> str:
         return f"{done['told']}, " if done.get("told") else ""
     total = max(sum(spent.values()), 1e-9)
     share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
-    return f"{done['images']:,} images at {done['images_per_second']:g}/s ({share}), "
+    reduced = "" if done["precision"] == "float32" else f" in {done['precision']}"
+    gpu = "" if done["gpu_busy"] is None else f", GPU busy {done['gpu_busy']:.0%}"
+    rest = f"receptive fields {done['fields_seconds']:.1f} s, patches and index {done['writing_seconds']:.1f} s"
+    return f"{done['images']:,} images{reduced} at {done['images_per_second']:g}/s ({share}{gpu}), {rest}, "
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from pipeline.engines.dispatch import scan_job, settle_job
 from pipeline.fields import solve_fields
+from pipeline.gpu import watch_gpus
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
 def activations(job: Job) -> Receipt:
     """The main job: scan, receptive fields, patches, mosaics and their index."""
     spec, plan = job.spec.activations, plan_of(job)
-    with job.reporter.step("scan", "images") as advance:
+    began = time.monotonic()
+    with job.reporter.step("scan", "images") as advance, watch_gpus() as gpus:
         part, meter = scan_job(job, plan, advance)
+    scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers)
+    solved = time.monotonic()
     winners = [
         _winners(layer, plan.channels_of(layer), part.heaps[layer.name], fields[layer.name], spec.crop == "channel")
         for layer in job.layers
@@ -42,8 +47,12 @@ def activations(job: Job) -> Receipt:
         "images": part.seen,
         "skipped": len(skipped),
         "nans": {name: int(heap.nans.sum()) for name, heap in part.heaps.items() if heap.nans.any()},
-        "images_per_second": round(meter.images / meter.seconds, 1) if meter.seconds else 0.0,
-        "scan_seconds": {"data": round(meter.data, 2), "network": round(meter.network, 2), "heaps": round(meter.heaps, 2)},
+        "precision": plan.precision,
+        "images_per_second": round(meter.images / max(scanned - began, 1e-9), 1),
+        "scan_seconds": {name: round(getattr(meter, name), 2) for name in ("data", "network", "heaps", "writing")},
+        "fields_seconds": round(solved - scanned, 2),
+        "writing_seconds": round(time.monotonic() - solved, 2),
+        "gpu_busy": gpus.busy,
         "probes": max((field.probes for field in fields.values()), default=0),
         "asleep_channels": {name: list(field.dead_channels) for name, field in fields.items() if field.dead_channels},
     }
@@ -55,7 +64,8 @@ def plan_of(job: Job) -> Plan:
 
     spec, data = job.spec.activations, job.spec.data
     chosen = None if spec.channels == "all" else tuple(spec.channels)
-    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad)
+    how = job.spec.model
+    return Plan(job.layers, chosen, spec.top_k, data.batch, data.on_bad, data.max_bad, how.precision, how.xla)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ FLOORS = (
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
-    ("dispatch", "errors", "mosaic", "progress"),
+    ("dispatch", "errors", "gpu", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.

@@ -36,14 +36,24 @@ class Responses:
 class Tap:
     """The compiled pass of a network: images in, every layer's responses out."""
 
-    def __init__(self, network: Network, layers: Sequence[LayerInfo], channels: Sequence[int] | None, batch: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        layers: Sequence[LayerInfo],
+        channels: Sequence[int] | None,
+        batch: int,
+        precision: str = "float32",
+        xla: bool = False,
+    ) -> None:
         """Nothing is compiled before it is needed.
 
         Args:
             channels: the channels to look at, by number; None: all.
             batch: images in every batch.
+            precision, xla: how the network is run; see `compile_pass`.
         """
         self._network, self._batch = network, batch
+        self._precision, self._xla = precision, xla
         self._names = [layer.name for layer in layers]
         self._channels = None if channels is None else tf.constant(channels, tf.int32)
         self._counts = [layer.channels if channels is None else len(channels) for layer in layers]
@@ -79,7 +89,7 @@ class Tap:
             return [answer(maps[name], floor) for name, floor in zip(self._names, floors, strict=True)]
 
         floors = [tf.TensorSpec((count,), tf.float32) for count in self._counts]
-        return compile_pass(self._network, self._names, self._batch, finish, floors)
+        return compile_pass(self._network, self._names, self._batch, finish, floors, self._precision, self._xla)
 
 
 def _peaks(maps: tf.Tensor, floor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

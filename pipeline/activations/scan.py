@@ -30,6 +30,7 @@ class Plan:
 
     channels: the channels to look at, by number; None: all of every layer.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of them does.
+    precision, xla: how the network is run.
     """
 
     layers: tuple[LayerInfo, ...]
@@ -38,6 +39,8 @@ class Plan:
     batch: int
     on_bad: str = "skip"
     max_bad: float = 1.0
+    precision: str = "float32"
+    xla: bool = False
 
     def channels_of(self, layer: LayerInfo) -> np.ndarray:
         """The numbers of a layer's channels that are looked at: int64."""
@@ -49,7 +52,7 @@ class Plan:
 
     def compile(self, network: Network) -> Tap:
         """The pass that this plan needs."""
-        return Tap(network, self.layers, self.channels, self.batch)
+        return Tap(network, self.layers, self.channels, self.batch, self.precision, self.xla)
 
 
 Progress = Callable[[int, int], None]  # examples done, examples in all

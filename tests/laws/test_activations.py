@@ -311,3 +311,17 @@ def test_parts_merge_to_the_same_whole_in_any_order_their_skipped_images_sorted(
 def test_no_parts_at_all_cannot_be_merged():
     with pytest.raises(ValueError, match="no parts"):
         merge([])
+
+
+@given(responses(values=st.sampled_from([-1.0, -0.0, 0.0, 0.5, INF, -INF])), responses(values=PLAIN), st.integers(1, 4))
+def test_of_later_examples_only_what_surpasses_the_floor_enters(first, second, k):
+    channels = min(first[0].shape[3], second[0].shape[3])
+    heap = one_batch(first[0][..., :channels], np.arange(len(first[0])), k)
+    maps, examples = second[0][..., :channels], 100 + np.arange(len(second[0]))
+    later = heap.update(maps, examples)
+    for channel in range(channels):
+        entered = set(later.examples[channel]) & set(examples)
+        maxima, floor = maps[..., channel].max(axis=(1, 2)), heap.floor[channel]
+        above = {example for example, score in zip(examples, maxima, strict=True) if math.isnan(floor) or score > floor}
+        assert entered <= above and (not above or entered)
+        assert math.isnan(floor) == (heap.examples[channel, -1] < 0)

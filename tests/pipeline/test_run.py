@@ -145,7 +145,7 @@ def test_the_receipt_tells_what_was_run_on_what_and_how_fast(finished, spec):
     assert set(receipt["digests"]) == {"model", "data"} and receipt["versions"]["tensorflow"]
     stage = receipt["stages"]["activations"]
     assert stage["images"] == 20 and stage["skipped"] == 0 and stage["nans"] == {} and stage["images_per_second"] > 0
-    assert stage["probes"] > 0 and set(stage["scan_seconds"]) == {"data", "network", "heaps"}
+    assert stage["probes"] > 0 and set(stage["scan_seconds"]) == {"data", "network", "heaps", "writing"}
 
 
 def test_the_same_spec_in_two_folders_gives_byte_identical_results(finished, spec, tmp_path, tree_of, quiet):
