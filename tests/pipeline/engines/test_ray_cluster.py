@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pytest
 from pipeline import load_spec, run
 from pipeline.dispatch import Dispatch
 from pipeline.engines import ray as engine
-from pipeline.errors import Interrupted, Unreachable
+from pipeline.errors import Interrupted
 
 RESULTS = ("index", "crops", "mosaics")
 SMALL = 78 * 2**20  # bytes of object store; Ray takes no less
@@ -50,10 +51,10 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
 
         yield advance
 
-    monkeypatch.setattr(told, "step", stopped)
-    with pytest.raises(Interrupted, match="examples are scanned and saved"):
-        run(many, tmp_path / "ray", reporter=told, dispatch=dispatch)
-    del told.step
+    with monkeypatch.context() as patched:
+        patched.setattr(told, "step", stopped)
+        with pytest.raises(Interrupted, match="examples are scanned and saved"):
+            run(many, tmp_path / "ray", reporter=told, dispatch=dispatch)
     parts = list((tmp_path / "ray/many/parts").glob("*-of-64.part"))
     assert 64 / 8 < len(parts) < 64
 
@@ -68,18 +69,10 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
     monkeypatch.setattr(engine._Crew, "_start", until_the_node_is_lost)
     folder = run(many, tmp_path / "ray", reporter=told, dispatch=dispatch)
     assert any("going on from example" in line for line in told.lines)
-    assert any("failed: The actor died because its node has died" in line for line in told.lines), told.lines
+    assert any(re.match(r"shard \d+-of-64 failed: .*node.*\. Trying again", line) for line in told.lines), told.lines
     assert node not in cluster.list_all_nodes() and not list(folder.glob("parts/*.part"))
     whole = run(many, tmp_path / "local", reporter=quiet)
     assert tree_of(folder, *RESULTS) == tree_of(whole, *RESULTS)
-
-
-def test_an_address_where_no_cluster_answers_is_one_line_and_worth_another_try(many, tmp_path, told, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
-    with pytest.raises(Unreachable, match="no Ray cluster answers at RAY_ADDRESS = '127.0.0.1:9'") as caught:
-        run(many, tmp_path, reporter=told, dispatch=Dispatch("ray"))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
