@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.activations.resuming import begun
 from pipeline.activations.saved import Keeper, Origin, saved_parts, shard_name
-from pipeline.errors import ConvscopeError, Fault, Interrupted, TooManyBad, Unreachable, WrongSpec, one_line
+from pipeline.errors import ConvscopeError, Fault, Interrupted, TooManyBad, TryAgain, Unreachable, WrongSpec, one_line
 from pipeline.job import Job, open_inputs
 from pipeline.models.tap import cpu_threads, prepare_devices
 from pipeline.sources.source import Shard
@@ -38,6 +38,7 @@ _SHARDS = 64  # a job has so many, and eight a worker at least, where the data s
 _COUNT_EVERY = 1.0  # seconds between two questions to a worker, how far it is
 _PART_EVERY = 15.0  # seconds between two questions, what it has found so far
 _LAST_ANSWER = 5.0  # seconds that a worker has to answer the last question
+_ANSWER_WITHIN = 20.0  # seconds that a cluster has to answer at its address
 _WAITING_TOLD_EVERY = 60.0  # seconds between two complaints that there is no worker
 _STORE = 256 * 2**20  # bytes of memory for the heaps on their way; more of them wait on the disk
 
@@ -67,6 +68,7 @@ def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progres
                 part = part.merge(found)
         if crew.done:
             job.reporter.say(f"going on from example {crew.done:,} of {crew.total:,}: so many were scanned before")
+        progress(crew.done, crew.total)
         try:
             for shard, found, spent in crew.scan(lambda shard, part: keepers[shard].keep(part)):
                 keepers[shard].keep(found)
@@ -76,11 +78,13 @@ def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progres
         except KeyboardInterrupt:
             for shard, found in crew.last_answers():
                 keepers[shard].keep(found)
-            for keeper in keepers.values():
-                keeper.save()
+            _save(keepers)
             raise Interrupted(
                 f"{crew.done:,} of {crew.total:,} examples are scanned and saved. Run the same command again."
             ) from None
+        except TryAgain:
+            _save(keepers)
+            raise
         finally:
             crew.dismiss()
     return part, meter
@@ -295,6 +299,11 @@ class _Crew:
             self._waiting.appendleft(task.shard)
 
 
+def _save(keepers: dict[Shard, Keeper]) -> None:
+    for keeper in keepers.values():
+        keeper.save()
+
+
 def _shards(job: Job, plan: Plan, origin: Origin, begin: int, workers: int) -> list[Shard]:
     """The shards of the examples from `begin` on: those that an earlier run was at, or else as many as suit the workers.
 
@@ -330,18 +339,35 @@ def _cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
         settings["runtime_env"] = {"py_modules": [str(packages / name) for name in ("pipeline", "recfield")]}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        if address:
+            _knock(address)
         ray.init(**settings)
-    except ConnectionError as error:
-        raise Unreachable(
-            f"no Ray cluster answers at RAY_ADDRESS = {address!r} ({one_line(error)}). "
-            "Start it, correct the address, or unset it to use this machine alone."
-        ) from None
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        if address and isinstance(error, OSError):
+            raise Unreachable(
+                f"no Ray cluster answers at RAY_ADDRESS = {address!r} ({one_line(error)}). "
+                "Start it, correct the address, or unset it to use this machine alone."
+            ) from None
         raise Fault(f"Ray does not start: {one_line(error)}. Ray's logs tell more.") from None
+    except SystemExit:  # what Ray makes of SIGTERM, from here on
+        raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which would end the process with another exit code
+            signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether somebody answers; Ray itself tries for many minutes. Raises: OSError."""
+    scheme, _, rest = address.rpartition("://")
+    if scheme.startswith("http"):
+        raise WrongSpec(
+            f"RAY_ADDRESS = {address!r} is where jobs are submitted: ray job submit -- convscope run ... "
+            "To join the cluster from here, name its head, such as head:6379."
+        )
+    host, colon, port = rest.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_WITHIN).close()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import load_spec
+from pipeline import load_spec, run
 from pipeline.activations.part import Part
 from pipeline.activations.saved import Origin, saved_parts
 from pipeline.activations.scan import Plan, scan
@@ -330,3 +330,35 @@ def test_without_ray_the_engine_names_the_extra(job, plan, monkeypatch):
     with pytest.raises(WrongSpec, match="needs Ray, .*the extra 'cluster'") as caught:
         scan_all(job, plan)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_an_address_where_no_cluster_answers_is_one_line_and_worth_another_try(job, plan, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(Unreachable, match=f"no Ray cluster answers at RAY_ADDRESS = '{address}'") as caught:
+        scan_all(job, plan)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_address_of_the_dashboard_is_told_from_that_of_the_cluster(job, plan, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with pytest.raises(WrongSpec, match="is where jobs are submitted"):
+        scan_all(job, plan)
+
+
+def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, monkeypatch):
+    def init(**settings):
+        assert settings["address"] == "local" and settings["num_cpus"] == 3
+        sys.exit(15)  # as the handler does that Ray sets
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(engine, "require", lambda: SimpleNamespace(init=init, is_initialized=lambda: False))
+    with pytest.raises(KeyboardInterrupt):
+        scan_all(job, plan)
+
+
+@pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])
+def test_an_engine_is_checked_before_anything_is_opened(spec, tmp_path, told, engine_name, workers, error):
+    with pytest.raises(WrongSpec, match=error):
+        run(spec, tmp_path, reporter=told, dispatch=Dispatch(engine_name, workers))
+    assert not (tmp_path / "tiny" / "run.json").exists()
