@@ -37,7 +37,8 @@ class Found:
 class Made:
     """One picture, and what came of its ascent.
 
-    picture: uint8 RGB (height, width, 3). losses: float32 (steps,): the objective before each step, which is lowered where the sign is negative.
+    picture: uint8 RGB (height, width, 3).
+    losses: float32 (steps,): the objective before each step; it falls where the sign is negative.
     state: "done"; "dead", without any gradient; or "stopped", by NaN or infinity.
     reached: the largest value in the channel's map (the smallest, where it was lowered), or the objective's value.
     strongest: the response of the strongest patch found for the channel; None where there is none to compare with.
