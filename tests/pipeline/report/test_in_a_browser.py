@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from made import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, K
+from made import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, K, add_explanations, add_kernels, add_others, add_patterns
 
 from pipeline.report.compare import write_comparison
 from pipeline.report.page import write_page
@@ -21,6 +21,10 @@ def pages(make_job, tmp_path_factory):
     """A job's folder and a comparison's, with layers, labels and keys that no page should trust."""
     layers = {"conv": MANY, HOSTILE_LAYER: 3}
     folder = make_job(layers, labels=(HOSTILE_LABEL, "dog", None), name="first")
+    add_explanations(folder)
+    add_kernels(folder, "conv")
+    add_patterns(folder, "conv")
+    add_others(folder, "conv")
     write_page(folder)
     out = tmp_path_factory.mktemp("comparison")
     write_comparison(folder, make_job({"conv": 5}, name="second"), out)
@@ -42,6 +46,8 @@ VIEWS = {
     "hostile-layer": f"#/{HOSTILE}",
     "channel": "#/conv/7",
     "hostile-channel": f"#/{HOSTILE}/1",
+    "rich-channel": "#/conv/1",
+    "explanations": "#/+explanations",
     "nowhere": "#/conv/99999",
 }
 
@@ -232,3 +238,40 @@ def test_a_comparison_has_both_sides_of_a_channel(pages, visit):
     assert page.locator("#changing .patch").count() == 2 * K
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector("#changing h1:has-text('channel')")
+
+
+def test_explanations_show_what_the_network_says_and_every_map(pages, visit):
+    page = settled(visit(pages[0]))
+    page.get_by_role("link", name="explanations").click()
+    page.wait_for_selector(".explained figure")
+    said = page.locator(".explained").inner_text()
+    assert HOSTILE_KEY in said and f"labelled {HOSTILE_LABEL}" in said and "ant" in said and "70 %" in said and "class 6" in said
+    page.wait_for_function(
+        "[...document.querySelectorAll('.explained img')].every((image) => image.complete && image.naturalWidth === 60)"
+    )
+    assert page.locator(".explained figcaption").all_inner_texts() == ["gradcam", "guided_backprop"]
+
+
+def test_a_channel_shows_its_kernel_its_pattern_and_its_twin(pages, visit):
+    page = settled(visit(pages[0], "#/conv/1"))
+    page.wait_for_function(
+        "[...document.querySelectorAll('.pictures img')].every((image) => image.complete && image.naturalWidth)"
+    )
+    assert tuple(middle_of(page.locator("img.kernel").screenshot())) == (0, 0, 250)
+    assert all(
+        abs(int(a) - b) < 12
+        for a, b in zip(middle_of(page.locator(".pictures img").nth(1).screenshot()), (9, 120, 33), strict=True)
+    )
+    assert "reaches 4.5; the strongest patch has 3" in page.locator(".pictures").nth(1).inner_text()
+    assert page.get_by_role("img", name="Objective by step: from 0 to 4").is_visible()
+    page.get_by_role("link", name="channel 0 (cosine 0.5)").click()
+    page.wait_for_selector("h1:has-text('conv, channel 0')")
+
+
+def test_a_channel_lists_its_weakest_and_its_winners_for_each_label(pages, visit):
+    page = settled(visit(pages[0], "#/conv/0"))
+    assert page.get_by_role("heading", name="Weakest").is_visible()
+    lists = page.locator(".listed").all_inner_texts()
+    assert "-3.25 ant" in lists[1] and "cat" in lists[0] and "dog" in lists[0]
+    settled(visit(pages[0], "#/conv/2"))
+    assert page.locator("img.kernel").count() == 1
