@@ -28,6 +28,7 @@ check: setup  ## lint, format, types and the import directions
 
 bench: setup  ## measure: the scan beside its yardsticks, and memory as the data grow
 	$(BIN)/python -m bench.scan
+	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.memory
 
 train-cifar10: .venv/core  ## train the small CIFAR-10 network (CIFAR10_DIR: prepared TensorFlow Datasets)
