@@ -200,16 +200,16 @@ class Tally:
         edges = bucket_edges()
         counts = np.zeros((self.counts.shape[0], bins), np.int64)
         bounds = np.zeros((self.counts.shape[0], bins + 1))
-        centres = (edges[:-1] + edges[1:]) / 2
-        centres[_SIDE] = 0
         for channel, of_channel in enumerate(self.counts):
             filled = np.flatnonzero(of_channel)
             if not len(filled):
                 continue
-            low, high = min(centres[filled[0]], 0.0), max(float(self.high[channel]), 0.0)
+            low, high = min(edges[filled[0]], 0.0) if filled[0] < _SIDE else 0.0, max(float(self.high[channel]), 0.0)
             bounds[channel] = np.linspace(low, high if high > low else low + 1, bins + 1)
-            at = np.searchsorted(bounds[channel], centres[filled], side="right") - 1
-            np.add.at(counts[channel], at.clip(0, bins - 1), of_channel[filled])
+            # A bucket that reaches over several bins is shared out among them.
+            below = np.interp(bounds[channel], edges, np.concatenate([[0], np.cumsum(of_channel)]))
+            below[0], below[-1] = 0, of_channel.sum()
+            counts[channel] = np.diff(np.rint(below))
         return counts, bounds
 
 
