@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "--engine",
         choices=["local", "ray"],
         default="local",
-        help="who scans: this process, or Ray workers (default: %(default)s)",
+        metavar="ENGINE",
+        help="who scans: local, this process, or ray, the workers of a Ray cluster (default: %(default)s)",
     )
     run.add_argument(
         "--workers",
