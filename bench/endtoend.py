@@ -65,8 +65,8 @@ def measure(tree: dict[str, Any], rounds: int) -> dict[str, list[float]]:
         return sum(len(batch["example"]) for batch in job.source.stream(Shard()).batch(plan.batch).prefetch(2))
 
     def network() -> int:
-        for place in range(len(job.source) // plan.batch):
-            run(in_memory[place % len(in_memory)], 0)
+        for number in range(len(job.source) // plan.batch):
+            run(in_memory[number % len(in_memory)], 0)
         return len(job.source) // plan.batch * plan.batch
 
     def end_to_end() -> int:

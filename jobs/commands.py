@@ -156,7 +156,9 @@ def _told(done: dict[str, Any]) -> str:
     spent = done.get("scan_seconds")
     if not spent:
         return f"{done['told']}, " if done.get("told") else ""
-    total = max(sum(spent.values()), 1e-9)
+    total = sum(spent.values())
+    if not total:
+        return f"{done['images']:,} images, scanned by earlier runs, "
     share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
     reduced = "" if done["precision"] == "float32" else f" in {done['precision']}"
     gpu = "" if done["gpu_busy"] is None else f", GPU busy {done['gpu_busy']:.0%}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from pipeline.dispatch import Dispatch
@@ -61,21 +62,20 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
     Raises: PartsMissing; WrongSpec, for parts that do not belong together, or to what the spec now names; any other
     ConvscopeError.
     """
-    from pipeline.activations.resuming import forget_whole, found_parts
-    from pipeline.activations.saved import Origin
+    from pipeline.activations.resuming import forget_whole, found_parts, require_whole
 
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
         raise WrongSpec(f"{folder} holds no parts. Leave some with convscope run SPEC --shard I/N, or name another folder.")
     spec = _as_written(parts[0].origin.spec if parts else (receipt or {})["spec"], str(folder))
     reporter = reporter or Reporter(spec.name)
+    if parts and parts[0].shard.begin:
+        dispatch = replace(dispatch, update=True)
     with hold(folder, reporter.say):
         sweep(folder)
         job = open_job(spec, folder, reporter, dispatch=dispatch)
         if parts:
-            change = parts[0].origin.difference(Origin.of(job))
-            if change is not None:
-                raise WrongSpec(f"the parts in {folder} cannot be merged: {change}. Put it back, or scan the shards --anew.")
+            require_whole(job, parts[0])
             if receipt is not None and receipt["stages"].pop("activations", None):
                 # The shards were scanned again: what stands there is what they are to replace.
                 forget_whole(folder, parts[0])

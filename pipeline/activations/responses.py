@@ -15,6 +15,8 @@ import tensorflow as tf
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.tap import Pass, compile_pass
 
+_STRETCH = 256  # values of a map among which a place is looked for
+
 
 @dataclass(frozen=True)
 class Responses:
@@ -93,31 +95,45 @@ class Tap:
 
 
 def _peaks(maps: tf.Tensor, floor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The maxima (batch, channels) of maps without NaN, and image, channel, row, col of those above the floor: (4, n).
-
-    Taken along each row first, the maxima tell the row of the whole map's: of a few hundred values, not of all.
-    """
-    in_rows = tf.reduce_max(maps, axis=2)
-    maxima = tf.reduce_max(in_rows, axis=1)
+    """The maxima (batch, channels) of maps without NaN, and image, channel, row, col of those above the floor: (4, n)."""
+    stretches = _stretches(maps)
+    tops = tf.reduce_max(stretches, axis=2)
+    maxima = tf.reduce_max(tops, axis=1)
     found = tf.where(_enters(maxima, floor))
     image, channel = found[:, 0], found[:, 1]
-    row = tf.argmax(_column(in_rows, image, channel), axis=1)
-    col = tf.argmax(_column(maps, image, row, channel), axis=1)
-    return maxima, tf.stack([image, channel, row, col])
+    stretch = tf.argmax(_column(tops, image, channel), axis=1)
+    place = tf.argmax(_column(stretches, image, stretch, channel), axis=1)
+    return maxima, _places(maps, image, channel, stretch * stretches.shape[2] + place)
 
 
 def _peaks_among_nan(maps: tf.Tensor, floor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The same where there may be NaN, and how many each map has: int64 (batch, channels)."""
     real = ~tf.math.is_nan(maps)
-    maps = tf.where(real, maps, -np.inf)
-    in_rows, real_in_rows = tf.reduce_max(maps, axis=2), tf.reduce_any(real, axis=2)
-    maxima = tf.reduce_max(in_rows, axis=1)
-    found = tf.where(_enters(maxima, floor) & tf.reduce_any(real_in_rows, axis=1))
+    stretches, reals = _stretches(tf.where(real, maps, -np.inf)), _stretches(real)
+    tops, any_real = tf.reduce_max(stretches, axis=2), tf.reduce_any(reals, axis=2)
+    maxima = tf.reduce_max(tops, axis=1)
+    found = tf.where(_enters(maxima, floor) & tf.reduce_any(any_real, axis=1))
     image, channel = found[:, 0], found[:, 1]
     # Among nothing but -inf, the first place that was no NaN is the maximum's.
-    row = _first_maximum(_column(in_rows, image, channel), _column(real_in_rows, image, channel))
-    col = _first_maximum(_column(maps, image, row, channel), _column(real, image, row, channel))
-    return maxima, tf.stack([image, channel, row, col]), tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])
+    stretch = _first_maximum(_column(tops, image, channel), _column(any_real, image, channel))
+    place = _first_maximum(_column(stretches, image, stretch, channel), _column(reals, image, stretch, channel))
+    places = _places(maps, image, channel, stretch * stretches.shape[2] + place)
+    return maxima, places, tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])
+
+
+def _stretches(maps: tf.Tensor) -> tf.Tensor:
+    """Maps cut into as many rows at once as hold few values: (batch, stretches, values, channels), in reading order.
+
+    The maximum of every stretch, which costs no more than that of the whole map, tells where to look for its place.
+    """
+    batch, height, width, channels = maps.shape
+    rows = max(rows for rows in range(1, height + 1) if height % rows == 0 and (rows == 1 or rows * width <= _STRETCH))
+    return tf.reshape(maps, (batch, height // rows, rows * width, channels))
+
+
+def _places(maps: tf.Tensor, image: tf.Tensor, channel: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    width = maps.shape[2]
+    return tf.stack([image, channel, place // width, place % width])
 
 
 def _enters(maxima: tf.Tensor, floor: tf.Tensor) -> tf.Tensor:

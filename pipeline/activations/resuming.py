@@ -8,7 +8,7 @@ from pipeline.activations.part import Part, merge
 from pipeline.activations.saved import WHOLE, Origin, Saved, read_part, saved_parts, shard_path, write_part
 from pipeline.errors import PartsMissing, WrongSpec
 from pipeline.job import Job
-from pipeline.sources.source import Shard, Source
+from pipeline.sources.source import Shard
 from pipeline.store.files import store_failed
 from pipeline.store.places import Place
 
@@ -42,7 +42,7 @@ def scanned_before(job: Job, origin: Origin) -> Saved | None:
         return saved
     if not job.dispatch.update or saved.origin.model != origin.model or saved.origin.settings != origin.settings:
         return None
-    if not _only_grew(saved.origin, origin, job.source):
+    if not _only_grew(saved.origin, origin, job):
         raise WrongSpec(
             f"{job.folder} cannot be updated: the first {saved.origin.examples:,} examples are not those that were scanned. "
             "New ones must come after all old ones, in the order of their names. Run without --update to scan all of them."
@@ -60,11 +60,13 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
     except FileNotFoundError:
         return None
     change = saved.origin.difference(origin)
-    grew = job.dispatch.update and shard.count == 1 and saved.origin.model == origin.model
-    if change is None or (grew and _only_grew(saved.origin, origin, job.source)):
+    if change is None:
         return saved.part if saved.shard == shard else None
     if saved.origin.settings != origin.settings:  # by someone who wanted other results
         return None
+    if job.dispatch.update and saved.origin.model == origin.model and _only_grew(saved.origin, origin, job):
+        # The last shard is longer now; where there are others, each is of other examples.
+        return saved.part if saved.shard == shard == Shard(0, 1, shard.unit, shard.begin) else None
     raise WrongSpec(
         f"{job.folder} holds a scan that stopped after {saved.part.done:,} examples, and {change}. "
         "Put back what was there to go on, or start over with --anew."
@@ -72,7 +74,7 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
 
 
 def found_parts(folder: Place) -> list[Saved]:
-    """The parts that shards have left in a folder: of every shard, complete, of the same network and data; or none at all.
+    """The parts that shards have left in a folder: of every shard, complete, of one network and one data set; or none.
 
     Raises: WrongSpec, for parts that do not belong together; PartsMissing; Fault.
     """
@@ -93,6 +95,18 @@ def found_parts(folder: Place) -> list[Saved]:
     if missing:
         raise PartsMissing(f"{folder} lacks {'; '.join(missing)}. Run what is missing with --shard I/N, then merge again.")
     return parts
+
+
+def require_whole(job: Job, part: Saved) -> None:
+    """Whether a job's parts are all that there is to scan. Raises: WrongSpec, Fault."""
+    origin = Origin.of(job)
+    change = part.origin.difference(origin)
+    if change is None and whole(job, origin) is None:
+        change = f"they begin at example {part.shard.begin:,}, and what was scanned before it is not in {WHOLE}"
+    if change is not None:
+        raise WrongSpec(
+            f"the parts in {job.folder} cannot be merged: {change}. Put back what was there, or scan the shards with --anew."
+        )
 
 
 def settle(job: Job, origin: Origin, part: Part) -> None:
@@ -131,8 +145,9 @@ def _remove(path: Place) -> None:
         raise store_failed(path, error) from error
 
 
-def _only_grew(old: Origin, new: Origin, source: Source) -> bool:
-    return old.settings == new.settings and old.examples <= new.examples and source.digest(old.examples) == old.data
+def _only_grew(old: Origin, new: Origin, job: Job) -> bool:
+    """Whether the examples are the old ones, and others after them."""
+    return old.examples <= new.examples and job.data_begin_with(old.examples, old.data)
 
 
 def _fits(saved: Saved, origin: Origin, base: Saved | None) -> bool:

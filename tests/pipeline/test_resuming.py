@@ -7,15 +7,15 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 from stopping import RESULTS, Stopping, changed
 
 from pipeline import load_spec, run
-from pipeline.activations.saved import read_part, saved_parts
+from pipeline.activations.saved import saved_parts
 from pipeline.dispatch import Dispatch
 from pipeline.errors import Interrupted, StoreFailed, Unreachable, WrongSpec
 from pipeline.run import read_receipt
@@ -255,43 +255,79 @@ def test_a_killed_run_loses_no_more_than_what_was_not_saved(write_spec, process,
     assert not list((folder / "parts").iterdir())
 
 
+class Watched:
+    """A run whose log is read as it comes."""
+
+    def __init__(self, child):
+        self.child, self.lines, self._started = child, [], time.monotonic()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.child.stderr:
+            self.lines.append((time.monotonic() - self._started, line))
+
+    def heard(self, words):
+        """When a line with some words came, in seconds from the start; None where it never will."""
+        while True:
+            ended = self.child.poll() is not None
+            for seconds, line in list(self.lines):
+                if words in line:
+                    return seconds
+            if ended and not self._reader.is_alive():
+                return None
+            time.sleep(0.005)
+
+    def end(self):
+        """Wait for the end. Returns: the exit status."""
+        status = self.child.wait()
+        self._reader.join()
+        return status
+
+
 @pytest.mark.slow
-def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(process, tmp_path, tree_of, quiet):
-    """CONVSCOPE_KILLS processes are killed, at any moment of their lives, and once in a while one is let finish."""
+def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(process, tmp_path, tree_of):
+    """CONVSCOPE_KILLS processes are killed, most of them during the scan; after a few each job is let finish."""
     kills = int(os.environ.get("CONVSCOPE_KILLS", "40"))
     chance = random.Random(int(os.environ.get("CONVSCOPE_SEED", "1")))
-    settings = ["data.limit=1500", "data.batch=50", "activations.channels=[0, 7, 33]", "activations.top_k=4"]
+    settings = ["data.limit=6000", "data.batch=20", "activations.channels=[0, 7, 33]", "activations.top_k=4"]
     words = [word for setting in settings for word in ("--set", setting)]
 
     def start(out):
-        return process("-m", "jobs", "run", "demo", "--out", out, "--save-every", "0", *words)
+        return Watched(process("-m", "jobs", "run", "demo", "--out", out, "--save-every", "0", *words))
 
     began = time.monotonic()
     reference = start(tmp_path / "reference")
-    assert reference.wait() == 0, reference.stderr.read()
-    whole = time.monotonic() - began
+    assert reference.end() == 0, reference.lines
+    whole, scan, after = time.monotonic() - began, reference.heard("demo: scan"), reference.heard("receptive fields")
+    moments = [("", whole), ("demo: scan", after - scan), ("receptive fields", whole - after)]
     expected = tree_of(tmp_path / "reference" / "demo", *RESULTS)
-    killed = finished = resumed = 0
+    killed = went_on = jobs = during_scan = 0
     while killed < kills:
-        out = tmp_path / f"out{finished}"
-        for _ in range(50):
+        out, done, left = tmp_path / f"out{jobs}", 0, chance.randint(2, 8)
+        status = None
+        while status != 0:
+            watched = start(out)
             number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-            child = start(out)
-            try:
-                child.wait(chance.uniform(0.2, 1.1) * whole)
-            except subprocess.TimeoutExpired:
-                child.send_signal(number)
-                child.wait()
-                killed += child.returncode != 0
-            error = child.stderr.read()
-            resumed += "going on from" in error or "were scanned before" in error
-            assert child.returncode in (0, -signal.SIGKILL, 75) or number != signal.SIGKILL, error
-            for part in (out / "demo" / "parts").glob("*.part"):
-                read_part(part)
-            if child.returncode == 0:
-                break
-        assert child.returncode == 0, error
+            told, span = chance.choices(moments, [1, 4, 1])[0]
+            if left and (not told or watched.heard(told) is not None):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    watched.child.wait(chance.uniform(0, span))
+                if watched.child.poll() is None:
+                    watched.child.send_signal(number)
+            status, left = watched.end(), max(0, left - 1)
+            log = "".join(line for _, line in watched.lines)
+            # A signal that comes before Python has its handlers ends the process at once.
+            assert status in (0, 75, -number) and (status != 75 or number != signal.SIGKILL), log
+            killed += status != 0
+            went_on += "going on from" in log or "were scanned before" in log
+            parts = saved_parts(out / "demo")
+            for saved in parts:
+                assert saved.part.done >= done, log  # what was saved stays saved
+                done = saved.part.done
+                during_scan += status != 0 and not saved.complete
         assert tree_of(out / "demo", *RESULTS) == expected
-        finished += 1
-    print(f"{killed} kills, {resumed} runs that went on, {finished} jobs, all of the same bytes")
-    assert np.all([killed >= kills, finished > 0, resumed > 0])
+        assert not list((out / "demo").rglob("*.part"))[1:]
+        jobs += 1
+    print(f"{killed} kills ({during_scan} left half a scan), {went_on} runs went on, {jobs} jobs, all of the same bytes")
+    assert killed >= kills and went_on > kills // 4 and during_scan > kills // 4

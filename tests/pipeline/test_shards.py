@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -12,7 +13,7 @@ from stopping import RESULTS, Stopping, changed
 from pipeline import run
 from pipeline.activations.saved import saved_parts
 from pipeline.dispatch import Dispatch
-from pipeline.errors import FolderHeld, Interrupted, PartsMissing, WrongSpec
+from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, WrongSpec
 from pipeline.run import read_receipt
 from pipeline.shards import merge, run_shard
 from pipeline.store.locks import hold
@@ -148,6 +149,14 @@ def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_fre
     assert sorted(path.name for path in (folder / "parts").iterdir()) == ["1-of-3.part", "2-of-3.part"]
 
 
+def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small, small_disk):
+    disk = small_disk(64)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(StoreFailed, match="Read-only file system") as caught:
+        run_shard(small, 0, 2, disk, Stopping())
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 1
+
+
 def test_a_run_spares_what_another_shard_is_writing(small, tmp_path):
     half = tmp_path / "tiny" / "parts" / ".aside-0123abcd-2-of-2.part"
     half.parent.mkdir(parents=True)
@@ -187,7 +196,7 @@ def test_shards_and_merge_from_the_command_line(command, write_spec, tmp_path, f
     assert status == 75 and told["error"] == "PartsMissing" and told["exit"] == 75 and "lacks parts 1 of 2" in told["message"]
     assert command("run", path, "--out", out, "--shard", "1/2")[0] == 0
     status, shown, _ = command("merge", out / "tiny")
-    assert status == 0 and shown.startswith("tiny: finished, 20 examples, 3 layers\n")
+    assert status == 0 and shown.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images, scanned by earlier")
     assert tree_of(out / "tiny", *RESULTS) == tree_of(finished, *RESULTS)
 
 

@@ -47,7 +47,7 @@ def expected(growing, tmp_path, tree_of):
     return results
 
 
-@pytest.mark.parametrize(("before", "after"), [(8, 12), (6, 23), (7, 8), (9, 10)])
+@pytest.mark.parametrize(("before", "after"), [(8, 12), (6, 23), (7, 8)])
 def test_an_update_scans_what_was_added_alone_and_ends_with_the_bytes_of_a_full_run(
     growing, expected, tmp_path, tree_of, before, after
 ):
@@ -91,8 +91,18 @@ def test_an_update_may_be_spread_over_shards(growing, expected, tmp_path, tree_o
     spec = growing(23)
     for index in (1, 0, 2):
         run_shard(spec, index, 3, tmp_path / "out", Stopping(), UPDATE)
-    folder = merge(tmp_path / "out" / "tiny", Stopping())
-    assert tree_of(folder, *RESULTS) == expected(spec)
+    last = Stopping()
+    folder = merge(tmp_path / "out" / "tiny", last)
+    assert last.scanned == [] and tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_the_shards_of_an_update_are_nothing_without_what_was_there_before(growing, tmp_path):
+    folder = run(growing(6), tmp_path / "out", reporter=Stopping())
+    for index in (0, 1):
+        run_shard(growing(9), index, 2, tmp_path / "out", Stopping(), UPDATE)
+    (folder / "scan.part").unlink()
+    with pytest.raises(WrongSpec, match=r"cannot be merged: they begin at example 6, and what was scanned before it is not in"):
+        merge(folder, Stopping())
 
 
 def test_without_the_word_grown_data_are_scanned_in_full(growing, expected, tmp_path, tree_of):
