@@ -1,13 +1,14 @@
 """The scan beside the bare network and other ways: images/s, interleaved, in one process.
 
-    python -m bench.scan [--rounds N]
+    python -m bench.scan [--rounds N] [--cpu]
 
 The yardstick is the same Keras model, called through tf.function on batches that lie in memory, with nothing
 read from it. Ours is the scan of the main job, over the same images in memory: it taps layers, takes every channel's
 spatial maximum, fills the heaps and the statistics, and finds the places of what enters; a ratio of 1 means that
 looking costs nothing. Beside it: the seed's way (maps copied to the host, one object a channel, images kept
 inside) and Keras' predict with NumPy. In every round all run in turn; figures are medians over rounds. No image
-comes twice, and the heaps go on from round to round, as they do in a job.
+comes twice, and the heaps go on from round to round, as they do in a job. With --cpu, seconds are those of all
+threads on the CPU, not of the clock: for machines that do other work at the same time; it flatters ways of one thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -104,7 +105,7 @@ class InMemory:
         raise NotImplementedError
 
 
-def measure(case: Case, rounds: int) -> dict[str, list[float]]:
+def measure(case: Case, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Images/s of every way, round by round."""
     from pipeline.activations.scan import Plan, scan
     from pipeline.models.opening import open_network, select_layers
@@ -126,14 +127,14 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in ("scan", *others)}
     for _ in range(rounds + WARM_UP):
         first, images = len(source), source.grow()
-        started = time.perf_counter()
+        started = clock()
         part, _ = scan(network, source, plan, begun=part, tap=tap)
-        found["scan"].append(len(images) / (time.perf_counter() - started))
+        found["scan"].append(len(images) / (clock() - started))
         for name, (run, batches) in others.items():
-            started = time.perf_counter()
+            started = clock()
             for place in range(0, batches * case.batch, case.batch):
                 run(images[place : place + case.batch], first + place)
-            found[name].append(batches * case.batch / (time.perf_counter() - started))
+            found[name].append(batches * case.batch / (clock() - started))
     assert part.seen == len(source)
     return {name: speeds[WARM_UP:] for name, speeds in found.items()}
 
@@ -147,11 +148,12 @@ def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=9)
-    rounds = options.parse_args().rounds
+    options.add_argument("--cpu", action="store_true")
+    chosen = options.parse_args()
     ways = ("bare", "scan", "predict", "seed")
     print(f"{'images/s':<36}{'batch':>6}" + "".join(f"{way:>10}" for way in ways) + f"{'scan/bare':>12}{'scan/seed':>11}")
     for case in CASES:
-        speeds = measure(case, rounds)
+        speeds = measure(case, chosen.rounds, time.process_time if chosen.cpu else time.perf_counter)
         medians = "".join(f"{statistics.median(speeds[way]):>10.1f}" for way in ways)
         ratios = f"{ratio(speeds, 'scan', 'bare'):>12.2f}{ratio(speeds, 'scan', 'seed'):>11.2f}"
         print(f"{case.title:<36}{case.batch:>6}{medians}{ratios}", flush=True)
