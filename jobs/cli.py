@@ -40,9 +40,9 @@ def parser() -> argparse.ArgumentParser:
     alone.add_argument("--shard", type=_shard, metavar="I/N", help="scan the I-th of N parts of the data alone; merge joins them")
     run.add_argument(
         "--engine",
-        choices=["local", "ray"],
         default="local",
-        help="who scans: this process, or Ray workers (default: %(default)s)",
+        metavar="ENGINE",
+        help="who scans: local, this process, or ray, the workers of a Ray cluster (default: %(default)s)",
     )
     run.add_argument(
         "--workers",

@@ -194,7 +194,7 @@ class _Crew:
         """
         for _ in range(min(self.size, len(self._begun))):
             self._hire()
-        self._job.reporter.say(f"{len(self._begun)} shards for {len(self._tasks)} Ray workers, {cpu_threads()} threads each")
+        self._job.reporter.say(f"shards: {len(self._begun)}; Ray workers: {len(self._tasks)}, threads of each: {cpu_threads()}")
         asked = fetched = told = time.monotonic()
         while self._begun:
             while self._waiting and self._idle:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pipeline import load_spec, run
@@ -221,6 +222,26 @@ def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended, j
     with pytest.raises(type(error)) as caught:
         scan_all(job, plan)
     assert caught.value is error and len(pretended.workers) == 3
+
+
+@pytest.mark.parametrize(
+    ("broken", "max_bad", "fails"), [((0, 1, 2), 0.15, False), ((0, 7, 14), 0.15, False), ((0, 7, 14), 0.1, True)]
+)
+def test_unreadable_images_are_judged_over_the_whole_data_set_as_in_one_scan(
+    job, plan, tap, monkeypatch, in_memory, broken, max_bad, fails
+):
+    pixels = np.random.default_rng(1).integers(0, 4, (20, 16, 16, 3))
+    job = dataclasses.replace(job, source=in_memory(pixels, broken=broken))
+    plan = dataclasses.replace(plan, max_bad=max_bad)
+    ray = PretendedRay(job, tap)
+    monkeypatch.setattr(engine, "require", lambda: ray)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
+    if not fails:
+        assert bytes_of(scan_all(job, plan)[0]) == bytes_of(scan(job.network, job.source, plan, tap=tap)[0])
+        return
+    for scanned in (lambda: scan_all(job, plan), lambda: scan(job.network, job.source, plan, tap=tap)):
+        with pytest.raises(TooManyBad, match="3 of 20 images cannot be read"):
+            scanned()
 
 
 def test_workers_that_cannot_be_started_three_times_in_a_row_stop_the_job(pretended, job, plan):
