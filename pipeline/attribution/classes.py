@@ -47,7 +47,9 @@ class Classes:
         names = self.names or ()
         found = [number for number, name in enumerate(names) if _plain(name) == _plain(named)]
         if len(found) > 1:
-            raise WrongSpec(f"gradcam.classes: {named!r} is the name of classes {', '.join(map(str, found))}. Name one by number.")
+            raise WrongSpec(
+                f"gradcam.classes: {named!r} is the name of classes {', '.join(map(str, found))}. Name one by number."
+            )
         if not found:
             hint = "" if names else "The classes have no names: set model.labels, or give numbers."
             known = [*names, MOST_LIKELY, TRUE_LABEL]
@@ -69,7 +71,7 @@ class Classes:
             raise WrongSpec(
                 f'gradcam.classes = "label", but no label of the data ({", ".join(labels[:3])}, …) is one of the '
                 f"{self.count} classes ({', '.join(self.name(number) for number in range(min(3, self.count)))}, …). "
-                "Name a file of class names that fits in model.labels, or leave \"label\" out."
+                'Name a file of class names that fits in model.labels, or leave "label" out.'
             )
 
     def slots(self, wanted: Sequence[int | str], label: str | None) -> list[int | None]:

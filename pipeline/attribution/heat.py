@@ -89,8 +89,8 @@ def over(pixels: np.ndarray, share: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def centred(values: np.ndarray) -> np.ndarray:
-    """Gradients (h, w, 3) with a sign as uint8 RGB: grey is zero; all but the strongest thousandth lie within the range."""
-    bound = np.quantile(np.abs(values), 0.999) or np.abs(values).max() or 1.0
+    """Gradients (h, w, 3) with a sign as uint8 RGB: grey is zero; all but the strongest hundredth lie within the range."""
+    bound = np.quantile(np.abs(values), 0.99) or np.abs(values).max() or 1.0
     return np.round(127.5 + 127.5 * np.clip(values / bound, -1, 1)).astype(np.uint8)
 
 

@@ -18,7 +18,7 @@ from pipeline.attribution import heat, plots
 from pipeline.attribution.passes import Drawing, Explained, Key
 from pipeline.attribution.wiring import Way, calls_functions, layers_of, upstream
 from pipeline.errors import UnusableModel
-from pipeline.models.network import LOGITS, Network
+from pipeline.models.network import Network
 from pipeline.sources.picking import Picked
 from pipeline.store.tables import INDEX
 
@@ -89,7 +89,7 @@ class Cascade:
         """
         count = len(self.kernels)
         for step in sorted({round(at) for at in np.linspace(0, count, min(count, _MOST_STEPS) + 1)}):
-            given = [noise if place < step else kernel.values for place, (kernel, noise) in enumerate(zip(self.kernels, self._noise))]
+            given = [*self._noise[:step], *(kernel.values for kernel in self.kernels[step:])]
             logits, shown, *values = self._run(tf.constant(images), tf.constant(classes, tf.int32), *map(tf.constant, given))
             maps = {key: value.numpy() for key, value in zip(self._keys, values, strict=True)}
             yield step, self.kernels[step - 1].layer if step else "", Explained(logits.numpy(), shown.numpy(), maps)

@@ -7,6 +7,7 @@ leaky rectifier its slope.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -165,8 +166,6 @@ def _let_nothing_negative_back(operation: tf.Operation) -> None:
     kind = operation.node_def.attr["_gradient_op_type"].s.decode() or operation.type
     name = f"Positive{kind}"
     plain = ops.get_gradient_function(operation)
-    try:
+    with contextlib.suppress(KeyError):  # registered before, for another operation of the kind
         tf.RegisterGradient(name)(lambda one, *above: plain(one, *(tf.nn.relu(gradient) for gradient in above)))
-    except KeyError:  # registered before, for another operation of the kind
-        pass
     operation._set_attr("_gradient_op_type", attr_value_pb2.AttrValue(s=name.encode()))
