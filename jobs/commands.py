@@ -75,7 +75,8 @@ def _check(options: argparse.Namespace) -> None:
     for layer, count in zip(job.layers, counts, strict=True):
         print(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
     print(f"stages: {', '.join(spec.stages)}")
-    print(f"writes: {folder}/run.json, index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)")
+    patches = f"index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)"
+    print(f"writes: {folder}/run.json, {patches if 'activations' in spec.stages else 'index/, mosaics/'}")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -111,7 +112,7 @@ def summary(folder: Place) -> list[str]:
             lines.append(
                 f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
             )
-    pictures = sorted((folder / "mosaics").rglob("*-crop.png"))
+    pictures = sorted((folder / "mosaics").rglob("*-crop.png")) or sorted((folder / "mosaics").rglob("*.png"))
     if pictures:
         lines.append(f"  look at: {pictures[-1]}")
     return lines

@@ -23,8 +23,9 @@ _MOST_FLOATS = 100_000_000  # of the maps of one image that are in memory at a t
 _SIDE = 1600  # pixels of a picture's longer side, roughly
 _TILE = 112  # pixels of a large tile's longer side
 _LEAST_TILE = 24
-_GAP = 3
-_NUMBERS = 13  # pixels of a line of numbers
+_GAP = 4
+_NUMBERS = 14  # pixels of a line of numbers
+_FRAME = (70, 74, 82)  # around each map: some colours begin at black, as the ground nearly is
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +113,12 @@ def draw_maps(
         maps: float32 (h, w, channels).
         lines: what the head says first.
         corner: the image, uint8 (h, w, 3).
-        shared: one scale for all maps that are drawn, instead of each its own.
+        shared: one scale for all maps that are drawn, instead of each its own, which maps of a single unit do not have.
         most: channels that are drawn at most.
     """
     height, width, channels = maps.shape
     most = min(most, channels)
+    shared = shared or (height, width) == (1, 1)  # a single value has no scale of its own
     high, wide, told = _tile(height, width, most)
     cell_high, cell_wide = high + _NUMBERS + _GAP, max(wide, 8 * len(str(most - 1)) + 2) + _GAP
     columns = int(np.clip(round((1.3 * most * cell_high / cell_wide) ** 0.5), 1, most))
@@ -126,12 +128,19 @@ def draw_maps(
         low, top = np.full_like(low, low.min()), np.full_like(top, top.max())
     notes, painted = [], palette(colours)
     for channel in range(most):
-        y, x = channel // columns * cell_high, channel % columns * cell_wide
-        tile = body[y + _NUMBERS : y + _NUMBERS + high, x : x + wide]
-        tile[:] = resize(_coloured(maps[..., channel], float(low[channel]), float(top[channel]), painted), high, wide)
+        y, x = channel // columns * cell_high + _NUMBERS, channel % columns * cell_wide + 1
+        body[y - 1 : y + high + 1, x - 1 : x + wide + 1] = _FRAME
+        tile = body[y : y + high, x : x + wide]
+        coloured = _coloured(maps[..., channel], float(low[channel]), float(top[channel]), painted)
+        # What grows stays made of squares: a smoothed map would look finer than it is.
+        tile[:] = (
+            resize(coloured, high, wide)
+            if high < height or wide < width
+            else coloured.repeat(high // height, axis=0).repeat(wide // width, axis=1)
+        )
         if statistics.dead[channel]:
             cross_out(tile)
-        notes.append(Note(y + _NUMBERS - 1, x, str(channel), "lb", colour=MARK if statistics.dead[channel] else LETTERS))
+        notes.append(Note(y - 2, x, str(channel), "lb", colour=MARK if statistics.dead[channel] else LETTERS))
     told = f"{'Every channel' if most == channels else f'The first {most:,} of {channels:,} channels'}{told}"
     lines = [*lines, f"{told}; {'one scale for all' if shared else 'each map has a scale of its own'}."]
     if statistics.dead[:most].any():
@@ -200,6 +209,8 @@ def _write(job: Job, layer: LayerInfo, one: Picked, name: str, maps: np.ndarray,
 def _tile(height: int, width: int, count: int) -> tuple[int, int, str]:
     """The size of a map's tile, so that so many fill one picture, and how its head tells of it."""
     longer = max(height, width)
+    if longer == 1:
+        return _LEAST_TILE, _LEAST_TILE, ""
     side = next((side for side in range(_TILE, _LEAST_TILE, -4) if count * (side + _NUMBERS) * side <= _SIDE**2), _LEAST_TILE)
     if longer <= side:
         times = side // longer

@@ -38,6 +38,7 @@ def run(
     Returns: the job's folder.
     Raises: any ConvscopeError.
     """
+    start_tensorflow()
     from pipeline.stages import STAGES
 
     for stage in stages:

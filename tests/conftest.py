@@ -85,9 +85,9 @@ def write_spec(tiny_file, pictures):
             "activations": {"top_k": 3},
         }
         lines = [f"name = {json.dumps(name)}"]
-        for table, keys in tree.items():
+        for table in dict.fromkeys((*tree, *tables)):
             lines.append(f"[{table}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in (keys | tables.get(table, {})).items()]
+            lines += [f"{key} = {json.dumps(value)}" for key, value in (tree.get(table, {}) | tables.get(table, {})).items()]
         path = Path(path)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path

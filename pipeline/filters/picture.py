@@ -115,14 +115,15 @@ def _tiles(grey: np.ndarray, filters: np.ndarray, limits: Limits) -> tuple[np.nd
     def cell(pixels: int) -> tuple[int, int]:
         return height * pixels + _NUMBERS + 2 * _GAP, max(width * pixels, digits) + 2 * _GAP
 
+    def room(pixels: int, side: int) -> int:
+        return (side // cell(pixels)[0]) * (side // cell(pixels)[1])
+
     most = min(len(filters), limits.filters or len(filters))
+    sizes = _sizes(height, width)
+    pixels = next((size for size in sizes if room(size, _SIDE) >= most), sizes[-1])
     side = _MOST_SIDE if limits.filters else _SIDE
-    pixels = next(
-        (size for size in _sizes(height, width) if (side // cell(size)[0]) * (side // cell(size)[1]) >= most),
-        _sizes(height, width)[-1],
-    )
     high, wide = cell(pixels)
-    most = max(1, min(most, (side // high) * (side // wide)))
+    most = max(1, min(most, room(pixels, side)))
     columns = int(np.clip(round((1.5 * most * high / wide) ** 0.5), 1, max(1, side // wide)))
     shown = filters[:most]
     body = np.full((-(-most // columns) * high, columns * wide, 3), GROUND, np.uint8)
@@ -143,16 +144,14 @@ def _matrix(
     height, width = grey.shape[:2]
     gap = _GAP if (height, width) != (1, 1) else 0
     left, top = 8 * len(str(len(filters) - 1)) + 6, 8 * len(str(len(inputs) - 1)) + 6
-    sides = (_MOST_SIDE if limits.filters else _SIDE, _MOST_SIDE if limits.inputs else _SIDE)
     most = (min(len(filters), limits.filters or len(filters)), min(len(inputs), limits.inputs or len(inputs)))
 
-    def room(pixels: int) -> tuple[int, int]:
-        return sides[0] // (height * pixels + gap), sides[1] // (width * pixels + gap)
-
     sizes = _sizes(height, width)
-    pixels = next((size for size in sizes if room(size)[0] >= most[0] and room(size)[1] >= most[1]), sizes[-1])
-    rows, columns = (max(1, min(wanted, able)) for wanted, able in zip(most, room(pixels), strict=True))
+    fits = (size for size in sizes if most[0] * (height * size + gap) <= _SIDE and most[1] * (width * size + gap) <= _SIDE)
+    pixels = next(fits, sizes[-1])
     high, wide = height * pixels + gap, width * pixels + gap
+    rows = max(1, min(most[0], (_MOST_SIDE if limits.filters else _SIDE) // high))
+    columns = max(1, min(most[1], (_MOST_SIDE if limits.inputs else _SIDE) // wide))
     body = np.full((top + rows * high, left + columns * wide, 3), GROUND, np.uint8)
     size = min(11, max(8, high))
     middles = left + wide * np.arange(columns) + (wide - gap) // 2

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import stir
 
 from pipeline.errors import UnknownLayer
 from pipeline.models.keras_network import KerasNetwork
@@ -34,7 +33,7 @@ def network(model):
 def around(layer, shape=SHAPE):
     """A network of an image, a convolution to six channels, and the layer."""
     inputs = keras.Input((*shape[:2], 3))
-    return stir(keras.Model(inputs, layer(LAYERS.Conv2D(shape[2], 1, name="before")(inputs))))
+    return keras.Model(inputs, layer(LAYERS.Conv2D(shape[2], 1, name="before")(inputs)))
 
 
 def by_hand(kernel, channels):
