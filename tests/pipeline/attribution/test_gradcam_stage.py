@@ -41,7 +41,13 @@ def explained(write_spec, quiet, tmp_path_factory):
     """A finished job: five images in batches of two, all methods, three classes, all checks."""
     folder = tmp_path_factory.mktemp("explained")
     (folder / "labels.txt").write_text("dog\nhouse\ncat\n")
-    keys = {"first": 5, "methods": METHODS, "classes": ["predicted", "label", 1], "trust": ["randomisation", "curves"], "batch": 2}
+    keys = {
+        "first": 5,
+        "methods": METHODS,
+        "classes": ["predicted", "label", 1],
+        "trust": ["randomisation", "curves"],
+        "batch": 2,
+    }
     spec = add_gradcam(write_spec(folder / "cam.toml", model={"labels": str(folder / "labels.txt")}), keys)
     return spec, run(spec, folder, reporter=quiet)
 
@@ -51,7 +57,7 @@ def rows(folder, name):
 
 
 def test_the_likeliest_classes_of_every_image_are_in_the_index(explained, tiny_model):
-    spec, folder = explained
+    _spec, folder = explained
     found = rows(folder, "classification")
     assert len(found) == 5 * 3  # a network of three classes has no five
     for example in range(5):
@@ -59,13 +65,15 @@ def test_the_likeliest_classes_of_every_image_are_in_the_index(explained, tiny_m
         assert [row["rank"] for row in own] == [0, 1, 2] and sum(row["probability"] for row in own) == pytest.approx(1)
         logits = np.array([row["logit"] for row in own])
         assert (np.diff(logits) <= 0).all()
-        np.testing.assert_allclose([row["probability"] for row in own], np.exp(logits - logits[0]) / np.exp(logits - logits[0]).sum())
+        np.testing.assert_allclose(
+            [row["probability"] for row in own], np.exp(logits - logits[0]) / np.exp(logits - logits[0]).sum()
+        )
         assert all(row["name"] == ("dog", "house", "cat")[row["class"]] for row in own)
         assert own[0]["label"] == ("cat", "dog")[0] and own[0]["key"].startswith("cat/")
 
 
 def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
-    spec, folder = explained
+    _spec, folder = explained
     found = rows(folder, "attributions")
     names = [(row["example"], row["method"], row["layer"], row["class"]) for row in found]
     assert len(set(names)) == len(names)
@@ -130,7 +138,7 @@ def test_the_checks_are_a_table_and_a_plot(explained):
             assert row["probability"] == pytest.approx(whole[row["example"], row["class"]], rel=1e-3)
     random = rows(folder, "randomisation")
     assert len(random) == maps * 4 and {row["step"] for row in random} == {0, 1, 2, 3}
-    assert [row["down_to"] for row in random if row["step"] == 3][0] == "edges"
+    assert next(row["down_to"] for row in random if row["step"] == 3) == "edges"
     for row in random:
         assert -1 <= row["rank_correlation"] <= 1.0001 and (row["step"] or row["ssim"] > 0.999)
 
@@ -164,7 +172,10 @@ def test_single_pictures_are_explained_beside_the_data(write, quiet, tmp_path):
 def test_a_second_run_leaves_no_pictures_of_the_first(write, quiet, tmp_path):
     for first in (3, 1):
         folder = run(write(first=first, methods="gradcam"), tmp_path / "out", reporter=quiet)
-    assert {path.name for path in (folder / "mosaics/gradcam").iterdir() if any(path.glob("*")) or path.is_file()} == {"0", "shapes.png"}
+    assert {path.name for path in (folder / "mosaics/gradcam").iterdir() if any(path.glob("*")) or path.is_file()} == {
+        "0",
+        "shapes.png",
+    }
 
 
 def test_many_images_go_on_in_another_mosaic(write, quiet, tmp_path, monkeypatch):

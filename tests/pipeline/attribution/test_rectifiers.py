@@ -48,7 +48,9 @@ def rebuilt(model):
             inner = keras.models.clone_model(layer, clone_function=clone)
             inner.name = layer.name
             return inner
-        if isinstance(layer, layers.ReLU) or config.get("activation") in ("relu", "relu6") and isinstance(layer, layers.Activation):
+        if isinstance(layer, layers.ReLU) or (
+            config.get("activation") in ("relu", "relu6") and isinstance(layer, layers.Activation)
+        ):
             six = config.get("max_value") == 6 or config.get("activation") == "relu6"
             return Guided(guided_relu6 if six else guided_relu, name=layer.name)
         copy = layer.__class__.from_config(config)

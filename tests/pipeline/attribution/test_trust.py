@@ -95,7 +95,11 @@ def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at
     columns = curves.columns
     area = {
         (layer, kind): np.mean(
-            [p for p, one, two in zip(columns["probability"], columns["layer"], columns["kind"], strict=True) if (one, two) == (layer, kind)]
+            [
+                p
+                for p, one, two in zip(columns["probability"], columns["layer"], columns["kind"], strict=True)
+                if (one, two) == (layer, kind)
+            ]
         )
         for layer in ("right", "wrong")
         for kind in ("deletion", "insertion")
