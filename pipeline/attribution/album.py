@@ -37,13 +37,13 @@ class Album:
         name = f"{number}-{method.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
         return self._write(f"{_folder_of(one)}/{name}", pixels)
 
-    def row(self, one: Picked, number: int, layer: str, panels: Sequence[Panel], caption: str, peak: float | None) -> None:
+    def row(self, one: Picked, number: int, layer: str, panels: Sequence[Panel], caption: str) -> None:
         """Write one image's panels side by side, and keep them for the layer's mosaic."""
-        drawn = pictures.side_by_side(panels, f"{caption}   {one.image.key}", peak)
+        drawn = pictures.side_by_side(panels, f"{caption}   {one.image.key}")
         self._write(f"{_folder_of(one)}/{number}-{file_name(layer)}.png", drawn)
         tiles = self._tiles.setdefault(layer, [])
         tiles.append(pictures.tile(panels, caption))
-        self._titles[layer] = [panel.title for panel in panels]
+        self._titles[layer] = [panel.title.partition(",")[0] for panel in panels]
         if len(tiles) == _PAGE:
             self._write_page(layer)
 

@@ -63,7 +63,8 @@ def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np
         values: (h, w) or (h, w, c), standing for the network's whole input.
         height, width: of the image, in its own pixels.
 
-    Returns: float32 (height, width) or (height, width, c); and bool (height, width): what the network was shown.
+    Returns: float32 (height, width) or (height, width, c), zero where the network was shown nothing; and bool
+        (height, width): where it was shown something.
     """
     (scale_y, scale_x), (offset_y, offset_x) = fit.scale_and_offset(height, width)
     y, x = (np.arange(height) + 0.5 - offset_y) / scale_y, (np.arange(width) + 0.5 - offset_x) / scale_x
@@ -72,6 +73,7 @@ def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np
     seen = np.outer((y > 0) & (y < fit.height), (x > 0) & (x < fit.width))
     layers = np.atleast_3d(values)
     spread = np.stack([rows @ layers[..., c] @ cols.T for c in range(layers.shape[2])], axis=-1).astype(np.float32)
+    spread *= seen[..., np.newaxis]
     return (spread if values.ndim == 3 else spread[..., 0]), seen
 
 
@@ -89,8 +91,8 @@ def over(pixels: np.ndarray, share: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def centred(values: np.ndarray) -> np.ndarray:
-    """Gradients (h, w, 3) with a sign as uint8 RGB: grey is zero; all but the strongest thousandth lie within the range."""
-    bound = np.quantile(np.abs(values), 0.999) or np.abs(values).max() or 1.0
+    """Gradients (h, w, 3) with a sign as uint8 RGB: grey is zero; all but the strongest hundredth lie within the range."""
+    bound = np.quantile(np.abs(values), 0.99) or np.abs(values).max() or 1.0
     return np.round(127.5 + 127.5 * np.clip(values / bound, -1, 1)).astype(np.uint8)
 
 

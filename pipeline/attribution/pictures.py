@@ -64,17 +64,17 @@ def overlay(values: np.ndarray, image: np.ndarray, fit: Fit) -> np.ndarray:
 def captioned(pixels: np.ndarray, caption: str, peak: float | None) -> np.ndarray:
     """A picture with a line above it and, where a peak is given, the scale of its colours beside it."""
     size = _font_size(pixels.shape[1])
-    body = pixels if peak is None else _beside([pixels, _scale(pixels.shape[0], peak, size)])
+    scale = [] if peak is None else [_scale(pixels.shape[0], ("0", f"{peak / 2:.2g}", f"{peak:.2g}"), size)]
+    body = _beside([pixels, *scale])
     return _below(_line(caption, body.shape[1], size), body)
 
 
-def side_by_side(panels: Sequence[Panel], caption: str, peak: float | None) -> np.ndarray:
-    """Panels of one image in a row, each with its title, and a line above them all."""
+def side_by_side(panels: Sequence[Panel], caption: str) -> np.ndarray:
+    """Panels of one image in a row, each with its title, a scale of their colours behind them, a line above them all."""
     drawn = [_shrunk(panel.pixels, _PANEL) for panel in panels]
     columns = [_below(_line(panel.title, pixels.shape[1], 15), pixels) for panel, pixels in zip(panels, drawn, strict=True)]
-    if peak is not None:
-        columns.append(_below(_line("", _SCALE + 60, 15), _scale(drawn[0].shape[0], peak, 13)))
-    body = _beside(columns)
+    scale = _scale(drawn[0].shape[0], ("0", "", "peak"), 13)
+    body = _beside([*columns, _below(_line("", scale.shape[1], 15), scale)])
     return _below(_line(caption, body.shape[1], 19), body)
 
 
@@ -132,13 +132,13 @@ def _below(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([line, pixels])
 
 
-def _scale(height: int, peak: float, size: int) -> np.ndarray:
-    """The colours from zero, below, to the peak of the map."""
+def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
+    """The colours from zero, below, to the peak of the map, and what they stand for: below, in the middle, above."""
     strip = _blank(height, _SCALE + 4 * size)
     strip[:, :_SCALE] = heat.coloured(np.linspace(1, 0, height))[:, np.newaxis]
-    middle = 0.5 * size
-    for text, y in ((f"{peak:.2g}", middle), (f"{peak / 2:.2g}", height / 2), ("0", height - middle - 2)):
-        strip = _written(strip, text, _SCALE + 4, round(y), size)
+    edge = size // 2
+    for text, y in zip(words, (height - edge - 2, height // 2, edge), strict=True):
+        strip = _written(strip, text, _SCALE + 4, y, size)
     return strip
 
 

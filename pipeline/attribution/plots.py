@@ -18,17 +18,14 @@ _STYLES = ("-", "--", "-.", ":")
 def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Mean rank correlation and structural similarity against the number of random layers, as a PNG."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
-    for axes, column, title in zip(
-        figure.subplots(1, 2), ("rank_correlation", "ssim"), ("rank correlation (Spearman)", "structural similarity"), strict=True
-    ):
+    titles = {"rank_correlation": "rank correlation (Spearman)", "ssim": "structural similarity"}
+    for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
-            steps = sorted({columns["step"][row] for row in rows})
-            means = [np.mean([columns[column][row] for row in rows if columns["step"][row] == step]) for step in steps]
+            steps, means = _means(columns, rows, "step", column)
             axes.plot(steps, means, _STYLES[number % 4], color=_COLOURS[number % 7], marker="o", markersize=4, label=name)
         axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set(
-            xlabel="layers made random, from the logits down", ylabel="likeness to the first map", title=title, ylim=(-0.35, 1.05)
-        )
+        axes.set(title=title, xlabel="layers made random, from the logits down", ylabel="likeness to the first map")
+        axes.set(ylim=(-0.35, 1.05))
         axes.legend()
     return _png(figure)
 
@@ -36,22 +33,25 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
 def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Mean probability against the share of pixels taken away or brought back, with the area below, as a PNG."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
-    labels = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
-    for axes, (kind, title) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+    titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
+    for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
             own = [row for row in rows if columns["kind"][row] == kind]
-            shares = sorted({columns["share"][row] for row in own})
-            means = [np.mean([columns["probability"][row] for row in own if columns["share"][row] == share]) for share in shares]
+            shares, means = _means(columns, own, "share", "probability")
             label = f"{name}, area {np.trapezoid(means, shares):.2f}"
             axes.plot(shares, means, _STYLES[number % 4], color=_COLOURS[number % 7], label=label)
-        axes.set(
-            xlabel="share of the pixels, most important first",
-            ylabel="mean probability of the class",
-            title=title,
-            ylim=(0, 1.02),
-        )
+        axes.set(title=title, xlabel="share of the pixels, most important first", ylabel="mean probability of the class")
+        axes.set(ylim=(0, 1.02))
         axes.legend()
     return _png(figure)
+
+
+def _means(columns: Mapping[str, Sequence[Any]], rows: Sequence[int], x: str, y: str) -> tuple[list[float], list[float]]:
+    """The values of one column, each once, and the mean of another column at each of them."""
+    at: dict[float, list[float]] = {}
+    for row in rows:
+        at.setdefault(columns[x][row], []).append(columns[y][row])
+    return sorted(at), [float(np.mean(at[value])) for value in sorted(at)]
 
 
 def _by_method(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:

@@ -18,7 +18,7 @@ from pipeline.attribution import heat, plots
 from pipeline.attribution.passes import Drawing, Explained, Key
 from pipeline.attribution.wiring import Way, calls_functions, layers_of, upstream
 from pipeline.errors import UnusableModel
-from pipeline.models.network import Network
+from pipeline.models.network import LOGITS, Network
 from pipeline.sources.picking import Picked
 from pipeline.store.tables import INDEX
 
@@ -30,7 +30,10 @@ _LEAST_SIDE = 7  # of the window in which structure is compared
 
 @dataclass(frozen=True)
 class Kernel:
-    """The weights of one operation: the constant's name in the graph, its values, and the layer they belong to."""
+    """The weights of one operation: the constant's name in the graph, its values, and the layer they belong to.
+
+    layer: "logits" where a layer gives them and goes on to something else, such as a softmax.
+    """
 
     constant: str
     values: np.ndarray
@@ -88,10 +91,8 @@ class Cascade:
         Yields: how many layers are random, the last of them ("" at first), and what is said.
         """
         count = len(self.kernels)
-        for step in sorted({round(at) for at in np.linspace(0, count, min(count, _MOST_STEPS) + 1)}):
-            given = [
-                noise if place < step else kernel.values for place, (kernel, noise) in enumerate(zip(self.kernels, self._noise))
-            ]
+        for step in sorted({0, 1, *(round(at) for at in np.linspace(0, count, min(count, _MOST_STEPS) + 1))}):
+            given = [*self._noise[:step], *(kernel.values for kernel in self.kernels[step:])]
             logits, shown, *values = self._run(tf.constant(images), tf.constant(classes, tf.int32), *map(tf.constant, given))
             maps = {key: value.numpy() for key, value in zip(self._keys, values, strict=True)}
             yield step, self.kernels[step - 1].layer if step else "", Explained(logits.numpy(), shown.numpy(), maps)
@@ -165,5 +166,5 @@ def _kernels(logits: tf.Tensor, owners: Mapping[str, str]) -> list[Kernel]:
                 source = source.op.inputs[0]
             values = tf.get_static_value(source) if source.op.type == "Const" else None
             if values is not None and values.ndim >= 2 and values.dtype.kind == "f":
-                found.setdefault(source.op.name, Kernel(source.op.name, values, owners.get(operation.name, operation.name)))
+                found.setdefault(source.op.name, Kernel(source.op.name, values, owners.get(operation.name, LOGITS)))
     return list(found.values())

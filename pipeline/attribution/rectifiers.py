@@ -7,6 +7,7 @@ leaky rectifier its slope.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,9 @@ from pipeline.errors import UnusableModel
 
 _RECTIFIERS = {"Relu", "Relu6", "LeakyRelu"}
 _SMOOTH = {"Elu", "Selu", "Softplus"}
+
+# What the two halves of a leaky rectifier are made of, where it is written out.
+_HALVES = {"Relu", "Relu6", "Minimum", "Maximum", "Mul", "Select", "SelectV2"}
 
 # What stands between x and the gate of x times gate(x): swish, GELU, Mish.
 _SQUASHING = {"Sigmoid", "Erf", "Erfc", "Tanh"}
@@ -83,28 +87,38 @@ def _rectifiers(moving: dict[tf.Operation, None]) -> list[tf.Operation]:
     found: dict[tf.Operation, None] = {}
     halves: set[tf.Operation] = set()
     for operation in moving:
-        join = _join_of_halves(operation)
+        join = _join_of_halves(operation, moving)
         if join is not None:
             found[join] = None
-            halves |= {operation, *(source.op for source in join.inputs)}
+            waiting = [source.op for source in join.inputs]
+            while waiting:
+                half = waiting.pop()
+                if half in moving and half.type in _HALVES:
+                    halves.add(half)
+                    waiting += [source.op for source in half.inputs]
     for operation in moving:
         if operation not in halves and (operation.type in _RECTIFIERS or _is_written_out(operation, moving)):
             found[operation] = None
     return [operation for operation in moving if operation in found]
 
 
-def _join_of_halves(operation: tf.Operation) -> tf.Operation | None:
+def _join_of_halves(operation: tf.Operation, moving: dict[tf.Operation, None]) -> tf.Operation | None:
     """The sum relu(x) - slope * relu(-x) that a relu(-x) is half of, as Keras writes PReLU; None for any other operation."""
     if operation.type != "Relu":
         return None
     source = operation.inputs[0].op
     if source.type in ("Add", "AddV2"):  # a threshold
         source = source.inputs[0].op
-    scaled = operation.outputs[0].consumers()
+    scaled = _consumers(operation, moving)
     if source.type != "Neg" or len(scaled) != 1 or scaled[0].type != "Mul":
         return None
-    joins = scaled[0].outputs[0].consumers()
+    joins = _consumers(scaled[0], moving)
     return joins[0] if len(joins) == 1 and joins[0].type in ("Add", "AddV2", "Sub") else None
+
+
+def _consumers(operation: tf.Operation, moving: dict[tf.Operation, None]) -> list[tf.Operation]:
+    """Those that go forward: gradients take outputs too."""
+    return [consumer for output in operation.outputs for consumer in output.consumers() if consumer in moving]
 
 
 def _is_written_out(operation: tf.Operation, moving: Iterable[tf.Operation]) -> bool:
@@ -131,7 +145,7 @@ def _number(tensor: tf.Tensor) -> float | None:
 
 def _is_smooth(operation: tf.Operation, moving: dict[tf.Operation, None]) -> bool:
     """Whether it gives the output of a smooth rectifier: ELU, SELU, softplus, or x times a gate of x."""
-    consumers = {consumer.type for output in operation.outputs for consumer in output.consumers()}
+    consumers = {consumer.type for consumer in _consumers(operation, moving)}
     if operation.type in _SMOOTH:
         return "Tanh" not in consumers  # there it is a part of Mish
     if operation.type == "IdentityN":  # in tf.nn.silu it stands for the product, with a gradient of its own
@@ -165,8 +179,6 @@ def _let_nothing_negative_back(operation: tf.Operation) -> None:
     kind = operation.node_def.attr["_gradient_op_type"].s.decode() or operation.type
     name = f"Positive{kind}"
     plain = ops.get_gradient_function(operation)
-    try:
+    with contextlib.suppress(KeyError):  # registered before, for another operation of the kind
         tf.RegisterGradient(name)(lambda one, *above: plain(one, *(tf.nn.relu(gradient) for gradient in above)))
-    except KeyError:  # registered before, for another operation of the kind
-        pass
     operation._set_attr("_gradient_op_type", attr_value_pb2.AttrValue(s=name.encode()))

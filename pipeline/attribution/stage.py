@@ -71,9 +71,7 @@ def check(job: Job) -> None:
     try:
         job.count_classes()
     except UnusableModel as error:
-        raise UnusableModel(
-            f"{error.args[0]} Or leave gradcam out of stages: it explains logits, the others need none."
-        ) from None
+        raise UnusableModel(f"{error.args[0]} Or leave gradcam out of stages; the others need no logits.") from None
     plan = Plan.of(job)
     plan.classes.check(spec.classes, job.source.labels)
     guided = any(method == "guided_backprop" for method, _ in plan.keys)
@@ -136,16 +134,8 @@ class _Found:
         chances = softmax(logits)
         self.seen.append(one.image.key)
         for rank, number in enumerate(top(logits, _SHOWN)):
-            row = (
-                one.example,
-                one.image.key,
-                one.image.label,
-                rank,
-                number,
-                classes.name(number),
-                logits[number],
-                chances[number],
-            )
+            what = (number, classes.name(number), logits[number], chances[number])
+            row = (one.example, one.image.key, one.image.label, rank, *what)
             for name, value in zip(self.classification, row, strict=True):
                 self.classification[name].append(value)
 
@@ -173,16 +163,16 @@ def _explain(
     region = one.image.region
     image = one.image.pixels[region.y1 : region.y2, region.x1 : region.x2]
     drawn: dict[Key, pictures.Panel] = {}
-    peaks: dict[Key, float] = {}
     for method, layer in plan.wanted:
         values = maps[method, layer][place, slot]
         where = heat.focus(values, job.fit.height, job.fit.width)
         source = job.fit.to_source(where.box, region)
         picture = pictures.overlay(values, image, job.fit)
-        drawn[method, layer] = pictures.Panel(pictures.TITLES[method], picture)
-        peaks[method, layer] = where.peak
         peak = where.peak if method in CAMS else None
-        path = album.single(one, number, method, layer, pictures.captioned(picture, f"{name}  {chance:.1%}", peak))
+        title = pictures.TITLES[method] if peak is None else f"{pictures.TITLES[method]}, 0 to {peak:.2g}"
+        drawn[method, layer] = pictures.Panel(title, picture)
+        caption = f"{name}  {chance:.1%}  {pictures.TITLES[method]}"
+        path = album.single(one, number, method, layer, pictures.captioned(picture, caption, peak))
         guided = method in ("guided_backprop", PRODUCT)
         found.add(
             example=one.example,
@@ -203,11 +193,10 @@ def _explain(
             replaced=guide.replaced if guided else None,
             picture=str(path),
         )
-    for layer in plan.layers:
-        keys = [key for key in plan.wanted if key[1] in (None, layer.name)]
+    for shown in plan.layers:
+        keys = [key for key in plan.wanted if key[1] in (None, shown.name)]
         panels = [pictures.Panel("image", pictures.plain(image)), *(drawn[key] for key in keys)]
-        heats = [peaks[key] for key in keys if key[0] in CAMS]
-        album.row(one, number, layer.name, panels, f"{name}  {chance:.1%}", heats[0] if len(heats) == 1 else None)
+        album.row(one, number, shown.name, panels, f"{name}  {chance:.1%}")
 
 
 def _map_of(key: Key, explained: Explained) -> np.ndarray:

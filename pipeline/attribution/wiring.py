@@ -20,6 +20,7 @@ _VIEWS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
     "EnsureShape": lambda operation, value: value,
     "Cast": lambda operation, value: tf.cast(value, operation.outputs[0].dtype),
     "Transpose": lambda operation, value: tf.transpose(value, operation.inputs[1]),
+    "StridedSlice": lambda operation, value: value[:, tf.newaxis, tf.newaxis, :],  # vectors are read as maps of one place
 }
 
 
