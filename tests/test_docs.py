@@ -31,7 +31,7 @@ from pipeline.sections.model import PREPROCESSING
 from pipeline.sources import opening as sources
 from pipeline.sources.sample import SAMPLES
 from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
-from pipeline.store.tables import CROPS, INDEX
+from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -240,6 +240,7 @@ def as_named(kind: pa.DataType) -> str:
         *((f"index/{name}.parquet", schema) for name, schema in INDEX.items()),
         ("crops/LAYER.parquet", CROPS),
         ("comparison.parquet", COMPARISON),
+        ("patterns/LAYER.parquet", PATTERNS),
     ],
 )
 def test_every_column_is_told_with_its_type(file, schema):

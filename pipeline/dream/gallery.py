@@ -107,13 +107,12 @@ def draw_sheet(folder: Place, sheet: Sheet, made: Sequence[Made], found: Found) 
     rows: dict[Any, list[Made]] = {}
     for one in made:
         rows.setdefault(one.pattern.channel if one.pattern.name is None else one.pattern.name, []).append(one)
-    name = file_name(sheet.name)
-    write_bytes(folder / f"{name}.png", _mosaic(rows, None))
-    write_bytes(folder / f"{name}-loss.png", _plot(sheet.name, made))
+    write_bytes(folder / f"{sheet.file}.png", _mosaic(rows, None))
+    write_bytes(folder / f"{sheet.file}-loss.png", _plot(sheet.name, made))
     if found.patches:
-        write_bytes(folder / f"{name}-found.png", _mosaic(rows, found))
+        write_bytes(folder / f"{sheet.file}-found.png", _mosaic(rows, found))
     else:
-        (folder / f"{name}-found.png").unlink(missing_ok=True)
+        (folder / f"{sheet.file}-found.png").unlink(missing_ok=True)
 
 
 def _mosaic(rows: dict[Any, list[Made]], found: Found | None) -> bytes:

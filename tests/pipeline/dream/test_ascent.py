@@ -89,7 +89,10 @@ def test_the_values_are_those_of_the_objectives_before_each_step(smooth):
 
 @pytest.mark.parametrize(
     ("penalty", "size"),
-    [("tv", lambda picture: float(tf.image.total_variation(tf.constant(picture))[0])), ("l2", lambda picture: float(np.var(picture)))],
+    [
+        ("tv", lambda picture: float(tf.image.total_variation(tf.constant(picture))[0])),
+        ("l2", lambda picture: float(np.var(picture))),
+    ],
 )
 def test_a_penalty_makes_less_of_what_it_is_on_and_more_of_it_still_less(smooth, penalty, size):
     sizes = []
