@@ -94,7 +94,7 @@ def test_show_tells_what_a_folder_holds(command, finished):
     status, out, _ = command("show", finished)
     assert status == 0
     assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
-    for what, count in (("pictures", 9), ("tables", 4), ("patches", 3)):
+    for what, count in (("pictures", 9), ("tables", 5), ("patches", 4)):
         assert f"  {what}: " in out and f": {count} files, " in out
 
 
