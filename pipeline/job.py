@@ -37,6 +37,16 @@ class Job:
         """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
         return {"model": self.network.digest(), "data": self.source.digest()}
 
+    def data_begin_with(self, count: int, digest: str) -> bool:
+        """Whether the first `count` examples are those of a digest."""
+        if count not in self._beginnings:
+            self._beginnings[count] = self.source.digest(count)
+        return self._beginnings[count] == digest
+
+    @cached_property
+    def _beginnings(self) -> dict[int, str]:
+        return {}
+
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.
 

@@ -8,7 +8,7 @@ from pipeline.activations.part import Part, merge
 from pipeline.activations.saved import WHOLE, Origin, Saved, read_part, saved_parts, shard_path, write_part
 from pipeline.errors import PartsMissing, WrongSpec
 from pipeline.job import Job
-from pipeline.sources.source import Shard, Source
+from pipeline.sources.source import Shard
 from pipeline.store.files import store_failed
 from pipeline.store.places import Place
 
@@ -42,7 +42,7 @@ def scanned_before(job: Job, origin: Origin) -> Saved | None:
         return saved
     if not job.dispatch.update or saved.origin.model != origin.model or saved.origin.settings != origin.settings:
         return None
-    if not _only_grew(saved.origin, origin, job.source):
+    if not _only_grew(saved.origin, origin, job):
         raise WrongSpec(
             f"{job.folder} cannot be updated: the first {saved.origin.examples:,} examples are not those that were scanned. "
             "New ones must come after all old ones, in the order of their names. Run without --update to scan all of them."
@@ -64,7 +64,7 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
         return saved.part if saved.shard == shard else None
     if saved.origin.settings != origin.settings:  # by someone who wanted other results
         return None
-    if job.dispatch.update and saved.origin.model == origin.model and _only_grew(saved.origin, origin, job.source):
+    if job.dispatch.update and saved.origin.model == origin.model and _only_grew(saved.origin, origin, job):
         # The last shard is longer now; where there are others, each is of other examples.
         return saved.part if saved.shard == shard == Shard(0, 1, shard.unit, shard.begin) else None
     raise WrongSpec(
@@ -145,8 +145,9 @@ def _remove(path: Place) -> None:
         raise store_failed(path, error) from error
 
 
-def _only_grew(old: Origin, new: Origin, source: Source) -> bool:
-    return old.settings == new.settings and old.examples <= new.examples and source.digest(old.examples) == old.data
+def _only_grew(old: Origin, new: Origin, job: Job) -> bool:
+    """Whether the examples are the old ones, and others after them."""
+    return old.examples <= new.examples and job.data_begin_with(old.examples, old.data)
 
 
 def _fits(saved: Saved, origin: Origin, base: Saved | None) -> bool:
