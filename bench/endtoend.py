@@ -1,12 +1,13 @@
 """From files on disk to heaps, beside decoding alone and the network alone: images/s, interleaved, in one process.
 
-    python -m bench.endtoend [--photos DIR --mobilenet FILE] [--cifar DIR] [--rounds N] [--jobs]
+    python -m bench.endtoend [--photos DIR --mobilenet FILE] [--cifar DIR] [--rounds N] [--cpu] [--jobs]
 
 --photos is a folder of JPEG files and --mobilenet the ImageNet weights of MobileNetV2 for them; --cifar a folder of
 prepared TensorFlow Datasets that has CIFAR-10. What is not named is looked for below CONVSCOPE_REAL and
 CONVSCOPE_SHARED, and left out with a word where it is not there. Decoding is the source's own stream, with nothing
 done to its images; the network is the bare Keras model on batches in memory. Figures are medians over rounds in which
-all three run in turn. With --jobs, each whole job is run once more, to its index, patches and pictures.
+all three run in turn. With --cpu, seconds are those of all threads on the CPU, not of the clock: for machines that do
+other work at the same time. With --jobs, each whole job is run once more, to its index, patches and pictures.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
         print("CIFAR-10: left out; name it with --cifar, or set CONVSCOPE_REAL")
 
 
-def measure(tree: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
     from bench.yardsticks import bare
     from pipeline.activations.scan import scan
@@ -75,7 +76,7 @@ def measure(tree: dict[str, Any], rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for _ in range(rounds + 1):
         for way in (decode, network, end_to_end):
-            found.setdefault(way.__name__, []).append(_rate(way))
+            found.setdefault(way.__name__, []).append(_rate(way, clock))
     return {name: speeds[1:] for name, speeds in found.items()}
 
 
@@ -89,9 +90,9 @@ def whole_job(tree: dict[str, Any]) -> dict[str, Any]:
     return receipt
 
 
-def _rate(way: Callable[[], int]) -> float:
-    started = time.perf_counter()
-    return way() / (time.perf_counter() - started)
+def _rate(way: Callable[[], int], clock: Callable[[], float]) -> float:
+    started = clock()
+    return way() / (clock() - started)
 
 
 def _below(variable: str, name: str) -> str | None:
@@ -105,13 +106,14 @@ def main() -> None:
     for name in ("--photos", "--mobilenet", "--cifar"):
         options.add_argument(name)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--cpu", action="store_true")
     options.add_argument("--jobs", action="store_true")
     chosen = options.parse_args()
     found = list(cases(chosen))
     if found:
         print(f"{'images/s':<28}{'decoding':>10}{'network':>10}{'end to end':>12}{'of the slower':>15}")
     for title, tree in found:
-        speeds = measure(tree, chosen.rounds)
+        speeds = measure(tree, chosen.rounds, time.process_time if chosen.cpu else time.perf_counter)
         alone = [min(pair) for pair in zip(speeds["decode"], speeds["network"], strict=True)]
         share = statistics.median(ours / slower for ours, slower in zip(speeds["end_to_end"], alone, strict=True))
         medians = [statistics.median(speeds[name]) for name in ("decode", "network", "end_to_end")]

@@ -336,3 +336,19 @@ def test_the_seconds_of_the_meter_are_those_of_the_clock_and_waiting_is_told_fro
     assert 0.05 < meter.writing <= meter.seconds <= time.perf_counter() - began
     assert min(meter.data, meter.network, meter.heaps) > 0
     assert (meter + meter).seconds == pytest.approx(2 * meter.seconds)
+
+
+@pytest.mark.parametrize("values", [1, 8, 24, 1000])
+def test_places_are_the_same_however_maps_are_cut_to_look_for_them(in_memory, plan, monkeypatch, values):
+    monkeypatch.setattr("pipeline.activations.responses._STRETCH", values)
+    network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
+    name = network.layers()[-1].name
+    for darkest in (1, 0):
+        images = np.random.default_rng(1).integers(darkest, 4, (30, 8, 8, 3), np.uint8)
+        images[:5, :6] = darkest
+        part, _ = scan(network, in_memory(images), plan(network, name, k=12, batch=7))
+        with np.errstate(invalid="ignore"):
+            maps = np.sqrt(np.float32(images) - 1)
+        expected, heap = Activations.empty(3, 12).update(maps, np.arange(30)), part.heaps[name]
+        for column in ("examples", "rows", "cols", "nans"):
+            np.testing.assert_array_equal(getattr(heap, column), getattr(expected, column), err_msg=column)
