@@ -162,7 +162,7 @@ class _Crew:
         self._waiting: deque[Shard] = deque()
         self._failures: Counter[Shard | None] = Counter()
         self._tasks: dict[Any, _Task] = {}
-        self._questions: dict[Any, _Task] = {}
+        self._questions: dict[Any, Any] = {}  # by what the answer will be, who was asked
         self._idle: list[Any] = []
 
     @property
@@ -217,23 +217,22 @@ class _Crew:
 
     def ask(self, with_part: bool) -> None:
         """Ask those who scan, and owe no answer, how far they are and, if wanted, what they have found."""
-        owing = [task.worker for task in self._questions.values()]
+        owing = [*self._questions.values()]
         for task in self._tasks.values():
             if task.shard is not None and task.worker not in owing:
-                self._questions[task.worker.answer.remote(with_part)] = task
+                self._questions[task.worker.answer.remote(with_part)] = task.worker
 
     def answers(self, wait: float = 0) -> Iterator[tuple[Shard, Part]]:
         """What was found by the shards of those who have answered with it; the rest are waited for, some seconds at most."""
         count = len(self._questions)
         ready = self._ray.wait([*self._questions], num_returns=count, timeout=wait)[0] if count else []
         for reference in ready:
-            asked = self._questions.pop(reference)
+            del self._questions[reference]
             try:
                 shard, done, part = self._ray.get(reference)
             except self._ray.exceptions.RayError:  # what ended the worker ends its scan too, and is seen there
                 continue
-            # It may have been asked before it began with this shard, or have finished it since.
-            if shard == asked.shard and shard in self._begun:
+            if shard in self._begun:  # it may have been asked between two shards, or have finished this one since
                 self._counts[shard] = done, self._counts[shard][1]
                 if part is not None:
                     self._begun[shard] = part

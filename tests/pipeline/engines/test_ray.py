@@ -110,7 +110,7 @@ class PretendedRay:
 def job(write_spec, tmp_path, told):
     """The tiny network on 20 pictures, one a batch, for three workers."""
     spec = load_spec(write_spec(tmp_path / "tiny.toml"), ["data.batch=1"])
-    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), dispatch=Dispatch("ray", 3, save_every=0))
+    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), dispatch=Dispatch("ray", 3, save_every=3600))
 
 
 @pytest.fixture

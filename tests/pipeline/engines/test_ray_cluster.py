@@ -41,7 +41,6 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
 ):
     node = cluster.add_node(num_cpus=2, object_store_memory=SMALL)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    dispatch = Dispatch("ray", workers=2)
 
     @contextmanager
     def stopped(title, unit):
@@ -54,7 +53,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
     with monkeypatch.context() as patched:
         patched.setattr(told, "step", stopped)
         with pytest.raises(Interrupted, match="examples are scanned and saved"):
-            run(many, tmp_path / "ray", reporter=told, dispatch=dispatch)
+            run(many, tmp_path / "ray", reporter=told, dispatch=Dispatch("ray", workers=1))
     parts = list((tmp_path / "ray/many/parts").glob("*-of-64.part"))
     assert 64 / 8 < len(parts) < 64
 
@@ -67,7 +66,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
             cluster.remove_node(node)
 
     monkeypatch.setattr(engine._Crew, "_start", until_the_node_is_lost)
-    folder = run(many, tmp_path / "ray", reporter=told, dispatch=dispatch)
+    folder = run(many, tmp_path / "ray", reporter=told, dispatch=Dispatch("ray", workers=2))
     assert any("going on from example" in line for line in told.lines)
     assert any(re.match(r"shard \d+-of-64 failed: .*node.*\. Trying again", line) for line in told.lines), told.lines
     assert node not in cluster.list_all_nodes() and not list(folder.glob("parts/*.part"))
