@@ -81,6 +81,8 @@ def test_what_cannot_be_picked_is_told_before_work_starts(source, tmp_path):
         with pytest.raises(kind) as caught:
             check_picks(source, picks, "[featuremaps]")
         assert words in str(caught.value) and "\n" not in str(caught.value)
+        with pytest.raises(kind):
+            next(pick(source, source.fit, picks))
     (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     for picks, words in ((Picks(files=str(tmp_path / "torn.png")), "torn.png"), (Picks(examples=[2]), "'a/04.png'")):
         check_picks(source, picks, "[featuremaps]")
