@@ -53,14 +53,12 @@ class Plan:
                     f"gradcam.layers: {layer.name!r} has no map, but one number a channel. Name one that has, such as "
                     f"{last_convolution(job.network).name!r}."
                 )
-        pixels: list[Key] = [(method, None) for method in spec.methods if method in PIXEL_METHODS]
-        wanted, keys = [*pixels], [*pixels]
-        for layer in layers:
-            for method in spec.methods:
-                if method in (*CAMS, PRODUCT):
-                    wanted.append((method, layer.name))
-                keys += [("guided_backprop", None), ("gradcam", layer.name)] if method == PRODUCT else []
-                keys += [(method, layer.name)] if method in CAMS else []
+        wanted: list[Key] = []
+        keys: list[Key] = []
+        for method in spec.methods:
+            own: list[Key] = [(method, None)] if method in PIXEL_METHODS else [(method, layer.name) for layer in layers]
+            wanted += own
+            keys += [("guided_backprop", None), *(("gradcam", layer.name) for layer in layers)] if method == PRODUCT else own
         return cls(layers, tuple(wanted), tuple(dict.fromkeys(keys)), Classes(job.count_classes(), job.class_names()))
 
 
