@@ -56,8 +56,9 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
         [
             "run.json",
             "scan.part",
-            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "skipped")),
+            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "images", "skipped")),
             *(f"crops/{layer}.parquet" for layer in LAYERS),
+            "crops/README.md",
             *(f"mosaics/activations/{layer}{kind}.png" for layer in LAYERS for kind in ("", "-crop", "-full")),
         ]
     )
@@ -231,7 +232,7 @@ def test_chosen_channels_and_layers_alone_are_in_the_results(spec, tmp_path, qui
 def test_nothing_is_left_of_layers_that_the_job_no_longer_has(copied, spec, quiet, tree_of):
     run(changed(spec, model={"layers": ["shapes"]}), copied.parent, reporter=quiet)
     names = [name for name in tree_of(copied, "crops", "mosaics") if "shapes" not in name]
-    assert names == [] and (copied / "crops" / "shapes.parquet").exists()
+    assert names == ["crops/README.md"] and (copied / "crops" / "shapes.parquet").exists()
     for name in ("activations", "channels", "fields"):
         assert set(index(copied, name).layer) == {"shapes"}
 

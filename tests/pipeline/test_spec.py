@@ -39,7 +39,26 @@ DEFAULTS = {
     "data.window": None,
     "data.on_bad": "skip",
     "data.max_bad": 0.01,
+    "model.precision": "float32",
+    "model.xla": False,
     "activations.top_k": 9,
+    "activations.bottom_k": 0,
+    "activations.label_k": 0,
+    "filters.layers": None,
+    "filters.sort": "norm",
+    "filters.filters": None,
+    "filters.inputs": None,
+    **{f"{stage}.{key}": [] for stage in ("featuremaps", "gradcam") for key in ("examples", "keys", "files")},
+    **{f"{stage}.first": 4 for stage in ("featuremaps", "gradcam")},
+    "featuremaps.layers": None,
+    "featuremaps.scale": "map",
+    "featuremaps.colours": "viridis",
+    "featuremaps.channels": 4096,
+    "gradcam.methods": ["gradcam", "guided_backprop", "guided_gradcam"],
+    "gradcam.layers": [],
+    "gradcam.classes": ["predicted"],
+    "gradcam.trust": [],
+    "gradcam.batch": 16,
     "activations.channels": "all",
     "activations.crop": "field",
     "patterns.layers": None,
@@ -57,7 +76,7 @@ DEFAULTS = {
     "patterns.contrast": 0.1,
     "patterns.optimiser": "adam",
     "patterns.rate": 0.1,
-    "patterns.tv": 0.0,
+    "patterns.tv": 0.1,
     "patterns.l2": 0.0,
     "patterns.shake": ShakeSpec(),
     "patterns.shake.pad": 0.05,
@@ -86,6 +105,8 @@ GOOD = [
     ("data.max_bad", 1.0, 1.0),
     ("data.on_bad", "fail", "fail"),
     ("activations.top_k", 1000, 1000),
+    ("activations.bottom_k", 5, 5),
+    ("activations.label_k", 1000, 1000),
     ("activations.channels", [3, 0], [3, 0]),
     ("activations.crop", "image", "image"),
     ("activations.crop", "channel", "channel"),
@@ -132,6 +153,8 @@ BAD = [
     ("data.max_bad", float("nan")),
     ("data.max_bad", "few"),
     ("activations.top_k", 0),
+    ("activations.bottom_k", -1),
+    ("activations.label_k", 1001),
     ("activations.top_k", 1001),
     ("activations.top_k", 1.5),
     ("activations.channels", "some"),
@@ -191,7 +214,7 @@ def one_line(caught, status=2):
 
 
 def test_every_key_is_tested_here():
-    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "patterns"}
+    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "filters", "featuremaps", "gradcam", "patterns"}
 
 
 @pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
