@@ -16,6 +16,11 @@ QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channel
 BOX = ("y1", "x1", "y2", "x2")
 
 
+def _list(kind: pa.DataType) -> pa.DataType:
+    """A list, its values named as Parquet names them, so that what is read is what was written."""
+    return pa.list_(pa.field("element", kind))
+
+
 def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
     return [(f"{prefix}{edge}", pa.int32()) for edge in BOX]
 
@@ -90,8 +95,8 @@ INDEX: dict[str, pa.Schema] = {
             ("selectivity", pa.float64()),
             ("twin", pa.int32()),
             ("twin_correlation", pa.float64()),
-            ("histogram", pa.list_(pa.int64())),
-            ("histogram_edges", pa.list_(pa.float64())),
+            ("histogram", _list(pa.int64())),
+            ("histogram_edges", _list(pa.float64())),
         ]
     ),
     "images": pa.schema(
@@ -200,7 +205,7 @@ INDEX: dict[str, pa.Schema] = {
             ("width", pa.int32()),
             ("parameters", pa.string()),
             ("loss", pa.float32()),
-            ("losses", pa.list_(pa.float32())),
+            ("losses", _list(pa.float32())),
             ("reached", pa.float32()),
             ("strongest", pa.float32()),
             ("exceeds", pa.bool_()),

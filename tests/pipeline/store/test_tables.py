@@ -54,8 +54,8 @@ COLUMNS = {
         "selectivity": "double",
         "twin": "int32",
         "twin_correlation": "double",
-        "histogram": "list<item: int64>",
-        "histogram_edges": "list<item: double>",
+        "histogram": "list<element: int64>",
+        "histogram_edges": "list<element: double>",
     },
     "skipped": {"example": "int64", "key": "string", "reason": "string"},
 }
@@ -67,8 +67,8 @@ SAMPLES = {
     "float": [1.5, -np.inf, 0.0],
     "double": [1.5, np.nan, None],
     "bool": [True, False, True],
-    "list<item: int64>": [[1, 2], [], None],
-    "list<item: double>": [[1.5], [], None],
+    "list<element: int64>": [[1, 2], [], None],
+    "list<element: double>": [[1.5], [], None],
 }
 
 
