@@ -39,6 +39,19 @@ def choose(network: Network, named: Sequence[str] | None, layers: Sequence[Layer
     return [layer for layer in network.layers() if layer.name in chosen]
 
 
+def given_by(network: Network, convolutions: Sequence[LayerInfo], layers: Sequence[LayerInfo]) -> dict[str, list[str]]:
+    """For each of some convolutions, the layers whose channels are its filters' own, one for one: itself, and those of the
+    job that have it alone before them and as many channels."""
+    found = {one.name: [one.name] for one in convolutions}
+    channels = {one.name: one.channels for one in convolutions}
+    every = set(network.convolutions())
+    for layer in layers:
+        before = nearest(network, layer.name, every)
+        if len(before) == 1 and layer.name not in every and channels.get(before[0]) == layer.channels:
+            found[before[0]].append(layer.name)
+    return found
+
+
 def nearest(network: Network, layer: str, convolutions: Container[str]) -> list[str]:
     """The layer itself, if it is one of the convolutions; else those the fewest steps before it; none where there are none."""
     seen, here = {layer}, [layer]

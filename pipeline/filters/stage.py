@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.filters.choosing import choose
+from pipeline.filters.choosing import choose, given_by
 from pipeline.filters.picture import Drawn, Limits, draw_kernel, kind_of
 from pipeline.filters.statistics import FilterStatistics
 from pipeline.job import Job, Receipt
@@ -22,6 +22,7 @@ def filters(job: Job) -> Receipt:
 
     spec = job.spec.filters
     chosen = choose(job.network, spec.layers, job.layers)
+    gives = given_by(job.network, chosen, job.layers)
     limits = Limits(spec.sort, spec.filters, spec.inputs)
     columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["filters"]}
     folder, written, all_drawn = job.folder / "mosaics" / "filters", set(), 0
@@ -36,7 +37,7 @@ def filters(job: Job) -> Receipt:
                 written.add(path)
                 all_drawn += int(drawn.filters.sum())
                 picture = f"mosaics/filters/{path.name}"
-                for name, values in _columns(layer.name, kernel, drawn, picture).items():
+                for name, values in _columns(layer.name, kernel, drawn, picture, gives[layer.name]).items():
                     columns[name].extend(values)
             advance(done, len(chosen))
     write_index(job.folder, "filters", columns)
@@ -54,7 +55,7 @@ def check_filters(job: Job) -> None:
     choose(job.network, job.spec.filters.layers, job.layers)
 
 
-def _columns(layer: str, kernel: Kernel, drawn: Drawn, picture: str) -> dict[str, Any]:
+def _columns(layer: str, kernel: Kernel, drawn: Drawn, picture: str, gives: list[str]) -> dict[str, Any]:
     statistics = FilterStatistics.of(kernel)
     count = kernel.filters
     height, width, inputs, _ = kernel.weights.shape
@@ -75,6 +76,7 @@ def _columns(layer: str, kernel: Kernel, drawn: Drawn, picture: str) -> dict[str
         "twin_cosine": [None if none else float(cosine) for cosine, none in zip(statistics.twin_cosine, alone, strict=True)],
         "drawn": drawn.filters,
         "picture": [picture] * count,
+        "gives": [gives] * count,
         **{edge: _where(drawn.filters, drawn.boxes[:, place]) for place, edge in enumerate(BOX)},
     }
 

@@ -25,7 +25,7 @@ from pipeline.store.tables import BOX
 Progress = Callable[[int, int], None]
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILES = "data/files.json"  # what a page consists of, so that the next one can clear it away
-_TABLES = ("channels", "activations", "weakest", "by_label", "filters", "patterns")  # of the index, whose rows a channel shows
+_TABLES = ("channels", "activations", "weakest", "by_label", "patterns")  # of the index, whose rows a channel shows
 
 
 def write_page(folder: Place, progress: Progress = lambda done, total: None) -> Row:
@@ -141,12 +141,15 @@ def _write_layer(shelf: Shelf, layer: str, written: Written, prefix: str) -> Row
     name = file_name(layer)
     told: Row = {"name": layer, "count": len(channels), "sheets": [], "tile": None}
     if crops is not None and len(crops) and set(crops["channel"].to_pylist()) <= set(channels):
-        layout = tiling(crops)
+        boxes = _boxes(winners)
+        layout = tiling(crops, boxes)
         told["tile"] = {"height": layout.height, "width": layout.width, "k": layout.k, "crisp": layout.crisp, "rows": ROWS}
         told["sheets"] = [
-            written.add(f"{prefix}sheets/{name}-{sheet.number}.webp", sheet.data) for sheet in sheets(crops, channels, layout)
+            written.add(f"{prefix}sheets/{name}-{sheet.number}.webp", sheet.data)
+            for sheet in sheets(crops, channels, layout, boxes)
         ]
-    tables = {table: _columns(shelf.rows(table, layer)) for table in _TABLES}
+    tables: Row = {table: _columns(shelf.rows(table, layer)) for table in _TABLES}
+    tables["filters"] = shelf.kernels(layer)
     told["shown"] = {
         **_write_kernels(shelf, layer, written, f"{prefix}kernels/{name}"),
         **_write_patterns(shelf, layer, written, f"{prefix}patterns/{name}"),
@@ -161,11 +164,19 @@ def _write_layer(shelf: Shelf, layer: str, written: Written, prefix: str) -> Row
     return told
 
 
+def _boxes(winners: pa.Table) -> dict[tuple[int, int], tuple[int, int]]:
+    """Height and width of the winners' boxes, where they are what was cropped and no unit of the layer sees nothing."""
+    rows = winners.select(["channel", "rank", *BOX, "eff_y1"]).to_pylist()
+    if any(row["eff_y1"] is not None or not row["y2"] or not row["x2"] for row in rows):
+        return {}
+    return {(row["channel"], row["rank"]): (row["y2"] - row["y1"], row["x2"] - row["x1"]) for row in rows}
+
+
 def _write_kernels(shelf: Shelf, layer: str, written: Written, path: str) -> Row:
     """Write a layer's kernels, one file a channel that is drawn. Returns: {"kernels": {channel: files}}, or nothing."""
     found: dict[int, list[str]] = {}
     opened: dict[str, Any] = {}
-    for row in shelf.rows("filters", layer).to_pylist():
+    for row in shelf.kernels(layer):
         box = tuple(row[edge] for edge in BOX)
         if row["drawn"] and None not in box:
             data = kernel(shelf, row["picture"], box, opened)

@@ -22,15 +22,34 @@ def explanations(shelf: Shelf) -> list[Row]:
     for row in shelf.table("classification").to_pylist():
         image = images.setdefault((row["example"], row["key"]), _image(row))
         image["top"].append({name: row[name] for name in ("rank", "class", "name", "probability")})
-    for row in shelf.table("attributions").to_pylist():
+    rows = shelf.table("attributions").to_pylist()
+    for row in rows:
         image = images.setdefault((row["example"], row["key"]), _image(row))
-        about = (row["class"], row["layer"])
-        group = next((group for group in image["groups"] if group["about"] == list(about)), None)
-        if group is None:
-            group = {"about": list(about), **{name: row[name] for name in ("class", "name", "layer", "probability")}, "maps": []}
-            image["groups"].append(group)
-        group["maps"].append({"method": row["method"], "picture": row["picture"], "rule": row["rule"]})
+        layers = {other["layer"] for other in rows if _about(other) == _about(row)} - {None}
+        # Maps of pixels alone belong to every layer's.
+        for layer in [row["layer"]] if row["layer"] is not None or not layers else sorted(layers):
+            _group(shelf, image["groups"], row, layer)["maps"].append(
+                {"method": row["method"], "picture": row["picture"], "rule": row["rule"]}
+            )
     return list(images.values())
+
+
+def _about(row: Row) -> tuple[Any, ...]:
+    return row["example"], row["key"], row["class"]
+
+
+def _group(shelf: Shelf, groups: list[Row], row: Row, layer: str | None) -> Row:
+    """The group of a class and a layer; made where it is not there, with the picture of all its maps side by side."""
+    found = next((group for group in groups if (group["class"], group["layer"]) == (row["class"], layer)), None)
+    if found is None:
+        together = None
+        if layer is not None and row["picture"]:
+            together = f"{row['picture'].rpartition('/')[0]}/{row['class']}-{file_name(layer)}.png"
+        known = together is not None and (shelf.folder / together).exists()
+        found = {"class": row["class"], "name": row["name"], "layer": layer, "probability": row["probability"], "maps": []}
+        groups.append(found | {"together": together if known else None})
+        found = groups[-1]
+    return found
 
 
 def _image(row: Row) -> Row:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import mosaic
+
+Boxes = Mapping[tuple[int, int], tuple[int, int]]  # by channel and rank: height and width in pixels of the input
 
 ROWS = 32  # channels on a sheet
 _SIDE = 96  # pixels of a tile's longer side
@@ -41,23 +43,34 @@ class Tiling:
     crisp: bool
 
 
-def tiling(crops: pa.Table) -> Tiling:
-    """The layout that fits the largest of a layer's patches."""
+def tiling(crops: pa.Table, boxes: Boxes) -> Tiling:
+    """The layout that fits the largest of a layer's patches.
+
+    Args:
+        crops: columns channel, rank and image, as crops/LAYER.parquet has them.
+        boxes: what is known of the boxes that were cropped.
+    """
+    k = int(np.max(crops["rank"].to_numpy())) + 1
     sizes = [_size(record) for record in crops["image"].to_pylist()]
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
-    scale = min(1.0, _SIDE / max(height, width))
-    k = int(np.max(crops["rank"].to_numpy())) + 1
-    return Tiling(max(1, round(height * scale)), max(1, round(width * scale)), k, max(height, width) <= _CRISP)
+    if max(height, width) <= _CRISP:
+        return Tiling(height, width, k, True)
+    if boxes:
+        height, width = (max(box[axis] for box in boxes.values()) for axis in (0, 1))
+    scale = _SIDE / max(height, width)
+    return Tiling(max(1, round(height * scale)), max(1, round(width * scale)), k, False)
 
 
-def sheets(crops: pa.Table, channels: list[int], layout: Tiling) -> Iterator[Sheet]:
+def sheets(crops: pa.Table, channels: list[int], layout: Tiling, boxes: Boxes) -> Iterator[Sheet]:
     """The sheets of one layer, each in memory alone.
 
     Args:
         crops: columns channel, rank and image, as crops/LAYER.parquet has them.
         channels: the layer's channels in the order of the page.
+        boxes: as for `tiling`.
     """
     places = {channel: place for place, channel in enumerate(channels)}
+    largest = [max((box[axis] for box in boxes.values()), default=0) for axis in (0, 1)]
     by_sheet: dict[int, list[int]] = {}
     for row, channel in enumerate(crops["channel"].to_pylist()):
         by_sheet.setdefault(places[channel] // ROWS, []).append(row)
@@ -68,15 +81,26 @@ def sheets(crops: pa.Table, channels: list[int], layout: Tiling) -> Iterator[She
             row, rank = places[record["channel"]] % ROWS, record["rank"]
             top, left = row * layout.height, rank * layout.width
             tile = picture[top : top + layout.height, left : left + layout.width]
-            _place(tile, mosaic.decode_png(record["image"]["bytes"]))
+            patch = mosaic.decode_png(record["image"]["bytes"])
+            box = boxes.get((record["channel"], rank))
+            _place(tile, patch, layout, None if box is None else (box[0] / largest[0], box[1] / largest[1]))
         yield Sheet(number, rows, mosaic.encode_webp(picture, _LOSSLESS if layout.crisp else _QUALITY))
 
 
-def _place(tile: np.ndarray, patch: np.ndarray) -> None:
-    """Draw a patch into the middle of its tile, in place."""
-    scale = min(1.0, tile.shape[0] / patch.shape[0], tile.shape[1] / patch.shape[1])
-    height, width = max(1, round(patch.shape[0] * scale)), max(1, round(patch.shape[1] * scale))
-    if scale < 1:
+def _place(tile: np.ndarray, patch: np.ndarray, layout: Tiling, share: tuple[float, float] | None) -> None:
+    """Draw a patch into the middle of its tile, in place.
+
+    share: of the tile's height and width, as the patch's box has it of the largest box; None fills the tile.
+    """
+    if layout.crisp:
+        height, width = patch.shape[:2]
+    elif share is None:
+        scale = min(tile.shape[0] / patch.shape[0], tile.shape[1] / patch.shape[1])
+        height, width = round(patch.shape[0] * scale), round(patch.shape[1] * scale)
+    else:
+        height, width = round(tile.shape[0] * share[0]), round(tile.shape[1] * share[1])
+    height, width = (min(max(1, length), most) for length, most in zip((height, width), tile.shape[:2], strict=True))
+    if patch.shape[:2] != (height, width):
         patch = mosaic.resize(patch, height, width)
     top, left = (tile.shape[0] - height) // 2, (tile.shape[1] - width) // 2
     tile[top : top + height, left : left + width] = patch

@@ -83,6 +83,14 @@ class Shelf:
         """The rows of a table that tell of one layer, in the table's order."""
         return self.tables[name].get(layer, INDEX[name].empty_table())
 
+    def kernels(self, layer: str) -> list[Row]:
+        """The rows of the filters that give a layer its channels: its own, or those of the one convolution before it."""
+        own = self.rows("filters", layer).to_pylist()
+        if own:
+            return own
+        before = [rows for rows in self.tables["filters"].values() if layer in (rows["gives"][0].as_py() or [])]
+        return before[0].to_pylist() if len(before) == 1 else []
+
     @property
     def layers(self) -> list[str]:
         """The layers of the job, in the network's order, then those that only tables name."""

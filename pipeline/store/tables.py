@@ -126,6 +126,7 @@ INDEX: dict[str, pa.Schema] = {
             ("twin_cosine", pa.float64()),
             ("drawn", pa.bool_()),
             ("picture", pa.string()),
+            ("gives", _list(pa.string())),
             *_box(),
         ]
     ),

@@ -46,7 +46,7 @@ const convscope = (() => {
     if (!layer) throw new Error(`There is no layer ${name} in this job.`);
     const found = await load(`${job.prefix}layer:${name}`, layer.data);
     if (!layer.channels) {
-      const tables = Object.fromEntries(Object.entries(found.tables).map(([table, columns]) => [table, byChannel(rows(columns))]));
+      const tables = Object.fromEntries(Object.entries(found.tables).map(([table, told]) => [table, byChannel(Array.isArray(told) ? told : rows(told))]));
       const of = (table, number) => tables[table]?.get(number) || [];
       layer.channels = found.order.map((number, place) => ({
         number,

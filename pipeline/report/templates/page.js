@@ -210,13 +210,19 @@ convscope.ready("job").then((job) => {
     root.append(make("h1", { tabIndex: -1 }, "Explanations"), make("p", { className: "quiet" }, `${images.length} images: what the network says of each, and where the evidence for it lies.`), ...articles);
   }
 
+  const classOf = (row) => (row.name === null || row.name === String(row.class) ? `class ${row.class}` : row.name);
+
   function explain(article, image) {
-    const lines = image.top.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name ?? `class ${row.class}`), make("td", {}, percent(row.probability))));
+    const lines = image.top.map((row) => make("tr", {}, make("th", { scope: "row" }, classOf(row)), make("td", {}, percent(row.probability))));
     if (image.label !== null) article.append(make("p", { className: "quiet" }, `labelled ${image.label}`));
     const parts = image.groups.map((group) => {
-      const figures = group.maps.filter((map) => map.picture).map((map) => figure(`../${map.picture}`, map.rule ? `${map.method} (${map.rule})` : map.method));
       const at = group.layer ? ` at ${group.layer}` : "";
-      return make("section", {}, make("h3", {}, `${group.name ?? `class ${group.class}`}, ${percent(group.probability)}${at}`), make("div", { className: "pictures" }, ...figures));
+      const title = `${classOf(group)}, ${percent(group.probability)}${at}`;
+      const methods = group.maps.map((map) => (map.rule ? `${map.method} (${map.rule})` : map.method));
+      const figures = group.together
+        ? [figure(`../${group.together}`, `the image, ${methods.join(", ")}`)]
+        : group.maps.map((map, at) => figure(`../${map.picture}`, methods[at]));
+      return make("section", {}, make("h3", {}, title), make("div", { className: group.together ? "together" : "pictures" }, ...figures));
     });
     article.append(make("table", { className: "narrow" }, make("tbody", {}, ...lines)), ...parts);
   }

@@ -98,7 +98,15 @@ def add_kernels(folder: Path, layer: str) -> None:
         for channel in (0, 1)
     ]
     rows.append(
-        {"layer": layer, "part": "kernel", "channel": 2, "norm": 0.1, "drawn": False, "picture": "mosaics/filters/conv.png"}
+        {
+            "layer": layer,
+            "part": "kernel",
+            "channel": 2,
+            "norm": 0.1,
+            "drawn": False,
+            "gives": ["block", layer],
+            "picture": "mosaics/filters/conv.png",
+        }
     )
     write_index(folder, "filters", columns("filters", rows))
 

@@ -26,9 +26,9 @@ def taken(folder, name):
 
 def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job):
     crops = Shelf(make_job({"conv": ROWS + 3})).crops("conv")
-    layout = tiling(crops)
+    layout = tiling(crops, {})
     assert (layout.height, layout.width, layout.k, layout.crisp) == (16, 16, K, True)
-    found = list(sheets(crops, list(range(ROWS + 3)), layout))
+    found = list(sheets(crops, list(range(ROWS + 3)), layout, {}))
     assert [(sheet.number, sheet.rows) for sheet in found] == [(0, ROWS), (1, 3)]
     for channel in (0, 1, ROWS - 1, ROWS, ROWS + 2):
         picture = decode_png(found[channel // ROWS].data)
@@ -143,8 +143,9 @@ def test_clipped_patches_keep_their_shape(make_job):
     rows = [{"channel": 0, "rank": 0, "image": {"bytes": encode_png(wide), "path": "x"}}]
     rows += [{"channel": 1, "rank": 0, "image": {"bytes": encode_png(wide[:, :100]), "path": "x"}}]
     crops = pa.Table.from_pylist(rows)
-    layout = tiling(crops)
+    boxes = {(0, 0): (10, 40), (1, 0): (10, 10)}  # of the network's input: the second was clipped
+    layout = tiling(crops, boxes)
     assert (layout.height, layout.width) == (24, 96)
-    (sheet,) = sheets(crops, [0, 1], layout)
+    (sheet,) = sheets(crops, [0, 1], layout, boxes)
     bright = decode_png(sheet.data).astype(int).min(axis=2) > 200
     assert bright[:24].all() and (bright[24:].sum(axis=1) > 20).all() and bright[24:].sum() < 30 * 24
