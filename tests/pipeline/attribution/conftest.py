@@ -5,19 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from stirring import stir
 
 from pipeline.models.keras_network import KerasNetwork
 
 layers = keras.layers
-
-
-def stir(model, seed=0):
-    """Random weights of which about half are negative, so that every rectifier has something to do."""
-    random = np.random.default_rng(seed)
-    for variable in model.weights:
-        low = 0.5 if "variance" in variable.path else -0.5
-        variable.assign(random.uniform(low, low + 1, variable.shape))
-    return model
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import stir
+from stirring import stir
 
 from pipeline.attribution.passes import check_way, compile_pass
 from pipeline.errors import UnusableModel
