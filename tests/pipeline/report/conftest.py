@@ -19,24 +19,34 @@ from pipeline.store.tables import write_crops, write_images, write_index
 def make_job(tmp_path_factory) -> Callable[..., Path]:
     """A function that makes the folder of a finished job: {layer: number of channels}, every channel with K winners.
 
+    labels: by rank, or a function of channel and rank.
+
     Patch (channel, rank) has the colour (channel, 100 + rank, 200); the image of an example has (example, 0, 0).
     """
 
-    def make(layers: dict[str, int], labels: tuple[str | None, ...] = ("cat", "dog", None), name: str = "job") -> Path:
+    def make(layers: dict[str, int], labels: Any = ("cat", "dog", None), name: str = "job") -> Path:
         folder: Path = tmp_path_factory.mktemp("job") / name
         winners, statistics, fields = [], [], []
+        label_of = labels if callable(labels) else lambda channel, rank: labels[rank]
         for layer, count in layers.items():
             fields.append({"layer": layer, "height": 8, "width": 8, "stride_y": 2.0, "stride_x": 2.0, "map_height": 7})
             fields[-1] |= {"map_width": 7, "global": False}
             for channel in range(count):
                 of = [
-                    winner(layer, channel, rank, (channel + rank) % 50, f"{HOSTILE_KEY} {channel + rank}", labels[rank])
+                    winner(
+                        layer, channel, rank, (channel + rank) % 50, f"{HOSTILE_KEY} {channel + rank}", label_of(channel, rank)
+                    )
                     for rank in range(K)
                 ]
                 winners += of
                 statistics.append(
                     {"layer": layer, "channel": channel, "seen": 50, "mean": 0.5 * channel, "std": 1.0, "max": of[0]["score"]}
-                    | {"share_positive": 1 / (channel + 1), "dead": channel == 1, "top_label": labels[0], "label_purity": 1 / 3}
+                    | {
+                        "share_positive": 1 / (channel + 1),
+                        "dead": channel == 1,
+                        "top_label": label_of(channel, 0),
+                        "label_purity": 1 / 3,
+                    }
                 )
             crops = [row | {"image": {"bytes": patch(row["channel"], row["rank"]), "path": "x.png"}} for row in winners]
             names = ("image", "layer", "channel", "rank", "score", "example", "key", "label")

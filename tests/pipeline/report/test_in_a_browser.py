@@ -275,3 +275,12 @@ def test_a_channel_lists_its_weakest_and_its_winners_for_each_label(pages, visit
     assert "-3.25 ant" in lists[1] and "cat" in lists[0] and "dog" in lists[0]
     settled(visit(pages[0], "#/conv/2"))
     assert page.locator("img.kernel").count() == 1
+
+
+def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_job, visit):
+    folder = make_job({"conv": 400}, labels=lambda channel, rank: f"label {channel}-{rank}")
+    write_page(folder)
+    page = settled(visit(folder / "report" / "index.html", "#/conv"))
+    assert page.get_by_label("Label", exact=True).locator("option").count() == 501
+    page.get_by_label("Find").fill("label 399-2")
+    assert order(page) == [399]
