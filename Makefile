@@ -18,7 +18,7 @@ demo: .venv/core  ## run the main job on the shipped network and scikit-image's 
 	$(BIN)/python -m jobs run demo --out $(OUT)
 
 test: setup  ## run the tests, offline
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 check: setup  ## lint, format, types and the import directions
 	$(BIN)/ruff check .
