@@ -97,7 +97,12 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
         check_patterns(spec.patterns, network, layers)
     fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
     source = open_source(spec.data, fit, fetch)
-    return Job(spec, network, layers, source, fit, folder, reporter)
+    job = Job(spec, network, layers, source, fit, folder, reporter)
+    if "dream" in spec.stages:
+        from pipeline.dream.subjects import check_dream
+
+        check_dream(job)
+    return job
 
 
 def start_tensorflow() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
+from pipeline.sections.dream import DreamSpec
 from pipeline.sections.model import ModelSpec
 from pipeline.sections.patterns import PatternsSpec
 from pipeline.sections.table import Table, a_list
@@ -24,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations", "patterns")
+STAGES = ("activations", "patterns", "dream")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -34,6 +35,7 @@ _PATH_KEYS = {
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
+    ("dream", "pictures"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
 
@@ -47,6 +49,7 @@ class JobSpec(Table):
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
     patterns: PatternsSpec = PatternsSpec()
+    dream: DreamSpec = DreamSpec()
 
     @field_validator("name")
     @classmethod
@@ -130,11 +133,17 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
     for (table, key), prefixes in _PATH_KEYS.items():
         section = tree.get(table)
         value = section.get(key) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or not isinstance(value, str) or value in _NOT_A_PATH:
-            continue
-        for prefix in prefixes:
-            if value.startswith(prefix):
-                section[key] = prefix + _absolute(value[len(prefix) :], folder)
+        if isinstance(section, dict) and isinstance(value, str):
+            section[key] = _resolved(value, prefixes, folder)
+        elif isinstance(section, dict) and isinstance(value, list):
+            section[key] = [_resolved(one, prefixes, folder) if isinstance(one, str) else one for one in value]
+
+
+def _resolved(value: str, prefixes: Sequence[str], folder: Path) -> str:
+    prefix = next((prefix for prefix in prefixes if value.startswith(prefix)), None)
+    if prefix is None or value in _NOT_A_PATH:
+        return value
+    return prefix + _absolute(value[len(prefix) :], folder)
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -56,6 +56,13 @@ def patterns(job: Job) -> Receipt:
     return patterns(job)
 
 
+def dream(job: Job) -> Receipt:
+    """DeepDream on pictures, and classes drawn from nothing."""
+    from pipeline.dream.dream import dream
+
+    return dream(job)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of a job.
@@ -70,6 +77,7 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",)),
     "patterns": Stage(patterns, ("activations", "patterns")),  # pictures stand beside the patches that were found
+    "dream": Stage(dream, ("dream",)),
 }
 
 

@@ -31,6 +31,7 @@ COMMON = {
     "pipeline.models.labels",
     "pipeline.models.network",
     "pipeline.models.tap",
+    "pipeline.sources.decode",  # the one place where image files are understood
     "pipeline.sources.source",
     "pipeline.sources.fit",
 }
