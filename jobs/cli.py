@@ -57,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
 
+    params = commands.add_parser(
+        "params",
+        help="turn an old params.py into TOML",
+        description="Read the parameters of an old class visualisation, without running them, and print the table of a spec.",
+    )
+    params.add_argument("old", metavar="OLD", help="the old params.py")
+
     train = commands.add_parser(
         "train", help="train the example network", description="Train the small network that the examples look into."
     )

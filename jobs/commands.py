@@ -83,6 +83,12 @@ def _show(options: argparse.Namespace) -> None:
         print(line)
 
 
+def _params(options: argparse.Namespace) -> None:
+    from jobs.params import convert
+
+    print(convert(Path(options.old)), end="")
+
+
 def _train(options: argparse.Namespace) -> None:
     start_tensorflow()
     from jobs.training import train_cifar10
@@ -138,5 +144,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "layers": _layers,
     "check": _check,
     "show": _show,
+    "params": _params,
     "train": _train,
 }

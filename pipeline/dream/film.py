@@ -14,11 +14,11 @@ from pipeline.store.files import aside
 from pipeline.store.places import Place
 
 # Suffix and codec; what browsers play comes first.
-FORMATS = (("webm", "VP90"), ("webm", "VP80"), ("mp4", "mp4v"), ("avi", "MJPG"))
+FORMATS = (("mp4", "vp09"), ("mp4", "mp4v"), ("avi", "MJPG"))
 
 
 def write_film(folder: Place, name: str, frames: Sequence[Place], fps: float) -> str | None:
-    """Write NAME.webm, or .mp4 or .avi, from PNG files of one size.
+    """Write NAME.mp4, or NAME.avi, from PNG files of one size.
 
     Returns: the file's name; None where OpenCV can write none of the formats.
     Raises: StoreFailed.

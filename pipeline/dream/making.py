@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dream.objectives import Form, Objective, stack
+from pipeline.dream.objectives import Form, stack
 from pipeline.dream.octaves import Course, FromNothing, FromPicture, Octave, Saving, dream
 from pipeline.dream.saving import load, save
 from pipeline.dream.subjects import Subject, class_octaves, picture_octaves, read_picture
@@ -56,8 +56,8 @@ class Studio:
     advance: Advance
     total: int
     done: int = 0
-    _tiled: dict[Any, Tiled] = field(default_factory=dict)
-    _looks: dict[Any, Pass] = field(default_factory=dict)
+    _tiled: dict[tuple[Form, TiledWay, int], Tiled] = field(default_factory=dict)
+    _looks: dict[tuple[Form, int] | str, Pass] = field(default_factory=dict)
 
     def make(self, subject: Subject) -> Iterator[Made]:
         """The pictures of a subject: one, or the frames of a journey. Raises: UnusableData, MissingInput, StoreFailed."""
@@ -84,7 +84,6 @@ class Studio:
         return Made(subject, frame, picture, original, int(octaves), losses, state, float(before), float(reached), known)
 
     def _climbed(self, subject: Subject, original: np.ndarray, saving: Saving) -> list[Any]:
-        spec = self.job.spec.dream
         course, way, limit = self._course(subject, original)
 
         def tell(steps: int, loss: float) -> None:
@@ -102,14 +101,18 @@ class Studio:
     def _course(self, subject: Subject, original: np.ndarray) -> tuple[Course, TiledWay, float | None]:
         spec, tile = self.job.spec.dream, self.job.network.input_shape[:2]
         if subject.kind == "picture":
-            octaves = picture_octaves(spec, *original.shape[:2], tile)
+            octaves = picture_octaves(spec, original.shape[0], original.shape[1], tile)
             way = TiledWay(spec.step, spec.shift, spec.levels, 0.0, spec.seed)
             return FromPicture(octaves, original.astype(np.float32) / 255), way, spec.max_loss
         drawn = spec.visualization
         assert drawn is not None
         octaves = class_octaves(drawn, *tile)
         largest = max(max(one.start_sigma, one.end_sigma) for one in octaves) if drawn.use_bilateral else 0.0
-        return FromNothing(octaves, drawn.use_tv_bregman), TiledWay(drawn.step, drawn.shift, drawn.levels, largest, spec.seed), None
+        return (
+            FromNothing(octaves, drawn.use_tv_bregman),
+            TiledWay(drawn.step, drawn.shift, drawn.levels, largest, spec.seed),
+            None,
+        )
 
     def _ground(self, subject: Subject) -> np.ndarray:
         """What a class begins with: its background with some noise, as large as the network's input."""
@@ -121,12 +124,12 @@ class Studio:
 
     def _compiled(self, subject: Subject, way: TiledWay, octave: Octave) -> Tiled:
         batch = self._batch(octave.height, octave.width)
-        key = (subject.objective.form, way)
-        if any(known[:2] != key for known in self._tiled):
+        if any((form, known) != (subject.objective.form, way) for form, known, _ in self._tiled):
             self._tiled.clear()  # each holds the network's weights
-        if (*key, batch) not in self._tiled:
-            self._tiled[(*key, batch)] = Tiled.compile(self.job.network, subject.objective, way, batch)
-        return self._tiled[(*key, batch)]
+        key = (subject.objective.form, way, batch)
+        if key not in self._tiled:
+            self._tiled[key] = Tiled.compile(self.job.network, subject.objective, way, batch)
+        return self._tiled[key]
 
     def _batch(self, height: int, width: int) -> int:
         """Tiles at once: no more than there are."""
@@ -141,7 +144,9 @@ class Studio:
         return float(look(pixels, *tf.nest.flatten(stack([subject.objective] * batch))))
 
     def _probability(self, picture: np.ndarray, number: int) -> float:
-        look = self._kept("softmax", lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: tf.nn.softmax(maps[LOGITS])))
+        look = self._kept(
+            "softmax", lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: tf.nn.softmax(maps[LOGITS]))
+        )
         return float(look(self._as_input(picture)[np.newaxis])[0, number])
 
     def _kept(self, key: tuple[Form, int] | str, compile: Callable[[], Pass]) -> Pass:
@@ -151,7 +156,11 @@ class Studio:
 
     def _as_input(self, picture: np.ndarray) -> np.ndarray:
         height, width, _ = self.job.network.input_shape
-        return picture if picture.shape[:2] == (height, width) else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        return (
+            picture
+            if picture.shape[:2] == (height, width)
+            else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        )
 
     def _key(self, subject: Subject, frame: int, original: np.ndarray) -> str:
         """The name of a picture among the parts: another spec, network or original has another."""

@@ -37,7 +37,8 @@ class Octave:
 class Course(Protocol):
     """What happens to a picture between octaves; all pictures are float32 (h, w, 3), from 0 to 1."""
 
-    octaves: Sequence[Octave]
+    @property
+    def octaves(self) -> Sequence[Octave]: ...
 
     def enter(self, place: int, picture: np.ndarray) -> np.ndarray:
         """The picture at the size of an octave, before its steps."""

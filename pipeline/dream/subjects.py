@@ -80,7 +80,9 @@ def class_objective(spec: VisualizationSpec, number: int) -> Objective:
 
 def picture_octaves(spec: DreamSpec, height: int, width: int, least: tuple[int, int]) -> list[Octave]:
     """From small to the picture's own size; octaves in which a tile (`least`) would not fit are left out."""
-    sizes = [(int(height / spec.octave_scale**number), int(width / spec.octave_scale**number)) for number in range(spec.num_octave)]
+    sizes = [
+        (int(height / spec.octave_scale**number), int(width / spec.octave_scale**number)) for number in range(spec.num_octave)
+    ]
     return [Octave(*size, spec.iterations) for size in reversed(sizes) if size[0] >= least[0] and size[1] >= least[1]]
 
 
@@ -151,7 +153,9 @@ def _files(pictures: Sequence[str]) -> Iterator[Place]:
         if has_scheme(pattern) or not glob.has_magic(pattern) or place(pattern).exists():
             path = place(pattern)
             if not path.is_file():
-                raise MissingInput(f"{pattern!r} in dream.pictures is not a file. Name a picture, or a glob such as photos/*.jpg.")
+                raise MissingInput(
+                    f"{pattern!r} in dream.pictures is not a file. Name a picture, or a glob such as photos/*.jpg."
+                )
             yield path
         else:
             found = sorted(glob.glob(pattern, recursive=True))

@@ -7,7 +7,6 @@ tile's gradient; what lies around it is there to be seen only. So memory for the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -134,7 +133,9 @@ def _climb(
     def step(state: State, curve: tf.TensorArray, _: tf.Tensor) -> tuple[State, tf.TensorArray, tf.Tensor]:
         slope = _slope(network, form, way, state, arguments)
         loss = slope.values[0]
-        after = tf.cond(loss > stretch.max_loss, lambda: state._replace(step=state.step + 1), lambda: moved(state, slope, stepping))
+        after = tf.cond(
+            loss > stretch.max_loss, lambda: state._replace(step=state.step + 1), lambda: moved(state, slope, stepping)
+        )
         share = tf.cast(state.step - stretch.first, tf.float32) / tf.cast(stretch.steps, tf.float32)
         sigma = stretch.start_sigma + (stretch.end_sigma - stretch.start_sigma) * share
         values = bilateral(tf.clip_by_value(after.values, 0.0, 1.0), sigma, way.sigma)
@@ -163,9 +164,7 @@ def _slope(network: Network, form: Form, way: TiledWay, state: State, arguments:
         return number + batch, total + _counted(values, counts), cells.write(number // batch, grid.middles(pull))
 
     cells = tf.TensorArray(tf.float32, size=-(-grid.count // batch), element_shape=(batch, None, None, 3))
-    looped = tf.while_loop(
-        lambda number, *_: number < grid.count, step, (0, tf.zeros(()), cells), parallel_iterations=1
-    )
+    looped = tf.while_loop(lambda number, *_: number < grid.count, step, (0, tf.zeros(()), cells), parallel_iterations=1)
     gradient = grid.joined(looped[2].concat())
     value = looped[1] / tf.cast(grid.count, tf.float32)
     still = tf.reduce_all(tf.equal(gradient, 0.0), axis=[1, 2, 3])
@@ -175,7 +174,8 @@ def _slope(network: Network, form: Form, way: TiledWay, state: State, arguments:
 class Grid(NamedTuple):
     """The cells of a picture, all of one size: int32 tensors, and the size of a tile.
 
-    size: (height, width) of the picture. cells: (rows, columns) of cells. cell: (height, width) of one. shift: (y, x) of the first.
+    size: (height, width) of the picture. cells: (rows, columns) of cells. cell: (height, width) of one.
+    shift: (y, x) of the first.
     """
 
     size: tf.Tensor
@@ -231,5 +231,3 @@ def _traced(network: Network, form: Form, tiles: tf.Tensor) -> dict[str, tf.Tens
 
 def _counted(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(counts, values, 0.0))
-
-
