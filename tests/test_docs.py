@@ -30,7 +30,7 @@ from pipeline.sections.model import PREPROCESSING
 from pipeline.sources import opening as sources
 from pipeline.sources.sample import SAMPLES
 from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
-from pipeline.store.tables import CROPS, INDEX
+from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -234,7 +234,12 @@ def as_named(kind: pa.DataType) -> str:
 
 
 @pytest.mark.parametrize(
-    ("file", "schema"), [*((f"index/{name}.parquet", schema) for name, schema in INDEX.items()), ("crops/LAYER.parquet", CROPS)]
+    ("file", "schema"),
+    [
+        *((f"index/{name}.parquet", schema) for name, schema in INDEX.items()),
+        ("crops/LAYER.parquet", CROPS),
+        ("patterns/LAYER.parquet", PATTERNS),
+    ],
 )
 def test_every_column_is_told_with_its_type(file, schema):
     told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/index.md", f"`{file}`")).items()]

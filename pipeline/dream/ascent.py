@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ class Way:
         the squared distance from grey.
     group, diversity: so many pictures in a row are to differ, and how much that counts (0: not at all).
     seed: of the shakes.
+    opened: let gradients pass closed rectifiers, to wake a picture that has none.
     """
 
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -43,6 +45,7 @@ class Way:
     group: int = 1
     diversity: float = 0.0
     seed: int = 0
+    opened: bool = False
 
 
 class State(NamedTuple):
@@ -153,7 +156,8 @@ def _slope(network: Network, canvas: Canvas, form: Form, way: Way, state: State,
     picture = canvas.paint(state.values)
     seen = way.shake.see(picture, height, width, tf.stack([tf.constant(way.seed, tf.int32), state.step]))
     layers = list(dict.fromkeys(layer for _, layer in form))
-    maps = network.trace(network.preprocess(255.0 * seen), layers)
+    with opened_rectifiers() if way.opened else nullcontext():
+        maps = network.trace(network.preprocess(255.0 * seen), layers)
     values = evaluate(form, maps, arguments)
     (pull,) = tf.gradients(_apart(values, maps[layers[0]], way), picture)
     if pull is None:
@@ -208,6 +212,21 @@ def moved(state: State, slope: Slope, way: Way) -> State:
         move = normalised(ascent)
     length = like(way.rate * tf.where(fine, share, 0.0), move)
     return State(state.step + 1, good + length * move, good, first, second, share, misses, asleep)
+
+
+_OPENED = "ConvscopeOpenedRectifier"
+
+
+@tf.RegisterGradient(_OPENED)
+def _pass_on(operation: tf.Operation, gradient: tf.Tensor) -> tf.Tensor:
+    return gradient
+
+
+@contextmanager
+def opened_rectifiers() -> Iterator[None]:
+    """Rectifiers that are built in the block, in a graph, pass gradients on as if they were always open."""
+    with tf.compat.v1.get_default_graph().gradient_override_map({"Relu": _OPENED, "Relu6": _OPENED}):
+        yield
 
 
 def unreachable(layers: Sequence[str], network: Network) -> UnusableModel:

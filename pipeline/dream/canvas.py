@@ -51,12 +51,13 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
     """One complex value a frequency and colour, scaled by 1 / frequency ** decay, as photographs are (decay 1)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     scale = 1 / np.maximum(frequency, 1 / max(height, width)) ** decay
-    # Unit noise becomes a picture of unit deviation. The inner columns of the half plane stand for two frequencies.
+    # Unit noise becomes a picture of unit deviation. The inner columns of the half plane stand for two frequencies;
+    # in the outer ones, where both stand, half of the noise is lost.
     twice = np.full(scale.shape, 2.0)
     twice[:, 0] = 1.0
     if width % 2 == 0:
         twice[:, -1] = 1.0
-    scale *= height * width / np.sqrt(2 * (twice * scale**2).sum())
+    scale *= height * width / np.sqrt(((twice * scale) ** 2).sum())
     scale, twice = scale.astype(np.float32), (twice / (height * width)).astype(np.float32)
 
     @tf.custom_gradient

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dream.ascent import MOST_MISSES, Ascent, State
+from pipeline.dream.ascent import MOST_MISSES, Ascent, State, like
 from pipeline.dream.objectives import Objective
 from pipeline.dream.saving import load, save
 from pipeline.store.places import Place
 
-STARTS = 5  # noises that are tried before a picture without a gradient is given up; each has twice the contrast
+STARTS = 5  # noises that are tried before a picture without a gradient is given up
 
+_OPENED_STEPS = 16  # that a picture takes with its rectifiers opened, to wake
 _SECONDS = 1.0  # of steps that are made in one call; how they are cut into calls does not change the pictures
 
 Tell = Callable[[int, float], None]  # steps made, mean of the objectives
@@ -41,7 +42,7 @@ class Climbed:
     """Where a batch of pictures has come to.
 
     losses: float32 (steps, batch): the objectives before each step, NaN where they were not finite.
-    starts: int32 (batch,): noises that were tried. dead: bool (batch,): none of them had any gradient.
+    starts: int32 (batch,): noises that were tried. dead: bool (batch,): no step had any gradient.
     stopped: bool (batch,): NaN or infinity, however short the steps; the last good picture stands.
     """
 
@@ -64,9 +65,9 @@ def climb(
     """
     saved = load(snapshot)
     if saved:
-        state, losses, starts, dead = State(*saved[: len(State._fields)]), *saved[len(State._fields) :]
+        state, losses, starts = State(*saved[: len(State._fields)]), *saved[len(State._fields) :]
     else:
-        state, starts, dead = wake(ascent, objectives, keys, plan)
+        state, starts = wake(ascent, objectives, keys, plan)
         losses = np.empty((0, len(objectives)), np.float32)
     last_saved, steps = time.monotonic(), 1
     while len(losses) < plan.steps:
@@ -77,34 +78,33 @@ def climb(
         alive = values[-1][np.isfinite(values[-1])]
         tell(len(losses), float(alive.mean()) if len(alive) else float("nan"))
         if time.monotonic() - last_saved >= plan.every and len(losses) < plan.steps:
-            save(snapshot, [*state, losses, starts, dead])
+            save(snapshot, [*state, losses, starts])
             last_saved = time.monotonic()
-    return Climbed(state, losses, starts, dead, np.asarray(state.misses) >= MOST_MISSES)
+    dead, stopped = np.asarray(state.asleep) >= plan.steps, np.asarray(state.misses) >= MOST_MISSES
+    return Climbed(state, losses, starts, dead, stopped)
 
 
-def wake(
-    ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb
-) -> tuple[State, np.ndarray, np.ndarray]:
+def wake(ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb) -> tuple[State, np.ndarray]:
     """A start for each picture from which it has a gradient, as far as there is one.
 
-    A rectified channel that is silent for faint noise is often woken by louder noise.
+    A rectified channel is silent for most noise, and then has no gradient. Such a picture climbs first as if its
+    rectifiers were open, again and again from new noise.
 
-    Returns: the state, the number of noises tried (batch,), and which pictures none of them woke (batch,).
+    Returns: the state, and the number of noises tried: int32 (batch,).
     """
     starts = np.ones(len(objectives), np.int32)
-    noises = [_noise(ascent, key, 0, plan) for key in keys]
-    for attempt in range(1, STARTS + 1):
-        state = State.start(tf.stack(noises))
+    state, opened = State.start(_noises(ascent, keys, 1, plan)), None
+    while True:
         looked, _ = ascent.climb(state, objectives, 1)
         asleep = np.asarray(looked.asleep) > 0
-        if attempt == STARTS or not asleep.any():
-            break
-        for place in np.flatnonzero(asleep).tolist():
-            noises[place] = _noise(ascent, keys[place], attempt, plan)
-            starts[place] += 1
-    return state, starts, asleep
+        if starts.max() == STARTS or not asleep.any():
+            return state, starts
+        opened = opened or Ascent.compile(ascent.network, ascent.canvas, objectives, replace(ascent.way, opened=True))
+        starts += asleep
+        risen, _ = opened.climb(State.start(_noises(ascent, keys, int(starts.max()), plan)), objectives, _OPENED_STEPS)
+        state = State.start(tf.where(like(tf.constant(asleep), risen.good), risen.good, state.values))
 
 
-def _noise(ascent: Ascent, key: str, attempt: int, plan: Climb) -> tf.Tensor:
-    seed = (plan.seed, zlib.crc32(f"{key}|{attempt}".encode()) & 0x7FFFFFFF)
-    return ascent.canvas.noise(seed, plan.contrast * 2**attempt)
+def _noises(ascent: Ascent, keys: Sequence[str], start: int, plan: Climb) -> tf.Tensor:
+    seeds = [(plan.seed, zlib.crc32(f"{key}, start {start}".encode()) & 0x7FFFFFFF) for key in keys]
+    return tf.stack([ascent.canvas.noise(seed, plan.contrast) for seed in seeds])

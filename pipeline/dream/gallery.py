@@ -37,7 +37,8 @@ class Found:
 class Made:
     """One picture, and what came of its ascent.
 
-    picture: uint8 RGB (height, width, 3). losses: float32 (steps,): the objective before each step, which is lowered where the sign is negative.
+    picture: uint8 RGB (height, width, 3).
+    losses: float32 (steps,): the objective before each step; it falls where the sign is negative.
     state: "done"; "dead", without any gradient; or "stopped", by NaN or infinity.
     reached: the largest value in the channel's map (the smallest, where it was lowered), or the objective's value.
     strongest: the response of the strongest patch found for the channel; None where there is none to compare with.
@@ -106,13 +107,12 @@ def draw_sheet(folder: Place, sheet: Sheet, made: Sequence[Made], found: Found) 
     rows: dict[Any, list[Made]] = {}
     for one in made:
         rows.setdefault(one.pattern.channel if one.pattern.name is None else one.pattern.name, []).append(one)
-    name = file_name(sheet.name)
-    write_bytes(folder / f"{name}.png", _mosaic(rows, None))
-    write_bytes(folder / f"{name}-loss.png", _plot(sheet.name, made))
+    write_bytes(folder / f"{sheet.file}.png", _mosaic(rows, None))
+    write_bytes(folder / f"{sheet.file}-loss.png", _plot(sheet.name, made))
     if found.patches:
-        write_bytes(folder / f"{name}-found.png", _mosaic(rows, found))
+        write_bytes(folder / f"{sheet.file}-found.png", _mosaic(rows, found))
     else:
-        (folder / f"{name}-found.png").unlink(missing_ok=True)
+        (folder / f"{sheet.file}-found.png").unlink(missing_ok=True)
 
 
 def _mosaic(rows: dict[Any, list[Made]], found: Found | None) -> bytes:

@@ -26,7 +26,6 @@ from pipeline.job import Job, Receipt
 from pipeline.models.network import Network
 from pipeline.progress import Advance
 from pipeline.sections.patterns import PatternsSpec
-from pipeline.store.files import file_name
 from pipeline.store.places import Place
 from pipeline.store.tables import PATTERNS, write_crops, write_index
 
@@ -54,11 +53,11 @@ def patterns(job: Job) -> Receipt:
             found = read_found(job.folder, sheet.name)
             made = [one for batch in batches(sheet.patterns, spec) for one in studio.make(batch)]
             made = [one.beside(found) for one in made]
-            write_crops(job.folder / "patterns" / f"{file_name(sheet.name)}.parquet", _rows(made), PATTERNS)
+            write_crops(job.folder / "patterns" / f"{sheet.file}.parquet", _rows(made), PATTERNS)
             draw_sheet(job.folder / "mosaics" / "patterns", sheet, made, found)
             shown += [one.without_picture() for one in made]
     write_index(job.folder, "patterns", _columns(spec, job.network, shown))
-    _remove_others(job.folder, [file_name(sheet.name) for sheet in wanted])
+    _remove_others(job.folder, [sheet.file for sheet in wanted])
     _clear(parts)
     return _told(job, shown)
 

@@ -12,8 +12,9 @@ from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, LayerInfo, Network
 from pipeline.sections.patterns import ObjectiveSpec, PatternsSpec, TermSpec
+from pipeline.store.files import file_name
 
-OBJECTIVES = "+objectives"  # the sheet of the named ones; no file of a layer has a "+" in its name
+_OBJECTIVES = "+objectives"  # the sheet of the named ones; no file of a layer has a "+" in its name
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Sheet:
     name: str
     patterns: tuple[Pattern, ...]
 
+    @property
+    def file(self) -> str:
+        """What its files are called."""
+        return self.name if self.name == _OBJECTIVES else file_name(self.name)
+
 
 def sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Sheet]:
     """All pictures, in the order in which they are made: the variants of one channel and sign one after the other.
@@ -63,7 +69,7 @@ def sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Sheet]:
         ]
         found.append(Sheet(layer.name, tuple(patterns)))
     named = [pattern for one in spec.objectives for pattern in _pictures(spec, objective_of(one), None, None, one.name)]
-    return [*found, Sheet(OBJECTIVES, tuple(named))] if named else found
+    return [*found, Sheet(_OBJECTIVES, tuple(named))] if named else found
 
 
 def check_patterns(spec: PatternsSpec, network: Network, layers: Sequence[LayerInfo]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.models.preprocessing import MODES
 from pipeline.sections.model import PREPROCESSING
+from pipeline.sections.patterns import ShakeSpec
 from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
 
 LEAST = {"name": "job", "model": {"source": "keras:VGG16", "layers": ["conv"]}, "data": {"source": "folder:/images"}}
@@ -39,6 +40,29 @@ DEFAULTS = {
     "activations.top_k": 9,
     "activations.channels": "all",
     "activations.crop": "field",
+    "patterns.layers": None,
+    "patterns.channels": "all",
+    "patterns.objectives": [],
+    "patterns.sign": "positive",
+    "patterns.variants": 1,
+    "patterns.diversity": 1.0,
+    "patterns.steps": 128,
+    "patterns.batch": 16,
+    "patterns.seed": 0,
+    "patterns.canvas": "fourier",
+    "patterns.decorrelated": True,
+    "patterns.decay": 1.0,
+    "patterns.contrast": 0.1,
+    "patterns.optimiser": "adam",
+    "patterns.rate": 0.1,
+    "patterns.tv": 0.0,
+    "patterns.l2": 0.0,
+    "patterns.shake": ShakeSpec(),
+    "patterns.shake.pad": 0.05,
+    "patterns.shake.jitter": 0.04,
+    "patterns.shake.scale": 0.08,
+    "patterns.shake.rotate": 8.0,
+    "patterns.snapshot": 60.0,
 }
 REQUIRED = ("name", "model", "model.source", "model.layers", "data", "data.source")
 
@@ -112,6 +136,20 @@ BAD = [
     ("activations.channels", [1, 1]),
     ("activations.channels", [1.5]),
     ("activations.crop", "box"),
+    ("patterns.channels", [-1]),
+    ("patterns.sign", "up"),
+    ("patterns.variants", 0),
+    ("patterns.steps", 0),
+    ("patterns.batch", 0),
+    ("patterns.seed", 2**31),
+    ("patterns.canvas", "oil"),
+    ("patterns.optimiser", "lion"),
+    ("patterns.rate", 0),
+    ("patterns.rate", float("nan")),
+    ("patterns.tv", -1),
+    ("patterns.l2", float("inf")),
+    ("patterns.shake.jitter", 2),
+    ("patterns.snapshot", 0),
 ]
 
 
@@ -149,7 +187,7 @@ def one_line(caught, status=2):
 
 
 def test_every_key_is_tested_here():
-    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations"}
+    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "patterns"}
 
 
 @pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
@@ -170,7 +208,7 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_key_and_value(key, val
     message = one_line(caught)
     assert message.startswith(f"WrongSpec: {key}") and "job.toml" in message and message.endswith(".")
     shown = value[-1] if isinstance(value, list) and key in ("model.layers",) and value else value
-    assert repr(shown) in message or key in ("model.size", "activations.channels")
+    assert repr(shown) in message or key in ("model.size", "activations.channels", "patterns.channels")
 
 
 @pytest.mark.parametrize("value", ["some", [], [-1], [1.5]])

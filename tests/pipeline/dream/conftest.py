@@ -1,4 +1,4 @@
-"""Small networks to dream of: one smooth, for finite differences; one that cannot be dreamed of everywhere."""
+"""Small networks to dream of: a smooth one, for finite differences; and ones that are hard to climb."""
 
 from __future__ import annotations
 
@@ -8,36 +8,53 @@ import pytest
 from pipeline.models.keras_network import KerasNetwork
 
 
-def _weighted(model, seed):
+def _network(build, seed=0):
+    """A network of 12x12 RGB, from a function of its input; random weights."""
+    import keras
+
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, build(keras, inputs), name=build.__name__.strip("_"))
     random = np.random.default_rng(seed)
     for variable in model.weights:
         variable.assign(random.normal(0, 0.3, variable.shape))
-    return model
+    return KerasNetwork(model, model.name, None, "unit")
 
 
 @pytest.fixture(scope="session")
 def smooth():
-    """12x12 RGB -> `first` (10x10x4), `second` (4x4x5), 3 classes; twice differentiable everywhere."""
-    import keras
+    """`first` (10x10x4), `second` (4x4x5), 3 classes; twice differentiable everywhere."""
 
-    x = inputs = keras.Input((12, 12, 3))
-    x = keras.layers.Conv2D(4, 3, activation="tanh", name="first")(x)
-    x = keras.layers.Conv2D(5, 3, strides=2, activation="softplus", name="second")(x)
-    x = keras.layers.Flatten(name="flat")(x)
-    outputs = keras.layers.Dense(3, activation="softmax", name="classes")(x)
-    return KerasNetwork(_weighted(keras.Model(inputs, outputs), 1), "smooth", None, "unit")
+    def smooth(keras, x):
+        x = keras.layers.Conv2D(4, 3, activation="tanh", name="first")(x)
+        x = keras.layers.Conv2D(5, 3, strides=2, activation="softplus", name="second")(x)
+        return keras.layers.Dense(3, activation="softmax", name="classes")(keras.layers.Flatten(name="flat")(x))
+
+    return _network(smooth, 1)
 
 
 @pytest.fixture(scope="session")
-def rough():
-    """12x12 RGB -> `edges` (rectified: channel 0 never wakes, channel 1 goes to infinity), `steps` (no gradient)."""
-    import keras
+def cliff():
+    """`light`: the picture itself, but NaN everywhere as soon as its mean red is over 0.6."""
 
-    inputs = keras.Input((12, 12, 3))
-    edges = keras.layers.Conv2D(4, 3, activation="relu", name="edges")(inputs)
-    steps = keras.layers.Lambda(lambda maps: keras.ops.floor(maps), name="rounded")(edges)
-    model = _weighted(keras.Model(inputs, keras.layers.Conv2D(2, 3, name="steps")(steps)), 2)
-    kernel, bias = (variable.numpy() for variable in model.get_layer("edges").weights)
-    kernel[..., 0], bias[0] = -abs(kernel[..., 0]), -1.0
-    model.get_layer("edges").set_weights([kernel, bias])
-    return KerasNetwork(model, "rough", None, "unit")
+    def cliff(keras, x):
+        red = keras.ops.mean(x[..., :1], axis=(1, 2), keepdims=True)
+        return keras.layers.Activation("linear", name="light")(x + 0.0 * keras.ops.log(0.6 - red))
+
+    return _network(cliff)
+
+
+@pytest.fixture(scope="session")
+def sleepy():
+    """`eyes`, rectified: channel 0 always wakes, 1 where it is very red, 2 never, 3 in the dark; `cut`, behind a floor."""
+
+    def sleepy(keras, x):
+        x = keras.layers.Conv2D(4, 3, activation="relu", name="eyes")(x)
+        return keras.layers.Conv2D(2, 3, name="cut")(keras.ops.floor(x))
+
+    network = _network(sleepy)
+    kernel = np.zeros((3, 3, 3, 4), np.float32)
+    kernel[..., 0] = 0.1
+    kernel[:, :, 0, 1] = 1
+    kernel[..., 2], kernel[..., 3] = -1, -1
+    network.model.get_layer("eyes").set_weights([kernel, np.array([0, -7, -1, 3], np.float32)])
+    return network

@@ -1,0 +1,106 @@
+"""Canvases become pictures, and shakes move them, both with the gradients that they should have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.dream.canvas import CANVASES, fourier, pixels
+from pipeline.dream.shake import AT_REST, Shake, inner
+
+SEED = tf.constant([0, 1])
+
+
+def logits(picture):
+    return np.log(picture / (1 - picture))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 20), (20, 15)], ids=str)
+@pytest.mark.parametrize("kind", sorted(CANVASES))
+def test_nothing_is_grey_and_noise_has_the_contrast_that_is_asked_for(kind, size):
+    canvas = CANVASES[kind](*size, decorrelated=False)
+    values = tf.stack([canvas.noise((0, place), 0.5) for place in range(200)])
+    picture = canvas.paint(values).numpy()
+    assert picture.shape == (200, *size, 3)
+    np.testing.assert_allclose(logits(picture).std(), 0.5, rtol=0.03)
+    np.testing.assert_allclose(canvas.paint(tf.zeros((1, *canvas.shape))), 0.5)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9)], ids=str)
+def test_the_gradient_of_the_fourier_canvas_is_that_of_tensorflow(size):
+    canvas = fourier(*size)
+    values = tf.random.stateless_normal((2, *canvas.shape), (1, 2))
+    pull = tf.random.stateless_normal((2, *size, 3), (3, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        total = tf.reduce_sum(canvas.paint(values) * pull)
+    gradient = tape.gradient(total, values).numpy()
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        way = random.normal(size=values.shape).astype(np.float32)
+        above, below = (tf.reduce_sum(canvas.paint(values + step * way) * pull) for step in (1e-2, -1e-2))
+        np.testing.assert_allclose((above - below) / 2e-2, (gradient * way).sum(), rtol=1e-2, atol=1e-2)
+
+
+def test_frequencies_have_the_energy_that_the_decay_gives_them():
+    for decay in (0.5, 1.0, 2.0):
+        canvas = fourier(64, 64, decorrelated=False, decay=decay)
+        planes = logits(canvas.paint(tf.stack([canvas.noise((0, place), 0.1) for place in range(20)])).numpy())
+        energy = np.sqrt((np.abs(np.fft.fft2(planes, axes=(1, 2))) ** 2).mean(axis=(0, 3)))
+        np.testing.assert_allclose(energy[0, 4] / energy[0, 16], 4**decay, rtol=0.25)
+
+
+def test_decorrelated_noise_has_the_colours_of_photographs():
+    canvas = pixels(64, 64)
+    colours = logits(canvas.paint(canvas.noise((0, 0), 0.1)[tf.newaxis]).numpy()).reshape(-1, 3)
+    red, green, _ = np.corrcoef(colours.T)
+    assert red[1] == pytest.approx(0.90, abs=0.02)
+    assert red[2] == pytest.approx(0.79, abs=0.02)
+    assert green[2] == pytest.approx(0.91, abs=0.02)
+
+
+def test_at_rest_the_network_sees_the_middle_of_the_canvas():
+    canvas = tf.random.stateless_uniform((2, 14, 13, 3), (0, 0))
+    np.testing.assert_array_equal(AT_REST.see(canvas, 10, 11, SEED), canvas[:, 2:12, 1:12])
+    np.testing.assert_array_equal(inner(canvas, 10, 11), canvas[:, 2:12, 1:12])
+
+
+def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_rim():
+    shake = Shake(pad=0.25, jitter=0.25)
+    rim = shake.rim(8)
+    canvas = tf.random.stateless_uniform((2, 8 + 2 * rim, 8 + 2 * rim, 3), (0, 0)).numpy()
+    seen = {}
+    for step in range(60):
+        moved = shake.see(tf.constant(canvas), 8, 8, tf.constant([0, step])).numpy()
+        places = [(y, x) for y in range(5) for x in range(5) if np.allclose(canvas[:, y : y + 8, x : x + 8], moved, atol=1e-5)]
+        assert len(places) == 1
+        seen[places[0]] = step
+    assert len(seen) > 15
+    again = shake.see(tf.constant(canvas), 8, 8, tf.constant([0, 7]))
+    np.testing.assert_array_equal(again, shake.see(tf.constant(canvas), 8, 8, tf.constant([0, 7])))
+
+
+@pytest.mark.parametrize("shake", [Shake(scale=0.3), Shake(rotate=30)], ids=["scale", "rotate"])
+def test_turns_and_changes_of_size_go_about_the_middle_and_stay_in_their_range(shake):
+    y, x = np.mgrid[:41, :41] / 100
+    canvas = tf.constant(np.stack([y, x, 0 * x], axis=-1)[np.newaxis], tf.float32)
+    factors, angles = [], []
+    for step in range(40):
+        seen = shake.see(canvas, 41, 41, tf.constant([0, step])).numpy()[0]
+        np.testing.assert_allclose(seen[20, 20], [0.2, 0.2, 0], atol=1e-4)
+        down, across = (seen[24, 20] - seen[20, 20])[:2] / 0.04, (seen[20, 24] - seen[20, 20])[:2] / 0.04
+        np.testing.assert_allclose([down @ across, down @ down], [0, across @ across], atol=1e-2)
+        factors.append(np.hypot(*down))
+        angles.append(np.degrees(np.arctan2(across[0], across[1])))
+    if shake.scale:
+        assert 1 / 1.3 - 0.01 <= min(factors) < 0.85 and 1.15 < max(factors) <= 1.31
+        np.testing.assert_allclose(angles, 0, atol=0.5)
+    else:
+        assert -30.5 <= min(angles) < -15 and 15 < max(angles) <= 30.5
+        np.testing.assert_allclose(factors, 1, atol=0.01)
+
+
+def test_what_lies_beyond_the_canvas_is_grey():
+    seen = Shake(jitter=1.0).see(tf.zeros((1, 8, 8, 3)), 8, 8, tf.constant([0, 3])).numpy()
+    assert {0.0, 0.5} == set(np.unique(seen))
