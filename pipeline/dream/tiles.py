@@ -127,22 +127,22 @@ def _climb(
     last = begin.step + steps
     stepping = Way("sgd", way.rate)
 
-    def goes_on(state: State, curve: tf.TensorArray, loss: tf.Tensor) -> tf.Tensor:
-        return (state.step < last) & ~(loss > stretch.max_loss) & (state.misses[0] < MOST_MISSES)
+    def goes_on(state: State, curve: tf.TensorArray, above: tf.Tensor) -> tf.Tensor:
+        return (state.step < last) & (above == 0) & (state.misses[0] < MOST_MISSES)
 
     def step(state: State, curve: tf.TensorArray, _: tf.Tensor) -> tuple[State, tf.TensorArray, tf.Tensor]:
         slope = _slope(network, form, way, state, arguments)
-        loss = slope.values[0]
-        after = tf.cond(
-            loss > stretch.max_loss, lambda: state._replace(step=state.step + 1), lambda: moved(state, slope, stepping)
-        )
+        # A number, for "not above" is made "at most" by TensorFlow's optimiser, which is otherwise with NaN.
+        above = tf.cast(slope.values[0] > stretch.max_loss, tf.int32)
+        stays = state._replace(step=state.step + 1)
+        after = tf.cond(above == 1, lambda: stays, lambda: moved(state, slope, stepping))
         share = tf.cast(state.step - stretch.first, tf.float32) / tf.cast(stretch.steps, tf.float32)
         sigma = stretch.start_sigma + (stretch.end_sigma - stretch.start_sigma) * share
         values = bilateral(tf.clip_by_value(after.values, 0.0, 1.0), sigma, way.sigma)
-        return after._replace(values=values), curve.write(state.step - begin.step, loss), loss
+        return after._replace(values=values), curve.write(state.step - begin.step, slope.values[0]), above
 
     curve = tf.TensorArray(tf.float32, size=0, dynamic_size=True, element_shape=())
-    state, curve, _ = tf.while_loop(goes_on, step, (begin, curve, tf.constant(float("-inf"))), parallel_iterations=1)
+    state, curve, _ = tf.while_loop(goes_on, step, (begin, curve, 0), parallel_iterations=1)
     return state, curve.stack()
 
 
