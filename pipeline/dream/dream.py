@@ -112,7 +112,7 @@ def _told(job: Job, shown: Sequence[Shown], films: Sequence[str]) -> Receipt:
     if lost:
         job.reporter.say(
             f"{len(lost):,} of {of_kind['picture']:,} pictures had fewer octaves than dream.num_octave = "
-            f"{job.spec.dream.num_octave}: the smallest would not hold the network's input."
+            f"{job.spec.dream.num_octave}: the smallest are under a third of the network's input."
         )
     counts = {}
     for state, what in (("dead", "have no gradient"), ("stopped", "stopped at NaN or infinity; their last good state is kept")):

@@ -143,8 +143,12 @@ def dream(
     """
     at = _At.load(saving, first)
     limit = float("inf") if max_loss is None else max_loss
-    last_saved, stopped = time.monotonic(), False
-    while at.place < len(course.octaves) and not stopped:
+    last_saved, stopped, dead = time.monotonic(), False, False
+    while at.place < len(course.octaves):
+        if stopped:  # the last good picture grows to the size that was asked for, and that is all
+            entered = course.enter(at.place, at.picture)
+            at = _At(at.place + 1, course.leave(at.place, entered), None, at.losses)
+            continue
         octave = course.octaves[at.place]
         before = sum(one.steps for one in course.octaves[: at.place])
         if at.state is None:
@@ -163,7 +167,7 @@ def dream(
             if not done and time.monotonic() - last_saved >= saving.every:
                 at.save(saving)
                 last_saved = time.monotonic()
-        dead = int(at.state.asleep[0]) >= octave.steps
+        dead = dead or int(at.state.asleep[0]) >= octave.steps
         kept = at.state.good if stopped else at.state.values
         at = _At(at.place + 1, course.leave(at.place, np.asarray(kept)[0]), None, at.losses)
     return Dreamt(at.picture, np.concatenate(at.losses), dead, stopped)

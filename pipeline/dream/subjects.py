@@ -22,6 +22,7 @@ from pipeline.store.files import file_name
 from pipeline.store.places import Place, place
 from pipeline.store.remote import has_scheme
 
+_LEAST = 3  # an octave may be so many times smaller than a tile, which then shows it as often, side by side
 _MOST_PIXELS = 2**27  # of one picture: more is a slip of the pen
 
 
@@ -78,12 +79,12 @@ def class_objective(spec: VisualizationSpec, number: int) -> Objective:
     return objectives.logit(number) if spec.layer is None else objectives.channel(spec.layer, number)
 
 
-def picture_octaves(spec: DreamSpec, height: int, width: int, least: tuple[int, int]) -> list[Octave]:
-    """From small to the picture's own size; octaves in which a tile (`least`) would not fit are left out."""
+def picture_octaves(spec: DreamSpec, height: int, width: int, tile: tuple[int, int]) -> list[Octave]:
+    """From small to the picture's own size; octaves that are too small for the network's tiles are left out."""
     sizes = [
         (int(height / spec.octave_scale**number), int(width / spec.octave_scale**number)) for number in range(spec.num_octave)
     ]
-    return [Octave(*size, spec.iterations) for size in reversed(sizes) if size[0] >= least[0] and size[1] >= least[1]]
+    return [Octave(*size, spec.iterations) for size in reversed(sizes) if holds(size, tile)]
 
 
 def class_octaves(spec: VisualizationSpec, height: int, width: int) -> list[Octave]:
@@ -93,6 +94,11 @@ def class_octaves(spec: VisualizationSpec, height: int, width: int) -> list[Octa
         height, width = int(height * one.scale), int(width * one.scale)
         octaves.append(Octave(height, width, one.iter_n, one.start_sigma, one.end_sigma))
     return octaves
+
+
+def holds(size: tuple[int, int], tile: tuple[int, int]) -> bool:
+    """Whether a picture is large enough for a network's tiles."""
+    return all(_LEAST * side >= length for side, length in zip(size, tile, strict=True))
 
 
 def read_picture(job: Job, subject: Subject) -> np.ndarray:
@@ -138,11 +144,11 @@ def check_dream(job: Job) -> None:
 
 
 def _check_size(job: Job, height: int, width: int, what: str, now: str) -> None:
-    least = job.network.input_shape[:2]
-    if height < least[0] or width < least[1]:
+    tile = job.network.input_shape[:2]
+    if not holds((height, width), tile):
         raise WrongSpec(
-            f"{what} is {height} x {width} pixels, smaller than the {least[0]} x {least[1]} that {job.network.name} takes. "
-            f"{now}, or set a smaller model.size where the network allows one."
+            f"{what} is {height} x {width} pixels, too small for {job.network.name}, which takes {tile[0]} x {tile[1]}: "
+            f"at least a third of it is needed. {now}, or set a smaller model.size where the network allows one."
         )
     if height * width > _MOST_PIXELS:
         raise WrongSpec(f"{what} is {height:,} x {width:,} pixels, more than {_MOST_PIXELS:,} in all. Make it smaller.")
