@@ -233,5 +233,5 @@ def test_octaves_that_are_too_small_are_left_out_and_said(wanted, photos, told, 
     folder = run(wanted(pictures=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
     assert rows_of(folder).octaves.to_list() == [
         4
-    ]  # 22 pixels, over 1.4 three times, are still 8; the next, 5, are under a third of 16
+    ]  # 22, 15, 11, 8; the next, 5, is under a third of 16
     assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in told.lines)
