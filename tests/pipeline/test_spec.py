@@ -55,7 +55,7 @@ DEFAULTS = {
     "patterns.contrast": 0.1,
     "patterns.optimiser": "adam",
     "patterns.rate": 0.1,
-    "patterns.tv": 0.1,
+    "patterns.tv": 0.0,
     "patterns.l2": 0.0,
     "patterns.shake": ShakeSpec(),
     "patterns.shake.pad": 0.05,
