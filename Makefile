@@ -26,9 +26,13 @@ check: setup  ## lint, format, types and the import directions
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
-bench: setup  ## measure: the scan beside its yardsticks, and memory as the data grow
+bench: setup  ## measure: scan, dreams and explanations beside their yardsticks, and what grows with the data
 	$(BIN)/python -m bench.scan
+	$(BIN)/python -m bench.tables
+	$(BIN)/python -m bench.endtoend
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.scaling
+	$(BIN)/python -m bench.dream
 
 train-cifar10: .venv/core  ## train the small CIFAR-10 network (CIFAR10_DIR: prepared TensorFlow Datasets)
 	$(BIN)/python -m jobs train cifar10 $(if $(CIFAR10_DIR),--data-dir "$(CIFAR10_DIR)")

@@ -1,11 +1,14 @@
-"""The scan beside the bare network: images/s, interleaved, in one process.
+"""The scan beside the bare network and other ways: images/s, interleaved, in one process.
 
-    python -m bench.scan [--rounds N]
+    python -m bench.scan [--rounds N] [--cpu]
 
 The yardstick is the same Keras model, called through tf.function on batches that lie in memory, with nothing
-read from it. Ours taps layers of it, takes every channel's spatial maximum, fills the heaps and the
-statistics, and finds the places of what enters. A ratio of 1 means that looking costs nothing. Ratios are
-medians over rounds in which both run in turn.
+read from it. Ours is the scan of the main job, over the same images in memory: it taps layers, takes every channel's
+spatial maximum, fills the heaps and the statistics, and finds the places of what enters; a ratio of 1 means that
+looking costs nothing. Beside it: the seed's way (maps copied to the host, one object a channel, images kept
+inside) and Keras' predict with NumPy. In every round all run in turn; figures are medians over rounds. No image
+comes twice, and the heaps go on from round to round, as they do in a job. With --cpu, seconds are those of all
+threads on the CPU, not of the clock: for machines that do other work at the same time; it flatters ways of one thread.
 """
 
 from __future__ import annotations
@@ -14,9 +17,21 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.yardsticks import bare, one_object_a_channel, predict_and_numpy
+from pipeline.sources.source import Image, Shard
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+TOP_K = 9
+WARM_UP = 2  # rounds that are not counted: compiling, and heaps that nothing has entered
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -52,65 +67,96 @@ CASES = (
         f"file:{resources.files('jobs') / 'shipped/cifar10.keras'}",
         ("conv1", "conv2"),
         256,
-        4,
+        16,
     ),
 )
 
 
-def measure(case: Case, rounds: int) -> tuple[float, float, float]:
-    """Images/s of the bare network and of the scan (medians), and the median of their ratios."""
-    import numpy as np
-    import tensorflow as tf
+@dataclass
+class InMemory:
+    """A source whose examples are all there; it grows by a round's images at a time."""
 
-    from pipeline.activations.scan import Plan, Tap, learn
+    rounds: np.ndarray
+    grown: int = 0
+    labels: None = None
+
+    def grow(self) -> np.ndarray:
+        """Another round's images: uint8 (images, height, width, 3)."""
+        import tensorflow as tf
+
+        images, first = self.rounds[self.grown], len(self)
+        self.grown += 1
+        none = np.full(len(images), b"")
+        columns = {"example": np.arange(first, len(self)), "key": none, "label": none, "image": images, "error": none}
+        self._stream = tf.data.Dataset.from_tensor_slices(columns)
+        return images
+
+    def __len__(self) -> int:
+        return self.grown * self.rounds.shape[1]
+
+    def digest(self) -> str:
+        return ""
+
+    def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
+        """The latest round's images: what came before was scanned before."""
+        return self._stream
+
+    def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
+        raise NotImplementedError
+
+
+def measure(case: Case, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+    """Images/s of every way, round by round."""
+    from pipeline.activations.scan import Plan, scan
     from pipeline.models.opening import open_network, select_layers
     from pipeline.sections.model import ModelSpec
 
     weights = {} if case.source.startswith("file:") else {"weights": "none"}
-    spec = ModelSpec(source=case.source, layers=list(case.layers), **weights)
-    network = open_network(spec)
+    network = open_network(ModelSpec(source=case.source, layers=list(case.layers), **weights))
     height, width, _ = network.input_shape
-    images = np.random.default_rng(0).integers(0, 256, (case.batches, case.batch, height, width, 3), np.uint8)
+    shape = (rounds + WARM_UP, case.batches * case.batch, height, width, 3)
+    source = InMemory(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    model = network.model  # the yardsticks are of the Keras model itself
+    plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
+    tap, part = plan.compile(network), plan.empty()
+    others = {
+        "bare": (bare(model), case.batches),
+        "seed": (one_object_a_channel(model, case.layers, TOP_K), 1),
+        "predict": (predict_and_numpy(model, case.layers, TOP_K), 1),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ("scan", *others)}
+    for _ in range(rounds + WARM_UP):
+        first, images = len(source), source.grow()
+        started = clock()
+        part, _ = scan(network, source, plan, begun=part, tap=tap)
+        found["scan"].append(len(images) / (clock() - started))
+        for name, (run, batches) in others.items():
+            started = clock()
+            for place in range(0, batches * case.batch, case.batch):
+                run(images[place : place + case.batch], first + place)
+            found[name].append(batches * case.batch / (clock() - started))
+    assert part.seen == len(source)
+    return {name: speeds[WARM_UP:] for name, speeds in found.items()}
 
-    model = network.model  # the yardstick is the Keras model itself
-    bare = tf.function(lambda pixels: model(tf.cast(pixels, tf.float32), training=False), jit_compile=False)
-    plan = Plan(tuple(select_layers(network, case.layers)), None, 9, case.batch)
-    tap = Tap(network, plan)
-    part, seen = plan.empty(), 0
 
-    def run_bare() -> None:
-        for batch in images:
-            bare(tf.constant(batch)).numpy()
-
-    def run_ours() -> None:
-        nonlocal part, seen
-        for batch in images:
-            part = learn(part, tap.forward(batch), np.arange(seen, seen + case.batch))
-            seen += case.batch
-
-    for warm_up in (run_bare, run_ours, run_ours):
-        warm_up()
-    count = case.batches * case.batch
-    pairs = [(count / _seconds(run_bare), count / _seconds(run_ours)) for _ in range(rounds)]
-    ratio = statistics.median(ours / yardstick for yardstick, ours in pairs)
-    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs), ratio
-
-
-def _seconds(run: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+def ratio(speeds: dict[str, list[float]], one: str, other: str) -> float:
+    """The median, over rounds, of how many times as fast one way is as another."""
+    return statistics.median(a / b for a, b in zip(speeds[one], speeds[other], strict=True))
 
 
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=9)
-    rounds = options.parse_args().rounds
-    print(f"{'network':<36}{'batch':>6}{'bare images/s':>16}{'scan images/s':>16}{'ratio':>8}")
+    options.add_argument("--cpu", action="store_true")
+    chosen = options.parse_args()
+    ways = ("bare", "scan", "predict", "seed")
+    print(f"{'images/s':<36}{'batch':>6}" + "".join(f"{way:>10}" for way in ways) + f"{'scan/bare':>12}{'scan/seed':>11}")
     for case in CASES:
-        bare, ours, ratio = measure(case, rounds)
-        print(f"{case.title:<36}{case.batch:>6}{bare:>16.1f}{ours:>16.1f}{ratio:>8.2f}", flush=True)
+        speeds = measure(case, chosen.rounds, time.process_time if chosen.cpu else time.perf_counter)
+        medians = "".join(f"{statistics.median(speeds[way]):>10.1f}" for way in ways)
+        ratios = f"{ratio(speeds, 'scan', 'bare'):>12.2f}{ratio(speeds, 'scan', 'seed'):>11.2f}"
+        print(f"{case.title:<36}{case.batch:>6}{medians}{ratios}", flush=True)
 
 
 if __name__ == "__main__":

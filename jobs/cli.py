@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from pipeline.errors import ConvscopeError
 
 # Nothing heavy is imported up here: `--help` answers at once.
 
@@ -30,9 +33,35 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
     )
-    run.add_argument(
+    alone = run.add_mutually_exclusive_group()
+    alone.add_argument(
         "--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated"
     )
+    alone.add_argument("--shard", type=_shard, metavar="I/N", help="scan the I-th of N parts of the data alone; merge joins them")
+    run.add_argument(
+        "--engine",
+        default="local",
+        metavar="ENGINE",
+        help="who scans: local, this process, or ray, the workers of a Ray cluster (default: %(default)s)",
+    )
+    run.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="how many Ray workers (default: one for each GPU, else one for each machine)",
+    )
+    run.add_argument("--update", action="store_true", help="where the data set only grew, scan what was added to it alone")
+    run.add_argument("--anew", action="store_true", help="forget what earlier runs have saved and finished")
+    _add_manner(run)
+
+    merge = commands.add_parser(
+        "merge",
+        help="join what --shard left, and finish the job",
+        description="Join the parts that run --shard left in a job's folder, and run the job's remaining stages.",
+        epilog=_EXITS,
+    )
+    merge.add_argument("folder", metavar="DIR", help="the job's folder: OUT/name")
+    _add_manner(merge)
 
     layers = commands.add_parser(
         "layers", help="list a network's layers", description="Every layer that can be looked at, in forward order."
@@ -40,6 +69,20 @@ def parser() -> argparse.ArgumentParser:
     _add_spec(layers)
     layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which take some probe images")
     layers.add_argument("--tensorboard", metavar="DIR", help="write the graph, for TensorBoard's Graphs page")
+
+    fields = commands.add_parser(
+        "fields",
+        help="measure and draw receptive fields",
+        description="The receptive field of every layer of SPEC, and pictures of them below OUT/name/mosaics/fields.",
+        epilog=_EXITS,
+    )
+    _add_spec(fields)
+    fields.add_argument(
+        "--out",
+        default="out",
+        metavar="DIR",
+        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
+    )
 
     check = commands.add_parser(
         "check",
@@ -56,6 +99,20 @@ def parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
+
+    report = commands.add_parser(
+        "report",
+        help="make a job's web page anew",
+        description="Make report/index.html from what a job's folder holds; needs neither the network nor the data.",
+    )
+    report.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
+
+    compare = commands.add_parser(
+        "compare", help="hold two jobs against each other", description="Make a web page that shows two jobs side by side."
+    )
+    compare.add_argument("first", metavar="A", help="a job's folder")
+    compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names")
+    compare.add_argument("--out", default="comparison", metavar="DIR", help="folder for the page (default: %(default)s)")
 
     params = commands.add_parser(
         "params",
@@ -94,6 +151,35 @@ def _add_spec(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_manner(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--save-every",
+        type=_seconds,
+        default=60,
+        metavar="SECONDS",
+        help="save what the scan has found so often, so that a killed run loses no more (default: %(default)s)",
+    )
+    command.add_argument("--log-json", action="store_true", help="write the log as one JSON object a line")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Which shard, from 0, of how many."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, with I from 1 to N")
+    return int(index) - 1, int(count)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -104,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns: the exit status."""
     options = parser().parse_args(arguments)
     from jobs import commands
-    from pipeline.errors import ConvscopeError, Interrupted
+    from pipeline.errors import ConvscopeError, Fault, Interrupted
 
     # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception that lets go of locks and half-written files.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -112,21 +198,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.COMMANDS[options.command](options)
         sys.stdout.flush()
     except ConvscopeError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(error, options)
     except KeyboardInterrupt:
-        stopped = Interrupted("nothing that was finished is lost. Run the same command again.")
-        return _complain(str(stopped), stopped.exit_code)
+        return _complain(Interrupted("nothing that was finished is lost. Run the same command again."), options)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
-        return _complain("Fault: out of memory. Lower data.batch, name fewer layers, or give the job more memory.", 1)
+        return _complain(Fault("out of memory. Lower data.batch, name fewer layers, or give the job more memory."), options)
     return 0
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the saving
     raise KeyboardInterrupt
 
 
-def _complain(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status
+def _complain(error: ConvscopeError, options: argparse.Namespace) -> int:
+    if getattr(options, "log_json", False):
+        from pipeline.progress import json_line
+
+        told = {"error": type(error).__name__, "message": str(error.args[0]), "exit": error.exit_code}
+        print(json_line(told), file=sys.stderr)
+    else:
+        print(error, file=sys.stderr)
+    return error.exit_code

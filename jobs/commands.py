@@ -8,10 +8,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MissingInput
+from pipeline.dispatch import Dispatch
+from pipeline.errors import MissingInput, WrongSpec
 from pipeline.progress import Reporter
-from pipeline.run import open_job, read_receipt, run, start_tensorflow
+from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
+from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec, load_spec
+from pipeline.store.files import check_writable, file_name, write_bytes
+from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
 
@@ -34,9 +38,23 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
-    reporter = Reporter(spec.name)
-    folder = run(spec, options.out, options.stage, reporter)
+    reporter = Reporter(spec.name, as_json=options.log_json)
+    dispatch = Dispatch(options.engine, options.workers, options.save_every, options.update)
+    if options.shard and options.engine != "local":
+        raise WrongSpec("--shard scans one part of the data in this process. Leave it out: --engine ray divides the data itself.")
+    if options.shard:
+        index, count = options.shard
+        run_shard(spec, index, count, options.out, reporter, dispatch, options.anew)
+        return
+    folder = run(spec, options.out, options.stage, reporter, dispatch, options.anew)
     for line in summary(folder):
+        print(line)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    folder = place(options.folder)
+    reporter = Reporter(folder.name, as_json=options.log_json)
+    for line in summary(merge(folder, reporter, Dispatch(save_every=options.save_every))):
         print(line)
 
 
@@ -64,9 +82,36 @@ def _layers(options: argparse.Namespace) -> None:
         print(f"graph: {write_graph(network, Path(options.tensorboard))}; look at it: tensorboard --logdir {options.tensorboard}")
 
 
+def _fields(options: argparse.Namespace) -> None:
+    spec = read_spec(options)
+    folder, reporter = place(options.out) / spec.name, Reporter(spec.name)
+    rows: list[tuple[str, ...]] = [("layer", "field", "stride", "map", "global", "effective")]
+    with hold(folder, reporter.say):
+        job = open_job(spec, folder, reporter)
+        from pipeline.fields.pictures import draw
+        from pipeline.fields.survey import survey_fields
+        from pipeline.mosaic import encode_png
+
+        for found in survey_fields(job):
+            path = folder / "mosaics" / "fields" / f"{file_name(found.layer.name)}.png"
+            write_bytes(path, encode_png(draw(found)))
+            height, width, _ = found.layer.shape
+            field = found.field
+            size, stride = "{} x {}".format(*field.size), "{:g} x {:g}".format(*field.stride)
+            effective = (
+                f"{found.effective[2] - found.effective[0]} x {found.effective[3] - found.effective[1]}"
+                if found.effective
+                else "none"
+            )
+            rows.append((found.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
+    _print_table(rows)
+    print(f"pictures: {folder / 'mosaics' / 'fields'}")
+
+
 def _check(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     folder = place(options.out) / spec.name
+    check_writable(folder)
     job = open_job(spec, folder, Reporter(spec.name), fetch=False)
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
@@ -74,13 +119,37 @@ def _check(options: argparse.Namespace) -> None:
     print(f"network: {job.network.name}, {len(job.layers)} layers, {sum(counts):,} channels")
     for layer, count in zip(job.layers, counts, strict=True):
         print(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
+    if spec.model.labels is not None:
+        names = job.class_names() or ()
+        print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
     print(f"stages: {', '.join(spec.stages)}")
-    print(f"writes: {folder}/run.json, index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)")
+    patches = f"index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)"
+    print(f"writes: {folder}/run.json, {patches if 'activations' in spec.stages else 'index/, mosaics/'}")
 
 
 def _show(options: argparse.Namespace) -> None:
     for line in summary(place(options.folder)):
         print(line)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from pipeline.report.page import write_page
+
+    folder = place(options.folder)
+    receipt = read_receipt(folder)
+    reporter = Reporter(receipt["name"])
+    with hold(folder, reporter.say), reporter.step("report", "layers") as advance:
+        counts = write_page(folder, advance)
+    print(f"open {folder / 'report' / 'index.html'} ({counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB)")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from pipeline.report.compare import write_comparison
+
+    out = place(options.out)
+    with Reporter("compare").step("compare", "layers") as advance:
+        counts = write_comparison(place(options.first), place(options.second), out, advance)
+    print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
 
 
 def _params(options: argparse.Namespace) -> None:
@@ -99,6 +168,9 @@ def _train(options: argparse.Namespace) -> None:
 
 def summary(folder: Place) -> list[str]:
     """What a job's folder holds, in a few lines. Raises: WrongSpec, where it holds none."""
+    parts = _parts(folder)
+    if parts and find_receipt(folder) is None:
+        return [f"{folder.name}: shards, not merged yet", *parts]
     receipt = read_receipt(folder)
     lines = [f"{receipt['name']}: {receipt['state']}, {receipt['examples']:,} examples, {len(receipt['layers'])} layers"]
     for stage in receipt["spec"]["stages"]:
@@ -111,15 +183,30 @@ def summary(folder: Place) -> list[str]:
             lines.append(f"    {done['skipped']:,} images could not be read: index/skipped.parquet")
         for layer, count in done.get("nans", {}).items():
             lines.append(f"    {layer}: {count:,} values were NaN and were passed over")
+    lines += parts
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
             lines.append(
                 f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
             )
-    pictures = sorted((folder / "mosaics").rglob("*-crop.png"))
-    if pictures:
-        lines.append(f"  look at: {pictures[-1]}")
+    pictures = sorted((folder / "mosaics").rglob("*-crop.png")) or sorted((folder / "mosaics").rglob("*.png"))
+    page = folder / "report" / "index.html"
+    lines += [f"  look at: {path}" for path in ([page] if page.exists() else pictures[-1:])]
+    return lines
+
+
+def _parts(folder: Place) -> list[str]:
+    """How far the scans are whose parts lie in a folder."""
+    if not any(True for _ in (folder / "parts").glob("*.part")):
+        return []
+    from pipeline.activations.saved import saved_parts
+
+    lines = []
+    for saved in saved_parts(folder):
+        first, last = saved.bounds
+        whose = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
+        lines.append(f"  {whose}: {saved.part.done:,} of {last - first:,} examples are saved")
     return lines
 
 
@@ -128,9 +215,14 @@ def _told(done: dict[str, Any]) -> str:
     spent = done.get("scan_seconds")
     if not spent:
         return f"{done['told']}, " if done.get("told") else ""
-    total = max(sum(spent.values()), 1e-9)
+    total = sum(spent.values())
+    if not total:
+        return f"{done['images']:,} images, scanned by earlier runs, "
     share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
-    return f"{done['images']:,} images at {done['images_per_second']:g}/s ({share}), "
+    reduced = "" if done["precision"] == "float32" else f" in {done['precision']}"
+    gpu = "" if done["gpu_busy"] is None else f", GPU busy {done['gpu_busy']:.0%}"
+    rest = f"receptive fields {done['fields_seconds']:.1f} s, patches and index {done['writing_seconds']:.1f} s"
+    return f"{done['images']:,} images{reduced} at {done['images_per_second']:g}/s ({share}{gpu}), {rest}, "
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
@@ -141,9 +233,13 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "merge": _merge,
     "layers": _layers,
+    "fields": _fields,
     "check": _check,
     "show": _show,
+    "report": _report,
+    "compare": _compare,
     "params": _params,
     "train": _train,
 }

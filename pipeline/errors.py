@@ -11,6 +11,7 @@ ConvscopeError            exit code
 |-- TryAgain                 75    nothing is wrong with the job: run it again later
 |   |-- Interrupted          75    stopped by a signal
 |   |-- FolderHeld           75    another run holds the output folder
+|   |-- PartsMissing         75    not every shard has left its part
 |   `-- Unreachable          75    a remote address that answered before does so no longer
 `-- Fault                     1    the machine or the network failed under the job
     |-- StoreFailed           1    a result could not be written
@@ -90,6 +91,10 @@ class Interrupted(TryAgain):
 
 class FolderHeld(TryAgain):
     """Another run holds the output folder."""
+
+
+class PartsMissing(TryAgain):
+    """Not every shard has left its part."""
 
 
 class Unreachable(TryAgain):

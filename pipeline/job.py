@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from pipeline.models.labels import class_names
+from pipeline.dispatch import Dispatch
+from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
+from pipeline.models.opening import open_network
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
+from pipeline.sources.opening import open_source
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.store.places import Place
@@ -28,6 +32,26 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
+    dispatch: Dispatch = field(default_factory=Dispatch)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
+        return {"model": self.network.digest(), "data": self.source.digest()}
+
+    def count_classes(self) -> int:
+        """How many logits the network has. Raises: UnusableModel, for a network without logits."""
+        return count_classes(self.network)
+
+    def data_begin_with(self, count: int, digest: str) -> bool:
+        """Whether the first `count` examples are those of a digest."""
+        if count not in self._beginnings:
+            self._beginnings[count] = self.source.digest(count)
+        return self._beginnings[count] == digest
+
+    @cached_property
+    def _beginnings(self) -> dict[int, str]:
+        return {}
 
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.
@@ -35,3 +59,21 @@ class Job:
         Raises: MissingInput, WrongSpec, UnusableModel for a network without logits.
         """
         return class_names(self.spec.model.labels, self.network, self.source.labels)
+
+
+def open_inputs(spec: JobSpec, fetch: bool = True) -> tuple[Network, Source]:
+    """The network and the data of a spec. Raises: any WrongSpec."""
+    network = open_network(spec.model)
+    return network, open_data(spec, network, fetch)[0]
+
+
+def open_data(spec: JobSpec, network: Network, fetch: bool = True) -> tuple[Source, Fit]:
+    """The data of a spec, and how its images fit the network's input.
+
+    Args:
+        fetch: whether a data set that is not there yet may be downloaded and prepared.
+
+    Raises: any WrongSpec.
+    """
+    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
+    return open_source(spec.data, fit, fetch), fit

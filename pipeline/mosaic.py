@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 GROUND = (24, 26, 30)  # RGB; opaque, so that numbers are read as well on a white page as on a dark one
 _EMPTY = (44, 47, 53)  # tiles that nothing fills
@@ -16,6 +19,8 @@ _SMALLEST_BOX = 6  # pixels of a drawn box
 _GAP = 2
 _MOST_PIXELS = 5_000_000  # of one picture, as long as its tiles stay readable
 _READABLE = 40  # pixels of a tile's longer side
+_CAPTION = 14  # pixels that a line of text under a tile takes
+_CAPTIONED = 56  # pixels of width: under narrower tiles no word would fit
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Layout:
 
     groups: the numbers of tiles that stand together in a row, with a wider gap between groups.
     tile: (height, width) of each group's tiles, in pixels.
+    caption: pixels below the tiles for a line of text.
     """
 
     count: int
@@ -31,17 +37,30 @@ class Layout:
     tile: tuple[tuple[int, int], ...]
     label: int
     columns: int
+    caption: int = 0
 
     @classmethod
-    def of(cls, count: int, groups: Sequence[int], tiles: Sequence[tuple[int, int]], largest_number: int) -> Layout:
-        """Lay out rows in a picture about as high as wide; tiles shrink where it would grow too large."""
+    def of(
+        cls,
+        count: int,
+        groups: Sequence[int],
+        tiles: Sequence[tuple[int, int]],
+        largest_number: int,
+        captioned: bool = False,
+    ) -> Layout:
+        """Lay out rows in a picture about as high as wide; tiles shrink where it would grow too large.
+
+        Args:
+            captioned: keep room for a line of text below the tiles, if they are wide enough for one.
+        """
         label = 12 + 10 * max(2, len(str(largest_number)))
         shrink = 1.0
         while True:
             sizes = tuple((max(8, round(h * shrink)), max(8, round(w * shrink))) for h, w in tiles)
-            row = cls(count, tuple(groups), sizes, label, 1)
+            caption = _CAPTION if captioned and max(width for _, width in sizes) >= _CAPTIONED else 0
+            row = cls(count, tuple(groups), sizes, label, 1, caption)
             columns = max(1, min(count, round((count * row.row_height / row.row_width) ** 0.5)))
-            layout = cls(count, tuple(groups), sizes, label, columns)
+            layout = cls(count, tuple(groups), sizes, label, columns, caption)
             height, width = layout.size
             if height * width <= _MOST_PIXELS or max(max(size) for size in sizes) <= _READABLE:
                 return layout
@@ -49,7 +68,7 @@ class Layout:
 
     @property
     def row_height(self) -> int:
-        return max(max(height for height, _ in self.tile), 16) + _GAP
+        return max(max(height for height, _ in self.tile), 16) + self.caption + _GAP
 
     @property
     def row_width(self) -> int:
@@ -69,18 +88,24 @@ class Layout:
         return _GAP + row % rows * self.row_height, _GAP + row // rows * self.row_width
 
 
-def draw(layout: Layout, numbers: Sequence[int], tile: Callable[[int, int, int], np.ndarray | None]) -> np.ndarray:
+def draw(
+    layout: Layout,
+    numbers: Sequence[int],
+    tile: Callable[[int, int, int], np.ndarray | None],
+    caption: Callable[[int, int, int], str] = lambda row, group, place: "",
+) -> np.ndarray:
     """The picture: uint8 RGB.
 
     Args:
         numbers: what stands beside each row.
         tile: (row, group, place) -> uint8 (h, w, 3) no larger than the group's tiles, or None where there is none.
+        caption: (row, group, place) -> what stands below the tile, where the layout has room for it.
     """
     height, width = layout.size
     picture = np.full((height, width, 3), GROUND, np.uint8)
     for row, number in enumerate(numbers):
         y, x = layout.corner(row)
-        _write(picture, str(number), y + layout.row_height // 2, x + layout.label - 6)
+        _write(picture, str(number), y + (layout.row_height - layout.caption) // 2, x + layout.label - 6)
         x += layout.label
         for group, (count, (high, wide)) in enumerate(zip(layout.groups, layout.tile, strict=True)):
             for place in range(count):
@@ -89,6 +114,8 @@ def draw(layout: Layout, numbers: Sequence[int], tile: Callable[[int, int, int],
                 pixels = tile(row, group, place)
                 if pixels is not None:
                     cell[: pixels.shape[0], : pixels.shape[1]] = pixels
+                if layout.caption and (text := caption(row, group, place)):
+                    _write_below(picture[y + high : y + high + layout.caption, x : x + wide], text)
                 x += wide + _GAP
             x += 4 * _GAP
     return picture
@@ -139,6 +166,24 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+def encode_webp(pixels: np.ndarray, quality: int = 88) -> bytes:
+    """uint8 RGB -> WebP; nothing is lost where `quality` is above 100."""
+    ok, data = cv2.imencode(
+        ".webp", cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, quality]
+    )
+    if not ok:
+        raise ValueError(f"a picture of shape {pixels.shape} cannot be a WebP.")
+    return data.tobytes()
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (h, w, 3) with its longer side at most `side` pixels; a smaller picture stays as it is."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    return resize(pixels, max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
+
+
 def decode_png(data: bytes) -> np.ndarray:
     """PNG -> uint8 RGB."""
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
@@ -159,3 +204,24 @@ def _write(picture: np.ndarray, text: str, y: int, right: int) -> None:
     scale = 0.5
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     cv2.putText(picture, text, (right - width, y + height // 2), cv2.FONT_HERSHEY_SIMPLEX, scale, _TEXT, 1, cv2.LINE_AA)
+
+
+def _write_below(strip: np.ndarray, text: str) -> None:
+    """A line of text in the middle of a strip; what does not fit gives way to an ellipsis."""
+    height, width = strip.shape[:2]
+    shown = text = " ".join(text.split())
+    while shown and _font().getlength(shown) > width:
+        text = text[:-1]
+        shown = f"{text.rstrip()}…" if text else ""
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).text(((width - _font().getlength(shown)) // 2, 0), shown, fill=255, font=_font())
+    share = np.asarray(mask)[..., None] / 255
+    strip[:] = np.round(strip * (1 - share) + np.array(_TEXT) * share)
+
+
+@cache
+def _font() -> Any:
+    import matplotlib
+
+    # Unlike OpenCV's letters and Pillow's own, it has accents, and Greek and Cyrillic too.
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)

@@ -1,12 +1,13 @@
-"""Telling people how far a job is: a bar on a terminal, a line a minute in a log."""
+"""Telling how far a job is: to people by a bar on a terminal, a line a minute in a log; to programs by lines of JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 
 class Advance(Protocol):
@@ -22,18 +23,23 @@ class Reporter:
     """Speaks for one job on a stream.
 
     Args:
-        name: the job's, at the start of every log line.
+        name: the job's, in every line of a log.
         stream: where to write; a terminal gets bars, anything else lines.
+        as_json: write one JSON object a line, wherever.
     """
 
-    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+    def __init__(self, name: str, stream: TextIO | None = None, as_json: bool = False) -> None:
         self.name = name
         self._stream = stream or sys.stderr
-        self._bars = self._stream.isatty()
+        self._as_json = as_json
+        self._bars = self._stream.isatty() and not as_json
 
-    def say(self, text: str) -> None:
-        """One line."""
-        line = text if self._bars else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}: {text}"
+    def say(self, text: str, **facts: Any) -> None:
+        """One line. `facts` are what a program wants of it, and are told in JSON alone."""
+        if self._as_json:
+            line = json_line({"job": self.name, "message": text, **facts})
+        else:
+            line = text if self._bars else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}: {text}"
         print(line, file=self._stream, flush=True)
 
     @contextmanager
@@ -47,7 +53,7 @@ class Reporter:
         import progressbar
 
         bar: progressbar.ProgressBar | None = None
-        started = time.monotonic()
+        pace = _Pace()
 
         def advance(done: int, total: int, note: str = "") -> None:
             nonlocal bar
@@ -67,7 +73,7 @@ class Reporter:
                     said,
                 ]
                 bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=self._stream)
-            bar.update(min(done, total), rate=_rate(done, started), **({"note": note} if note else {}))
+            bar.update(min(done, total), rate=pace.rate(done), **({"note": note} if note else {}))
 
         try:
             yield advance
@@ -77,21 +83,46 @@ class Reporter:
 
     @contextmanager
     def _lines(self, title: str, unit: str) -> Iterator[Advance]:
-        started = last = time.monotonic()
+        last = time.monotonic()
+        pace = _Pace()
 
         def advance(done: int, total: int, note: str = "") -> None:
             nonlocal last
-            now = time.monotonic()
+            now, rate = time.monotonic(), pace.rate(done)
             if now - last >= _LINE_EVERY:
                 last = now
-                rate = done / max(now - started, 1e-9)
                 left = (total - done) / rate if rate else float("inf")
                 share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-                self.say(f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left{f', {note}' if note else ''}")
+                facts = {
+                    "step": title,
+                    "done": done,
+                    "total": total,
+                    "unit": unit,
+                    "rate": rate,
+                    **({"note": note} if note else {}),
+                }
+                told = f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left"
+                self.say(f"{told}, {note}" if note else told, **facts)
 
         self.say(title)
         yield advance
 
 
-def _rate(done: int, started: float) -> float:
-    return round(done / max(time.monotonic() - started, 1e-9), 1)
+def json_line(facts: dict[str, Any]) -> str:
+    """One line of a log for programs: the time, in UTC, and some facts."""
+    return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts}, ensure_ascii=False)
+
+
+class _Pace:
+    """How fast a step is, from its first news on: what an earlier run has done tells nothing of it."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def rate(self, done: int) -> float:
+        """What was done a second."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (done, now)
+        before, since = self._first
+        return round((done - before) / max(now - since, 1e-9), 1)

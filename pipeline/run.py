@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from pipeline.dispatch import Dispatch
 from pipeline.errors import UnknownName, WrongSpec
 from pipeline.progress import Reporter
 from pipeline.spec import JobSpec
@@ -27,19 +28,24 @@ _PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy",
 
 
 def run(
-    spec: JobSpec, out: str | os.PathLike[str] = "out", stages: Sequence[str] = (), reporter: Reporter | None = None
+    spec: JobSpec,
+    out: str | os.PathLike[str] = "out",
+    stages: Sequence[str] = (),
+    reporter: Reporter | None = None,
+    dispatch: Dispatch = Dispatch(),
+    anew: bool = False,
 ) -> Place:
     """Run a job: every stage of the spec, or those named, whose results are not there yet.
 
     Args:
         out: the results go to OUT/name; a folder, or an address that fsspec knows.
         stages: run these alone, even where their results are there.
+        dispatch: who scans, how often what was found is saved, whether data that grew are scanned from where they grew.
+        anew: forget what earlier runs have saved and finished.
 
     Returns: the job's folder.
     Raises: any ConvscopeError.
     """
-    from pipeline.stages import STAGES
-
     for stage in stages:
         if stage not in spec.stages:
             raise UnknownName.among(stage, spec.stages, where="a stage of this spec")
@@ -47,27 +53,47 @@ def run(
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say):
         sweep(folder)
-        job = open_job(spec, folder, reporter)
-        receipt = _receipt(job, _read_receipt(folder))
-        wanted = [stage for stage in STAGES if stage in spec.stages]
-        waiting = [stage for stage in wanted if stage in stages or (not stages and stage not in receipt["stages"])]
-        if not waiting:
-            reporter.say(f"{folder} is finished: nothing to do. Results for other settings go to another --out or name.")
-            return folder
-        for stage in waiting:
-            receipt["stages"].pop(stage, None)
-            receipt["state"] = "running"
-            write_json(folder / "run.json", receipt)
-            started = time.time()
-            found = STAGES[stage].run(job)
-            receipt["stages"][stage] = {"started": _utc(started), "seconds": round(time.time() - started, 1), **found}
-        if all(stage in receipt["stages"] for stage in spec.stages):
-            receipt["state"] = "finished"
-        write_json(folder / "run.json", receipt)
+        finish(open_job(spec, folder, reporter, dispatch=dispatch), stages, anew)
     return folder
 
 
-def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = True) -> Job:
+def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
+    """Run the stages of an open job, as `run` does; the caller holds its folder. Raises: any ConvscopeError."""
+    from pipeline.activations.resuming import clear
+    from pipeline.engines.dispatch import check
+    from pipeline.stages import STAGES
+
+    folder = job.folder
+    receipt = new_receipt(job, None if anew else find_receipt(folder))
+    wanted = [stage for stage in STAGES if stage in job.spec.stages]
+    waiting = [stage for stage in wanted if stage in stages or (not stages and stage not in receipt["stages"])]
+    if not waiting:
+        job.reporter.say(nothing_to_do(folder))
+        return
+    if "activations" in waiting:
+        # A scan that came to its end is not gone on from where it is asked for again; one that was interrupted is.
+        if anew or "activations" in receipt["stages"]:
+            clear(folder)
+        check(job)
+    for stage in waiting:
+        receipt["stages"].pop(stage, None)
+        receipt["state"] = "running"
+        write_json(folder / "run.json", receipt)
+        # How long is told by a clock that nobody sets, when by the one on the wall.
+        started, began = time.time(), time.monotonic()
+        found = STAGES[stage].run(job)
+        receipt["stages"][stage] = {"started": _utc(started), "seconds": round(time.monotonic() - began, 1), **found}
+    if all(stage in receipt["stages"] for stage in job.spec.stages):
+        receipt["state"] = "finished"
+    write_json(folder / "run.json", receipt)
+
+
+def nothing_to_do(folder: Place) -> str:
+    """What is said of a finished job."""
+    return f"{folder} is finished: nothing to do. Results for other settings go to another --out or name."
+
+
+def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = True, dispatch: Dispatch = Dispatch()) -> Job:
     """Open the network and the data of a spec and hold them against each other, before any work is done.
 
     Args:
@@ -76,32 +102,20 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
-    from pipeline.job import Job
+    from pipeline.engines.dispatch import check_engine
+    from pipeline.job import Job, open_data
     from pipeline.models.opening import open_network, select_layers
-    from pipeline.sources.fit import Fit
-    from pipeline.sources.opening import open_source
+    from pipeline.stages import STAGES
 
+    check_engine(dispatch)
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
-    channels = spec.activations.channels
-    if channels != "all":
-        for layer in layers:
-            if max(channels) >= layer.channels:
-                raise WrongSpec(
-                    f"activations.channels names channel {max(channels)}, but {layer.name} has {layer.channels} "
-                    f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
-                )
-    if "patterns" in spec.stages:
-        from pipeline.dream.wanted import check_patterns
-
-        check_patterns(spec.patterns, network, layers)
-    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
-    source = open_source(spec.data, fit, fetch)
-    job = Job(spec, network, layers, source, fit, folder, reporter)
-    if "dream" in spec.stages:
-        from pipeline.dream.subjects import check_dream
-
-        check_dream(job)
+    source, fit = open_data(spec, network, fetch)
+    job = Job(spec, network, layers, source, fit, folder, reporter, dispatch)
+    if spec.model.labels is not None:
+        job.class_names()
+    for stage in spec.stages:
+        STAGES[stage].check(job)
     return job
 
 
@@ -131,25 +145,31 @@ def start_tensorflow() -> None:
 
 def read_receipt(folder: Place) -> dict[str, Any]:
     """The receipt of a job's folder. Raises: WrongSpec, where there is none."""
-    receipt = _read_receipt(folder)
+    receipt = find_receipt(folder)
     if receipt is None:
         raise WrongSpec(f"{folder} holds no job: there is no run.json. Name a folder that `convscope run` made.")
     return receipt
 
 
-def _read_receipt(folder: Place) -> dict[str, Any] | None:
+def find_receipt(folder: Place) -> dict[str, Any] | None:
+    """The receipt of a folder, or None. Raises: WrongSpec, for one that is damaged, or of another format."""
     try:
         receipt = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise WrongSpec(f"{folder / 'run.json'} cannot be read ({error}). Remove it to run the job anew.") from None
+    if not isinstance(receipt, dict):
+        raise WrongSpec(f"{folder / 'run.json'} is no receipt of a job. Remove it to run the job anew.")
     if receipt.get("format") != FORMAT:
-        raise WrongSpec(f"{folder} is of format {receipt.get('format')}, this version writes {FORMAT}. Choose another --out.")
+        raise WrongSpec(
+            f"{folder} is of format {receipt.get('format')}, this version writes {FORMAT}. Choose another --out, "
+            "or show and finish it with the version that wrote it."
+        )
     return receipt
 
 
-def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
+def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
     """A new receipt, with what the old one says of stages whose network, data and tables of the spec are the same."""
     from pipeline.stages import STAGES
 
@@ -158,8 +178,9 @@ def _receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
         "name": job.spec.name,
         "state": "running",
         "spec": job.spec.model_dump(mode="json"),
-        "digests": {"model": job.network.digest(), "data": job.source.digest()},
+        "digests": job.digests,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "input": list(job.network.input_shape),
         "layers": [layer.name for layer in job.layers],
         "examples": len(job.source),
         "stages": {},

@@ -15,6 +15,9 @@ from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
 from pipeline.sections.dream import DreamSpec
+from pipeline.sections.featuremaps import FeaturemapsSpec
+from pipeline.sections.filters import FiltersSpec
+from pipeline.sections.gradcam import GradcamSpec
 from pipeline.sections.model import ModelSpec
 from pipeline.sections.patterns import PatternsSpec
 from pipeline.sections.table import Table, a_list
@@ -25,17 +28,20 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations", "patterns", "dream")
+STAGES = ("activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "report")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
     ("model", "source"): ("file:", "frozen:", "savedmodel:"),
     ("model", "weights"): ("",),
     ("model", "labels"): ("",),
+    ("model", "custom"): ("",),
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
-    ("dream", "pictures"): ("",),
+    ("dream", "files"): ("",),
+    ("featuremaps", "files"): ("",),
+    ("gradcam", "files"): ("",),
 }
 _NOT_A_PATH = {"imagenet", "none"}
 
@@ -48,6 +54,9 @@ class JobSpec(Table):
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
+    filters: FiltersSpec = FiltersSpec()
+    featuremaps: FeaturemapsSpec = FeaturemapsSpec()
+    gradcam: GradcamSpec = GradcamSpec()
     patterns: PatternsSpec = PatternsSpec()
     dream: DreamSpec = DreamSpec()
 
@@ -90,9 +99,14 @@ def load_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Jo
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise WrongSpec(f"{path} is not TOML: {error}.") from None
+    given = [_parse_override(override) for override in overrides]
+    # A path that is overridden may name a variable that is not set.
+    for table, key in _PATH_KEYS:
+        if any(isinstance(one.get(table), dict) and key in one[table] for one in given) and isinstance(tree.get(table), dict):
+            tree[table].pop(key, None)
     _resolve_paths(tree, path.resolve().parent)
-    for override in overrides:
-        _merge(tree, _parse_override(override))
+    for one in given:
+        _merge(tree, one)
     return parse_spec(tree, where=str(path))
 
 
@@ -133,24 +147,27 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
     for (table, key), prefixes in _PATH_KEYS.items():
         section = tree.get(table)
         value = section.get(key) if isinstance(section, dict) else None
-        if isinstance(section, dict) and isinstance(value, str):
+        if not isinstance(section, dict):
+            continue
+        if isinstance(value, str):
             section[key] = _resolved(value, prefixes, folder)
-        elif isinstance(section, dict) and isinstance(value, list):
+        elif isinstance(value, list):
             section[key] = [_resolved(one, prefixes, folder) if isinstance(one, str) else one for one in value]
 
 
 def _resolved(value: str, prefixes: Sequence[str], folder: Path) -> str:
     prefix = next((prefix for prefix in prefixes if value.startswith(prefix)), None)
-    if prefix is None or value in _NOT_A_PATH:
-        return value
-    return prefix + _absolute(value[len(prefix) :], folder)
+    return value if prefix is None or value in _NOT_A_PATH else prefix + _absolute(value[len(prefix) :], folder)
 
 
 def _absolute(path: str, folder: Path) -> str:
     expanded = os.path.expanduser(os.path.expandvars(path))
     missing = re.search(r"\$\{?(\w+)\}?", expanded)
     if missing:
-        raise WrongSpec(f"{path!r} names the environment variable {missing[1]}, which is not set. Set it, or write the path.")
+        raise WrongSpec(
+            f"{path!r} names the environment variable {missing[1]}, which is not set. "
+            f"Set it, such as {missing[1]}=/path, or name another with --set."
+        )
     return os.path.normpath(folder / expanded) if expanded and not has_scheme(expanded) else expanded
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from recfield.probing import Prober
-from recfield.solver import View, attempt, show_edges
+from recfield.proving import show_edges
+from recfield.solver import attempt
+from recfield.view import View
 
 _ENOUGH = 6  # times that a channel must have been awake and silent before an edge is believed not to matter to it
 _SLEEPY = 16  # times that any unit of a channel must have been awake for the channel to be judged at all

@@ -8,7 +8,8 @@ import numpy as np
 
 from recfield.channels import solve_channels
 from recfield.probing import Prober
-from recfield.solver import View, solve_layers
+from recfield.solver import solve_layers
+from recfield.view import View
 
 
 class ReceptiveField:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recfield.edges import FIRST
+
 
 @dataclass(frozen=True, order=True)
 class Question:
@@ -45,3 +47,9 @@ def pack(questions: Iterable[Question], length: int) -> list[np.ndarray]:
             cells[question.start : question.stop] = want
             patterns.append((question.outside, cells))
     return [cells >= 0 if outside else cells > 0 for outside, cells in patterns]
+
+
+def half(length: int, threshold: int, side: int) -> np.ndarray:
+    """The `threshold` pixels next to one side."""
+    on = np.arange(length) < threshold
+    return on if side == FIRST else on[::-1].copy()

@@ -85,9 +85,9 @@ def write_spec(tiny_file, pictures):
             "activations": {"top_k": 3},
         }
         lines = [f"name = {json.dumps(name)}"]
-        for table, keys in tree.items():
+        for table in dict.fromkeys((*tree, *tables)):
             lines.append(f"[{table}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in (keys | tables.get(table, {})).items()]
+            lines += [f"{key} = {json.dumps(value)}" for key, value in (tree.get(table, {}) | tables.get(table, {})).items()]
         path = Path(path)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
@@ -102,7 +102,7 @@ class Told(Reporter):
         super().__init__("test")
         self.lines = []
 
-    def say(self, text):
+    def say(self, text, **facts):
         self.lines.append(text)
 
 
@@ -150,7 +150,7 @@ class InMemory:
     def __len__(self):
         return len(self.images)
 
-    def digest(self):
+    def digest(self, count=None):
         return "0"
 
     def stream(self, shard: Shard, start=0):
@@ -168,6 +168,9 @@ class InMemory:
             "error": np.array(["torn" if i in self._broken else "" for i in order], object),
         }
         return tf.data.Dataset.from_tensor_slices(columns)
+
+    def find(self, key):
+        return next((example for example in range(len(self)) if key == f"image{example}"), None)
 
     def fetch(self, examples):
         for example in sorted(set(examples)):

@@ -26,6 +26,7 @@ from jobs.commands import shipped_specs, summary
 from pipeline import errors, run
 from pipeline.models import opening as models
 from pipeline.mosaic import encode_png
+from pipeline.report.compare import COMPARISON
 from pipeline.sections.model import PREPROCESSING
 from pipeline.sources import opening as sources
 from pipeline.sources.sample import SAMPLES
@@ -238,6 +239,7 @@ def as_named(kind: pa.DataType) -> str:
     [
         *((f"index/{name}.parquet", schema) for name, schema in INDEX.items()),
         ("crops/LAYER.parquet", CROPS),
+        ("comparison.parquet", COMPARISON),
         ("patterns/LAYER.parquet", PATTERNS),
     ],
 )
@@ -267,6 +269,7 @@ def test_every_file_that_a_job_leaves_is_told(workplace):
     layers = json.loads((workplace / "out/demo/run.json").read_text())["layers"]
     for path in (workplace / "out/demo").rglob("*"):
         name = re.sub("|".join(layers), "LAYER", str(path.relative_to(workplace / "out/demo")))
+        name = re.sub(r"^(report/\w+/).*", r"\1", name)
         if path.is_file():
             assert name in told, name
             assert name.startswith(".") or f"| `{name}` |" in section("README.md", "What is where in `OUT/name`"), name

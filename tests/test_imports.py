@@ -15,31 +15,43 @@ PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "
 
 # The rooms of pipeline/, floor by floor: a room imports from lower floors alone.
 FLOORS = (
+    ("shards",),
     ("run",),
     ("stages",),
+    ("mainjob",),
     ("engines",),
     ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "report"),
     ("job",),
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
-    ("errors", "mosaic", "progress"),
+    ("sheet",),
+    ("dispatch", "errors", "gpu", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
 COMMON = {
     "pipeline.models.labels",
     "pipeline.models.network",
+    "pipeline.models.selection",
     "pipeline.models.tap",
     "pipeline.sources.decode",  # the one place where image files are understood
     "pipeline.sources.source",
     "pipeline.sources.fit",
+    "pipeline.sources.picking",
 }
-JOINERS = {"job", "run", "stages"}
+JOINERS = {"job", "mainjob", "run", "shards", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}
-AT_ONCE = ("jobs.training", "pipeline.activations.scan", "pipeline.attribution", "pipeline.dream", "pipeline.models")
+AT_ONCE = (
+    "jobs.training",
+    "pipeline.activations.responses",
+    "pipeline.activations.scan",
+    "pipeline.attribution",
+    "pipeline.dream",
+    "pipeline.models",
+)
 ON_USE = (*AT_ONCE, "pipeline.fields", "pipeline.sources")
 RAY = ("pipeline.engines.ray",)
 

@@ -36,7 +36,7 @@ class Activations:
             raise ValueError(f"channels = {channels}, k = {k}: both must be at least 1.")
         places = np.full((channels, k), UNFILLED, np.int32)
         scores = np.full((channels, k), -np.inf, np.float32)
-        return cls(scores, places.astype(np.int64), places, places, np.zeros(channels, np.int64))
+        return cls(scores, places.astype(np.int64), places, places.copy(), np.zeros(channels, np.int64))
 
     @property
     def channels(self) -> int:
@@ -45,6 +45,14 @@ class Activations:
     @property
     def k(self) -> int:
         return self.scores.shape[1]
+
+    @property
+    def floor(self) -> np.ndarray:
+        """What a response must surpass to enter, if its example is higher than all that are here.
+
+        Returns: float32 (channels,); NaN where there is room for any.
+        """
+        return np.where(self.examples[:, -1] == UNFILLED, np.float32(np.nan), self.scores[:, -1])
 
     def update(self, features: np.ndarray, examples: np.ndarray) -> Activations:
         """The heaps after one more batch of feature maps.
@@ -102,24 +110,21 @@ class Activations:
         """The heaps after some responses: (n,) each, of any channels, in any order; none is NaN."""
         if not len(channels):
             return self
-        touched = np.unique(channels)
-        old_channels = np.repeat(touched, self.k)
-        channel = np.concatenate([old_channels, channels])
+        touched, of, counts = np.unique(channels, return_inverse=True, return_counts=True)
+        by_channel = np.argsort(of, kind="stable")
+        place = self.k + np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # A row a channel: its heap, then what is new. Many short sorts take a fraction of one long one's time.
+        wide = Activations.empty(len(touched), self.k + int(counts.max()))
         # Adding 0 makes -0.0 a 0.0: equal scores have equal bytes.
-        score = np.concatenate([self.scores[touched].ravel(), np.asarray(scores, np.float32) + np.float32(0)])
-        example = np.concatenate([self.examples[touched].ravel(), examples])
-        row = np.concatenate([self.rows[touched].ravel(), rows]).astype(np.int32)
-        col = np.concatenate([self.cols[touched].ravel(), cols]).astype(np.int32)
+        new = {"scores": np.asarray(scores, np.float32) + np.float32(0), "examples": examples, "rows": rows, "cols": cols}
+        for name, values in new.items():
+            column = getattr(wide, name)
+            column[:, : self.k] = getattr(self, name)[touched]
+            column[of[by_channel], place] = values[by_channel]
         # Seen as unsigned, the example of an unfilled place is the largest there is: it comes last.
-        order = np.lexsort((col, row, example.view(np.uint64), -score, channel))
-        starts = np.searchsorted(channel[order], touched)
-        best = order[(starts[:, None] + np.arange(self.k)).ravel()]
-        shape = (len(touched), self.k)
-        changed = {
-            name: _with_rows(getattr(self, name), touched, values[best].reshape(shape))
-            for name, values in (("scores", score), ("examples", example), ("rows", row), ("cols", col))
-        }
-        return Activations(**changed, nans=self.nans)
+        order = np.lexsort((wide.cols, wide.rows, wide.examples.view(np.uint64), -wide.scores), axis=-1)[:, : self.k]
+        best = {name: np.take_along_axis(getattr(wide, name), order, axis=1) for name in new}
+        return Activations(**{name: _with_rows(getattr(self, name), touched, best[name]) for name in new}, nans=self.nans)
 
     def count_nans(self, nans: np.ndarray) -> Activations:
         """The heaps after some more NaN values: int (channels,)."""

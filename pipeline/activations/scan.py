@@ -1,26 +1,27 @@
 """The scan: a shard of a data set through a network, once, and every channel's strongest responses kept.
 
-One compiled pass gives each layer's spatial maxima; those alone come to the host. The maps stay on the
-device until the heaps have said which responses enter, and the places of those few are found there.
+While the network is at one batch, in a thread of its own, the heaps take what it answered to the batch before, and
+the source, in threads of TensorFlow's, makes ready the batches after.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.activations.heap import Activations
+from pipeline.activations.meter import Meter, Stopwatch
 from pipeline.activations.part import Part, Skipped
+from pipeline.activations.responses import Gates, Responses, Tap
 from pipeline.errors import TooManyBad, UnusableData, carried
 from pipeline.models.network import LayerInfo, Network
-from pipeline.models.tap import compile_pass
 from pipeline.sources.source import Shard, Source
-
-_CHUNKS = (8, 32, 128)  # responses whose places are found in one call; few sizes, so that few graphs are made
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Plan:
     """What a scan reads and keeps.
 
     channels: the channels to look at, by number; None: all of every layer.
+    bottom_k: how many of the weakest responses are kept too. label_k: how many of the strongest for each label.
+    labels: the data set's, needed for label_k alone.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of them does.
+    precision, xla: how the network is run.
     """
 
     layers: tuple[LayerInfo, ...]
@@ -37,6 +41,11 @@ class Plan:
     batch: int
     on_bad: str = "skip"
     max_bad: float = 1.0
+    precision: str = "float32"
+    xla: bool = False
+    bottom_k: int = 0
+    label_k: int = 0
+    labels: tuple[str, ...] = ()
 
     def channels_of(self, layer: LayerInfo) -> np.ndarray:
         """The numbers of a layer's channels that are looked at: int64."""
@@ -44,187 +53,212 @@ class Plan:
 
     def empty(self) -> Part:
         """The part of no examples."""
-        return Part.empty({layer.name: len(self.channels_of(layer)) for layer in self.layers}, self.k)
+        counts = {layer.name: len(self.channels_of(layer)) for layer in self.layers}
+        return Part.empty(counts, self.k, self.bottom_k, self.label_k, len(self.labels))
 
-
-@dataclass
-class Meter:
-    """Where the time of a scan went, in seconds."""
-
-    images: int = 0
-    data: float = 0.0
-    network: float = 0.0
-    heaps: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.data + self.network + self.heaps
+    def compile(self, network: Network) -> Tap:
+        """The pass that this plan needs."""
+        return Tap(network, self.layers, self.channels, self.batch, self.precision, self.xla)
 
 
 Progress = Callable[[int, int], None]  # examples done, examples in all
 
 
 def scan(
-    network: Network, source: Source, plan: Plan, shard: Shard = Shard(), progress: Progress = lambda done, total: None
+    network: Network,
+    source: Source,
+    plan: Plan,
+    shard: Shard = Shard(),
+    progress: Progress = lambda done, total: None,
+    begun: Part | None = None,
+    keep: Callable[[Part], None] = lambda part: None,
+    tap: Tap | None = None,
 ) -> tuple[Part, Meter]:
     """Stream one shard through the network.
 
-    Returns: what was found, and where the time went.
-    Raises: TooManyBad, when more than `max_bad` of the shard, or with `on_bad = "fail"` any, cannot be read.
+    Args:
+        progress: told how many of the shard's examples are done, and how many it has.
+        begun: what an earlier scan of the same shard has found; this one goes on from there.
+        keep: given, after each batch, a part of exactly the examples up to there. It is a value: nothing changes it later.
+        tap: the compiled pass of this network and plan, from who has it already.
+
+    Returns: what was found, `begun` included, and where this scan's time went.
+    Raises: TooManyBad, when more than `max_bad` of the source, or with `on_bad = "fail"` any, cannot be read.
     """
     first, last = shard.bounds(len(source))
-    tap = Tap(network, plan)
-    part, meter = plan.empty(), Meter()
-    batches = iter(source.stream(shard).batch(plan.batch).prefetch(2))
-    clock = time.perf_counter()
+    part, meter = begun or plan.empty(), Meter()
+    if first + part.done >= last:
+        return part, meter
+    stopwatch = Stopwatch(meter)
+    batches = _batches(source, plan, shard, part.done)
+    # Gates only narrow, so those of a part from before the last batch let pass whatever can enter now.
+    with closing(_answered(tap or plan.compile(network), batches, lambda batch: gates(part, batch), stopwatch)) as answered:
+        for batch, responses in answered:
+            with stopwatch.spent_on("heaps"):
+                part = learn(part, batch, responses)
+            judge_bad(part, plan, len(source))
+            meter.images += batch.readable
+            with stopwatch.spent_on("writing"):
+                keep(part)
+            progress(part.done, last - first)
+    return part, meter
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images on their way, always as many.
+
+    images: uint8 tensor or array (batch, height, width, 3).
+    examples: int64 (batch,): -1 for padding and for what could not be read.
+    labels: str (batch,): "" where there is none.
+    label_places: int (batch,): of the labels among those of the plan; -1 for those that are not.
+    skipped: what could not be read.
+    """
+
+    images: tf.Tensor | np.ndarray
+    examples: np.ndarray
+    labels: np.ndarray
+    label_places: np.ndarray
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def readable(self) -> int:
+        return int((self.examples >= 0).sum())
+
+
+def gates(part: Part, batch: Batch) -> dict[str, Gates]:
+    """Which responses to a batch can enter the heaps of a part, by layer."""
+    found = {}
+    for name, heap in part.heaps.items():
+        floor = heap.floor[np.newaxis]
+        if name in part.by_label:
+            by_label = part.by_label[name].floor.reshape(-1, heap.channels)
+            of_images = np.where(batch.label_places[:, np.newaxis] < 0, np.inf, by_label[batch.label_places])
+            floor = np.minimum(floor, of_images).astype(np.float32)
+        weakest = part.weakest.get(name)
+        ceiling = np.full(heap.channels, -np.inf, np.float32) if weakest is None else -weakest.floor
+        found[name] = Gates(floor, ceiling[np.newaxis])
+    return found
+
+
+def learn(part: Part, batch: Batch, responses: dict[str, Responses]) -> Part:
+    """The part after one more batch, whose examples are higher than all in the part."""
+    real = batch.examples >= 0
+    heaps, statistics, tallies = dict(part.heaps), dict(part.statistics), dict(part.tallies)
+    weakest, by_label = dict(part.weakest), dict(part.by_label)
+    for name, response in responses.items():
+        passed = _Passed.of(response, batch)
+        heap = passed.into(heaps[name])
+        heaps[name] = heap if response.nans is None else heap.count_nans(response.nans[real].sum(axis=0))
+        statistics[name] = statistics[name].update(response.maxima[real])
+        tallies[name] = tallies[name].update(response.maxima[real], batch.examples[real], batch.labels[real])
+        if name in weakest:
+            weakest[name] = replace(passed, scores=-passed.scores).into(weakest[name])
+        if name in by_label:
+            by_label[name] = passed.of_labels(batch.label_places, heap.channels).into(by_label[name])
+    return Part(heaps, statistics, tallies, weakest, by_label, part.seen + batch.readable, part.skipped + batch.skipped)
+
+
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """The responses of one layer that passed the gates: (n,) each."""
+
+    images: np.ndarray
+    channels: np.ndarray
+    scores: np.ndarray
+    examples: np.ndarray
+    rows: np.ndarray
+    cols: np.ndarray
+
+    @classmethod
+    def of(cls, response: Responses, batch: Batch) -> _Passed:
+        real = batch.examples[response.images] >= 0
+        images, channels, rows, cols = (of[real] for of in (response.images, response.channels, response.rows, response.cols))
+        return cls(images, channels, response.maxima[images, channels], batch.examples[images], rows, cols)
+
+    def into(self, heap: Activations) -> Activations:
+        return heap.insert(self.channels, self.scores, self.examples, self.rows, self.cols)
+
+    def of_labels(self, places: np.ndarray, channels: int) -> _Passed:
+        """Those whose image has a label, with the numbers that their channels have for it."""
+        place = places[self.images]
+        kept = _Passed(*(getattr(self, one.name)[place >= 0] for one in fields(self)))
+        return replace(kept, channels=place[place >= 0] * channels + kept.channels)
+
+
+def _answered(
+    tap: Tap, batches: Iterator[Batch], gates_for: Callable[[Batch], dict[str, Gates]], stopwatch: Stopwatch
+) -> Generator[tuple[Batch, dict[str, Responses]]]:
+    """Every batch with what the network answers to it; while the caller is at one, the network is at the next."""
+
+    def ask(batch: Batch, gates: dict[str, Gates]) -> tuple[dict[str, Responses], float]:
+        return tap.ask(batch.images, gates), time.perf_counter()
+
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
+    asked: tuple[Batch, Future[tuple[dict[str, Responses], float]]] | None = None
+    try:
+        while True:
+            with stopwatch.spent_on("data"):
+                batch = next(batches, None)
+            before, asked = asked, None
+            if batch is not None:
+                asked = batch, thread.submit(ask, batch, gates_for(batch))
+                stopwatch.watch(asked[1])
+            if before is not None:
+                yield before[0], before[1].result()[0]
+            elif batch is None:
+                return
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def _batches(source: Source, plan: Plan, shard: Shard, done: int) -> Iterator[Batch]:
+    """A shard's batches, from the example on that follows so many; they are cut where a scan of everything cuts them.
+
+    An image is so always sent through at the same place in its batch: some kernels round differently there.
+    """
+    fresh = shard.bounds(len(source))[0] + done
+    repeated = fresh % plan.batch
+    batches = iter(source.stream(shard, done - repeated).batch(plan.batch).prefetch(2))
     while True:
         try:
             batch = next(batches, None)
         except tf.errors.DataLossError as error:
             reason = str(error.message).splitlines()[0]
-            raise UnusableData(
-                f"the data are damaged after {part.seen:,} examples: {reason}. Prepare the data set anew."
-            ) from None
+            raise UnusableData(f"the data are damaged after {done:,} examples: {reason}. Prepare the data set anew.") from None
         except tf.errors.OpError as error:
             ours = carried(str(error.message))
             if ours is None:
                 raise
             raise ours from None
-        waited = time.perf_counter()
-        meter.data += waited - clock
         if batch is None:
-            break
-        images, examples, bad = _padded(batch, plan.batch)
-        part = replace(part, skipped=part.skipped + bad)
-        _judge_bad(part, plan, last - first)
-        responses = tap.forward(images)
-        answered = time.perf_counter()
-        part = learn(part, responses, examples)
-        clock = time.perf_counter()
-        meter.network += answered - waited
-        meter.heaps += clock - answered
-        meter.images += int((examples >= 0).sum())
-        progress(part.seen + len(part.skipped), last - first)
-    return part, meter
+            return
+        yield _padded(batch, plan, fresh)
+        done += len(batch["example"]) - repeated
+        repeated = 0
 
 
-@dataclass(frozen=True)
-class Responses:
-    """One batch's answer of one layer: its maxima on the host, its maps where they are.
-
-    maxima: float32 (batch, channels), NaN passed over. nans: int64 (batch, channels).
-    """
-
-    maxima: np.ndarray
-    nans: np.ndarray
-    maps: tf.Tensor
-
-    def places(self, images: np.ndarray, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and cols of the first maximum of some maps: int32 (n,) each."""
-        flat = np.empty(len(images), np.int64)
-        done = 0
-        while done < len(images):
-            size = next((size for size in _CHUNKS if size >= len(images) - done), _CHUNKS[-1])
-            part = slice(done, done + size)
-            index = np.zeros((size, 2), np.int32)
-            index[: len(images[part])] = np.stack([images[part], channels[part]], axis=1)
-            flat[part] = _first_maxima(self.maps, tf.constant(index)).numpy()[: len(images[part])]
-            done += size
-        width = self.maps.shape[2]
-        return (flat // width).astype(np.int32), (flat % width).astype(np.int32)
-
-
-class Tap:
-    """The compiled pass: images in, every layer's maxima and maps out."""
-
-    def __init__(self, network: Network, plan: Plan) -> None:
-        """Compile; nothing runs yet."""
-        self._names = [layer.name for layer in plan.layers]
-        chosen = None if plan.channels is None else tf.constant(plan.channels, tf.int32)
-
-        def finish(maps: dict[str, tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor]]:
-            if chosen is not None:
-                maps = {name: tf.gather(value, chosen, axis=3) for name, value in maps.items()}
-            return [(tf.reduce_max(maps[name], axis=[1, 2]), maps[name]) for name in self._names]
-
-        self._run = compile_pass(network, self._names, plan.batch, finish)
-
-    def forward(self, images: np.ndarray) -> dict[str, Responses]:
-        """Responses by layer to uint8 images (batch, height, width, 3)."""
-        responses = {}
-        for name, (maxima, maps) in zip(self._names, self._run(images), strict=True):
-            peaks = maxima.numpy()
-            nans = np.zeros(peaks.shape, np.int64)
-            if np.isnan(peaks).any():  # a maximum over NaN is NaN: only then are the maps looked at again
-                count, clean = _without_nan(maps)
-                nans, peaks = count.numpy(), clean.numpy()
-            responses[name] = Responses(peaks, nans, maps)
-        return responses
-
-
-def learn(part: Part, responses: dict[str, Responses], examples: np.ndarray) -> Part:
-    """The part after one batch's responses; examples int64 (batch,), -1 for padding and for what could not be read."""
-    real = examples >= 0
-    heaps, statistics = dict(part.heaps), dict(part.statistics)
-    for name, response in responses.items():
-        heaps[name] = _enter(heaps[name], response, examples)
-        statistics[name] = statistics[name].update(response.maxima[real])
-    return replace(part, heaps=heaps, statistics=statistics, seen=part.seen + int(real.sum()))
-
-
-def _enter(heap: Activations, response: Responses, examples: np.ndarray) -> Activations:
-    """The heap after one batch: places are found only for what enters."""
-    area = response.maps.shape[1] * response.maps.shape[2]
-    images, channels = heap.entrants(response.maxima, examples, response.nans < area)
-    rows, cols = response.places(images, channels)
-    heap = heap.insert(channels, response.maxima[images, channels], examples[images], rows, cols)
-    return heap.count_nans(response.nans[examples >= 0].sum(axis=0)) if response.nans.any() else heap
-
-
-@tf.function(reduce_retracing=True)
-def _first_maxima(maps: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """For (image, channel) pairs, int32 (n, 2), the flat place of the first maximum of the map, NaN passed over."""
-    shape = tf.shape(maps)
-    area = shape[1] * shape[2]
-    flat = tf.reshape(maps, (shape[0], area, shape[3]))
-    each = (tf.shape(index)[0], area)
-    images, places, channels = (tf.broadcast_to(part, each) for part in (index[:, :1], tf.range(area), index[:, 1:]))
-    pairs = tf.stack([images, places, channels], axis=-1)
-    values = tf.gather_nd(flat, pairs)
-    # NaN becomes -inf, and among nothing but -inf the first that was no NaN is the place.
-    nan = tf.math.is_nan(values)
-    values = tf.where(nan, -np.inf, values)
-    top = tf.reduce_max(values, axis=1, keepdims=True)
-    return tf.argmax(tf.cast((values == top) & ~nan, tf.int8), axis=1)
-
-
-@tf.function(reduce_retracing=True)
-def _without_nan(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """How many NaN each map holds, int64, and its maximum without them (-inf where nothing else is there)."""
-    nan = tf.math.is_nan(maps)
-    count = tf.reduce_sum(tf.cast(nan, tf.int64), axis=[1, 2])
-    infinity = tf.constant(np.inf, maps.dtype)
-    return count, tf.reduce_max(tf.where(nan, -infinity, maps), axis=[1, 2])
-
-
-def _padded(batch: dict[str, tf.Tensor], size: int) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
-    """A batch at its full size: images, examples (-1 for padding and for what could not be read), and the unreadable."""
-    images, examples, errors = batch["image"].numpy(), batch["example"].numpy(), batch["error"].numpy()
-    bad = errors != b""
+def _padded(batch: dict[str, tf.Tensor], plan: Plan, fresh: int) -> Batch:
+    """A batch at its full size; what comes before the example `fresh` is there to fill it, no more."""
+    images, examples, errors = batch["image"], batch["example"].numpy(), batch["error"].numpy()
+    bad = (errors != b"") & (examples >= fresh)
     skipped = tuple(
         Skipped(int(examples[i]), batch["key"][i].numpy().decode("utf-8", "replace"), errors[i].decode("utf-8", "replace"))
         for i in np.flatnonzero(bad)
     )
-    examples = np.where(bad, -1, examples)
-    missing = size - len(examples)
+    examples = np.where((errors != b"") | (examples < fresh), -1, examples)
+    labels = [label.decode("utf-8", "replace") for label in batch["label"].numpy()]
+    missing = plan.batch - len(examples)
     if missing:
-        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        images = tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
         examples = np.concatenate([examples, np.full(missing, -1, np.int64)])
-    return images, examples, skipped
+        labels += [""] * missing
+    places = {label: place for place, label in enumerate(plan.labels)}
+    return Batch(images, examples, np.array(labels), np.array([places.get(label, -1) for label in labels]), skipped)
 
 
-def _judge_bad(part: Part, plan: Plan, total: int) -> None:
-    """Raises: TooManyBad."""
+def judge_bad(part: Part, plan: Plan, total: int) -> None:
+    """Whether a part has too many unreadable examples for a source of `total`. Raises: TooManyBad."""
     if not part.skipped:
         return
     last = part.skipped[-1]

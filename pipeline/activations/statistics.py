@@ -51,8 +51,8 @@ class Statistics:
             self.positive + (values > 0).sum(axis=0),
             np.minimum(self.low, np.where(finite, maxima, np.inf).min(axis=0, initial=np.inf)),
             np.maximum(self.high, np.where(finite, maxima, -np.inf).max(axis=0, initial=-np.inf)),
-            self.sums + _pieces(values),
-            self.squares + _pieces(values * values),
+            _added(self.sums, values),
+            _added(self.squares, values * values),
         )
 
     def merge(self, other: Statistics) -> Statistics:
@@ -90,21 +90,21 @@ def _exact(pieces: np.ndarray) -> list[Fraction]:
     return [sum((Fraction(piece) for piece in channel if piece), Fraction()) for channel in pieces.T.tolist()]
 
 
-def _pieces(values: np.ndarray) -> np.ndarray:
-    """The sums of float64 (n, channels) over n, cut into exact pieces: float64 (pieces, channels)."""
-    pieces = np.zeros((len(_QUANTA), values.shape[1]))
+def _added(sums: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sums, float64 (pieces, channels), after some more addends: float64 (n, channels), cut into exact pieces."""
     largest = np.abs(values).max(initial=0.0)
     if largest == 0:
-        return pieces
+        return sums
+    sums, rest, piece = sums.copy(), values.copy(), np.empty_like(values)
     # Below half a unit everything rounds to zero: pieces of larger units can be left out.
     first = int(np.searchsorted(-_QUANTA, -math.frexp(largest)[1]))
-    rest = values
     for place in range(first, len(_QUANTA)):
         # Adding and taking away 1.5 * 2**52 units rounds to whole units.
         shift = math.ldexp(1.5, int(_QUANTA[place]) + 52)
-        piece = (rest + shift) - shift
-        pieces[place] = piece.sum(axis=0)
-        rest = rest - piece
+        np.add(rest, shift, out=piece)
+        piece -= shift
+        sums[place] += piece.sum(axis=0)
+        rest -= piece
         if not rest.any():
             break
-    return pieces
+    return sums

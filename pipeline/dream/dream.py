@@ -14,8 +14,9 @@ from pipeline.dream.exhibition import SHEETS, Shown, draw_exhibition, small
 from pipeline.dream.film import write_film
 from pipeline.dream.making import Made, Studio, frames_of, steps_of
 from pipeline.dream.measuring import check_reach
-from pipeline.dream.subjects import Subject, subjects
+from pipeline.dream.subjects import Subject, class_objective, count_pictures, has_pictures, picture_objective, subjects
 from pipeline.job import Job, Receipt
+from pipeline.sections.picks import Picks
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
 from pipeline.store.tables import write_index
@@ -31,15 +32,14 @@ def dream(job: Job) -> Receipt:
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
-    wanted = subjects(job)
-    check_reach(job.network, list(dict.fromkeys(name for subject in wanted for name in subject.objective.layers)))
+    check_reach(job.network, _layers(job))
     folder = job.folder / "mosaics" / "dream"
     shown: list[Shown] = []
     films: list[str] = []
     with job.reporter.step("dream", "steps") as advance:
-        studio = Studio(job, advance, sum(frames_of(job, subject) * steps_of(job, subject) for subject in wanted))
-        for subject in wanted:
-            frames = [_shown(folder, job, made) for made in studio.make(subject)]
+        studio = Studio(job, advance, _steps(job))
+        for subject, original in subjects(job):
+            frames = [_shown(folder, job, made) for made in studio.make(subject, original)]
             if _is_film(job, subject):
                 films += _film(job, folder, subject, frames)
             shown += frames
@@ -49,6 +49,22 @@ def dream(job: Job) -> Receipt:
     for path in [*(job.folder / "parts" / "dream").glob("*.npz")]:
         path.unlink()
     return _told(job, shown, films)
+
+
+def _layers(job: Job) -> list[str]:
+    """All layers that anything is to raise, each once."""
+    spec = job.spec.dream
+    wanted = [picture_objective(job)] if has_pictures(spec) else []
+    if spec.visualization:
+        wanted.append(class_objective(spec.visualization, spec.visualization.classes[0]))
+    return list(dict.fromkeys(name for objective in wanted for name in objective.layers))
+
+
+def _steps(job: Job) -> int:
+    """All steps that are to be made, at most."""
+    classes = len(job.spec.dream.visualization.classes) if job.spec.dream.visualization else 0
+    counts = {"picture": count_pictures(job), "class": classes}
+    return sum(count * frames_of(job, kind) * steps_of(job, kind) for kind, count in counts.items())
 
 
 def _is_film(job: Job, subject: Subject) -> bool:
@@ -76,7 +92,7 @@ def _film(job: Job, folder: Place, subject: Subject, frames: Sequence[Shown]) ->
 def _columns(job: Job, shown: Sequence[Shown]) -> dict[str, list[Any]]:
     spec = job.spec.dream
     drawn = spec.visualization.model_dump(mode="json", exclude={"classes"}) if spec.visualization else {}
-    dreamed = spec.model_dump(mode="json", exclude={"pictures", "examples", "snapshot", "seed", "visualization"})
+    dreamed = spec.model_dump(mode="json", exclude={*Picks.model_fields, "snapshot", "seed", "visualization"})
     parameters = {"picture": json.dumps(dreamed), "class": json.dumps(drawn)}
     made = [one.made for one in shown]
     return {

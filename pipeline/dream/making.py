@@ -15,14 +15,13 @@ import tensorflow as tf
 from pipeline.dream.objectives import Form, stack
 from pipeline.dream.octaves import Course, FromNothing, FromPicture, Octave, Saving, dream
 from pipeline.dream.saving import load, save
-from pipeline.dream.subjects import Subject, class_octaves, picture_octaves, read_picture
+from pipeline.dream.subjects import Subject, class_octaves, picture_octaves
 from pipeline.dream.tiles import Tiled, TiledWay, compile_look
 from pipeline.job import Job
 from pipeline.models.network import LOGITS
 from pipeline.models.tap import Pass, compile_pass
 from pipeline.progress import Advance
-
-_SPREAD = 8.0  # of 255: the deviation of the noise about its background from which a class begins
+from pipeline.sections.picks import Picks
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +58,12 @@ class Studio:
     _tiled: dict[tuple[Form, TiledWay, int], Tiled] = field(default_factory=dict)
     _looks: dict[tuple[Form, int] | str, Pass] = field(default_factory=dict)
 
-    def make(self, subject: Subject) -> Iterator[Made]:
-        """The pictures of a subject: one, or the frames of a journey. Raises: UnusableData, MissingInput, StoreFailed."""
+    def make(self, subject: Subject, original: np.ndarray) -> Iterator[Made]:
+        """The pictures of a subject: one, or the frames of a journey, the first from `original`. Raises: StoreFailed."""
         spec = self.job.spec.dream
-        original = read_picture(self.job, subject) if subject.kind == "picture" else self._ground(subject)
-        for frame in range(frames_of(self.job, subject)):
+        for frame in range(frames_of(self.job, subject.kind)):
             made = self._frame(subject, frame, original)
-            self.done += steps_of(self.job, subject)
+            self.done += steps_of(self.job, subject.kind)
             yield made
             if spec.zoom:
                 original = nearer(made.picture, spec.zoom.scale)
@@ -114,14 +112,6 @@ class Studio:
             None,
         )
 
-    def _ground(self, subject: Subject) -> np.ndarray:
-        """What a class begins with: its background with some noise, as large as the network's input."""
-        spec = self.job.spec.dream
-        assert spec.visualization is not None
-        random = np.random.default_rng([spec.seed, subject.number or 0])
-        noise = random.normal(spec.visualization.background_color, _SPREAD, (*self.job.network.input_shape[:2], 3))
-        return np.round(np.clip(noise, 0, 255)).astype(np.uint8)
-
     def _compiled(self, subject: Subject, way: TiledWay, octave: Octave) -> Tiled:
         batch = self._batch(octave.height, octave.width)
         if any((form, known) != (subject.objective.form, way) for form, known, _ in self._tiled):
@@ -164,7 +154,7 @@ class Studio:
 
     def _key(self, subject: Subject, frame: int, original: np.ndarray) -> str:
         """The name of a picture among the parts: another spec, network or original has another."""
-        spec = self.job.spec.dream.model_dump(mode="json", exclude={"snapshot", "pictures", "examples", "visualization"})
+        spec = self.job.spec.dream.model_dump(mode="json", exclude={*Picks.model_fields, "snapshot", "visualization"})
         drawn = self.job.spec.dream.visualization
         told = [self.job.network.digest(), spec, subject.name, str(subject.objective), frame, list(original.shape)]
         told += [drawn.model_dump(mode="json", exclude={"classes"})] if drawn and subject.kind == "class" else []
@@ -173,16 +163,16 @@ class Studio:
         return digest.hexdigest()[:20]
 
 
-def frames_of(job: Job, subject: Subject) -> int:
+def frames_of(job: Job, kind: str) -> int:
     """How many pictures a subject becomes."""
     zoom = job.spec.dream.zoom
-    return zoom.frames if zoom and subject.kind == "picture" else 1
+    return zoom.frames if zoom and kind == "picture" else 1
 
 
-def steps_of(job: Job, subject: Subject) -> int:
+def steps_of(job: Job, kind: str) -> int:
     """Steps of one picture of a subject, at most."""
     spec = job.spec.dream
-    if subject.kind == "picture" or spec.visualization is None:
+    if kind == "picture" or spec.visualization is None:
         return spec.num_octave * spec.iterations
     return sum(octave.iter_n for octave in spec.visualization.octaves)
 

@@ -1,27 +1,26 @@
-"""Subjects: what `[dream]` asks for, held against the network and the files before any work is done."""
+"""Subjects: what `[dream]` asks for, held against the network and the images before any work is done."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
+import cv2
 import numpy as np
 
 from pipeline.dream import objectives
 from pipeline.dream.objectives import Objective
 from pipeline.dream.octaves import Octave
-from pipeline.errors import MissingInput, UnusableData, WrongSpec
+from pipeline.errors import WrongSpec
 from pipeline.job import Job
 from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.sections.dream import DreamSpec, VisualizationSpec
-from pipeline.sources.decode import Unreadable, decode
-from pipeline.store.files import file_name
-from pipeline.store.places import Place, place
-from pipeline.store.remote import has_scheme
+from pipeline.sources.picking import check_picks, count_picks, pick
 
+_SPREAD = 8.0  # of 255: the deviation of the noise about its background from which a class begins
 _LEAST = 3  # an octave may be so many times smaller than a tile, which then shows it as often, side by side
 _MOST_PIXELS = 2**27  # of one picture: more is a slip of the pen
 
@@ -30,15 +29,13 @@ _MOST_PIXELS = 2**27  # of one picture: more is a slip of the pen
 class Subject:
     """A picture to dream on, or a class to draw.
 
-    name: of its files. key: the picture's path, or the data set's own name for it, or the class's name.
-    path, example: where the picture is: a file, or an image of the data set. number: of the class.
+    name: of its files. key: the data set's own name for the picture, or its path; or the class's name.
+    number: of the class; None for pictures.
     """
 
     name: str
     key: str
     objective: Objective
-    path: Place | None = None
-    example: int | None = None
     number: int | None = None
 
     @property
@@ -46,25 +43,36 @@ class Subject:
         return "picture" if self.number is None else "class"
 
 
-def subjects(job: Job) -> list[Subject]:
-    """All pictures, then all classes. Raises: MissingInput; UnusableModel, for a network without logits."""
+def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
+    """All pictures, then all classes, each with what it begins with: uint8 RGB (h, w, 3), one in memory at a time.
+
+    Raises: MissingInput, UnusableData; UnusableModel, for a network without logits.
+    """
     spec = job.spec.dream
-    found, taken = [], set()
-    for path in _files(spec.pictures):
-        name = file_name(path.stem)
-        if name in taken:  # two folders may hold pictures of one name
-            name = f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
-        taken.add(name)
-        found.append(Subject(name, str(path), picture_objective(job), path=path))
-    found += [
-        Subject(f"example-{example:06}", str(example), picture_objective(job), example=example) for example in spec.examples
-    ]
+    files = 0
+    for one in pick(job.source, job.fit, spec) if has_pictures(spec) else ():
+        name = f"example-{one.example}"
+        if one.example is None:
+            name = f"file-{files}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(one.image.key).stem)[:60]}"
+            files += 1
+        region = one.image.region
+        pixels = one.image.pixels[region.y1 : region.y2, region.x1 : region.x2]
+        yield Subject(name, one.image.key, picture_objective(job)), _limited(pixels, spec.longest)
     if spec.visualization:
         names = job.class_names() if spec.visualization.layer is None else None
         for number in spec.visualization.classes:
             key = names[number] if names else str(number)
-            found.append(Subject(f"class-{number:04}", key, class_objective(spec.visualization, number), number=number))
-    return found
+            yield Subject(f"class-{number:04}", key, class_objective(spec.visualization, number), number), _ground(job, number)
+
+
+def count_pictures(job: Job) -> int:
+    """How many pictures are dreamed on, if all can be read."""
+    return count_picks(job.source, job.spec.dream) if has_pictures(job.spec.dream) else 0
+
+
+def has_pictures(spec: DreamSpec) -> bool:
+    """Whether there are any: those that are named, or the first few where no classes are to be drawn."""
+    return bool(spec.examples or spec.keys or spec.files) or spec.visualization is None
 
 
 def picture_objective(job: Job) -> Objective:
@@ -101,46 +109,28 @@ def holds(size: tuple[int, int], tile: tuple[int, int]) -> bool:
     return all(_LEAST * side >= length for side, length in zip(size, tile, strict=True))
 
 
-def read_picture(job: Job, subject: Subject) -> np.ndarray:
-    """The picture of a subject, at most `dream.longest` long: uint8 RGB (h, w, 3). Raises: UnusableData, MissingInput."""
-    if subject.path is None:
-        ((_, image),) = job.source.fetch([subject.example or 0])
-        return _limited(image.pixels, job.spec.dream.longest)
-    try:
-        return _limited(decode(subject.path.read_bytes()), job.spec.dream.longest)
-    except OSError as error:
-        raise MissingInput(f"{subject.path} in dream.pictures cannot be read ({error.strerror}). Make it readable.") from None
-    except Unreadable as error:
-        raise UnusableData(f"{subject.path} in dream.pictures is not a picture: {error}. Take it out, or mend it.") from None
-
-
 def check_dream(job: Job) -> None:
-    """Hold `[dream]` against the network, the data and the pictures, before any work is done.
+    """Hold `[dream]` against the network and the images, before any work is done.
 
     Raises: UnknownLayer; MissingInput and UnusableData, for pictures; UnusableModel, for the logits of a network
-        without any; WrongSpec, for a class or example that is not there, a size that is none, or nothing to do.
+        without any; WrongSpec, for a class or example that is not there, or a size that is none.
     """
     spec = job.spec.dream
-    if not (spec.pictures or spec.examples or spec.visualization):
-        raise WrongSpec("[dream] has nothing to do. Name pictures (dream.pictures) or classes (dream.visualization.classes).")
-    for example in spec.examples:
-        if example >= len(job.source):
-            raise WrongSpec(f"dream.examples names {example}, but the data set has {len(job.source):,} examples, from 0.")
     known = {layer.name: layer for layer in job.network.layers()}
-    if spec.visualization and spec.visualization.layer is None:
-        known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, count_classes(job.network)))
-    if spec.pictures or spec.examples:
+    if has_pictures(spec):
+        check_picks(job.source, spec, "[dream]")
         picture_objective(job).check(known, f"{job.network.name} (dream.layers)")
     if spec.visualization:
+        if spec.visualization.layer is None:
+            known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, count_classes(job.network)))
         for number in spec.visualization.classes:
             class_objective(spec.visualization, number).check(known, f"{job.network.name} (dream.visualization.classes)")
         octaves = class_octaves(spec.visualization, *job.network.input_shape[:2])
-        for place_, octave in enumerate(octaves):
-            _check_size(job, octave.height, octave.width, f"octave {place_} of dream.visualization", "Raise its scale")
-    for subject in subjects(job):
+        for place, octave in enumerate(octaves):
+            _check_size(job, octave.height, octave.width, f"octave {place} of dream.visualization", "Raise its scale")
+    for subject, picture in subjects(job):
         if subject.kind == "picture":
-            height, width, _ = read_picture(job, subject).shape
-            _check_size(job, height, width, subject.key, "Enlarge it, or raise dream.longest")
+            _check_size(job, picture.shape[0], picture.shape[1], subject.key, "Enlarge it, or raise dream.longest")
 
 
 def _check_size(job: Job, height: int, width: int, what: str, now: str) -> None:
@@ -154,25 +144,16 @@ def _check_size(job: Job, height: int, width: int, what: str, now: str) -> None:
         raise WrongSpec(f"{what} is {height:,} x {width:,} pixels, more than {_MOST_PIXELS:,} in all. Make it smaller.")
 
 
-def _files(pictures: Sequence[str]) -> Iterator[Place]:
-    for pattern in pictures:
-        if has_scheme(pattern) or not glob.has_magic(pattern) or place(pattern).exists():
-            path = place(pattern)
-            if not path.is_file():
-                raise MissingInput(
-                    f"{pattern!r} in dream.pictures is not a file. Name a picture, or a glob such as photos/*.jpg."
-                )
-            yield path
-        else:
-            found = sorted(glob.glob(pattern, recursive=True))
-            if not found:
-                raise MissingInput(f"{pattern!r} in dream.pictures matches nothing. Name a picture, or another glob.")
-            yield from map(place, found)
+def _ground(job: Job, number: int) -> np.ndarray:
+    """What a class begins with: its background with some noise, as large as the network's input."""
+    spec = job.spec.dream
+    assert spec.visualization is not None
+    random = np.random.default_rng([spec.seed, number])
+    noise = random.normal(spec.visualization.background_color, _SPREAD, (*job.network.input_shape[:2], 3))
+    return np.round(np.clip(noise, 0, 255)).astype(np.uint8)
 
 
 def _limited(pixels: np.ndarray, longest: int | None) -> np.ndarray:
-    import cv2
-
     height, width = pixels.shape[:2]
     if longest is None or max(height, width) <= longest:
         return pixels

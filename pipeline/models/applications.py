@@ -49,6 +49,8 @@ def open_application(name: str, spec: ModelSpec) -> KerasNetwork:
     """
     name, builder = _find(name)
     check_keys(spec, f"keras:{name}")
+    if spec.custom is not None:
+        raise WrongSpec(f"model.custom is for file: networks; keras:{name} is Keras's own. Leave it out.")
     mode = (inferred_mode(builder) or _unknown_mode(name)) if spec.preprocess == "auto" else spec.preprocess
     size = spec.size or default_size(builder)
 

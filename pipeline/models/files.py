@@ -15,9 +15,11 @@ import keras
 
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
 from pipeline.models.applications import inferred_mode, recognised
+from pipeline.models.custom import custom_objects
 from pipeline.models.graph import Graph
 from pipeline.models.keras_network import KerasNetwork, check_keys, read_input
 from pipeline.models.preprocessing import MODES
+from pipeline.models.subclassed import SubclassedNetwork, is_subclassed
 from pipeline.sections.model import ModelSpec
 
 _HDF5 = (".h5", ".hdf5")
@@ -30,8 +32,10 @@ _UNKNOWN_CLASS = re.compile(
 )
 
 
-def open_file(path: str, spec: ModelSpec) -> KerasNetwork:
+def open_file(path: str, spec: ModelSpec) -> KerasNetwork | SubclassedNetwork:
     """Load a whole model; Python bytecode inside it (Lambda layers) is refused unless `spec.trusted`.
+
+    Classes that are not Keras's own come from the Python file `spec.custom`, or from the process that calls.
 
     Raises: MissingInput, UnusableModel, WrongSpec.
     """
@@ -52,7 +56,10 @@ def open_file(path: str, spec: ModelSpec) -> KerasNetwork:
             + (f" and {len(lambdas) - 1} more" if len(lambdas) > 1 else "")
             + ", which loading would run. If you trust the file, set model.trusted = true."
         )
-    model = _load(where, spec.trusted)
+    model = _load(where, spec.trusted, {} if spec.custom is None else custom_objects(Path(spec.custom)))
+    if is_subclassed(model):
+        mode = _unknown_mode(where) if spec.preprocess == "auto" else spec.preprocess
+        return SubclassedNetwork(model, where.stem, spec.size, mode, spec.logits)
     read_input(model, str(where), spec.size)
     mode = (_inferred_mode(model) or _unknown_mode(where)) if spec.preprocess == "auto" else spec.preprocess
     return KerasNetwork(model, where.stem, spec.size, mode, spec.logits)
@@ -107,16 +114,16 @@ def _bytecode(config: Any, layer: str) -> Iterator[str]:
         yield from _bytecode(value, layer)
 
 
-def _load(path: Path, trusted: bool) -> keras.Model:
+def _load(path: Path, trusted: bool, custom: dict[str, Any]) -> keras.Model:
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=not trusted)
+        return keras.models.load_model(path, custom_objects=custom, compile=False, safe_mode=not trusted)
     except Exception as error:
         # Keras says it in many ways and types; each means that this file gives no model here.
         unknown = _UNKNOWN_CLASS.search(str(error))
         if unknown:
             raise UnusableModel(
                 f"{path} uses {unknown[1] or unknown[2]!r}, which is not part of Keras {keras.__version__}. "
-                "Save the model with Keras's own layers."
+                'If it is yours, name the Python file that defines it: model.custom = "FILE.py".'
             ) from None
         if "safe_mode" in str(error) or "unsafe" in str(error).lower():
             raise UnusableModel(

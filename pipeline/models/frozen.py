@@ -17,8 +17,9 @@ from pipeline.models.feeding import Shape, cut, find_image, look, settled
 from pipeline.models.forbidden import check_operations
 from pipeline.models.graphdef import Operations, canonical, channels_first, owner, read_graph, short, unbatched
 from pipeline.models.inlining import FLOW, folded, inlined, register_functions
+from pipeline.models.kernels import convolution_of, evaluated, of_operation, taken_by
 from pipeline.models.layout import check_device, image_layout
-from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
 from pipeline.sections.model import ModelSpec
 
@@ -49,7 +50,7 @@ class FrozenNetwork:
 
         Raises: UnusableModel, WrongSpec, UnknownName.
         """
-        idle = sorted({"weights", "top", "trusted"} & spec.model_fields_set)
+        idle = sorted({"weights", "top", "trusted", "custom"} & spec.model_fields_set)
         if idle:
             raise WrongSpec(f"model.{idle[0]} is for other kinds of networks; {where} brings all it has. Leave it out.")
         check_operations(graph, where)
@@ -78,8 +79,7 @@ class FrozenNetwork:
         They are called as their operations, `op`, and `op:1` where one gives several; the kind is the operation's type.
         """
         return [
-            # The name "logits" is taken, by what is not always this tensor.
-            LayerInfo(tensor if short(tensor) == LOGITS else short(tensor), self._operations.nodes[owner(tensor)].op, found.shape)
+            LayerInfo(_layer_name(tensor), self._operations.nodes[owner(tensor)].op, found.shape)
             for tensor, found in self._tensors.items()
         ]
 
@@ -122,6 +122,36 @@ class FrozenNetwork:
         found = read(fed)
         values = {tensor: tf.cast(value, tf.float32) for tensor, value in zip(wanted, found, strict=True)}
         return {name: self._shaped(values[tensor], tensor, name == LOGITS) for name, tensor in tensors.items()}
+
+    def feeds(self, layer: str) -> tuple[str, ...]:
+        """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.
+
+        Raises: UnknownLayer; WrongSpec or UnusableModel, for logits that are not one tensor.
+        """
+        nodes = self._operations.nodes
+        queue = [self._logits()] if layer == LOGITS else taken_by(nodes[owner(self._tensor(layer))])
+        found: dict[str, None] = {}
+        for ref in queue:
+            if ref in self._tensors:
+                found[_layer_name(ref)] = None
+            elif ref != self._image:
+                queue += [further for further in taken_by(nodes[owner(ref)]) if further not in queue]
+        return tuple(found)
+
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, whatever constants it is worked out from, in forward order."""
+        changing = set(self._operations.dependents(self._image))
+        return [_layer_name(tensor) for tensor in self._tensors if convolution_of(self._operations, owner(tensor), changing)]
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
+        changing = set(self._operations.dependents(self._image))
+        tensors = {name: self._tensor(name) for name in layers if name != LOGITS}
+        found = {name: convolution_of(self._operations, owner(tensor), changing) for name, tensor in tensors.items()}
+        nodes = {name: node for name, node in found.items() if node is not None}
+        channels = {tensor: found.shape[2] for tensor, found in self._tensors.items()} | {self._image: self.input_shape[2]}
+        weights = evaluated(self._operations, [node.input[1] for node in nodes.values()])
+        return {name: (of_operation(self._operations, node, weights[node.input[1]], channels),) for name, node in nodes.items()}
 
     def _shaped(self, value: tf.Tensor, tensor: str, flat: bool) -> tf.Tensor:
         found = self._tensors[tensor]
@@ -217,6 +247,11 @@ class _Tensor:
 
     shape: tuple[int, int, int]
     is_map: bool
+
+
+def _layer_name(tensor: str) -> str:
+    # The name "logits" is taken, by what is not always this tensor.
+    return tensor if short(tensor) == LOGITS else short(tensor)
 
 
 def _with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Shape | None) -> Shape:

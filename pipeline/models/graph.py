@@ -31,6 +31,7 @@ class Graph:
     """
 
     input: keras.KerasTensor
+    output: keras.KerasTensor  # the first, where there are several
     steps: dict[str, Step]
 
     @classmethod
@@ -48,7 +49,7 @@ class Graph:
                 steps[operation.name] = Step(operation, node.outputs[0], node.input_tensors[0], cls.of(operation))
             else:
                 steps[operation.name] = Step(operation, node.outputs[0])
-        return cls(functional.inputs[0], steps)
+        return cls(functional.inputs[0], functional.outputs[0], steps)
 
     def walk(self) -> Iterator[tuple[str, Step]]:
         """Every step by name, those of a nested model as `outer/inner`, before the nested model itself."""
@@ -56,6 +57,31 @@ class Graph:
             if step.nested:
                 yield from ((f"{name}/{inner}", deep) for inner, deep in step.nested.walk())
             yield name, step
+
+    def feeds(self, name: str) -> list[str | None]:
+        """The steps, as `walk` names them, whose outputs a step takes; None for the graph's own input."""
+        head, _, rest = name.partition("/")
+        step = self.steps[head]
+        if step.nested is None:
+            return self._makers(_taken(step.output))
+        # What a nested model gives is what its last step gives.
+        inside = step.nested.feeds(rest) if rest else step.nested._makers([step.nested.output])
+        found = [f"{head}/{inner}" for inner in inside if inner is not None]
+        return [*found, *(self._makers([step.feed]) if step.feed is not None and None in inside else [])]
+
+    def _makers(self, tensors: Iterable[keras.KerasTensor]) -> list[str | None]:
+        """The steps that gave some tensors; operations that are no steps are looked through."""
+        names = {id(step.output): name for name, step in self.steps.items()}
+        found: dict[str | None, None] = {}
+        queue = list(tensors)
+        for tensor in queue:
+            if tensor is self.input:
+                found[None] = None
+            elif id(tensor) in names:
+                found[names[id(tensor)]] = None
+            else:
+                queue += [taken for taken in _taken(tensor) if all(taken is not known for known in queue)]
+        return list(found)
 
     def reach(self, value: Any, names: Iterable[str], call: Callable[[keras.Model, Any], Any]) -> dict[str, Any]:
         """The outputs of the named steps for one input value; what lies past the deepest of them is not run.
@@ -87,6 +113,12 @@ class Graph:
             for name, deep in nested.reach(values[id(feeds[head])], rest_of, call).items():
                 found[f"{head}/{name}"] = deep
         return found
+
+
+def _taken(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """The tensors that the operation which gave this one was given."""
+    operation, node, _ = tensor._keras_history
+    return list(operation._inbound_nodes[node].input_tensors)
 
 
 def is_readable(operation: keras.Operation) -> bool:

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.graph import Graph, is_readable
+from pipeline.models.kernels import has_kernel, of_step
 from pipeline.models.layout import Layout, check_device, image_layout
-from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
 from pipeline.sections.model import ModelSpec
 
@@ -59,9 +60,7 @@ class KerasNetwork:
         layers = [(layer.name, layer.kind, layer.shape) for layer in self._layers]
         told = [self.input_shape, self._preprocessing, layers, *([self._named_logits] if self._named_logits else [])]
         digest = hashlib.sha256(json.dumps(told).encode())
-        with ThreadPoolExecutor() as threads:
-            for part in threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(self.model.weights)):
-                digest.update(part)
+        add_weights(digest, self.model.weights)
         return digest.hexdigest()[:16]
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
@@ -81,21 +80,51 @@ class KerasNetwork:
         steps = {name: name for name in layers}
         if LOGITS in steps:
             steps[LOGITS] = self._last_step()
-        known = {layer.name for layer in self._layers}
-        for name in layers:
-            if name not in known and name != LOGITS:
-                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
+        self._check_known(layers)
         fed = self._layout.feed(images)
         found = self._graph.reach(fed, dict.fromkeys(steps.values()), lambda model, value: model(value, training=False))
         maps = {}
         for name, step in steps.items():
             if name == LOGITS:
                 classes = found[step].shape[-1]
-                maps[name] = tf.cast(tf.reshape(_before_softmax(found[step]), (-1, classes)), tf.float32)
+                maps[name] = tf.cast(tf.reshape(before_softmax(found[step]), (-1, classes)), tf.float32)
             else:
                 output = tf.cast(found[step], tf.float32)
                 maps[name] = self._layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return maps
+
+    def feeds(self, layer: str) -> tuple[str, ...]:
+        """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.
+
+        Raises: UnknownLayer; UnusableModel, for the logits of a network that ends in a map.
+        """
+        self._check_known([layer])
+        known = {found.name for found in self._layers}
+        queue = [self._last_step()] if layer == LOGITS else self._graph.feeds(layer)
+        found: dict[str, None] = {}
+        for name in queue:
+            if name in known:
+                found[name] = None
+            elif name is not None:
+                queue += [further for further in self._graph.feeds(name) if further not in queue]
+        return tuple(found)
+
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, Dense layers over maps among them, in forward order."""
+        steps = dict(self._graph.walk())
+        return [layer.name for layer in self._layers if has_kernel(steps[layer.name])]
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
+        self._check_known(layers)
+        steps = dict(self._graph.walk())
+        return {name: of_step(steps[name]) for name in layers if name in steps and has_kernel(steps[name])}
+
+    def _check_known(self, layers: Sequence[str]) -> None:
+        known = {layer.name for layer in self._layers}
+        for name in layers:
+            if name not in known and name != LOGITS:
+                raise UnknownLayer.among(name, known, where=f"in {self.name}", hint="List them: convscope layers SPEC")
 
     def _last_step(self) -> str:
         """The name of the step whose output, or whose input, is the logits."""
@@ -161,7 +190,14 @@ def check_keys(spec: ModelSpec, where: str) -> None:
         raise WrongSpec(f"model.inputs is for frozen: and savedmodel: networks; {where} takes images alone. Leave it out.")
 
 
-def _before_softmax(output: tf.Tensor) -> tf.Tensor:
+def add_weights(digest: Any, weights: Iterable[keras.Variable]) -> None:
+    """Put a network's weights into a digest of hashlib."""
+    with ThreadPoolExecutor() as threads:
+        for part in threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(weights)):
+            digest.update(part)
+
+
+def before_softmax(output: tf.Tensor) -> tf.Tensor:
     """The input of the softmax that gave this tensor of a graph; the tensor itself where there was none."""
     operation = output.op
     while operation.type in _TRANSPARENT:

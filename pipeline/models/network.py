@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -30,6 +32,35 @@ class LayerInfo:
         return self.shape[2]
 
 
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One learned kernel of a convolution, laid out the same for every kind.
+
+    weights: float32 (height, width, inputs, filters): how each filter weighs each of the inputs that it takes.
+    groups: the inputs of the layer fall into so many groups, in order, and the filters too; a filter takes the
+        inputs of its own group. 1: all take all. A depthwise kernel has a group for every input.
+    part: "kernel", or "depthwise" or "pointwise": a separable convolution has one of each.
+    transposed: whether the weights are what one unit of the input adds to the output, not what is taken from it.
+    """
+
+    weights: np.ndarray
+    groups: int = 1
+    part: str = "kernel"
+    transposed: bool = False
+
+    @property
+    def filters(self) -> int:
+        return int(self.weights.shape[3])
+
+    @property
+    def inputs(self) -> int:
+        return int(self.weights.shape[2])
+
+    def first_input(self, filter: int) -> int:
+        """The number, in the layer's input, of the first channel that a filter takes; the others follow."""
+        return filter // (self.filters // self.groups) * self.inputs
+
+
 class Network(Protocol):
     """An image network whose every layer can be read."""
 
@@ -50,4 +81,19 @@ class Network(Protocol):
 
         Returns: {layer: float (batch, h, w, c)}; layers without a map come as (batch, 1, 1, units). "logits" is
         a layer too: (batch, classes), before any softmax.
+        """
+
+    def feeds(self, layer: str) -> tuple[str, ...]:
+        """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.
+
+        "logits" are made from the layer that gives them. Raises: UnknownLayer.
+        """
+
+    def convolutions(self) -> list[str]:
+        """The layers that have a learned kernel, in the order of `layers`."""
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
+        """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer.
+
+        A layer's filters give its channels, in order; where it has two kernels, those of the second do.
         """

@@ -1,13 +1,15 @@
-"""The door to every network: a table of kinds, and globs over layer names."""
+"""The door to every network: a table of kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable
 
-from pipeline.errors import UnknownLayer, UnknownName
-from pipeline.models.network import LayerInfo, Network
+from pipeline.errors import UnknownName
+from pipeline.models.network import Network
+from pipeline.models.selection import select_layers
 from pipeline.sections.model import ModelSpec
+
+__all__ = ["KINDS", "open_network", "select_layers"]
 
 
 def _keras(name: str, spec: ModelSpec) -> Network:
@@ -52,25 +54,3 @@ def open_network(spec: ModelSpec) -> Network:
     if kind not in KINDS:
         raise UnknownName.among(kind, KINDS, where=f"a kind of network (model.source = {spec.source!r})")
     return KINDS[kind](name, spec)
-
-
-def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
-    """The layers that any of the names or globs (case counts) match: each once, in the network's order.
-
-    The first output of an operation may be written `op:0`, as TensorFlow does.
-
-    Raises: UnknownLayer, for a name or glob that matches nothing.
-    """
-    layers = network.layers()
-    names = [layer.name for layer in layers]
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matches = _matches(pattern, names) or _matches(pattern.removesuffix(":0"), names)
-        if not matches:
-            raise UnknownLayer.among(pattern, names, where=f"in {network.name}", hint="List them: convscope layers SPEC")
-        chosen |= matches
-    return [layer for layer in layers if layer.name in chosen]
-
-
-def _matches(pattern: str, names: Sequence[str]) -> set[str]:
-    return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}

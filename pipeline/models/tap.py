@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pipeline.models.network import Network
+from pipeline.models.precision import reduced
 
 Pass = Callable[..., Any]
 
@@ -31,7 +33,13 @@ def compile_tap(network: Network, layers: Sequence[str], batch: int) -> Tap:
 
 
 def compile_pass(
-    network: Network, layers: Sequence[str], batch: int, finish: Callable[..., Any], extras: Sequence[tf.TensorSpec] = ()
+    network: Network,
+    layers: Sequence[str],
+    batch: int,
+    finish: Callable[..., Any],
+    extras: Sequence[tf.TensorSpec] = (),
+    precision: str = "float32",
+    xla: bool = False,
 ) -> Pass:
     """Preprocessing, the network up to the deepest of the layers, and `finish`, as one frozen graph.
 
@@ -39,22 +47,35 @@ def compile_pass(
         batch: the fixed number of images.
         finish: takes {layer: map}, and then the extras; returns any structure of tensors. Its ops join the graph.
         extras: what else the pass takes after the images.
+        precision: of what is heavy in the network, such as convolutions; see `pipeline.models.precision`.
+        xla: whether XLA compiles the network.
+
+    Raises: WrongSpec, for a precision that this machine cannot give this network.
 
     Returns: a callable of uint8 images (batch, h, w, 3) and the extras, giving what `finish` gives.
     """
     height, width, _ = network.input_shape
+    pixels = tf.TensorSpec((batch, height, width, 3), tf.uint8)
 
-    def forward(images: tf.Tensor, *others: tf.Tensor) -> Any:
-        return finish(network.trace(network.preprocess(images), layers), *others)
+    def traced(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return network.trace(network.preprocess(images), layers)
 
-    return freeze(forward, tf.TensorSpec((batch, height, width, 3), tf.uint8), *extras)
+    read = traced if precision == "float32" else reduced(traced, pixels, precision, network.name)
+    run = tf.function(read, autograph=False, jit_compile=True) if xla else read
+    return freeze(lambda images, *others: finish(run(images), *others), pixels, *extras)
+
+
+def compile_preprocessing(network: Network, batch: int) -> Pass:
+    """What the network is given for some images: uint8 (batch, h, w, 3) -> float32 (batch, h, w, channels)."""
+    height, width, _ = network.input_shape
+    return freeze(network.preprocess, tf.TensorSpec((batch, height, width, 3), tf.uint8))
 
 
 def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     """Compile a function of tensors for these shapes and types, its variables read once and made constants.
 
-    Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off: on the CPU it slows
-    depthwise networks many times over.
+    Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off, but for what asks for it inside:
+    on the CPU it slows depthwise networks many times over.
 
     Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
     """
@@ -74,8 +95,20 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     return run
 
 
-def prepare_devices() -> None:
-    """Let GPU memory grow as needed; call before TensorFlow's first use. Placement is left to TensorFlow."""
+def cpu_threads() -> int:
+    """How many threads TensorFlow computes one operation with, on the CPU."""
+    chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    return chosen or len(os.sched_getaffinity(0))
+
+
+def prepare_devices(threads: int | None = None) -> None:
+    """Let GPU memory grow as needed; call before TensorFlow's first use. Placement is left to TensorFlow.
+
+    Args:
+        threads: how many compute one operation on the CPU; None: as TensorFlow chooses.
+    """
+    if threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)

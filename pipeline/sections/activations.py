@@ -13,8 +13,10 @@ class ActivationsSpec(Table):
     """`[activations]`: the heaps, and how their winners are cropped and shown."""
 
     top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
+    bottom_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    label_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
-    crop: Literal["field", "channel", "image"] = "field"
+    crop: Literal["field", "channel", "effective", "image"] = "field"
 
     @field_validator("channels", mode="before")
     @classmethod

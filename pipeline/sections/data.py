@@ -14,6 +14,7 @@ class WindowSpec(Table):
 
     size: Positive
     stride: Positive
+    align: Literal["corner", "middle"] = "corner"
 
 
 class DataSpec(Table):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StrictBool, field_validator
 
+from pipeline.sections.picks import Picks
 from pipeline.sections.table import Positive, Table, a_list
 
 Number = Annotated[int, Field(ge=0, strict=True)]
@@ -57,11 +58,9 @@ class ZoomSpec(Table):
     fps: Annotated[float, Field(gt=0, le=240)] = 15.0
 
 
-class DreamSpec(Table):
-    """`[dream]`: DeepDream on pictures, and its table `visualization`."""
+class DreamSpec(Picks):
+    """`[dream]`: DeepDream on the images picked, and its table `visualization`; where that is given, `first` is not used."""
 
-    pictures: Annotated[list[str], BeforeValidator(a_list)] = []
-    examples: list[Number] = []
     layers: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None, BeforeValidator(lambda v: _weighted(v))] = (
         None
     )
@@ -78,11 +77,6 @@ class DreamSpec(Table):
     batch: Positive = 4
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
-
-    @field_validator("pictures", "examples")
-    @classmethod
-    def _each_once(cls, value: list[Any]) -> list[Any]:
-        return list(dict.fromkeys(value))
 
 
 def _weighted(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator
 
 from pipeline.sections.table import Size, Table, a_list
 
@@ -24,3 +24,13 @@ class ModelSpec(Table):
     inputs: dict[str, bool | int | float | str | list[Any]] = {}
     logits: str | None = None
     trusted: StrictBool = False
+    custom: str | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    xla: StrictBool = False
+
+    @field_validator("xla")
+    @classmethod
+    def _in_float32(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("precision") != "float32":
+            raise ValueError("does not go together with a reduced model.precision: choose one of them")
+        return value

@@ -46,9 +46,9 @@ class Files:
         some = range(0, len(self), max(1, len(self) // 100))
         return chunk_for(float(np.mean([max(0, self._bytes(index)) for index in some])))
 
-    def digest(self) -> str:
+    def digest(self, count: int) -> str:
         # Not the times of change: a copy of the folder is the same data.
-        return digest_of([(path, self._bytes(index)) for index, path in enumerate(self.paths)])
+        return digest_of([(self.paths[index], self._bytes(index), self.file_labels[index]) for index in range(count)])
 
     @cached_property
     def _remote(self) -> bool:
@@ -69,6 +69,9 @@ class Files:
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         return map(self._record, examples)
+
+    def find(self, key: str) -> int | None:
+        return next((index for index, path in enumerate(self.paths) if as_text(path) == key), None)
 
     def sizes(self, first: int, last: int) -> np.ndarray:
         with ThreadPoolExecutor(_READERS) as pool:

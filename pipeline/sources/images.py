@@ -33,8 +33,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.records) if self.limit is None else min(self.limit, len(self.records))
 
-    def digest(self) -> str:
-        return digest_of("images", self.records.digest(), len(self))
+    def digest(self, count: int | None = None) -> str:
+        count = len(self) if count is None else count
+        return digest_of("images", self.records.digest(count), count)
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
         import tensorflow as tf
@@ -50,6 +51,10 @@ class Images:
 
         chunks = records.batch(self.records.chunk)
         return chunks.map(fitted, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+
+    def find(self, key: str) -> int | None:
+        example = self.records.find(key)
+        return example if example is not None and example < len(self) else None
 
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         for record in self.records.pick(ascending(examples, len(self))):

@@ -31,25 +31,53 @@ class Stored(NamedTuple):
 
 
 def matching(kind: str, pattern: str) -> list[Stored]:
-    """The files that `KIND:PATTERN` names, byte-wise by path; `*`, `?`, `[…]` and `**` stand for what they do in a shell.
+    """The files that `KIND:PATTERN` names, byte-wise by path.
+
+    `*`, `?`, `[…]`, `**` and braces stand for what they do in a shell. What braces name has to be there, every one.
 
     Raises: MissingInput where there is none, or nobody answers.
     """
-    if remote.is_remote(pattern):
-        found = remote.listing(pattern, pattern=True)
-    else:
+    if not remote.is_remote(pattern):
         pattern = remote.local_path(pattern)
-        paths = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
-        found = [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
-    if not found:
-        hint = f", such as {kind}:{pattern.rstrip('/')}/*.{kind}" if os.path.isdir(pattern) else ""
-        raise MissingInput(
-            f"no file matches data.source '{kind}:{pattern}'. Name files, with wildcards if they are several{hint}."
-        )
-    folder = remote.parent(re.split(r"[*?\[]", pattern)[0] + "x")
+    found: dict[str, int] = {}
+    for one in [pattern] if os.path.isfile(pattern) else braced(pattern):
+        matches = _matches(one)
+        if not matches:
+            hint = f", such as {kind}:{one.rstrip('/')}/*.{kind}" if os.path.isdir(one) else ""
+            named = "" if one == pattern else f", as its braces name it: {one!r}"
+            raise MissingInput(
+                f"no file matches data.source '{kind}:{pattern}'{named}. Name files, with wildcards if they are several{hint}."
+            )
+        found |= matches
+    folder = remote.parent(re.split(r"[*?\[{]", pattern)[0] + "x")
     cut = remote.relative if remote.is_remote(pattern) else (lambda path, start: os.path.relpath(path, start or "."))
-    files = [Stored(path, as_text(cut(path, folder)), length) for path, length in found]
+    files = [Stored(path, as_text(cut(path, folder)), length) for path, length in found.items()]
     return sorted(files, key=lambda file: os.fsencode(file.name))
+
+
+def braced(pattern: str) -> list[str]:
+    """What a pattern with braces names: `{000..009}` counts, in three digits, and `{a,b}` is one and the other."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    if found[3] is not None:
+        choices = found[3].split(",")
+    else:
+        first, last = int(found[1]), int(found[2])
+        padded = any(len(end) > 1 and end[0] == "0" for end in found.groups()[:2])
+        width = max(len(found[1]), len(found[2])) if padded else 0
+        step = 1 if first <= last else -1
+        choices = [f"{number:0{width}}" for number in range(first, last + step, step)]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return list(dict.fromkeys(one for choice in choices for one in braced(f"{before}{choice}{after}")))
+
+
+def _matches(pattern: str) -> dict[str, int]:
+    """The files that a pattern without braces names, and their bytes."""
+    if remote.is_remote(pattern):
+        return dict(remote.listing(pattern, pattern=True))
+    paths = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+    return {path: os.path.getsize(path) for path in paths if os.path.isfile(path)}
 
 
 def of_each(files: Sequence[Stored], action: Callable[[Stored], Result]) -> list[Result]:

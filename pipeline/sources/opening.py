@@ -43,4 +43,4 @@ def open_source(spec: DataSpec, fit: Fit, fetch: bool = True) -> Source:
     records = KINDS[kind](rest, spec, fetch)
     if spec.window is None:
         return Images(records, fit, spec.limit)
-    return Windows(records, fit, spec.window.size, spec.window.stride, spec.limit)
+    return Windows(records, fit, spec.window.size, spec.window.stride, spec.limit, spec.window.align == "middle")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UnknownName, UnusableData
 from pipeline.sections.data import DataSpec
 from pipeline.sources.naming import Stored, check_reach, matching, of_each, read_names
-from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
+from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.sources.runs import stream_runs
 from pipeline.store import remote
 
@@ -60,9 +60,9 @@ class Tables:
     def __len__(self) -> int:
         return self.groups[-1].first + self.groups[-1].rows
 
-    def digest(self) -> str:
-        files = {group.file.name: group.file.length for group in self.groups}
-        return digest_of(files, len(self), self.image, self.label, self.labels)
+    def digest(self, count: int) -> str:
+        files = {group.file.name: group.file.length for group in self.groups if group.first < count}
+        return digest_of(files, count, self.image, self.label, self.labels)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return stream_runs(lambda: self._runs(first, last))
@@ -76,6 +76,13 @@ class Tables:
                     for run in self._of_group(group, examples[begin], examples[end - 1] + 1, set(examples[begin:end]))
                     for record in run
                 )
+
+    def find(self, key: str) -> int | None:
+        file, row = numbered_key(key)
+        for group in self.groups:
+            if group.file.name == file and group.row <= row < group.row + group.rows:
+                return group.first + row - group.row
+        return None
 
     def sizes(self, first: int, last: int) -> np.ndarray:
         found = [size_or_zero(record.data) for run in self._runs(first, last) for record in run]

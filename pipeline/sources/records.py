@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -47,8 +48,11 @@ class Records(Protocol):
     def __len__(self) -> int:
         """How many there are: at least one."""
 
-    def digest(self) -> str:
-        """Changes when the records, their order or their sizes change; the same on every machine."""
+    def digest(self, count: int) -> str:
+        """Changes when the first `count` records, their order or their sizes change; the same on every machine.
+
+        What follows them does not count, so that data which only grew can be told from data that changed.
+        """
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         """Records first to last (half-open) as dicts of scalars: example int64; key, label, data, error string.
@@ -58,6 +62,9 @@ class Records(Protocol):
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         """A few records, for examples in ascending order."""
+
+    def find(self, key: str) -> int | None:
+        """The example of that key, the first where several share it; None where none has it. Reads no images."""
 
     def sizes(self, first: int, last: int) -> np.ndarray:
         """int64 (last - first, 2): the images' height and width; 0, 0 where unreadable."""
@@ -79,6 +86,12 @@ def size_or_zero(data: bytes) -> tuple[int, int]:
 def digest_of(*parts: object) -> str:
     """16 hexadecimal digits of any values whose text says all."""
     return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def numbered_key(key: str) -> tuple[str, int]:
+    """File and ordinal of a key that is made of them, `FILE__ORDINAL`; ("", -1) for any other."""
+    file, _, ordinal = key.rpartition("__")
+    return (file, int(ordinal)) if re.fullmatch("0|[1-9][0-9]*", ordinal) else ("", -1)
 
 
 def ascending(examples: Iterable[int], total: int) -> list[int]:

@@ -32,14 +32,24 @@ class Box:
 
 @dataclass(frozen=True)
 class Shard:
-    """The `index`-th of `count` contiguous parts of a source, counted from 0."""
+    """The `index`-th of `count` contiguous parts of a source, counted from 0.
+
+    unit: parts begin and end at multiples of it. Where it is the batch, no batch is sent through the network twice.
+    begin: what is divided are the examples from this one on; those before it were seen by an earlier scan.
+    """
 
     index: int = 0
     count: int = 1
+    unit: int = 1
+    begin: int = 0
 
     def bounds(self, total: int) -> tuple[int, int]:
-        """First example and one past the last, of `total`. Parts differ by one example at most."""
-        return total * self.index // self.count, total * (self.index + 1) // self.count
+        """First example and one past the last, of `total`. Parts differ by one unit at most."""
+        begin = min(self.begin, total)
+        first, last = begin // self.unit, -(-total // self.unit)
+        edges = (first + (last - first) * place // self.count for place in (self.index, self.index + 1))
+        low, high = (min(max(edge * self.unit, begin), total) for edge in edges)
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -66,16 +76,25 @@ class Source(Protocol):
     def __len__(self) -> int:
         """The number of examples, after `limit`."""
 
-    def digest(self) -> str:
-        """A short hexadecimal digest that changes when the examples, their order or their files' sizes change."""
+    def digest(self, count: int | None = None) -> str:
+        """A short hexadecimal digest that changes when the examples, their order or their files' sizes change.
+
+        Args:
+            count: as if the source ended after so many examples; absent: all of it.
+        """
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
         """The examples of one shard, in order, from the `start`-th of the shard on; starting late is cheap.
+
+        A negative `start` begins so many examples before the shard.
 
         Each element is a dict of `example` int64, `key` string, `label` string ("" where there is none),
         `image` uint8 (height, width, 3) at the network's input size, and `error` string: "" or, for an
         image that cannot be read (its pixels are then zero), why. Decoding and resizing run in parallel.
         """
+
+    def find(self, key: str) -> int | None:
+        """The example of that key, the first where several share it; None where none has it. Reads no images."""
 
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """The original pixels of a few examples, in ascending order, every file decoded once.

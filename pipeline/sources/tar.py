@@ -54,12 +54,16 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Archives:
-    """The samples of tar files, archive by archive, in the order in which their names first appear."""
+    """The samples of tar files, archive by archive, in the order in which their names first appear.
+
+    names: what `data.labels` calls the classes; None where the labels are as they are.
+    """
 
     name: str
     labels: list[str] | None
     files: tuple[Stored, ...]
     samples: tuple[Sample, ...]
+    names: list[str] | None = None
 
     @property
     def chunk(self) -> int:
@@ -69,8 +73,11 @@ class Archives:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def digest(self) -> str:
-        return digest_of([(file.name, file.length) for file in self.files], len(self), self.labels)
+    def digest(self, count: int) -> str:
+        samples = self.samples[:count]
+        files = [self.files[number] for number in sorted({sample.file for sample in samples})]
+        said = [(sample.key, sample.label) for sample in samples]
+        return digest_of([(file.name, file.length) for file in files], said, self.names)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return stream_runs(lambda: self._records(self._runs(range(first, last))))
@@ -78,6 +85,10 @@ class Archives:
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         for run in self._records(self._runs(examples)):
             yield from run
+
+    def find(self, key: str) -> int | None:
+        names = (f"{self.files[sample.file].name}/{sample.key}" for sample in self.samples)
+        return next((example for example, name in enumerate(names) if name == key), None)
 
     def sizes(self, first: int, last: int) -> np.ndarray:
         found = [size_or_zero(record.data) for run in self._records(self._runs(range(first, last))) for record in run]
@@ -170,7 +181,7 @@ def open_tar(pattern: str, spec: DataSpec, fetch: bool) -> Archives:
     texts = {sample.label for sample in samples if sample.label}
     # Numbers without names are labels, but no names of classes.
     labels = names or (None if all(text.lstrip("-").isdigit() for text in texts) else sorted(texts))
-    return Archives(f"tar:{pattern}", labels, tuple(files), tuple(samples))
+    return Archives(f"tar:{pattern}", labels, tuple(files), tuple(samples), names)
 
 
 def _samples(file: Stored, spec: DataSpec) -> list[Sample]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
 from pipeline.sections.data import DataSpec
-from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
+from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.store.remote import is_remote
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Prepared:
     def __len__(self) -> int:
         return sum(part.take for part in self.parts)
 
-    def digest(self) -> str:
-        return digest_of(self.version, [(os.path.basename(part.path), part.skip, part.take) for part in self.parts])
+    def digest(self, count: int) -> str:
+        parts = _between(self.parts, 0, count)
+        return digest_of(self.version, [(os.path.basename(part.path), part.skip, part.take) for part in parts])
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return self._parsed(_between(self.parts, first, last)).unbatch()
@@ -60,6 +61,13 @@ class Prepared:
             if begin < end:
                 parts += _between((part,), examples[begin], examples[end - 1] + 1)
         yield from self._iterate(self._parsed(parts, wanted=examples).unbatch())
+
+    def find(self, key: str) -> int | None:
+        file, place = numbered_key(key)
+        for part in self.parts:
+            if os.path.basename(part.path) == file and part.skip <= place < part.skip + part.take:
+                return part.first + place - part.skip
+        return None
 
     def sizes(self, first: int, last: int) -> np.ndarray:
         found = [size_or_zero(record.data) for record in self._iterate(self.read(first, last))]

@@ -25,12 +25,15 @@ _CHANGED = "is not of the size that its header said"
 class Windows:
     """Squares of `size` source pixels, `stride` apart, row by row in each image, image by image: a `Source`.
 
-    Only whole squares count. An image smaller than the square along either axis is one window, as it is; an
+    Only whole squares count. The first lies in the upper left corner; or, where they are `middle`, what is left over
+    beside the squares is shared by both sides. An image smaller than the square along either axis is one window, as it is; an
     unreadable image is one bad example. Keys are `KEY@y,x`, the window's upper left corner.
     """
 
-    def __init__(self, records: Records, fit: Fit, size: int, stride: int, limit: int | None = None) -> None:
-        self.records, self.fit, self.size, self.stride = records, fit, size, stride
+    def __init__(
+        self, records: Records, fit: Fit, size: int, stride: int, limit: int | None = None, middle: bool = False
+    ) -> None:
+        self.records, self.fit, self.size, self.stride, self.middle = records, fit, size, stride, middle
         self.labels = records.labels
         self._sizes = _sizes_until(records, size, stride, limit)
         # The first window of each image, and one past the last of all.
@@ -41,8 +44,11 @@ class Windows:
     def __len__(self) -> int:
         return self._total
 
-    def digest(self) -> str:
-        return digest_of("windows", self.records.digest(), self.size, self.stride, len(self))
+    def digest(self, count: int | None = None) -> str:
+        count = len(self) if count is None else count
+        images = self._image_of(count - 1) + 1 if count else 0
+        middle = ["middle"] if self.middle else []
+        return digest_of("windows", self.records.digest(images), self.size, self.stride, count, *middle)
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
         import tensorflow as tf
@@ -75,6 +81,13 @@ class Windows:
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         return records.flat_map(runs).map(fitted, **parallel).unbatch()
 
+    def find(self, key: str) -> int | None:
+        image = self.records.find(key.rpartition("@")[0])
+        if image is None or image >= len(self._sizes):
+            return None
+        windows = range(int(self._edges[image]), min(int(self._edges[image + 1]), len(self)))
+        return next((example for example in windows if key.endswith(_key("", self._box(image, example)))), None)
+
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         wanted: dict[int, list[int]] = {}
         for example in ascending(examples, len(self)):
@@ -96,7 +109,9 @@ class Windows:
             return Box(0, 0, height, width)
         place = example - int(self._edges[image])
         row, col = divmod(place, (width - self.size) // self.stride + 1)
-        y1, x1 = row * self.stride, col * self.stride
+        # What no whole square covers, halved.
+        top, left = (((side - self.size) % self.stride // 2) if self.middle else 0 for side in (height, width))
+        y1, x1 = top + row * self.stride, left + col * self.stride
         return Box(y1, x1, y1 + self.size, x1 + self.size)
 
     def _fitted(

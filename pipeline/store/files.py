@@ -10,36 +10,42 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreFailed, Unreachable
+from pipeline.errors import StoreFailed, Unreachable, one_line
+from pipeline.store import remote
 from pipeline.store.places import Place, Remote
 
 _ASIDE = ".aside-"
 
 
 @contextlib.contextmanager
-def aside(path: Place) -> Iterator[Path]:
+def aside(path: Place, durable: bool = True) -> Iterator[Path]:
     """A local path to write to; it takes `path`'s place when the block ends well, and goes when it does not.
 
     For a remote `path` that is a temporary file, which is then sent whole.
 
+    Args:
+        durable: whether to wait until the disk has it. Without, a failing machine may lose what a finished run wrote;
+            it is for many small files that are quickly made again.
+
     Raises: StoreFailed, for a full disk, a folder that cannot be written, a store that does not take it, and the like.
     """
-    with _beside(path) if isinstance(path, Path) else _sent(path) as temporary:
+    with _beside(path, durable) if isinstance(path, Path) else _sent(path) as temporary:
         yield temporary
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _beside(path: Path, durable: bool) -> Iterator[Path]:
     temporary = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise store_failed(path, error) from error
@@ -71,9 +77,9 @@ def store_failed(path: Place, error: OSError) -> StoreFailed:
     return StoreFailed(f"{path} was not written: {reason}. Check the folder, or choose another with --out.")
 
 
-def write_bytes(path: Place, data: bytes) -> None:
-    """Raises: StoreFailed."""
-    with aside(path) as temporary:
+def write_bytes(path: Place, data: bytes, durable: bool = True) -> None:
+    """Write a file whole, as `aside` does. Raises: StoreFailed."""
+    with aside(path, durable) as temporary:
         temporary.write_bytes(data)
 
 
@@ -82,12 +88,50 @@ def write_json(path: Place, tree: Any) -> None:
     write_bytes(path, (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def sweep(folder: Place) -> None:
-    """Remove what killed runs left half written in a folder and those below it."""
+def check_writable(folder: Place) -> None:
+    """Write a file where a folder is or would be, and remove it: what was not there is not there afterwards.
+
+    Raises: StoreFailed; MissingInput, for an address that does not answer.
+    """
+    if isinstance(folder, Path):
+        above = folder.absolute()
+        while not above.exists() and not above.is_symlink():
+            above = above.parent
+        try:
+            with tempfile.TemporaryFile(dir=above) as file:
+                file.write(b"x")
+        except OSError as error:
+            raise store_failed(folder, error) from None
+        return
+    trial = folder / f"{_ASIDE}{uuid.uuid4().hex[:8]}"
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            remote.answered(lambda: trial.put(Path(file.name)), str(trial))
+        trial.unlink(missing_ok=True)
+    except Unreachable as error:
+        raise StoreFailed(f"{folder} cannot be written: {error.args[0]} Check the address, or choose another.") from None
+    except (OSError, NotImplementedError) as error:
+        raise StoreFailed(f"{folder} cannot be written: {one_line(error)}. Check your rights there, or choose another.") from None
+
+
+def sweep(folder: Place, name: str | None = None) -> None:
+    """Remove what killed runs left half written in a folder and those below it.
+
+    Args:
+        name: of the file that was being written; absent: any but a shard's part, which is another run's to write.
+    """
     if not isinstance(folder, Path):  # where nothing is written aside
         return
-    for path in folder.rglob(f"{_ASIDE}*"):
-        with contextlib.suppress(OSError):
+    for path in folder.rglob(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}"):
+        if name is not None or path.suffix != ".part":
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def keep_only(folder: Place, kept: Collection[Place]) -> None:
+    """Remove the pictures that an earlier run left in a folder and this one did not write."""
+    for path in folder.rglob("*.png"):
+        if path not in kept:
             path.unlink()
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +22,37 @@ from pipeline.store.places import Place, Remote
 
 REFRESHED_EVERY = 30.0  # seconds
 STALE_AFTER = 300.0  # seconds: many refreshes, and more than the clocks of two machines are apart
+_WATCHED_FOR = 2.5  # refreshes, of a lock that looks stale
 _SETTLES_IN = 1.0  # seconds, until the last of two that take over at once is known
 
 
 @contextlib.contextmanager
-def hold(folder: Place, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Keep other runs out of a folder.
+def hold(folder: Place, say: Callable[[str], None] = lambda line: None, part: tuple[int, int] | None = None) -> Iterator[None]:
+    """Keep other runs out of a folder, or out of one shard of its job.
 
     On this machine the system lets go of a dead holder's lock by itself. A remote lock is an object that its holder
-    refreshes; one that has not been for a while, or whose process on this host has ended, is taken over.
+    refreshes; one that has not been for a while, and is not while it is watched, or whose process on this host has
+    ended, is taken over.
 
     Args:
         say: told when a lock is taken over.
+        part: the shard, from 0, and how many there are; absent: the folder.
 
     Raises: FolderHeld, StoreFailed.
     """
-    with _hold_local(folder) if isinstance(folder, Path) else _hold_remote(folder, say):
+    if part is None:
+        what, lock = str(folder), folder / ".lock"
+    else:
+        shard, count = part[0] + 1, part[1]
+        what, lock = f"shard {shard} of {count} in {folder}", folder / "parts" / f".{shard}-of-{count}.lock"
+    with _hold_local(what, lock, part is not None) if isinstance(lock, Path) else _hold_remote(what, lock, say):
         yield
 
 
 @contextlib.contextmanager
-def _hold_local(folder: Path) -> Iterator[None]:
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+b", buffering=0)  # nothing waits to be written when it is closed
-    except OSError as error:
-        raise store_failed(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise _held(folder, lock.read().decode().strip() or "another run") from None
-        except OSError as error:  # a file system without locks
-            raise store_failed(path, error) from error
+def _hold_local(what: str, path: Path, removed: bool) -> Iterator[None]:
+    """removed: whether the file goes when it is let go of."""
+    with _locked(what, path) as lock:
         try:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}".encode())
@@ -65,11 +62,36 @@ def _hold_local(folder: Path) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+            if removed:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _locked(what: str, path: Path) -> FileIO:
+    """The lock's file, open and locked."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileIO(path, "a+")  # nothing waits to be written when it is closed
+        except OSError as error:
+            raise store_failed(path.parent, error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed it between the opening and the locking: then it keeps nobody out.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    return lock
+        except BlockingIOError:
+            lock.seek(0)
+            raise _held(what, lock.read().decode().strip() or "another run") from None
+        except OSError as error:  # a file system without locks
+            raise store_failed(path, error) from error
+        lock.close()
 
 
 @contextlib.contextmanager
-def _hold_remote(folder: Remote, say: Callable[[str], None]) -> Iterator[None]:
-    lock = _RemoteLock(folder)
+def _hold_remote(what: str, address: Remote, say: Callable[[str], None]) -> Iterator[None]:
+    lock = _RemoteLock(what, address)
     lock.take(say)
     stop = threading.Event()
     thread = threading.Thread(target=lock.keep, args=(stop,), daemon=True)
@@ -81,15 +103,15 @@ def _hold_remote(folder: Remote, say: Callable[[str], None]) -> Iterator[None]:
         thread.join()
         taken_by = lock.release()
     if taken_by is not None:
-        raise _held(folder, f"{_describe(taken_by)}, which took it over while this run could not refresh its lock")
+        raise _held(what, f"{_describe(taken_by)}, which took it over while this run could not refresh its lock")
 
 
 class _RemoteLock:
-    """The lock object of a folder: JSON with the holder's host, process, times, and a token of its own."""
+    """A lock object: JSON with the holder's host, process, times, and a token of its own."""
 
-    def __init__(self, folder: Remote) -> None:
-        self._folder = folder
-        self._address = str(folder / ".lock")
+    def __init__(self, what: str, address: Remote) -> None:
+        self._what = what
+        self._address = str(address)
         self._me = {
             "host": socket.gethostname(),
             "process": os.getpid(),
@@ -103,16 +125,16 @@ class _RemoteLock:
             if remote.answered(self._create, self._address):
                 return
             holder = self._holder()
-            if holder is not None and not _is_gone(holder):
-                raise _held(self._folder, _describe(holder))
+            if holder is not None and not self._is_gone(holder):
+                raise _held(self._what, _describe(holder))
             if holder is not None:
                 say(f"the lock of {_describe(holder)} is stale: taken over")
             self._write()
             time.sleep(_SETTLES_IN)
             if not self._is_mine():
-                raise _held(self._folder, _describe(self._holder() or {}))
+                raise _held(self._what, _describe(self._holder() or {}))
         except (OSError, NotImplementedError, Unreachable) as error:
-            raise _unwritable(self._folder, error) from error
+            raise _unwritable(self._address, error) from error
 
     def keep(self, stop: threading.Event) -> None:
         """Refresh the lock until told to stop, or until it is another's."""
@@ -158,10 +180,18 @@ class _RemoteLock:
     def _is_mine(self) -> bool:
         return (self._holder() or {}).get("token") == self._me["token"]
 
+    def _is_gone(self, holder: dict[str, Any]) -> bool:
+        if _has_ended(holder):
+            return True
+        if abs(time.time() - float(holder.get("refreshed", 0))) <= STALE_AFTER:
+            return False
+        # One of the two clocks may have jumped. Whoever is alive refreshes its lock while it is watched.
+        time.sleep(_WATCHED_FOR * REFRESHED_EVERY)
+        return self._holder() == holder
 
-def _is_gone(holder: dict[str, Any]) -> bool:
-    if time.time() - float(holder.get("refreshed", 0)) > STALE_AFTER:
-        return True
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this host that is no more."""
     if holder.get("host") != socket.gethostname():
         return False
     try:
@@ -177,13 +207,13 @@ def _describe(holder: dict[str, Any]) -> str:
     return f"process {holder.get('process', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
 
 
-def _held(folder: Place, holder: str) -> FolderHeld:
-    return FolderHeld(f"{folder} is held by {holder}. Wait for it, or choose another --out.")
+def _held(what: str, holder: str) -> FolderHeld:
+    return FolderHeld(f"{what} is held by {holder}. Wait for it, or choose another --out.")
 
 
-def _unwritable(folder: Remote, error: Exception) -> StoreFailed:
+def _unwritable(lock: str, error: Exception) -> StoreFailed:
     reason = " ".join(str(error.args[0] if isinstance(error, Unreachable) else error).split()).rstrip(".")
-    return StoreFailed(f"{folder} cannot be written: {reason or type(error).__name__}. Choose another --out.")
+    return StoreFailed(f"{lock} cannot be written: {reason or type(error).__name__}. Choose another --out.")
 
 
 def _utc(seconds: float) -> str:

@@ -12,26 +12,57 @@ import pyarrow.parquet as pq
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
-_BOX = [(f"{corner}", pa.int32()) for corner in ("y1", "x1", "y2", "x2")]
-_SOURCE_BOX = [(f"src_{name}", kind) for name, kind in _BOX]
+QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channels.parquet
+BOX = ("y1", "x1", "y2", "x2")
+
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    """A list, its values named as Parquet names them, so that what is read is what was written."""
+    return pa.list_(pa.field("element", kind))
+
+
+def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
+    return [(f"{prefix}{edge}", pa.int32()) for edge in BOX]
+
+
+# What index/activations.parquet and crops/LAYER.parquet both tell of a winner.
+_WINNER = [
+    ("layer", pa.string()),
+    ("channel", pa.int32()),
+    ("rank", pa.int32()),
+    ("score", pa.float32()),
+    ("example", pa.int64()),
+    ("key", pa.string()),
+    ("label", pa.string()),
+]
+
+_EXPLAINED = [  # which map a row is about
+    ("example", pa.int64()),
+    ("key", pa.string()),
+    ("method", pa.string()),
+    ("layer", pa.string()),
+    ("class", pa.int32()),
+]
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+_WINNERS = pa.schema(
+    [
+        *_WINNER,
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        *_box(),
+        *_box("src_"),
+        *_box("eff_"),
+        *_box("eff_src_"),
+    ]
+)
 
 # index/NAME.parquet; every column is told in docs/index.md.
 INDEX: dict[str, pa.Schema] = {
-    "activations": pa.schema(
-        [
-            ("layer", pa.string()),
-            ("channel", pa.int32()),
-            ("rank", pa.int32()),
-            ("score", pa.float32()),
-            ("example", pa.int64()),
-            ("key", pa.string()),
-            ("label", pa.string()),
-            ("row", pa.int32()),
-            ("col", pa.int32()),
-            *_BOX,
-            *_SOURCE_BOX,
-        ]
-    ),
+    "activations": _WINNERS,
+    "weakest": _WINNERS,
+    "by_label": _WINNERS,
     "fields": pa.schema(
         [
             ("layer", pa.string()),
@@ -56,8 +87,108 @@ INDEX: dict[str, pa.Schema] = {
             ("dead", pa.bool_()),
             ("top_label", pa.string()),
             ("label_purity", pa.float64()),
+            ("saturated", pa.bool_()),
+            ("always_negative", pa.bool_()),
+            ("share_at_max", pa.float64()),
+            *((f"q{share:02}", pa.float64()) for share in QUANTILES),
+            ("selective_label", pa.string()),
+            ("selectivity", pa.float64()),
+            ("twin", pa.int32()),
+            ("twin_correlation", pa.float64()),
+            ("histogram", _list(pa.int64())),
+            ("histogram_edges", _list(pa.float64())),
         ]
     ),
+    "images": pa.schema(
+        [
+            ("image", _IMAGE),
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("label", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+        ]
+    ),
+    "filters": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("part", pa.string()),
+            ("channel", pa.int32()),
+            ("kind", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("inputs", pa.int32()),
+            ("first_input", pa.int32()),
+            ("norm", pa.float64()),
+            ("mean", pa.float64()),
+            ("share_near_zero", pa.float64()),
+            ("twin", pa.int32()),
+            ("twin_cosine", pa.float64()),
+            ("drawn", pa.bool_()),
+            ("picture", pa.string()),
+            *_box(),
+        ]
+    ),
+    "featuremaps": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("channel", pa.int32()),
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("min", pa.float32()),
+            ("max", pa.float32()),
+            ("mean", pa.float64()),
+            ("share_positive", pa.float64()),
+            ("dead", pa.bool_()),
+            ("drawn", pa.bool_()),
+            ("picture", pa.string()),
+        ]
+    ),
+    "classification": pa.schema(
+        [
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("label", pa.string()),
+            ("rank", pa.int32()),
+            ("class", pa.int32()),
+            ("name", pa.string()),
+            ("logit", pa.float32()),
+            ("probability", pa.float64()),
+        ]
+    ),
+    "attributions": pa.schema(
+        [
+            ("example", pa.int64()),
+            ("key", pa.string()),
+            ("label", pa.string()),
+            ("method", pa.string()),
+            ("layer", pa.string()),
+            ("class", pa.int32()),
+            ("name", pa.string()),
+            ("probability", pa.float64()),
+            ("digest", pa.string()),
+            ("map_height", pa.int32()),
+            ("map_width", pa.int32()),
+            ("peak", pa.float32()),
+            ("row", pa.int32()),
+            ("col", pa.int32()),
+            *_box(),
+            *_box("src_"),
+            ("rule", pa.string()),
+            ("replaced", pa.int32()),
+            ("picture", pa.string()),
+        ]
+    ),
+    "randomisation": pa.schema(
+        [
+            *_EXPLAINED,
+            ("step", pa.int32()),
+            ("down_to", pa.string()),
+            ("rank_correlation", pa.float64()),
+            ("ssim", pa.float64()),
+        ]
+    ),
+    "curves": pa.schema([*_EXPLAINED, ("kind", pa.string()), ("share", pa.float64()), ("probability", pa.float64())]),
     "patterns": pa.schema(
         [
             ("name", pa.string()),
@@ -74,7 +205,7 @@ INDEX: dict[str, pa.Schema] = {
             ("width", pa.int32()),
             ("parameters", pa.string()),
             ("loss", pa.float32()),
-            ("losses", pa.list_(pa.float32())),
+            ("losses", _list(pa.float32())),
             ("reached", pa.float32()),
             ("strongest", pa.float32()),
             ("exceeds", pa.bool_()),
@@ -106,21 +237,8 @@ INDEX: dict[str, pa.Schema] = {
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
 }
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
 # crops/LAYER.parquet
-CROPS = pa.schema(
-    [
-        ("image", _IMAGE),
-        ("layer", pa.string()),
-        ("channel", pa.int32()),
-        ("rank", pa.int32()),
-        ("score", pa.float32()),
-        ("example", pa.int64()),
-        ("key", pa.string()),
-        ("label", pa.string()),
-    ]
-)
+CROPS = pa.schema([("image", _IMAGE), *_WINNER])
 
 # patterns/LAYER.parquet
 PATTERNS = pa.schema(
@@ -160,6 +278,11 @@ def read_index(folder: Place, name: str) -> pa.Table:
     """Read index/NAME.parquet."""
     with (folder / "index" / f"{name}.parquet").open("rb") as file:
         return pq.read_table(file)
+
+
+def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
+    """Write index/images.parquet, a row group a chunk. Raises: StoreFailed."""
+    write_crops(folder / "index" / "images.parquet", chunks, INDEX["images"])
 
 
 def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]], schema: pa.Schema = CROPS) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from jobs import commands
 from jobs.cli import parser
+from jobs.commands import shipped_specs
 from pipeline.errors import ConvscopeError, StoreFailed
 
 HEAVY = ("tensorflow", "keras", "numpy", "pandas", "pyarrow", "pydantic", "cv2", "progressbar", "ray")
@@ -93,7 +94,7 @@ def test_show_tells_what_a_folder_holds(command, finished):
     status, out, _ = command("show", finished)
     assert status == 0
     assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
-    for what, count in (("pictures", 9), ("tables", 4), ("patches", 3)):
+    for what, count in (("pictures", 9), ("tables", 5), ("patches", 4)):
         assert f"  {what}: " in out and f": {count} files, " in out
 
 
@@ -147,14 +148,43 @@ def test_a_shipped_spec_is_known_by_its_name_unless_a_file_has_it(command, spec_
     assert "edges" in command("layers", "demo", "--fast")[1]
 
 
+def test_check_tells_the_names_of_the_classes(command, spec_file, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\nmole\n")
+    status, out, _ = command("check", spec_file, "--set", f"model.labels={tmp_path / 'names.txt'}", "--out", tmp_path / "out")
+    assert status == 0 and "classes: 3, cat to mole" in out
+
+
 # What can go wrong.
+
+
+@pytest.mark.parametrize("name", ["run", "check"])
+def test_a_file_of_class_names_of_the_wrong_length_stops_before_work_starts(command, spec_file, tmp_path, name):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    result = command(name, spec_file, "--set", f"model.labels={tmp_path / 'names.txt'}", "--out", tmp_path / "out")
+    message = complaint(result, 2)
+    assert message.startswith("WrongSpec: model.labels = ") and "has 2 names, but tiny has 3 classes" in message
+    assert not list((tmp_path / "out").rglob("*.p*"))
+
+
+def test_class_names_that_are_missing_are_told_by_check(command, spec_file, tmp_path):
+    result = command("check", spec_file, "--set", f"model.labels={tmp_path / 'none.txt'}", "--out", tmp_path / "out")
+    assert "none.txt' cannot be read" in complaint(result, 2)
+
+
+def test_check_tries_whether_the_results_can_be_written_and_leaves_nothing(command, spec_file, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    message = complaint(command("check", spec_file, "--out", tmp_path / "out"), 1)
+    assert message.startswith(f"StoreFailed: {tmp_path}/out/tiny was not written: Not a directory.")
+    before = sorted(tmp_path.rglob("*"))
+    assert command("check", spec_file, "--out", tmp_path / "new" / "deep")[0] == 0 and sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["run", "layers", "check"])
 def test_an_unknown_spec_is_named_with_the_shipped_ones(command, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     message = complaint(command(name, "demos"), 2)
-    assert message == "MissingInput: there is no spec 'demos'. Name a TOML file, or one of: cifar10, demo."
+    known = ", ".join(shipped_specs())
+    assert message == f"MissingInput: there is no spec 'demos'. Name a TOML file, or one of: {known}."
     assert "none.toml" in complaint(command(name, "none.toml"), 2)
 
 
@@ -251,6 +281,34 @@ def test_a_process_exits_with_the_status_and_one_line_alone(process, spec_file, 
     out, error = child.communicate(timeout=60)
     assert child.returncode == 2 and out == ""
     assert error.count("\n") == 1 and error.startswith("UnknownLayer: ")
+
+
+WAIT_TWICE = """
+import signal, sys, time
+from jobs import cli, commands
+
+def wait(options):
+    try:
+        print("on", flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        print("saving", flush=True)
+        time.sleep(1)
+        print("saved", flush=True)
+        raise
+
+commands.COMMANDS["show"] = wait
+sys.exit(cli.main(["show", "x"]))
+"""
+
+
+def test_a_second_signal_of_a_scheduler_does_not_stop_the_saving(process):
+    child = process("-c", WAIT_TWICE)
+    for line in ("on\n", "saving\n"):
+        assert child.stdout.readline() == line
+        child.send_signal(signal.SIGTERM)
+    out, error = child.communicate(timeout=60)
+    assert child.returncode == 75 and out == "saved\n" and error.startswith("Interrupted: ")
 
 
 WAIT = """

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.activations import Activations, Statistics
 from pipeline.activations.part import Part, Skipped, merge
+from pipeline.activations.tally import Tally
 
 INF, NAN = math.inf, math.nan
 
@@ -45,8 +46,11 @@ def cuts(draw, count):
 
 def in_bytes(state):
     """All that a state holds, to the sign of a zero."""
-    arrays_ = [getattr(state, field.name) for field in dataclasses.fields(state)]
-    return [(array.dtype, array.shape, array.tobytes()) for array in arrays_]
+    arrays_ = [getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "pending"]
+    return [
+        (array.dtype.kind, array.shape, array.astype(array.dtype if array.dtype.kind != "U" else "U9").tobytes())
+        for array in arrays_
+    ]
 
 
 def one_batch(maps, examples, k):
@@ -284,13 +288,17 @@ def part_of(values, examples, skipped=()):
     return Part(
         {"layer": one_batch(values[:, None, None, :], examples, 2)},
         {"layer": statistics_of(values)},
+        {"layer": Tally.empty(values.shape[1]).update(values, examples, np.full(len(values), "a"))},
+        {"layer": one_batch(-values[:, None, None, :], examples, 1)},
+        {"layer": one_batch(values[:, None, None, :], examples, 3)},
         len(values),
         tuple(Skipped(example, f"key{example}", "torn") for example in skipped),
     )
 
 
 def part_in_bytes(part):
-    return in_bytes(part.heaps["layer"]), in_bytes(part.statistics["layer"]), part.seen, part.skipped
+    tables = (part.heaps, part.statistics, {"layer": part.tallies["layer"].settled()}, part.weakest, part.by_label)
+    return [in_bytes(table["layer"]) for table in tables], part.seen, part.skipped
 
 
 @given(st.data(), maxima(PLAIN), st.sets(st.integers(0, 30), max_size=4))
@@ -304,10 +312,24 @@ def test_parts_merge_to_the_same_whole_in_any_order_their_skipped_images_sorted(
     ]
     order = data.draw(st.permutations(parts))
     assert part_in_bytes(merge(order)) == part_in_bytes(whole)
-    empty = Part.empty({"layer": values.shape[1]}, 2)
+    empty = Part.empty({"layer": values.shape[1]}, 2, bottom_k=1, label_k=3, labels=1)
     assert part_in_bytes(whole.merge(empty)) == part_in_bytes(empty.merge(whole)) == part_in_bytes(whole)
 
 
 def test_no_parts_at_all_cannot_be_merged():
     with pytest.raises(ValueError, match="no parts"):
         merge([])
+
+
+@given(responses(values=st.sampled_from([-1.0, -0.0, 0.0, 0.5, INF, -INF])), responses(values=PLAIN), st.integers(1, 4))
+def test_of_later_examples_only_what_surpasses_the_floor_enters(first, second, k):
+    channels = min(first[0].shape[3], second[0].shape[3])
+    heap = one_batch(first[0][..., :channels], np.arange(len(first[0])), k)
+    maps, examples = second[0][..., :channels], 100 + np.arange(len(second[0]))
+    later = heap.update(maps, examples)
+    for channel in range(channels):
+        entered = set(later.examples[channel]) & set(examples)
+        maxima, floor = maps[..., channel].max(axis=(1, 2)), heap.floor[channel]
+        above = {example for example, score in zip(examples, maxima, strict=True) if math.isnan(floor) or score > floor}
+        assert entered <= above and (not above or entered)
+        assert math.isnan(floor) == (heap.examples[channel, -1] < 0)

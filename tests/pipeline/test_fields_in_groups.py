@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import fields
+from pipeline.fields import solving as fields
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.models.network import LayerInfo
 

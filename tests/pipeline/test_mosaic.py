@@ -166,3 +166,41 @@ def test_a_picture_survives_png_and_other_readers_see_the_same_colours():
     data = mosaic.encode_png(pixels)
     np.testing.assert_array_equal(mosaic.decode_png(data), pixels)
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], pixels)
+
+
+# What stands below tiles.
+
+
+def captioned(text, width=96):
+    """The strip below a tile of some width with a line of text."""
+    layout = Layout.of(1, [1], [(width, width)], 0, captioned=True)
+    picture = mosaic.draw(layout, [0], lambda *at: None, lambda *at: text)
+    y, x = layout.corner(0)
+    strip = picture[y + width : y + width + layout.caption, x + layout.label : x + layout.label + width]
+    assert (np.delete(picture, np.s_[y : y + layout.row_height], axis=0) == GROUND).all()
+    return strip
+
+
+def test_a_caption_stands_below_its_tile_in_the_middle():
+    columns = np.nonzero(captioned("cat").max(axis=(0, 2)) > 150)[0]
+    assert abs((columns.min() + columns.max()) / 2 - 48) <= 2 and 8 <= len(columns) <= 40
+    assert not (captioned("") > max(GROUND)).any()
+
+
+def test_a_caption_that_is_too_long_ends_in_an_ellipsis_and_never_leaves_its_tile():
+    long, longer = captioned("a" * 100), captioned("a" * 200)
+    assert np.array_equal(long, longer) and not np.array_equal(long, captioned("a" * 12))
+    assert np.array_equal(captioned("German  shorthaired\npointer", 200), captioned("German shorthaired pointer", 200))
+    assert captioned("a" * 100).shape[1] == 96
+
+
+def test_captions_have_the_accents_of_their_language():
+    assert len({captioned(text).tobytes() for text in ("Müller", "Muller", "M?ller", "M\ufffdller")}) == 4
+
+
+def test_tiles_that_are_too_narrow_for_words_have_no_captions():
+    assert Layout.of(1, [1], [(40, 40)], 0, captioned=True).caption == 0
+    assert Layout.of(1, [1], [(96, 96)], 0, captioned=True).caption > 0
+    assert Layout.of(1, [1], [(96, 96)], 0).caption == 0
+    many = Layout.of(3000, [9], [(96, 96)], 2999, captioned=True)
+    assert many.caption == 0 and many.size == Layout.of(3000, [9], [(96, 96)], 2999).size

@@ -114,6 +114,17 @@ def test_a_layer_that_nothing_won_leaves_an_empty_table_and_a_picture(source, tm
     assert picture(tmp_path, "conv").shape[0] > 96
 
 
+def test_units_that_see_nothing_are_shown_with_the_whole_input(source, tmp_path):
+    boxes = [(0, 0, 0, 0), (4, 4, 12, 12)]
+    write_patches(
+        [winners([[3]], boxes[:1], extents=(0, 0), layer="none"), winners([[3, 3]], boxes, layer="some")], source, FIT, tmp_path
+    )
+    for layer in ("none", "some"):
+        np.testing.assert_array_equal(crops(tmp_path, layer)[0, 0], source.images[3])
+        tile = tile_at(picture(tmp_path, f"{layer}-crop"), mosaic.Layout.of(1, [2], [(96, 96)], 0), 0, 0, 0)
+        np.testing.assert_array_equal(tile[:, 10:86], mosaic.resize(source.images[3], 96, 76))
+
+
 @pytest.mark.parametrize(
     ("box", "empty_rows", "empty_cols"),
     [((0, 0, 5, 6), 3, 2), ((11, 4, 16, 12), -3, 0), ((4, 10, 12, 16), 0, -2)],
@@ -149,11 +160,12 @@ def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(
     write_patches([winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)], source, FIT, tmp_path)
     both, crop, full = (picture(tmp_path, f"conv{suffix}") for suffix in ("", "-crop", "-full"))
     tiles = [(96, 96), (96, 96)]
-    one, two = mosaic.Layout.of(2, [2], tiles[:1], 1), mosaic.Layout.of(2, [2, 2], tiles, 1)
+    one, two = mosaic.Layout.of(2, [2], tiles[:1], 1), mosaic.Layout.of(2, [2, 2], tiles, 1, captioned=True)
+    alone = mosaic.Layout.of(2, [2], tiles[:1], 1, captioned=True)
     for row in (0, 1):
         for place in (0, 1):
             np.testing.assert_array_equal(tile_at(both, two, row, 0, place), tile_at(crop, one, row, 0, place))
-            np.testing.assert_array_equal(tile_at(both, two, row, 1, place), tile_at(full, one, row, 0, place))
+            np.testing.assert_array_equal(tile_at(both, two, row, 1, place), tile_at(full, alone, row, 0, place))
 
 
 @pytest.fixture
@@ -234,3 +246,25 @@ def test_a_folder_for_scratch_that_cannot_be_made_is_one_line(source, tmp_path):
 )
 def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_alphabet(labels, expected):
     assert top_label(labels) == expected
+
+
+def test_labels_stand_below_whole_images_and_nowhere_else(source, tmp_path):
+    write_patches([winners([[0, 2, 3], [1, 4, -1]], [(4, 4, 12, 12)] * 6)], source, FIT, tmp_path)
+    layout = mosaic.Layout.of(2, [3, 3], [(96, 96)] * 2, 1, captioned=True)
+
+    def below(row, group, place):
+        y, x = layout.corner(row)
+        x += layout.label + group * (3 * 98 + 8) + place * 98
+        return picture(tmp_path, "conv")[y + 96 : y + 96 + layout.caption, x : x + 96]
+
+    cat, ant, dog = below(0, 1, 0), below(0, 1, 2), below(1, 1, 0)
+    assert cat.max() > 200 and np.array_equal(cat, below(0, 1, 1)) and np.array_equal(dog, below(1, 1, 1))
+    assert not np.array_equal(cat, ant) and not np.array_equal(cat, dog)
+    assert all(below(row, 0, place).max() == max(mosaic.GROUND) for row in (0, 1) for place in range(3))
+    assert below(1, 1, 2).max() == max(mosaic.GROUND)  # of a place that nothing fills
+
+
+def test_without_labels_no_room_is_kept_for_them(in_memory, tmp_path):
+    unnamed = in_memory(np.zeros((2, 80, 64, 3), np.uint8), fit=FIT)
+    write_patches([winners([[0, 1]], [(4, 4, 12, 12)] * 2)], unnamed, FIT, tmp_path)
+    assert picture(tmp_path, "conv-full").shape[:2] == mosaic.Layout.of(1, [2], [(96, 96)], 0).size

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -113,3 +115,28 @@ def test_more_done_than_there_is_does_not_break_the_bar():
         advance(5, 10)
         advance(12, 10)
     assert "100%" in stream.getvalue()
+
+
+def test_for_programs_every_line_is_one_object_with_time_and_job_even_on_a_terminal(clock, monkeypatch):
+    monkeypatch.setattr(progress.time, "gmtime", time.gmtime, raising=False)
+    stream = Terminal()
+    reporter = Reporter("job", stream, as_json=True)
+    reporter.say('a "line"\nof two')
+    with reporter.step("scan", "images") as advance:
+        advance(0, 7200)
+        clock.seconds += 60
+        advance(600, 7200)
+    first, second, third = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert all(datetime.strptime(line.pop("time"), "%Y-%m-%dT%H:%M:%SZ") for line in (first, second, third))
+    assert first == {"job": "job", "message": 'a "line"\nof two'} and second == {"job": "job", "message": "scan"}
+    assert third.pop("message").startswith("scan: 600 of 7,200 images (8%), 10 images/s")
+    assert third == {"job": "job", "step": "scan", "done": 600, "total": 7200, "unit": "images", "rate": 10.0}
+
+
+def test_what_an_earlier_run_has_done_is_no_part_of_the_speed(clock):
+    stream = io.StringIO()
+    with Reporter("job", stream).step("scan", "images") as advance:
+        advance(6000, 7200)
+        clock.seconds += 60
+        advance(6600, 7200)
+    assert lines_of(stream)[1:] == ["job: scan: 6,600 of 7,200 images (92%), 10 images/s, 1 min left"]

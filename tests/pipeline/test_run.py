@@ -55,8 +55,10 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
     assert names == sorted(
         [
             "run.json",
-            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "skipped")),
+            "scan.part",
+            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "images", "skipped")),
             *(f"crops/{layer}.parquet" for layer in LAYERS),
+            "crops/README.md",
             *(f"mosaics/activations/{layer}{kind}.png" for layer in LAYERS for kind in ("", "-crop", "-full")),
         ]
     )
@@ -144,7 +146,7 @@ def test_the_receipt_tells_what_was_run_on_what_and_how_fast(finished, spec):
     assert set(receipt["digests"]) == {"model", "data"} and receipt["versions"]["tensorflow"]
     stage = receipt["stages"]["activations"]
     assert stage["images"] == 20 and stage["skipped"] == 0 and stage["nans"] == {} and stage["images_per_second"] > 0
-    assert stage["probes"] > 0 and set(stage["scan_seconds"]) == {"data", "network", "heaps"}
+    assert stage["probes"] > 0 and set(stage["scan_seconds"]) == {"data", "network", "heaps", "writing"}
 
 
 def test_the_same_spec_in_two_folders_gives_byte_identical_results(finished, spec, tmp_path, tree_of, quiet):
@@ -230,7 +232,7 @@ def test_chosen_channels_and_layers_alone_are_in_the_results(spec, tmp_path, qui
 def test_nothing_is_left_of_layers_that_the_job_no_longer_has(copied, spec, quiet, tree_of):
     run(changed(spec, model={"layers": ["shapes"]}), copied.parent, reporter=quiet)
     names = [name for name in tree_of(copied, "crops", "mosaics") if "shapes" not in name]
-    assert names == [] and (copied / "crops" / "shapes.parquet").exists()
+    assert names == ["crops/README.md"] and (copied / "crops" / "shapes.parquet").exists()
     for name in ("activations", "channels", "fields"):
         assert set(index(copied, name).layer) == {"shapes"}
 

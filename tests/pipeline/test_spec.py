@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ DEFAULTS = {
     "model.inputs": {},
     "model.logits": None,
     "model.trusted": False,
+    "model.custom": None,
     "data.data_dir": None,
     "data.limit": None,
     "data.image": None,
@@ -37,7 +39,26 @@ DEFAULTS = {
     "data.window": None,
     "data.on_bad": "skip",
     "data.max_bad": 0.01,
+    "model.precision": "float32",
+    "model.xla": False,
     "activations.top_k": 9,
+    "activations.bottom_k": 0,
+    "activations.label_k": 0,
+    "filters.layers": None,
+    "filters.sort": "norm",
+    "filters.filters": None,
+    "filters.inputs": None,
+    **{f"{stage}.{key}": [] for stage in ("featuremaps", "gradcam") for key in ("examples", "keys", "files")},
+    **{f"{stage}.first": 4 for stage in ("featuremaps", "gradcam")},
+    "featuremaps.layers": None,
+    "featuremaps.scale": "map",
+    "featuremaps.colours": "viridis",
+    "featuremaps.channels": 4096,
+    "gradcam.methods": ["gradcam", "guided_backprop", "guided_gradcam"],
+    "gradcam.layers": [],
+    "gradcam.classes": ["predicted"],
+    "gradcam.trust": [],
+    "gradcam.batch": 16,
     "activations.channels": "all",
     "activations.crop": "field",
     "patterns.layers": None,
@@ -79,10 +100,13 @@ GOOD = [
     ("data.limit", 1, 1),
     ("data.resize", "pad", "pad"),
     ("data.window.size", 32, 32),
+    ("data.window.align", "middle", "middle"),
     ("data.max_bad", 0, 0.0),
     ("data.max_bad", 1.0, 1.0),
     ("data.on_bad", "fail", "fail"),
     ("activations.top_k", 1000, 1000),
+    ("activations.bottom_k", 5, 5),
+    ("activations.label_k", 1000, 1000),
     ("activations.channels", [3, 0], [3, 0]),
     ("activations.crop", "image", "image"),
     ("activations.crop", "channel", "channel"),
@@ -121,6 +145,7 @@ BAD = [
     ("data.resize", "squeeze"),
     ("data.window", 32),
     ("data.window.size", 0),
+    ("data.window.align", "left"),
     ("data.window.stride", 0),
     ("data.on_bad", "ignore"),
     ("data.max_bad", -0.1),
@@ -128,6 +153,8 @@ BAD = [
     ("data.max_bad", float("nan")),
     ("data.max_bad", "few"),
     ("activations.top_k", 0),
+    ("activations.bottom_k", -1),
+    ("activations.label_k", 1001),
     ("activations.top_k", 1001),
     ("activations.top_k", 1.5),
     ("activations.channels", "some"),
@@ -187,7 +214,7 @@ def one_line(caught, status=2):
 
 
 def test_every_key_is_tested_here():
-    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "patterns"}
+    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "filters", "featuremaps", "gradcam", "patterns"}
 
 
 @pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
@@ -346,6 +373,16 @@ def test_a_variable_that_is_not_set_is_named(spec_file, variable, monkeypatch):
     one_line(caught)
 
 
+def test_a_variable_that_is_not_set_does_not_matter_where_another_value_is_given(spec_file, monkeypatch):
+    monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
+    text = spec_file.read_text().replace("folder:", "folder:${NOT_SET_ANYWHERE}/")
+    spec_file.write_text(text)
+    with pytest.raises(WrongSpec, match=r"NOT_SET_ANYWHERE, which is not set\. Set it, .*--set") as caught:
+        load_spec(spec_file, ["data.batch=7"])
+    one_line(caught)
+    assert load_spec(spec_file, ["data.source=folder:/elsewhere"]).data.source == "folder:/elsewhere"
+
+
 @pytest.mark.parametrize(
     ("override", "key", "value"),
     [
@@ -426,7 +463,9 @@ SHIPPED = sorted(Path(__file__).resolve().parents[2].glob("jobs/*.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_shipped_specs_are_right_and_name_files_that_are_there(path):
+def test_the_shipped_specs_are_right_and_name_files_that_are_there(path, monkeypatch):
+    for variable in re.findall(r"\$\{(\w+)\}", path.read_text()):
+        monkeypatch.setenv(variable, "/elsewhere")
     spec = load_spec(path)
     assert spec.name == path.stem
     kind, _, file = spec.model.source.partition(":")
@@ -434,4 +473,4 @@ def test_the_shipped_specs_are_right_and_name_files_that_are_there(path):
 
 
 def test_specs_are_shipped():
-    assert {"demo", "cifar10"} <= {path.stem for path in SHIPPED}
+    assert {"demo", "cifar10", "lfw_facenet", "imagenet_vgg16", "imagenet_mobilenet_v2"} <= {path.stem for path in SHIPPED}

@@ -6,13 +6,16 @@ within rounding.
 
 from __future__ import annotations
 
+import threading
+import time
+
 import keras
 import numpy as np
 import pytest
 
 from pipeline.activations import Activations
 from pipeline.activations.part import Skipped, merge
-from pipeline.activations.scan import Plan, scan
+from pipeline.activations.scan import Plan, Tap, scan
 from pipeline.errors import TooManyBad
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.sections.data import DataSpec
@@ -273,3 +276,79 @@ def test_the_callers_model_is_not_changed(tiny_model, network, source, plan):
     before = [variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()
     scan(network, source, plan(network, *LAYERS))
     assert ([variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()) == before
+
+
+def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network, source, plan):
+    kept = []
+    whole, _ = scan(network, source, plan(network, *LAYERS), keep=kept.append)
+    assert [part.done for part in kept] == [5, 10, 15, 20, 23]
+    for part in kept:
+        alone, _ = scan(network, source, plan(network, *LAYERS), begun=part)
+        assert in_bytes(alone) == in_bytes(whole)
+        assert all(heap.examples.max() < part.done for heap in part.heaps.values())
+
+
+def network_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("network")]
+
+
+@pytest.mark.parametrize("where", ["keep", "progress"])
+def test_what_stops_the_scan_from_outside_leaves_no_thread_behind(network, source, plan, where):
+    def stop(*news):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(network, source, plan(network, "edges"), **{where: stop})
+    assert network_threads() == []
+
+
+def test_what_goes_wrong_in_the_network_is_raised_where_the_scan_was_called(network, source, plan, monkeypatch):
+    def fail(self, images, floors):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Tap, "ask", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        scan(network, source, plan(network, "edges"))
+    assert network_threads() == []
+
+
+def test_the_network_is_never_more_than_a_batch_ahead_of_the_heaps(network, source, plan, monkeypatch):
+    asked, answer = [], Tap.ask
+
+    def ask(self, images, floors):
+        asked.append(len(asked))
+        return answer(self, images, floors)
+
+    monkeypatch.setattr(Tap, "ask", ask)
+    learned = []
+
+    def keep(part):
+        learned.append(part)
+        assert len(asked) <= len(learned) + 1
+
+    scan(network, source, plan(network, "edges", batch=2), keep=keep)
+    assert len(learned) == len(asked) == 12
+
+
+def test_the_seconds_of_the_meter_are_those_of_the_clock_and_waiting_is_told_from_running(network, source, plan):
+    began = time.perf_counter()
+    _, meter = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
+    assert 0.05 < meter.writing <= meter.seconds <= time.perf_counter() - began
+    assert min(meter.data, meter.network, meter.heaps) > 0
+    assert (meter + meter).seconds == pytest.approx(2 * meter.seconds)
+
+
+@pytest.mark.parametrize("values", [1, 8, 24, 1000])
+def test_places_are_the_same_however_maps_are_cut_to_look_for_them(in_memory, plan, monkeypatch, values):
+    monkeypatch.setattr("pipeline.activations.responses._STRETCH", values)
+    network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
+    name = network.layers()[-1].name
+    for darkest in (1, 0):
+        images = np.random.default_rng(1).integers(darkest, 4, (30, 8, 8, 3), np.uint8)
+        images[:5, :6] = darkest
+        part, _ = scan(network, in_memory(images), plan(network, name, k=12, batch=7))
+        with np.errstate(invalid="ignore"):
+            maps = np.sqrt(np.float32(images) - 1)
+        expected, heap = Activations.empty(3, 12).update(maps, np.arange(30)), part.heaps[name]
+        for column in ("examples", "rows", "cols", "nans"):
+            np.testing.assert_array_equal(getattr(heap, column), getattr(expected, column), err_msg=column)

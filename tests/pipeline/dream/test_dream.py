@@ -41,7 +41,7 @@ def wanted(spec, photos):
     tree = spec.model_dump(exclude_unset=True)
 
     def make(model=None, **keys):
-        given = {"pictures": [f"{photos}/*/*.png"], **TABLE, **keys}
+        given = {"files": [f"{photos}/a/one.png", f"{photos}/b/one.png"], **TABLE, **keys}
         return parse_spec(tree | {"stages": ["dream"], "dream": given} | ({"model": model} if model else {}))
 
     return make
@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done, wanted, tree_of,
 
 
 def test_a_journey_is_frames_and_a_film(wanted, photos, quiet, tmp_path):
-    spec = wanted(pictures=[f"{photos}/a/one.png"], zoom={"frames": 4, "scale": 1.2, "fps": 8.0})
+    spec = wanted(files=[f"{photos}/a/one.png"], zoom={"frames": 4, "scale": 1.2, "fps": 8.0})
     folder = run(spec, tmp_path, reporter=quiet)
     rows = rows_of(folder)
     assert rows.frame.to_list() == [0, 1, 2, 3] and rows.path[3] == "mosaics/dream/one/00003.png"
@@ -170,14 +170,14 @@ def test_a_journey_is_frames_and_a_film(wanted, photos, quiet, tmp_path):
 
 def test_where_no_video_can_be_written_it_is_said_and_the_frames_stay(wanted, photos, told, tmp_path, monkeypatch):
     monkeypatch.setattr(film, "FORMATS", (("none", "NONE"),))
-    folder = run(wanted(pictures=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=told)
+    folder = run(wanted(files=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=told)
     assert any("can write no video" in line and "mosaics/dream/one" in line for line in told.lines)
     assert len(list((folder / "mosaics/dream/one").glob("*.png"))) == 2
 
 
 def test_what_an_earlier_run_left_is_removed(done, wanted, photos, quiet, tmp_path):
     shutil.copytree(done, tmp_path / "out" / done.name)
-    folder = run(wanted(pictures=[f"{photos}/b/one.png"]), tmp_path / "out", reporter=quiet)
+    folder = run(wanted(files=[f"{photos}/b/one.png"]), tmp_path / "out", reporter=quiet)
     assert sorted(path.name for path in (folder / "mosaics/dream").rglob("*.png")) == [
         "+pictures-loss.png",
         "+pictures.png",
@@ -192,7 +192,7 @@ def test_a_frozen_graph_dreams_as_its_keras_model_does(done, wanted, tiny_model,
     )
     (tmp_path / "tiny.pb").write_bytes(frozen.graph.as_graph_def().SerializeToString())
     model = {"source": f"frozen:{tmp_path}/tiny.pb", "layers": ["*"], "preprocess": "none"}
-    folder = run(wanted(model, pictures=[], layers=None, visualization=DRAWN), tmp_path, reporter=quiet)
+    folder = run(wanted(model, files=[], layers=None, visualization=DRAWN), tmp_path, reporter=quiet)
     kept = rows_of(done)[3:].reset_index()
     for column in ("loss", "reached"):
         np.testing.assert_allclose(rows_of(folder)[column], kept[column], rtol=1e-3)
@@ -206,9 +206,9 @@ def test_a_frozen_graph_dreams_as_its_keras_model_does(done, wanted, tiny_model,
         ({"visualization": {"layer": "shpes", "classes": [1]}}, UnknownLayer, "nearest: shapes"),
         ({"layers": {"edgs": 1.0}}, UnknownLayer, "nearest: edges"),
         ({"examples": [20]}, WrongSpec, "names 20, but the data set has 20 examples"),
-        ({"pictures": ["/nowhere/a.png"]}, MissingInput, "'/nowhere/a.png' in dream.pictures"),
-        ({"pictures": ["/nowhere/*.png"]}, MissingInput, "matches nothing"),
-        ({"pictures": []}, WrongSpec, "has nothing to do"),
+        ({"files": ["/nowhere/a.png"]}, MissingInput, "'/nowhere/a.png' in dream.pictures"),
+        ({"files": ["/nowhere/*.png"]}, MissingInput, "matches nothing"),
+        ({"files": []}, WrongSpec, "has nothing to do"),
         (
             {"visualization": {"classes": [0], "octaves": [{"scale": 0.5, "iter_n": 1}, {"scale": 0.5, "iter_n": 1}]}},
             WrongSpec,
@@ -226,12 +226,15 @@ def test_what_cannot_be_is_said_before_any_work(wanted, quiet, tmp_path, keys, e
 def test_a_file_that_is_no_picture_is_said_before_any_work(wanted, quiet, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(UnusableData, match=r"a.jpg in dream.pictures is not a picture: .* Take it out"):
-        open_job(wanted(pictures=[str(tmp_path / "*.jpg")]), tmp_path / "out", quiet)
+        open_job(wanted(files=[str(tmp_path / "*.jpg")]), tmp_path / "out", quiet)
 
 
 def test_octaves_that_are_too_small_are_left_out_and_said(wanted, photos, told, tmp_path):
-    folder = run(wanted(pictures=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
-    assert rows_of(folder).octaves.to_list() == [
-        4
-    ]  # 22, 15, 11, 8; the next, 5, is under a third of 16
+    folder = run(wanted(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
+    assert rows_of(folder).octaves.to_list() == [4]  # 22, 15, 11, 8; the next, 5, is under a third of 16
     assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in told.lines)
+
+
+def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(wanted, quiet, tmp_path):
+    folder = run(wanted(files=[], first=2, iterations=1), tmp_path, reporter=quiet)
+    assert rows_of(folder).name.to_list() == ["example-0", "example-1"]

@@ -76,7 +76,7 @@ def test_a_custom_operation_is_named(tmp_path):
     refused(write(tmp_path, graph), UnusableModel, "'conv/Relu' of type 'MyFastRelu', which this TensorFlow does not have")
 
 
-@pytest.mark.parametrize("key", [{"weights": "none"}, {"top": True}, {"trusted": True}])
+@pytest.mark.parametrize("key", [{"weights": "none"}, {"top": True}, {"trusted": True}, {"custom": "net.py"}])
 def test_keys_for_other_kinds_are_refused(tmp_path, key):
     refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, f"model.{next(iter(key))} is for other kinds", **key)
 

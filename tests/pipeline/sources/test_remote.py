@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
-from pipeline.errors import FolderHeld, MissingInput, Unreachable, UnusableData
+from pipeline.errors import FolderHeld, MissingInput, StoreFailed, Unreachable, UnusableData
 from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import Shard
 from pipeline.spec import parse_spec
 from pipeline.store import locks, remote
+from pipeline.store.files import check_writable
 from pipeline.store.places import place
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install convscope[s3]")
@@ -329,8 +330,19 @@ def test_an_output_address_that_does_not_answer_is_named_before_work_starts(ask,
         run(job(tmp_path, f"folder:{stored}"), "s3://bucket/results")
 
 
+def test_check_tries_the_output_address_and_leaves_nothing(ask, bucket, stored, tmp_path, closed_port):
+    check_writable(place("s3://bucket/results/small"))
+    assert bucket.find("bucket") == []
+    with pytest.raises(StoreFailed, match=r"s3://nobody/results cannot be written: .*bucket does not exist.*Check your rights"):
+        check_writable(place("s3://nobody/results"))
+    ask(closed_port)
+    with pytest.raises(MissingInput, match="'s3://bucket/results/.*' did not answer"):
+        check_writable(place("s3://bucket/results"))
+
+
 def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead_is_taken_over(bucket, monkeypatch):
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.05)
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     folder, said = place("s3://bucket/held"), []
     mine = rf"s3://bucket/held is held by process {os.getpid()} on "
     with locks.hold(folder), pytest.raises(FolderHeld, match=mine), locks.hold(folder):

@@ -117,6 +117,15 @@ def test_a_few_of_several_archives_are_fetched_each_from_its_own(archive, archiv
     assert [(image.pixels == scene(seed=seed)).all() for (_, image), seed in zip(fetched, (0, 12, 13), strict=True)] == [True] * 3
 
 
+def test_shards_that_braces_name_are_one_data_set(archive, archives, png, listed):
+    for number in range(3):
+        archive(f"shard-{number:03}.tar", [(f"{number}.png", png(number))])
+    assert listed(archives("shard-{000..002}.tar")) == listed(archives("shard-*.tar"))
+    assert [key for _, key, *_ in listed(archives("shard-{001..002}.tar"))] == ["shard-001.tar/1", "shard-002.tar/2"]
+    with pytest.raises(MissingInput, match=r"shard-003\.tar"):
+        archives("shard-{000..003}.tar")
+
+
 def test_members_of_a_sample_need_not_be_neighbours(archive, archives, png, listed):
     archive("a.tar", [("1.cls", b"1"), ("2.png", png(2)), ("1.png", png(1)), ("2.cls", b"2")])
     assert [(e[1], e[2]) for e in listed(archives())] == [("a.tar/1", "1"), ("a.tar/2", "2")]

@@ -73,6 +73,20 @@ def test_any_windows_any_limit_any_shards_agree_with_the_loops(
         assert np.array_equal(image.pixels, scene(*sizes[index], index))
 
 
+def test_windows_in_the_middle_share_what_is_left_over(write, folder, scene, listed):
+    write("1.png", scene(11, 7, 1))
+    write("2.png", scene(3, 9, 2))
+    source = folder(FIT, window={"size": 4, "stride": 5, "align": "middle"})
+    # 11 rows hold two squares, five apart, that cover nine: one row is left over on either side.
+    assert [(e[1], e[3]) for e in listed(source)] == [
+        ("1.png@1,1", FIT.apply(scene(11, 7, 1)[1:5, 1:5]).tobytes()),
+        ("1.png@6,1", FIT.apply(scene(11, 7, 1)[6:10, 1:5]).tobytes()),
+        ("2.png@0,0", FIT.apply(scene(3, 9, 2)).tobytes()),
+    ]
+    assert [image.region for _, image in source.fetch([1, 2])] == [Box(6, 1, 10, 5), Box(0, 0, 3, 9)]
+    assert source.digest() != folder(FIT, window={"size": 4, "stride": 5}).digest()
+
+
 def test_long_runs_are_cut_so_that_memory_stays_bounded(write, folder, scene, listed, monkeypatch):
     write("1.png", scene(20, 20))
     source = folder(FIT, window={"size": 4, "stride": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import Fault, StoreFailed
-from pipeline.store.files import aside, file_name, sweep, write_bytes, write_json
+from pipeline.store.files import aside, check_writable, file_name, sweep, write_bytes, write_json
 from pipeline.store.spool import Spool
 from pipeline.store.tables import write_index
 
@@ -213,3 +214,19 @@ def test_a_spool_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
     with pytest.raises(StoreFailed, match="parts was not written: the disk is full"):
         Spool(tmp_path / "parts")
+
+
+def test_a_folder_is_tried_without_leaving_anything(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StoreFailed, match=r"gone/x was not written: .*\. Check the folder"):
+        check_writable(tmp_path / "gone" / "x")
+
+
+def test_a_file_system_that_cannot_be_written_is_told(small_disk):
+    folder = small_disk(64)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    with pytest.raises(StoreFailed, match=r"out was not written: Read-only file system\. Check the folder"):
+        check_writable(folder / "out")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import StoreFailed, Unreachable
+from pipeline.errors import FolderHeld, StoreFailed, Unreachable
 from pipeline.store import locks, remote
-from pipeline.store.files import aside, sweep, write_bytes, write_json
+from pipeline.store.files import aside, check_writable, sweep, write_bytes, write_json
 from pipeline.store.places import Remote, place
 from pipeline.store.tables import read_index, write_index
 
@@ -51,6 +53,19 @@ def test_a_remote_place_answers_as_a_path_does(folder):
 def test_a_table_comes_back_from_an_address(folder):
     write_index(folder, "skipped", {"example": [3], "key": ["a"], "reason": ["b"]})
     assert read_index(folder, "skipped").to_pylist() == [{"example": 3, "key": "a", "reason": "b"}]
+
+
+def test_an_address_is_tried_without_leaving_anything(folder, monkeypatch):
+    check_writable(folder)
+    assert not folder.exists()
+    import fsspec
+
+    def refuse(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", refuse)
+    with pytest.raises(StoreFailed, match=rf"{folder} cannot be written: Access Denied\. Check your rights"):
+        check_writable(folder)
 
 
 def test_what_fails_while_it_is_written_leaves_what_was_there(folder):
@@ -126,3 +141,34 @@ def test_a_remote_lock_is_there_while_it_is_held(folder):
     with locks.hold(folder):
         assert json.loads((folder / ".lock").read_text())["since"]
     assert list(folder.rglob("*")) == []
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_lock_that_is_refreshed_is_not_taken_over_because_a_clock_has_jumped(folder, monkeypatch, jump):
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
+    real, mine = time.time, threading.get_ident()
+    with locks.hold(folder):
+        # The clock of the holder, which refreshes in a thread of its own, and ours are apart.
+        monkeypatch.setattr(time, "time", lambda: real() + (jump if threading.get_ident() == mine else 0))
+        with pytest.raises(FolderHeld), locks.hold(folder):
+            pytest.fail("two hold one folder")
+
+
+@pytest.mark.parametrize("refreshed", [0, 1e12])
+def test_a_lock_that_nobody_refreshes_is_taken_over_whatever_its_clock_said(folder, monkeypatch, refreshed):
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.01)
+    monkeypatch.setattr(locks, "_SETTLES_IN", 0.01)
+    held = {"host": "elsewhere", "process": 1, "since": "then", "token": "x", "refreshed": refreshed}
+    write_json(folder / ".lock", held)
+    said = []
+    with locks.hold(folder, said.append):
+        assert said == ["the lock of process 1 on elsewhere since then is stale: taken over"]
+
+
+def test_of_the_shards_of_a_remote_job_each_has_a_lock_of_its_own(folder):
+    with locks.hold(folder, part=(0, 2)):
+        with locks.hold(folder, part=(1, 2)), locks.hold(folder):
+            pass
+        with pytest.raises(FolderHeld, match=r"shard 1 of 2 in memory://.* is held by process"), locks.hold(folder, part=(0, 2)):
+            pytest.fail("two hold one shard")
+    assert not list(folder.rglob("*"))

@@ -1,0 +1,129 @@
+"""From files on disk to heaps, beside decoding alone and the network alone: images/s, interleaved, in one process.
+
+    python -m bench.endtoend [--photos DIR --mobilenet FILE] [--cifar DIR] [--rounds N] [--cpu] [--jobs]
+
+--photos is a folder of JPEG files and --mobilenet the ImageNet weights of MobileNetV2 for them; --cifar a folder of
+prepared TensorFlow Datasets that has CIFAR-10. What is not named is looked for below CONVSCOPE_REAL and
+CONVSCOPE_SHARED, and left out with a word where it is not there. Decoding is the source's own stream, with nothing
+done to its images; the network is the bare Keras model on batches in memory. Figures are medians over rounds in which
+all three run in turn. With --cpu, seconds are those of all threads on the CPU, not of the clock: for machines that do
+other work at the same time. With --jobs, each whole job is run once more, to its index, patches and pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What can be measured here: a title and a spec."""
+    photos = options.photos or _below("CONVSCOPE_SHARED", "photos")
+    weights = options.mobilenet or _below("CONVSCOPE_REAL", "mobilenet_v2.h5")
+    if photos and weights:
+        layers = ["block_1_expand_relu", "block_3_expand_relu", "block_6_expand_relu", "out_relu"]
+        model = {"source": "keras:MobileNetV2", "weights": weights, "layers": layers}
+        yield "JPEG files, MobileNetV2", {"name": "photos", "model": model, "data": {"source": f"folder:{photos}", "batch": 32}}
+    else:
+        print("photographs: left out; name them with --photos and --mobilenet, or set CONVSCOPE_SHARED and CONVSCOPE_REAL")
+    prepared = options.cifar or _below("CONVSCOPE_REAL", "tfds")
+    if prepared:
+        model = {"source": f"file:{resources.files('jobs') / 'shipped/cifar10.keras'}", "layers": ["conv1", "conv2"]}
+        data = {"source": "tfds:cifar10/test", "data_dir": prepared, "batch": 256}
+        yield "CIFAR-10 as TFDS", {"name": "cifar10", "model": model, "data": data}
+    else:
+        print("CIFAR-10: left out; name it with --cifar, or set CONVSCOPE_REAL")
+
+
+def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
+    from bench.yardsticks import bare
+    from pipeline.activations.scan import scan
+    from pipeline.progress import Reporter
+    from pipeline.run import open_job
+    from pipeline.sources.source import Shard
+    from pipeline.spec import parse_spec
+    from pipeline.stages import plan_of
+    from pipeline.store.places import place
+
+    job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)
+    plan = plan_of(job)
+    tap = plan.compile(job.network)
+    run = bare(job.network.model)
+    in_memory = [batch["image"].numpy() for batch in job.source.stream(Shard()).batch(plan.batch, drop_remainder=True).take(8)]
+
+    def decode() -> int:
+        return sum(len(batch["example"]) for batch in job.source.stream(Shard()).batch(plan.batch).prefetch(2))
+
+    def network() -> int:
+        for number in range(len(job.source) // plan.batch):
+            run(in_memory[number % len(in_memory)], 0)
+        return len(job.source) // plan.batch * plan.batch
+
+    def end_to_end() -> int:
+        return scan(job.network, job.source, plan, tap=tap)[0].seen
+
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds + 1):
+        for way in (decode, network, end_to_end):
+            found.setdefault(way.__name__, []).append(_rate(way, clock))
+    return {name: speeds[1:] for name, speeds in found.items()}
+
+
+def whole_job(tree: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says of the job's pass, from images on disk to index, patches and pictures."""
+    from pipeline import parse_spec, run
+
+    with tempfile.TemporaryDirectory() as out:
+        folder = run(parse_spec(tree), out)
+        receipt: dict[str, Any] = json.loads((folder / "run.json").read_text())["stages"]["activations"]
+    return receipt
+
+
+def _rate(way: Callable[[], int], clock: Callable[[], float]) -> float:
+    started = clock()
+    return way() / (clock() - started)
+
+
+def _below(variable: str, name: str) -> str | None:
+    path = Path(os.environ.get(variable, "")) / name
+    return str(path) if variable in os.environ and path.exists() else None
+
+
+def main() -> None:
+    """Print the table."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("--photos", "--mobilenet", "--cifar"):
+        options.add_argument(name)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--cpu", action="store_true")
+    options.add_argument("--jobs", action="store_true")
+    chosen = options.parse_args()
+    found = list(cases(chosen))
+    if found:
+        print(f"{'images/s':<28}{'decoding':>10}{'network':>10}{'end to end':>12}{'of the slower':>15}")
+    for title, tree in found:
+        speeds = measure(tree, chosen.rounds, time.process_time if chosen.cpu else time.perf_counter)
+        alone = [min(pair) for pair in zip(speeds["decode"], speeds["network"], strict=True)]
+        share = statistics.median(ours / slower for ours, slower in zip(speeds["end_to_end"], alone, strict=True))
+        medians = [statistics.median(speeds[name]) for name in ("decode", "network", "end_to_end")]
+        print(f"{title:<28}{medians[0]:>10.1f}{medians[1]:>10.1f}{medians[2]:>12.1f}{share:>15.2f}", flush=True)
+    for title, tree in found if chosen.jobs else ():
+        done = whole_job(tree)
+        spent = ", ".join(f"{name} {seconds:g}" for name, seconds in done["scan_seconds"].items())
+        print(f"{title}: {done['seconds']:g} s in all; the scan: {spent}; ", end="")
+        print(f"receptive fields {done['fields_seconds']:g}; patches and index {done['writing_seconds']:g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Yardsticks: other ways to go over images with a network, each a function of one batch (uint8 pixels, first id)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Pass = Callable[[np.ndarray, int], None]
+
+
+def bare(model: Any) -> Pass:
+    """The Keras model through tf.function, nothing read from it but its output."""
+    import tensorflow as tf
+
+    call = tf.function(lambda pixels: model(tf.cast(pixels, tf.float32), training=False), jit_compile=False)
+    return lambda images, first: call(tf.constant(images)).numpy()
+
+
+def one_object_a_channel(model: Any, layers: Sequence[str], k: int) -> Pass:
+    """As strongest_conv_activations does: the maps come to the host, where an object a channel keeps images inside."""
+    import tensorflow as tf
+
+    tapped = _tapped(model, layers)
+    call = tf.function(lambda pixels: tapped(tf.cast(pixels, tf.float32), training=False), jit_compile=False)
+    channels = [[_Channel(k) for _ in range(output.shape[-1])] for output in tapped.outputs]
+
+    def run(images: np.ndarray, first: int) -> None:
+        for maps, objects in zip(call(tf.constant(images)), channels, strict=True):
+            on_host = maps.numpy()
+            for number, channel in enumerate(objects):
+                channel.update(on_host[..., number], images, first)
+
+    return run
+
+
+def predict_and_numpy(model: Any, layers: Sequence[str], k: int) -> Pass:
+    """`Model.predict`, then NumPy for all channels of a layer at once; ids are kept, images are not."""
+    tapped = _tapped(model, layers)
+    best = [(np.empty((0, output.shape[-1])),) * 3 for output in tapped.outputs]
+
+    def run(images: np.ndarray, first: int) -> None:
+        examples = np.arange(first, first + len(images))
+        for number, maps in enumerate(tapped.predict(images.astype(np.float32), batch_size=len(images), verbose=0)):
+            flat = maps.reshape(len(maps), -1, maps.shape[-1])
+            new = flat.max(axis=1), np.repeat(examples[:, None], maps.shape[-1], axis=1), flat.argmax(axis=1)
+            scores, ids, places = (np.concatenate(pair) for pair in zip(best[number], new, strict=True))
+            order = np.argsort(-scores, axis=0)[:k]
+            best[number] = tuple(np.take_along_axis(values, order, axis=0) for values in (scores, ids, places))
+
+    return run
+
+
+class _Channel:
+    """The strongest responses of one channel, each with its image."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._heap: list[tuple[float, int, int, np.ndarray]] = []
+
+    def update(self, maps: np.ndarray, images: np.ndarray, first: int) -> None:
+        flat = maps.reshape(len(maps), -1)
+        for place, image in enumerate(flat):
+            peak = int(image.argmax())
+            score = float(image[peak])
+            if len(self._heap) < self._k:
+                heapq.heappush(self._heap, (score, first + place, peak, images[place].copy()))
+            elif score > self._heap[0][0]:
+                heapq.heapreplace(self._heap, (score, first + place, peak, images[place].copy()))
+
+
+def _tapped(model: Any, layers: Sequence[str]) -> Any:
+    import keras
+
+    return keras.Model(model.inputs, [model.get_layer(layer).output for layer in layers])

@@ -1,0 +1,69 @@
+"""Plots of the trust checks, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito, 2008: told apart by people of any colour vision; the line style tells them apart once more.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Mean rank correlation and structural similarity against the number of random layers, as a PNG."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    titles = {"rank_correlation": "rank correlation (Spearman)", "ssim": "structural similarity"}
+    for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for number, (name, rows) in enumerate(_by_method(columns).items()):
+            steps, means = _means(columns, rows, "step", column)
+            axes.plot(steps, means, _STYLES[number % 4], color=_COLOURS[number % 7], marker="o", markersize=4, label=name)
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.set(title=title, xlabel="layers made random, from the logits down", ylabel="likeness to the first map")
+        axes.set(ylim=(-0.35, 1.05))
+        axes.legend()
+    return _png(figure)
+
+
+def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Mean probability against the share of pixels taken away or brought back, with the area below, as a PNG."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
+    for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for number, (name, rows) in enumerate(_by_method(columns).items()):
+            own = [row for row in rows if columns["kind"][row] == kind]
+            shares, means = _means(columns, own, "share", "probability")
+            label = f"{name}, area {np.trapezoid(means, shares):.2f}"
+            axes.plot(shares, means, _STYLES[number % 4], color=_COLOURS[number % 7], label=label)
+        axes.set(title=title, xlabel="share of the pixels, most important first", ylabel="mean probability of the class")
+        axes.set(ylim=(0, 1.02))
+        axes.legend()
+    return _png(figure)
+
+
+def _means(columns: Mapping[str, Sequence[Any]], rows: Sequence[int], x: str, y: str) -> tuple[list[float], list[float]]:
+    """The values of one column, each once, and the mean of another column at each of them."""
+    at: dict[float, list[float]] = {}
+    for row in rows:
+        at.setdefault(columns[x][row], []).append(columns[y][row])
+    return sorted(at), [float(np.mean(at[value])) for value in sorted(at)]
+
+
+def _by_method(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+    """The rows of each method, and of each layer where a method has several."""
+    several = len({layer for layer in columns["layer"] if layer}) > 1
+    found: dict[str, list[int]] = {}
+    for row, (method, layer) in enumerate(zip(columns["method"], columns["layer"], strict=True)):
+        found.setdefault(f"{method} at {layer}" if several and layer else method, []).append(row)
+    return found
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream)
+    return stream.getvalue()

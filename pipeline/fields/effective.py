@@ -1,0 +1,112 @@
+"""Effective fields: what a winner is shown with where the pixels that can change it are most of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.fields.energy import energy_of
+from pipeline.models.network import LayerInfo, Network
+from recfield import ReceptiveField
+from recfield.effective import smallest_box
+
+SHARE = 0.95  # of a unit's energy that its effective field holds
+_MOST = 0.5  # of the input that a field may cover and still be a part of the image
+
+Corners = tuple[int, int, int, int]  # y1, x1, y2, x2: a box, half-open
+
+
+class EffectiveFields:
+    """Finds the effective fields of one layer's units.
+
+    The effective field of a unit, for one image, is the smallest box around the unit, inside its receptive field,
+    that holds 95 % of the energy of d(unit)/d(preprocessed pixels) (Luo et al., "Understanding the Effective
+    Receptive Field in Deep Convolutional Neural Networks", 2016). Around the unit: the box holds the pixel on which
+    the unit's field is centred; along an axis on which the map has one unit alone, the box may lie anywhere.
+
+    Attributes:
+        found: units whose effective field was found.
+        without: units that no pixel of their image changes, as behind a closed rectifier; they have none.
+    """
+
+    found: int
+    without: int
+
+    def __init__(self, network: Network, layer: LayerInfo, field: ReceptiveField) -> None:
+        """For a layer with its solved field; nothing is compiled yet."""
+        self._energy = energy_of(network, layer)
+        self._field, self._places = field, Places.of(field, *network.input_shape[:2])
+        self.found = self.without = 0
+
+    def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """The effective fields of some units, each for an image of its own.
+
+        Args:
+            images: uint8 (n, height, width, 3), at the network's input size.
+            units: int (n, 3): row, col, channel.
+
+        Returns: int32 (n, 4): y1, x1, y2, x2 in pixels of the input, half-open; 0, 0, 0, 0 for a unit without.
+        """
+        boxes = np.zeros((len(units), 4), np.int32)
+        for place, energy in enumerate(self._energy(images, units)):
+            row, col = (int(at) for at in units[place, :2])
+            boxes[place] = effective_box(energy, self._field, self._places, (row, col)) or 0
+        none = int((boxes[:, 2] == 0).sum())
+        self.found, self.without = self.found + len(units) - none, self.without + none
+        return boxes
+
+
+def covers_most(field: ReceptiveField, height: int, width: int) -> bool:
+    """Whether a layer's field, where no border clips it, is more than half of an input of this size."""
+    return field.size[0] * field.size[1] > _MOST * height * width
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The pixels at the centres of a map's units, were there no border, clipped to the image.
+
+    rows, cols: int (h,) and (w,).
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+
+    @classmethod
+    def of(cls, field: ReceptiveField, height: int, width: int) -> Places:
+        """For the field of a layer, on an input of this size."""
+        rows, cols = field.boxes[:, 0, ::2], field.boxes[0, :, 1::2]
+        return cls(_centres(rows, height, field.stride[0]), _centres(cols, width, field.stride[1]))
+
+
+def effective_box(energy: np.ndarray, field: ReceptiveField, places: Places, unit: tuple[int, int]) -> Corners | None:
+    """The effective field of one unit, row and col, from its energy, float (height, width); None where there is none."""
+    y1, x1, y2, x2 = corners(field, unit)
+    if y2 <= y1 or x2 <= x1:
+        return None
+    around = (_within(places.rows, unit[0], y1, y2), _within(places.cols, unit[1], x1, x2))
+    box = smallest_box(energy[y1:y2, x1:x2], SHARE, around)
+    return None if box is None else (y1 + box[0], x1 + box[1], y1 + box[2], x1 + box[3])
+
+
+def corners(field: ReceptiveField, unit: tuple[int, int]) -> Corners:
+    """The box of a unit, as plain numbers."""
+    y1, x1, y2, x2 = (int(edge) for edge in field.boxes[unit])
+    return y1, x1, y2, x2
+
+
+def _within(centres: np.ndarray, at: int, first: int, last: int) -> int | None:
+    """Where in its box, from first to last, a unit stands; None along an axis on which it is alone."""
+    return None if len(centres) == 1 else int(np.clip(centres[at], first, last - 1)) - first
+
+
+def _centres(edges: np.ndarray, size: int, stride: float) -> np.ndarray:
+    """Counted from units that no border clips; without any, the map lies in the middle of the image."""
+    inside = np.flatnonzero((edges[:, 0] > 0) & (edges[:, 1] < size))
+    at = np.arange(len(edges))
+    if len(inside):
+        middle = inside[len(inside) // 2]
+        found = edges[middle].mean() + (at - middle) * stride
+    else:
+        found = size / 2 + (at - (len(edges) - 1) / 2) * stride
+    return np.clip(found.astype(np.int64), 0, size - 1)

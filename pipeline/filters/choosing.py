@@ -1,0 +1,61 @@
+"""Which layers' kernels are looked at: those named, or the convolutions that the job's layers are or come from."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from pipeline.errors import WrongSpec
+from pipeline.models.network import LayerInfo, Network
+from pipeline.models.selection import select_layers
+
+
+def choose(network: Network, named: Sequence[str] | None, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
+    """The convolutions to look at, each once, in the network's order.
+
+    Args:
+        named: `filters.layers`: names, and globs, which pass over layers without a kernel.
+        layers: those of the job, for where none is named: a convolution stands for itself, any other layer for the
+            convolutions nearest before it.
+
+    Raises: UnknownLayer; WrongSpec, for a layer named that has no kernel, and where there is nothing to look at.
+    """
+    convolutions = set(network.convolutions())
+    if named is None:
+        chosen = {name for layer in layers for name in nearest(network, layer.name, convolutions)}
+        what = f"no layer of model.layers, such as {layers[0].name!r} ({layers[0].kind}), is or comes from a convolution"
+    else:
+        matched = select_layers(network, named)
+        for layer in matched:
+            if layer.name in {name.removesuffix(":0") for name in named} and layer.name not in convolutions:
+                before = ", ".join(nearest(network, layer.name, convolutions)) or "none"
+                raise WrongSpec(
+                    f"filters.layers: {layer.name!r} ({layer.kind}) has no kernel. "
+                    f"Name convolutions alone; the nearest before it: {before}."
+                )
+        chosen = {layer.name for layer in matched} & convolutions
+        what = f"filters.layers matches no convolution, but {matched[0].name!r} ({matched[0].kind})"
+    if not chosen:
+        raise WrongSpec(f"[filters]: {what}. Name some in filters.layers; {network.name} has: {_listed(network.convolutions())}.")
+    return [layer for layer in network.layers() if layer.name in chosen]
+
+
+def nearest(network: Network, layer: str, convolutions: Container[str]) -> list[str]:
+    """The layer itself, if it is one of the convolutions; else those the fewest steps before it; none where there are none."""
+    seen, here = {layer}, [layer]
+    while here:
+        found = [name for name in here if name in convolutions]
+        if found:
+            return found
+        here = list(dict.fromkeys(name for place in here for name in network.feeds(place) if name not in seen))
+        seen.update(here)
+    return []
+
+
+def sees_image(network: Network, layer: str) -> bool:
+    """Whether no convolution lies between the image and a layer."""
+    convolutions = set(network.convolutions())
+    return not any(nearest(network, name, convolutions) for name in network.feeds(layer))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"

@@ -1,0 +1,148 @@
+"""Album: the pictures of winners, taken from the source images, each of which is opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline import mosaic
+from pipeline.patches.winners import Winners
+from pipeline.sources.fit import Fit
+from pipeline.sources.source import Box, Image, Source
+from pipeline.store.spool import Spool
+
+_THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
+
+# Images are held back until so many winners wait for their effective fields, which fill batches then.
+_WAITING = 256
+_MOST_BYTES = 256_000_000  # of source images held back meanwhile
+
+Name = tuple[str, str, int, int]  # of a winner: table, layer, place of the channel, rank
+Wanted = Mapping[int, Sequence[tuple[Winners, int, int]]]  # by example: winners, place of the channel, rank
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is known of one winner after its image was opened.
+
+    source: its box in pixels of the source image.
+    effective, effective_source: its effective field, in pixels of the input and of the source, where one was found.
+    """
+
+    key: str
+    label: str | None
+    source: Box
+    effective: Box | None = None
+    effective_source: Box | None = None
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A source image that has a winner; its thumbnail is in the spool."""
+
+    key: str
+    label: str | None
+    height: int
+    width: int
+
+
+@dataclass
+class Album:
+    """The encoded crops and thumbnails of the winners, on disk, and what was read beside them.
+
+    tiles: {layer: {"crop" or "full": (height, width)}}: the sizes at which they are shown.
+    """
+
+    spool: Spool
+    tiles: dict[str, dict[str, tuple[int, int]]]
+    shown: dict[Name, Shown] = field(default_factory=dict)
+    images: dict[int, Pictured] = field(default_factory=dict)
+
+    def of(self, layer: Winners, c: int, rank: int) -> Shown:
+        """What is known of one winner."""
+        return self.shown[layer.table, layer.layer, c, rank]
+
+    def picture(self, kind: str, layer: Winners, c: int, rank: int) -> bytes:
+        """The PNG of one winner: its "crop", or its "full" image, small and with the box."""
+        return self.spool.get((kind, layer.layer, c, rank))
+
+
+def open_images(
+    winners: Sequence[Winners], source: Source, fit: Fit, whole: bool, album: Album, progress: Callable[[int, int], None]
+) -> None:
+    """Decode every image that has a winner, once, and fill the album with what the winners show.
+
+    Raises: UnusableData, for an image that can no longer be read.
+    """
+    wanted: dict[int, list[tuple[Winners, int, int]]] = {}
+    for layer in winners:
+        for c, rank in layer.places():
+            wanted.setdefault(int(layer.examples[c, rank]), []).append((layer, c, rank))
+    done = 0
+    for group in _held_back(source.fetch(sorted(wanted)), wanted):
+        effective = _effective(group, wanted, fit)
+        for example, image in group:
+            album.images[example] = Pictured(image.key, image.label, *image.pixels.shape[:2])
+            album.spool.put(("image", example), mosaic.encode_webp(mosaic.shrink(image.pixels, _THUMBNAIL)))
+            for layer, c, rank in wanted[example]:
+                _keep(layer, c, rank, image, fit, whole, effective.get((layer.table, layer.layer, c, rank)), album)
+            done += 1
+            progress(done, len(wanted))
+
+
+def _held_back(images: Iterable[tuple[int, Image]], wanted: Wanted) -> Iterator[list[tuple[int, Image]]]:
+    """The images in groups with enough winners that wait for their effective fields; where none does, one by one."""
+    group: list[tuple[int, Image]] = []
+    waiting = size = 0
+    for example, image in images:
+        waiting += sum(layer.effective is not None for layer, _, _ in wanted[example])
+        size += 0 if group and image.pixels is group[-1][1].pixels else image.pixels.nbytes
+        group.append((example, image))
+        if not waiting or waiting >= _WAITING or size >= _MOST_BYTES:
+            yield group
+            group, waiting, size = [], 0, 0
+    if group:
+        yield group
+
+
+def _effective(group: Sequence[tuple[int, Image]], wanted: Wanted, fit: Fit) -> dict[Name, Box]:
+    """The effective fields of a group's winners that have one, by layer, place of the channel and rank."""
+    asked: dict[tuple[str, str], list[tuple[Winners, int, int, np.ndarray]]] = {}
+    for example, image in group:
+        waiting = [one for one in wanted[example] if one[0].effective is not None]
+        if waiting:
+            at = image.region
+            fitted = fit.apply(image.pixels[at.y1 : at.y2, at.x1 : at.x2])
+            for layer, c, rank in waiting:
+                asked.setdefault((layer.table, layer.layer), []).append((layer, c, rank, fitted))
+    found: dict[Name, Box] = {}
+    for (table, name), of_layer in asked.items():
+        images = np.stack([fitted for _, _, _, fitted in of_layer])
+        units = np.array([(layer.rows[c, k], layer.cols[c, k], layer.channels[c]) for layer, c, k, _ in of_layer])
+        effective = of_layer[0][0].effective
+        assert effective is not None
+        for (_, c, rank, _), box in zip(of_layer, effective.boxes(images, units), strict=True):
+            if box.any():
+                found[table, name, c, rank] = Box(*(int(edge) for edge in box))
+    return found
+
+
+def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool, effective: Box | None, album: Album) -> None:
+    """Note what one winner shows, crop it and draw its thumbnail."""
+    source = fit.to_source(layer.seen(c, rank, fit), image.region)
+    effective_source = fit.to_source(effective, image.region) if effective else None
+    part = effective_source or source
+    crop = image.region if whole else part
+    album.shown[layer.table, layer.layer, c, rank] = Shown(image.key, image.label, source, effective, effective_source)
+    if layer.table != "activations":
+        return
+    name = (layer.layer, c, rank)
+    album.spool.put(("crop", *name), mosaic.encode_png(image.pixels[crop.y1 : crop.y2, crop.x1 : crop.x2]))
+    drawn = mosaic.thumbnail(image.pixels, _edges(part), album.tiles[layer.layer]["full"])
+    album.spool.put(("full", *name), mosaic.encode_png(drawn))
+
+
+def _edges(box: Box) -> tuple[int, int, int, int]:
+    return box.y1, box.x1, box.y2, box.x2

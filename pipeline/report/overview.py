@@ -1,0 +1,65 @@
+"""The overview: what the page says before anyone clicks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.shelf import Row, Shelf
+
+# What each stage makes the page show, and so what is missing without it.
+_SHOWS = {
+    "activations": "the strongest patches of every channel",
+    "filters": "the learned kernels",
+    "featuremaps": "feature maps",
+    "gradcam": "explanations: GradCAM, guided backprop and Guided-GradCAM",
+    "patterns": "the pattern each channel responds to",
+    "dream": "dreams",
+}
+
+
+def overview(shelf: Shelf, layers: list[Row], images: dict[int, list[Any]]) -> Row:
+    """The job's facts, its layers, what it lacks, and how to make that."""
+    receipt = shelf.receipt
+    spec, stages = receipt["spec"], receipt.get("stages", {})
+    return {
+        "name": receipt.get("name", ""),
+        "state": receipt.get("state", "unknown"),
+        "facts": _facts(receipt),
+        "stages": [_stage(name, done) for name, done in stages.items()],
+        "missing": _missing(spec, stages),
+        "gaps": list(shelf.gaps),
+        "layers": layers,
+        "images": images,
+        "input": receipt.get("input"),
+    }
+
+
+def _facts(receipt: Row) -> list[tuple[str, str]]:
+    spec, stages = receipt["spec"], receipt.get("stages", {})
+    scan = stages.get("activations", {})
+    facts = [
+        ("network", spec["model"]["source"]),
+        ("data", spec["data"]["source"]),
+        ("examples", f"{receipt['examples']:,}" if "examples" in receipt else ""),
+        ("run", scan.get("started", "")),
+        ("speed", f"{scan['images_per_second']:,g} images/s" if scan.get("images_per_second") else ""),
+        ("unreadable", f"{scan['skipped']:,} images, listed in index/skipped.parquet" if scan.get("skipped") else ""),
+        ("model digest", receipt.get("digests", {}).get("model", "")),
+        ("data digest", receipt.get("digests", {}).get("data", "")),
+        ("made with", ", ".join(f"{name} {version}" for name, version in receipt.get("versions", {}).items() if version)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _stage(name: str, done: Row) -> Row:
+    return {"name": name, "seconds": done.get("seconds"), "started": done.get("started"), "told": done.get("told", "")}
+
+
+def _missing(spec: Row, stages: Row) -> list[Row]:
+    """The stages that have not run, what they would show and how to run them."""
+    found = []
+    for name, shows in _SHOWS.items():
+        if name not in stages:
+            how = "run the job to its end" if name in spec["stages"] else f"add {name!r} to `stages` in the spec and run it again"
+            found.append({"name": name, "shows": shows, "how": how})
+    return found

@@ -1,0 +1,73 @@
+"""The pictures that other stages made, as the page shows them: explanations, patterns, dreams and kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import mosaic
+from pipeline.report.shelf import Row, Shelf
+from pipeline.store.files import file_name
+from pipeline.store.tables import INDEX
+
+
+def explanations(shelf: Shelf) -> list[Row]:
+    """Every explained image with its classification and its maps, those of one class and layer together."""
+    images: dict[tuple[Any, str], Row] = {}
+    for row in shelf.table("classification").to_pylist():
+        image = images.setdefault((row["example"], row["key"]), _image(row))
+        image["top"].append({name: row[name] for name in ("rank", "class", "name", "probability")})
+    for row in shelf.table("attributions").to_pylist():
+        image = images.setdefault((row["example"], row["key"]), _image(row))
+        about = (row["class"], row["layer"])
+        group = next((group for group in image["groups"] if group["about"] == list(about)), None)
+        if group is None:
+            group = {"about": list(about), **{name: row[name] for name in ("class", "name", "layer", "probability")}, "maps": []}
+            image["groups"].append(group)
+        group["maps"].append({"method": row["method"], "picture": row["picture"], "rule": row["rule"]})
+    return list(images.values())
+
+
+def _image(row: Row) -> Row:
+    return {"example": row["example"], "key": row["key"], "label": row["label"], "top": [], "groups": []}
+
+
+def dreams(shelf: Shelf) -> list[Row]:
+    """Every dream, and every pattern of a named objective, with its picture and its losses."""
+    found = shelf.table("dreams").to_pylist() if "dreams" in INDEX else []
+    return [row for row in found if row.get("picture")]
+
+
+def patterns(shelf: Shelf, layer: str) -> Iterator[tuple[int, str, int, bytes]]:
+    """The patterns of one layer: channel, sign, variant, and the picture as WebP."""
+    path = shelf.folder / "patterns" / f"{file_name(layer)}.parquet"
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+    except FileNotFoundError:
+        return
+    except (OSError, pa.ArrowInvalid) as error:
+        shelf.gaps.append(f"patterns/{path.name} cannot be read ({str(error).splitlines()[0]}).")
+        return
+    for row in table.to_pylist():
+        if row["channel"] is not None:
+            yield row["channel"], row["sign"], row["variant"], mosaic.encode_webp(mosaic.decode_png(row["image"]["bytes"]))
+
+
+def kernel(shelf: Shelf, picture: str, box: tuple[int, int, int, int], opened: dict[str, np.ndarray]) -> bytes | None:
+    """One kernel cut out of the picture of its layer's, as a lossless WebP; None where it cannot be."""
+    if picture not in opened:
+        try:
+            data = np.frombuffer((shelf.folder / picture).read_bytes(), np.uint8)
+            opened[picture] = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
+        except (OSError, cv2.error, IndexError, ValueError):
+            shelf.gaps.append(f"{picture} cannot be read.")
+            opened[picture] = np.zeros((0, 0, 3), np.uint8)
+    y1, x1, y2, x2 = box
+    tile = opened[picture][y1:y2, x1:x2]
+    return mosaic.encode_webp(tile, 101) if tile.size else None

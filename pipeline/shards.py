@@ -1,0 +1,89 @@
+"""One job in several runs: each scans a shard and leaves its part, the last one joins the parts and finishes the job."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from pipeline.dispatch import Dispatch
+from pipeline.errors import WrongSpec
+from pipeline.progress import Reporter
+from pipeline.run import find_receipt, finish, new_receipt, nothing_to_do, open_job
+from pipeline.spec import JobSpec, parse_spec
+from pipeline.store.files import sweep, write_json
+from pipeline.store.locks import hold
+from pipeline.store.places import Place, place
+
+
+def run_shard(
+    spec: JobSpec,
+    index: int,
+    count: int,
+    out: str | os.PathLike[str] = "out",
+    reporter: Reporter | None = None,
+    dispatch: Dispatch = Dispatch(),
+    anew: bool = False,
+) -> Place:
+    """Scan one of `count` shards of a job's data, `index` from 0, and leave its part in OUT/name/parts for `merge`.
+
+    Shards may be scanned at the same time, on any machines that share OUT.
+
+    Args:
+        anew: forget what an earlier run has saved of this shard.
+
+    Returns: the job's folder.
+    Raises: any ConvscopeError.
+    """
+    folder = place(out) / spec.name
+    reporter = reporter or Reporter(spec.name)
+    with hold(folder, reporter.say, part=(index, count)):
+        job = open_job(spec, folder, reporter, dispatch=dispatch)
+        from pipeline.activations.resuming import forget
+        from pipeline.engines.dispatch import scan_part
+        from pipeline.mainjob import plan_of
+
+        sweep(folder / "parts", f"{index + 1}-of-{count}.part")
+        if anew:
+            forget(folder, index, count)
+        elif "activations" in new_receipt(job, find_receipt(folder))["stages"]:
+            reporter.say(nothing_to_do(folder))
+            return folder
+        with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
+            part = scan_part(job, plan_of(job), index, count, advance)
+        reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. When all are: convscope merge {folder}")
+    return folder
+
+
+def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = Dispatch()) -> Place:
+    """Join the parts that the shards of a job have left, and run the job's remaining stages.
+
+    Returns: the job's folder.
+    Raises: PartsMissing; WrongSpec, for parts that do not belong together, or to what the spec now names; any other
+    ConvscopeError.
+    """
+    from pipeline.activations.resuming import forget_whole, found_parts, require_whole
+
+    receipt, parts = find_receipt(folder), found_parts(folder)
+    if not parts and receipt is None:
+        raise WrongSpec(f"{folder} holds no parts. Leave some with convscope run SPEC --shard I/N, or name another folder.")
+    spec = _as_written(parts[0].origin.spec if parts else (receipt or {})["spec"], str(folder))
+    reporter = reporter or Reporter(spec.name)
+    if parts and parts[0].shard.begin:
+        dispatch = replace(dispatch, update=True)
+    with hold(folder, reporter.say):
+        sweep(folder)
+        job = open_job(spec, folder, reporter, dispatch=dispatch)
+        if parts:
+            require_whole(job, parts[0])
+            if receipt is not None and receipt["stages"].pop("activations", None):
+                # The shards were scanned again: what stands there is what they are to replace.
+                forget_whole(folder, parts[0])
+                write_json(folder / "run.json", receipt | {"state": "running"})
+        finish(job)
+    return folder
+
+
+def _as_written(tree: dict[str, Any], where: str) -> JobSpec:
+    """The spec of a tree that holds all keys, without those that say what goes without saying: some may not be said."""
+    return parse_spec(parse_spec(tree, where).model_dump(mode="json", exclude_defaults=True), where)

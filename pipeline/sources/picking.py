@@ -1,0 +1,110 @@
+"""Picking: a few images to look at one by one, from the data set by example or key, or from files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import MissingInput, UnusableData, WrongSpec
+from pipeline.sections.picks import Picks
+from pipeline.sources.decode import Unreadable, decode
+from pipeline.sources.files import length
+from pipeline.sources.fit import Fit
+from pipeline.sources.source import Box, Image, Shard, Source
+from pipeline.store import remote
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """One image as its owner knows it, and as the network is shown it.
+
+    example: its place in the data set; None for a file.
+    shown: uint8 (height, width, 3) at the network's input size.
+    """
+
+    example: int | None
+    image: Image
+    shown: np.ndarray
+
+
+def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
+    """The images picked: those of the data set by example, each once, then the files in their order; one in memory at a time.
+
+    Where none is named they are the first few examples that can be read. Files are taken whole, however the
+    data set's images are windowed; their key is their path.
+
+    Raises: WrongSpec, MissingInput, as `check_picks` does; UnusableData, for an image named that cannot be read.
+    """
+    check_picks(source, picks, "the images picked")
+    named = bool(picks.examples or picks.keys or picks.files)
+    for example, image in source.fetch(_examples(source, picks) if named else _first_readable(source, picks.first)):
+        yield _picked(example, image, fit)
+    for path in dict.fromkeys(picks.files):
+        pixels = _read(path)
+        yield _picked(None, Image(path, None, pixels, Box(0, 0, *pixels.shape[:2])), fit)
+
+
+def count_picks(source: Source, picks: Picks) -> int:
+    """How many images will be picked, if all can be read."""
+    named = len(_examples(source, picks)) + len(set(picks.files))
+    return named or min(picks.first, len(source))
+
+
+def check_picks(source: Source, picks: Picks, where: str) -> None:
+    """Find what cannot be picked before work starts; images are looked for, not read.
+
+    Args:
+        where: the table of the spec, for the errors.
+
+    Raises: WrongSpec, for an example or a key that the data set does not have; MissingInput, for a file.
+    """
+    beyond = [example for example in picks.examples if example >= len(source)]
+    if beyond:
+        raise WrongSpec(
+            f"{where}: example {beyond[0]} is not there; examples run from 0 to {len(source) - 1}. "
+            "Name a lower one, or raise data.limit."
+        )
+    for key in picks.keys:
+        if source.find(key) is None:
+            raise WrongSpec(
+                f"{where}: no example has the key {key!r}. Keys are what the column `key` of the index says, "
+                f"such as {_first_key(source)!r}."
+            )
+    for path in picks.files:
+        if length(path if remote.is_remote(path) else remote.local_path(path)) < 0:
+            raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that is there.")
+
+
+def _picked(example: int | None, image: Image, fit: Fit) -> Picked:
+    region = image.region
+    return Picked(example, image, fit.apply(image.pixels[region.y1 : region.y2, region.x1 : region.x2]))
+
+
+def _examples(source: Source, picks: Picks) -> list[int]:
+    found = (source.find(key) for key in picks.keys)
+    return sorted({*picks.examples, *(example for example in found if example is not None)})
+
+
+def _first_readable(source: Source, count: int) -> list[int]:
+    examples: list[int] = []
+    for element in source.stream(Shard()).as_numpy_iterator():
+        if not element["error"]:
+            examples.append(int(element["example"]))
+        if len(examples) == count:
+            break
+    return examples
+
+
+def _first_key(source: Source) -> str:
+    return next(iter(source.stream(Shard()).as_numpy_iterator()))["key"].decode()
+
+
+def _read(path: str) -> np.ndarray:
+    try:
+        return decode(remote.read(path))
+    except OSError as error:
+        raise MissingInput(f"the image file {path!r} cannot be read ({error.strerror or error}). Name another.") from None
+    except Unreadable as error:
+        raise UnusableData(f"the image file {path!r} cannot be read: {error}. Replace it, or name another.") from None

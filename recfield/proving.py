@@ -1,0 +1,126 @@
+"""Hold claimed boxes against fresh backgrounds: nothing outside a box may change its unit, and every edge must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recfield.edges import FIRST, LAST
+from recfield.packing import Question, half, pack
+from recfield.probing import Probe, Prober
+from recfield.view import COLS, ROWS, View
+
+_BACKGROUNDS = 4  # on which an edge may fail to show before it is believed not to be there
+
+
+def prove(prober: Prober, views: Sequence[View]) -> list[View]:
+    """Hold the claimed boxes against fresh backgrounds. Returns: the views to be found anew."""
+    disproved: dict[View, None] = {}
+    patterns = _outsides(prober, views) + _strips(prober, {view: ~view.shown for view in views})
+    tried = 0
+    while patterns and tried < _BACKGROUNDS:
+        # What few strips are left go out on several backgrounds at once: a batch costs the same half empty.
+        count = min(_BACKGROUNDS - tried, max(1, prober.batch // (len(patterns) + 2)))
+        probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
+        disproved |= _test(prober, views, probes)
+        tried += count
+        patterns = _strips(prober, {view: ~view.shown for view in views if view not in disproved})
+    again = []
+    for view in views:
+        if view in disproved:
+            view.forget()
+            again.append(view)
+        elif not view.accept():
+            again.append(view)
+    return again
+
+
+def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patterns, rows and columns at once, that replace what lies just outside boxes, and some that replace far more."""
+    lines: list[list[np.ndarray]] = []
+    separable = all(view.separable for view in views)
+    for axis in (ROWS, COLS):
+        length = prober.image_shape[axis]
+        questions = set()
+        for view in views:
+            for first, last in _distinct(view, axis, np.ones(view.shape, bool)):
+                gap = max(2, (last - first + 1) // 8)
+                start, stop = max(0, first - gap), min(length, last + 1 + gap)
+                if stop - start > last + 1 - first:
+                    questions.add(Question(start, stop, first, last + 1, outside=True))
+        halves = [half(length, length * part // 4, side) for part in (1, 2) for side in (FIRST, LAST)]
+        lines.append(pack(questions, length) + halves)
+    rows, cols = lines
+    none = [np.zeros(length, bool) for length in prober.image_shape[:2]]
+    if not separable:
+        return [(on, none[COLS]) for on in rows] + [(none[ROWS], on) for on in cols]
+    longest = max(len(rows), len(cols))
+    rows += [none[ROWS]] * (longest - len(rows))
+    cols += [none[COLS]] * (longest - len(cols))
+    return list(zip(rows, cols, strict=True))
+
+
+def show_edges(prober: Prober, view: View) -> None:
+    """Replace the outermost row or column of every unit once more, on a new background, for its channels to tell."""
+    background = prober.background()
+    everything = np.ones((2, 2, *view.shape), bool)
+    _test(prober, [view], [Probe(background, *on) for on in _strips(prober, {view: everything})])
+
+
+def _strips(prober: Prober, wanted: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patterns that replace the outermost row or column of the units wanted: bool (2, 2, h, w) for each view."""
+    no_rows, no_cols = (np.zeros(length, bool) for length in prober.image_shape[:2])
+    patterns: list[tuple[np.ndarray, np.ndarray]] = []
+    for axis in (ROWS, COLS):
+        questions = set()
+        for view, units in wanted.items():
+            for side in (FIRST, LAST):
+                for first, last in _distinct(view, axis, units[axis, side]):
+                    edge = first if side == FIRST else last
+                    questions.add(Question(first, last + 1, edge, edge + 1))
+        patterns += [(on, no_cols) if axis == ROWS else (no_rows, on) for on in pack(questions, prober.image_shape[axis])]
+    return patterns
+
+
+def _distinct(view: View, axis: int, units: np.ndarray) -> list[tuple[int, int]]:
+    """The different (first, last) pixels among some units that see anything."""
+    units = units & (view.last[axis] >= view.first[axis])
+    pairs = np.stack([view.first[axis][units], view.last[axis][units]], axis=1)
+    return [(int(first), int(last)) for first, last in np.unique(pairs, axis=0)]
+
+
+def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dict[View, None]:
+    """Send probes, mark the edges that matter, and return the views with a unit changed from outside its box."""
+    wrong: dict[View, None] = {}
+    for probe, changes in prober.changes(probes):
+        for view in views:
+            if _judge(view, probe, view.pick(changes[view.layer]), view.pick(probe.background.awake[view.layer])):
+                wrong[view] = None
+    return wrong
+
+
+def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> bool:
+    """Take one answer: mark edges seen to matter. Returns: whether something outside a box mattered."""
+    inside = []
+    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
+        total = np.concatenate([[0], np.cumsum(on)])
+        inside.append(total[view.last[axis] + 1] - total[view.first[axis]])
+    any_changed = np.any(changed, axis=2)
+    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
+        if not (probe.cols if axis == ROWS else probe.rows).any():
+            view.learn(axis, on, any_changed, np.zeros(view.shape, bool))
+        alone = (inside[axis] == 1) & (inside[1 - axis] == 0)
+        for side, edge in ((FIRST, view.first[axis]), (LAST, view.last[axis])):
+            strip = alone & on[edge]
+            view.shown[axis, side] |= strip & any_changed
+            told = (changed | awake) & strip[:, :, None]
+            view.told[axis, side] += told.sum(axis=2, dtype=np.int32)
+            lines = view.shape[axis]
+            view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
+            view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
+    view.woken += awake.sum(axis=(0, 1))
+    view.ever |= awake.any(axis=2)
+    view.looks += 1
+    view.backgrounds.add(probe.background.number)
+    return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())

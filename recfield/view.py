@@ -1,0 +1,174 @@
+"""View: what is known of a map while it is being solved, and what it claims of every unit's box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recfield.edges import FIRST, LAST, Edges
+from recfield.guess import Guess, fit
+
+ROWS, COLS = 0, 1
+_MUCH = 12  # channels awake and silent at one unit's edge that may outweigh what its line shows
+
+
+@dataclass(eq=False)
+class View:
+    """A map to be solved: a layer, or some channels of one.
+
+    first, last: int (2, h, w): what is claimed of each axis: the first and the last pixel of every unit.
+    shown: bool (2, 2, h, w): axis, side: edges that were seen to matter.
+    told: int (2, 2, h, w): how many channels were awake to tell.
+    reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
+    it, and how often it was awake to tell.
+    ever: bool (h, w): units of which any channel was ever awake.
+    woken: int (c,): how often any unit of a channel was awake, in `looks` looks at `backgrounds`.
+    lines: whether the units of a line vouch for each other: rows of pixels nearly always depend on the unit's
+    row alone, and where one unit is asleep or feels an edge too little to tell, another speaks for it.
+    patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
+    """
+
+    layer: str
+    channels: np.ndarray
+    shape: tuple[int, int]
+    image: tuple[int, int]
+    edges: tuple[Edges, Edges] = field(init=False)
+    changes: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.edges = (Edges(self.shape, self.image[ROWS]), Edges(self.shape, self.image[COLS]))
+        self.first, self.last = np.zeros((2, 2, *self.shape), np.int32)
+        self.shown = np.zeros((2, 2, *self.shape), bool)
+        self.told = np.zeros((2, 2, *self.shape), np.int32)
+        per_channel = (2, 2, max(self.shape), len(self.channels))
+        self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
+        self.woken = np.zeros(len(self.channels), np.int64)
+        self.ever = np.zeros(self.shape, bool)
+        self.looks = 0
+        self.backgrounds: set[int] = set()
+        self.patterned = np.ones((2, 2), bool)
+        self.lines = True
+
+    def brackets(self, axis: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """The brackets of a side: int (h, w) each."""
+        return self.edges[axis].low[side], self.edges[axis].high[side]
+
+    def guess(self, axis: int, side: int) -> Guess | None:
+        """The pattern of one side's edges along its axis, in pixels and lines from that side."""
+        if not self.patterned[axis, side]:
+            return None
+        low, high = self.brackets(axis, side)
+        low, high = low.max(axis=1 - axis), high.min(axis=1 - axis)
+        turn = -1 if side == LAST else 1
+        return fit(low[::turn], high[::turn], self.image[axis])
+
+    def openness(self) -> np.ndarray:
+        """int (2, 2): axis, side: the pixels that the brackets of all units leave open together."""
+        return np.array([(edges.high - edges.low).sum(axis=(1, 2)) for edges in self.edges])
+
+    def open_sides(self) -> np.ndarray:
+        """bool (2, 2): axis, side: where something is left to find."""
+        return np.array([[not self.settled(axis, side) for side in (FIRST, LAST)] for axis in (ROWS, COLS)])
+
+    def settled(self, axis: int, side: int) -> bool:
+        """Whether nothing is left to find: all edges follow a pattern or are bracketed to a pixel."""
+        guess = self.guess(axis, side)
+        if guess is not None and guess.sure:
+            return True
+        low, high = self.brackets(axis, side)
+        return bool(((low == high) | (high == self.image[axis])).all()) and bool((high < self.image[axis]).any() or guess is None)
+
+    def claim(self) -> None:
+        """Fix the boxes that the brackets and patterns say; units that no probe has changed claim nothing."""
+        nothing = np.zeros(self.shape, bool)
+        for axis, length in enumerate(self.image):
+            for side, ends in ((FIRST, self.first), (LAST, self.last)):
+                guess = self.guess(axis, side)
+                if guess is not None and guess.sure:
+                    line = guess.edges[:: -1 if side == LAST else 1]
+                    edge = np.broadcast_to(line[:, None] if axis == ROWS else line[None, :], self.shape)
+                else:
+                    edge, high = self.brackets(axis, side)
+                    nothing = nothing | (high == length)
+                ends[axis] = edge if side == FIRST else length - 1 - edge
+        nothing |= (self.first > self.last).any(axis=0)
+        self.first[:, nothing], self.last[:, nothing] = 0, -1
+        self.shown[:], self.told[:] = nothing, 0
+        self.reached[:], self.tried[:] = False, 0
+
+    @property
+    def separable(self) -> bool:
+        """Whether rows of pixels are claimed to depend on the unit's row alone, and columns on its column alone."""
+        rows, cols = (np.stack([self.first[axis], self.last[axis]]) for axis in (ROWS, COLS))
+        seeing = self.last[ROWS] >= self.first[ROWS]
+        return bool(((rows == rows[:, :, :1]) | ~seeing).all() and ((cols == cols[:, :1]) | ~seeing).all())
+
+    def learn(self, axis: int, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
+        """Take what replacing the pixels `on` of an axis changed: bool (h, w), and which units were awake."""
+        self.changes.append((axis, on, np.packbits(changed)))
+        self.edges[axis].learn(on, self._of_lines(axis, changed), self._of_lines(axis, awake))
+
+    def _of_lines(self, axis: int, units: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(units.any(axis=1 - axis, keepdims=True), self.shape) if self.lines else units
+
+    def forget(self) -> None:
+        """Start anew from the changes alone, without guessing: silence may have been luck, changes are sure."""
+        self.patterned[:] = False
+        nobody = np.zeros(self.shape, bool)
+        for edges in self.edges:
+            edges.forget(~nobody)
+        for axis, on, packed in self.changes:
+            changed = np.unpackbits(packed, count=nobody.size).reshape(self.shape).astype(bool)
+            self.edges[axis].learn(on, self._of_lines(axis, changed), nobody)
+
+    def accept(self) -> bool:
+        """Take what the proof has shown. Returns: whether the boxes stand.
+
+        A unit that was asleep on every background keeps the box of its row and column if another unit of
+        that line was shown to reach as far; a line that never woke sees nothing. A unit that was awake
+        while its outermost pixels made no difference has its edge further in: it is to be found anew, the
+        others are not.
+        """
+        if self.lines and self._lines_part():
+            self.lines = False
+            self.forget()
+            return False
+        stands = True
+        asleep = np.zeros(self.shape, bool)
+        for axis, edges in enumerate(self.edges):
+            for side, claimed in ((FIRST, self.first[axis]), (LAST, edges.length - 1 - self.last[axis])):
+                shown, told = (self._of_lines(axis, part[axis, side] > 0) for part in (self.shown, self.told))
+                refuted = told & ~shown
+                edges.low[side] = np.where(shown | refuted, claimed + refuted, edges.low[side])
+                edges.high[side] = np.where(shown, claimed, edges.high[side])
+                if refuted.any():
+                    self.patterned[axis, side] = stands = False
+                asleep |= ~shown & ~told
+        if stands:
+            self.first[:, asleep], self.last[:, asleep] = 0, -1
+        return stands
+
+    def _lines_part(self) -> bool:
+        """Whether the units of a line plainly see different pixels of it.
+
+        Of lines whose edge most units feel, the same units fall short again and again. Where few units feel an
+        edge, it is merely faint.
+        """
+        for axis in (ROWS, COLS):
+            for side in (FIRST, LAST):
+                judged = self.told[axis, side] >= _MUCH
+                short = judged & ~self.shown[axis, side]
+                plain = 2 * short.sum(axis=1 - axis, keepdims=True) < judged.sum(axis=1 - axis, keepdims=True)
+                if ((short & plain).sum(axis=axis) >= np.maximum(2, 0.6 * (judged & plain).sum(axis=axis))).any():
+                    return True
+        return False
+
+    def pick(self, answer: np.ndarray) -> np.ndarray:
+        return answer if len(self.channels) == answer.shape[2] else answer[:, :, self.channels]
+
+    def boxes(self) -> np.ndarray:
+        """int32 (h, w, 4): y1, x1, y2, x2."""
+        boxes = np.stack([self.first[ROWS], self.first[COLS], self.last[ROWS] + 1, self.last[COLS] + 1], axis=-1)
+        boxes[(boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])] = 0
+        return boxes.astype(np.int32)

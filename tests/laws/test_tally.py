@@ -1,0 +1,161 @@
+"""The laws of tallies: any order and any split give the same bytes, and what they say is so."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipeline.activations import tally as module
+from pipeline.activations.tally import BUCKETS, SAMPLE, Tally, bucket_edges, bucket_of
+
+VALUES = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, -0.0, 6.0, math.nan, math.inf, -math.inf, 1e-30, 3e38]))
+
+
+@st.composite
+def told(draw, most=12):
+    """Responses float32 (n, channels), examples, labels."""
+    n, channels = draw(st.integers(0, most)), draw(st.integers(1, 3))
+    maxima = draw(arrays(np.float32, (n, channels), elements=VALUES, fill=st.nothing()))
+    examples = np.array(draw(st.lists(st.integers(0, 2**62), min_size=n, max_size=n, unique=True)), np.int64)
+    return maxima, examples, np.array(draw(st.lists(st.sampled_from(["", "a", "bb", "ccc"]), min_size=n, max_size=n)), dtype=str)
+
+
+def in_bytes(tally):
+    return [
+        (value.shape, value.tolist() if value.dtype.kind == "U" else value.tobytes())
+        for value in dataclasses.astuple(tally.settled())[:-1]
+    ]
+
+
+def whole(maxima, examples, labels):
+    return Tally.empty(maxima.shape[1]).update(maxima, examples, labels).settled()
+
+
+@settings(deadline=None, max_examples=100)
+@given(told(), st.randoms(use_true_random=False), st.integers(1, 4))
+def test_any_split_in_any_order_gives_the_same_bytes(case, random, parts):
+    maxima, examples, labels = case
+    order = list(range(len(examples)))
+    random.shuffle(order)
+    pieces = [whole(*(of[order[part::parts]] for of in case)) for part in range(parts)]
+    random.shuffle(pieces)
+    assert in_bytes(functools.reduce(Tally.merge, pieces)) == in_bytes(whole(*case))
+    one_by_one = functools.reduce(
+        lambda all_, i: all_.update(maxima[[i]], examples[[i]], labels[[i]]), order, Tally.empty(maxima.shape[1])
+    )
+    assert in_bytes(one_by_one) == in_bytes(whole(*case))
+
+
+def test_what_is_pending_is_settled_before_it_grows(monkeypatch):
+    monkeypatch.setattr(module, "_PENDING", 50)
+    maxima, examples, labels = np.ones((100, 2), np.float32), np.arange(100), np.full(100, "a")
+    tally = Tally.empty(2)
+    for i in range(0, 100, 5):
+        tally = tally.update(maxima[i : i + 5], examples[i : i + 5], labels[i : i + 5])
+        assert len(tally.pending) < 5
+    assert in_bytes(tally) == in_bytes(whole(maxima, examples, labels))
+
+
+def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds():
+    rng = np.random.default_rng(0)
+    maxima, examples = rng.normal(size=(3000, 2)).astype(np.float32), np.arange(3000)
+    labels = np.full(3000, "")
+    parts = [whole(maxima[i::7], examples[i::7], labels[i::7]) for i in range(7)]
+    merged = functools.reduce(Tally.merge, parts[::-1])
+    assert in_bytes(merged) == in_bytes(whole(maxima, examples, labels)) and len(merged.sample) == SAMPLE
+    # Spread over all of the data, not the first that came.
+    chosen = np.flatnonzero((maxima[:, None, 0] == merged.sample[None, :, 0]).any(axis=1))
+    assert 1300 < chosen.mean() < 1700
+
+
+@given(arrays(np.float32, st.integers(1, 30), elements=st.floats(-60000, 60000, width=32)))
+def test_every_response_lies_within_its_bucket(values):
+    edges, at = bucket_edges(), bucket_of(values)
+    assert len(edges) == BUCKETS + 1 and (np.diff(edges) > 0).all()
+    low, high = edges[at], edges[at + 1]
+    # Buckets of negative numbers hold their lower edge, not their upper one: the mirror of the positive ones.
+    assert ((low <= values) & (values <= high)).all()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_quantiles_are_off_by_a_bucket_at_most(share):
+    rng = np.random.default_rng(1)
+    maxima = np.stack([rng.gamma(2, 3, 5000), rng.normal(0, 20, 5000), np.maximum(rng.normal(-1, 1, 5000), 0)], axis=1).astype(
+        np.float32
+    )
+    found = whole(maxima, np.arange(5000), np.full(5000, "")).quantile(share)
+    expected = np.quantile(maxima, share, axis=0)
+    assert (np.abs(found - expected) <= np.abs(expected) / 8 + 1e-4).all(), (found, expected)
+
+
+def test_nothing_seen_has_no_quantiles_no_twins_and_no_label():
+    empty = Tally.empty(3)
+    assert np.isnan(empty.quantile(0.5)).all()
+    assert empty.twins()[0].tolist() == [-1, -1, -1] and empty.selectivity()[0] == [None] * 3
+
+
+def test_the_selectivity_index_is_that_of_morcos():
+    maxima = np.array([[4, 1, 0, -1], [2, 1, 0, -3], [1, 1, 0, -2], [1, 1, 0, -2]], np.float32)
+    labels = np.array(["cat", "cat", "dog", "ant"])
+    names, index = whole(maxima, np.arange(4), labels).selectivity()
+    assert names[0] == "cat" and index[0] == pytest.approx((3 - 1) / (3 + 1))
+    assert index[1:].tolist() == [0, 0, 0]
+    assert names[3] in ("ant", "cat", "dog")
+
+
+def test_one_label_is_no_choice():
+    names, index = whole(np.ones((3, 2), np.float32), np.arange(3), np.full(3, "cat")).selectivity()
+    assert names == [None, None] and np.isnan(index).all()
+
+
+def test_more_labels_than_can_be_kept_are_given_up_whatever_the_split(monkeypatch):
+    monkeypatch.setattr(module, "MOST_LABELS", 3)
+    labels = np.array(["a", "b", "c", "d"])
+    maxima, examples = np.ones((4, 2), np.float32), np.arange(4)
+    parts = [whole(maxima[i : i + 2], examples[i : i + 2], labels[i : i + 2]) for i in (0, 2)]
+    for tally in (whole(maxima, examples, labels), parts[0].merge(parts[1]), parts[1].merge(parts[0]).merge(parts[0])):
+        assert tally.crowded[0] and not len(tally.labels) and tally.selectivity()[0] == [None, None]
+    assert not parts[0].crowded[0]
+
+
+def test_twins_are_the_channels_that_go_together():
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=(400, 3)).astype(np.float32)
+    maxima = np.concatenate([base, base[:, [1]] * 3 + 1 + 0.01 * rng.normal(size=(400, 1)), np.full((400, 1), 0.1)], axis=1)
+    twin, correlation = whole(maxima.astype(np.float32), np.arange(400), np.full(400, "")).twins()
+    assert twin[1] == 3 and twin[3] == 1 and twin[4] == -1
+    assert correlation[1] > 0.999 and np.isnan(correlation[4])
+    expected = np.corrcoef(base.T)[0, 1:3]
+    assert correlation[0] == pytest.approx(max(*expected, np.corrcoef(maxima[:, 0], maxima[:, 3])[0, 1]), abs=1e-6)
+
+
+def test_how_often_the_largest_response_came_is_counted():
+    maxima = np.array([[6, -1], [6, -1], [3, -2], [np.nan, np.inf]], np.float32)
+    tally = whole(maxima, np.arange(4), np.full(4, ""))
+    assert tally.high.tolist() == [6, -1] and tally.at_high.tolist() == [2, 2]
+
+
+def test_histograms_hold_every_finite_response_once():
+    rng = np.random.default_rng(3)
+    maxima = np.concatenate([rng.normal(3, 5, (500, 2)), [[np.nan, np.inf]]]).astype(np.float32)
+    counts, edges = whole(maxima, np.arange(501), np.full(501, "")).histogram()
+    assert counts.sum(axis=1).tolist() == [500, 500]
+    assert (np.diff(edges) > 0).all() and np.allclose(
+        edges[:, -1], np.nanmax(np.where(np.isfinite(maxima), maxima, np.nan), axis=0)
+    )
+    expected = np.histogram(maxima[:500, 0], bins=edges[0])[0]
+    assert np.abs(np.cumsum(counts[0]) - np.cumsum(expected)).max() < 25  # buckets are an eighth wide
+
+
+def test_histograms_of_even_responses_are_even():
+    """Buckets grow wider with the values, and may be wider than a bin: none must look empty for that."""
+    maxima = np.linspace(0, 40, 20_000, dtype=np.float32)[:, None]
+    counts, _ = whole(maxima, np.arange(20_000), np.full(20_000, "")).histogram()
+    assert counts.min() > 0.8 * counts.mean() and counts.max() < 1.2 * counts.mean()

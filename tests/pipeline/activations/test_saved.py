@@ -1,0 +1,213 @@
+"""Part files and what is scanned in several goes: the same bytes as in one."""
+
+from __future__ import annotations
+
+import random
+import zipfile
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.activations import saved
+from pipeline.activations.part import Part, Skipped, merge
+from pipeline.activations.saved import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
+from pipeline.activations.scan import Plan, scan
+from pipeline.errors import Fault, WrongSpec
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.sources.source import Shard
+
+ORIGIN = Origin("m", "d", 23, {"data.batch": 5, "activations.channels": "all"}, {"name": "x"})
+
+
+def in_bytes(part):
+    heaps = [getattr(h, n).tobytes() for h in part.heaps.values() for n in ("scores", "examples", "rows", "cols", "nans")]
+    names = ("seen", "positive", "low", "high", "sums", "squares")
+    return heaps, [getattr(s, n).tobytes() for s in part.statistics.values() for n in names], part.seen, part.skipped
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network of real numbers: the order of its sums shows in their last bits."""
+    chance = np.random.default_rng(5)
+    x = inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="one")(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(6, name="two")(x))
+    for variable in model.weights:
+        variable.assign(chance.normal(size=variable.shape))
+    return KerasNetwork(model, "real", None, "none")
+
+
+@pytest.fixture(scope="module")
+def source(in_memory):
+    return in_memory(np.random.default_rng(3).integers(0, 256, (23, 16, 16, 3)), broken=[4, 11])
+
+
+@pytest.fixture(scope="module")
+def plan(network):
+    return Plan(tuple(layer for layer in network.layers() if layer.name in ("one", "two")), None, 4, 5)
+
+
+@pytest.fixture(scope="module")
+def steps(network, source, plan):
+    """What a scan of everything had found after each of its batches."""
+    kept = []
+    scan(network, source, plan, keep=kept.append)
+    return kept
+
+
+def test_after_every_batch_the_scan_gives_a_part_of_exactly_what_is_done(network, source, plan, steps):
+    assert [part.done for part in steps] == [5, 10, 15, 20, 23]
+    for part in steps:  # seen again after the scan has ended: nothing changed them
+        assert all((heap.examples < part.done).all() for heap in part.heaps.values())
+        assert all((one.seen == part.seen).all() for one in part.statistics.values())
+    assert steps[0].skipped == (Skipped(4, "image4", "torn"),) and len(steps[-1].skipped) == 2
+
+
+def test_a_scan_that_goes_on_from_any_part_ends_with_the_same_bytes(network, source, plan, steps):
+    for begun in steps:
+        part, meter = scan(network, source, plan, begun=begun)
+        assert in_bytes(part) == in_bytes(steps[-1]) and meter.images == steps[-1].seen - begun.seen
+
+
+@pytest.mark.parametrize(("count", "unit"), [(1, 1), (2, 5), (3, 1), (3, 5), (7, 5), (7, 1)])
+def test_any_shards_give_the_bytes_of_one_scan_even_where_kernels_round_by_place(network, source, plan, steps, count, unit):
+    parts = [scan(network, source, plan, Shard(index, count, unit))[0] for index in range(count)]
+    random.Random(1).shuffle(parts)
+    assert in_bytes(merge(parts)) == in_bytes(steps[-1])
+
+
+@pytest.mark.parametrize("begin", [1, 5, 12, 23])
+def test_what_was_added_is_scanned_in_the_batches_of_a_full_scan(network, source, in_memory, plan, steps, begin):
+    old, _ = scan(network, in_memory(source.images[:begin], broken=[4, 11]), plan)
+    new, meter = scan(network, source, plan, Shard(0, 1, 5, begin))
+    assert new.done == 23 - begin and meter.images == new.seen and in_bytes(merge([new, old])) == in_bytes(steps[-1])
+
+
+@given(st.integers(0, 200), st.integers(1, 12), st.integers(1, 9), st.integers(0, 220))
+def test_shards_cover_every_example_once_and_end_at_whole_units(total, count, unit, begin):
+    bounds = [Shard(index, count, unit, begin).bounds(total) for index in range(count)]
+    assert bounds[0][0] == min(begin, total) and bounds[-1][1] == total
+    assert all(one[1] == other[0] for one, other in pairwise(bounds))
+    assert all(first <= last and (last % unit == 0 or last in (total, min(begin, total))) for first, last in bounds)
+
+
+# Part files.
+
+
+def test_a_part_file_gives_back_every_byte_and_is_the_same_each_time(steps, tmp_path):
+    heap = steps[2].heaps["two"].count_nans(np.arange(6))
+    part = replace(
+        steps[2], heaps={**steps[2].heaps, "two": heap}, skipped=(Skipped(4, "caf\u00e9\n\u65e5.png", 'of "no"\tuse'),)
+    )
+    for path in (tmp_path / "a.part", tmp_path / "b.part"):
+        write_part(path, Saved(ORIGIN, Shard(1, 3, 5, 2), part))
+        found = read_part(path)
+        assert in_bytes(found.part) == in_bytes(part) and found.origin == ORIGIN and found.shard == Shard(1, 3, 5, 2)
+        assert list(found.part.heaps) == list(part.heaps)
+    assert (tmp_path / "a.part").read_bytes() == (tmp_path / "b.part").read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_part_of_nothing_and_odd_layer_names_can_be_saved(tmp_path):
+    part = Part.empty({"a/b:0": 2, "../c\u00e9 d": 1}, 3)
+    write_part(tmp_path / "x.part", Saved(ORIGIN, Shard(), part))
+    found = read_part(tmp_path / "x.part")
+    assert in_bytes(found.part) == in_bytes(part) and list(found.part.heaps) == list(part.heaps) and not found.complete
+
+
+def test_a_part_file_holds_no_pickles_and_runs_none(steps, tmp_path):
+    write_part(tmp_path / "x.part", Saved(ORIGIN, Shard(), steps[0]))
+    with zipfile.ZipFile(tmp_path / "x.part") as archive:
+        assert all(b"'descr': '|O" not in archive.read(name)[:200] for name in archive.namelist())
+    np.savez(tmp_path / "y.part.npz", told=np.array([{"format": 1}], object))
+    (tmp_path / "y.part.npz").rename(tmp_path / "y.part")
+    with pytest.raises(Fault, match=r"y.part is damaged"):
+        read_part(tmp_path / "y.part")
+
+
+def test_parts_are_found_in_order_and_other_files_are_passed_over(steps, tmp_path):
+    for index in (2, 0, 10):
+        write_part(shard_path(tmp_path, Shard(index, 12)), Saved(ORIGIN, Shard(index, 12), steps[0]))
+    (tmp_path / "parts" / ".aside-01234567-4-of-12.part").write_bytes(b"half")
+    (tmp_path / "parts" / "notes.part").write_bytes(b"mine")
+    assert [found.shard.index for found in saved_parts(tmp_path)] == [0, 2, 10]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "n"}, "the network has changed: its digest is n, and was m"),
+        ({"data": "e"}, "the data set has changed: its digest is e, and was d"),
+        ({"examples": 22}, "the data set has changed: it has 22 examples, and had 23"),
+        ({"settings": {"data.batch": 6, "activations.channels": "all"}}, "the spec has changed: data.batch"),
+        ({"spec": {"name": "y"}}, None),
+    ],
+)
+def test_what_differs_is_named(change, words):
+    assert ORIGIN.difference(replace(ORIGIN, **change)) == words
+
+
+# Saving every so often.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time as `saved` sees it; the test moves it, and each file written takes `cost` seconds."""
+    now = SimpleNamespace(seconds=1000.0, cost=0.0, written=[])
+
+    def write(path, found):
+        now.seconds += now.cost
+        now.written.append((path.name, found.part.done))
+
+    monkeypatch.setattr(saved, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(saved, "write_part", write)
+    return now
+
+
+def test_a_part_is_saved_when_it_is_time_and_at_the_end(clock, steps, tmp_path):
+    keeper = Keeper(tmp_path, ORIGIN, Shard(1, 3), 60)
+    keeper.save()  # nothing yet
+    for part in steps:
+        keeper.keep(part)
+        clock.seconds += 25
+    assert clock.written == [("2-of-3.part", 20)] and keeper.done == 23
+    keeper.save()
+    assert clock.written[1:] == [("2-of-3.part", 23)]
+
+
+def test_a_store_that_is_slow_to_write_to_is_written_to_less_often(clock, steps, tmp_path):
+    clock.cost = 10.0
+    keeper = Keeper(tmp_path, ORIGIN, Shard(), 60)
+    for _ in range(1200):
+        keeper.keep(steps[0])
+        clock.seconds += 1
+    assert len(clock.written) == 3  # at 60, 570 and 1080 seconds: a fiftieth of the time
+
+
+def test_nothing_between_two_saves_means_after_every_batch(clock, steps, tmp_path):
+    clock.cost = 10.0
+    keeper = Keeper(tmp_path, ORIGIN, Shard(), 0)
+    for part in steps:
+        keeper.keep(part)
+    assert [done for _, done in clock.written] == [5, 10, 15, 20, 23]
+
+
+def test_damage_of_any_kind_is_one_line(steps, tmp_path):
+    path = tmp_path / "x.part"
+    write_part(path, Saved(ORIGIN, Shard(), steps[0]))
+    data = path.read_bytes()
+    chance = random.Random(7)
+    for _ in range(60):
+        place = chance.randrange(len(data))
+        path.write_bytes(chance.choice([data[:place], data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]]))
+        try:
+            assert in_bytes(read_part(path).part) == in_bytes(steps[0])  # what is not looked at, such as a date
+        except (Fault, WrongSpec) as error:
+            assert "\n" not in str(error)

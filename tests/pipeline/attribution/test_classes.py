@@ -1,0 +1,58 @@
+"""Classes by number, by name and by label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.attribution.classes import Classes, softmax, top
+from pipeline.attribution.passes import PREDICTED
+from pipeline.errors import UnknownName, WrongSpec
+
+NAMED = Classes(4, ("tabby cat", "red fox", "crane", "crane"))
+NUMBERED = Classes(4, None)
+
+
+def test_probabilities_are_those_of_the_logits_and_never_overflow():
+    logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]], np.float32)
+    powers = np.exp([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(softmax(logits)[0], powers / powers.sum())
+    np.testing.assert_allclose(softmax(logits)[1], [1, 0, 0], atol=1e-12)
+
+
+def test_the_likeliest_come_first_and_the_lower_number_among_equals():
+    assert top(np.array([0.5, 2, -1, 2, 7]), 4).tolist() == [4, 1, 3, 0]
+    assert top(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
+
+
+def test_classes_are_found_by_number_and_by_name_however_written():
+    assert [NAMED.find(name) for name in (1, "red fox", "Red_Fox", "tabby-cat")] == [1, 1, 1, 0]
+    assert NUMBERED.find(3) == 3 and NUMBERED.name(3) == "3" and NAMED.name(0) == "tabby cat"
+
+
+@pytest.mark.parametrize(
+    ("classes", "named", "kind", "words"),
+    [
+        (NAMED, 4, WrongSpec, "there is no class 4; they run from 0 to 3"),
+        (NAMED, "red fix", UnknownName, "nearest: red fox"),
+        (NAMED, "crane", WrongSpec, "is the name of classes 2, 3"),
+        (NUMBERED, "red fox", UnknownName, "have no names"),
+    ],
+)
+def test_classes_that_are_not_there_are_named_before_work_starts(classes, named, kind, words):
+    with pytest.raises(kind, match=words):
+        classes.check([named], None)
+
+
+def test_labels_mean_classes_by_name_or_else_by_number():
+    assert [NAMED.of_label(label) for label in ("red_fox", "crane", "wolf", "1", None)] == [1, None, None, None, None]
+    assert [NUMBERED.of_label(label) for label in ("2", "4", "wolf", None)] == [2, None, None, None]
+    assert NAMED.slots(["label", "predicted", 2], "red fox") == [1, PREDICTED, 2]
+    assert NAMED.slots(["label"], "wolf") == [None]
+
+
+def test_labels_of_which_none_is_a_class_are_an_error():
+    NAMED.check(["label"], ["wolf", "red fox"])
+    NAMED.check(["label"], None)
+    with pytest.raises(WrongSpec, match="no label of the data"):
+        NAMED.check(["label"], ["wolf", "hyena"])

@@ -1,0 +1,222 @@
+"""The stage: what a job with `gradcam` leaves, and what is wrong before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline import load_spec, run
+from pipeline.attribution.passes import compile_pass
+from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
+from pipeline.models.opening import open_network
+from pipeline.store.tables import read_index
+
+METHODS = ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam"]
+
+
+def add_gradcam(path, keys):
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    path.write_text("\n".join([path.read_text(), "[gradcam]", *lines, ""]))
+    return load_spec(path, ['stages=["gradcam"]'])
+
+
+@pytest.fixture
+def write(write_spec, tmp_path):
+    """A function: a spec of the stage alone, with some keys of [gradcam] and [model]."""
+
+    def write(model=None, **keys):
+        labels = tmp_path / "labels.txt"
+        labels.write_text("dog\nhouse\ncat\n")
+        return add_gradcam(write_spec(tmp_path / "cam.toml", model={"labels": str(labels), **(model or {})}), keys)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def explained(write_spec, quiet, tmp_path_factory):
+    """A finished job: five images in batches of two, all methods, three classes, all checks."""
+    folder = tmp_path_factory.mktemp("explained")
+    (folder / "labels.txt").write_text("dog\nhouse\ncat\n")
+    keys = {
+        "first": 5,
+        "methods": METHODS,
+        "classes": ["predicted", "label", 1],
+        "trust": ["randomisation", "curves"],
+        "batch": 2,
+    }
+    spec = add_gradcam(write_spec(folder / "cam.toml", model={"labels": str(folder / "labels.txt")}), keys)
+    return spec, run(spec, folder, reporter=quiet)
+
+
+def rows(folder, name):
+    return read_index(folder, name).to_pylist()
+
+
+def test_the_likeliest_classes_of_every_image_are_in_the_index(explained, tiny_model):
+    _spec, folder = explained
+    found = rows(folder, "classification")
+    assert len(found) == 5 * 3  # a network of three classes has no five
+    for example in range(5):
+        own = [row for row in found if row["example"] == example]
+        assert [row["rank"] for row in own] == [0, 1, 2] and sum(row["probability"] for row in own) == pytest.approx(1)
+        logits = np.array([row["logit"] for row in own])
+        assert (np.diff(logits) <= 0).all()
+        np.testing.assert_allclose(
+            [row["probability"] for row in own], np.exp(logits - logits[0]) / np.exp(logits - logits[0]).sum()
+        )
+        assert all(row["name"] == ("dog", "house", "cat")[row["class"]] for row in own)
+        assert own[0]["label"] == ("cat", "dog")[0] and own[0]["key"].startswith("cat/")
+
+
+def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
+    _spec, folder = explained
+    found = rows(folder, "attributions")
+    names = [(row["example"], row["method"], row["layer"], row["class"]) for row in found]
+    assert len(set(names)) == len(names)
+    first = {row["example"]: row["class"] for row in rows(folder, "classification") if row["rank"] == 0}
+    for example in range(5):
+        classes = {first[example], 2, 1}  # the predicted one, the label's, the one asked for
+        layers = {"gradient": None, "guided_backprop": None}
+        expected = {(example, method, layers.get(method, "shapes"), number) for method in METHODS for number in classes}
+        assert expected == {name for name in names if name[0] == example}
+    chances = {(row["example"], row["class"]): row["probability"] for row in rows(folder, "classification")}
+    for row in found:
+        assert row["probability"] == pytest.approx(chances[row["example"], row["class"]])
+        assert (row["map_height"], row["map_width"]) == ((6, 6) if row["method"] in METHODS[:3] else (16, 16))
+        assert 0 <= row["row"] < row["map_height"] and 0 <= row["col"] < row["map_width"]
+        assert 0 <= row["y1"] < row["y2"] <= 16 and 0 <= row["x1"] < row["x2"] <= 16
+        assert 0 <= row["src_y1"] < row["src_y2"] <= 24 and 0 <= row["src_x1"] < row["src_x2"] <= 26
+        guided = row["method"].startswith("guided")
+        assert (row["rule"], row["replaced"]) == (("rectifiers", 1) if guided else (None, None))
+
+
+def test_digests_and_peaks_are_those_of_the_maps(explained, pictures):
+    spec, folder = explained
+    found = {(row["example"], row["method"], row["class"]): row for row in rows(folder, "attributions")}
+    network = open_network(spec.model)
+    keys = [("gradcam", "shapes"), ("guided_backprop", None)]
+    from pipeline.sources.fit import Fit
+
+    path = sorted(pictures.rglob("*.png"))[0]
+    image = Fit(16, 16).apply(cv2.imread(str(path))[..., ::-1])
+    own = compile_pass(network, keys, 2, 3)(np.stack([image, image]), np.array([[1, 2, 0]] * 2, np.int32))
+    for method, layer in keys:
+        values = own.maps[method, layer][0, 0]
+        row = found[0, method, 1]
+        assert row["peak"] == pytest.approx(np.abs(values).sum(axis=-1).max() if layer is None else values.max(), rel=1e-4)
+        if np.array_equal(values, own.maps[method, layer][1, 0]):
+            assert row["digest"] == hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+def test_every_picture_is_where_the_index_says_and_shows_the_source(explained, pictures):
+    _, folder = explained
+    found = rows(folder, "attributions")
+    for row in found:
+        drawn = cv2.imread(str(folder / row["picture"]))
+        assert drawn is not None and drawn.shape[0] > 190  # tiny images are enlarged
+    singles = {row["picture"] for row in found}
+    assert len(singles) == len(found)
+    pairs = {(row["example"], row["class"]) for row in found}
+    written = {str(path.relative_to(folder)) for path in (folder / "mosaics").rglob("*.png")}
+    sides = {f"mosaics/gradcam/{example}/{number}-shapes.png" for example, number in pairs}
+    trust = {f"mosaics/gradcam/trust/{name}.png" for name in ("randomisation", "curves")}
+    assert written == singles | sides | trust | {"mosaics/gradcam/shapes.png"}
+
+
+def test_the_checks_are_a_table_and_a_plot(explained):
+    _, folder = explained
+    maps = len(rows(folder, "attributions"))
+    curves = rows(folder, "curves")
+    assert len(curves) == maps * 2 * 21
+    whole = {(row["example"], row["class"]): row["probability"] for row in rows(folder, "attributions")}
+    for row in curves:
+        if (row["kind"], row["share"]) in (("deletion", 0.0), ("insertion", 1.0)):
+            assert row["probability"] == pytest.approx(whole[row["example"], row["class"]], rel=1e-3)
+    random = rows(folder, "randomisation")
+    assert len(random) == maps * 4 and {row["step"] for row in random} == {0, 1, 2, 3}
+    assert next(row["down_to"] for row in random if row["step"] == 3) == "edges"
+    for row in random:
+        assert -1 <= row["rank_correlation"] <= 1.0001 and (row["step"] or row["ssim"] > 0.999)
+
+
+def test_the_receipt_and_show_tell_where_and_what(explained, command):
+    _, folder = explained
+    done = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]
+    assert done["layers"] == ["shapes"] and done["images"] == 5 and (done["rule"], done["replaced"]) == ("rectifiers", 1)
+    assert done["maps"] == len(rows(folder, "attributions"))
+    status, out, _ = command("show", folder)
+    assert status == 0 and "5 images explained at shapes" in out
+
+
+def test_single_pictures_are_explained_beside_the_data(write, quiet, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "one.png"), pixels)
+    spec = write(files=[str(tmp_path / "one.png")], keys=["dog/001.png"], layers=["edges", "shapes"], methods="gradcam")
+    folder = run(spec, tmp_path / "out", reporter=quiet)
+    found = rows(folder, "attributions")
+    assert [(row["example"] is None, row["layer"]) for row in found] == [
+        (False, "edges"),
+        (False, "shapes"),
+        (True, "edges"),
+        (True, "shapes"),
+    ]
+    drawn = cv2.imread(str(folder / found[2]["picture"]))
+    assert drawn.shape[0] > 300 and drawn.shape[1] > 200  # the source's own resolution, with words and a scale
+    assert {path.name for path in (folder / "mosaics/gradcam").glob("*.png")} == {"edges.png", "shapes.png"}
+
+
+def test_a_second_run_leaves_no_pictures_of_the_first(write, quiet, tmp_path):
+    for first in (3, 1):
+        folder = run(write(first=first, methods="gradcam"), tmp_path / "out", reporter=quiet)
+    assert {path.name for path in (folder / "mosaics/gradcam").iterdir() if any(path.glob("*")) or path.is_file()} == {
+        "0",
+        "shapes.png",
+    }
+
+
+def test_many_images_go_on_in_another_mosaic(write, quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.attribution.album._PAGE", 2)
+    folder = run(write(first=5, methods="gradcam"), tmp_path / "out", reporter=quiet)
+    assert {path.name for path in (folder / "mosaics/gradcam").glob("*.png")} == {"shapes.png", "shapes-2.png", "shapes-3.png"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "words"),
+    [
+        ({"classes": [3]}, WrongSpec, "there is no class 3; they run from 0 to 2"),
+        ({"classes": ["hose"]}, UnknownName, "nearest: house"),
+        ({"layers": ["classes"]}, WrongSpec, "'classes' has no map.*such as 'shapes'"),
+        ({"layers": ["edge"]}, UnknownLayer, "nearest: edges"),
+        ({"examples": [20]}, WrongSpec, "example 20 is not there"),
+        ({"files": ["nowhere.png"]}, MissingInput, "nowhere.png"),
+    ],
+)
+def test_what_is_not_there_is_found_before_work_starts(write, quiet, tmp_path, keys, kind, words):
+    with pytest.raises(kind, match=words):
+        run(write(**keys), tmp_path / "out", reporter=quiet)
+    assert not (tmp_path / "out" / "tiny" / "index").exists()
+
+
+def test_a_file_of_class_names_that_does_not_fit_is_refused(write, quiet, tmp_path):
+    (tmp_path / "two.txt").write_text("one\ntwo\n")
+    with pytest.raises(WrongSpec, match="has 2 names, but tiny has 3 classes"):
+        run(write(model={"labels": str(tmp_path / "two.txt")}), tmp_path / "out", reporter=quiet)
+    (tmp_path / "other.txt").write_text("one\ntwo\nthree\n")
+    with pytest.raises(WrongSpec, match="no label of the data"):
+        run(write(model={"labels": str(tmp_path / "other.txt")}, classes="label"), tmp_path / "out", reporter=quiet)
+
+
+def test_a_network_without_a_classifier_can_do_everything_else(write_spec, quiet, tmp_path):
+    import keras
+
+    inputs = keras.Input((16, 16, 3))
+    keras.Model(inputs, keras.layers.Conv2D(4, 3, name="edges")(inputs)).save(tmp_path / "headless.keras")
+    model = {"source": f"file:{tmp_path / 'headless.keras'}", "layers": ["edges"]}
+    path = write_spec(tmp_path / "cam.toml", model=model, data={"limit": 4})
+    with pytest.raises(UnusableModel, match="has no logits.*leave gradcam out of stages"):
+        run(load_spec(path, ['stages=["activations", "gradcam"]']), tmp_path / "out", reporter=quiet)
+    assert (run(load_spec(path), tmp_path / "out", reporter=quiet) / "index/activations.parquet").exists()

@@ -1,0 +1,120 @@
+"""Maps as numbers and pixels: back on the source image, their peak and box, their colours."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.attribution import heat, pictures
+from pipeline.sources.fit import Fit
+
+
+def test_a_map_grows_as_opencv_grows_it_but_exactly():
+    values = np.random.default_rng(0).random((7, 5), np.float32)
+    theirs = cv2.resize(values, (60, 84), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(heat.enlarge(values, 84, 60), theirs, atol=2e-3)
+    assert heat.enlarge(values, 7, 5) == pytest.approx(values)
+    assert heat.enlarge(np.full((3, 3), 2.5, np.float32), 50, 31) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(90, 60), (40, 200), (64, 64), (20, 30)])
+def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode, size):
+    fit = Fit(64, 64, mode)
+    height, width = size
+    image = np.zeros((height, width, 3), np.uint8)
+    y, x = int(height * 0.6), int(width * 0.55)
+    near = min(size) // 20 + 1
+    image[y - near : y + near, x - near : x + near] = 255
+    shown = fit.apply(image).astype(np.float32).mean(axis=-1)  # a map that is bright where the image is
+    spread, seen = heat.on_source(shown, fit, height, width)
+    assert spread.shape == size and seen.shape == size
+    rows, cols = np.mgrid[:height, :width]
+    for axis in (rows, cols):
+        middle = (axis * spread).sum() / spread.sum()
+        assert abs(middle - (axis * image[..., 0].astype(float)).sum() / image[..., 0].sum()) < 1.0
+    if mode == "crop":
+        side = min(size)
+        assert abs(seen.sum() - side * side) <= 2 * side  # the middle square
+        assert seen[height // 2, width // 2] and (height == width or not (seen[0].all() and seen[:, 0].all()))
+    else:
+        assert seen.all()
+
+
+def test_the_box_is_the_smallest_that_holds_half_of_the_energy():
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        values = random.random((5, 6), np.float32) ** 4
+        box = heat.focus(values, 50, 60).box
+        spans = [itertools.combinations(range(n + 1), 2) for n in values.shape]
+        areas = [
+            (y2 - y1) * (x2 - x1)
+            for (y1, y2), (x1, x2) in itertools.product(*spans)
+            if values[y1:y2, x1:x2].sum(dtype=float) >= values.sum(dtype=float) / 2 * (1 - 1e-9)
+        ]
+        assert box.height * box.width == min(areas) * 100
+        inside = values[box.y1 // 10 : box.y2 // 10, box.x1 // 10 : box.x2 // 10]
+        assert inside.sum() >= values.sum() * 0.4999
+
+
+def test_the_peak_is_the_first_of_the_strongest_places_and_signs_do_not_count():
+    values = np.zeros((9, 9, 3), np.float32)
+    values[2, 3], values[7, 7] = (-1, 2, -3), (6, 0, 0)
+    focus = heat.focus(values, 9, 9)
+    assert (focus.peak, focus.row, focus.col) == (6.0, 2, 3)
+    assert (focus.box.y1, focus.box.x1, focus.box.y2, focus.box.x2) == (2, 3, 3, 4)
+    nothing = heat.focus(np.zeros((4, 4), np.float32), 8, 8)
+    assert nothing.peak == 0 and (nothing.box.height, nothing.box.width) == (8, 8)
+
+
+def test_boxes_of_large_maps_are_close_to_the_smallest():
+    values = np.zeros((331, 224, 3), np.float32)
+    values[100:140, 50:90] = 1
+    box = heat.focus(values, 331, 224).box
+    assert box.y1 >= 90 and box.y2 <= 150 and box.x1 >= 42 and box.x2 <= 98
+    assert values[box.y1 : box.y2, box.x1 : box.x2].sum() >= values.sum() / 2
+
+
+def test_grey_is_zero_and_opposite_gradients_have_opposite_colours():
+    values = np.random.default_rng(0).normal(size=(40, 40, 3)).astype(np.float32)
+    values[0, 0] = 0
+    drawn = heat.centred(values).astype(int)
+    assert drawn[0, 0].tolist() == [128] * 3
+    assert np.abs(drawn + heat.centred(-values) - 255).max() <= 1
+    assert (heat.centred(np.zeros((4, 4, 3))) == 128).all()
+    assert ((drawn == 0) | (drawn == 255)).mean() == pytest.approx(0.01, abs=0.005)
+
+
+def test_colours_grow_lighter_with_the_heat_so_that_any_eye_can_order_them():
+    colours = heat.coloured(np.linspace(0, 1, 64))
+    light = cv2.cvtColor(colours[np.newaxis], cv2.COLOR_RGB2GRAY)[0].astype(int)
+    assert (np.diff(light) >= 0).all() and light[-1] - light[0] > 100
+
+
+def test_an_overlay_has_the_resolution_of_its_image_and_is_hot_where_the_map_is():
+    image = np.full((300, 400, 3), 120, np.uint8)
+    values = np.zeros((7, 7), np.float32)
+    values[5, 1] = 3.0
+    drawn = pictures.overlay(values, image, Fit(224, 224, "stretch"))
+    assert drawn.shape == image.shape
+    light = cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY)
+    y, x = np.unravel_index(light.argmax(), light.shape)
+    assert abs(y - 5.5 / 7 * 300) < 6 and abs(x - 1.5 / 7 * 400) < 6
+    small = pictures.overlay(values, image[:32, :32], Fit(224, 224, "stretch"))
+    assert small.shape == (224, 224, 3)  # seven times
+    cropped = pictures.overlay(values, image, Fit(224, 224, "crop"))
+    assert cropped[:, :40].max() < cropped[:, 60:340].min()  # dark where the network saw nothing
+
+
+def test_pictures_with_words_keep_the_pixels_they_are_about():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    drawn = pictures.captioned(image, "a very long name of a class that cannot fit on such a small picture", 0.5)
+    assert (drawn[-60:, :80] == image).all() and drawn.shape[1] > 80
+    panels = [pictures.Panel("one", image), pictures.Panel("two", image)]
+    row = pictures.side_by_side(panels, "cat 99%")
+    assert (row[-60:, :80] == image).all() and (row[-60:, 86:166] == image).all()
+    page = pictures.together([pictures.tile(panels, str(n)) for n in range(5)], ["one", "two"])
+    assert 0.3 < page.shape[0] / page.shape[1] < 3

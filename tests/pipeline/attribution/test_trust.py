@@ -1,0 +1,110 @@
+"""Checks of maps: likeness, random weights from the top, pixels taken away and brought back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from pipeline.attribution.curves import Curves, deleted, inserted, ranks
+from pipeline.attribution.passes import compile_pass
+from pipeline.attribution.randomisation import Cascade, rank_correlation, structure
+from pipeline.sources.picking import Picked
+from pipeline.sources.source import Box, Image
+
+
+def test_rank_correlation_is_spearmans_with_ties():
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        one, other = random.integers(0, 6, (2, 7, 7)).astype(np.float32)
+        assert rank_correlation(one, other) == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+    assert rank_correlation(one, one) == pytest.approx(1) and rank_correlation(one, -one) == pytest.approx(-1)
+    assert rank_correlation(one, np.ones_like(one)) == 0
+
+
+def test_structure_is_one_for_the_same_map_and_near_zero_for_noise():
+    random = np.random.default_rng(0)
+    one, other = random.random((2, 64, 64))
+    assert structure(one, 3 * one) == pytest.approx(1)
+    assert abs(structure(one, other)) < 0.2
+    small = random.random((4, 4))
+    assert structure(small, small) == pytest.approx(1) and structure(small, small[::-1]) < 0.9
+
+
+def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos):
+    network, images = opened(rectified), photos(2, 16, 16)
+    keys, classes = [("gradcam", "last"), ("guided_backprop", None)], np.array([[1], [3]], np.int32)
+    before = [value.numpy().copy() for value in rectified.weights]
+    cascade = Cascade.of(network, keys, 2, 1)
+    assert [kernel.layer for kernel in cascade.kernels] == ["logits", "hidden", "end", "inner/deep", "inner/core", "first"]
+    steps = list(cascade.steps(images, classes))
+    assert [step for step, _, _ in steps] == [0, 1, 2, 3, 4, 5, 6]
+    assert [layer for _, layer, _ in steps] == ["", "logits", "hidden", "end", "inner/deep", "inner/core", "first"]
+    own = compile_pass(network, keys, 2, 1)(images, classes)
+    np.testing.assert_allclose(steps[0][2].logits, own.logits, rtol=1e-5)
+    for key in keys:
+        np.testing.assert_allclose(steps[0][2].maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
+    differences = [np.abs(found.logits - own.logits).max() for _, _, found in steps[1:]]
+    assert min(differences) > 1e-3
+    assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
+    again = list(Cascade.of(network, keys, 2, 1).steps(images, classes))
+    assert np.array_equal(again[3][2].logits, steps[3][2].logits)  # the same random numbers every time
+
+
+def test_pixels_go_and_come_in_the_order_of_the_map():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    values = np.arange(64, dtype=np.float32).reshape(8, 8)  # the last pixel matters most
+    order, shares = ranks(values, 8, 8), np.linspace(0, 1, 5)
+    assert order[7, 7] == 0 and order[0, 0] == 63 / 64
+    gone, come = deleted(image, order, shares), inserted(image, order, shares)
+    assert (gone[0] == image).all() and (come[-1] == image).all()
+    mean = image.reshape(-1, 3).mean(axis=0).round()
+    assert (gone[-1] == mean).all()
+    assert (gone[2, 4:] == mean).all() and (gone[2, :4] == image[:4]).all()  # half
+    assert (come[2, 4:] == image[4:]).all() and (come[2, :4] == come[0, :4]).all()
+    assert np.abs(np.diff(come[0].astype(int), axis=1)).max() < np.abs(np.diff(image.astype(int), axis=1)).max()
+
+
+def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at():
+    import tensorflow as tf
+
+    class Corner:
+        """Sees how rough its upper left quarter is, and nothing else."""
+
+        name, input_shape = "corner", (32, 32, 3)
+
+        def preprocess(self, images):
+            return tf.cast(images, tf.float32) / 255
+
+        def trace(self, images, layers):
+            steps = tf.abs(images[:, :16, 1:16] - images[:, :16, :15])
+            seen = tf.reduce_mean(steps, axis=(1, 2, 3))
+            return {"logits": tf.stack([40 * seen, tf.zeros_like(seen) + 7], axis=1)}
+
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    right, wrong = np.zeros((2, 32, 32), np.float32)
+    right[:16, :16], wrong[16:, 16:] = 1, 1
+    curves = Curves.of(Corner(), 4)
+    picked = Picked(0, Image("a.png", None, image, Box(0, 0, 32, 32)), image)
+    maps = {("gradcam", "right"): right[None, None], ("gradcam", "wrong"): wrong[None, None]}
+
+    class Explained:
+        classes = np.array([[0]])
+
+    curves.add([picked], image[None], Explained, maps, [[0]])
+    columns = curves.columns
+    area = {
+        (layer, kind): np.mean(
+            [
+                p
+                for p, one, two in zip(columns["probability"], columns["layer"], columns["kind"], strict=True)
+                if (one, two) == (layer, kind)
+            ]
+        )
+        for layer in ("right", "wrong")
+        for kind in ("deletion", "insertion")
+    }
+    assert len(columns["share"]) == 84 and columns["share"][0] == 0 and columns["share"][20] == 1
+    assert area["right", "deletion"] < area["wrong", "deletion"] - 0.2
+    assert area["right", "insertion"] > area["wrong", "insertion"] + 0.1
+    assert curves.plot().startswith(b"\x89PNG")

@@ -1,0 +1,385 @@
+"""The Ray engine on a Ray that runs everything in this process, so that workers fail when a test wants them to."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter, defaultdict
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipeline import load_spec, run
+from pipeline.activations.part import Part
+from pipeline.activations.saved import Origin, saved_parts
+from pipeline.activations.scan import Plan, scan
+from pipeline.dispatch import Dispatch
+from pipeline.engines import ray as engine
+from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.run import open_job
+from pipeline.sources.source import Shard
+
+
+class RayError(Exception):
+    """What Ray raises for a worker that was lost."""
+
+
+class TaskError(RayError):
+    """What Ray raises for an exception in a worker."""
+
+    def __init__(self, cause):
+        super().__init__("a traceback\nof many lines")
+        self.cause = cause
+
+
+class Handle:
+    """A worker as its owner sees it."""
+
+    def __init__(self, ray, worker):
+        self._ray, self._worker = ray, worker
+
+    def __getattr__(self, method):
+        return SimpleNamespace(remote=lambda *arguments: self._ray.submit(self, method, arguments))
+
+
+class PretendedRay:
+    """Does a task when its result is waited for: workers are opened first, then the latest scan is done first.
+
+    failures: by shard number, what is raised in place of its next scans. lost: what was killed.
+    """
+
+    def __init__(self, job, tap, gpus=0):
+        self.exceptions = SimpleNamespace(RayError=RayError)
+        self.job, self.tap, self.gpus = job, tap, gpus
+        self.failures, self.opening_fails = defaultdict(list), []
+        self.workers, self.killed, self.submitted, self.most_at_work, self.options = [], [], Counter(), 0, None
+        self._tasks, self._number = {}, 0
+
+    def cluster_resources(self):
+        return {"CPU": 8.0, **({"GPU": float(self.gpus)} if self.gpus else {})}
+
+    def nodes(self):
+        return [
+            {"Alive": alive, "Resources": {"CPU": cpus}} for alive, cpus in ((True, 4.0), (True, 4.0), (False, 4.0), (True, 0))
+        ]
+
+    def remote(self, **options):
+        self.options = options
+
+        def hire(kind):
+            worker = kind()
+            worker._network, worker._source, worker._tap = self.job.network, self.job.source, self.tap
+            self.workers.append(Handle(self, worker))
+            return self.workers[-1]
+
+        return lambda kind: SimpleNamespace(remote=partial(hire, kind))
+
+    def submit(self, handle, method, arguments):
+        self._number += 1
+        self._tasks[self._number] = handle, method, arguments
+        self.submitted[method] += 1
+        at_work = [task for task in self._tasks.values() if task[1] == "scan"]
+        assert len({id(task[0]) for task in at_work}) == len(at_work), "a worker was given two shards at once"
+        self.most_at_work = max(self.most_at_work, len(at_work))
+        return self._number
+
+    def wait(self, references, num_returns=1, timeout=None):
+        ready = sorted(references, key=lambda one: (self._tasks[one][1] == "scan", -one))[:num_returns]
+        return ready, [reference for reference in references if reference not in ready]
+
+    def get(self, reference):
+        handle, method, arguments = self._tasks.pop(reference)
+        if handle in self.killed:
+            raise RayError("it was killed")
+        if method == "open":
+            if self.opening_fails:
+                raise self.opening_fails.pop()
+            return None
+        if method == "scan" and self.failures[arguments[1].index]:
+            raise self.failures[arguments[1].index].pop(0)
+        return getattr(handle._worker, method)(*arguments)
+
+    def kill(self, handle):
+        self.killed.append(handle)
+
+
+@pytest.fixture
+def job(write_spec, tmp_path, told):
+    """The tiny network on 20 pictures, one a batch, for three workers."""
+    spec = load_spec(write_spec(tmp_path / "tiny.toml"), ["data.batch=1"])
+    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), dispatch=Dispatch("ray", 3, save_every=3600))
+
+
+@pytest.fixture
+def plan(job):
+    return Plan(job.layers, None, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def tap(tiny_model):
+    """The compiled pass of all workers."""
+    network = KerasNetwork(tiny_model, "tiny", None, "none")
+    layers = tuple(layer for layer in network.layers() if layer.name in ("edges", "shapes", "classes"))
+    return Plan(layers, None, 3, 1).compile(network)
+
+
+@pytest.fixture
+def pretended(job, tap, monkeypatch):
+    """The Ray that the engine finds."""
+    ray = PretendedRay(job, tap)
+    monkeypatch.setattr(engine, "require", lambda: ray)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
+    return ray
+
+
+def scan_all(job, plan, begin=0, progress=lambda done, total: None):
+    return engine.scan_all(job, plan, Origin.of(job), begin, progress)
+
+
+def bytes_of(part: Part):
+    arrays = [
+        getattr(table, field.name)
+        for tables in (part.heaps, part.statistics)
+        for table in tables.values()
+        for field in dataclasses.fields(table)
+    ]
+    return [array.tobytes() for array in arrays], part.seen, part.skipped
+
+
+@pytest.fixture
+def expected(job, plan, tap):
+    return bytes_of(scan(job.network, job.source, plan, tap=tap)[0])
+
+
+def test_shards_in_any_order_give_what_one_scan_gives(pretended, job, plan, expected):
+    news = []
+    part, meter = scan_all(job, plan, progress=lambda done, total: news.append((done, total)))
+    assert bytes_of(part) == expected and meter.images == 20 and meter.network > 0
+    assert news[-1] == (20, 20) and news == sorted(news) and len(news) > 5
+
+
+def test_there_are_more_shards_than_workers_and_never_more_at_work_than_workers(pretended, job, plan):
+    scan_all(job, plan)
+    assert len(pretended.workers) == 3 and pretended.most_at_work == 3 and pretended.submitted["scan"] == 6
+    assert pretended.submitted["open"] == 3, "a worker opens the network once"
+    assert sorted(map(id, pretended.killed)) == sorted(map(id, pretended.workers)), "nobody is left"
+
+
+def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_workers_it_has(pretended, job, plan, expected):
+    pretended.failures[4] = [TaskError(UnusableData("torn."))]
+    with pytest.raises(UnusableData):
+        scan_all(job, plan)
+    kept = [saved for saved in saved_parts(job.folder) if saved.complete]
+    assert 0 < len(kept) < 6
+    again = dataclasses.replace(job, dispatch=Dispatch("ray", 1))
+    part, meter = scan_all(again, plan)
+    assert bytes_of(part) == expected and meter.images == 20 - sum(saved.part.done for saved in kept)
+    assert f"going on from example {20 - meter.images} of 20: so many were scanned before" in job.reporter.lines
+
+
+def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, plan):
+    part, _ = scan_all(job, plan, begin=7)
+    assert (
+        bytes_of(part) == bytes_of(scan(job.network, job.source, plan, Shard(0, 1, 1, 7), tap=pretended.tap)[0])
+        and part.seen == 13
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RayError("its node has died"), TaskError(OSError("no such device")), TaskError(Unreachable("no answer."))]
+)
+def test_a_worker_that_fails_is_replaced_and_its_shard_runs_again(pretended, job, plan, expected, error):
+    pretended.failures[2] = [error, error]
+    part, _ = scan_all(job, plan)
+    assert bytes_of(part) == expected
+    assert len(pretended.workers) == 5 and pretended.submitted["scan"] == 8
+    said = [line for line in job.reporter.lines if line.startswith("shard 3-of-6 failed: ")]
+    assert len(said) == 2 and not any("\n" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "says"),
+    [
+        (RayError("its node has died"), Fault, "shard 3-of-6 failed 3 times; the last time: its node has died. "),
+        (TaskError(OSError("no such\ndevice")), Fault, "shard 3-of-6 failed 3 times; the last time: OSError: no such device. "),
+        (TaskError(Unreachable("no answer.")), Unreachable, "no answer."),
+    ],
+)
+def test_a_shard_that_fails_three_times_stops_the_job_with_its_error(pretended, job, plan, error, raised, says):
+    pretended.failures[2] = [error] * 9
+    with pytest.raises(raised, match=says) as caught:
+        scan_all(job, plan)
+    assert len(pretended.failures[2]) == 6 and "\n" not in str(caught.value)
+    assert set(map(id, pretended.killed)) == set(map(id, pretended.workers))
+
+
+@pytest.mark.parametrize("error", [UnusableData("torn."), TooManyBad("all of them.")])
+def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended, job, plan, error):
+    pretended.failures[2] = [TaskError(error)]
+    with pytest.raises(type(error)) as caught:
+        scan_all(job, plan)
+    assert caught.value is error and len(pretended.workers) == 3
+
+
+@pytest.mark.parametrize(
+    ("broken", "max_bad", "fails"), [((0, 1, 2), 0.15, False), ((0, 7, 14), 0.15, False), ((0, 7, 14), 0.1, True)]
+)
+def test_unreadable_images_are_judged_over_the_whole_data_set_as_in_one_scan(
+    job, plan, tap, monkeypatch, in_memory, broken, max_bad, fails
+):
+    pixels = np.random.default_rng(1).integers(0, 4, (20, 16, 16, 3))
+    job = dataclasses.replace(job, source=in_memory(pixels, broken=broken))
+    plan = dataclasses.replace(plan, max_bad=max_bad)
+    ray = PretendedRay(job, tap)
+    monkeypatch.setattr(engine, "require", lambda: ray)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
+    if not fails:
+        assert bytes_of(scan_all(job, plan)[0]) == bytes_of(scan(job.network, job.source, plan, tap=tap)[0])
+        return
+    for scanned in (lambda: scan_all(job, plan), lambda: scan(job.network, job.source, plan, tap=tap)):
+        with pytest.raises(TooManyBad, match="3 of 20 images cannot be read"):
+            scanned()
+
+
+def test_workers_that_cannot_be_started_three_times_in_a_row_stop_the_job(pretended, job, plan):
+    pretended.opening_fails = [RayError("out of memory")] * 3
+    with pytest.raises(Fault, match="opening the job in a worker failed 3 times; the last time: out of memory"):
+        scan_all(job, plan)
+
+
+def test_workers_that_are_started_at_last_forget_the_failures_before(pretended, job, plan, expected):
+    pretended.opening_fails = [RayError("out of memory")] * 2
+    part, _ = scan_all(job, plan)
+    assert bytes_of(part) == expected and len(pretended.workers) == 5
+
+
+@pytest.mark.parametrize(("gpus", "asked", "workers"), [(0, None, 2), (5, None, 5), (2, 4, 4)])
+def test_there_is_a_worker_for_each_gpu_else_for_each_machine_unless_their_number_is_given(
+    job, plan, tap, monkeypatch, gpus, asked, workers
+):
+    ray = PretendedRay(job, tap, gpus)
+    monkeypatch.setattr(engine, "require", lambda: ray)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
+    scan_all(dataclasses.replace(job, dispatch=Dispatch("ray", asked)), plan)
+    assert len(ray.workers) == workers and ray.options["num_gpus"] == (1 if gpus else 0)
+
+
+class Stop(Exception):
+    """Ends a scan from within."""
+
+
+class StoppingTap:
+    """A compiled pass that goes through once."""
+
+    def __init__(self, tap):
+        self._tap, self._calls = tap, 0
+
+    def ask(self, images, floors):
+        self._calls += 1
+        if self._calls > 1:
+            raise Stop
+        return self._tap.ask(images, floors)
+
+
+def test_an_interrupt_saves_what_the_shards_at_work_have_found(pretended, job, plan, expected, monkeypatch):
+    wait = pretended.wait
+
+    def interrupted(references, num_returns=1, timeout=None):
+        if pretended.submitted["scan"] == 4 and not pretended.submitted["answer"]:  # one is finished, three are at work
+            for handle, method, arguments in [*pretended._tasks.values()]:
+                if method == "scan":
+                    handle._worker._tap = StoppingTap(pretended.tap)
+                    with pytest.raises(Stop):
+                        handle._worker.scan(*arguments)
+            raise KeyboardInterrupt
+        return wait(references, num_returns, timeout)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pretended, "wait", interrupted)
+        with pytest.raises(Interrupted, match="of 20 examples are scanned and saved") as caught:
+            scan_all(job, plan)
+    saved = saved_parts(job.folder)
+    done = sum(saved.part.done for saved in saved)
+    assert sorted(saved.part.done for saved in saved)[:3] == [1, 1, 1] and f": {done} of 20 " in str(caught.value)
+    part, meter = scan_all(job, plan)
+    assert bytes_of(part) == expected and meter.images == 20 - done
+
+
+def test_a_lost_worker_loses_no_more_than_was_found_since_it_was_last_asked(pretended, job, plan, expected, monkeypatch):
+    monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
+    monkeypatch.setattr(engine, "_PART_EVERY", 0)
+    get, wait, begun = pretended.get, pretended.wait, []
+
+    def one_batch_and_no_end(references, num_returns=1, timeout=None):
+        """Shard 2 comes as far as its first batch, and is not ready before its worker was asked."""
+        for reference, (handle, method, arguments) in [*pretended._tasks.items()]:
+            if method == "scan" and arguments[1].index == 1 and not begun:
+                begun.append(reference)
+                handle._worker._tap = StoppingTap(pretended.tap)
+                with pytest.raises(Stop):
+                    handle._worker.scan(*arguments)
+        asked = pretended.submitted["answer"] > 10
+        others = [reference for reference in references if asked or reference not in begun]
+        return wait(others, num_returns, timeout) if others else ([], references)
+
+    def lost(reference):
+        if reference in begun:
+            del pretended._tasks[reference]
+            raise RayError("its node has died")
+        return get(reference)
+
+    monkeypatch.setattr(pretended, "wait", one_batch_and_no_end)
+    monkeypatch.setattr(pretended, "get", lost)
+    part, meter = scan_all(job, plan)
+    assert bytes_of(part) == expected
+    assert meter.images == 19, "the first image of shard 2 is not scanned again"
+
+
+def test_a_worker_that_sees_another_network_or_other_data_says_so(job, monkeypatch):
+    monkeypatch.setattr(engine, "prepare_devices", lambda threads: None)
+    engine.Worker().open(job.spec, job.digests, 1)
+    for table in ("model", "data"):
+        with pytest.raises(WrongSpec, match=rf"what \[{table}\] names is not the same on .* as where the job was started"):
+            engine.Worker().open(job.spec, {**job.digests, table: "another"}, 1)
+
+
+def test_without_ray_the_engine_names_the_extra(job, plan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WrongSpec, match="needs Ray, .*the extra 'cluster'") as caught:
+        scan_all(job, plan)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_an_address_where_no_cluster_answers_is_one_line_and_worth_another_try(job, plan, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(Unreachable, match=f"no Ray cluster answers at RAY_ADDRESS = '{address}'") as caught:
+        scan_all(job, plan)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_address_of_the_dashboard_is_told_from_that_of_the_cluster(job, plan, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with pytest.raises(WrongSpec, match="is where jobs are submitted"):
+        scan_all(job, plan)
+
+
+def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, monkeypatch):
+    def init(**settings):
+        assert settings["address"] == "local" and settings["num_cpus"] == 3
+        sys.exit(15)  # as the handler does that Ray sets
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(engine, "require", lambda: SimpleNamespace(init=init, is_initialized=lambda: False))
+    with pytest.raises(KeyboardInterrupt):
+        scan_all(job, plan)
+
+
+@pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])
+def test_an_engine_is_checked_before_anything_is_opened(spec, tmp_path, told, engine_name, workers, error):
+    with pytest.raises(WrongSpec, match=error):
+        run(spec, tmp_path, reporter=told, dispatch=Dispatch(engine_name, workers))
+    assert not (tmp_path / "tiny" / "run.json").exists()

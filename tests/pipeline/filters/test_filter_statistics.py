@@ -1,0 +1,61 @@
+"""What the index says of filters: norms, means, near zeros and twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.filters.statistics import FilterStatistics
+from pipeline.models.network import Kernel
+
+
+def of(weights, groups=1):
+    return FilterStatistics.of(Kernel(np.asarray(weights, np.float32), groups))
+
+
+@pytest.fixture
+def weights():
+    return np.random.default_rng(0).normal(size=(3, 3, 4, 700)).astype(np.float32)  # more than are compared at a time
+
+
+def test_norm_mean_and_near_zeros_are_those_of_each_filter(weights):
+    weights[0, :, :, 5] = weights[..., :].max() * 0.0099
+    weights[..., 6] = 0
+    found = of(weights)
+    flat = weights.reshape(36, 700).astype(np.float64)
+    np.testing.assert_allclose(found.norm, np.sqrt((flat**2).sum(axis=0)), rtol=1e-12)
+    np.testing.assert_allclose(found.mean, flat.mean(axis=0), atol=1e-12)
+    limit = 0.01 * np.abs(flat).max()
+    assert found.share_near_zero.tolist() == (np.abs(flat) < limit).mean(axis=0).tolist()
+    assert found.share_near_zero[5] >= 1 / 3 and found.share_near_zero[6] == 1
+
+
+def test_the_twin_is_the_filter_that_points_the_same_way(weights):
+    weights[..., 650] = 3 * weights[..., 2]
+    weights[..., 7] = -weights[..., 8]  # opposite is no twin
+    weights[..., 9] = 0
+    found = of(weights)
+    assert (found.twin[2], found.twin[650]) == (650, 2) and found.twin_cosine[2] == pytest.approx(1, abs=1e-6)
+    assert found.twin[7] != 8 and found.twin[8] != 7
+    assert found.twin[9] == -1 and np.isnan(found.twin_cosine[9]) and 9 not in found.twin
+    flat = weights.reshape(36, 700).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        cosines = (flat.T @ flat) / np.outer(found.norm, found.norm)
+    np.fill_diagonal(cosines, -2)
+    cosines = np.nan_to_num(cosines, nan=-2)
+    expected = cosines.argmax(axis=0)
+    some = [filter for filter in range(700) if filter != 9]
+    assert (found.twin[some] == expected[some]).all()
+    np.testing.assert_allclose(found.twin_cosine[some], cosines.max(axis=0)[some], atol=1e-6)
+
+
+def test_a_filter_alone_or_without_numbers_has_no_twin():
+    assert of(np.ones((3, 3, 2, 1))).twin.tolist() == [-1]
+    weights = np.random.default_rng(1).normal(size=(2, 2, 1, 4))
+    weights[0, 0, 0, 1] = np.nan
+    found = of(weights, 4)
+    assert found.twin[1] == -1 and 1 not in found.twin and np.isnan(found.norm[1]) and (found.twin[[0, 2, 3]] >= 0).all()
+
+
+def test_a_kernel_of_zeros_is_all_near_zero():
+    assert of(np.zeros((3, 3, 2, 4))).share_near_zero.tolist() == [1] * 4

@@ -1,0 +1,87 @@
+"""Reduced precision and XLA: the same answers, to within what they may lose."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.errors import WrongSpec
+from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.precision import reduced
+from pipeline.models.tap import compile_pass
+from pipeline.spec import parse_spec
+
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Two convolutions of real numbers."""
+    random = np.random.default_rng(5)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="one")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(16, 3, name="two")(x))
+    for variable in model.weights:
+        variable.assign(random.normal(size=variable.shape))
+    return KerasNetwork(model, "real", None, "unit")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (BATCH, 16, 16, 3), np.uint8)
+
+
+def maps_of(network, images, **options):
+    names = [layer.name for layer in network.layers()]
+    return {
+        name: value.numpy() for name, value in compile_pass(network, names, BATCH, lambda maps: maps, **options)(images).items()
+    }
+
+
+def error(found, exact):
+    return max(np.abs(found[name] - exact[name]).max() / np.abs(exact[name]).max() for name in exact)
+
+
+def has_bfloat16(network):
+    try:
+        compile_pass(network, ["two"], BATCH, lambda maps: maps, precision="bfloat16")
+    except WrongSpec:
+        return False
+    return True
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
+def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_same(network, images):
+    if not has_bfloat16(network):
+        pytest.skip("this CPU has no bfloat16")
+    exact, found = maps_of(network, images), maps_of(network, images, precision="bfloat16")
+    assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
+    assert 1e-6 < error(found, exact) < 0.03
+
+
+def test_xla_gives_the_same_maps_to_within_rounding(network, images):
+    assert error(maps_of(network, images, xla=True), maps_of(network, images)) < 1e-5
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="float16 is for GPUs")
+def test_float16_without_a_gpu_is_refused_in_words_that_say_what_to_set(network, images):
+    with pytest.raises(WrongSpec, match='float16" is for GPUs.*Set "bfloat16"'):
+        maps_of(network, images, precision="float16")
+
+
+def test_a_network_with_nothing_to_reduce_is_told(images):
+    inputs = keras.Input((16, 16, 3))
+    network = KerasNetwork(keras.Model(inputs, keras.layers.Identity(name="same")(inputs)), "plain", None, "none")
+    pixels = tf.TensorSpec((BATCH, 16, 16, 3), tf.uint8)
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("bfloat16 is for CPUs")
+    with pytest.raises(WrongSpec, match="bfloat16' changes nothing: .* plain is made of"):
+        reduced(lambda images: network.trace(network.preprocess(images), ["same"]), pixels, "bfloat16", network.name)
+
+
+def test_xla_and_a_reduced_precision_together_are_refused_before_any_work():
+    model = {"source": "keras:VGG16", "layers": "*", "precision": "bfloat16", "xla": True}
+    with pytest.raises(WrongSpec, match="model.xla = True .* does not go together"):
+        parse_spec({"name": "a", "model": model, "data": {"source": "folder:a"}})

@@ -1,0 +1,106 @@
+"""Job folders without a network, and a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import HOSTILE_KEY, K, columns, patch, receipt, whole, winner
+
+from pipeline.store.files import file_name, write_json
+from pipeline.store.tables import write_crops, write_images, write_index
+
+
+@pytest.fixture(scope="session")
+def make_job(tmp_path_factory) -> Callable[..., Path]:
+    """A function that makes the folder of a finished job: {layer: number of channels}, every channel with K winners.
+
+    Patch (channel, rank) has the colour (channel, 100 + rank, 200); the image of an example has (example, 0, 0).
+    """
+
+    def make(layers: dict[str, int], labels: tuple[str | None, ...] = ("cat", "dog", None), name: str = "job") -> Path:
+        folder: Path = tmp_path_factory.mktemp("job") / name
+        winners, statistics, fields = [], [], []
+        for layer, count in layers.items():
+            fields.append({"layer": layer, "height": 8, "width": 8, "stride_y": 2.0, "stride_x": 2.0, "map_height": 7})
+            fields[-1] |= {"map_width": 7, "global": False}
+            for channel in range(count):
+                of = [
+                    winner(layer, channel, rank, (channel + rank) % 50, f"{HOSTILE_KEY} {channel + rank}", labels[rank])
+                    for rank in range(K)
+                ]
+                winners += of
+                statistics.append(
+                    {"layer": layer, "channel": channel, "seen": 50, "mean": 0.5 * channel, "std": 1.0, "max": of[0]["score"]}
+                    | {"share_positive": 1 / (channel + 1), "dead": channel == 1, "top_label": labels[0], "label_purity": 1 / 3}
+                )
+            crops = [row | {"image": {"bytes": patch(row["channel"], row["rank"]), "path": "x.png"}} for row in winners]
+            names = ("image", "layer", "channel", "rank", "score", "example", "key", "label")
+            rows = [row for row in crops if row["layer"] == layer]
+            write_crops(folder / "crops" / f"{file_name(layer)}.parquet", [{name: [row[name] for row in rows] for name in names}])
+        write_index(folder, "activations", columns("activations", winners))
+        write_index(folder, "channels", columns("channels", statistics))
+        write_index(folder, "fields", columns("fields", fields))
+        write_index(folder, "skipped", columns("skipped", []))
+        examples = sorted({row["example"] for row in winners})
+        pictures = [
+            {
+                "image": {"bytes": whole(example), "path": "x.webp"},
+                "example": example,
+                "key": str(example),
+                "height": 48,
+                "width": 64,
+            }
+            for example in examples
+        ]
+        write_images(folder, [columns("images", pictures)])
+        write_json(folder / "run.json", receipt(name, list(layers)))
+        return folder
+
+    return make
+
+
+def find_chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CONVSCOPE_BROWSER") or next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium. Skips where there is none."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("there is no Chromium; install Debian's package chromium, or name one as CONVSCOPE_BROWSER")
+    api = pytest.importorskip("playwright.sync_api")
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[..., Any]]:
+    """A function that opens a page of a folder; whatever goes wrong in the page fails the test."""
+    contexts, wrong = [], []
+
+    def open_page(index: Path, address: str = "#/", width: int = 1300, height: int = 900, dark: bool = False) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        page.goto(f"{index.as_uri()}{address}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []

@@ -1,0 +1,128 @@
+"""What the made jobs of these tests consist of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.mosaic import encode_png, encode_webp
+from pipeline.store.files import write_bytes
+from pipeline.store.tables import INDEX, PATTERNS, write_crops, write_index
+
+K = 3
+HOSTILE_LAYER = "block/a'b\"<img src=x onerror=alert(1)>"
+HOSTILE_LABEL = '"><script>alert(2)</script>'
+HOSTILE_KEY = "a/b & </script><b>c.png"
+
+
+def columns(name: str, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {field.name: [row.get(field.name) for row in rows] for field in INDEX[name]}
+
+
+def winner(layer: str, channel: int, rank: int, example: int, key: str, label: str | None) -> dict[str, Any]:
+    box = {"y1": 2, "x1": 4, "y2": 10, "x2": 12}
+    return {
+        "layer": layer,
+        "channel": channel,
+        "rank": rank,
+        "score": 10.0 * (channel + 1) - rank,
+        "example": example,
+        "key": key,
+        "label": label,
+        "row": rank,
+        "col": channel,
+        **box,
+        **{f"src_{edge}": 2 * place for edge, place in box.items()},
+    }
+
+
+def patch(channel: int, rank: int) -> bytes:
+    return encode_png(np.full((16, 16, 3), (channel % 256, 100 + rank, 200), np.uint8))
+
+
+def whole(example: int) -> bytes:
+    return encode_webp(np.full((48, 64, 3), (example, 0, 0), np.uint8), 101)
+
+
+def receipt(name: str, layers: list[str]) -> dict[str, Any]:
+    spec = {"name": name, "stages": ["activations", "report"], "model": {"source": "keras:Any"}, "data": {"source": "folder:x"}}
+    done = {"started": "2026-01-01T00:00:00Z", "seconds": 2.0, "images": 50, "images_per_second": 25.0, "skipped": 0}
+    return {
+        "format": 1,
+        "name": name,
+        "state": "finished",
+        "spec": spec,
+        "digests": {"model": "m", "data": "d"},
+        "versions": {"python": "3.11"},
+        "input": [32, 32, 3],
+        "layers": layers,
+        "examples": 50,
+        "stages": {"activations": done},
+    }
+
+
+def add_explanations(folder: Path) -> None:
+    """An image with a classification and two maps, as the stage gradcam leaves them."""
+    about = {"example": 3, "key": HOSTILE_KEY, "label": HOSTILE_LABEL}
+    tops = [
+        about | {"rank": rank, "class": 5 + rank, "name": name, "probability": 0.7 - 0.3 * rank}
+        for rank, name in enumerate(("ant", None))
+    ]
+    write_index(folder, "classification", columns("classification", tops))
+    rows = []
+    for method in ("gradcam", "guided_backprop"):
+        name = f"mosaics/gradcam/3/5-{method}.png"
+        write_bytes(folder / name, encode_png(np.full((40, 60, 3), (10, 200, 10), np.uint8)))
+        rows.append(about | {"method": method, "layer": "conv", "class": 5, "name": "ant", "probability": 0.7, "picture": name})
+    write_index(folder, "attributions", columns("attributions", rows))
+
+
+def add_kernels(folder: Path, layer: str) -> None:
+    """A picture of two kernels, the first red and the second blue, and a third that is not drawn."""
+    picture = np.zeros((30, 40, 3), np.uint8)
+    picture[5:15, 2:12], picture[5:15, 20:30] = (250, 0, 0), (0, 0, 250)
+    write_bytes(folder / "mosaics/filters/conv.png", encode_png(picture))
+    rows = [
+        {
+            "layer": layer,
+            "part": "kernel",
+            "channel": channel,
+            "norm": 1.5,
+            "twin": 1 - channel,
+            "twin_cosine": 0.5,
+            "drawn": True,
+        }
+        | {"picture": "mosaics/filters/conv.png", "y1": 5, "x1": 2 + 18 * channel, "y2": 15, "x2": 12 + 18 * channel}
+        for channel in (0, 1)
+    ]
+    rows.append(
+        {"layer": layer, "part": "kernel", "channel": 2, "norm": 0.1, "drawn": False, "picture": "mosaics/filters/conv.png"}
+    )
+    write_index(folder, "filters", columns("filters", rows))
+
+
+def add_patterns(folder: Path, layer: str) -> None:
+    """A pattern for channel 1, with its losses."""
+    row = {
+        "layer": layer,
+        "channel": 1,
+        "sign": "positive",
+        "variant": 0,
+        "losses": [0.0, 1.0, 4.0],
+        "reached": 4.5,
+        "strongest": 3.0,
+    }
+    write_index(folder, "patterns", columns("patterns", [row]))
+    image = {"bytes": encode_png(np.full((20, 20, 3), (9, 120, 33), np.uint8)), "path": "x.png"}
+    rows = {field.name: [(row | {"image": image}).get(field.name)] for field in PATTERNS}
+    write_crops(folder / "patterns" / f"{layer}.parquet", [rows], PATTERNS)
+
+
+def add_others(folder: Path, layer: str) -> None:
+    """The weakest response of channel 0, and the strongest of channel 0 for two labels."""
+    weakest = winner(layer, 0, 0, 7, "weak.png", "ant") | {"score": -3.25}
+    write_index(folder, "weakest", columns("weakest", [weakest]))
+    of_labels = [winner(layer, 0, 0, 8 + place, f"{label}.png", label) for place, label in enumerate(("cat", "dog"))]
+    write_index(folder, "by_label", columns("by_label", of_labels))

@@ -1,0 +1,70 @@
+"""Two jobs held against each other: overlap, shift, and what differs in their specs."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from made import K, columns
+
+from pipeline.errors import WrongSpec
+from pipeline.report.compare import COMPARISON, compare, write_comparison
+from pipeline.report.shelf import Shelf
+from pipeline.store.files import write_json
+from pipeline.store.tables import write_index
+
+
+def changed(folder, table, change):
+    rows = [change(dict(row)) for row in Shelf(folder).table(table).to_pylist()]
+    write_index(folder, table, columns(table, rows))
+
+
+def test_a_job_and_itself_overlap_wholly_and_nothing_moved(make_job):
+    folder = make_job({"conv": 4})
+    rows = compare(Shelf(folder), Shelf(folder)).to_pylist()
+    assert [row["channel"] for row in rows] == [0, 1, 2, 3]
+    assert {(row["overlap"], row["shift"]) for row in rows} == {(1.0, 0.0)}
+
+
+def test_overlap_counts_images_and_shift_is_in_standard_deviations(make_job):
+    first, second = make_job({"conv": 2}), make_job({"conv": 2})
+    changed(second, "activations", lambda row: row | {"key": "another"} if row["rank"] == 0 else row)
+    changed(first, "channels", lambda row: row | {"mean": 1.0, "std": 2.0})
+    changed(second, "channels", lambda row: row | {"mean": 4.0, "top_label": "ant"})
+    for row in compare(Shelf(first), Shelf(second)).to_pylist():
+        assert row["overlap"] == pytest.approx((K - 1) / (K + 1))
+        assert row["shift"] == 1.5
+        assert (row["top_label_a"], row["top_label_b"]) == ("cat", "ant")
+
+
+def test_a_channel_that_never_varied_has_no_shift(make_job):
+    first, second = make_job({"conv": 1}), make_job({"conv": 1})
+    changed(first, "channels", lambda row: row | {"std": 0.0})
+    assert compare(Shelf(first), Shelf(second))["shift"].to_pylist() == [None]
+
+
+def test_layers_and_channels_of_one_job_alone_are_left_out(make_job, tmp_path):
+    first, second = make_job({"a": 2, "b": 3}), make_job({"b": 2, "c": 1})
+    counts = write_comparison(first, second, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "comparison.parquet")
+    assert table.schema.equals(COMPARISON)
+    assert list(zip(table["layer"].to_pylist(), table["channel"].to_pylist(), strict=True)) == [("b", 0), ("b", 1)]
+    assert counts["layers"] == 1 and counts["channels"] == 2
+
+
+def test_jobs_with_nothing_in_common_are_refused_and_nothing_is_made(make_job, tmp_path):
+    with pytest.raises(WrongSpec, match="no channel of a layer in common"):
+        write_comparison(make_job({"a": 2}), make_job({"b": 2}), tmp_path / "out")
+    assert not (tmp_path / "out" / "index.html").exists()
+
+
+def test_the_page_says_what_differs_in_the_specs(make_job, tmp_path):
+    first, second = make_job({"conv": 1}), make_job({"conv": 1})
+    receipt = json.loads((second / "run.json").read_text())
+    receipt["spec"]["model"]["source"] = "keras:Other"
+    receipt["digests"]["model"] = "another"
+    write_json(second / "run.json", receipt)
+    write_comparison(first, second, tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "model.source" in page and "keras:Other" in page and "digest of the model" in page and "data.source" not in page

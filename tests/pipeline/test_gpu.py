@@ -1,0 +1,71 @@
+"""What nvidia-smi tells of the GPUs, with a stand-in for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+
+import pytest
+
+from pipeline.gpu import watch_gpus
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """A function: put a program called nvidia-smi first on the path; it writes what it is given and goes on running."""
+
+    def put(told):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\nprintf '{told}'\nexec sleep 60\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return tmp_path / "asked"
+
+    return put
+
+
+def watched(asked):
+    with watch_gpus() as use:
+        deadline = time.monotonic() + 10
+        while not (asked.exists() and asked.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+    return use.busy
+
+
+def test_the_mean_of_what_was_seen_is_told_and_what_is_no_number_passed_over(smi):
+    assert watched(smi("40\\n[N/A]\\n80\\n")) == 0.6
+
+
+def test_only_the_gpus_that_the_process_may_use_are_looked_at(smi, monkeypatch):
+    asked = smi("50\\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert watched(asked) == 0.5 and "--id=1" in asked.read_text()
+
+
+def test_without_a_gpu_there_is_nothing_to_tell(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with watch_gpus() as use:
+        pass
+    assert use.busy is None
+
+
+def test_where_gpus_are_hidden_nobody_looks(smi, monkeypatch):
+    asked = smi("50\\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with watch_gpus() as use:
+        pass
+    assert use.busy is None and not asked.exists()
+
+
+def test_the_looking_ends_with_the_block_also_when_it_fails(smi):
+    asked = smi("50\\n")
+    with contextlib.suppress(RuntimeError), watch_gpus() as use:
+        while not asked.exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        raise RuntimeError
+    assert use.busy == 0.5

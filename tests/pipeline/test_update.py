@@ -1,0 +1,153 @@
+"""Updates: where a data set only grew, what was added to it alone is scanned, and the results are those of all of it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from stopping import RESULTS, Stopping, changed
+
+from pipeline import run
+from pipeline.dispatch import Dispatch
+from pipeline.errors import Interrupted, WrongSpec
+from pipeline.shards import merge, run_shard
+
+UPDATE = Dispatch(update=True)
+
+
+@pytest.fixture(scope="module")
+def stock(write_pictures, tmp_path_factory):
+    """23 pictures, of which a data set is made that grows."""
+    folder = write_pictures(tmp_path_factory.mktemp("stock"), count=23)
+    return sorted(folder.rglob("*.png"), key=lambda path: path.name)
+
+
+@pytest.fixture
+def growing(stock, spec, tmp_path):
+    """A function: make the data set so many pictures long. Returns: the spec of it."""
+    images = tmp_path / "images"
+
+    def grow(count, **data):
+        images.mkdir(exist_ok=True)
+        for path in stock[:count]:
+            shutil.copy(path, images / path.name)
+        return changed(spec, data={"source": f"folder:{images}", "batch": 4, **data})
+
+    return grow
+
+
+@pytest.fixture
+def expected(growing, tmp_path, tree_of):
+    """A function: the results of a run over all that there is now."""
+
+    def results(spec):
+        shutil.rmtree(tmp_path / "whole", ignore_errors=True)
+        return tree_of(run(spec, tmp_path / "whole", reporter=Stopping()), *RESULTS)
+
+    return results
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 12), (6, 23), (7, 8)])
+def test_an_update_scans_what_was_added_alone_and_ends_with_the_bytes_of_a_full_run(
+    growing, expected, tmp_path, tree_of, before, after
+):
+    run(growing(before), tmp_path / "out", reporter=Stopping())
+    spec, last = growing(after), Stopping()
+    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned[-1] == after - before
+    assert f"the first {before} of {after} examples were scanned before; the rest is new" in last.lines
+    assert tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_updates_follow_each_other_and_one_of_nothing_does_nothing(growing, expected, tmp_path, tree_of):
+    for count in (3, 10, 11, 23):
+        last = Stopping()
+        folder = run(growing(count), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned[-1] == 12 and tree_of(folder, *RESULTS) == expected(growing(23))
+    last = Stopping()
+    run(growing(23), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.news == [] and "nothing to do" in last.lines[-1]
+
+
+def test_an_update_that_is_interrupted_goes_on_even_when_the_data_have_grown_again(growing, expected, tmp_path, tree_of):
+    run(growing(5), tmp_path / "out", reporter=Stopping())
+    with pytest.raises(Interrupted):
+        run(growing(15), tmp_path / "out", reporter=Stopping("scan", 7), dispatch=UPDATE)
+    spec, last = growing(21), Stopping()
+    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned[0] == 7 and last.scanned[-1] == 16 and tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_a_first_run_that_is_interrupted_goes_on_with_data_that_have_grown(growing, expected, tmp_path, tree_of):
+    with pytest.raises(Interrupted):
+        run(growing(10), tmp_path / "out", reporter=Stopping("scan", 8), dispatch=UPDATE)
+    spec, last = growing(14), Stopping()
+    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned == [8, 12, 14] and tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_an_update_may_be_spread_over_shards(growing, expected, tmp_path, tree_of):
+    run(growing(6), tmp_path / "out", reporter=Stopping())
+    spec = growing(23)
+    for index in (1, 0, 2):
+        run_shard(spec, index, 3, tmp_path / "out", Stopping(), UPDATE)
+    last = Stopping()
+    folder = merge(tmp_path / "out" / "tiny", last)
+    assert last.scanned == [] and tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_the_shards_of_an_update_are_nothing_without_what_was_there_before(growing, tmp_path):
+    folder = run(growing(6), tmp_path / "out", reporter=Stopping())
+    for index in (0, 1):
+        run_shard(growing(9), index, 2, tmp_path / "out", Stopping(), UPDATE)
+    (folder / "scan.part").unlink()
+    with pytest.raises(WrongSpec, match=r"cannot be merged: they begin at example 6, and what was scanned before it is not in"):
+        merge(folder, Stopping())
+
+
+def test_without_the_word_grown_data_are_scanned_in_full(growing, expected, tmp_path, tree_of):
+    run(growing(6), tmp_path / "out", reporter=Stopping())
+    spec, last = growing(9), Stopping()
+    folder = run(spec, tmp_path / "out", reporter=last)
+    assert last.scanned[-1] == 9 and tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_pictures_that_came_in_between_are_refused_and_nothing_is_changed(growing, stock, tmp_path, tree_of):
+    folder = run(growing(6), tmp_path / "out", reporter=Stopping())
+    before = tree_of(folder)
+    shutil.copy(stock[7], tmp_path / "images" / "000-between.png")
+    with pytest.raises(WrongSpec, match=r"cannot be updated: the first 6 examples are not those that were scanned") as caught:
+        run(growing(6), tmp_path / "out", reporter=Stopping(), dispatch=UPDATE)
+    assert "Run without --update" in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
+    after = tree_of(folder)
+    before.pop(".lock"), after.pop(".lock")
+    assert after == before
+    last = Stopping()
+    run(growing(6), tmp_path / "out", reporter=last)
+    assert last.scanned[-1] == 7
+
+
+def test_a_data_set_that_has_shrunk_is_refused(growing, stock, tmp_path):
+    spec = growing(6)
+    run(spec, tmp_path / "out", reporter=Stopping())
+    (tmp_path / "images" / stock[5].name).unlink()
+    with pytest.raises(WrongSpec, match="cannot be updated"):
+        run(spec, tmp_path / "out", reporter=Stopping(), dispatch=UPDATE)
+
+
+def test_a_raised_limit_is_an_update_too(growing, expected, tmp_path, tree_of):
+    run(growing(20, limit=6), tmp_path / "out", reporter=Stopping())
+    spec, last = growing(20, limit=13), Stopping()
+    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned[-1] == 7 and tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_windows_of_added_pictures_are_an_update_too(growing, expected, tmp_path, tree_of):
+    from pipeline.sections.data import WindowSpec
+
+    window = WindowSpec(size=12, stride=8)
+    run(growing(6, window=window), tmp_path / "out", reporter=Stopping())
+    spec, last = growing(9, window=window), Stopping()
+    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.lines[-1] != "" and any("were scanned before; the rest is new" in line for line in last.lines)
+    assert tree_of(folder, *RESULTS) == expected(spec)

@@ -1,0 +1,68 @@
+"""Dreams of real networks: they fire their channels more than photographs do, and do not ask what kind of network it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from pipeline import run
+from pipeline.dream import channel
+from pipeline.dream.ascent import Ascent, State, Way
+from pipeline.dream.canvas import fourier
+from pipeline.models.opening import open_network
+from pipeline.sections.model import ModelSpec
+from pipeline.spec import parse_spec
+
+REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
+needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")
+needs_photos = pytest.mark.skipif(
+    not (REAL and SHARED), reason="CONVSCOPE_REAL and CONVSCOPE_SHARED name no folders of real inputs"
+)
+
+
+@needs_photos
+def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch_of_the_photographs(tmp_path: Path):
+    spec = parse_spec(
+        {
+            "name": "dreams",
+            "stages": ["activations", "patterns"],
+            "model": {
+                "source": "keras:MobileNetV2",
+                "weights": f"{REAL}/mobilenet_v2.h5",
+                "layers": ["block_3_expand_BN", "block_6_expand_BN"],  # what their rectifiers cut off at 6 cannot be surpassed
+            },
+            "data": {"source": f"folder:{SHARED}/photos", "batch": 16, "limit": 96},
+            "activations": {"top_k": 3, "channels": list(range(5))},
+            "patterns": {"channels": list(range(5)), "steps": 128},
+        }
+    )
+    folder = run(spec, tmp_path)
+    rows = pd.read_parquet(folder / "index" / "patterns.parquet")
+    assert (rows.state == "done").all()
+    assert rows.exceeds.mean() >= 0.9
+    told = json.loads((folder / "run.json").read_text())["stages"]["patterns"]
+    assert told["exceeding"] == rows.exceeds.sum()
+
+
+@needs_real
+def test_a_frozen_network_dreams_as_the_keras_network_that_it_was_frozen_from():
+    layers = {
+        f"frozen:{REAL}/facenet.pb": "InceptionResnetV1_1/Block35_1_Activation_1/Relu",
+        f"file:{REAL}/facenet.keras": "Block35_1_Activation",
+    }
+    curves = []
+    for source, name in layers.items():
+        network = open_network(ModelSpec(source=source, layers=[name], preprocess="standardize"))
+        objectives = [channel(name, 3), channel(name, 8)]
+        height, width, _ = network.input_shape
+        ascent = Ascent.compile(network, fourier(height, width), objectives, Way())
+        start = State.start(tf.stack([ascent.canvas.noise((0, place), 0.1) for place in range(2)]))
+        curves.append(ascent.climb(start, objectives, 4)[1])
+    np.testing.assert_allclose(*curves, rtol=5e-2)
+    assert (curves[0][-1] > curves[0][0]).all()
