@@ -87,7 +87,7 @@ class Studio:
         def tell(steps: int, loss: float) -> None:
             self.advance(self.done + steps, self.total, f"{subject.name}, loss {loss:.4g}")
 
-        first = original.astype(np.float32) / 255
+        first = course.original if isinstance(course, FromPicture) else original.astype(np.float32) / 255
         dreamt = dream(lambda octave: self._compiled(subject, way, octave), subject.objective, course, first, saving, tell, limit)
         picture = np.round(255 * dreamt.picture).astype(np.uint8)
         before, reached = self._value(subject, original), self._value(subject, picture)
