@@ -61,7 +61,7 @@ def test_every_picture_stands_in_the_index_with_what_made_it(done, photos):
     rows = rows_of(done)
     assert rows.kind.to_list() == ["picture"] * 3 + ["class"] * 2
     assert rows.key[1:3].to_list() == [str(photos / "a/one.png"), str(photos / "b/one.png")]
-    assert rows.key[0].endswith("003.png") and rows.key[3] == "2"
+    assert rows.key[0].endswith("006.png") and rows.key[3] == "2"
     assert rows.name.to_list() == ["example-3", "file-0-one", "file-1-one", "class-0002", "class-0000"]
     assert rows.objective[1] == 'layer("edges") + 0.5 * layer("shapes")' and rows.objective[3] == "logit(2)"
     assert rows.number.to_list()[3:] == [2, 0] and rows.number[:3].isna().all()
@@ -170,11 +170,8 @@ def test_where_no_video_can_be_written_it_is_said_and_the_frames_stay(wanted, ph
 def test_what_an_earlier_run_left_is_removed(done, wanted, photos, quiet, tmp_path):
     shutil.copytree(done, tmp_path / "out" / done.name)
     folder = run(wanted(files=[f"{photos}/b/one.png"]), tmp_path / "out", reporter=quiet)
-    assert sorted(path.name for path in (folder / "mosaics/dream").rglob("*.png")) == [
-        "+pictures-loss.png",
-        "+pictures.png",
-        "one.png",
-    ]
+    found = {path.name for path in (folder / "mosaics/dream").rglob("*.png")}
+    assert found == {"+pictures-loss.png", "+pictures.png", "file-0-one.png"}
 
 
 def test_a_frozen_graph_dreams_as_its_keras_model_does(done, wanted, tiny_model, quiet, tmp_path):
