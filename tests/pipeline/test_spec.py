@@ -239,7 +239,16 @@ def one_line(caught, status=2):
 
 
 def test_every_key_is_tested_here():
-    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "filters", "featuremaps", "gradcam", "patterns", "dream"}
+    assert set(keys_of(JobSpec)) == {
+        *DEFAULTS,
+        *REQUIRED,
+        "activations",
+        "filters",
+        "featuremaps",
+        "gradcam",
+        "patterns",
+        "dream",
+    }
 
 
 @pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
