@@ -114,6 +114,13 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names")
     compare.add_argument("--out", default="comparison", metavar="DIR", help="folder for the page (default: %(default)s)")
 
+    params = commands.add_parser(
+        "params",
+        help="turn an old params.py into TOML",
+        description="Read the parameters of an old class visualisation, without running them, and print the table of a spec.",
+    )
+    params.add_argument("old", metavar="OLD", help="the old params.py")
+
     train = commands.add_parser(
         "train", help="train the example network", description="Train the small network that the examples look into."
     )

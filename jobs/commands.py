@@ -152,6 +152,12 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
 
 
+def _params(options: argparse.Namespace) -> None:
+    from jobs.params import convert
+
+    print(convert(Path(options.old)), end="")
+
+
 def _train(options: argparse.Namespace) -> None:
     start_tensorflow()
     from jobs.training import train_cifar10
@@ -234,5 +240,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "show": _show,
     "report": _report,
     "compare": _compare,
+    "params": _params,
     "train": _train,
 }

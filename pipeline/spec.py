@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sections.activations import ActivationsSpec
 from pipeline.sections.data import DataSpec
+from pipeline.sections.dream import DreamSpec
 from pipeline.sections.featuremaps import FeaturemapsSpec
 from pipeline.sections.filters import FiltersSpec
 from pipeline.sections.gradcam import GradcamSpec
@@ -27,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-STAGES = ("activations", "filters", "featuremaps", "gradcam", "patterns", "report")
+STAGES = ("activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "report")
 
 # The parts of a spec that name files: what stands before the path, by key.
 _PATH_KEYS = {
@@ -38,6 +39,7 @@ _PATH_KEYS = {
     ("data", "source"): ("folder:", "parquet:", "tar:", "list:"),
     ("data", "labels"): ("",),
     ("data", "data_dir"): ("",),
+    ("dream", "files"): ("",),
     ("featuremaps", "files"): ("",),
     ("gradcam", "files"): ("",),
 }
@@ -56,6 +58,7 @@ class JobSpec(Table):
     featuremaps: FeaturemapsSpec = FeaturemapsSpec()
     gradcam: GradcamSpec = GradcamSpec()
     patterns: PatternsSpec = PatternsSpec()
+    dream: DreamSpec = DreamSpec()
 
     @field_validator("name")
     @classmethod

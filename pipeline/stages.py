@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.attribution import check_gradcam, gradcam
+from pipeline.dream.dream import dream
 from pipeline.dream.patterns import patterns
+from pipeline.dream.subjects import check_dream
 from pipeline.dream.wanted import check_patterns as _check_patterns
 from pipeline.featuremaps import check_featuremaps, featuremaps
 from pipeline.filters import check_filters, filters
@@ -39,5 +41,6 @@ STAGES: dict[str, Stage] = {
     "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
     "gradcam": Stage(gradcam, ("gradcam",), check_gradcam),
     "patterns": Stage(patterns, ("activations", "patterns"), check_patterns),  # pictures stand beside the patches that were found
-    "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam", "patterns")),
+    "dream": Stage(dream, ("dream",), check_dream),
+    "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam", "patterns", "dream")),
 }

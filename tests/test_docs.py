@@ -183,7 +183,8 @@ def as_told(default: Any, required: bool) -> str:
         return "required"
     if default is None:
         return "absent"
-    return "its own defaults" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
+    of_tables = isinstance(default, list) and any(isinstance(one, BaseModel) for one in default)
+    return "its own defaults" if of_tables or isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
 
 
 def choices(annotation: Any) -> set[str]:

@@ -35,6 +35,7 @@ COMMON = {
     "pipeline.models.network",
     "pipeline.models.selection",
     "pipeline.models.tap",
+    "pipeline.sources.decode",  # the one place where image files are understood
     "pipeline.sources.source",
     "pipeline.sources.fit",
     "pipeline.sources.picking",

@@ -131,7 +131,7 @@ def _climb(
 
     def step(state: State, curve: tf.TensorArray) -> tuple[State, tf.TensorArray]:
         slope = _slope(network, canvas, form, way, state, arguments)
-        return _moved(state, slope, way), curve.write(state.step - first, slope.values)
+        return moved(state, slope, way), curve.write(state.step - first, slope.values)
 
     curve = tf.TensorArray(tf.float32, size=steps, element_shape=start.share.shape)
     last = first + steps
@@ -186,7 +186,7 @@ def _apart(values: tf.Tensor, maps: tf.Tensor, way: Way) -> tf.Tensor:
     return values - way.diversity * tf.stop_gradient(tf.abs(values)) * tf.reshape(others, (-1,))
 
 
-def _moved(state: State, slope: Slope, way: Way) -> State:
+def moved(state: State, slope: Slope, way: Way) -> State:
     """The state after one step; where anything is not a finite number, back to the last good values at half the rate."""
     axes = list(range(1, slope.ascent.shape.rank))
     fine = tf.math.is_finite(slope.values) & tf.reduce_all(tf.math.is_finite(slope.ascent), axis=axes)

@@ -80,7 +80,7 @@ class PatternsSpec(Table):
     contrast: Annotated[float, Field(gt=0, le=10)] = 0.1
     optimiser: Literal["adam", "sgd"] = "adam"
     rate: Annotated[float, Field(gt=0, le=100)] = 0.1
-    tv: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    tv: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     shake: ShakeSpec = ShakeSpec()
     snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0

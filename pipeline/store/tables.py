@@ -212,6 +212,29 @@ INDEX: dict[str, pa.Schema] = {
             ("exceeds", pa.bool_()),
         ]
     ),
+    "dreams": pa.schema(
+        [
+            ("name", pa.string()),
+            ("kind", pa.string()),
+            ("key", pa.string()),
+            ("number", pa.int32()),
+            ("frame", pa.int32()),
+            ("objective", pa.string()),
+            ("state", pa.string()),
+            ("seed", pa.int64()),
+            ("octaves", pa.int32()),
+            ("steps", pa.int32()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("parameters", pa.string()),
+            ("loss", pa.float32()),
+            ("losses", pa.list_(pa.float32())),
+            ("before", pa.float32()),
+            ("reached", pa.float32()),
+            ("probability", pa.float32()),
+            ("path", pa.string()),
+        ]
+    ),
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
 }
 

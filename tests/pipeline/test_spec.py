@@ -76,7 +76,7 @@ DEFAULTS = {
     "patterns.contrast": 0.1,
     "patterns.optimiser": "adam",
     "patterns.rate": 0.1,
-    "patterns.tv": 0.1,
+    "patterns.tv": 0.0,
     "patterns.l2": 0.0,
     "patterns.shake": ShakeSpec(),
     "patterns.shake.pad": 0.05,
@@ -84,6 +84,22 @@ DEFAULTS = {
     "patterns.shake.scale": 0.08,
     "patterns.shake.rotate": 8.0,
     "patterns.snapshot": 60.0,
+    **{f"dream.{key}": [] for key in ("examples", "keys", "files")},
+    "dream.first": 4,
+    "dream.layers": None,
+    "dream.num_octave": 3,
+    "dream.octave_scale": 1.4,
+    "dream.iterations": 20,
+    "dream.step": 0.01,
+    "dream.max_loss": None,
+    "dream.levels": 0,
+    "dream.shift": 1.0,
+    "dream.longest": None,
+    "dream.zoom": None,
+    "dream.visualization": None,
+    "dream.batch": 4,
+    "dream.seed": 0,
+    "dream.snapshot": 60.0,
 }
 REQUIRED = ("name", "model", "model.source", "model.layers", "data", "data.source")
 
@@ -177,6 +193,15 @@ BAD = [
     ("patterns.l2", float("inf")),
     ("patterns.shake.jitter", 2),
     ("patterns.snapshot", 0),
+    ("dream.num_octave", 0),
+    ("dream.octave_scale", 1.0),
+    ("dream.iterations", 0),
+    ("dream.step", 2),
+    ("dream.max_loss", float("nan")),
+    ("dream.shift", 1.5),
+    ("dream.longest", 0),
+    ("dream.zoom.frames", 0),
+    ("dream.visualization.octaves", []),
 ]
 
 
@@ -214,7 +239,16 @@ def one_line(caught, status=2):
 
 
 def test_every_key_is_tested_here():
-    assert set(keys_of(JobSpec)) == {*DEFAULTS, *REQUIRED, "activations", "filters", "featuremaps", "gradcam", "patterns"}
+    assert set(keys_of(JobSpec)) == {
+        *DEFAULTS,
+        *REQUIRED,
+        "activations",
+        "filters",
+        "featuremaps",
+        "gradcam",
+        "patterns",
+        "dream",
+    }
 
 
 @pytest.mark.parametrize(("key", "value"), DEFAULTS.items())

@@ -39,7 +39,7 @@ def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch
             },
             "data": {"source": f"folder:{SHARED}/photos", "batch": 16, "limit": 96},
             "activations": {"top_k": 3, "channels": list(range(5))},
-            "patterns": {"channels": list(range(5)), "steps": 48},
+            "patterns": {"channels": list(range(5)), "steps": 128},
         }
     )
     folder = run(spec, tmp_path)

@@ -1,0 +1,92 @@
+"""The exhibition: all dreams in one picture, each beside what it began with, and how their losses went."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline import mosaic
+from pipeline.dream.making import Made
+from pipeline.store.files import write_bytes
+from pipeline.store.places import Place
+
+SHEETS = {"picture": "+pictures", "class": "+classes"}  # no file of a subject has a "+" in its name
+
+_SIDE = 320  # pixels of a tile's longer side
+_NAMED = 12  # curves that get a name each
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture that was made, without its pixels; small: itself and what it began with, uint8, at most a tile large."""
+
+    made: Made
+    path: str
+    size: tuple[int, int]
+    small: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def title(self) -> str:
+        return self.made.subject.name
+
+
+def draw_exhibition(folder: Place, shown: Sequence[Shown]) -> None:
+    """Write +pictures.png and +classes.png, and the losses beside them, of what there is. Raises: StoreFailed."""
+    for kind, name in SHEETS.items():
+        some = [one for one in shown if one.made.subject.kind == kind and one.made.frame == 0]
+        paths = [folder / f"{name}.png", folder / f"{name}-loss.png"]
+        if some:
+            write_bytes(paths[0], _sheet(some))
+            write_bytes(paths[1], _plot([one for one in shown if one.made.subject.kind == kind]))
+        else:
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+
+def small(pixels: np.ndarray) -> np.ndarray:
+    """A picture that fits a tile."""
+    scale = _SIDE / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _sheet(shown: Sequence[Shown]) -> bytes:
+    """A row each, with the number of the class, or of the picture in the order of the index."""
+    classes = shown[0].made.subject.kind == "class"
+    numbers = [one.made.subject.number if classes else place for place, one in enumerate(shown)]
+    tiles = [(one.small[1], one.small[0])[classes:] for one in shown]
+    side = max(max(tile.shape[:2]) for row in tiles for tile in row)
+    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(side, side)], max(number or 0 for number in numbers))
+
+    def tile(row: int, group: int, place: int) -> np.ndarray:
+        pixels = tiles[row][place]
+        scale = min(layout.tile[0][0] / side, 1.0)
+        height, width = (max(1, int(length * scale)) for length in pixels.shape[:2])
+        return mosaic.resize(pixels, height, width)
+
+    return mosaic.encode_png(mosaic.draw(layout, [number or 0 for number in numbers], tile))
+
+
+def _plot(shown: Sequence[Shown]) -> bytes:
+    """Every loss against its steps, as a share of the highest it came to."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, one in enumerate(shown):
+        losses = np.where(np.isfinite(one.made.losses), one.made.losses, np.nan)
+        highest = np.nanmax(np.abs(losses), initial=1e-30)
+        label = f"{one.title} (up to {highest:.3g})" if place < _NAMED else None
+        axes.plot(losses / highest, linewidth=1.0, alpha=0.8, label=label)
+    axes.set(xlabel="step", ylabel="loss, as a share of its highest")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()

@@ -1,0 +1,98 @@
+"""Octaves: pictures between sizes, and ascents that were stopped half way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.dream import layer
+from pipeline.dream.octaves import FromNothing, FromPicture, Octave, Saving, dream, resized
+from pipeline.dream.smooth import tv_bregman
+from pipeline.dream.tiles import Tiled, TiledWay
+
+OCTAVES = (Octave(13, 14, 4, 0.5, 0.3), Octave(18, 20, 5, 0.4, 0.3), Octave(25, 28, 3, 0.4, 0.3))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """float32 (25, 28, 3), with detail of all sizes."""
+    return np.random.default_rng(1).uniform(0.3, 0.7, (25, 28, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def climbing(smooth):
+    """An ascent on the first layer of the smooth network."""
+    return Tiled.compile(smooth, layer("first"), TiledWay(0.01, levels=1, sigma=0.5, seed=2), 2)
+
+
+class Resting:
+    """An ascent that moves nothing."""
+
+    def climb(self, state, objective, stretch, steps):
+        return state._replace(step=state.step + steps), np.ones(steps, np.float32)
+
+
+def no_word(steps, loss):
+    pass
+
+
+def test_a_picture_that_no_step_changes_comes_back_with_all_its_detail(photo, tmp_path):
+    course = FromPicture(OCTAVES, photo)
+    dreamt = dream(lambda _: Resting(), layer("first"), course, photo, Saving(tmp_path / "a.npz", 60), no_word)
+    np.testing.assert_allclose(dreamt.picture, photo, atol=1e-5)
+    assert np.abs(resized(resized(photo, OCTAVES[0]), OCTAVES[2]) - photo).max() > 0.05
+    assert len(dreamt.losses) == 12
+
+
+def test_a_class_is_smoothed_as_it_enters_an_octave(photo):
+    rough = resized(photo, OCTAVES[1])
+    np.testing.assert_array_equal(FromNothing(OCTAVES, smooth=True).enter(1, photo), tv_bregman(rough))
+    np.testing.assert_array_equal(FromNothing(OCTAVES, smooth=False).enter(1, photo), rough)
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 10])
+def test_an_ascent_that_was_stopped_goes_on_to_the_same_bits(climbing, photo, tmp_path, stop_at):
+    course, objective = FromPicture(OCTAVES, photo), layer("first")
+    whole = dream(lambda _: climbing, objective, course, photo, Saving(tmp_path / "whole.npz", 60), no_word)
+
+    def stop(steps, loss):
+        if steps >= stop_at:
+            raise KeyboardInterrupt
+
+    saving = Saving(tmp_path / "stopped.npz", 1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        dream(lambda _: climbing, objective, course, photo, saving, stop)
+    steps = []
+    resumed = dream(lambda _: climbing, objective, course, photo, saving, lambda done, loss: steps.append(done))
+    np.testing.assert_array_equal(resumed.picture, whole.picture)
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    assert saving.path.exists() and (stop_at == 2 or steps[0] > 2) and len(steps) < 12
+
+
+def test_each_octave_ends_where_the_largest_loss_is_passed(climbing, photo, tmp_path):
+    course, objective = FromPicture(OCTAVES, photo), layer("first")
+    whole = dream(lambda _: climbing, objective, course, photo, Saving(tmp_path / "whole.npz", 60), no_word)
+    limit = float(whole.losses[2])
+    some = dream(lambda _: climbing, objective, course, photo, Saving(tmp_path / "some.npz", 60), no_word, limit)
+    assert len(some.losses) < len(whole.losses) and (some.losses > limit).sum() >= 1 and not some.stopped
+    assert np.abs(some.picture - photo).mean() < np.abs(whole.picture - photo).mean()
+
+
+def test_nan_stops_the_picture_and_keeps_the_last_good_one(cliff, tmp_path):
+    photo = np.full((24, 24, 3), 0.55, np.float32)
+    octaves = (Octave(12, 12, 60), Octave(24, 24, 60))
+    tiled = Tiled.compile(cliff, layer("light"), TiledWay(0.02), 1)
+    dreamt = dream(lambda _: tiled, layer("light"), FromPicture(octaves, photo), photo, Saving(tmp_path / "a.npz", 60), no_word)
+    assert dreamt.stopped and not dreamt.dead and dreamt.picture.shape == (24, 24, 3) and len(dreamt.losses) < 60
+    assert np.isfinite(dreamt.picture).all() and 0.55 < dreamt.picture[..., 0].mean() < 0.61
+
+
+def test_a_picture_without_gradient_is_dead(sleepy, tmp_path):
+    photo = np.full((12, 12, 3), 0.5, np.float32)
+    from pipeline.dream import channel
+
+    tiled = Tiled.compile(sleepy, channel("eyes", 2), TiledWay(0.02), 1)
+    course = FromPicture((Octave(12, 12, 5),), photo)
+    dreamt = dream(lambda _: tiled, channel("eyes", 2), course, photo, Saving(tmp_path / "a.npz", 60), no_word)
+    assert dreamt.dead and not dreamt.stopped
+    np.testing.assert_allclose(dreamt.picture, photo, atol=1e-6)
