@@ -34,6 +34,7 @@ bench: setup  ## measure: scan, dreams and explanations beside their yardsticks,
 	$(BIN)/python -m bench.scaling
 	$(BIN)/python -m bench.dream
 	$(BIN)/python -m bench.deepdream
+	$(BIN)/python -m bench.gradcam
 
 train-cifar10: .venv/core  ## train the small CIFAR-10 network (CIFAR10_DIR: prepared TensorFlow Datasets)
 	$(BIN)/python -m jobs train cifar10 $(if $(CIFAR10_DIR),--data-dir "$(CIFAR10_DIR)")

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from pipeline import mosaic
 from pipeline.report.shelf import Row, Shelf
 from pipeline.store.files import file_name
-from pipeline.store.tables import INDEX
 
 
 def explanations(shelf: Shelf) -> list[Row]:
@@ -57,9 +56,18 @@ def _image(row: Row) -> Row:
 
 
 def dreams(shelf: Shelf) -> list[Row]:
-    """Every dream, and every pattern of a named objective, with its picture and its losses."""
-    found = shelf.table("dreams").to_pylist() if "dreams" in INDEX else []
-    return [row for row in found if row.get("picture")]
+    """Every dream with its losses, a journey by its first frame alone; then the patterns of named objectives."""
+    found = [
+        {"title": row["key"], "picture": row["path"], **{name: row[name] for name in ("objective", "losses", "reached")}}
+        for row in shelf.table("dreams").to_pylist()
+        if row["path"] and not row["frame"]
+    ]
+    named = shelf.table("patterns").to_pylist()
+    return found + [
+        {"title": row["name"], "picture": None, **{name: row[name] for name in ("objective", "losses", "reached")}}
+        for row in named
+        if row["name"] is not None
+    ]
 
 
 def patterns(shelf: Shelf, layer: str) -> Iterator[tuple[int, str, int, bytes]]:

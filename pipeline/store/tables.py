@@ -228,7 +228,7 @@ INDEX: dict[str, pa.Schema] = {
             ("width", pa.int32()),
             ("parameters", pa.string()),
             ("loss", pa.float32()),
-            ("losses", pa.list_(pa.float32())),
+            ("losses", _list(pa.float32())),
             ("before", pa.float32()),
             ("reached", pa.float32()),
             ("probability", pa.float32()),

@@ -230,8 +230,8 @@ convscope.ready("job").then((job) => {
   async function showDreams(root) {
     const dreams = await convscope.load("dreams", "data/+dreams.js");
     const parts = dreams.map((dream) => {
-      const told = `${dream.name ?? dream.objective}: ${dream.objective}`;
-      const part = make("div", {}, figure(`../${dream.picture}`, told));
+      const told = `${dream.title}: ${dream.objective}; reaches ${number(dream.reached)}`;
+      const part = make("div", {}, dream.picture ? figure(`../${dream.picture}`, told) : make("p", {}, told));
       const losses = curve(dream.losses, "Loss by step");
       if (losses) part.append(losses);
       return part;

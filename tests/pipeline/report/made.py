@@ -134,3 +134,16 @@ def add_others(folder: Path, layer: str) -> None:
     write_index(folder, "weakest", columns("weakest", [weakest]))
     of_labels = [winner(layer, 0, 0, 8 + place, f"{label}.png", label) for place, label in enumerate(("cat", "dog"))]
     write_index(folder, "by_label", columns("by_label", of_labels))
+
+
+def add_dreams(folder: Path) -> None:
+    """Two frames of a dream."""
+    rows = []
+    for frame in (0, 1):
+        path = f"mosaics/dream/a b#{frame}.png"
+        write_bytes(folder / path, encode_png(np.full((30, 50, 3), (90, 10, 60), np.uint8)))
+        rows.append(
+            {"key": "a b.jpg", "kind": "picture", "frame": frame, "objective": 'layer("conv")', "losses": [1.0, 2.0, 8.0]}
+        )
+        rows[-1] |= {"reached": 8.5, "path": path}
+    write_index(folder, "dreams", columns("dreams", rows))

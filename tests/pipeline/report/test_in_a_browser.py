@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from made import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, K, add_explanations, add_kernels, add_others, add_patterns
+from made import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, K, add_dreams, add_explanations, add_kernels, add_others, add_patterns
 
 from pipeline.report.compare import write_comparison
 from pipeline.report.page import write_page
@@ -25,6 +25,7 @@ def pages(make_job, tmp_path_factory):
     add_kernels(folder, "conv")
     add_patterns(folder, "conv")
     add_others(folder, "conv")
+    add_dreams(folder)
     write_page(folder)
     out = tmp_path_factory.mktemp("comparison")
     write_comparison(folder, make_job({"conv": 5}, name="second"), out)
@@ -48,6 +49,7 @@ VIEWS = {
     "hostile-channel": f"#/{HOSTILE}/1",
     "rich-channel": "#/conv/1",
     "explanations": "#/+explanations",
+    "dreams": "#/+dreams",
     "nowhere": "#/conv/99999",
 }
 
@@ -284,3 +286,14 @@ def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_jo
     assert page.get_by_label("Label", exact=True).locator("option").count() == 501
     page.get_by_label("Find").fill("label 399-2")
     assert order(page) == [399]
+
+
+def test_dreams_are_shown_once_each_with_how_their_losses_went(pages, visit):
+    page = settled(visit(pages[0]))
+    page.get_by_role("link", name="dreams").click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.large img')].some((image) => image.complete && image.naturalWidth === 50)"
+    )
+    assert page.locator(".large figure").count() == 1
+    assert page.locator(".large figcaption").inner_text() == 'a b.jpg: layer("conv"); reaches 8.5'
+    assert page.get_by_role("img", name="Loss by step: from 1 to 8").is_visible()
