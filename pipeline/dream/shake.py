@@ -49,7 +49,7 @@ class Shake:
         if self.rests:
             return inner(canvas, height, width)
         transform = self._transform(canvas.shape[1], canvas.shape[2], height, width, seed)
-        return fused(lambda canvas, transform: _moved(canvas, transform, height, width))(canvas, transform)
+        return _moved(canvas, transform, height, width)
 
     def _transform(self, canvas_height: int, canvas_width: int, height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
         """From (x, y, 1) in what is seen to (x, y) on the canvas, about both middles: float32 (2, 3)."""
@@ -92,23 +92,25 @@ def _sampled(canvas: tf.Tensor, transform: tf.Tensor, height: int, width: int, b
     """The canvases at the transform's places, between four pixels each: (batch, height, width, 3).
 
     TensorFlow's ImageProjectiveTransform is the same numbers. It works every place out anew, for each picture and
-    colour, and takes five times as long.
+    colour, and takes several times as long.
     """
-    rows, cols = tf.range(height, dtype=tf.float32)[:, tf.newaxis], tf.range(width, dtype=tf.float32)[tf.newaxis]
-    x, y = (line[0] * cols + line[1] * rows + line[2] for line in (transform[0], transform[1]))
-    left, top = tf.floor(x), tf.floor(y)
     batch, canvas_height, canvas_width, channels = canvas.shape
-    pixels = tf.reshape(canvas, (batch, canvas_height * canvas_width, channels))
+    rows, cols = tf.range(height, dtype=tf.float32)[:, tf.newaxis], tf.range(width, dtype=tf.float32)[tf.newaxis]
+    # On a canvas with a border of one pixel, on which everything that lies beyond is found.
+    x, y = (line[0] * cols + line[1] * rows + line[2] + 1 for line in (transform[0], transform[1]))
+    x, y = tf.clip_by_value(x, 0, canvas_width + 1), tf.clip_by_value(y, 0, canvas_height + 1)
+    left, top = tf.minimum(tf.floor(x), canvas_width), tf.minimum(tf.floor(y), canvas_height)
+    line = canvas_width + 2
+    corner = tf.cast(top, tf.int32) * line + tf.cast(left, tf.int32)
 
-    def pixel(row: tf.Tensor, col: tf.Tensor) -> tf.Tensor:
-        inside = (row >= 0) & (row < canvas_height) & (col >= 0) & (col < canvas_width)
-        place = tf.cast(tf.where(inside, row * canvas_width + col, 0.0), tf.int32)
-        return tf.where(inside[..., tf.newaxis], tf.gather(pixels, place, axis=1), beyond)
+    def blended(canvas: tf.Tensor, corner: tf.Tensor, right: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
+        bordered = tf.pad(canvas, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=beyond)
+        pixels = tf.reshape(bordered, (batch, -1, channels))
+        above = (1 - right) * tf.gather(pixels, corner, axis=1) + right * tf.gather(pixels, corner + 1, axis=1)
+        below = (1 - right) * tf.gather(pixels, corner + line, axis=1) + right * tf.gather(pixels, corner + line + 1, axis=1)
+        return (1 - down) * above + down * below
 
-    right, down = (x - left)[..., tf.newaxis], (y - top)[..., tf.newaxis]
-    above = (1 - right) * pixel(top, left) + right * pixel(top, left + 1)
-    below = (1 - right) * pixel(top + 1, left) + right * pixel(top + 1, left + 1)
-    return (1 - down) * above + down * below
+    return fused(blended)(canvas, corner, (x - left)[..., tf.newaxis], (y - top)[..., tf.newaxis])
 
 
 def _inverse(transform: tf.Tensor) -> tf.Tensor:
