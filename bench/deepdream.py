@@ -98,7 +98,7 @@ def type_of(net: Any) -> str:
 
 def show_step(rounds: int) -> None:
     """The table `step`."""
-    ways: dict[str, dict[str, Any]] = {"dream": {}, "class": {"levels": 4, "sigma": 0.44}}
+    ways: dict[str, dict[str, Any]] = {"dream": {"levels": 3}, "class": {"levels": 4, "sigma": 0.44}}
     print(f"{'a step over bare passes':<34}{'tiles':>6}{'bare s':>9}{'dream':>9}{'class':>9}{'plain':>9}")
     for source, layer in CASES:
         net = network(source)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dream.canvas import Canvas
+from pipeline.dream.canvas import Canvas, fused
 from pipeline.dream.objectives import Arguments, Form, Objective, evaluate, stack
 from pipeline.dream.shake import AT_REST, Shake, inner
 from pipeline.errors import UnusableModel
@@ -131,7 +131,7 @@ def _climb(
 
     def step(state: State, curve: tf.TensorArray) -> tuple[State, tf.TensorArray]:
         slope = _slope(network, canvas, form, way, state, arguments)
-        return moved(state, slope, way), curve.write(state.step - first, slope.values)
+        return fused(lambda state, slope: moved(state, slope, way))(state, slope), curve.write(state.step - first, slope.values)
 
     curve = tf.TensorArray(tf.float32, size=steps, element_shape=start.share.shape)
     last = first + steps
@@ -153,7 +153,7 @@ class Slope(NamedTuple):
 
 def _slope(network: Network, canvas: Canvas, form: Form, way: Way, state: State, arguments: Arguments) -> Slope:
     height, width, _ = network.input_shape
-    picture = canvas.paint(state.values)
+    picture = fused(canvas.paint)(state.values)
     seen = way.shake.see(picture, height, width, tf.stack([tf.constant(way.seed, tf.int32), state.step]))
     layers = list(dict.fromkeys(layer for _, layer in form))
     with opened_rectifiers() if way.opened else nullcontext():
@@ -162,13 +162,19 @@ def _slope(network: Network, canvas: Canvas, form: Form, way: Way, state: State,
     (pull,) = tf.gradients(_apart(values, maps[layers[0]], way), picture)
     if pull is None:
         raise unreachable(layers, network)
+    still, pull = fused(lambda pull, picture: _weighed(pull, picture, way))(pull, picture)
+    return Slope(values, still, tf.gradients(picture, state.values, grad_ys=pull)[0])
+
+
+def _weighed(pull: tf.Tensor, picture: tf.Tensor, way: Way) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whether there is no pull at all, bool (batch,); and the pull, of mean square 1, with that of the penalties."""
     still = tf.reduce_all(tf.equal(pull, 0.0), axis=[1, 2, 3])
     pull = normalised(pull)  # before the penalties join, so that their strength means the same in every network
     if way.tv:
         pull -= way.tv * tf.gradients(tf.image.total_variation(picture), picture)[0]
     if way.l2:
         pull -= way.l2 * (picture - 0.5)
-    return Slope(values, still, tf.gradients(picture, state.values, grad_ys=pull)[0])
+    return still, pull
 
 
 def _apart(values: tf.Tensor, maps: tf.Tensor, way: Way) -> tf.Tensor:
@@ -194,14 +200,8 @@ def moved(state: State, slope: Slope, way: Way) -> State:
     share = tf.where(fine, state.share, state.share / 2)
     share = tf.where(misses < MOST_MISSES, share, 0.0)
     asleep = tf.where(fine & slope.still, state.asleep + 1, 0)
-    ascent, good = tf.cond(
-        tf.reduce_all(fine),
-        lambda: (slope.ascent, state.values),
-        lambda: (
-            tf.where(like(fine, slope.ascent), slope.ascent, 0.0),
-            tf.where(like(fine, slope.ascent), state.values, state.good),
-        ),
-    )
+    ascent = tf.where(like(fine, slope.ascent), slope.ascent, 0.0)
+    good = tf.where(like(fine, slope.ascent), state.values, state.good)
     first, second = state.first, state.second
     if way.optimiser == "adam":
         first = _FIRST * first + (1 - _FIRST) * ascent

@@ -17,8 +17,8 @@ REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARE
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")
 needs_shared = pytest.mark.skipif(not SHARED, reason="CONVSCOPE_SHARED names no folder of real inputs")
 
-# The sizes of the old defaults, in a tenth of their steps.
-OCTAVES = [{"scale": 1.4, "iter_n": steps} for steps in (25, 15)]
+# The sizes of the old defaults, in a fifth of their steps.
+OCTAVES = [{"scale": 1.4, "iter_n": steps} for steps in (40, 40)]
 
 
 def rows_of(tmp_path: Path, model, dream) -> pd.DataFrame:

@@ -12,6 +12,12 @@ from pipeline.dream.shake import AT_REST, Shake, inner
 SEED = tf.constant([0, 1])
 
 
+def looking(shake, canvas, height, width):
+    """A function of the step; compiled once."""
+    see = tf.function(lambda seed: shake.see(tf.constant(canvas), height, width, seed), autograph=False)
+    return lambda step: see(tf.constant([0, step])).numpy()
+
+
 def logits(picture):
     return np.log(picture / (1 - picture))
 
@@ -70,24 +76,23 @@ def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_rim():
     shake = Shake(pad=0.25, jitter=0.25)
     rim = shake.rim(8)
     canvas = tf.random.stateless_uniform((2, 8 + 2 * rim, 8 + 2 * rim, 3), (0, 0)).numpy()
-    seen = {}
+    see, seen = looking(shake, canvas, 8, 8), {}
     for step in range(60):
-        moved = shake.see(tf.constant(canvas), 8, 8, tf.constant([0, step])).numpy()
+        moved = see(step)
         places = [(y, x) for y in range(5) for x in range(5) if np.allclose(canvas[:, y : y + 8, x : x + 8], moved, atol=1e-5)]
         assert len(places) == 1
         seen[places[0]] = step
     assert len(seen) > 15
-    again = shake.see(tf.constant(canvas), 8, 8, tf.constant([0, 7]))
-    np.testing.assert_array_equal(again, shake.see(tf.constant(canvas), 8, 8, tf.constant([0, 7])))
+    np.testing.assert_array_equal(see(7), see(7))
 
 
 @pytest.mark.parametrize("shake", [Shake(scale=0.3), Shake(rotate=30)], ids=["scale", "rotate"])
 def test_turns_and_changes_of_size_go_about_the_middle_and_stay_in_their_range(shake):
     y, x = np.mgrid[:41, :41] / 100
-    canvas = tf.constant(np.stack([y, x, 0 * x], axis=-1)[np.newaxis], tf.float32)
+    see = looking(shake, np.stack([y, x, 0 * x], axis=-1)[np.newaxis].astype(np.float32), 41, 41)
     factors, angles = [], []
     for step in range(40):
-        seen = shake.see(canvas, 41, 41, tf.constant([0, step])).numpy()[0]
+        seen = see(step)[0]
         np.testing.assert_allclose(seen[20, 20], [0.2, 0.2, 0], atol=1e-4)
         down, across = (seen[24, 20] - seen[20, 20])[:2] / 0.04, (seen[20, 24] - seen[20, 20])[:2] / 0.04
         np.testing.assert_allclose([down @ across, down @ down], [0, across @ across], atol=1e-2)
@@ -102,5 +107,36 @@ def test_turns_and_changes_of_size_go_about_the_middle_and_stay_in_their_range(s
 
 
 def test_what_lies_beyond_the_canvas_is_grey():
-    seen = Shake(jitter=1.0).see(tf.zeros((1, 8, 8, 3)), 8, 8, tf.constant([0, 3])).numpy()
+    seen = looking(Shake(jitter=1.0), np.zeros((1, 8, 8, 3), np.float32), 8, 8)(3)
     assert {0.0, 0.5} == set(np.unique(seen))
+
+
+def test_a_moved_picture_and_its_gradient_are_those_of_tensorflow():
+    shake = Shake(pad=0.1, jitter=0.2, scale=0.2, rotate=20)
+    canvas = tf.random.stateless_uniform((2, 14, 17, 3), (0, 0))
+    pull = tf.random.stateless_normal((2, 12, 15, 3), (0, 1))
+    for step in range(3):
+        seed = tf.constant([0, step])
+        across_and_down = tf.reshape(shake._transform(14, 17, 12, 15, seed), (1, 6))
+
+        def see(canvas, seed=seed):
+            return shake.see(canvas, 12, 15, seed)
+
+        def reference(canvas, transforms=tf.concat([across_and_down, tf.zeros((1, 2))], axis=1)):
+            return tf.raw_ops.ImageProjectiveTransformV3(
+                images=canvas,
+                transforms=transforms,
+                output_shape=[12, 15],
+                fill_value=0.5,
+                interpolation="BILINEAR",
+                fill_mode="CONSTANT",
+            )
+
+        results = []
+        for function in (see, reference):
+            with tf.GradientTape() as tape:
+                tape.watch(canvas)
+                seen = function(canvas)
+            results.append((seen, tape.gradient(seen, canvas, output_gradients=pull)))
+        np.testing.assert_allclose(results[0][0], results[1][0], atol=1e-4)
+        np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-3)
