@@ -182,7 +182,7 @@ def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_
 
 
 def test_a_disk_that_is_really_full_keeps_the_last_state(small, small_disk):
-    disk = small_disk(24)
+    disk = small_disk(64)
 
     class Filling(Stopping):
         @contextmanager
