@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.attribution.rectifiers import Guide, guide
-from pipeline.attribution.wiring import Tapped, Way, calls_functions, draw
+from pipeline.attribution.wiring import Tapped, Way, calls_functions, draw, layers_of
 from pipeline.errors import WrongSpec
 from pipeline.models.network import LOGITS, Network
 from pipeline.models.tap import freeze
@@ -100,18 +100,25 @@ def check_way(network: Network, layers: Sequence[str], guided: bool) -> None:
 
 
 class Drawing:
-    """Draws the pass into the graph of the tf.function that calls it, and remembers what it replaced there."""
+    """Draws the pass into the graph of the tf.function that calls it, and remembers what it replaced there.
 
-    def __init__(self, network: Network, keys: tuple[Key, ...]) -> None:
-        self.network, self.keys = network, keys
+    owners: where asked for, the layer of every operation of the network, by their names.
+    """
+
+    def __init__(self, network: Network, keys: tuple[Key, ...], owned: bool = False) -> None:
+        self.network, self.keys, self._owned = network, keys, owned
         self.guide: Guide | None = None
+        self.owners: dict[str, str] = {}
 
     def __call__(self, images: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         pixels = tf.cast(images, tf.float32)
         layers = list(dict.fromkeys(layer for _, layer in self.keys if layer is not None))
-        traced = self.network.trace(self.network.preprocess(pixels), [*layers, LOGITS])
+        every = [layer.name for layer in self.network.layers()] if self._owned else []
+        traced = self.network.trace(self.network.preprocess(pixels), [*layers, *every, LOGITS])
         logits = traced[LOGITS]
         way = Way(logits)
+        owners = layers_of(way, {name: traced[name] for name in every})
+        self.owners = {operation.name: layer for operation, layer in owners.items()}
         taps = {layer: _tapped(way, traced[layer], layer, self.network) for layer in layers}
         shown = tf.where(classes == PREDICTED, tf.argmax(logits, axis=1, output_type=tf.int32)[:, tf.newaxis], classes)
         scores = [tf.reduce_sum(tf.gather(logits, shown[:, slot], batch_dims=1)) for slot in range(classes.shape[1])]

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
-from pipeline.attribution import heat, pictures
+from pipeline.attribution import heat
 from pipeline.attribution.album import Album
-from pipeline.attribution.classes import Classes, softmax, top
+from pipeline.attribution.cascade import Cascade
+from pipeline.attribution.classes import Classes, softmax
 from pipeline.attribution.curves import Curves
-from pipeline.attribution.passes import CAMS, PIXEL_METHODS, PRODUCT, Explained, Key, check_way, compile_pass
-from pipeline.attribution.randomisation import Cascade, Similarities
+from pipeline.attribution.findings import Findings
+from pipeline.attribution.passes import PIXEL_METHODS, PRODUCT, Explained, Key, check_way, compile_pass
+from pipeline.attribution.randomisation import Similarities
 from pipeline.attribution.wiring import last_convolution
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job, Receipt
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_layers
 from pipeline.sources.picking import Picked, check_picks, count_picks, pick
-from pipeline.sources.source import Box
 from pipeline.store.files import write_bytes
-from pipeline.store.tables import INDEX, write_index
-
-_SHOWN = 5  # of the likeliest classes, in the index
+from pipeline.store.tables import write_index
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def explain(job: Job) -> Receipt:
     batch, slots = min(spec.batch, total), len(spec.classes)
     run = compile_pass(job.network, plan.keys, batch, slots)
     album = Album(job.folder / "mosaics" / "gradcam")
-    found = _Found()
+    found = Findings([layer.name for layer in plan.layers], plan.classes, job.fit, run.guide, album)
     curves = Curves.of(job.network, batch) if "curves" in spec.trust else None
     similarities = Similarities(Cascade.of(job.network, plan.keys, batch, slots)) if "randomisation" in spec.trust else None
     with job.reporter.step("gradcam", "images") as advance:
@@ -95,9 +92,11 @@ def explain(job: Job) -> Receipt:
             chosen = [_chosen(row, explained.classes[place]) for place, row in enumerate(asked)]
             maps = {key: _map_of(key, explained) for key in plan.wanted}
             for place, one in enumerate(several):
-                found.classify(one, explained.logits[place], plan.classes)
+                found.classify(one, explained.logits[place])
+                chances = softmax(explained.logits[place])
                 for slot in chosen[place]:
-                    _explain(job, plan, one, explained, maps, place, slot, run.guide, album, found)
+                    number = int(explained.classes[place, slot])
+                    found.explain(one, number, float(chances[number]), {key: maps[key][place, slot] for key in plan.wanted})
             if curves:
                 curves.add(several, images, explained, maps, chosen)
             if similarities:
@@ -118,83 +117,6 @@ def explain(job: Job) -> Receipt:
         "replaced": run.guide.replaced if run.guide else None,
         "told": f"{len(found.seen):,} images explained at {', '.join(layer.name for layer in plan.layers)}",
     }
-
-
-class _Found:
-    """The rows of the index, column by column."""
-
-    def __init__(self) -> None:
-        self.classification: dict[str, list[Any]] = {field.name: [] for field in INDEX["classification"]}
-        self.attributions: dict[str, list[Any]] = {field.name: [] for field in INDEX["attributions"]}
-        self.seen: list[str] = []
-
-    def classify(self, one: Picked, logits: np.ndarray, classes: Classes) -> None:
-        chances = softmax(logits)
-        self.seen.append(one.image.key)
-        for rank, number in enumerate(top(logits, _SHOWN)):
-            what = (number, classes.name(number), logits[number], chances[number])
-            row = (one.example, one.image.key, one.image.label, rank, *what)
-            for name, value in zip(self.classification, row, strict=True):
-                self.classification[name].append(value)
-
-    def add(self, **row: Any) -> None:
-        for name in self.attributions:
-            self.attributions[name].append(row[name])
-
-
-def _explain(
-    job: Job,
-    plan: Plan,
-    one: Picked,
-    explained: Explained,
-    maps: dict[Key, np.ndarray],
-    place: int,
-    slot: int,
-    guide: Any,
-    album: Album,
-    found: _Found,
-) -> None:
-    """Draw and index one image and class."""
-    number = int(explained.classes[place, slot])
-    chance = float(softmax(explained.logits[place])[number])
-    name = plan.classes.name(number)
-    region = one.image.region
-    image = one.image.pixels[region.y1 : region.y2, region.x1 : region.x2]
-    drawn: dict[Key, pictures.Panel] = {}
-    for method, layer in plan.wanted:
-        values = maps[method, layer][place, slot]
-        where = heat.focus(values, job.fit.height, job.fit.width)
-        source = job.fit.to_source(where.box, region)
-        picture = pictures.overlay(values, image, job.fit)
-        peak = where.peak if method in CAMS else None
-        title = pictures.TITLES[method] if peak is None else f"{pictures.TITLES[method]}, 0 to {peak:.2g}"
-        drawn[method, layer] = pictures.Panel(title, picture)
-        caption = f"{name}  {chance:.1%}  {pictures.TITLES[method]}"
-        path = album.single(one, number, method, layer, pictures.captioned(picture, caption, peak))
-        guided = method in ("guided_backprop", PRODUCT)
-        found.add(
-            example=one.example,
-            key=one.image.key,
-            label=one.image.label,
-            method=method,
-            layer=layer,
-            **{"class": number, "name": name, "probability": chance},
-            digest=hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()[:16],
-            peak=where.peak,
-            row=where.row,
-            col=where.col,
-            map_height=values.shape[0],
-            map_width=values.shape[1],
-            **_edges("", where.box),
-            **_edges("src_", source),
-            rule=guide.rule if guided else None,
-            replaced=guide.replaced if guided else None,
-            picture=str(path),
-        )
-    for shown in plan.layers:
-        keys = [key for key in plan.wanted if key[1] in (None, shown.name)]
-        panels = [pictures.Panel("image", pictures.plain(image)), *(drawn[key] for key in keys)]
-        album.row(one, number, shown.name, panels, f"{name}  {chance:.1%}")
 
 
 def _map_of(key: Key, explained: Explained) -> np.ndarray:
@@ -225,7 +147,3 @@ def _filled(rows: np.ndarray, batch: int) -> np.ndarray:
 def _in_batches(picked: Iterator[Picked], size: int) -> Iterator[list[Picked]]:
     while several := list(islice(picked, size)):
         yield several
-
-
-def _edges(prefix: str, box: Box) -> dict[str, int]:
-    return {f"{prefix}{edge}": getattr(box, edge) for edge in ("y1", "x1", "y2", "x2")}

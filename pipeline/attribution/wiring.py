@@ -125,7 +125,7 @@ def last_convolution(network: Network) -> LayerInfo:
     return found[0]
 
 
-def layers_of(network: Network, way: Way, traced: Mapping[str, tf.Tensor]) -> dict[tf.Operation, str]:
+def layers_of(way: Way, traced: Mapping[str, tf.Tensor]) -> dict[tf.Operation, str]:
     """The layer that each operation on the way belongs to: the nearest that its output is, or becomes.
 
     Args:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline import load_spec, run
+from pipeline.attribution import heat
 from pipeline.attribution.passes import compile_pass
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.opening import open_network
+from pipeline.sources.fit import Fit
 from pipeline.store.tables import read_index
 
 METHODS = ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam"]
@@ -38,11 +40,11 @@ def write(write_spec, tmp_path):
 
 @pytest.fixture(scope="module")
 def explained(write_spec, quiet, tmp_path_factory):
-    """A finished job: five images in batches of two, all methods, three classes, all checks."""
+    """A finished job: three images in batches of two, all methods, three classes, all checks."""
     folder = tmp_path_factory.mktemp("explained")
     (folder / "labels.txt").write_text("dog\nhouse\ncat\n")
     keys = {
-        "first": 5,
+        "first": 3,
         "methods": METHODS,
         "classes": ["predicted", "label", 1],
         "trust": ["randomisation", "curves"],
@@ -59,8 +61,8 @@ def rows(folder, name):
 def test_the_likeliest_classes_of_every_image_are_in_the_index(explained, tiny_model):
     _spec, folder = explained
     found = rows(folder, "classification")
-    assert len(found) == 5 * 3  # a network of three classes has no five
-    for example in range(5):
+    assert len(found) == 3 * 3  # a network of three classes has no five
+    for example in range(3):
         own = [row for row in found if row["example"] == example]
         assert [row["rank"] for row in own] == [0, 1, 2] and sum(row["probability"] for row in own) == pytest.approx(1)
         logits = np.array([row["logit"] for row in own])
@@ -78,7 +80,7 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
     names = [(row["example"], row["method"], row["layer"], row["class"]) for row in found]
     assert len(set(names)) == len(names)
     first = {row["example"]: row["class"] for row in rows(folder, "classification") if row["rank"] == 0}
-    for example in range(5):
+    for example in range(3):
         classes = {first[example], 2, 1}  # the predicted one, the label's, the one asked for
         layers = {"gradient": None, "guided_backprop": None}
         expected = {(example, method, layers.get(method, "shapes"), number) for method in METHODS for number in classes}
@@ -94,20 +96,25 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
         assert (row["rule"], row["replaced"]) == (("rectifiers", 1) if guided else (None, None))
 
 
-def test_digests_and_peaks_are_those_of_the_maps(explained, pictures):
+def test_digests_peaks_and_boxes_are_those_of_the_maps(explained, pictures):
     spec, folder = explained
     found = {(row["example"], row["method"], row["class"]): row for row in rows(folder, "attributions")}
     network = open_network(spec.model)
     keys = [("gradcam", "shapes"), ("guided_backprop", None)]
-    from pipeline.sources.fit import Fit
-
-    path = sorted(pictures.rglob("*.png"))[0]
-    image = Fit(16, 16).apply(cv2.imread(str(path))[..., ::-1])
+    fit, source = Fit(16, 16), cv2.imread(str(sorted(pictures.rglob("*.png"))[0]))[..., ::-1]
+    image, (scales, offsets) = fit.apply(source), fit.scale_and_offset(*source.shape[:2])
     own = compile_pass(network, keys, 2, 3)(np.stack([image, image]), np.array([[1, 2, 0]] * 2, np.int32))
     for method, layer in keys:
         values = own.maps[method, layer][0, 0]
         row = found[0, method, 1]
         assert row["peak"] == pytest.approx(np.abs(values).sum(axis=-1).max() if layer is None else values.max(), rel=1e-4)
+        focus = heat.focus(values, 16, 16)
+        assert (row["row"], row["col"]) == (focus.row, focus.col) and focus.row != focus.col
+        edges = (focus.box.y1, focus.box.x1, focus.box.y2, focus.box.x2)
+        assert tuple(row[edge] for edge in ("y1", "x1", "y2", "x2")) == edges and focus.box.height * focus.box.width < 16 * 16
+        there = np.array(edges) * [*scales, *scales] + [*offsets, *offsets]  # in the pixels of the source
+        assert np.abs(np.array([row[f"src_{edge}"] for edge in ("y1", "x1", "y2", "x2")]) - there).max() <= 1
+        assert np.abs(there - edges).max() > 2
         if np.array_equal(values, own.maps[method, layer][1, 0]):
             assert row["digest"] == hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
 
@@ -146,10 +153,10 @@ def test_the_checks_are_a_table_and_a_plot(explained):
 def test_the_receipt_and_show_tell_where_and_what(explained, command):
     _, folder = explained
     done = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]
-    assert done["layers"] == ["shapes"] and done["images"] == 5 and (done["rule"], done["replaced"]) == ("rectifiers", 1)
+    assert done["layers"] == ["shapes"] and done["images"] == 3 and (done["rule"], done["replaced"]) == ("rectifiers", 1)
     assert done["maps"] == len(rows(folder, "attributions"))
     status, out, _ = command("show", folder)
-    assert status == 0 and "5 images explained at shapes" in out
+    assert status == 0 and "3 images explained at shapes" in out
 
 
 def test_single_pictures_are_explained_beside_the_data(write, quiet, tmp_path):

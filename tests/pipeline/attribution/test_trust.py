@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
+from conftest import stir
 from scipy.stats import spearmanr
 
+from pipeline.attribution.cascade import Cascade
 from pipeline.attribution.curves import Curves, deleted, inserted, ranks
 from pipeline.attribution.passes import compile_pass
-from pipeline.attribution.randomisation import Cascade, rank_correlation, structure
+from pipeline.attribution.randomisation import rank_correlation, structure
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Box, Image
+
+layers = keras.layers
 
 
 def test_rank_correlation_is_spearmans_with_ties():
@@ -49,6 +54,37 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
     again = list(Cascade.of(network, keys, 2, 1).steps(images, classes))
     assert np.array_equal(again[3][2].logits, steps[3][2].logits)  # the same random numbers every time
+
+
+def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too(opened, photos):
+    x = inputs = keras.Input((10, 10, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="stem")(x)
+    x = layers.Conv2D(4, 3, groups=2, name="pairs")(x)
+    x = layers.Conv2D(4, 3, groups=4, activation="relu", name="alone")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(x), name="grouped"))
+    before, network, images = model.get_weights(), opened(model), photos(2, 10, 10)
+    keys, classes = [("gradcam", "alone"), ("guided_backprop", None)], np.array([[1], [2]], np.int32)
+    cascade = Cascade.of(network, keys, 2, 1)
+    names = ["classes", "alone", "pairs", "stem"]
+    assert [kernel.layer for kernel in cascade.kernels] == names
+    assert [kernel.values.shape for kernel in cascade.kernels] == [model.get_layer(name).kernel.shape for name in names]
+    steps = list(cascade.steps(images, classes))
+    assert [layer for _, layer, _ in steps] == ["", *names]
+    assert all(np.array_equal(one, kept) for one, kept in zip(model.get_weights(), before, strict=True))
+    again = list(cascade.steps(images, classes))
+    # The same network, the same random numbers put in by hand.
+    random = np.random.default_rng(0)
+    for (_, layer, found), (_, _, repeated) in zip(steps, again, strict=True):
+        if layer:
+            kernel = model.get_layer(layer).kernel
+            kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
+        own = compile_pass(network, keys, 2, 1)(images, classes)
+        np.testing.assert_allclose(found.logits, own.logits, rtol=1e-5)
+        for key in keys:
+            np.testing.assert_allclose(found.maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
+            assert np.array_equal(found.maps[key], repeated.maps[key])
+    assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
 
 
 def test_pixels_go_and_come_in_the_order_of_the_map():
