@@ -85,6 +85,15 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
     return Canvas(height, width, (2, 3, height, width // 2 + 1), paint)
 
 
+def quick_size(size: int) -> int:
+    """The next larger size by whole pixels at both ends whose Fourier transform is quick: no prime factor above 7."""
+    rest = size
+    for prime in (2, 3, 5, 7):
+        while rest % prime == 0:
+            rest //= prime
+    return size if rest == 1 else quick_size(size + 2)
+
+
 def plain(height: int, width: int) -> Canvas:
     """The pixels themselves, RGB from 0 to 1, for ascents that start from a picture. Noise is of no use here."""
     return Canvas(height, width, (height, width, 3), lambda values: values)

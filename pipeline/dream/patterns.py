@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipeline import mosaic
 from pipeline.dream.ascent import Ascent, Way
-from pipeline.dream.canvas import CANVASES, Canvas
+from pipeline.dream.canvas import CANVASES, Canvas, quick_size
 from pipeline.dream.climbing import Climb, climb
 from pipeline.dream.gallery import Made, draw_sheet, read_found
 from pipeline.dream.measuring import Measure, check_reach, compile_measure
@@ -79,9 +79,9 @@ def way_of(spec: PatternsSpec) -> Way:
 
 
 def canvas_of(spec: PatternsSpec, network: Network, shake: Shake) -> Canvas:
-    """The canvas of a spec: what the network sees, and the rim around it."""
+    """The canvas of a spec: what the network sees, and the rim around it, or somewhat more."""
     height, width, _ = network.input_shape
-    sizes = (height + 2 * shake.rim(height), width + 2 * shake.rim(width))
+    sizes = (quick_size(height + 2 * shake.rim(height)), quick_size(width + 2 * shake.rim(width)))
     more = {"decay": spec.decay} if spec.canvas == "fourier" else {}
     return CANVASES[spec.canvas](*sizes, decorrelated=spec.decorrelated, **more)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.dream.canvas import CANVASES, fourier, pixels
+from pipeline.dream.canvas import CANVASES, fourier, pixels, quick_size
 from pipeline.dream.shake import AT_REST, Shake, inner
 
 SEED = tf.constant([0, 1])
@@ -55,6 +55,11 @@ def test_frequencies_have_the_energy_that_the_decay_gives_them():
         planes = logits(canvas.paint(tf.stack([canvas.noise((0, place), 0.1) for place in range(20)])).numpy())
         energy = np.sqrt((np.abs(np.fft.fft2(planes, axes=(1, 2))) ** 2).mean(axis=(0, 3)))
         np.testing.assert_allclose(energy[0, 4] / energy[0, 16], 4**decay, rtol=0.25)
+
+
+@pytest.mark.parametrize(("size", "quick"), [(248, 250), (142, 144), (106, 108), (13, 15), (224, 224)])
+def test_canvases_grow_at_both_ends_to_a_size_that_transforms_quickly(size, quick):
+    assert quick_size(size) == quick
 
 
 def test_decorrelated_noise_has_the_colours_of_photographs():
