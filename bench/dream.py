@@ -183,7 +183,7 @@ def show_quality(weights: Path | None, size: int | None, rounds: int) -> None:
     from pipeline.sections.patterns import PatternsSpec
 
     still = {"pad": 0.0, "jitter": 0.0, "scale": 0.0, "rotate": 0.0}
-    ways = {
+    ways: dict[tuple[str, int], dict[str, Any]] = {
         (canvas, moved): {"canvas": canvas, **({} if moved else {"shake": still})}
         for canvas in ("fourier", "pixels")
         for moved in (1, 0)

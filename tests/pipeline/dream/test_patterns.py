@@ -62,6 +62,7 @@ def test_the_activation_reached_is_that_of_the_saved_picture(done, tiny_model):
     import keras
 
     rows = rows_of(done)
+    means = {}
     for layer in ("edges", "shapes"):
         look = keras.Model(tiny_model.input, tiny_model.get_layer(layer).output)
         for saved in pq.read_table(done / "patterns" / f"{layer}.parquet").to_pylist():
@@ -69,6 +70,9 @@ def test_the_activation_reached_is_that_of_the_saved_picture(done, tiny_model):
             maps = look(np.float32(picture)[np.newaxis]).numpy()[0, ..., saved["channel"]]
             row = rows[(rows.layer == layer) & (rows.channel == saved["channel"]) & (rows.sign == saved["sign"])].iloc[0]
             assert row.reached == pytest.approx(maps.max() if row.sign == "positive" else maps.min(), rel=1e-5)
+            means[layer, saved["channel"], saved["sign"]] = maps.mean()
+    for channel in (0, 2, 3):
+        assert means["shapes", channel, "positive"] > means["shapes", channel, "negative"]
 
 
 def test_a_raised_channel_is_held_against_its_strongest_patch_and_a_lowered_one_falls(done):
