@@ -221,6 +221,8 @@ def process():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Shells have what they start in the background ignore SIGINT, and their children with it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             **options,
         )
         started.append(child)
