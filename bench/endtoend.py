@@ -53,7 +53,7 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
     from pipeline.spec import parse_spec
-    from pipeline.stages import plan_of
+    from pipeline.mainjob import plan_of
     from pipeline.store.places import place
 
     job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)

@@ -68,7 +68,7 @@ def work(case: Case, index: int) -> Found:
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
     from pipeline.spec import parse_spec
-    from pipeline.stages import plan_of
+    from pipeline.mainjob import plan_of
     from pipeline.store.places import place
 
     with tempfile.TemporaryDirectory() as folder:

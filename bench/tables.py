@@ -53,6 +53,7 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     for number in range(rounds + WARM_UP):
         for way in sorted(sources, reverse=number % 2 == 1):
             grown = sources[way].grow()
+            sources[way].touch()
             off = mock.patch.object(Tally, "update", lambda tally, *news: tally) if way == "without" else contextlib.nullcontext()
             with off:
                 started = time.perf_counter()
