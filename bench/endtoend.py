@@ -49,11 +49,11 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
     """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
     from bench.yardsticks import bare
     from pipeline.activations.scan import scan
+    from pipeline.mainjob import plan_of
     from pipeline.progress import Reporter
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
     from pipeline.spec import parse_spec
-    from pipeline.mainjob import plan_of
     from pipeline.store.places import place
 
     job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)

@@ -64,11 +64,11 @@ def work(case: Case, index: int) -> Found:
     from pipeline.activations.saved import Origin, Saved, write_part
     from pipeline.activations.scan import scan
     from pipeline.job import Job
+    from pipeline.mainjob import plan_of
     from pipeline.progress import Reporter
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
     from pipeline.spec import parse_spec
-    from pipeline.mainjob import plan_of
     from pipeline.store.places import place
 
     with tempfile.TemporaryDirectory() as folder:
