@@ -78,10 +78,13 @@ def test_every_application_passes_both_stages(name, in_memory, quiet, tmp_path):
 
     maps = pd.read_parquet(tmp_path / "index/featuremaps.parquet")
     reader = keras.Model(network.model.inputs, [by_name[layer.name].output for layer in chosen])
-    for layer, values in zip(chosen, reader(network.preprocess(images.images[0][np.newaxis]), training=False), strict=True):
-        peaks = np.asarray(values).reshape(-1, layer.channels).max(axis=0)
+    pixels = network.preprocess(images.images[0][np.newaxis])
+    # Untrained, the deepest networks make much of nothing: where a millionth of the pixels changes a map, so does rounding.
+    answers, swings = (reader(given, training=False) for given in (pixels, pixels * (1 + 1e-6)))
+    for layer, values, others in zip(chosen, answers, swings, strict=True):
+        peaks, swing = np.asarray(values).reshape(-1, layer.channels).max(axis=0), float(np.abs(others - values).max())
         rows = maps[maps.layer == layer.name]
-        np.testing.assert_allclose(rows["max"], peaks, rtol=1e-3, atol=1e-4 * np.abs(peaks).max())
+        np.testing.assert_allclose(rows["max"], peaks, rtol=1e-3, atol=1e-4 * np.abs(peaks).max() + 10 * swing)
         assert (tmp_path / rows.picture.iloc[0]).is_file()
 
 
