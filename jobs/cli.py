@@ -27,12 +27,7 @@ def parser() -> argparse.ArgumentParser:
         "run", help="run a job", description="Run a job: SPEC's stages, in order, into OUT/name.", epilog=_EXITS
     )
     _add_spec(run)
-    run.add_argument(
-        "--out",
-        default="out",
-        metavar="DIR",
-        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
-    )
+    _add_out(run)
     alone = run.add_mutually_exclusive_group()
     alone.add_argument(
         "--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated"
@@ -77,12 +72,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXITS,
     )
     _add_spec(fields)
-    fields.add_argument(
-        "--out",
-        default="out",
-        metavar="DIR",
-        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
-    )
+    _add_out(fields)
 
     check = commands.add_parser(
         "check",
@@ -90,12 +80,7 @@ def parser() -> argparse.ArgumentParser:
         description="Open everything that a spec names, and say what a run would do.",
     )
     _add_spec(check)
-    check.add_argument(
-        "--out",
-        default="out",
-        metavar="DIR",
-        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
-    )
+    _add_out(check)
 
     show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
@@ -148,6 +133,15 @@ def _add_spec(command: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         dest="overrides",
         help="change a value of the spec; may be repeated",
+    )
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--out",
+        default="out",
+        metavar="DIR",
+        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
     )
 
 
