@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made import HOSTILE_LAYER, K, columns
 
+from pipeline import run
 from pipeline.errors import WrongSpec
 from pipeline.mosaic import decode_png
 from pipeline.report.page import to_json, write_page
@@ -149,3 +150,8 @@ def test_clipped_patches_keep_their_shape(make_job):
     (sheet,) = sheets(crops, [0, 1], layout, boxes)
     bright = decode_png(sheet.data).astype(int).min(axis=2) > 200
     assert bright[:24].all() and (bright[24:].sum(axis=1) > 20).all() and bright[24:].sum() < 30 * 24
+
+
+def test_the_page_of_a_run_that_comes_to_its_end_does_not_call_it_unfinished(spec, quiet, tmp_path):
+    folder = run(spec.model_copy(update={"stages": ["activations", "report"]}), tmp_path, reporter=quiet)
+    assert "This job is" not in (folder / "report" / "index.html").read_text()
