@@ -57,6 +57,8 @@ class Origin:
         spec = job.spec.model_dump(mode="json")
         settings = {f"{table}.{key}": spec[table][key] for table in _ELSEWHERE for key in spec[table].keys() - _ELSEWHERE[table]}
         settings["model.layers"] = [[layer.name, *layer.shape] for layer in job.layers]
+        if job.spec.activations.label_k:
+            settings["data.labels"] = job.source.labels  # the heaps of labels are in their order
         settings = json.loads(json.dumps(settings))  # as it will be read again
         return cls(job.digests["model"], job.digests["data"], len(job.source), settings, spec)
 

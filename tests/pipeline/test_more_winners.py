@@ -9,6 +9,7 @@ import pytest
 from stopping import Stopping, changed
 
 from pipeline import run
+from pipeline.dispatch import Dispatch
 from pipeline.errors import WrongSpec
 from pipeline.shards import merge, run_shard
 from pipeline.sources.fit import Fit
@@ -102,3 +103,25 @@ def test_tables_that_are_no_longer_asked_for_go(asking, quiet, tmp_path):
 def test_winners_for_each_label_need_labels(asking, quiet, tmp_path):
     with pytest.raises(WrongSpec, match="does not name its labels"):
         run(changed(asking, data={"source": "sample:photos"}), tmp_path, reporter=quiet)
+
+
+def test_other_names_of_the_labels_are_not_mixed_with_those_of_an_earlier_scan(asking, pictures, quiet, tmp_path):
+    files = sorted(pictures.rglob("*.png"))
+    (tmp_path / "list.txt").write_text("".join(f"{file}\t{number % 2}\n" for number, file in enumerate(files)))
+    for names in ("cat dog", "ant bee"):
+        labels = tmp_path / f"{names}.txt"
+        labels.write_text("\n".join(names.split()))
+        listed = changed(asking, data={"source": f"list:{tmp_path / 'list.txt'}", "labels": str(labels)})
+        folder = run(listed, tmp_path / "out", reporter=quiet)
+        assert set(table(folder, "by_label").label) == set(names.split())
+        assert set(table(folder, "channels").selective_label) == set(names.split())
+
+
+def test_a_label_that_comes_with_new_examples_has_its_place_among_the_others(asking, write_pictures, quiet, tmp_path, tree_of):
+    growing = changed(asking, data={"source": f"folder:{write_pictures(tmp_path / 'growing', 6)}"})
+    run(growing, tmp_path / "updated", reporter=quiet)
+    (tmp_path / "growing" / "elk").mkdir()
+    (tmp_path / "growing" / "elk" / "900.png").write_bytes((tmp_path / "growing" / "cat" / "000.png").read_bytes())
+    updated = run(growing, tmp_path / "updated", reporter=quiet, dispatch=Dispatch(update=True))
+    assert set(table(updated, "by_label").label) == {"cat", "dog", "elk"}
+    assert tree_of(updated, "index") == tree_of(run(growing, tmp_path / "anew", reporter=quiet), "index")
