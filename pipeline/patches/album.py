@@ -81,11 +81,15 @@ def open_images(
         for c, rank in layer.places():
             wanted.setdefault(int(layer.examples[c, rank]), []).append((layer, c, rank))
     done = 0
+    small = b""
+    pictured: np.ndarray | None = None
     for group in _held_back(source.fetch(sorted(wanted)), wanted):
         effective = _effective(group, wanted, fit)
         for example, image in group:
             album.images[example] = Pictured(image.key, image.label, *image.pixels.shape[:2])
-            album.spool.put(("image", example), mosaic.encode_webp(mosaic.shrink(image.pixels, _THUMBNAIL)))
+            if image.pixels is not pictured:  # windows of one image share its pixels
+                pictured, small = image.pixels, mosaic.encode_webp(mosaic.shrink(image.pixels, _THUMBNAIL))
+            album.spool.put(("image", example), small)
             for layer, c, rank in wanted[example]:
                 _keep(layer, c, rank, image, fit, whole, effective.get((layer.table, layer.layer, c, rank)), album)
             done += 1
