@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.job import Job, Receipt
-from pipeline.models.network import LayerInfo
+from pipeline.models.network import LayerInfo, in_groups
 from pipeline.models.selection import select_layers
 from pipeline.mosaic import GROUND, encode_png, resize
 from pipeline.sheet import LETTERS, MARK, Note, Scale, cross_out, palette, sheet
@@ -71,7 +71,7 @@ def featuremaps(job: Job) -> Receipt:
     nans: dict[str, int] = {}
     expected = len(layers) * count_picks(job.source, picks)
     with job.reporter.step("feature maps", "pictures") as advance:
-        for group in _groups(layers):
+        for group in in_groups(layers, _MOST_FLOATS):
             tap = compile_tap(job.network, [layer.name for layer in group], 1)
             # The images are read anew for each group: all of them at once may be more than memory holds.
             for one, name in _named(pick(job.source, job.fit, picks)):
@@ -154,18 +154,6 @@ def draw_maps(
 def _layers(job: Job) -> list[LayerInfo]:
     named = job.spec.featuremaps.layers
     return list(job.layers) if named is None else select_layers(job.network, named)
-
-
-def _groups(layers: Sequence[LayerInfo]) -> Iterator[list[LayerInfo]]:
-    """Layers whose maps of one image are in memory together."""
-    group: list[LayerInfo] = []
-    for layer in layers:
-        if group and sum(int(np.prod(one.shape)) for one in [*group, layer]) > _MOST_FLOATS:
-            yield group
-            group = []
-        group.append(layer)
-    if group:
-        yield group
 
 
 def _named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipeline.errors import FieldUnsolved
-from pipeline.models.network import LayerInfo, Network
+from pipeline.models.network import LayerInfo, Network, in_groups
 from recfield import ReceptiveField, UnsolvableField
 
 _MOST_BYTES = 400_000_000  # of maps that one batch of probes may fill
@@ -27,23 +27,8 @@ def solve_in_groups(network: Network, layers: Sequence[LayerInfo]) -> Iterator[d
 
     Raises: FieldUnsolved.
     """
-    for group in _groups(layers, _MOST_BYTES // (4 * _LEAST_BATCH) - int(np.prod(network.input_shape))):
+    for group in in_groups(layers, _MOST_BYTES // (4 * _LEAST_BATCH) - int(np.prod(network.input_shape))):
         yield _solve(network, group)
-
-
-def _groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo]]:
-    """Consecutive layers whose maps hold at most so many floats together; a larger layer stands alone."""
-    group: list[LayerInfo] = []
-    room = most
-    for layer in layers:
-        floats = int(np.prod(layer.shape))
-        if group and floats > room:
-            yield group
-            group, room = [], most
-        group.append(layer)
-        room -= floats
-    if group:
-        yield group
 
 
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -59,6 +60,21 @@ class Kernel:
     def first_input(self, filter: int) -> int:
         """The number, in the layer's input, of the first channel that a filter takes; the others follow."""
         return filter // (self.filters // self.groups) * self.inputs
+
+
+def in_groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo]]:
+    """Consecutive layers whose maps of one image hold at most so many floats together; a larger layer stands alone."""
+    group: list[LayerInfo] = []
+    room = most
+    for layer in layers:
+        floats = prod(layer.shape)
+        if group and floats > room:
+            yield group
+            group, room = [], most
+        group.append(layer)
+        room -= floats
+    if group:
+        yield group
 
 
 class Network(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.fields import solving as fields
 from pipeline.models.keras_network import KerasNetwork
-from pipeline.models.network import LayerInfo
+from pipeline.models.network import LayerInfo, in_groups
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_hundreds_of_layers_never_stand_in_one_group_of_more_than_the_bound():
     rng = np.random.default_rng(0)
     layers = [LayerInfo(f"layer{index}", "Conv2D", tuple(int(n) for n in rng.integers(1, 40, 3))) for index in range(400)]
     layers.insert(200, LayerInfo("huge", "Conv2D", (100, 100, 64)))
-    groups = list(fields._groups(layers, 100_000))
+    groups = list(in_groups(layers, 100_000))
     assert [layer for group in groups for layer in group] == layers
     sizes = [sum(int(np.prod(layer.shape)) for layer in group) for group in groups]
     assert all(size <= 100_000 or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
