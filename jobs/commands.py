@@ -134,10 +134,10 @@ def _show(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from pipeline.report.page import write_page
+    from pipeline.report.shelf import Shelf
 
     folder = place(options.folder)
-    receipt = read_receipt(folder)
-    reporter = Reporter(receipt["name"])
+    reporter = Reporter(Shelf(folder).receipt.get("name", folder.name))  # of whatever version: the page says what it lacks
     with hold(folder, reporter.say), reporter.step("report", "layers") as advance:
         counts = write_page(folder, advance)
     print(f"open {folder / 'report' / 'index.html'} ({counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB)")

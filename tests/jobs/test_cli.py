@@ -338,3 +338,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(process, finished):
     child.stdout.close()
     error = child.stderr.read()
     assert (child.wait(timeout=60), error) == (0, "")
+
+
+def test_report_makes_the_page_of_a_job_from_an_older_version(command, copied):
+    receipt = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(receipt | {"format": 0}))
+    status, out, _ = command("report", copied)
+    assert status == 0 and out.startswith(f"open {copied / 'report' / 'index.html'}")
+    assert (copied / "report" / "index.html").exists()
+    status, _, error = command("report", copied.parent / "nowhere")
+    assert status == 2 and "holds no job" in error and not (copied.parent / "nowhere").exists()
