@@ -25,7 +25,6 @@ def overview(shelf: Shelf, layers: list[Row], images: dict[int, list[Any]]) -> R
         "name": receipt.get("name", ""),
         "state": _state(receipt),
         "facts": _facts(receipt),
-        "stages": [_stage(name, done) for name, done in stages.items()],
         "missing": _missing(spec, stages),
         "gaps": list(shelf.gaps),
         "layers": layers,
@@ -55,10 +54,6 @@ def _facts(receipt: Row) -> list[tuple[str, str]]:
         ("made with", ", ".join(f"{name} {version}" for name, version in receipt.get("versions", {}).items() if version)),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _stage(name: str, done: Row) -> Row:
-    return {"name": name, "seconds": done.get("seconds"), "started": done.get("started"), "told": done.get("told", "")}
 
 
 def _missing(spec: Row, stages: Row) -> list[Row]:

@@ -22,11 +22,14 @@ def explanations(shelf: Shelf) -> list[Row]:
         image = images.setdefault((row["example"], row["key"]), _image(row))
         image["top"].append({name: row[name] for name in ("rank", "class", "name", "probability")})
     rows = shelf.table("attributions").to_pylist()
+    layers: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows:
+        layers.setdefault(_about(row), set()).update({row["layer"]} - {None})
     for row in rows:
         image = images.setdefault((row["example"], row["key"]), _image(row))
-        layers = {other["layer"] for other in rows if _about(other) == _about(row)} - {None}
         # Maps of pixels alone belong to every layer's.
-        for layer in [row["layer"]] if row["layer"] is not None or not layers else sorted(layers):
+        beside: list[str | None] = [*sorted(layers[_about(row)])] if row["layer"] is None else [row["layer"]]
+        for layer in beside or [None]:
             _group(shelf, image["groups"], row, layer)["maps"].append(
                 {"method": row["method"], "picture": row["picture"], "rule": row["rule"]}
             )
