@@ -41,7 +41,11 @@ class Job:
 
     def count_classes(self) -> int:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""
-        return count_classes(self.network)
+        return self._class_count
+
+    @cached_property
+    def _class_count(self) -> int:
+        return count_classes(self.network)  # which traces all of it
 
     def data_begin_with(self, count: int, digest: str) -> bool:
         """Whether the first `count` examples are those of a digest."""
@@ -58,6 +62,10 @@ class Job:
 
         Raises: MissingInput, WrongSpec, UnusableModel for a network without logits.
         """
+        return self._class_names
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...] | None:
         return class_names(self.spec.model.labels, self.network, self.source.labels)
 
 
