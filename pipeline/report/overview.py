@@ -10,7 +10,6 @@ from pipeline.report.shelf import Row, Shelf
 _SHOWS = {
     "activations": "the strongest patches of every channel",
     "filters": "the learned kernels",
-    "featuremaps": "feature maps",
     "gradcam": "explanations: GradCAM, guided backprop and Guided-GradCAM",
     "patterns": "the pattern each channel responds to",
     "dream": "dreams",
@@ -61,6 +60,6 @@ def _missing(spec: Row, stages: Row) -> list[Row]:
     found = []
     for name, shows in _SHOWS.items():
         if name not in stages:
-            how = "run the job to its end" if name in spec["stages"] else f"add {name!r} to `stages` in the spec and run it again"
+            how = "run the job to its end" if name in spec["stages"] else f"add {name!r} to the spec's stages and run it again"
             found.append({"name": name, "shows": shows, "how": how})
     return found
