@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.yardsticks import bare, one_object_a_channel, predict_and_numpy
+from pipeline.sources.parallel import untuned
 from pipeline.sources.source import Image, Shard
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class InMemory:
         self.grown += 1
         none = np.full(len(images), b"")
         columns = {"example": np.arange(first, len(self)), "key": none, "label": none, "image": images, "error": none}
-        self._stream = tf.data.Dataset.from_tensor_slices(columns)
+        self._stream = untuned(tf.data.Dataset.from_tensor_slices(columns))
         return images
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import tensorflow as tf
@@ -72,9 +73,10 @@ class Tap:
         self._channels = None if channels is None else tf.constant(channels, tf.int32)
         self._counts = [layer.channels if channels is None else len(channels) for layer in layers]
         self._passes: dict[bool, Pass] = {}
+        self._compiling = Lock()
 
     def ask(self, images: np.ndarray, gates: dict[str, Gates]) -> dict[str, Responses]:
-        """Responses by layer.
+        """Responses by layer. May be called from several threads at the same time.
 
         Args:
             images: uint8 (batch, height, width, 3).
@@ -87,8 +89,9 @@ class Tap:
         return answers
 
     def _run(self, images: np.ndarray, gates: dict[str, Gates], with_nan: bool) -> dict[str, Responses]:
-        if with_nan not in self._passes:
-            self._passes[with_nan] = self._compile(with_nan)
+        with self._compiling:  # asked from several threads, it is still compiled once
+            if with_nan not in self._passes:
+                self._passes[with_nan] = self._compile(with_nan)
         answers = self._passes[with_nan](
             images, *(edge for name in self._names for edge in (gates[name].floor, gates[name].ceiling))
         )

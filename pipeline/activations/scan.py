@@ -1,7 +1,8 @@
 """The scan: a shard of a data set through a network, once, and every channel's strongest responses kept.
 
 While the network is at one batch, in a thread of its own, the heaps take what it answered to the batch before, and
-the source, in threads of TensorFlow's, makes ready the batches after.
+the source, in threads of TensorFlow's, makes ready the batches after. A batch is sent while the last one is still on
+its way: cores, or a GPU, that have nothing more to do for the one begin with the other.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Plan:
         """The pass that this plan needs."""
         return Tap(network, self.layers, self.channels, self.batch, self.precision, self.xla)
 
+
+_AT_ONCE = 2  # batches that are in the network
 
 Progress = Callable[[int, int], None]  # examples done, examples in all
 
@@ -194,7 +197,7 @@ def _answered(
     def ask(batch: Batch, gates: dict[str, Gates]) -> tuple[dict[str, Responses], float]:
         return tap.ask(batch.images, gates), time.perf_counter()
 
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
+    threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="network")
     asked: tuple[Batch, Future[tuple[dict[str, Responses], float]]] | None = None
     try:
         while True:
@@ -202,14 +205,14 @@ def _answered(
                 batch = next(batches, None)
             before, asked = asked, None
             if batch is not None:
-                asked = batch, thread.submit(ask, batch, gates_for(batch))
+                asked = batch, threads.submit(ask, batch, gates_for(batch))
                 stopwatch.watch(asked[1])
             if before is not None:
                 yield before[0], before[1].result()[0]
             elif batch is None:
                 return
     finally:
-        thread.shutdown(cancel_futures=True)
+        threads.shutdown(cancel_futures=True)
 
 
 def _batches(source: Source, plan: Plan, shard: Shard, done: int) -> Iterator[Batch]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.sources.decode import Unreadable, size
+from pipeline.sources.parallel import cores
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
 from pipeline.store import remote
 
@@ -64,7 +65,7 @@ class Files:
             return {"example": example, **dict(zip(("key", "label", "data", "error"), texts, strict=True))}
 
         # What waits for a network needs no core of its own.
-        parallel = _REQUESTS if self._remote else tf.data.AUTOTUNE
+        parallel = _REQUESTS if self._remote else cores()
         return tf.data.Dataset.range(first, last).map(record, num_parallel_calls=parallel, deterministic=True)
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import UnusableData
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
+from pipeline.sources.parallel import cores, untuned
 from pipeline.sources.records import Record, Records, ascending, digest_of
 from pipeline.sources.source import Box, Image, Shard
 
@@ -50,7 +51,7 @@ class Images:
             return {key: record[key] for key in ("example", "key", "label")} | {"image": images, "error": errors}
 
         chunks = records.batch(self.records.chunk)
-        return chunks.map(fitted, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+        return untuned(chunks.map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
 
     def find(self, key: str) -> int | None:
         example = self.records.find(key)

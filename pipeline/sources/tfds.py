@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
 from pipeline.sections.data import DataSpec
+from pipeline.sources.parallel import cores, untuned
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.store.remote import is_remote
 
@@ -77,7 +78,7 @@ class Prepared:
         import tensorflow as tf
 
         try:
-            for record in records.as_numpy_iterator():
+            for record in untuned(records).as_numpy_iterator():
                 key, label, error = (record[name].decode() for name in ("key", "label", "error"))
                 yield Record(int(record["example"]), key, label, record["data"], error)
         except tf.errors.OpError as error:
@@ -114,7 +115,7 @@ class Prepared:
             *(tf.constant([part[column] for part in parts], tf.int64) for column in (1, 2, 3)),
         )
         batches = tf.data.Dataset.from_tensor_slices(columns).flat_map(of_part)
-        return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return batches.map(parse, num_parallel_calls=cores(), deterministic=True)
 
     def _label_text(self, values: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf

@@ -11,6 +11,7 @@ from pipeline.errors import UnusableData
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
 from pipeline.sources.images import decode_record
+from pipeline.sources.parallel import cores, untuned
 from pipeline.sources.records import Records, ascending, digest_of
 from pipeline.sources.source import Box, Image, Shard
 
@@ -78,8 +79,7 @@ class Windows:
             labels = tf.fill(tf.shape(examples), record["label"])
             return {"example": examples, "key": keys, "label": labels, "image": images, "error": errors}
 
-        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-        return records.flat_map(runs).map(fitted, **parallel).unbatch()
+        return untuned(records.flat_map(runs).map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
 
     def find(self, key: str) -> int | None:
         image = self.records.find(key.rpartition("@")[0])

@@ -10,6 +10,7 @@ from pipeline.sections.data import DataSpec
 from pipeline.sources import sample
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import KINDS, open_source
+from pipeline.sources.source import Shard
 
 
 @pytest.mark.parametrize("source", ["foldr:/x", "cifar10", "parquets:x", "", ":x"])
@@ -34,6 +35,12 @@ def test_importing_the_sources_brings_in_neither_tensorflow_nor_scikit_image():
     heavy = {"tensorflow", "tensorflow_datasets", "skimage", "s3fs"}
     code = f"import sys, pipeline.sources.opening as o; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("window", [None, {"size": 64, "stride": 64}])
+def test_streams_and_what_is_made_of_them_run_without_the_tuner_whose_end_takes_as_long_as_they_ran(window):
+    stream = open_source(DataSpec(source="sample:photos", window=window), Fit(8, 8)).stream(Shard())
+    assert stream.batch(2).prefetch(2).options().autotune.enabled is False
 
 
 def test_the_photographs_of_scikit_image_are_all_there_and_readable(listed):
