@@ -7,8 +7,9 @@ prepared TensorFlow Datasets that has CIFAR-10. What is not named is looked for 
 CONVSCOPE_SHARED, and left out with a word where it is not there. Decoding is the source's own stream, with nothing
 done to its images; the network is the bare Keras model on batches in memory. Figures are medians over rounds in which
 all three run in turn. `of the slower`: end to end over the slower of the two alone. `of both`: end to end over what they
-would do one after the other, 1 / (1 / decoding + 1 / network), which is the most where both need the same cores. With --cpu, seconds are those of all threads on the CPU, not of the clock: for machines that do
-other work at the same time. With --jobs, each whole job is run once more, to its index, patches and pictures.
+do one after the other, 1 / (1 / decoding + 1 / network), near which it stays where both want the same cores. With --cpu,
+seconds are those of all threads on the CPU, not of the clock: for machines that do other work at the same time. With
+--jobs, each whole job is run once more, to its index, patches and pictures.
 """
 
 from __future__ import annotations
