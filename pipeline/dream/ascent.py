@@ -127,16 +127,37 @@ class Ascent:
 def _climb(
     network: Network, canvas: Canvas, form: Form, way: Way, start: State, arguments: Arguments, steps: tf.Tensor
 ) -> tuple[State, tf.Tensor]:
-    first = start.step
+    first, pieces = start.step, pieces_of(start.share.shape[0], way.group)
+    wanted = [part_of(arguments, piece) for piece in pieces]
 
-    def step(state: State, curve: tf.TensorArray) -> tuple[State, tf.TensorArray]:
-        slope = _slope(network, canvas, form, way, state, arguments)
-        return fused(lambda state, slope: moved(state, slope, way))(state, slope), curve.write(state.step - first, slope.values)
+    def step(states: tuple[State, ...], curve: tf.TensorArray) -> tuple[tuple[State, ...], tf.TensorArray]:
+        slopes = [_slope(network, canvas, form, way, *each) for each in zip(states, wanted, strict=True)]
+        move = fused(lambda state, slope: moved(state, slope, way))
+        values = tf.concat([slope.values for slope in slopes], axis=0)
+        return tuple(map(move, states, slopes)), curve.write(states[0].step - first, values)
 
     curve = tf.TensorArray(tf.float32, size=steps, element_shape=start.share.shape)
     last = first + steps
-    state, curve = tf.while_loop(lambda state, _: state.step < last, step, (start, curve), parallel_iterations=1)
-    return state, curve.stack()
+    begun = tuple(part_of(start, piece) for piece in pieces), curve
+    states, curve = tf.while_loop(lambda states, _: states[0].step < last, step, begun, parallel_iterations=1)
+    joined = (parts[0] if parts[0].shape.rank == 0 else tf.concat(parts, axis=0) for parts in zip(*states, strict=True))
+    return State(*joined), curve.stack()
+
+
+def pieces_of(batch: int, group: int = 1) -> list[slice]:
+    """The batch in two halves, which keep groups whole, or in one where there is a GPU.
+
+    Halves need nothing of each other, so the cores that one of them leaves idle, in what few threads can share, go on
+    with the other.
+    """
+    middle = batch // group // 2 * group
+    alone = middle == 0 or bool(tf.config.list_physical_devices("GPU"))
+    return [slice(batch)] if alone else [slice(middle), slice(middle, batch)]
+
+
+def part_of(values: Any, piece: slice) -> Any:
+    """A piece of all that has a batch."""
+    return tf.nest.map_structure(lambda one: one[piece] if one.shape.rank else one, values)
 
 
 class Slope(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dream.ascent import MOST_MISSES, Slope, State, Way, moved, unreachable
+from pipeline.dream.ascent import MOST_MISSES, Slope, State, Way, moved, part_of, pieces_of, unreachable
 from pipeline.dream.objectives import Arguments, Form, Objective, evaluate, stack
 from pipeline.dream.smooth import bilateral, laplacian_normalised
 from pipeline.models.network import Network
@@ -157,10 +157,8 @@ def _slope(network: Network, form: Form, way: TiledWay, state: State, arguments:
     def step(number: tf.Tensor, total: tf.Tensor, cells: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
         places, counts = grid.places(number, batch)
         tiles = grid.tiles(picture, places)
-        values = evaluate(form, _traced(network, form, tiles), arguments)
-        (pull,) = tf.gradients(values, tiles)
-        if pull is None:
-            raise unreachable(list(dict.fromkeys(layer for _, layer in form)), network)
+        found = [_looked(network, form, tiles[piece], part_of(arguments, piece)) for piece in pieces_of(batch)]
+        values, pull = (tf.concat(parts, axis=0) for parts in zip(*found, strict=True))
         return number + batch, total + _counted(values, counts), cells.write(number // batch, grid.middles(pull))
 
     cells = tf.TensorArray(tf.float32, size=-(-grid.count // batch), element_shape=(batch, None, None, 3))
@@ -169,6 +167,15 @@ def _slope(network: Network, form: Form, way: TiledWay, state: State, arguments:
     value = looped[1] / tf.cast(grid.count, tf.float32)
     still = tf.reduce_all(tf.equal(gradient, 0.0), axis=[1, 2, 3])
     return Slope(value[tf.newaxis], still, laplacian_normalised(gradient, way.levels))
+
+
+def _looked(network: Network, form: Form, tiles: tf.Tensor, arguments: Arguments) -> tuple[tf.Tensor, tf.Tensor]:
+    """The objective's value for each tile, (batch,), and its gradient, as large as the tiles."""
+    values = evaluate(form, _traced(network, form, tiles), arguments)
+    (pull,) = tf.gradients(values, tiles)
+    if pull is None:
+        raise unreachable(list(dict.fromkeys(layer for _, layer in form)), network)
+    return values, pull
 
 
 class Grid(NamedTuple):
