@@ -105,7 +105,7 @@ def show_step(weights: Path | None, size: int | None, rounds: int) -> None:
     for source, layer, batch in cases:
         net = network(source, weights, size)
         runs = {"bare": bare(net, layer, batch)} | {name: climber(net, layer, batch, **keys) for name, keys in ways.items()}
-        seconds = in_turns(runs, 2, rounds)
+        seconds = in_turns(runs, 10, rounds)
         ratios = [statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True)) for name in ways]
         label = f"{net.name} {layer}"
         print(
