@@ -4,7 +4,8 @@
 
 Two tables. `step`: a whole step over a picture of one tile, and of 2 x 2, over bare forward and backward passes of the same
 Keras model on as many tiles, in turns, the median of the ratios; and beside it DeepDream written the plain way, the whole
-picture in one piece through a model that takes any size. `memory`: the peak of whole jobs on pictures of two sizes, each in
+picture in one piece through a model that takes any size. `dream` climbs a layer and `class` smooths as class
+visualisation does; with `logits` both climb a class. `memory`: the peak of whole jobs on pictures of two sizes, each in
 a process of its own. --weights is a file for MobileNetV2; without it all weights are random.
 """
 
@@ -24,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bench.dream import bare, in_turns
 
-CASES = (("keras:MobileNetV2", "block_12_add"), ("keras:VGG16", "block5_conv1"))
+CASES = (("keras:MobileNetV2", "block_12_add"), ("keras:VGG16", "block5_conv1"), ("keras:MobileNetV2", "logits"))
 SIZES = ((600, 800), (3000, 4000))
 
 _JOB = """
@@ -39,22 +40,23 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def network(source: str) -> Any:
-    """A network of keras.applications with random weights."""
+def network(source: str, top: bool) -> Any:
+    """A network of keras.applications with random weights; with its classes or without."""
     from pipeline.models.opening import open_network
     from pipeline.sections.model import ModelSpec
 
-    return open_network(ModelSpec(source=source, layers=["*"], weights="none", top=False, size=(224, 224)))
+    return open_network(ModelSpec(source=source, layers=["*"], weights="none", top=top, size=(224, 224)))
 
 
 def dreamer(net: Any, layer: str, side: int, batch: int, **keys: Any) -> Callable[[int], None]:
     """A function that makes so many steps of DeepDream on a square picture."""
     import numpy as np
 
-    from pipeline.dream import layer as objective_of
+    from pipeline.dream import layer as whole_layer
+    from pipeline.dream import logit
     from pipeline.dream.tiles import Stretch, Tiled, TiledWay, start
 
-    objective = objective_of(layer)
+    objective = logit(207) if layer == "logits" else whole_layer(layer)
     tiled = Tiled.compile(net, objective, TiledWay(**keys), batch)
     state = start(np.random.default_rng(0).uniform(0.3, 0.7, (side, side, 3)).astype(np.float32))
 
@@ -101,19 +103,19 @@ def show_step(rounds: int) -> None:
     ways: dict[str, dict[str, Any]] = {"dream": {"levels": 3}, "class": {"levels": 4, "sigma": 0.44}}
     print(f"{'a step over bare passes':<34}{'tiles':>6}{'bare s':>9}{'dream':>9}{'class':>9}{'plain':>9}")
     for source, layer in CASES:
-        net = network(source)
+        net = network(source, layer == "logits")
         for tiles in (1, 4):
             side = 224 * (1 if tiles == 1 else 2)
             runs = {"bare": bare(net, layer, tiles)}
             runs |= {name: dreamer(net, layer, side, tiles, **keys) for name, keys in ways.items()}
-            runs["plain"] = plain(net, layer, side)
+            if layer != "logits":  # with its classes, a network takes pictures of one size
+                runs["plain"] = plain(net, layer, side)
             seconds = in_turns(runs, 4, rounds)
-            ratios = [
-                statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True)) for name in (*ways, "plain")
-            ]
+            bares = seconds.pop("bare")
+            ratios = [statistics.median(a / b for a, b in zip(ours, bares, strict=True)) for ours in seconds.values()]
             label = f"{type_of(net)} {layer}"
             print(
-                f"{label:<34}{tiles:>6}{statistics.median(seconds['bare']):>9.3f}" + "".join(f"{r:>9.2f}" for r in ratios),
+                f"{label:<34}{tiles:>6}{statistics.median(bares):>9.3f}" + "".join(f"{r:>9.2f}" for r in ratios),
                 flush=True,
             )
 

@@ -63,14 +63,16 @@ def bare(net: Any, layer: str, batch: int) -> Callable[[int], None]:
     import keras
     import tensorflow as tf
 
-    part = keras.Model(net.model.input, net.model.get_layer(layer).output)
+    output = net.model.output if layer == "logits" else net.model.get_layer(layer).output
+    part = keras.Model(net.model.input, output)
+    rest = list(range(1, len(output.shape) - 1))
     images = tf.random.stateless_uniform((batch, *net.input_shape), (0, 0), -1.0, 1.0)
 
     @tf.function(jit_compile=False)
     def gradient(images: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
-            value = tf.reduce_sum(tf.reduce_mean(part(images, training=False), axis=[1, 2]))
+            value = tf.reduce_sum(tf.reduce_mean(part(images, training=False), axis=rest))
         return tape.gradient(value, images)
 
     def run(passes: int) -> None:

@@ -11,6 +11,9 @@
 #SBATCH --open-mode=append
 #SBATCH --output=convscope-shard-%A-%a.log
 
+# Dense layers round differently with another number of threads: all shards take the same, on whatever nodes they run.
+export TF_NUM_INTRAOP_THREADS="${SLURM_CPUS_PER_TASK:-8}"
+
 code=0
 # shellcheck disable=SC2086  # OPTIONS are words
 srun "${CONVSCOPE:-convscope}" run "$SPEC" --out "$OUT" --shard "$SLURM_ARRAY_TASK_ID/$SHARDS" ${OPTIONS:-} || code=$?

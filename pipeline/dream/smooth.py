@@ -53,22 +53,36 @@ def bilateral(picture: tf.Tensor, sigma: tf.Tensor, largest: float) -> tf.Tensor
     if largest <= 0:
         return picture
     height, width = tf.shape(picture)[1], tf.shape(picture)[2]
+    # Colours as planes: numbers that are treated alike lie side by side, several times as quick as three by three.
+    planes = tf.transpose(picture[0], (2, 0, 1))
     edge = [_WINDOW, _WINDOW]
-    padded = tf.pad(picture, [[0, 0], edge, edge, [0, 0]], "SYMMETRIC")
+    padded = tf.pad(planes, [[0, 0], edge, edge], "SYMMETRIC")
     narrow = -0.5 / tf.square(tf.maximum(sigma, 1e-6))
-    total, weights = picture, tf.ones_like(picture[..., :1])
-    for y in range(-_WINDOW, _WINDOW + 1):
-        for x in range(-_WINDOW, _WINDOW + 1):
-            distance = y**2 + x**2
-            if distance == 0 or np.exp(-0.5 * distance / largest**2) < _FAINT:
-                continue
-            near = padded[:, _WINDOW + y : _WINDOW + y + height, _WINDOW + x : _WINDOW + x + width]
-            # The distance of two colours is a third of Euclid's, as there.
-            unlike = tf.reduce_sum(tf.math.squared_difference(near, picture), axis=-1, keepdims=True) / 9
-            weight = tf.exp(narrow * (distance + unlike))
-            total += weight * near
-            weights += weight
-    return total / weights
+
+    def at(field: tf.Tensor, y: int, x: int) -> tf.Tensor:
+        """The pixels of a field, moved: those at (y, x) stand where the picture's first pixel is."""
+        return field[:, y : y + height, x : x + width]
+
+    total, weights = planes, tf.ones_like(planes[:1])
+    for y, x in _half_window(largest):
+        # A pixel weighs as much for its neighbour as that one for it, so a weight is worked out once for both.
+        left, right = max(0, -x), max(0, x)
+        ones = padded[:, : height + 2 * _WINDOW - y, left : width + 2 * _WINDOW - right]
+        others = padded[:, y:, left + x : width + 2 * _WINDOW - right + x]
+        # The distance of two colours is a third of Euclid's, as there.
+        unlike = tf.reduce_sum(tf.math.squared_difference(ones, others), axis=0, keepdims=True) / 9
+        weight = tf.exp(narrow * (y**2 + x**2 + unlike))
+        ahead, behind = at(weight, _WINDOW, _WINDOW - left), at(weight, _WINDOW - y, _WINDOW - left - x)
+        total += ahead * at(padded, _WINDOW + y, _WINDOW + x) + behind * at(padded, _WINDOW - y, _WINDOW - x)
+        weights += ahead + behind
+    return tf.transpose(total / weights, (1, 2, 0))[tf.newaxis]
+
+
+def _half_window(sigma: float) -> list[tuple[int, int]]:
+    """The neighbours that count, one of each two that lie opposite each other."""
+    reach = range(-_WINDOW, _WINDOW + 1)
+    half = [(y, x) for y in range(_WINDOW + 1) for x in reach if (y, x) > (0, 0)]
+    return [(y, x) for y, x in half if np.exp(-0.5 * (y**2 + x**2) / sigma**2) >= _FAINT]
 
 
 def tv_bregman(picture: np.ndarray) -> np.ndarray:
