@@ -78,12 +78,14 @@ def _open(file: BinaryIO) -> PIL.ImageFile.ImageFile:
 
 def _is_plain_png(data: bytes) -> bool:
     """A whole PNG of 8-bit RGB or grey, with neither transparency nor orientation."""
-    return (
-        data[:8] == b"\x89PNG\r\n\x1a\n"
-        and data[24:26] in (b"\x08\x00", b"\x08\x02")
-        and data[-8:-4] == b"IEND"
-        and not any(mark in data for mark in (b"tRNS", b"eXIf", b"Raw profile", b"acTL"))
-    )
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:26] not in (b"\x08\x00", b"\x08\x02") or data[-8:-4] != b"IEND":
+        return False
+    place = 8  # of a chunk: 4 bytes of length, 4 of type, the content, 4 of check sum
+    while place < len(data):
+        if data[place + 4 : place + 8] in (b"tRNS", b"eXIf", b"acTL") or data[place + 8 : place + 19] == b"Raw profile":
+            return False
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return True
 
 
 def _has_16_bits(image: PIL.ImageFile.ImageFile) -> bool:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.sources.decode import Unreadable, decode, size
 
@@ -195,6 +196,20 @@ def test_an_orientation_that_follows_the_pixels_of_a_png_counts():
     moved = data[:begin] + data[end:-12] + data[begin:end] + data[-12:]
     assert np.array_equal(decode(moved), SCENE)
     assert sized(moved) == SCENE.shape[:2]
+
+
+def test_an_orientation_written_as_text_in_a_png_as_older_programs_do_counts():
+    exif = turned(6).tobytes()
+    text = PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(exif):8}\n{exif.hex()}\n", zip=True)
+    data = encoded(np.ascontiguousarray(as_stored(SCENE, 6)), "PNG", pnginfo=text)
+    assert np.array_equal(decode(data), SCENE)
+    assert sized(data) == SCENE.shape[:2]
+
+
+def test_of_an_animated_png_the_still_picture_counts_not_the_first_of_the_animation():
+    still, *moving = (Image.new("RGB", (7, 5), (grey,) * 3) for grey in (10, 200, 90))
+    assert (decode(encoded(still, "PNG", save_all=True, append_images=moving, default_image=True)) == 10).all()
 
 
 @pytest.mark.parametrize("value", [0, 9, 4242])
