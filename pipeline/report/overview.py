@@ -10,6 +10,7 @@ from pipeline.report.shelf import Row, Shelf
 _SHOWS = {
     "activations": "the strongest patches of every channel",
     "filters": "the learned kernels",
+    "featuremaps": "what each channel makes of an image",
     "gradcam": "explanations: GradCAM, guided backprop and Guided-GradCAM",
     "patterns": "the pattern each channel responds to",
     "dream": "dreams",

@@ -15,7 +15,7 @@ import jinja2
 import pyarrow as pa
 
 from pipeline.report.overview import overview
-from pipeline.report.pictures import dreams, explanations, kernel, patterns
+from pipeline.report.pictures import dreams, explanations, feature_maps, kernel, patterns
 from pipeline.report.sheets import ROWS, sheets, tiling
 from pipeline.report.shelf import Row, Shelf
 from pipeline.store.files import file_name, write_bytes, write_json
@@ -57,7 +57,7 @@ def collect(shelf: Shelf, written: Written, prefix: str = "", progress: Progress
         layers.append(_write_layer(shelf, layer, written, prefix))
         progress(done, len(names))
     told = {"prefix": prefix, **overview(shelf, layers, _write_images(shelf, written, prefix)), "views": []}
-    for view, rows in (("explanations", explanations(shelf)), ("dreams", dreams(shelf))):
+    for view, rows in (("explanations", explanations(shelf)), ("maps", feature_maps(shelf)), ("dreams", dreams(shelf))):
         if rows:
             told["views"].append(view)
             written.script(f"{prefix}data/+{view}.js", f"{prefix}{view}", rows)

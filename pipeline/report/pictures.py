@@ -1,4 +1,4 @@
-"""The pictures that other stages made, as the page shows them: explanations, patterns, dreams and kernels."""
+"""The pictures that other stages made, as the page shows them: explanations, feature maps, patterns, dreams, kernels."""
 
 from __future__ import annotations
 
@@ -56,6 +56,22 @@ def _group(shelf: Shelf, groups: list[Row], row: Row, layer: str | None) -> Row:
 
 def _image(row: Row) -> Row:
     return {"example": row["example"], "key": row["key"], "label": row["label"], "top": [], "groups": []}
+
+
+def feature_maps(shelf: Shelf) -> list[Row]:
+    """Every image whose maps were drawn, with its pictures: a layer each, with how many of its channels are silent."""
+    images: dict[tuple[Any, str], Row] = {}
+    for layer in shelf.layers:
+        drawn: dict[tuple[Any, str], Row] = {}
+        for row in shelf.rows("featuremaps", layer).to_pylist():
+            if row["picture"]:
+                about = row["example"], row["key"]
+                told = drawn.setdefault(about, {"layer": layer, "picture": row["picture"], "channels": 0, "dead": 0})
+                told["channels"] += 1
+                told["dead"] += bool(row["dead"])
+        for (example, key), told in drawn.items():
+            images.setdefault((example, key), {"key": key, "layers": []})["layers"].append(told)
+    return list(images.values())
 
 
 def dreams(shelf: Shelf) -> list[Row]:

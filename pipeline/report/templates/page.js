@@ -201,7 +201,7 @@ convscope.ready("job").then((job) => {
     return [make("h2", {}, title), make("ol", { className: "listed" }, ...items)];
   }
 
-  // ---- explanations and dreams
+  // ---- explanations, feature maps and dreams
 
   async function showExplanations(root) {
     const images = await convscope.load("explanations", "data/+explanations.js");
@@ -227,6 +227,19 @@ convscope.ready("job").then((job) => {
     article.append(make("table", { className: "narrow" }, make("tbody", {}, ...lines)), ...parts);
   }
 
+  async function showMaps(root) {
+    const images = await convscope.load("maps", "data/+maps.js");
+    const parts = images.flatMap((image) => [
+      make("h2", {}, image.key),
+      ...image.layers.map((one) => {
+        const dead = one.dead ? `, ${one.dead} of them the same everywhere` : "";
+        const told = `${image.key} at ${one.layer}: ${one.channels} channels${dead}`;
+        return make("div", { className: "together maps" }, make("h3", {}, make("a", { href: address(one.layer) }, one.layer)), figure(`../${one.picture}`, told));
+      }),
+    ]);
+    root.append(make("h1", { tabIndex: -1 }, "Feature maps"), make("p", { className: "quiet" }, `What every channel of a layer makes of an image, for ${images.length} images.`), ...parts);
+  }
+
   async function showDreams(root) {
     const dreams = await convscope.load("dreams", "data/+dreams.js");
     const parts = dreams.map((dream) => {
@@ -245,7 +258,7 @@ convscope.ready("job").then((job) => {
     strip.ariaHidden = "true"; // the link beside it says it in words
     for (let at = 0; layer.tile && at < Math.min(layer.count, layer.tile.rows, 16); at++) strip.append(patch(layer, at, 0));
   });
-  const VIEWS = { "+explanations": showExplanations, "+dreams": showDreams };
+  const VIEWS = { "+explanations": showExplanations, "+maps": showMaps, "+dreams": showDreams };
   convscope.follow(job.name, (root, [first, channel]) => {
     const view = VIEWS[first];
     return view ? view(root) : channel === undefined ? showLayer(root, first) : showChannel(root, first, channel);

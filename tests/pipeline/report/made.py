@@ -136,6 +136,17 @@ def add_others(folder: Path, layer: str) -> None:
     write_index(folder, "by_label", columns("by_label", of_labels))
 
 
+def add_maps(folder: Path, *layers: str) -> None:
+    """The feature maps of an image, three channels a layer, the last of them dead."""
+    rows = []
+    for number, layer in enumerate(layers):
+        picture = f"mosaics/featuremaps/{number} #/a.png"
+        write_bytes(folder / picture, encode_png(np.full((40, 80, 3), (10, 90, 60), np.uint8)))
+        told = {"layer": layer, "key": HOSTILE_KEY, "example": 4, "picture": picture}
+        rows += [told | {"channel": channel, "dead": channel == 2} for channel in range(3)]
+    write_index(folder, "featuremaps", columns("featuremaps", rows))
+
+
 def add_dreams(folder: Path) -> None:
     """Two frames of a dream."""
     rows = []

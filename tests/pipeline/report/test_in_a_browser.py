@@ -8,7 +8,18 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from made import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, K, add_dreams, add_explanations, add_kernels, add_others, add_patterns
+from made import (
+    HOSTILE_KEY,
+    HOSTILE_LABEL,
+    HOSTILE_LAYER,
+    K,
+    add_dreams,
+    add_explanations,
+    add_kernels,
+    add_maps,
+    add_others,
+    add_patterns,
+)
 
 from pipeline.report.compare import write_comparison
 from pipeline.report.page import write_page
@@ -26,6 +37,7 @@ def pages(make_job, tmp_path_factory):
     add_patterns(folder, "conv")
     add_others(folder, "conv")
     add_dreams(folder)
+    add_maps(folder, HOSTILE_LAYER, "conv")
     write_page(folder)
     out = tmp_path_factory.mktemp("comparison")
     write_comparison(folder, make_job({"conv": 5}, name="second"), out)
@@ -49,6 +61,7 @@ VIEWS = {
     "hostile-channel": f"#/{HOSTILE}/1",
     "rich-channel": "#/conv/1",
     "explanations": "#/+explanations",
+    "maps": "#/+maps",
     "dreams": "#/+dreams",
     "nowhere": "#/conv/99999",
 }
@@ -286,6 +299,20 @@ def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_jo
     assert page.get_by_label("Label", exact=True).locator("option").count() == 501
     page.get_by_label("Find").fill("label 399-2")
     assert order(page) == [399]
+
+
+def test_feature_maps_are_shown_by_image_and_layer_in_the_networks_order(pages, visit):
+    page = settled(visit(pages[0]))
+    page.get_by_role("link", name="maps").click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.maps img')].every((image) => image.complete && image.naturalWidth === 80)"
+    )
+    assert page.locator("#changing h2").all_inner_texts() == [HOSTILE_KEY]
+    assert page.locator(".maps figcaption").all_inner_texts() == [
+        f"{HOSTILE_KEY} at {layer}: 3 channels, 1 of them the same everywhere" for layer in ("conv", HOSTILE_LAYER)
+    ]
+    page.locator(".maps a").first.click()
+    page.wait_for_selector("#changing h1:has-text('conv')")
 
 
 def test_dreams_are_shown_once_each_with_how_their_losses_went(pages, visit):
