@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.yardsticks import bare, one_object_a_channel, predict_and_numpy
-from pipeline.sources.parallel import untuned
 from pipeline.sources.source import Image, Shard
+from pipeline.sources.untuned import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf

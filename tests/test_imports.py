@@ -26,7 +26,7 @@ FLOORS = (
     ("spec",),  # asks the store what is an address
     ("sections", "store"),
     ("sheet",),
-    ("dispatch", "errors", "gpu", "mosaic", "progress"),
+    ("dispatch", "errors", "gpu", "machine", "mosaic", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from pipeline.machine import cores
 from pipeline.models.network import Network
 from pipeline.models.precision import reduced
 
@@ -98,7 +99,7 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
 def cpu_threads() -> int:
     """How many threads TensorFlow computes one operation with, on the CPU."""
     chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
-    return chosen or len(os.sched_getaffinity(0))
+    return chosen or cores()
 
 
 def prepare_devices(threads: int | None = None) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
+from pipeline.machine import cores
 from pipeline.sections.data import DataSpec
-from pipeline.sources.parallel import cores, untuned
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
+from pipeline.sources.untuned import untuned
 from pipeline.store.remote import is_remote
 
 if TYPE_CHECKING:

@@ -1,17 +1,11 @@
-"""How many images the sources read and decode at the same time: as many as there are cores, throughout."""
+"""Streams without tf.data's tuner."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-
-def cores() -> int:
-    """The cores that this process may use; all of the machine's where the system does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
