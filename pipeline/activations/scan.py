@@ -24,6 +24,8 @@ from pipeline.errors import TooManyBad, UnusableData, carried
 from pipeline.models.network import LayerInfo, Network
 from pipeline.sources.source import Shard, Source
 
+_AT_ONCE = 2  # batches in the network: more would take more memory, and bring little
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,8 +63,6 @@ class Plan:
         """The pass that this plan needs."""
         return Tap(network, self.layers, self.channels, self.batch, self.precision, self.xla)
 
-
-_AT_ONCE = 2  # batches that are in the network
 
 Progress = Callable[[int, int], None]  # examples done, examples in all
 
