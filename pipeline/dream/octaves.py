@@ -65,7 +65,8 @@ class FromPicture:
             return picture
         here = resized(self.original, self.octaves[place])
         lost = here - resized(resized(self.original, self.octaves[place - 1]), self.octaves[place])
-        return np.clip(picture + lost, 0, 1)
+        lost += picture  # in place: of a large photograph every copy takes as much as a small network
+        return np.clip(lost, 0, 1, out=lost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +169,9 @@ def dream(
                 at.save(saving)
                 last_saved = time.monotonic()
         dead = dead or int(at.state.asleep[0]) >= octave.steps
-        kept = at.state.good if stopped else at.state.values
-        at = _At(at.place + 1, course.leave(at.place, np.asarray(kept)[0]), None, at.losses)
+        kept = np.asarray(at.state.good if stopped else at.state.values)[0]
+        at.state = None  # the rest of it makes room for the next octave
+        at = _At(at.place + 1, course.leave(at.place, kept), None, at.losses)
     return Dreamt(at.picture, np.concatenate(at.losses), dead, stopped)
 
 
@@ -179,4 +181,5 @@ def resized(picture: np.ndarray, octave: Octave) -> np.ndarray:
     if picture.shape[:2] == shape:
         return picture
     how = cv2.INTER_AREA if shape[0] <= picture.shape[0] else cv2.INTER_CUBIC
-    return np.clip(cv2.resize(picture, shape[::-1], interpolation=how), 0, 1)
+    made = cv2.resize(picture, shape[::-1], interpolation=how)
+    return np.clip(made, 0, 1, out=made)
