@@ -9,6 +9,7 @@ from conftest import stir
 from scipy.stats import spearmanr
 
 from pipeline.attribution.cascade import Cascade
+from pipeline.attribution.classes import softmax
 from pipeline.attribution.curves import Curves, deleted, inserted, ranks
 from pipeline.attribution.passes import compile_pass
 from pipeline.attribution.randomisation import rank_correlation, structure
@@ -36,7 +37,7 @@ def test_structure_is_one_for_the_same_map_and_near_zero_for_noise():
     assert structure(small, small) == pytest.approx(1) and structure(small, small[::-1]) < 0.9
 
 
-def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos):
+def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos, monkeypatch):
     network, images = opened(rectified), photos(2, 16, 16)
     keys, classes = [("gradcam", "last"), ("guided_backprop", None)], np.array([[1], [3]], np.int32)
     before = [value.numpy().copy() for value in rectified.weights]
@@ -54,6 +55,20 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
     again = list(Cascade.of(network, keys, 2, 1).steps(images, classes))
     assert np.array_equal(again[3][2].logits, steps[3][2].logits)  # the same random numbers every time
+    monkeypatch.setattr("pipeline.attribution.cascade._MOST_STEPS", 3)
+    assert [step for step, _, _ in cascade.steps(images, classes)] == [0, 1, 2, 4, 6]
+    # The same random numbers put in by hand, those of one layer after the other, and none taken back.
+    own_weights, random = rectified.get_weights(), np.random.default_rng(0)
+    try:
+        for _, name, found in steps:
+            if name:
+                outer, _, inner = name.replace("logits", "classes").partition("/")
+                layer = rectified.get_layer(outer)
+                kernel = (layer.get_layer(inner) if inner else layer).kernel
+                kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
+            np.testing.assert_allclose(softmax(found.logits), rectified(images / 255.0, training=False), rtol=1e-3, atol=1e-6)
+    finally:
+        rectified.set_weights(own_weights)
 
 
 def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too(opened, photos):
@@ -92,6 +107,9 @@ def test_pixels_go_and_come_in_the_order_of_the_map():
     values = np.arange(64, dtype=np.float32).reshape(8, 8)  # the last pixel matters most
     order, shares = ranks(values, 8, 8), np.linspace(0, 1, 5)
     assert order[7, 7] == 0 and order[0, 0] == 63 / 64
+    signed = np.zeros((8, 8, 3), np.float32)
+    signed[2, 5], signed[6, 1] = (-2, 3, -2), (0, 6, 0)  # what speaks against the class matters too
+    assert ranks(signed, 8, 8)[2, 5] == 0 and ranks(signed, 8, 8)[6, 1] == 1 / 64
     gone, come = deleted(image, order, shares), inserted(image, order, shares)
     assert (gone[0] == image).all() and (come[-1] == image).all()
     mean = image.reshape(-1, 3).mean(axis=0).round()
