@@ -127,7 +127,16 @@ def plain_networks():
         )
         return layers.Dense(3)(layers.Flatten()(layers.AveragePooling2D(2)(inner(x))))
 
-    return [(network(gated), "scaled"), (network(pooled), "only"), (network(joined), "both"), (network(nested), "net/act")]
+    def depthwise(x):
+        x = layers.DepthwiseConv2D(3, name="own")(layers.Conv2D(4, 3, name="stem")(x))
+        return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
+
+    def enlarged(x):
+        x = layers.Conv2DTranspose(4, 3, name="wider")(layers.Conv2D(4, 3, name="stem")(x))
+        return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
+
+    named = {gated: "scaled", pooled: "only", joined: "both", nested: "net/act", depthwise: "own", enlarged: "wider"}
+    return [(network(build), name) for build, name in named.items()]
 
 
 def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified, opened, photos, tmp_path):

@@ -187,6 +187,7 @@ ABOVE = np.array([1.0] * 6 + [-1.0] * 6, np.float32)
         (lambda x: keras.activations.relu(x, negative_slope=0.25, threshold=0.7), [0.25, 0.25, 0.25, 1, 1, 1], 1),
         (lambda x: tf.nn.relu(x) - 0.25 * tf.nn.relu(-x), [0.25, 0.25, 1, 1, 1, 1], 1),
         (lambda x: tf.nn.relu(tf.nn.relu6(x)), [0, 0, 1, 1, 0, 0], 2),
+        (lambda x: tf.nn.relu(tf.nn.elu(x)), [0, 0, 1, 1, 1, 1], 1),  # where there are rectifiers, what is smooth stays
     ],
 )
 def test_every_form_of_rectifier_lets_nothing_negative_back(activation, expected, replaced):

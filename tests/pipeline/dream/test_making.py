@@ -101,14 +101,28 @@ def test_a_picture_is_found_among_the_parts_by_all_that_decides_it(tmp_path):
     assert make(zoom={"frames": 3, "scale": 1.0}) == 11  # frames of one and the same picture
 
 
+def test_every_frame_of_a_journey_begins_with_the_one_before_made_larger(tmp_path):
+    class Brighter(Studio):
+        def _climbed(self, subject, original, saving):
+            return [original + 10, np.zeros(3), 1, False, False, 0.0, 1.0, float("nan")]
+
+    random = np.random.default_rng(0).integers(0, 200, (40, 50, 3), np.uint8)
+    studio = Brighter(job_of(tmp_path, zoom={"frames": 3, "scale": 1.5}, num_octave=2, iterations=6), print, 1)
+    frames = list(studio.make(PICTURE, random))
+    assert [made.frame for made in frames] == [0, 1, 2] and studio.done == 3 * 2 * 6
+    for before, made in zip(frames, frames[1:], strict=False):
+        np.testing.assert_array_equal(made.original, nearer(before.picture, 1.5))
+        np.testing.assert_array_equal(made.picture, made.original + 10)
+
+
 def test_a_picture_comes_nearer_about_its_middle():
     picture = np.zeros((21, 41, 3), np.uint8)
     picture[9:12, 19:22] = 255
-    picture[:, 30] = 255
+    picture[:, 28] = 255
     found = nearer(picture, 2.0)
     assert found.shape == picture.shape and found[10, 20].min() == 255
-    np.testing.assert_array_equal(found[:, :26], found[::-1, :26])
-    assert found[10, 40].min() == 255 and found[10, 30].max() < 60  # what was 10 from the middle is 20 from it
+    np.testing.assert_array_equal(found, found[::-1])
+    assert found[10, 36].min() == 255 and found[10, 28].max() < 60  # what was 8 from the middle is 16 from it
 
 
 def shown(subject, dreamt, began, frame=0):

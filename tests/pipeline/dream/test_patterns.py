@@ -215,6 +215,7 @@ def test_a_table_of_the_spec_is_the_objective_that_python_writes():
     ("override", "error", "told"),
     [
         ("patterns.channels=[4]", WrongSpec, r"channel 4, but edges has 4 \(0 to 3\)"),
+        ("patterns.channels=[5, 1]", WrongSpec, "channel 5, but edges has 4"),
         ('patterns.layers=["edgy"]', UnknownLayer, "'edgy' is not one of the job's layers .*nearest: edges"),
         ("patterns.layers=[]", WrongSpec, "both empty"),
         ('patterns.objectives=[{name="x", terms=[{kind="logit", number=3}]}]', WrongSpec, r"no class 3: it has 3 \(0 to 2\)"),
