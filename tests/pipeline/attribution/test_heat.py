@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -14,8 +16,8 @@ from pipeline.sources.fit import Fit
 
 def test_a_map_grows_as_opencv_grows_it_but_exactly():
     values = np.random.default_rng(0).random((7, 5), np.float32)
-    theirs = cv2.resize(values, (60, 84), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(heat.enlarge(values, 84, 60), theirs, atol=2e-3)
+    theirs = cv2.resize(values, (40, 84), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(heat.enlarge(values, 84, 40), theirs, atol=2e-3)
     assert heat.enlarge(values, 7, 5) == pytest.approx(values)
     assert heat.enlarge(np.full((3, 3), 2.5, np.float32), 50, 31) == pytest.approx(2.5)
 
@@ -102,6 +104,16 @@ def test_a_box_reaches_to_the_far_edge_of_pixels_that_it_touches():
     values[1, 1] = 1
     box = heat.focus(values, 10, 20).box
     assert (box.y1, box.x1, box.y2, box.x2) == (3, 6, 7, 14)  # thirds of 10 and of 20, outwards
+
+
+@pytest.mark.parametrize(("count", "size"), [(25, 224), (7, 29), (23, 21), (3, 10)])
+def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly(count, size):
+    for place in range(count):
+        values = np.zeros((count, 1), np.float32)
+        values[place] = 1
+        box = heat.focus(values, size, 5).box
+        assert (box.x1, box.x2) == (0, 5)
+        assert (box.y1, box.y2) == (math.floor(Fraction(place * size, count)), math.ceil(Fraction((place + 1) * size, count)))
 
 
 def test_heat_is_viridis_over_the_brightness_of_the_image():

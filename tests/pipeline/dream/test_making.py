@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_every_frame_of_a_journey_begins_with_the_one_before_made_larger(tmp_pat
     studio = Brighter(job_of(tmp_path, zoom={"frames": 3, "scale": 1.5}, num_octave=2, iterations=6), print, 1)
     frames = list(studio.make(PICTURE, random))
     assert [made.frame for made in frames] == [0, 1, 2] and studio.done == 3 * 2 * 6
-    for before, made in zip(frames, frames[1:], strict=False):
+    for before, made in pairwise(frames):
         np.testing.assert_array_equal(made.original, nearer(before.picture, 1.5))
         np.testing.assert_array_equal(made.picture, made.original + 10)
 
