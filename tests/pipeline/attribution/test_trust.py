@@ -8,11 +8,13 @@ import pytest
 from conftest import stir
 from scipy.stats import spearmanr
 
+from pipeline.attribution import plots
 from pipeline.attribution.cascade import Cascade
 from pipeline.attribution.classes import softmax
 from pipeline.attribution.curves import Curves, deleted, inserted, ranks
 from pipeline.attribution.passes import compile_pass
 from pipeline.attribution.randomisation import rank_correlation, structure
+from pipeline.mosaic import decode_png
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Box, Image
 
@@ -100,6 +102,32 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
             np.testing.assert_allclose(found.maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
             assert np.array_equal(found.maps[key], repeated.maps[key])
     assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
+
+
+def test_weights_of_attention_and_of_products_over_places_are_made_random_too(opened):
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((9, 4))(layers.Conv2D(4, 3, strides=2, name="stem")(x))
+    x = layers.EinsumDense("abc,cd->abd", output_shape=(9, 4), name="mixed")(x)
+    x = layers.MultiHeadAttention(2, 2, name="looked")(x, x)
+    model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(layers.GlobalAveragePooling1D()(x)), name="attentive"))
+    kernels = Cascade.of(opened(model), [("gradient", None)], 1, 1).kernels
+    looked = [(2, 2, 4), (4, 2, 2), (4, 2, 2), (4, 2, 2)]  # from its output back to its value, key and query
+    assert [kernel.values.shape for kernel in kernels] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
+
+
+def test_deletion_and_insertion_are_plotted_apart():
+    def drawn(**changed):
+        columns = {"method": [], "layer": [], "kind": [], "share": [], "probability": []}
+        for kind, height in ({"deletion": 0.4, "insertion": 0.6} | changed).items():
+            for share in (0.0, 0.5, 1.0):
+                for name, value in zip(columns, ("gradcam", "end", kind, share, height * share), strict=True):
+                    columns[name].append(value)
+        picture = decode_png(plots.curves(columns))
+        return picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
+
+    plain, less, more = drawn(), drawn(deletion=0.2), drawn(insertion=0.9)
+    assert (plain[0] != less[0]).any() and (plain[1] == less[1]).all()
+    assert (plain[0] == more[0]).all() and (plain[1] != more[1]).any()
 
 
 def test_pixels_go_and_come_in_the_order_of_the_map():

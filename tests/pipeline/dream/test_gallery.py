@@ -79,7 +79,8 @@ def test_the_row_of_an_oblong_picture_has_its_height_and_width_and_its_seed():
 
 
 def test_what_is_dead_or_stopped_is_said_and_counted(told):
-    some = [made(state="dead"), made(LOWERED, state="stopped"), made(NAMED, state="stopped"), made(strongest=1.0)]
+    some = [made(state="dead"), made(LOWERED, state="stopped"), made(NAMED, state="stopped")]
+    some.append(made(Pattern(channel("x", 0), 1, 0, "x", 0), strongest=1.0))
     receipt = patterns._told(SimpleNamespace(reporter=told), some)
     assert receipt["told"] == "4 patterns, 1 of 1 above the strongest patch, 1 dead, 2 stopped"
     assert (receipt["dead"], receipt["stopped"], receipt["compared"], receipt["exceeding"]) == (1, 2, 1, 1)

@@ -160,6 +160,8 @@ def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_
     layers = [LayerInfo("edges", "", (14, 14, 5)), LayerInfo("shapes", "", (6, 6, 1))]
     made = [list(patterns.batches(sheet.patterns, spec)) for sheet in sheets(spec, layers)]
     assert [[len(batch) for batch in of_sheet] for of_sheet in made] == [[6] * 5, [6], [6]]
+    nine = sheets(PatternsSpec(batch=4), [LayerInfo("edges", "", (14, 14, 9))])[0].patterns
+    assert [len(batch) for batch in patterns.batches(nine, PatternsSpec(batch=4))] == [3, 3, 3]
     for batch in (batch for of_sheet in made for batch in of_sheet):
         assert len({pattern.climbs.form for pattern in batch}) == 1
         for first in range(0, len(batch), 3):
