@@ -20,7 +20,7 @@ from pipeline.models.network import LOGITS, Network
 
 _MOST_STEPS = 12  # networks are made random in as many steps at most
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
-_PASSES_ON = ("Identity", "Cast", "ReadVariableOp")
+_PASSES_ON = ("Identity", "Cast", "ReadVariableOp", "Reshape", "Transpose")  # attention reshapes its weights
 
 # Images, classes, and how many kernels are random, to logits, classes and the values of the keys.
 Run = Callable[[tf.Tensor, tf.Tensor, int], Sequence[tf.Tensor]]

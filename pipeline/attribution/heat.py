@@ -42,11 +42,10 @@ def focus(values: np.ndarray, height: int, width: int) -> Focus:
     down, across = _edges(powers.shape[0]), _edges(powers.shape[1])
     sums = np.add.reduceat(np.add.reduceat(powers.astype(np.float64), down[:-1], axis=0), across[:-1], axis=1)
     y1, x1, y2, x2 = _half(sums)
-    scale_y, scale_x = height / powers.shape[0], width / powers.shape[1]
-    box = Box(
-        int(down[y1] * scale_y), int(across[x1] * scale_x), int(np.ceil(down[y2] * scale_y)), int(np.ceil(across[x2] * scale_x))
-    )
-    return Focus(float(powers[row, col]), int(row), int(col), box)
+    # In whole numbers: 25 places of 224 / 25 pixels each are a little more than 224 in float64.
+    top, bottom = _outwards(down[y1], down[y2], height, powers.shape[0])
+    left, right = _outwards(across[x1], across[x2], width, powers.shape[1])
+    return Focus(float(powers[row, col]), int(row), int(col), Box(top, left, bottom, right))
 
 
 def enlarge(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -106,6 +105,11 @@ def _edges(size: int) -> np.ndarray:
     """Where the cells of one axis begin and end, in places of the map; each cell is one place in small maps."""
     count = min(size, _MOST_CELLS)
     return np.arange(count + 1) * size // count
+
+
+def _outwards(first: int, last: int, size: int, count: int) -> tuple[int, int]:
+    """The pixels that places from `first` to before `last`, of `count` on `size` pixels, touch: half-open."""
+    return int(first * size // count), int(-(-last * size // count))
 
 
 def _half(cells: np.ndarray) -> tuple[int, int, int, int]:

@@ -103,7 +103,7 @@ def last_convolution(network: Network) -> LayerInfo:
         way = Way(traced[LOGITS])
         taps = {name: way.tap(traced[name]) for name in spatial}
         for operation in reversed(way.operations):
-            size = _map_size(operation) if kinds_inside(operation) & _CONVOLUTIONS else (1, 1)
+            size = map_size(operation) if kinds_inside(operation) & _CONVOLUTIONS else (1, 1)
             if size == (1, 1):
                 continue
             after = {one: place for place, one in enumerate(way.after(operation))}
@@ -190,7 +190,7 @@ def upstream(tensor: tf.Tensor) -> list[tf.Operation]:
     return [operation for operation in tensor.graph.get_operations() if operation in found]
 
 
-def _map_size(operation: tf.Operation) -> tuple[int, int]:
+def map_size(operation: tf.Operation) -> tuple[int, int]:
     """Height and width of what a convolution gives; (1, 1) where it gives no map."""
     shape = operation.outputs[0].shape
     if shape.rank != 4:

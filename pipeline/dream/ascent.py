@@ -180,7 +180,7 @@ def _slope(network: Network, canvas: Canvas, form: Form, way: Way, state: State,
     with opened_rectifiers() if way.opened else nullcontext():
         maps = network.trace(network.preprocess(255.0 * seen), layers)
     values = evaluate(form, maps, arguments)
-    (pull,) = tf.gradients(_apart(values, maps[layers[0]], way), picture)
+    (pull,) = tf.gradients(apart(values, maps[layers[0]], way), picture)
     if pull is None:
         raise unreachable(layers, network)
     still, pull = fused(lambda pull, picture: _weighed(pull, picture, way))(pull, picture)
@@ -198,7 +198,7 @@ def _weighed(pull: tf.Tensor, picture: tf.Tensor, way: Way) -> tuple[tf.Tensor, 
     return still, pull
 
 
-def _apart(values: tf.Tensor, maps: tf.Tensor, way: Way) -> tf.Tensor:
+def apart(values: tf.Tensor, maps: tf.Tensor, way: Way) -> tf.Tensor:
     """The objectives less what the pictures of a group have in common.
 
     That is the mean cosine between the Gram matrices of their maps (Olah et al., 2017), as a share of the objective.

@@ -31,6 +31,7 @@ class Shown:
 
     @property
     def title(self) -> str:
+        """What it is called in plots and messages."""
         return self.made.subject.name
 
 

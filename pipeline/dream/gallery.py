@@ -59,10 +59,12 @@ class Made:
 
     @property
     def sign(self) -> str:
+        """The sign as the index has it."""
         return "positive" if self.pattern.sign > 0 else "negative"
 
     @property
     def sheet(self) -> str:
+        """Where it stands, for people."""
         return self.pattern.layer or "objective"
 
     @property
@@ -83,6 +85,7 @@ class Made:
         return replace(self, strongest=found.strongest.get(self.pattern.channel))
 
     def without_picture(self) -> Made:
+        """The same, small enough to be kept until all are made."""
         return replace(self, picture=self.picture[:0])
 
 

@@ -72,6 +72,7 @@ class Objective:
 
     @property
     def form(self) -> Form:
+        """Each term's kind and layer: what is left of it without its numbers."""
         return tuple((type(term), term.layer) for _, term in self.terms)
 
     @property

@@ -108,21 +108,28 @@ class Dreamt:
 
 @dataclass
 class _At:
-    """How far an ascent is: in which octave, the state there (None: before its first step), and the losses so far."""
+    """How far an ascent is: in which octave, the state there (None: before its first step), and the losses so far.
+
+    awake: whether any octave before this one had a gradient.
+    """
 
     place: int
     picture: np.ndarray
     state: State | None = None
     losses: list[np.ndarray] = field(default_factory=list)
+    awake: bool = False
 
     def save(self, saving: Saving) -> None:
         assert self.state is not None
-        save(saving.path, [self.place, np.concatenate(self.losses), *self.state])
+        save(saving.path, [self.place, self.awake, np.concatenate(self.losses), *self.state])
 
     @classmethod
     def load(cls, saving: Saving, first: np.ndarray) -> _At:
         saved = load(saving.path)
-        return cls(int(saved[0]), first, State(*saved[2:]), [saved[1]]) if saved else cls(0, first)
+        if not saved:
+            return cls(0, first)
+        place, awake, losses, *state = saved
+        return cls(int(place), first, State(*state), [losses], bool(awake))
 
 
 def dream(
@@ -144,11 +151,11 @@ def dream(
     """
     at = _At.load(saving, first)
     limit = float("inf") if max_loss is None else max_loss
-    last_saved, stopped, dead = time.monotonic(), False, False
+    last_saved, stopped = time.monotonic(), False
     while at.place < len(course.octaves):
         if stopped:  # the last good picture grows to the size that was asked for, and that is all
             entered = course.enter(at.place, at.picture)
-            at = _At(at.place + 1, course.leave(at.place, entered), None, at.losses)
+            at = _At(at.place + 1, course.leave(at.place, entered), None, at.losses, at.awake)
             continue
         octave = course.octaves[at.place]
         before = sum(one.steps for one in course.octaves[: at.place])
@@ -168,11 +175,11 @@ def dream(
             if not done and time.monotonic() - last_saved >= saving.every:
                 at.save(saving)
                 last_saved = time.monotonic()
-        dead = dead or int(at.state.asleep[0]) >= octave.steps
+        awake = at.awake or int(at.state.asleep[0]) < octave.steps
         kept = np.asarray(at.state.good if stopped else at.state.values)[0]
         at.state = None  # the rest of it makes room for the next octave
-        at = _At(at.place + 1, course.leave(at.place, kept), None, at.losses)
-    return Dreamt(at.picture, np.concatenate(at.losses), dead, stopped)
+        at = _At(at.place + 1, course.leave(at.place, kept), None, at.losses, awake)
+    return Dreamt(at.picture, np.concatenate(at.losses), not at.awake, stopped)
 
 
 def resized(picture: np.ndarray, octave: Octave) -> np.ndarray:

@@ -106,7 +106,7 @@ class Studio:
             arrays = self._make(wanted, self.parts / f"{key}.npz")
             save(self.parts / f"{key}.done.npz", arrays)
         self.done += len(wanted)
-        return [Made.of(pattern, *values) for pattern, *values in zip(wanted, *arrays, strict=False)]
+        return [Made.of(pattern, *values) for pattern, *values in zip(wanted, *arrays, strict=True)]
 
     def _make(self, wanted: Sequence[Pattern], snapshot: Place) -> list[np.ndarray]:
         climbs = [pattern.climbs for pattern in wanted]

@@ -25,5 +25,5 @@ def load(path: Place) -> list[np.ndarray] | None:
     try:
         with np.load(io.BytesIO(path.read_bytes())) as saved:
             return [saved[name] for name in saved.files]
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile):
         return None

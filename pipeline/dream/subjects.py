@@ -40,6 +40,7 @@ class Subject:
 
     @property
     def kind(self) -> str:
+        """As the index has it: "picture" or "class"."""
         return "picture" if self.number is None else "class"
 
 

@@ -201,6 +201,7 @@ class Grid(NamedTuple):
 
     @property
     def count(self) -> tf.Tensor:
+        """How many cells there are: int32 ()."""
         return self.cells[0] * self.cells[1]
 
     def places(self, first: tf.Tensor, batch: int) -> tuple[tf.Tensor, tf.Tensor]:

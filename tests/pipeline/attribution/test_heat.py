@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -14,16 +16,17 @@ from pipeline.sources.fit import Fit
 
 def test_a_map_grows_as_opencv_grows_it_but_exactly():
     values = np.random.default_rng(0).random((7, 5), np.float32)
-    theirs = cv2.resize(values, (60, 84), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(heat.enlarge(values, 84, 60), theirs, atol=2e-3)
+    theirs = cv2.resize(values, (40, 84), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(heat.enlarge(values, 84, 40), theirs, atol=2e-3)
     assert heat.enlarge(values, 7, 5) == pytest.approx(values)
     assert heat.enlarge(np.full((3, 3), 2.5, np.float32), 50, 31) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("seen_as", [(64, 64), (48, 80)], ids=["square", "oblong"])
 @pytest.mark.parametrize("size", [(90, 60), (40, 200), (64, 64), (20, 30)])
-def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode, size):
-    fit = Fit(64, 64, mode)
+def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode, size, seen_as):
+    fit = Fit(*seen_as, mode)
     height, width = size
     image = np.zeros((height, width, 3), np.uint8)
     y, x = int(height * 0.6), int(width * 0.55)
@@ -37,9 +40,10 @@ def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode, size):
         middle = (axis * spread).sum() / spread.sum()
         assert abs(middle - (axis * image[..., 0].astype(float)).sum() / image[..., 0].sum()) < 1.0
     if mode == "crop":
-        side = min(size)
-        assert abs(seen.sum() - side * side) <= 2 * side  # the middle square
-        assert seen[height // 2, width // 2] and (height == width or not (seen[0].all() and seen[:, 0].all()))
+        scale = min(height / seen_as[0], width / seen_as[1])
+        tall, wide = seen_as[0] * scale, seen_as[1] * scale  # the largest rectangle of that form, in the middle
+        assert abs(seen.any(axis=1).sum() - tall) <= 2 and abs(seen.any(axis=0).sum() - wide) <= 2
+        assert np.abs(seen.astype(int) - seen[::-1, ::-1]).sum() <= 2 * max(size) and seen[height // 2, width // 2]
     else:
         assert seen.all()
 
@@ -48,15 +52,15 @@ def test_the_box_is_the_smallest_that_holds_half_of_the_energy():
     random = np.random.default_rng(3)
     for _ in range(20):
         values = random.random((5, 6), np.float32) ** 4
-        box = heat.focus(values, 50, 60).box
+        box = heat.focus(values, 50, 120).box
         spans = [itertools.combinations(range(n + 1), 2) for n in values.shape]
         areas = [
             (y2 - y1) * (x2 - x1)
             for (y1, y2), (x1, x2) in itertools.product(*spans)
             if values[y1:y2, x1:x2].sum(dtype=float) >= values.sum(dtype=float) / 2 * (1 - 1e-9)
         ]
-        assert box.height * box.width == min(areas) * 100
-        inside = values[box.y1 // 10 : box.y2 // 10, box.x1 // 10 : box.x2 // 10]
+        assert box.height * box.width == min(areas) * 200
+        inside = values[box.y1 // 10 : box.y2 // 10, box.x1 // 20 : box.x2 // 20]
         assert inside.sum() >= values.sum() * 0.4999
 
 
@@ -66,6 +70,7 @@ def test_the_peak_is_the_first_of_the_strongest_places_and_signs_do_not_count():
     focus = heat.focus(values, 9, 9)
     assert (focus.peak, focus.row, focus.col) == (6.0, 2, 3)
     assert (focus.box.y1, focus.box.x1, focus.box.y2, focus.box.x2) == (2, 3, 3, 4)
+    np.testing.assert_array_equal(heat.energy(np.float32([[-2, 0.5]])), [[2, 0.5]])
     nothing = heat.focus(np.zeros((4, 4), np.float32), 8, 8)
     assert nothing.peak == 0 and (nothing.box.height, nothing.box.width) == (8, 8)
 
@@ -94,6 +99,42 @@ def test_colours_grow_lighter_with_the_heat_so_that_any_eye_can_order_them():
     assert (np.diff(light) >= 0).all() and light[-1] - light[0] > 100
 
 
+def test_a_box_reaches_to_the_far_edge_of_pixels_that_it_touches():
+    values = np.zeros((3, 3), np.float32)
+    values[1, 1] = 1
+    box = heat.focus(values, 10, 20).box
+    assert (box.y1, box.x1, box.y2, box.x2) == (3, 6, 7, 14)  # thirds of 10 and of 20, outwards
+
+
+@pytest.mark.parametrize(("count", "size"), [(25, 224), (7, 29), (23, 21), (3, 10)])
+def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly(count, size):
+    for place in range(count):
+        values = np.zeros((count, 1), np.float32)
+        values[place] = 1
+        box = heat.focus(values, size, 5).box
+        assert (box.x1, box.x2) == (0, 5)
+        assert (box.y1, box.y2) == (math.floor(Fraction(place * size, count)), math.ceil(Fraction((place + 1) * size, count)))
+
+
+def test_heat_is_viridis_over_the_brightness_of_the_image():
+    ends = heat.coloured(np.array([0.0, 1.0]))
+    assert np.abs(ends.astype(int) - [[68, 1, 84], [253, 231, 37]]).max() <= 2
+    image = np.full((4, 4, 3), (200, 30, 90), np.uint8)
+    brightness = image[0, 0] @ [0.299, 0.587, 0.114]
+    seen = np.arange(4) < 2
+    drawn = heat.over(image, np.zeros((4, 4)), np.tile(seen, (4, 1)))
+    np.testing.assert_allclose(drawn[:, :2], np.full((4, 2, 3), 0.45 * brightness + 0.55 * ends[0]), atol=1)
+    np.testing.assert_allclose(drawn[:, 2:], 0.35 * brightness, atol=1)
+
+
+def test_colours_are_shares_of_the_whole_map_also_where_its_peak_is_not_on_the_image():
+    image, values = np.full((224, 448, 3), 100, np.uint8), np.full((8, 8), 2.0, np.float32)
+    values[0] = 4.0  # in the padding
+    drawn = pictures.overlay(values, image, Fit(224, 224, "pad"))
+    expected = 0.45 * 100 + 0.55 * heat.coloured(np.array([0.5]))[0]
+    np.testing.assert_allclose(drawn[100:200], np.broadcast_to(expected, (100, 448, 3)), atol=1.5)
+
+
 def test_an_overlay_has_the_resolution_of_its_image_and_is_hot_where_the_map_is():
     image = np.full((300, 400, 3), 120, np.uint8)
     values = np.zeros((7, 7), np.float32)
@@ -118,3 +159,14 @@ def test_pictures_with_words_keep_the_pixels_they_are_about():
     assert (row[-60:, :80] == image).all() and (row[-60:, 86:166] == image).all()
     page = pictures.together([pictures.tile(panels, str(n)) for n in range(5)], ["one", "two"])
     assert 0.3 < page.shape[0] / page.shape[1] < 3
+    scale = drawn[-60:, 80:].astype(int).sum(axis=-1)[:, 10]
+    assert scale[0] > scale[30] > scale[-1]  # the peak is above
+
+
+def test_no_tile_is_lost_in_a_mosaic_which_is_about_as_high_as_wide():
+    for panels in (1, 6):
+        shades = [pictures.Panel(str(n), np.full((160, 160, 3), 60 + 10 * n, np.uint8)) for n in range(13)]
+        page = pictures.together([pictures.tile([shade] * panels, "") for shade in shades], ["one"] * panels)
+        assert 0.4 < page.shape[0] / page.shape[1] < 2.5
+        for n in range(13):
+            assert (page == 60 + 10 * n).all(axis=-1).sum() >= panels * 160 * 160

@@ -94,6 +94,18 @@ def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified, opened
             assert theirs.maps[method, twin].any() and close(ours.maps[method, name], theirs.maps[method, twin])
 
 
+def test_a_layer_of_single_numbers_is_a_map_of_one_place(rectified, opened, photos):
+    images, hidden = photos(2, 16, 16), rectified.get_layer("hidden")
+    found = compile_pass(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
+    numbers = keras.Model(rectified.input, hidden.output)(images / 255.0).numpy()
+    slopes = rectified.get_layer("classes").kernel.numpy()  # by which a logit depends on them
+    expected = [
+        [np.maximum(numbers[place] @ slopes[:, number], 0) for number in row] for place, row in enumerate([[1, 4], [0, 2]])
+    ]
+    assert np.max(expected) > 0
+    np.testing.assert_allclose(found.maps["gradcam", "hidden"][..., 0, 0], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_last_convolution_is_found_by_walking_back(rectified, opened, plain_networks):
     assert last_convolution(opened(rectified)).name == "last"
     for model, name in plain_networks:
@@ -127,7 +139,16 @@ def plain_networks():
         )
         return layers.Dense(3)(layers.Flatten()(layers.AveragePooling2D(2)(inner(x))))
 
-    return [(network(gated), "scaled"), (network(pooled), "only"), (network(joined), "both"), (network(nested), "net/act")]
+    def depthwise(x):
+        x = layers.DepthwiseConv2D(3, name="own")(layers.Conv2D(4, 3, name="stem")(x))
+        return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
+
+    def enlarged(x):
+        x = layers.Conv2DTranspose(4, 3, name="wider")(layers.Conv2D(4, 3, name="stem")(x))
+        return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
+
+    named = {gated: "scaled", pooled: "only", joined: "both", nested: "net/act", depthwise: "own", enlarged: "wider"}
+    return [(network(build), name) for build, name in named.items()]
 
 
 def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified, opened, photos, tmp_path):

@@ -182,9 +182,12 @@ ABOVE = np.array([1.0] * 6 + [-1.0] * 6, np.float32)
         (lambda x: keras.ops.relu(x), [0, 0, 1, 1, 1, 1], 1),
         (lambda x: keras.activations.relu(x, max_value=6.5), [0, 0, 1, 1, 1, 0], 1),
         (lambda x: keras.activations.relu(x, threshold=0.7), [0, 0, 0, 1, 1, 1], 1),
+        (lambda x: tf.where(x >= 0.7, x, 0.0), [0, 0, 0, 1, 1, 1], 1),
         (lambda x: keras.activations.relu(x, negative_slope=0.25, max_value=6.5), [0.25, 0.25, 1, 1, 1, 0], 1),
+        (lambda x: keras.activations.relu(x, negative_slope=0.25, threshold=0.7), [0.25, 0.25, 0.25, 1, 1, 1], 1),
         (lambda x: tf.nn.relu(x) - 0.25 * tf.nn.relu(-x), [0.25, 0.25, 1, 1, 1, 1], 1),
         (lambda x: tf.nn.relu(tf.nn.relu6(x)), [0, 0, 1, 1, 0, 0], 2),
+        (lambda x: tf.nn.relu(tf.nn.elu(x)), [0, 0, 1, 1, 1, 1], 1),  # where there are rectifiers, what is smooth stays
     ],
 )
 def test_every_form_of_rectifier_lets_nothing_negative_back(activation, expected, replaced):
@@ -218,8 +221,9 @@ def test_a_network_of_smooth_activations_has_a_rule_for_them(activation):
 def test_what_is_no_activation_is_left_alone():
     with pytest.raises(UnusableModel, match="no rectifier"):
         through(lambda x: x * tf.sigmoid(tf.reduce_mean(x, axis=2, keepdims=True)), VALUES, ABOVE)  # a gate of all places
-    with pytest.raises(UnusableModel, match="no rectifier"):
-        through(tf.tanh, VALUES, ABOVE)
+    for other in (tf.tanh, lambda x: tf.maximum(x, 0.25 * tf.reverse(x, [2]))):  # the larger of two places
+        with pytest.raises(UnusableModel, match="no rectifier"):
+            through(other, VALUES, ABOVE)
 
 
 def test_a_network_without_anything_to_guide_is_refused_at_once(opened):

@@ -8,10 +8,13 @@ import pytest
 from conftest import stir
 from scipy.stats import spearmanr
 
+from pipeline.attribution import plots
 from pipeline.attribution.cascade import Cascade
+from pipeline.attribution.classes import softmax
 from pipeline.attribution.curves import Curves, deleted, inserted, ranks
 from pipeline.attribution.passes import compile_pass
 from pipeline.attribution.randomisation import rank_correlation, structure
+from pipeline.mosaic import decode_png
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Box, Image
 
@@ -36,7 +39,7 @@ def test_structure_is_one_for_the_same_map_and_near_zero_for_noise():
     assert structure(small, small) == pytest.approx(1) and structure(small, small[::-1]) < 0.9
 
 
-def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos):
+def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos, monkeypatch):
     network, images = opened(rectified), photos(2, 16, 16)
     keys, classes = [("gradcam", "last"), ("guided_backprop", None)], np.array([[1], [3]], np.int32)
     before = [value.numpy().copy() for value in rectified.weights]
@@ -54,6 +57,20 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
     again = list(Cascade.of(network, keys, 2, 1).steps(images, classes))
     assert np.array_equal(again[3][2].logits, steps[3][2].logits)  # the same random numbers every time
+    monkeypatch.setattr("pipeline.attribution.cascade._MOST_STEPS", 3)
+    assert [step for step, _, _ in cascade.steps(images, classes)] == [0, 1, 2, 4, 6]
+    # The same random numbers put in by hand, those of one layer after the other, and none taken back.
+    own_weights, random = rectified.get_weights(), np.random.default_rng(0)
+    try:
+        for _, name, found in steps:
+            if name:
+                outer, _, inner = name.replace("logits", "classes").partition("/")
+                layer = rectified.get_layer(outer)
+                kernel = (layer.get_layer(inner) if inner else layer).kernel
+                kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
+            np.testing.assert_allclose(softmax(found.logits), rectified(images / 255.0, training=False), rtol=1e-3, atol=1e-6)
+    finally:
+        rectified.set_weights(own_weights)
 
 
 def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too(opened, photos):
@@ -87,11 +104,40 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
     assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
 
 
+def test_weights_of_attention_and_of_products_over_places_are_made_random_too(opened):
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((9, 4))(layers.Conv2D(4, 3, strides=2, name="stem")(x))
+    x = layers.EinsumDense("abc,cd->abd", output_shape=(9, 4), name="mixed")(x)
+    x = layers.MultiHeadAttention(2, 2, name="looked")(x, x)
+    model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(layers.GlobalAveragePooling1D()(x)), name="attentive"))
+    kernels = Cascade.of(opened(model), [("gradient", None)], 1, 1).kernels
+    looked = [(2, 2, 4), (4, 2, 2), (4, 2, 2), (4, 2, 2)]  # from its output back to its value, key and query
+    assert [kernel.values.shape for kernel in kernels] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
+
+
+def test_deletion_and_insertion_are_plotted_apart():
+    def drawn(**changed):
+        columns = {"method": [], "layer": [], "kind": [], "share": [], "probability": []}
+        for kind, height in ({"deletion": 0.4, "insertion": 0.6} | changed).items():
+            for share in (0.0, 0.5, 1.0):
+                for name, value in zip(columns, ("gradcam", "end", kind, share, height * share), strict=True):
+                    columns[name].append(value)
+        picture = decode_png(plots.curves(columns))
+        return picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
+
+    plain, less, more = drawn(), drawn(deletion=0.2), drawn(insertion=0.9)
+    assert (plain[0] != less[0]).any() and (plain[1] == less[1]).all()
+    assert (plain[0] == more[0]).all() and (plain[1] != more[1]).any()
+
+
 def test_pixels_go_and_come_in_the_order_of_the_map():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     values = np.arange(64, dtype=np.float32).reshape(8, 8)  # the last pixel matters most
     order, shares = ranks(values, 8, 8), np.linspace(0, 1, 5)
     assert order[7, 7] == 0 and order[0, 0] == 63 / 64
+    signed = np.zeros((8, 8, 3), np.float32)
+    signed[2, 5], signed[6, 1] = (-2, 3, -2), (0, 6, 0)  # what speaks against the class matters too
+    assert ranks(signed, 8, 8)[2, 5] == 0 and ranks(signed, 8, 8)[6, 1] == 1 / 64
     gone, come = deleted(image, order, shares), inserted(image, order, shares)
     assert (gone[0] == image).all() and (come[-1] == image).all()
     mean = image.reshape(-1, 3).mean(axis=0).round()

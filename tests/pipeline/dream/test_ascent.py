@@ -49,6 +49,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(smooth):
     for first, second in zip(tf.nest.flatten(runs[0]), tf.nest.flatten(runs[1]), strict=True):
         np.testing.assert_array_equal(first, second)
     assert (runs[0][1] != runs[2][1]).any()
+    # A picture that stands still is seen in another way at each step.
+    _, curve = compiled.climb(start(compiled.canvas, 2)._replace(share=tf.zeros(2)), objectives, 6)
+    assert len(set(curve[:, 0].tolist())) == 6
 
 
 def test_however_the_steps_are_cut_into_calls_the_bits_are_the_same(smooth):
@@ -65,15 +68,27 @@ def test_however_the_steps_are_cut_into_calls_the_bits_are_the_same(smooth):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_other_pictures_of_a_batch_do_not_matter(smooth):
-    objectives = [channel("second", number) for number in range(4)]
-    together = ascent(smooth, objectives)
-    state, curve = together.climb(start(together.canvas, 4), objectives, 8)
-    alone = ascent(smooth, objectives[2:3])
-    noise = together.canvas.noise((0, 2), 0.1)[tf.newaxis]
-    single, own = alone.climb(State.start(noise), objectives[2:3], 8)
-    np.testing.assert_allclose(curve[:, 2], own[:, 0], rtol=1e-4)
-    np.testing.assert_allclose(state.values[2], single.values[0], atol=1e-3)
+def test_every_picture_of_a_batch_whose_halves_differ_in_length_climbs_as_it_would_alone(smooth):
+    objectives = [channel("second", number) for number in (3, 0, 4)]
+    together, alone = ascent(smooth, objectives), ascent(smooth, objectives[:1])
+    begin = start(together.canvas, 3)
+    state, curve = together.climb(begin, objectives, 8)
+    for place, objective in enumerate(objectives):
+        single, own = alone.climb(State.start(begin.values[place : place + 1]), [objective], 8)
+        np.testing.assert_allclose(curve[:, place], own[:, 0], rtol=1e-4)
+        np.testing.assert_allclose(state.values[place], single.values[0], atol=1e-3)
+
+
+def test_variants_of_one_channel_keep_apart_in_either_half_of_a_batch(smooth):
+    """Groups of three, in halves of one and of two groups: each as it is alone."""
+    way, objectives = Way(group=3, diversity=3.0), [channel("first", number) for number in (1, 2, 0) for _ in range(3)]
+    together, alone = ascent(smooth, objectives, way, pixels), ascent(smooth, objectives[:3], way, pixels)
+    begin = start(together.canvas, 9)
+    state, _ = together.climb(begin, objectives, 4)
+    for first in (0, 3, 6):
+        group = slice(first, first + 3)
+        single, _ = alone.climb(State.start(begin.values[group]), objectives[group], 4)
+        np.testing.assert_allclose(state.values[group], single.values, atol=1e-3)
 
 
 def test_the_values_are_those_of_the_objectives_before_each_step(smooth):

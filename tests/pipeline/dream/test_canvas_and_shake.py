@@ -79,15 +79,14 @@ def test_at_rest_the_network_sees_the_middle_of_the_canvas():
 
 def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_rim():
     shake = Shake(pad=0.25, jitter=0.25)
-    rim = shake.rim(8)
-    canvas = tf.random.stateless_uniform((2, 8 + 2 * rim, 8 + 2 * rim, 3), (0, 0)).numpy()
-    see, seen = looking(shake, canvas, 8, 8), {}
+    canvas = tf.random.stateless_uniform((2, 8 + 2 * shake.rim(8), 16 + 2 * shake.rim(16), 3), (0, 0)).numpy()
+    see, seen = looking(shake, canvas, 8, 16), {}
     for step in range(60):
         moved = see(step)
-        places = [(y, x) for y in range(5) for x in range(5) if np.allclose(canvas[:, y : y + 8, x : x + 8], moved, atol=1e-5)]
+        places = [(y, x) for y in range(5) for x in range(9) if np.allclose(canvas[:, y : y + 8, x : x + 16], moved, atol=1e-5)]
         assert len(places) == 1
         seen[places[0]] = step
-    assert len(seen) > 15
+    assert len(seen) > 15 and {y for y, _ in seen} == set(range(5)) and {x for _, x in seen} >= set(range(1, 8))
     np.testing.assert_array_equal(see(7), see(7))
 
 

@@ -87,6 +87,13 @@ def test_every_image_of_a_batch_has_an_objective_of_its_own(value_and_gradient, 
         np.testing.assert_allclose(gradients[place], gradient[0], rtol=1e-4, atol=1e-8)
 
 
+def test_the_middle_of_an_oblong_map_is_half_way_down_and_across():
+    maps = np.random.default_rng(0).normal(size=(2, 4, 7, 3)).astype(np.float32)
+    both = [neuron("x", 1), neuron("x", 2, row=3)]
+    found = evaluate(both[0].form, {"x": tf.constant(maps)}, stack(both))
+    np.testing.assert_array_equal(found, [maps[0, 2, 3, 1], maps[1, 3, 3, 2]])
+
+
 def test_an_infinity_in_another_channel_leaves_the_value_and_the_gradient_alone():
     maps = tf.constant([[[[1.0, np.inf, 3.0]]], [[[np.nan, 2.0, 3.0]]]])
     objectives = [channel("x", 2), channel("x", 1)]
@@ -105,6 +112,7 @@ def test_objectives_of_different_forms_do_not_share_a_batch():
 def test_an_objective_is_written_as_python_would_read_it():
     names = {"channel": channel, "neuron": neuron, "layer": layer, "logit": logit, "direction": direction}
     assert str(0.7 * channel("mixed5", 12) + 0.3 * logit(207)) == '0.7 * channel("mixed5", 12) + 0.3 * logit(207)'
+    assert -layer("a") == -1 * layer("a") and str(-layer("a")) == '-layer("a")'
     for objective in OBJECTIVES:
         assert eval(str(objective), names) == objective
 
@@ -116,6 +124,7 @@ def test_an_objective_is_written_as_python_would_read_it():
         (channel("second", -1), "no channel -1"),
         (neuron("first", 0, row=10, col=0), r"no row 10: first has 10 \(0 to 9\)"),
         (neuron("first", 0, row=0, col=-2), "no col -2"),
+        (neuron("first", 0, row=9, col=8), r"no col 8: first has 8 \(0 to 7\)"),
         (logit(0) + logit(3), r"no class 3: it has 3 \(0 to 2\)"),
         (direction("second", [1, 2]), "has 5 numbers, not 2"),
         (direction("second", [0] * 5), "of length 0"),
@@ -124,7 +133,7 @@ def test_an_objective_is_written_as_python_would_read_it():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_a_network_does_not_have_is_named_before_work_starts(objective, told):
-    layers = {name: LayerInfo(name, "", shape) for name, shape in (("first", (10, 10, 4)), ("second", (4, 4, 5)))}
+    layers = {name: LayerInfo(name, "", shape) for name, shape in (("first", (10, 8, 4)), ("second", (4, 4, 5)))}
     layers[LOGITS] = LayerInfo(LOGITS, "", (1, 1, 3))
     with pytest.raises(WrongSpec, match=told):
         objective.check(layers, "smooth")

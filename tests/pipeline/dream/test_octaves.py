@@ -8,7 +8,7 @@ import pytest
 from pipeline.dream import layer
 from pipeline.dream.octaves import FromNothing, FromPicture, Octave, Saving, dream, resized
 from pipeline.dream.smooth import tv_bregman
-from pipeline.dream.tiles import Tiled, TiledWay
+from pipeline.dream.tiles import Stretch, Tiled, TiledWay
 
 OCTAVES = (Octave(13, 14, 4, 0.5, 0.3), Octave(18, 20, 5, 0.4, 0.3), Octave(25, 28, 3, 0.4, 0.3))
 
@@ -26,10 +26,15 @@ def climbing(smooth):
 
 
 class Resting:
-    """An ascent that moves nothing."""
+    """An ascent that moves nothing; `asleep` in some octaves, told by the number of their first step."""
+
+    def __init__(self, asleep=()):
+        self.asleep, self.stretches = asleep, []
 
     def climb(self, state, objective, stretch, steps):
-        return state._replace(step=state.step + steps), np.ones(steps, np.float32)
+        self.stretches.append((int(state.step), stretch))
+        asleep = state.asleep + steps * (stretch.first in self.asleep)
+        return state._replace(step=state.step + steps, asleep=asleep), np.ones(steps, np.float32)
 
 
 def no_word(steps, loss):
@@ -42,6 +47,45 @@ def test_a_picture_that_no_step_changes_comes_back_with_all_its_detail(photo, tm
     np.testing.assert_allclose(dreamt.picture, photo, atol=1e-5)
     assert np.abs(resized(resized(photo, OCTAVES[0]), OCTAVES[2]) - photo).max() > 0.05
     assert len(dreamt.losses) == 12
+
+
+def test_lost_detail_never_leads_beyond_black_and_white():
+    photo = np.random.default_rng(1).integers(0, 2, (25, 28, 3)).astype(np.float32)
+    assert FromPicture(OCTAVES, photo).leave(2, photo).min() == 0 and FromPicture(OCTAVES, photo).leave(2, photo).max() == 1
+    sized = resized(photo, Octave(50, 56, 1))  # cubic, and so beyond them of its own
+    assert sized.min() == 0 and sized.max() == 1
+
+
+def test_pictures_shrink_by_area_and_grow_smoothly(photo):
+    np.testing.assert_allclose(
+        resized(photo[:24], Octave(12, 14, 1)), photo[:24].reshape(12, 2, 14, 2, 3).mean(axis=(1, 3)), atol=1e-6
+    )
+    assert resized(photo, Octave(50, 84, 1)).shape == (50, 84, 3)
+
+
+def test_every_octave_is_the_stretch_of_the_ascent_that_follows_the_one_before(photo, tmp_path):
+    resting = Resting()
+    dream(lambda _: resting, layer("first"), FromPicture(OCTAVES, photo), photo, Saving(tmp_path / "a.npz", 60), no_word, 9.0)
+    expected = [Stretch(0, 4, 0.5, 0.3, 9.0), Stretch(4, 5, 0.4, 0.3, 9.0), Stretch(9, 3, 0.4, 0.3, 9.0)]
+    assert list(dict.fromkeys(stretch for _, stretch in resting.stretches)) == expected
+    for step, stretch in resting.stretches:
+        assert stretch.first <= step < stretch.first + stretch.steps
+
+
+@pytest.mark.parametrize(("asleep", "dead"), [((), False), ((0,), False), ((9,), False), ((0, 4), False), ((0, 4, 9), True)])
+def test_a_picture_is_dead_that_had_no_gradient_in_any_octave_stopped_on_the_way_or_not(photo, tmp_path, asleep, dead):
+    def run(name, tell):
+        course = FromPicture(OCTAVES, photo)
+        return dream(lambda _: Resting(asleep), layer("first"), course, photo, Saving(tmp_path / name, 0.0), tell)
+
+    def stop(steps, loss):
+        if steps >= 11:
+            raise KeyboardInterrupt
+
+    assert run("whole.npz", no_word).dead is dead
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped.npz", stop)
+    assert run("stopped.npz", no_word).dead is dead
 
 
 def test_a_class_is_smoothed_as_it_enters_an_octave(photo):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
 from pipeline import load_spec, run
-from pipeline.dream import climbing, patterns
+from pipeline.dream import channel, climbing, direction, layer, logit, neuron, patterns
+from pipeline.dream.ascent import Way
+from pipeline.dream.canvas import fourier
+from pipeline.dream.shake import Shake
 from pipeline.dream.wanted import Pattern, objective_of, sheets
 from pipeline.errors import UnknownLayer, UnknownName, WrongSpec
 from pipeline.models.network import LayerInfo
@@ -63,16 +68,16 @@ def test_the_activation_reached_is_that_of_the_saved_picture(done, tiny_model):
 
     rows = rows_of(done)
     means = {}
-    for layer in ("edges", "shapes"):
-        look = keras.Model(tiny_model.input, tiny_model.get_layer(layer).output)
-        for saved in pq.read_table(done / "patterns" / f"{layer}.parquet").to_pylist():
+    for name in ("edges", "shapes"):
+        look = keras.Model(tiny_model.input, tiny_model.get_layer(name).output)
+        for saved in pq.read_table(done / "patterns" / f"{name}.parquet").to_pylist():
             picture = decode_png(saved["image"]["bytes"])
             maps = look(np.float32(picture)[np.newaxis]).numpy()[0, ..., saved["channel"]]
-            row = rows[(rows.layer == layer) & (rows.channel == saved["channel"]) & (rows.sign == saved["sign"])].iloc[0]
+            row = rows[(rows.layer == name) & (rows.channel == saved["channel"]) & (rows.sign == saved["sign"])].iloc[0]
             assert row.reached == pytest.approx(maps.max() if row.sign == "positive" else maps.min(), rel=1e-5)
-            means[layer, saved["channel"], saved["sign"]] = maps.mean()
-    for channel in (0, 2, 3):
-        assert means["shapes", channel, "positive"] > means["shapes", channel, "negative"]
+            means[name, saved["channel"], saved["sign"]] = maps.mean()
+    for number in (0, 2, 3):
+        assert means["shapes", number, "positive"] > means["shapes", number, "negative"]
 
 
 def test_a_raised_channel_is_held_against_its_strongest_patch_and_a_lowered_one_falls(done):
@@ -155,6 +160,8 @@ def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_
     layers = [LayerInfo("edges", "", (14, 14, 5)), LayerInfo("shapes", "", (6, 6, 1))]
     made = [list(patterns.batches(sheet.patterns, spec)) for sheet in sheets(spec, layers)]
     assert [[len(batch) for batch in of_sheet] for of_sheet in made] == [[6] * 5, [6], [6]]
+    nine = sheets(PatternsSpec(batch=4), [LayerInfo("edges", "", (14, 14, 9))])[0].patterns
+    assert [len(batch) for batch in patterns.batches(nine, PatternsSpec(batch=4))] == [3, 3, 3]
     for batch in (batch for of_sheet in made for batch in of_sheet):
         assert len({pattern.climbs.form for pattern in batch}) == 1
         for first in range(0, len(batch), 3):
@@ -163,9 +170,36 @@ def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_
             assert len({(pattern.objective, pattern.sign) for pattern in group}) == 1
 
 
-def test_a_table_of_the_spec_is_the_objective_that_python_writes():
-    from pipeline.dream import channel, direction, layer, logit, neuron
+def test_the_spec_says_how_pictures_climb_and_on_what():
+    keys = {"optimiser": "sgd", "rate": 0.3, "tv": 1.5, "l2": 2.5, "variants": 3, "diversity": 4.5, "seed": 5}
+    spec = PatternsSpec(**keys, shake={"pad": 0.05, "jitter": 0.2, "scale": 0.3, "rotate": 7}, decay=0.5, decorrelated=False)
+    way = patterns.way_of(spec)
+    assert way == Way("sgd", 0.3, Shake(0.05, 0.2, 0.3, 7.0), tv=1.5, l2=2.5, group=3, diversity=4.5, seed=5)
+    canvas = patterns.canvas_of(spec, SimpleNamespace(input_shape=(20, 40, 3)), way.shake)
+    assert (canvas.height, canvas.width) == (24, 48)  # 22 and 44, and what makes them quick
+    noise = canvas.noise((0, 1), 0.5)[tf.newaxis]
+    np.testing.assert_array_equal(canvas.paint(noise), fourier(24, 48, decorrelated=False, decay=0.5).paint(noise))
 
+
+def test_a_batch_is_found_among_the_parts_by_all_that_decides_it(tmp_path):
+    class Counting(patterns.Studio):
+        def _make(self, wanted, snapshot):
+            made.append(snapshot.name)
+            count = len(wanted)
+            return [np.zeros((count, 2, 2, 3), np.uint8), np.zeros((count, 1)), *[np.zeros(count)] * 4]
+
+    def make(digest="a", pattern=Pattern(channel("x", 1), 1, 0), **keys):
+        network = SimpleNamespace(digest=lambda: digest)
+        Counting(network, PatternsSpec(**keys), tmp_path, lambda *_: None, 1).make([pattern])
+        return len(set(made))
+
+    made = []
+    assert [make(), make(), make(snapshot=5.0)] == [1, 1, 1] and len(made) == 1
+    others = [Pattern(channel("x", 2), 1, 0), Pattern(channel("x", 1), -1, 0), Pattern(channel("x", 1), 1, 1)]
+    assert [make("b"), make(steps=3), make(seed=1), *(make(pattern=other) for other in others)] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_table_of_the_spec_is_the_objective_that_python_writes():
     terms = [
         {"kind": "channel", "layer": "mixed5", "channel": 12, "weight": 0.7},
         {"kind": "logit", "number": 207, "weight": 0.3},
@@ -183,6 +217,7 @@ def test_a_table_of_the_spec_is_the_objective_that_python_writes():
     ("override", "error", "told"),
     [
         ("patterns.channels=[4]", WrongSpec, r"channel 4, but edges has 4 \(0 to 3\)"),
+        ("patterns.channels=[5, 1]", WrongSpec, "channel 5, but edges has 4"),
         ('patterns.layers=["edgy"]', UnknownLayer, "'edgy' is not one of the job's layers .*nearest: edges"),
         ("patterns.layers=[]", WrongSpec, "both empty"),
         ('patterns.objectives=[{name="x", terms=[{kind="logit", number=3}]}]', WrongSpec, r"no class 3: it has 3 \(0 to 2\)"),

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from pipeline.dream import layer, logit
-from pipeline.dream.ascent import MOST_MISSES
+from pipeline.dream.ascent import MOST_MISSES, normalised
 from pipeline.dream.objectives import stack
+from pipeline.dream.smooth import bilateral, laplacian_normalised
 from pipeline.dream.tiles import Stretch, Tiled, TiledWay, compile_look, start
 from pipeline.errors import UnusableModel
 from pipeline.models.keras_network import KerasNetwork
@@ -95,6 +96,34 @@ def test_the_seed_decides_and_the_number_of_tiles_at_once_does_not(smooth, pictu
     other, _ = climb(smooth, layer("first"), picture(20, 31), TiledWay(seed=4), batch=4)
     np.testing.assert_allclose(first.values, more.values, atol=1e-4)
     assert np.abs(other.values - more.values).max() > 1e-2
+
+
+def test_the_grid_lies_elsewhere_at_every_step(smooth, picture):
+    """A picture that stands still is cut into other tiles each time."""
+    tiled = compiled(smooth, layer("first"), TiledWay(seed=3), 4)
+    _, losses = tiled.climb(start(picture(20, 31))._replace(share=tf.zeros(1)), layer("first"), STRETCH, 6)
+    assert len(set(losses.tolist())) > 3
+
+
+def test_the_filter_goes_from_its_first_sigma_to_its_last(pointwise, picture):
+    tiled = compiled(pointwise, layer("same"), TiledWay(sigma=0.5), 2)
+    begin = start(picture(20, 31))._replace(step=tf.constant(7), share=tf.zeros(1))
+    state, _ = tiled.climb(begin, layer("same"), Stretch(7, 4, 0.5, 0.3), 3)
+    expected = begin.values
+    for sigma in (0.5, 0.45, 0.4):
+        expected = bilateral(expected, tf.constant(sigma), 0.5)
+    np.testing.assert_allclose(state.values, expected, atol=1e-6)
+    assert np.abs(state.values - begin.values).max() > 1e-3
+
+
+def test_gradients_are_normalised_by_their_levels_and_pictures_stay_between_black_and_white(pointwise, picture):
+    before = picture(24, 36) + np.float32(0.25)
+    state, _ = climb(pointwise, layer("same"), before, TiledWay(0.05, levels=2), batch=3, steps=(1,))
+    red, blue = before[..., 0], before[..., 2]
+    gradient = np.stack([9 * red + (red + blue), 0 * red, red + blue], axis=-1)[np.newaxis]
+    step = 0.05 * normalised(laplacian_normalised(tf.constant(gradient), 2))
+    np.testing.assert_allclose(state.values, np.clip(before + step, 0, 1), atol=1e-5)
+    assert state.values.numpy().max() == 1
 
 
 def test_above_the_largest_loss_nothing_moves(smooth, picture):
