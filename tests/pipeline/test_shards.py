@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -88,10 +89,31 @@ def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied, spec,
 def test_shards_that_are_scanned_anew_replace_what_is_finished(copied, spec, tree_of, told):
     before = tree_of(copied, *RESULTS)
     (copied / "index" / "activations.parquet").write_bytes(b"damaged")
-    for index in (0, 1):
-        run_shard(spec, index, 2, copied.parent, told, anew=True)
+    for index, examples in ((0, 8), (1, 12)):
+        shard = Stopping()
+        run_shard(spec, index, 2, copied.parent, shard, anew=True)
+        assert shard.news[0][1] == 0 and shard.news[-1] == (f"scan of shard {index + 1} of 2", examples)
     merge(copied, told)
     assert tree_of(copied, *RESULTS) == before
+
+
+def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with(small, tmp_path, monkeypatch, finished, tree_of):
+    folder, remove = shards(small, tmp_path, [0, 1], 2), Path.unlink
+
+    def stopped(path, missing_ok=False):
+        remove(path, missing_ok)
+        if path.suffix == ".part":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            merge(folder, Stopping())
+    assert len(list((folder / "parts").iterdir())) == 1
+    last = Stopping()
+    merge(folder, last)
+    assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
+    assert read_receipt(folder)["state"] == "finished" and not list((folder / "parts").iterdir())
 
 
 def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small, tmp_path):
