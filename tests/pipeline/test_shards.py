@@ -14,7 +14,7 @@ from stopping import RESULTS, Stopping, changed
 from pipeline import run
 from pipeline.activations.saved import saved_parts
 from pipeline.dispatch import Dispatch
-from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, WrongSpec
+from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, TooManyBad, WrongSpec
 from pipeline.run import read_receipt
 from pipeline.shards import merge, run_shard
 from pipeline.store.locks import hold
@@ -153,6 +153,16 @@ def test_a_part_of_another_network_or_other_data_is_named(small, tiny_model, wri
     with pytest.raises(WrongSpec, match=r"cannot be merged: the data set has changed: it has 7 examples, and had 8"):
         merge(folder, Stopping())
     assert not (folder / "run.json").exists()
+
+
+def test_unreadable_images_of_all_shards_are_judged_together(small, write_pictures, tmp_path):
+    images = write_pictures(tmp_path / "images", count=9)
+    for name in ("cat/000.png", "dog/007.png"):
+        (images / name).write_bytes(b"torn")
+    folder = shards(changed(small, data={"source": f"folder:{images}", "max_bad": 0.15}), tmp_path / "out", [0, 1], 2)
+    with pytest.raises(TooManyBad, match="2 of 9 images cannot be read"):
+        merge(folder, Stopping())
+    assert len(saved_parts(folder)) == 2
 
 
 # Runs side by side.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.activations import saved
 from pipeline.activations.part import Part, Skipped, merge
 from pipeline.activations.saved import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
-from pipeline.activations.scan import Plan, scan
+from pipeline.activations.scan import Plan, Tap, scan
 from pipeline.errors import Fault, WrongSpec
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.sources.source import Shard
@@ -96,6 +96,25 @@ def test_shards_cover_every_example_once_and_end_at_whole_units(total, count, un
     assert bounds[0][0] == min(begin, total) and bounds[-1][1] == total
     assert all(one[1] == other[0] for one, other in pairwise(bounds))
     assert all(first <= last and (last % unit == 0 or last in (total, min(begin, total))) for first, last in bounds)
+
+
+@pytest.mark.parametrize("shard", [Shard(1, 3), Shard(0, 1, 5, 12), Shard(6, 7)])
+def test_an_image_is_at_the_same_place_of_its_batch_in_any_shard(network, source, plan, monkeypatch, shard):
+    asked, ask = [], Tap.ask
+
+    def remember(tap, images, gates):
+        asked.append(np.array(images))
+        return ask(tap, images, gates)
+
+    monkeypatch.setattr(Tap, "ask", remember)
+    scan(network, source, plan, shard)
+    first, last = shard.bounds(23)
+    fill = first % 5
+    images = np.concatenate(asked)
+    for place, image in enumerate(source.images[first - fill : last]):
+        broken = first - fill + place in (4, 11)
+        np.testing.assert_array_equal(images[place], 0 if broken else image)
+    assert all(len(batch) == 5 for batch in asked) and len(images) - 5 < fill + last - first
 
 
 # Part files.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from collections import Counter, defaultdict
 from functools import partial
@@ -176,6 +177,7 @@ def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_
         scan_all(job, plan)
     kept = [saved for saved in saved_parts(job.folder) if saved.complete]
     assert 0 < len(kept) < 6
+    write_part(shard_path(job.folder, Shard(0, 11, 1)), Saved(Origin.of(job), Shard(0, 11, 1), plan.empty()))
     again = dataclasses.replace(job, dispatch=Dispatch("ray", 1))
     part, meter = scan_all(again, plan)
     assert bytes_of(part) == expected and meter.images == 20 - sum(saved.part.done for saved in kept)
@@ -442,12 +444,15 @@ def test_the_address_of_the_dashboard_is_told_from_that_of_the_cluster(job, plan
 def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, monkeypatch):
     def init(**settings):
         assert settings["address"] == "local" and settings["num_cpus"] == 3
-        sys.exit(15)  # as the handler does that Ray sets
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(15))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
 
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(engine, "require", lambda: SimpleNamespace(init=init, is_initialized=lambda: False))
     with pytest.raises(KeyboardInterrupt):
         scan_all(job, plan)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])
