@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -70,7 +71,9 @@ def test_shards_of_another_number_do_not_come_into_the_way(small, tmp_path, fini
 
 
 def test_a_plain_run_uses_the_parts_that_all_shards_have_left(small, tmp_path, finished, tree_of):
-    shards(small, tmp_path, [0, 1], 2)
+    folder = shards(small, tmp_path, [0, 1], 2)
+    with hold(folder), pytest.raises(FolderHeld):
+        merge(folder, Stopping())
     last = Stopping()
     folder = run(small, tmp_path, reporter=last)
     assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
@@ -179,6 +182,21 @@ def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_fre
             pass
     run_shard(small, 1, 3, tmp_path, Stopping())
     assert sorted(path.name for path in (folder / "parts").iterdir()) == ["1-of-3.part", "2-of-3.part"]
+
+
+def test_a_lock_whose_last_holder_has_just_removed_it_is_made_anew(tmp_path, monkeypatch):
+    folder, flock, calls = tmp_path / "tiny", fcntl.flock, []
+
+    def removed_meanwhile(file, how):
+        calls.append(how)
+        if len(calls) == 1:
+            (folder / "parts" / ".1-of-2.lock").unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with hold(folder, part=(0, 2)), pytest.raises(FolderHeld), hold(folder, part=(0, 2)):
+        pytest.fail("two hold one shard")
+    assert not list((folder / "parts").iterdir())
 
 
 def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small, small_disk):
