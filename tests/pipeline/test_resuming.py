@@ -92,6 +92,12 @@ def test_a_stage_that_is_asked_for_again_scans_anew_but_goes_on_where_that_was_i
     assert last.scanned == [8, 16, 20] and tree_of(copied, *RESULTS) == before
 
 
+def test_a_finished_job_that_is_run_anew_is_scanned_again(copied, spec, tree_of):
+    before, last = tree_of(copied, *RESULTS), Stopping()
+    run(spec, copied.parent, reporter=last, anew=True)
+    assert last.scanned == [0, 8, 16, 20] and tree_of(copied, *RESULTS) == before
+
+
 def test_another_crop_of_the_same_winners_needs_no_scan(copied, spec):
     last = Stopping()
     run(changed(spec, activations={"crop": "image"}), copied.parent, reporter=last)
