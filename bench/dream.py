@@ -33,7 +33,8 @@ def network(source: str, weights: Path | None, size: int | None) -> Any:
     from pipeline.sections.model import ModelSpec
 
     file = weights / "vgg16_notop.weights.h5" if weights and source == "keras:VGG16" else None
-    return open_network(ModelSpec(source=source, layers=["*"], top=False, size=size, weights=str(file or "none")))
+    shape = (size, size) if size else None
+    return open_network(ModelSpec(source=source, layers=["*"], top=False, size=shape, weights=str(file or "none")))
 
 
 def climber(net: Any, layer: str, batch: int, **keys: Any) -> Callable[[int], None]:

@@ -49,7 +49,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
-    from bench.yardsticks import bare
+    from bench.yardsticks import bare, keras_model
     from pipeline.activations.scan import scan
     from pipeline.mainjob import plan_of
     from pipeline.progress import Reporter
@@ -61,7 +61,7 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
     job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)
     plan = plan_of(job)
     tap = plan.compile(job.network)
-    run = bare(job.network.model)
+    run = bare(keras_model(job.network))
     in_memory = [batch["image"].numpy() for batch in job.source.stream(Shard()).batch(plan.batch, drop_remainder=True).take(8)]
 
     def decode() -> int:

@@ -27,6 +27,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.utils.scores import CategoricalScore
 
+    from bench.yardsticks import keras_model
     from pipeline.attribution.passes import compile_pass
     from pipeline.attribution.wiring import last_convolution
     from pipeline.models.opening import open_network
@@ -36,7 +37,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     layer = last_convolution(network).name
     images = np.random.default_rng(0).integers(0, 256, (batch, *network.input_shape), np.uint8)
     pixels, classes = images.astype(np.float32), np.arange(batch, dtype=np.int32) % 1000
-    model = network.model  # type: ignore[attr-defined]  # the yardstick is the Keras model itself
+    model = keras_model(network)
     bare = tf.function(lambda pixels: model(tf.cast(pixels, tf.float32), training=False), jit_compile=False)
     theirs, scores = Gradcam(model, clone=False), CategoricalScore(classes.tolist())
 

@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.yardsticks import bare, one_object_a_channel, predict_and_numpy
+from bench.yardsticks import bare, keras_model, one_object_a_channel, predict_and_numpy
 from pipeline.sources.source import Image, Shard
 from pipeline.sources.untuned import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from pipeline.models.network import Network
 
 TOP_K = 9
 WARM_UP = 2  # rounds that are not counted: compiling, and heaps that nothing has entered
@@ -46,6 +48,14 @@ class Case:
     layers: tuple[str, ...]
     batch: int
     batches: int  # in a round
+
+    def open(self) -> Network:
+        """The network; one of keras.applications with random weights."""
+        from pipeline.models.opening import open_network
+        from pipeline.sections.model import ModelSpec
+
+        weights = {} if self.source.startswith("file:") else {"weights": "none"}
+        return open_network(ModelSpec.model_validate({"source": self.source, "layers": list(self.layers), **weights}))
 
 
 CASES = (
@@ -79,7 +89,7 @@ class InMemory:
 
     rounds: np.ndarray
     grown: int = 0
-    labels: None = None
+    labels: list[str] | None = None
 
     def grow(self) -> np.ndarray:
         """Another round's images: uint8 (images, height, width, 3)."""
@@ -95,7 +105,7 @@ class InMemory:
     def __len__(self) -> int:
         return self.grown * self.rounds.shape[1]
 
-    def digest(self) -> str:
+    def digest(self, count: int | None = None) -> str:
         return ""
 
     def stream(self, shard: Shard, start: int = 0) -> tf.data.Dataset:
@@ -106,6 +116,9 @@ class InMemory:
         """Read a first image: a job starts its stream once, and these would start one a round."""
         next(iter(self._stream.batch(1)))
 
+    def find(self, key: str) -> int | None:
+        raise NotImplementedError
+
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         raise NotImplementedError
 
@@ -113,15 +126,13 @@ class InMemory:
 def measure(case: Case, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Images/s of every way, round by round."""
     from pipeline.activations.scan import Plan, scan
-    from pipeline.models.opening import open_network, select_layers
-    from pipeline.sections.model import ModelSpec
+    from pipeline.models.opening import select_layers
 
-    weights = {} if case.source.startswith("file:") else {"weights": "none"}
-    network = open_network(ModelSpec(source=case.source, layers=list(case.layers), **weights))
+    network = case.open()
     height, width, _ = network.input_shape
     shape = (rounds + WARM_UP, case.batches * case.batch, height, width, 3)
     source = InMemory(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    model = network.model  # the yardsticks are of the Keras model itself
+    model = keras_model(network)
     plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
     tap, part = plan.compile(network), plan.empty()
     others = {

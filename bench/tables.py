@@ -37,11 +37,9 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     """Images/s with and without tallies, round by round."""
     from pipeline.activations.scan import Plan, scan
     from pipeline.activations.tally import Tally
-    from pipeline.models.opening import open_network, select_layers
-    from pipeline.sections.model import ModelSpec
+    from pipeline.models.opening import select_layers
 
-    weights = {} if case.source.startswith("file:") else {"weights": "none"}
-    network = open_network(ModelSpec(source=case.source, layers=list(case.layers), **weights))
+    network = case.open()
     height, width, _ = network.input_shape
     plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
     images = np.random.default_rng(0).integers(0, 256, (rounds + WARM_UP, case.batches * case.batch, height, width, 3), np.uint8)

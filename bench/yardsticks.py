@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from pipeline.models.network import Network
+
 Pass = Callable[[np.ndarray, int], None]
+
+
+def keras_model(network: Network) -> Any:
+    """The Keras model inside a network that has one."""
+    from pipeline.models.keras_network import KerasNetwork
+
+    assert isinstance(network, KerasNetwork), f"{network.name} is no Keras model, and the yardsticks are of one"
+    return network.model
 
 
 def bare(model: Any) -> Pass:
@@ -39,7 +50,7 @@ def one_object_a_channel(model: Any, layers: Sequence[str], k: int) -> Pass:
 def predict_and_numpy(model: Any, layers: Sequence[str], k: int) -> Pass:
     """`Model.predict`, then NumPy for all channels of a layer at once; ids are kept, images are not."""
     tapped = _tapped(model, layers)
-    best = [(np.empty((0, output.shape[-1])),) * 3 for output in tapped.outputs]
+    best: list[tuple[np.ndarray, ...]] = [(np.empty((0, output.shape[-1])),) * 3 for output in tapped.outputs]
 
     def run(images: np.ndarray, first: int) -> None:
         examples = np.arange(first, first + len(images))

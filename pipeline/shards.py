@@ -45,7 +45,7 @@ def run_shard(
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:
-            forget(folder, index, count)
+            forget(folder, index, count, added=dispatch.update)
         elif "activations" in new_receipt(job, find_receipt(folder))["stages"]:
             reporter.say(nothing_to_do(folder))
             return folder
@@ -62,7 +62,7 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
     Raises: PartsMissing; WrongSpec, for parts that do not belong together, or to what the spec now names; any other
     ConvscopeError.
     """
-    from pipeline.activations.resuming import forget_whole, found_parts, require_whole
+    from pipeline.activations.resuming import found_parts, require_whole
 
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
@@ -78,7 +78,6 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
             require_whole(job, parts[0])
             if receipt is not None and receipt["stages"].pop("activations", None):
                 # The shards were scanned again: what stands there is what they are to replace.
-                forget_whole(folder, parts[0])
                 write_json(folder / "run.json", receipt | {"state": "running"})
         finish(job)
     return folder

@@ -76,6 +76,8 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
 def found_parts(folder: Place) -> list[Saved]:
     """The parts that shards have left in a folder: of every shard, complete, of one network and one data set; or none.
 
+    Parts that are there still though a merge has joined them, since it was stopped when it cleared them away, are none.
+
     Raises: WrongSpec, for parts that do not belong together; PartsMissing; Fault.
     """
     found = saved_parts(folder)
@@ -92,9 +94,11 @@ def found_parts(folder: Place) -> list[Saved]:
             here, there = (str(shard_path(folder, saved.shard)) for saved in (first, other))
             raise WrongSpec(f"{there} does not belong to {here}: {change}. Run its shard again with --anew.")
     missing = _missing(parts)
-    if missing:
-        raise PartsMissing(f"{folder} lacks {'; '.join(missing)}. Run what is missing with --shard I/N, then merge again.")
-    return parts
+    if not missing:
+        return parts
+    if _joined(folder, first):
+        return []
+    raise PartsMissing(f"{folder} lacks {'; '.join(missing)}. Run what is missing with --shard I/N, then merge again.")
 
 
 def require_whole(job: Job, part: Saved) -> None:
@@ -121,14 +125,16 @@ def clear(folder: Place) -> None:
     _remove(folder / WHOLE)
 
 
-def forget(folder: Place, index: int, count: int) -> None:
-    """Forget what was scanned of one shard. Raises: StoreFailed."""
+def forget(folder: Place, index: int, count: int, added: bool) -> None:
+    """Forget what was scanned of one shard.
+
+    Args:
+        added: whether the shards are of what was added to an earlier scan, which then stays; else it goes too.
+
+    Raises: StoreFailed.
+    """
     _remove(shard_path(folder, Shard(index, count)))
-
-
-def forget_whole(folder: Place, part: Saved) -> None:
-    """Forget what the whole scan found, unless a part is of what was added to it since. Raises: StoreFailed."""
-    if part.shard.begin == 0:
+    if not added:
         _remove(folder / WHOLE)
 
 
@@ -152,6 +158,14 @@ def _only_grew(old: Origin, new: Origin, job: Job) -> bool:
 
 def _fits(saved: Saved, origin: Origin, base: Saved | None) -> bool:
     return saved.origin.difference(origin) is None and saved.shard.begin == (base.origin.examples if base else 0)
+
+
+def _joined(folder: Place, part: Saved) -> bool:
+    """Whether the whole scan that a folder holds is of all that a part is of."""
+    try:
+        return read_part(folder / WHOLE).origin.difference(part.origin) is None
+    except FileNotFoundError:
+        return False
 
 
 def _missing(parts: Sequence[Saved]) -> list[str]:

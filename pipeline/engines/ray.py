@@ -72,7 +72,8 @@ def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progres
         try:
             for shard, found, spent in crew.scan(lambda shard, part: keepers[shard].keep(part)):
                 keepers[shard].keep(found)
-                keepers.pop(shard).save()
+                keepers[shard].save()
+                del keepers[shard]  # not before: a signal may have come meanwhile
                 part, meter = part.merge(found), meter + spent
                 judge_bad(part, plan, origin.examples)
         except KeyboardInterrupt:
@@ -240,6 +241,8 @@ class _Crew:
 
     def last_answers(self) -> Iterator[tuple[Shard, Part]]:
         """What was found by the shards that are at work, when all is to end."""
+        for shard, part in self._begun.items():  # what a worker only counted is lost, unless it answers now
+            self._counts[shard] = part.done if part else 0, self._counts[shard][1]
         self._questions.clear()
         self.ask(with_part=True)
         yield from self.answers(_LAST_ANSWER)

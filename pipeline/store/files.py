@@ -123,7 +123,7 @@ def sweep(folder: Place, name: str | None = None) -> None:
     if not isinstance(folder, Path):  # where nothing is written aside
         return
     for path in folder.rglob(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}"):
-        if name is not None or path.suffix != ".part":
+        if name is not None or path.parent != folder / "parts":
             with contextlib.suppress(OSError):
                 path.unlink()
 

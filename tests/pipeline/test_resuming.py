@@ -62,6 +62,19 @@ def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
 
 
+def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_tells_what_an_earlier_one_has_saved(
+    small, tmp_path, monkeypatch
+):
+    def interrupted(tap, images, gates):
+        raise KeyboardInterrupt
+
+    stopped(small, tmp_path, 6)
+    monkeypatch.setattr("pipeline.activations.responses.Tap.ask", interrupted)
+    with pytest.raises(Interrupted, match=r" 6 of 20 examples are scanned and saved"):
+        run(small, tmp_path, reporter=Stopping())
+    assert [saved.part.done for saved in saved_parts(tmp_path / "tiny")] == [6]
+
+
 def test_an_address_that_no_longer_answers_loses_nothing_that_was_scanned(small, tmp_path):
     stopped(small, tmp_path, 6, by=Unreachable("gone."))
     last = Stopping()
@@ -77,6 +90,12 @@ def test_a_stage_that_is_asked_for_again_scans_anew_but_goes_on_where_that_was_i
     last = Stopping()
     run(spec, copied.parent, stages=["activations"], reporter=last)
     assert last.scanned == [8, 16, 20] and tree_of(copied, *RESULTS) == before
+
+
+def test_a_finished_job_that_is_run_anew_is_scanned_again(copied, spec, tree_of):
+    before, last = tree_of(copied, *RESULTS), Stopping()
+    run(spec, copied.parent, reporter=last, anew=True)
+    assert last.scanned == [0, 8, 16, 20] and tree_of(copied, *RESULTS) == before
 
 
 def test_another_crop_of_the_same_winners_needs_no_scan(copied, spec):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -13,7 +15,7 @@ from stopping import RESULTS, Stopping, changed
 from pipeline import run
 from pipeline.activations.saved import saved_parts
 from pipeline.dispatch import Dispatch
-from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, WrongSpec
+from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, TooManyBad, WrongSpec
 from pipeline.run import read_receipt
 from pipeline.shards import merge, run_shard
 from pipeline.store.locks import hold
@@ -69,7 +71,9 @@ def test_shards_of_another_number_do_not_come_into_the_way(small, tmp_path, fini
 
 
 def test_a_plain_run_uses_the_parts_that_all_shards_have_left(small, tmp_path, finished, tree_of):
-    shards(small, tmp_path, [0, 1], 2)
+    folder = shards(small, tmp_path, [0, 1], 2)
+    with hold(folder), pytest.raises(FolderHeld):
+        merge(folder, Stopping())
     last = Stopping()
     folder = run(small, tmp_path, reporter=last)
     assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
@@ -88,10 +92,31 @@ def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied, spec,
 def test_shards_that_are_scanned_anew_replace_what_is_finished(copied, spec, tree_of, told):
     before = tree_of(copied, *RESULTS)
     (copied / "index" / "activations.parquet").write_bytes(b"damaged")
-    for index in (0, 1):
-        run_shard(spec, index, 2, copied.parent, told, anew=True)
+    for index, examples in ((0, 8), (1, 12)):
+        shard = Stopping()
+        run_shard(spec, index, 2, copied.parent, shard, anew=True)
+        assert shard.news[0][1] == 0 and shard.news[-1] == (f"scan of shard {index + 1} of 2", examples)
     merge(copied, told)
     assert tree_of(copied, *RESULTS) == before
+
+
+def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with(small, tmp_path, monkeypatch, finished, tree_of):
+    folder, remove = shards(small, tmp_path, [0, 1], 2), Path.unlink
+
+    def stopped(path, missing_ok=False):
+        remove(path, missing_ok)
+        if path.suffix == ".part":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            merge(folder, Stopping())
+    assert len(list((folder / "parts").iterdir())) == 1
+    last = Stopping()
+    merge(folder, last)
+    assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
+    assert read_receipt(folder)["state"] == "finished" and not list((folder / "parts").iterdir())
 
 
 def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small, tmp_path):
@@ -133,6 +158,16 @@ def test_a_part_of_another_network_or_other_data_is_named(small, tiny_model, wri
     assert not (folder / "run.json").exists()
 
 
+def test_unreadable_images_of_all_shards_are_judged_together(small, write_pictures, tmp_path):
+    images = write_pictures(tmp_path / "images", count=9)
+    for name in ("cat/000.png", "dog/007.png"):
+        (images / name).write_bytes(b"torn")
+    folder = shards(changed(small, data={"source": f"folder:{images}", "max_bad": 0.15}), tmp_path / "out", [0, 1], 2)
+    with pytest.raises(TooManyBad, match="2 of 9 images cannot be read"):
+        merge(folder, Stopping())
+    assert len(saved_parts(folder)) == 2
+
+
 # Runs side by side.
 
 
@@ -147,6 +182,21 @@ def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_fre
             pass
     run_shard(small, 1, 3, tmp_path, Stopping())
     assert sorted(path.name for path in (folder / "parts").iterdir()) == ["1-of-3.part", "2-of-3.part"]
+
+
+def test_a_lock_whose_last_holder_has_just_removed_it_is_made_anew(tmp_path, monkeypatch):
+    folder, flock, calls = tmp_path / "tiny", fcntl.flock, []
+
+    def removed_meanwhile(file, how):
+        calls.append(how)
+        if len(calls) == 1:
+            (folder / "parts" / ".1-of-2.lock").unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with hold(folder, part=(0, 2)), pytest.raises(FolderHeld), hold(folder, part=(0, 2)):
+        pytest.fail("two hold one shard")
+    assert not list((folder / "parts").iterdir())
 
 
 def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small, small_disk):

@@ -8,6 +8,7 @@ import pytest
 from stopping import RESULTS, Stopping, changed
 
 from pipeline import run
+from pipeline.activations.saved import saved_parts
 from pipeline.dispatch import Dispatch
 from pipeline.errors import Interrupted, WrongSpec
 from pipeline.shards import merge, run_shard
@@ -103,6 +104,45 @@ def test_the_shards_of_an_update_are_nothing_without_what_was_there_before(growi
     (folder / "scan.part").unlink()
     with pytest.raises(WrongSpec, match=r"cannot be merged: they begin at example 6, and what was scanned before it is not in"):
         merge(folder, Stopping())
+
+
+def test_parts_of_what_was_added_and_of_all_examples_are_told_apart(growing, tmp_path):
+    folder, spec = run(growing(6), tmp_path / "out", reporter=Stopping()), growing(16)
+    run_shard(spec, 0, 2, tmp_path / "out", Stopping())
+    run_shard(spec, 1, 2, tmp_path / "out", Stopping(), UPDATE)
+    with pytest.raises(WrongSpec, match=r"2-of-2.part does not belong to .*: it begins at another example: 6, not 0"):
+        merge(folder, Stopping())
+    run_shard(spec, 0, 2, tmp_path / "out", Stopping(), UPDATE)
+    assert [(saved.shard.begin, saved.part.done) for saved in saved_parts(folder)] == [(6, 2), (6, 8)]
+
+
+def test_a_shard_of_data_that_have_grown_since_is_of_other_examples(growing, tmp_path):
+    run_shard(growing(8), 1, 2, tmp_path / "out", Stopping(), UPDATE)
+    last = Stopping()
+    run_shard(growing(16), 1, 2, tmp_path / "out", last, UPDATE)
+    assert [done for _, done in last.news] == [0, 4, 8]
+
+
+def test_an_update_builds_on_nothing_that_was_found_with_other_settings(growing, tmp_path):
+    run(growing(6), tmp_path / "out", reporter=Stopping())
+    last = Stopping()
+    run(changed(growing(9), activations={"top_k": 2}), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned == [0, 4, 8, 9]
+
+
+def test_an_update_builds_on_nothing_that_another_network_has_found(growing, tiny_model, tmp_path):
+    import keras
+
+    def saved(model, count):
+        model.save(tmp_path / "model.keras")
+        return changed(growing(count), model={"source": f"file:{tmp_path / 'model.keras'}"})
+
+    run(saved(tiny_model, 6), tmp_path / "out", reporter=Stopping())
+    other = keras.models.clone_model(tiny_model)
+    other.set_weights([2 * weights for weights in tiny_model.get_weights()])
+    last = Stopping()
+    run(saved(other, 9), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    assert last.scanned == [0, 4, 8, 9]
 
 
 def test_without_the_word_grown_data_are_scanned_in_full(growing, expected, tmp_path, tree_of):

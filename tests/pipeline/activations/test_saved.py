@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.activations import saved
 from pipeline.activations.part import Part, Skipped, merge
 from pipeline.activations.saved import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
-from pipeline.activations.scan import Plan, scan
+from pipeline.activations.scan import Plan, Tap, scan
 from pipeline.errors import Fault, WrongSpec
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.sources.source import Shard
@@ -98,6 +98,25 @@ def test_shards_cover_every_example_once_and_end_at_whole_units(total, count, un
     assert all(first <= last and (last % unit == 0 or last in (total, min(begin, total))) for first, last in bounds)
 
 
+@pytest.mark.parametrize("shard", [Shard(1, 3), Shard(0, 1, 5, 12), Shard(6, 7)])
+def test_an_image_is_at_the_same_place_of_its_batch_in_any_shard(network, source, plan, monkeypatch, shard):
+    asked, ask = [], Tap.ask
+
+    def remember(tap, images, gates):
+        asked.append(np.array(images))
+        return ask(tap, images, gates)
+
+    monkeypatch.setattr(Tap, "ask", remember)
+    scan(network, source, plan, shard)
+    first, last = shard.bounds(23)
+    fill = first % 5
+    images = np.concatenate(asked)
+    for place, image in enumerate(source.images[first - fill : last]):
+        broken = first - fill + place in (4, 11)
+        np.testing.assert_array_equal(images[place], 0 if broken else image)
+    assert all(len(batch) == 5 for batch in asked) and len(images) - 5 < fill + last - first
+
+
 # Part files.
 
 
@@ -154,15 +173,66 @@ def test_what_differs_is_named(change, words):
     assert ORIGIN.difference(replace(ORIGIN, **change)) == words
 
 
+def changed(spec, **tables):
+    return spec.model_copy(update={table: getattr(spec, table).model_copy(update=values) for table, values in tables.items()})
+
+
+class Labelled(list):
+    """As much of a source as an origin asks for."""
+
+    @property
+    def labels(self):
+        return [*self]
+
+
+def origin_of(spec, layers=(("edges", (14, 14, 4)),), labels=("cat", "dog")):
+    """The origin of what a job of this spec finds."""
+    named = [SimpleNamespace(name=name, shape=shape) for name, shape in layers]
+    return Origin.of(SimpleNamespace(spec=spec, layers=named, digests={"model": "m", "data": "d"}, source=Labelled(labels)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"batch": 5}},
+        {"data": {"resize": "stretch"}},
+        {"model": {"preprocess": "unit"}},
+        {"model": {"precision": "bfloat16"}},
+        {"model": {"xla": True}},
+        {"activations": {"top_k": 4}},
+        {"activations": {"channels": [1]}},
+        {"activations": {"bottom_k": 1}},
+    ],
+)
+def test_what_changes_responses_is_a_part_of_their_origin(spec, change):
+    ((table, key),) = [(table, key) for table, keys in change.items() for key in keys]
+    assert origin_of(spec).difference(origin_of(changed(spec, **change))) == f"the spec has changed: {table}.{key}"
+
+
+@pytest.mark.parametrize("change", [{"data": {"max_bad": 0.5}}, {"data": {"on_bad": "fail"}}, {"activations": {"crop": "image"}}])
+def test_what_changes_no_response_is_no_part_of_their_origin(spec, change):
+    assert origin_of(spec).difference(origin_of(changed(spec, **change))) is None
+
+
+def test_layers_and_where_they_matter_labels_are_a_part_of_the_origin(spec):
+    one = origin_of(spec)
+    for layers in ((("shapes", (14, 14, 4)),), (("edges", (14, 14, 5)),), (("edges", (14, 14, 4)), ("shapes", (6, 6, 5)))):
+        assert one.difference(origin_of(spec, layers)) == "the spec has changed: model.layers"
+    assert one.difference(origin_of(spec, labels=("ant", "bee"))) is None
+    asking = changed(spec, activations={"label_k": 1})
+    assert "data.labels" in origin_of(asking).difference(origin_of(asking, labels=("ant", "bee")))
+
+
 # Saving every so often.
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The time as `saved` sees it; the test moves it, and each file written takes `cost` seconds."""
-    now = SimpleNamespace(seconds=1000.0, cost=0.0, written=[])
+    now = SimpleNamespace(seconds=1000.0, cost=0.0, written=[], moments=[])
 
     def write(path, found):
+        now.moments.append(now.seconds)
         now.seconds += now.cost
         now.written.append((path.name, found.part.done))
 
@@ -188,7 +258,7 @@ def test_a_store_that_is_slow_to_write_to_is_written_to_less_often(clock, steps,
     for _ in range(1200):
         keeper.keep(steps[0])
         clock.seconds += 1
-    assert len(clock.written) == 3  # at 60, 570 and 1080 seconds: a fiftieth of the time
+    assert clock.moments == [1060, 1570, 2080]  # a fiftieth of the time
 
 
 def test_nothing_between_two_saves_means_after_every_batch(clock, steps, tmp_path):

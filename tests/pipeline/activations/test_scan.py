@@ -79,6 +79,11 @@ def brute_force(model, images, layer, k, channels=None):
     return flat.max(axis=1)[order, every], order, rows, cols
 
 
+def brute_force_maxima(model, images, layer):
+    """Spatial maxima: (images, channels)."""
+    return keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0).max(axis=(1, 2))
+
+
 def in_bytes(part):
     heaps = [getattr(h, n).tobytes() for h in part.heaps.values() for n in ("scores", "examples", "rows", "cols", "nans")]
     sums = [getattr(s, n).tobytes() for s in part.statistics.values() for n in ("seen", "low", "high", "sums", "squares")]
@@ -195,6 +200,16 @@ def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory, plan):
     assert heap.nans.tolist() == [0, 49, 0] and not np.isnan(heap.scores).any() and (heap.examples >= 0).all()
 
 
+def test_nan_of_a_later_layer_alone_is_noticed_too(in_memory, plan):
+    inputs = keras.Input((4, 4, 3))
+    first = keras.layers.Identity(name="first")(inputs)
+    second = keras.layers.Identity(name="second")(logarithm(first))  # NaN for dark
+    network = KerasNetwork(keras.Model(inputs, second), "two", None, "none")
+    part, _ = scan(network, in_memory(flat_images(50, 110, 120)), plan(network, "first", "second", batch=2))
+    assert part.heaps["second"].nans.tolist() == [16] and part.heaps["second"].examples.tolist() == [[2, 1, -1, -1]]
+    assert part.heaps["first"].examples.tolist() == [[2, 1, 0, -1]] * 3
+
+
 def test_nan_in_padding_is_not_counted(in_memory, plan):
     network = one_layer(logarithm)  # NaN for black
     name = network.layers()[-1].name
@@ -221,6 +236,26 @@ def test_more_places_than_images_stay_unfilled(network, in_memory, source, plan)
     part, _ = scan(network, in_memory(source.images[:2]), plan(network, "edges", k=5))
     heap = part.heaps["edges"]
     assert (heap.examples[:, 2:] == -1).all() and (heap.examples[:, :2] >= 0).all()
+
+
+@pytest.mark.parametrize(("k", "bottom_k"), [(1, 12), (10, 1)])
+def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(tiny_model, network, source, plan, k, bottom_k):
+    part, _ = scan(network, source, plan(network, "edges", k=k, batch=2, bottom_k=bottom_k))
+    maxima = brute_force_maxima(tiny_model, source.images, "edges")
+    np.testing.assert_array_equal(part.weakest["edges"].examples, np.argsort(maxima, axis=0, kind="stable")[:bottom_k].T)
+
+
+@pytest.mark.parametrize(("k", "label_k"), [(1, 3), (10, 1)])
+def test_those_of_each_label_are_found_however_full_the_other_heaps_are(tiny_model, network, in_memory, source, plan, k, label_k):
+    labels = np.array(["cat", "ant", "bee"])[np.arange(23) % 3]
+    labelled = in_memory(source.images, labels=labels.tolist())
+    asking = plan(network, "edges", k=k, batch=2, label_k=label_k, labels=("ant", "cat"))
+    part, _ = scan(network, labelled, asking)
+    maxima = brute_force_maxima(tiny_model, source.images, "edges")
+    found = part.by_label["edges"].examples.reshape(2, 4, label_k)
+    for place, label in enumerate(asking.labels):
+        own = np.flatnonzero(labels == label)
+        np.testing.assert_array_equal(found[place], own[np.argsort(-maxima[own], axis=0, kind="stable")[:label_k]].T)
 
 
 def test_more_entrants_than_one_call_finds_places_for_are_all_found(in_memory, plan):

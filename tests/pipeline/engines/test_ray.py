@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from collections import Counter, defaultdict
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline import load_spec, run
 from pipeline.activations.part import Part
-from pipeline.activations.saved import Origin, saved_parts
+from pipeline.activations.saved import Keeper, Origin, Saved, saved_parts, shard_path, write_part
 from pipeline.activations.scan import Plan, scan
 from pipeline.dispatch import Dispatch
 from pipeline.engines import ray as engine
@@ -48,7 +49,8 @@ class Handle:
 class PretendedRay:
     """Does a task when its result is waited for: workers are opened first, then the latest scan is done first.
 
-    failures: by shard number, what is raised in place of its next scans. lost: what was killed.
+    failures: by shard number, what is raised in place of its next scans. opening_fails: what becomes of the next workers,
+    the last first: what is raised, or None for one that is opened. killed: who was.
     """
 
     def __init__(self, job, tap, gpus=0):
@@ -95,8 +97,9 @@ class PretendedRay:
         if handle in self.killed:
             raise RayError("it was killed")
         if method == "open":
-            if self.opening_fails:
-                raise self.opening_fails.pop()
+            error = self.opening_fails.pop() if self.opening_fails else None
+            if error is not None:
+                raise error
             return None
         if method == "scan" and self.failures[arguments[1].index]:
             raise self.failures[arguments[1].index].pop(0)
@@ -174,6 +177,7 @@ def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_
         scan_all(job, plan)
     kept = [saved for saved in saved_parts(job.folder) if saved.complete]
     assert 0 < len(kept) < 6
+    write_part(shard_path(job.folder, Shard(0, 11, 1)), Saved(Origin.of(job), Shard(0, 11, 1), plan.empty()))
     again = dataclasses.replace(job, dispatch=Dispatch("ray", 1))
     part, meter = scan_all(again, plan)
     assert bytes_of(part) == expected and meter.images == 20 - sum(saved.part.done for saved in kept)
@@ -181,11 +185,13 @@ def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_
 
 
 def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, plan):
+    write_part(shard_path(job.folder, Shard(0, 11)), Saved(Origin.of(job), Shard(0, 11), plan.empty()))
     part, _ = scan_all(job, plan, begin=7)
     assert (
         bytes_of(part) == bytes_of(scan(job.network, job.source, plan, Shard(0, 1, 1, 7), tap=pretended.tap)[0])
         and part.seen == 13
     )
+    assert pretended.submitted["scan"] == 6, "shards of what was there before divide nothing of what is new"
 
 
 @pytest.mark.parametrize(
@@ -251,9 +257,11 @@ def test_workers_that_cannot_be_started_three_times_in_a_row_stop_the_job(preten
 
 
 def test_workers_that_are_started_at_last_forget_the_failures_before(pretended, job, plan, expected):
-    pretended.opening_fails = [RayError("out of memory")] * 2
+    twice = [RayError("out of memory")] * 2
+    pretended.opening_fails = [*twice, None, None, None, *twice]
+    pretended.failures[2] = [RayError("its node has died")]
     part, _ = scan_all(job, plan)
-    assert bytes_of(part) == expected and len(pretended.workers) == 5
+    assert bytes_of(part) == expected and len(pretended.workers) == 3 + 2 + 1 + 2
 
 
 @pytest.mark.parametrize(("gpus", "asked", "workers"), [(0, None, 2), (5, None, 5), (2, 4, 4)])
@@ -284,28 +292,94 @@ class StoppingTap:
         return self._tap.ask(images, floors)
 
 
-def test_an_interrupt_saves_what_the_shards_at_work_have_found(pretended, job, plan, expected, monkeypatch):
-    wait = pretended.wait
+def scan_one_batch(ray):
+    """Every shard that is at work comes as far as its first batch."""
+    for handle, method, arguments in [*ray._tasks.values()]:
+        if method == "scan":
+            handle._worker._tap = StoppingTap(ray.tap)
+            with pytest.raises(Stop):
+                handle._worker.scan(*arguments)
+
+
+@pytest.mark.parametrize(("every", "answers"), [(3600, True), (0, True), (0, False)])
+def test_an_interrupt_saves_what_the_shards_at_work_have_found_and_claims_no_more(
+    pretended, job, plan, expected, monkeypatch, every, answers
+):
+    wait, rounds, stopped = pretended.wait, [], []
 
     def interrupted(references, num_returns=1, timeout=None):
-        if pretended.submitted["scan"] == 4 and not pretended.submitted["answer"]:  # one is finished, three are at work
-            for handle, method, arguments in [*pretended._tasks.values()]:
-                if method == "scan":
-                    handle._worker._tap = StoppingTap(pretended.tap)
-                    with pytest.raises(Stop):
-                        handle._worker.scan(*arguments)
+        if stopped and not answers:
+            return [], references
+        for_scans = all(pretended._tasks[reference][1] == "scan" for reference in references)
+        if for_scans and pretended.submitted["scan"] == 4 and not stopped:  # one is finished, three are at work
+            rounds.append(references)
+            if len(rounds) == 1:
+                scan_one_batch(pretended)
+            if len(rounds) < 3 and not every:  # they tell how far they are
+                return [], references
+            stopped.append(True)
             raise KeyboardInterrupt
         return wait(references, num_returns, timeout)
 
     with monkeypatch.context() as patched:
+        patched.setattr(engine, "_COUNT_EVERY", every)
         patched.setattr(pretended, "wait", interrupted)
         with pytest.raises(Interrupted, match="of 20 examples are scanned and saved") as caught:
             scan_all(job, plan)
     saved = saved_parts(job.folder)
     done = sum(saved.part.done for saved in saved)
-    assert sorted(saved.part.done for saved in saved)[:3] == [1, 1, 1] and f": {done} of 20 " in str(caught.value)
+    assert sorted(saved.part.done for saved in saved)[:-1] == [1, 1, 1] * answers and f": {done} of 20 " in str(caught.value)
     part, meter = scan_all(job, plan)
     assert bytes_of(part) == expected and meter.images == 20 - done
+
+
+def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(pretended, job, plan, monkeypatch):
+    save, calls = Keeper.save, []
+
+    def interrupted(keeper):
+        calls.append(keeper)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        save(keeper)
+
+    monkeypatch.setattr(Keeper, "save", interrupted)
+    with pytest.raises(Interrupted):
+        scan_all(job, plan)
+    (saved,) = saved_parts(job.folder)
+    assert saved.complete and saved.part.done == 4
+
+
+def test_what_the_shards_at_work_have_found_is_saved_when_the_job_is_to_be_tried_again(pretended, job, plan, monkeypatch):
+    monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
+    monkeypatch.setattr(engine, "_PART_EVERY", 0)
+    finished = []
+
+    def unreachable(done, total):
+        if pretended.submitted["scan"] > 2:
+            finished.append(done)
+            scan_one_batch(pretended)
+        if len(finished) > 1:
+            raise Unreachable("gone.")
+
+    with pytest.raises(Unreachable):
+        scan_all(job, plan, progress=unreachable)
+    assert 1 in [saved.part.done for saved in saved_parts(job.folder)]
+
+
+def test_a_worker_that_owes_an_answer_is_not_asked_again(pretended, job, plan, monkeypatch):
+    wait, rounds = pretended.wait, []
+
+    def silent(references, num_returns=1, timeout=None):
+        kinds = {pretended._tasks[reference][1] for reference in references}
+        rounds.append(kinds)
+        if kinds == {"answer"} or (kinds == {"scan"} and len(rounds) < 40):
+            return [], references
+        return wait(references, num_returns, timeout)
+
+    monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
+    monkeypatch.setattr(pretended, "wait", silent)
+    scan_all(job, plan)
+    assert pretended.submitted["answer"] == 3
 
 
 def test_a_lost_worker_loses_no_more_than_was_found_since_it_was_last_asked(pretended, job, plan, expected, monkeypatch):
@@ -370,12 +444,15 @@ def test_the_address_of_the_dashboard_is_told_from_that_of_the_cluster(job, plan
 def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, monkeypatch):
     def init(**settings):
         assert settings["address"] == "local" and settings["num_cpus"] == 3
-        sys.exit(15)  # as the handler does that Ray sets
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(15))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
 
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(engine, "require", lambda: SimpleNamespace(init=init, is_initialized=lambda: False))
     with pytest.raises(KeyboardInterrupt):
         scan_all(job, plan)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])

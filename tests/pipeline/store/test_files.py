@@ -158,8 +158,20 @@ def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
     for folder in ("", "a", "a/b"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / debris).write_text("half")
+    (tmp_path / debris.replace("file.txt", "scan.part")).write_text("half")
     sweep(tmp_path)
     assert only_file(tmp_path) == tmp_path / "a" / "file.txt"
+
+
+def test_parts_of_shards_that_may_be_at_work_are_swept_by_name_alone(tmp_path):
+    (tmp_path / "parts").mkdir()
+    one, other = (tmp_path / "parts" / f".aside-0123abcd-{number}-of-12.part" for number in (1, 11))
+    for path in (one, other):
+        path.write_text("half")
+    sweep(tmp_path)
+    assert one.exists() and other.exists()
+    sweep(tmp_path / "parts", "1-of-12.part")
+    assert not one.exists() and other.exists()
 
 
 def test_json_is_readable_text_with_every_letter(tmp_path):

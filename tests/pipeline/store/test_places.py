@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -163,6 +165,53 @@ def test_a_lock_that_nobody_refreshes_is_taken_over_whatever_its_clock_said(fold
     said = []
     with locks.hold(folder, said.append):
         assert said == ["the lock of process 1 on elsewhere since then is stale: taken over"]
+
+
+@pytest.fixture
+def dead_process():
+    """The number of a process of this host that has ended."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def left_lock(folder, host, process, token="x"):
+    """The lock of someone else, refreshed just now."""
+    held = {"host": host, "process": process, "since": "then", "token": token, "refreshed": time.time()}
+    write_json(folder / ".lock", held)
+
+
+def test_the_lock_of_a_process_that_ended_on_this_host_is_taken_over_and_of_another_host_is_not(
+    folder, dead_process, monkeypatch
+):
+    monkeypatch.setattr(locks, "_SETTLES_IN", 0.01)
+    left_lock(folder, socket.gethostname(), dead_process)
+    with locks.hold(folder):
+        pass
+    left_lock(folder, "elsewhere", dead_process)
+    with pytest.raises(FolderHeld, match=f"process {dead_process} on elsewhere"), locks.hold(folder):
+        pytest.fail("two hold one folder")
+
+
+def test_of_two_that_take_over_at_once_the_first_gives_way(folder, dead_process, monkeypatch):
+    left_lock(folder, socket.gethostname(), dead_process)
+    monkeypatch.setattr(time, "sleep", lambda seconds: left_lock(folder, "elsewhere", 7, "y"))
+    with pytest.raises(FolderHeld, match="process 7 on elsewhere"), locks.hold(folder):
+        pytest.fail("two hold one folder")
+    assert json.loads((folder / ".lock").read_text())["token"] == "y"
+
+
+def test_a_lock_that_is_anothers_now_is_not_refreshed(folder, monkeypatch):
+    monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.01)
+
+    def lose_it():
+        with locks.hold(folder):
+            left_lock(folder, "elsewhere", 7, "y")
+            time.sleep(0.2)
+
+    with pytest.raises(FolderHeld, match="process 7 on elsewhere since then, which took it over"):
+        lose_it()
+    assert json.loads((folder / ".lock").read_text())["token"] == "y"
 
 
 def test_of_the_shards_of_a_remote_job_each_has_a_lock_of_its_own(folder):
