@@ -72,8 +72,9 @@ def _sheet(shown: Sequence[Shown]) -> bytes:
         return mosaic.resize(pixels, height, width)
 
     def caption(row: int, group: int, place: int) -> str:
-        key = shown[row].made.subject.key
-        return "" if place else key if classes else PurePosixPath(key).name
+        subject = shown[row].made.subject
+        name = subject.key if classes else PurePosixPath(subject.key).name
+        return "" if place or name == str(subject.number) else name  # classes without names have their number at the side
 
     return mosaic.encode_png(mosaic.draw(layout, [number or 0 for number in numbers], tile, caption))
 

@@ -27,6 +27,11 @@ def test_the_name_of_a_class_stands_below_it(tmp_path):
     assert (sheet(tmp_path, "hook/claw", 11) != sheet(tmp_path, "claw", 11)).any()
 
 
+def test_a_class_without_a_name_has_its_number_at_the_side_alone(tmp_path):
+    picture = sheet(tmp_path, "11", 11)
+    assert (picture[2 + 100 :] == picture[-1, -1]).all()
+
+
 def test_the_file_of_a_picture_stands_below_it_without_its_folder(tmp_path):
     first, second = sheet(tmp_path, "one/cat.png"), sheet(tmp_path, "one/dog.png")
     differ = (first != second).any(axis=2)
