@@ -62,12 +62,12 @@ def _sheet(shown: Sequence[Shown]) -> bytes:
     classes = shown[0].made.subject.kind == "class"
     numbers = [one.made.subject.number if classes else place for place, one in enumerate(shown)]
     tiles = [(one.small[1], one.small[0])[classes:] for one in shown]
-    side = max(max(tile.shape[:2]) for row in tiles for tile in row)
-    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(side, side)], max(number or 0 for number in numbers), captioned=True)
+    high, wide = (max(tile.shape[axis] for row in tiles for tile in row) for axis in (0, 1))
+    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(high, wide)], max(number or 0 for number in numbers), captioned=True)
 
     def tile(row: int, group: int, place: int) -> np.ndarray:
         pixels = tiles[row][place]
-        scale = min(layout.tile[0][0] / side, 1.0)
+        scale = min(layout.tile[0][0] / high, layout.tile[0][1] / wide, 1.0)
         height, width = (max(1, int(length * scale)) for length in pixels.shape[:2])
         return mosaic.resize(pixels, height, width)
 

@@ -13,11 +13,11 @@ from pipeline.mosaic import decode_png
 GREY = np.full((100, 100, 3), 128, np.uint8)
 
 
-def sheet(folder, key, number=None):
+def sheet(folder, key, number=None, picture=GREY):
     """The sheet of one dream, as pixels."""
     subject = Subject("one", key, layer("edges") if number is None else logit(number), number)
-    made = Made(subject, 0, GREY, GREY, 1, np.ones(4, np.float32), "done", 0.0, 1.0, None)
-    draw_exhibition(folder, [Shown(made, "one.png", (100, 100), (GREY, GREY))])
+    made = Made(subject, 0, picture, picture, 1, np.ones(4, np.float32), "done", 0.0, 1.0, None)
+    draw_exhibition(folder, [Shown(made, "one.png", picture.shape[:2], (picture, picture))])
     return decode_png((folder / f"{'+pictures' if number is None else '+classes'}.png").read_bytes())
 
 
@@ -37,3 +37,8 @@ def test_the_file_of_a_picture_stands_below_it_without_its_folder(tmp_path):
     differ = (first != second).any(axis=2)
     assert differ.any() and not differ[: 2 + 100].any() and not differ[:, 150:].any()  # below the first of its two tiles
     assert (sheet(tmp_path, "two/cat.png") == first).all()
+
+
+def test_a_low_wide_picture_takes_no_more_room_than_it_needs(tmp_path):
+    tall, low = sheet(tmp_path, "cat.png"), sheet(tmp_path, "cat.png", picture=GREY[:40])
+    assert (low.shape[0], low.shape[1]) == (tall.shape[0] - 60, tall.shape[1])
