@@ -34,7 +34,7 @@ class Way:
         the squared distance from grey.
     group, diversity: so many pictures in a row are to differ, and how much that counts (0: not at all).
     seed: of the shakes.
-    opened: let gradients pass closed rectifiers, to wake a picture that has none.
+    opened: let gradients pass rectifiers that stop them all, to wake a picture that has none.
     """
 
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -240,12 +240,19 @@ _OPENED = "ConvscopeOpenedRectifier"
 
 @tf.RegisterGradient(_OPENED)
 def _pass_on(operation: tf.Operation, gradient: tf.Tensor) -> tf.Tensor:
-    return gradient
+    values = operation.outputs[0]
+    backward = {"Relu": tf.raw_ops.ReluGrad, "Relu6": tf.raw_ops.Relu6Grad}[operation.type]
+    through = backward(gradients=gradient, features=values)
+    axes = tf.range(1, tf.rank(gradient))
+    return tf.where(tf.reduce_any(tf.not_equal(through, 0.0), axis=axes, keepdims=True), through, gradient)
 
 
 @contextmanager
 def opened_rectifiers() -> Iterator[None]:
-    """Rectifiers that are built in the block, in a graph, pass gradients on as if they were always open."""
+    """Rectifiers that are built in the block, in a graph, let an image's gradient pass where they would stop all of it.
+
+    Those that let a part pass do as ever: a gradient that heeds none of them leads nowhere in a deep network.
+    """
     with tf.compat.v1.get_default_graph().gradient_override_map({"Relu": _OPENED, "Relu6": _OPENED}):
         yield
 

@@ -87,8 +87,8 @@ def climb(
 def wake(ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb) -> tuple[State, np.ndarray]:
     """A start for each picture from which it has a gradient, as far as there is one.
 
-    A rectified channel is silent for most noise, and then has no gradient. Such a picture climbs first as if its
-    rectifiers were open, again and again from new noise.
+    A rectified channel is silent for most noise, and then has no gradient. Such a picture climbs first with the
+    rectifiers opened that stop all of it, again and again from new noise.
 
     Returns: the state, and the number of noises tried: int32 (batch,).
     """

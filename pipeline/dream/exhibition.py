@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
@@ -58,20 +59,25 @@ def small(pixels: np.ndarray) -> np.ndarray:
 
 
 def _sheet(shown: Sequence[Shown]) -> bytes:
-    """A row each, with the number of the class, or of the picture in the order of the index."""
+    """A row each, with the number of the class, or of the picture in the order of the index; below it the name of either."""
     classes = shown[0].made.subject.kind == "class"
     numbers = [one.made.subject.number if classes else place for place, one in enumerate(shown)]
     tiles = [(one.small[1], one.small[0])[classes:] for one in shown]
-    side = max(max(tile.shape[:2]) for row in tiles for tile in row)
-    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(side, side)], max(number or 0 for number in numbers))
+    high, wide = (max(tile.shape[axis] for row in tiles for tile in row) for axis in (0, 1))
+    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(high, wide)], max(number or 0 for number in numbers), captioned=True)
 
     def tile(row: int, group: int, place: int) -> np.ndarray:
         pixels = tiles[row][place]
-        scale = min(layout.tile[0][0] / side, 1.0)
+        scale = min(layout.tile[0][0] / high, layout.tile[0][1] / wide, 1.0)
         height, width = (max(1, int(length * scale)) for length in pixels.shape[:2])
         return mosaic.resize(pixels, height, width)
 
-    return mosaic.encode_png(mosaic.draw(layout, [number or 0 for number in numbers], tile))
+    def caption(row: int, group: int, place: int) -> str:
+        subject = shown[row].made.subject
+        name = subject.key if classes else PurePosixPath(subject.key).name
+        return "" if place or name == str(subject.number) else name  # classes without names have their number at the side
+
+    return mosaic.encode_png(mosaic.draw(layout, [number or 0 for number in numbers], tile, caption))
 
 
 def _plot(shown: Sequence[Shown]) -> bytes:

@@ -26,10 +26,10 @@ _CURVES = 64  # single losses in a plot, at most
 class Found:
     """What the activations stage has found for one layer, where it ran.
 
-    strongest: {channel: the highest score}. patches: {channel: PNG files, strongest first}.
+    scores: {channel: what its patches scored, highest first}. patches: {channel: their PNG files, in that order}.
     """
 
-    strongest: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, list[float]] = field(default_factory=dict)
     patches: dict[int, list[bytes]] = field(default_factory=dict)
 
 
@@ -74,6 +74,11 @@ class Made:
         return f"{name}-{self.sign}-{self.pattern.variant}"
 
     @property
+    def caption(self) -> str:
+        """What is written below it: why there is nothing to see, or what it reached."""
+        return _number(self.reached) if self.state == "done" else self.state
+
+    @property
     def exceeds(self) -> bool | None:
         """Whether it fires its channel more than the strongest patch does."""
         return None if self.strongest is None else self.reached > self.strongest
@@ -82,7 +87,7 @@ class Made:
         """The same, held against what was found; only raised channels have something to be held against."""
         if self.pattern.channel is None or self.pattern.sign < 0:
             return self
-        return replace(self, strongest=found.strongest.get(self.pattern.channel))
+        return replace(self, strongest=next(iter(found.scores.get(self.pattern.channel, [])), None))
 
     def without_picture(self) -> Made:
         """The same, small enough to be kept until all are made."""
@@ -96,13 +101,15 @@ def read_found(folder: Place, layer: str) -> Found:
         return Found()
     index = read_index(folder, "activations").select(["layer", "channel", "rank", "score"]).to_pydict()
     rows = zip(index["layer"], index["channel"], index["rank"], index["score"], strict=True)
-    strongest = {channel: score for name, channel, rank, score in rows if name == layer and rank == 0}
+    scores: dict[int, list[float]] = {}
+    for _, channel, _, score in sorted(row for row in rows if row[0] == layer):
+        scores.setdefault(channel, []).append(score)
     patches: dict[int, list[bytes]] = {}
     with (folder / "crops" / f"{file_name(layer)}.parquet").open("rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(columns=["channel", "image"]):
             for row in batch.to_pylist():
                 patches.setdefault(row["channel"], []).append(row["image"]["bytes"])
-    return Found(strongest, patches)
+    return Found(scores, patches)
 
 
 def draw_sheet(folder: Place, sheet: Sheet, made: Sequence[Made], found: Found) -> None:
@@ -119,14 +126,14 @@ def draw_sheet(folder: Place, sheet: Sheet, made: Sequence[Made], found: Found) 
 
 
 def _mosaic(rows: dict[Any, list[Made]], found: Found | None) -> bytes:
-    """A row a channel or name: its pictures, then the patches that were found."""
+    """A row a channel or name: its pictures, then the patches that were found; below each how strongly it fires."""
     numbers = [number if isinstance(number, int) else place for place, number in enumerate(rows)]
     patches = [found.patches.get(number, []) if found else [] for number in numbers]
     pictures = list(rows.values())
     groups, tiles = [len(pictures[0])], [_tile(*pictures[0][0].picture.shape[:2])]
     if found:
         groups, tiles = [*groups, max(map(len, patches))], [*tiles, (_PATCH, _PATCH)]
-    layout = mosaic.Layout.of(len(rows), groups, tiles, max(numbers))
+    layout = mosaic.Layout.of(len(rows), groups, tiles, max(numbers), captioned=True)
 
     def tile(row: int, group: int, place: int) -> np.ndarray | None:
         if group == 0:
@@ -135,7 +142,18 @@ def _mosaic(rows: dict[Any, list[Made]], found: Found | None) -> bytes:
             return None
         return _centred(mosaic.decode_png(patches[row][place]), layout.tile[1])
 
-    return mosaic.encode_png(mosaic.draw(layout, numbers, tile))
+    def caption(row: int, group: int, place: int) -> str:
+        if group == 0:
+            return pictures[row][place].caption
+        scores = found.scores[numbers[row]] if found and place < len(patches[row]) else []
+        return _number(scores[place]) if scores else ""
+
+    return mosaic.encode_png(mosaic.draw(layout, numbers, tile, caption))
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:

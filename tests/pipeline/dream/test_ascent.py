@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.dream import channel, layer, logit
-from pipeline.dream.ascent import MOST_MISSES, Ascent, State, Way
+from pipeline.dream.ascent import MOST_MISSES, Ascent, State, Way, opened_rectifiers
 from pipeline.dream.canvas import CANVASES, fourier, pixels, plain
 from pipeline.dream.climbing import STARTS, Climb, climb
 from pipeline.dream.measuring import check_reach, compile_measure
@@ -163,6 +163,18 @@ def test_a_sleeping_channel_is_woken_and_a_dead_one_is_told_after_several_starts
     assert climbed.dead.tolist() == [False, False, True]
     assert climbed.starts[0] == 1 and 1 < climbed.starts[1] <= STARTS and climbed.starts[2] == STARTS
     assert climbed.losses[-1, 1] > 1 and climbed.losses[-1, 2] == 0
+
+
+@pytest.mark.parametrize("rectifier", [tf.nn.relu, tf.nn.relu6])
+def test_only_rectifiers_that_stop_all_of_an_image_are_opened(rectifier):
+    @tf.function(autograph=False)
+    def slope(images):
+        with opened_rectifiers():
+            return tf.gradients(rectifier(rectifier(images) - [[2.0]]), images)[0]
+
+    # The first rectifier stops one value of each image; the second all of the first image, and one value of the second.
+    images = tf.constant([[-1.0, 0.5, 1.0], [-1.0, 0.5, 3.0]])
+    assert slope(images).numpy().tolist() == [[0, 1, 1], [0, 0, 1]]
 
 
 def test_a_climb_that_was_stopped_goes_on_from_its_snapshot_to_the_same_bits(smooth, tmp_path):
