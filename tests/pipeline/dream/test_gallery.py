@@ -65,7 +65,7 @@ def test_a_batch_begins_from_noises_of_its_own_and_is_measured_by_what_is_asked(
 
 
 def test_only_raised_channels_are_held_against_the_strongest_patch():
-    found = Found({1: 2.5})
+    found = Found({1: [2.5, 2.0]})
     assert [made(pattern).beside(found).strongest for pattern in (RAISED, LOWERED, NAMED)] == [2.5, None, None]
     assert made().beside(found).exceeds is True and made(reached=2.5).beside(found).exceeds is False
     assert made().exceeds is None and made().beside(Found()).exceeds is None
@@ -91,7 +91,8 @@ def test_what_is_dead_or_stopped_is_said_and_counted(told):
 def test_a_sheet_has_a_row_for_each_channel_its_pictures_first_and_its_own_patches_behind(tmp_path):
     variants = [Pattern(channel("x", number), 1, variant, "x", number) for number in (3, 8) for variant in (0, 1)]
     some = [made(pattern, 101 + 10 * place) for place, pattern in enumerate(variants)]
-    found = Found(patches={3: [encode_png(flat(201, 9, 9))], 8: [encode_png(flat(211, 9, 9)), encode_png(flat(221, 9, 5))]})
+    patches = {3: [encode_png(flat(201, 9, 9))], 8: [encode_png(flat(211, 9, 9)), encode_png(flat(221, 9, 5))]}
+    found = Found({3: [2.0], 8: [4.0, 3.0]}, patches)
     draw_sheet(tmp_path, Sheet("x", tuple(variants)), some, found)
     drawn = decode_png((tmp_path / "x-found.png").read_bytes())
 
