@@ -191,8 +191,6 @@ def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
         tables = ("model", "data", *STAGES[stage].reads) if stage in STAGES else ()
         if tables and all(old["spec"].get(table) == new["spec"][table] for table in tables):
             new["stages"][stage] = done
-    if all(stage in new["stages"] for stage in job.spec.stages):
-        new["state"] = old["state"]
     return new
 
 

@@ -174,6 +174,12 @@ def test_a_stage_that_is_named_runs_again(copied, spec, told, tree_of):
     assert read_receipt(copied)["state"] == "finished"
 
 
+def test_a_job_is_not_finished_before_all_its_stages_are(spec, tmp_path, quiet):
+    both = spec.model_copy(update={"stages": ["activations", "filters"]})
+    receipt = read_receipt(run(both, tmp_path, stages=["filters"], reporter=quiet))
+    assert receipt["state"] == "running" and list(receipt["stages"]) == ["filters"]
+
+
 def test_a_stage_that_is_not_in_the_spec_is_refused_before_the_folder_is_made(spec, tmp_path):
     with pytest.raises(UnknownName, match=r"'activation' is not a stage of this spec; nearest: activations") as caught:
         run(spec, tmp_path / "out", stages=["activation"])
@@ -288,9 +294,10 @@ def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copie
     with pytest.raises(WrongSpec, match=r"run.json cannot be read") as caught:
         run(spec, copied.parent, reporter=quiet)
     one_line(caught, 2)
-    (copied / "run.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(WrongSpec, match="format 99"):
-        run(spec, copied.parent, reporter=quiet)
+    for number in (99, 0):
+        (copied / "run.json").write_text(json.dumps({"format": number}))
+        with pytest.raises(WrongSpec, match=f"format {number}"):
+            run(spec, copied.parent, reporter=quiet)
 
 
 def test_a_folder_without_a_job_has_no_receipt(tmp_path):

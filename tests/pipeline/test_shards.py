@@ -65,7 +65,7 @@ def test_missing_parts_are_named_and_worth_another_try(small, tmp_path):
 
 
 def test_shards_of_another_number_do_not_come_into_the_way(small, tmp_path, finished, tree_of):
-    shards(small, tmp_path, [2], 4)
+    shards(small, tmp_path, [0, 2, 3], 4)
     folder = merge(shards(small, tmp_path, [0, 1], 2), Stopping())
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS) and not list((folder / "parts").iterdir())
 
@@ -77,6 +77,13 @@ def test_a_plain_run_uses_the_parts_that_all_shards_have_left(small, tmp_path, f
     last = Stopping()
     folder = run(small, tmp_path, reporter=last)
     assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
+
+
+def test_a_run_with_other_settings_uses_no_parts(small, tmp_path):
+    shards(small, tmp_path, [0, 1], 2)
+    last = Stopping()
+    run(changed(small, activations={"top_k": 1}), tmp_path, reporter=last)
+    assert last.scanned[0] == 0 and last.scanned[-1] == 20
 
 
 def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied, spec, tree_of):

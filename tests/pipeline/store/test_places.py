@@ -201,6 +201,38 @@ def test_of_two_that_take_over_at_once_the_first_gives_way(folder, dead_process,
     assert json.loads((folder / ".lock").read_text())["token"] == "y"
 
 
+def test_of_two_that_make_a_lock_at_once_the_first_gives_way(folder, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    pipe = MemoryFileSystem.pipe_file
+
+    def overtaken(self, *arguments, **settings):
+        pipe(self, *arguments, **settings)
+        left_lock(folder, "elsewhere", 7, "y")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", overtaken)
+    with pytest.raises(FolderHeld, match="process 7 on elsewhere"), locks.hold(folder):
+        pytest.fail("two hold one folder")
+    assert json.loads((folder / ".lock").read_text())["token"] == "y"
+
+
+def test_a_lock_whose_writing_went_through_unanswered_is_ours(folder, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    pipe, calls = MemoryFileSystem.pipe_file, []
+
+    def unanswered(self, *arguments, **settings):
+        pipe(self, *arguments, **settings)
+        calls.append(1)
+        if len(calls) == 1:
+            raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", unanswered)
+    with locks.hold(folder):
+        assert len(calls) == 1 and json.loads((folder / ".lock").read_text())["process"]
+    assert not (folder / ".lock").exists()
+
+
 def test_a_lock_that_is_anothers_now_is_not_refreshed(folder, monkeypatch):
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.01)
 
