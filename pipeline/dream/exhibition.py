@@ -60,10 +60,11 @@ def small(pixels: np.ndarray) -> np.ndarray:
 def _sheet(shown: Sequence[Shown]) -> bytes:
     """A row each, with the number of the class, or of the picture in the order of the index."""
     classes = shown[0].made.subject.kind == "class"
-    numbers = [one.made.subject.number if classes else place for place, one in enumerate(shown)]
+    known = [one.made.subject.number for one in shown]
+    numbers = [place if number is None else number for place, number in enumerate(known)]
     tiles = [(one.small[1], one.small[0])[classes:] for one in shown]
     side = max(max(tile.shape[:2]) for row in tiles for tile in row)
-    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(side, side)], max(number or 0 for number in numbers))
+    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(side, side)], max(numbers))
 
     def tile(row: int, group: int, place: int) -> np.ndarray:
         pixels = tiles[row][place]
@@ -71,7 +72,7 @@ def _sheet(shown: Sequence[Shown]) -> bytes:
         height, width = (max(1, int(length * scale)) for length in pixels.shape[:2])
         return mosaic.resize(pixels, height, width)
 
-    return mosaic.encode_png(mosaic.draw(layout, [number or 0 for number in numbers], tile))
+    return mosaic.encode_png(mosaic.draw(layout, numbers, tile))
 
 
 def _plot(shown: Sequence[Shown]) -> bytes:
