@@ -61,10 +61,11 @@ def small(pixels: np.ndarray) -> np.ndarray:
 def _sheet(shown: Sequence[Shown]) -> bytes:
     """A row each, with the number of the class, or of the picture in the order of the index; below it the name of either."""
     classes = shown[0].made.subject.kind == "class"
-    numbers = [one.made.subject.number if classes else place for place, one in enumerate(shown)]
+    known = [one.made.subject.number for one in shown]
+    numbers = [place if number is None else number for place, number in enumerate(known)]
     tiles = [(one.small[1], one.small[0])[classes:] for one in shown]
     high, wide = (max(tile.shape[axis] for row in tiles for tile in row) for axis in (0, 1))
-    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(high, wide)], max(number or 0 for number in numbers), captioned=True)
+    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(high, wide)], max(numbers), captioned=True)
 
     def tile(row: int, group: int, place: int) -> np.ndarray:
         pixels = tiles[row][place]
@@ -77,7 +78,7 @@ def _sheet(shown: Sequence[Shown]) -> bytes:
         name = subject.key if classes else PurePosixPath(subject.key).name
         return "" if place or name == str(subject.number) else name  # classes without names have their number at the side
 
-    return mosaic.encode_png(mosaic.draw(layout, [number or 0 for number in numbers], tile, caption))
+    return mosaic.encode_png(mosaic.draw(layout, numbers, tile, caption))
 
 
 def _plot(shown: Sequence[Shown]) -> bytes:
