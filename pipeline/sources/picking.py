@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -75,6 +76,18 @@ def check_picks(source: Source, picks: Picks, where: str) -> None:
     for path in picks.files:
         if length(path if remote.is_remote(path) else remote.local_path(path)) < 0:
             raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that is there.")
+
+
+def digest_files(picks: Picks) -> dict[str, str]:
+    """Of each file picked a digest of what is in it; "" for one that cannot be read."""
+    return {path: _digest(path) for path in dict.fromkeys(picks.files)}
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(remote.read(path)).hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 def _picked(example: int | None, image: Image, fit: Fit) -> Picked:

@@ -171,6 +171,23 @@ def test_pictures_of_an_earlier_choice_are_removed(job_of, tree_of):
     ]
 
 
+def test_a_file_that_holds_another_picture_under_the_same_name_is_drawn_again_and_one_that_does_not_is_not(
+    job_of, tmp_path, pictures
+):
+    file = tmp_path / "mine.png"
+    file.write_bytes((pictures / "dog" / "003.png").read_bytes())
+
+    def drawn():
+        folder = job_of(files=str(file))
+        return index(folder)["mean"].tolist(), (folder / "mosaics/featuremaps/edges/file-0-mine.png").stat().st_mtime_ns
+
+    first = drawn()
+    file.touch()
+    assert drawn() == first
+    file.write_bytes((pictures / "cat" / "002.png").read_bytes())
+    assert drawn()[0] != first[0]
+
+
 @pytest.mark.parametrize(
     ("featuremaps", "kind", "words"),
     [
