@@ -15,6 +15,7 @@ from pipeline import run
 from pipeline.dream import channel
 from pipeline.dream.ascent import Ascent, State, Way
 from pipeline.dream.canvas import fourier
+from pipeline.dream.climbing import Climb, wake
 from pipeline.models.opening import open_network
 from pipeline.sections.model import ModelSpec
 from pipeline.spec import parse_spec
@@ -66,3 +67,15 @@ def test_a_frozen_network_dreams_as_the_keras_network_that_it_was_frozen_from():
         curves.append(ascent.climb(start, objectives, 4)[1])
     np.testing.assert_allclose(*curves, rtol=5e-2)
     assert (curves[0][-1] > curves[0][0]).all()
+
+
+@needs_real
+def test_a_deep_channel_that_noise_leaves_silent_wakes_at_its_second_start():
+    name = "block5_conv3"
+    weights = f"{REAL}/vgg16_notop.weights.h5"
+    network = open_network(ModelSpec(source="keras:VGG16", layers=[name], top=False, size=96, weights=weights))
+    objectives = [channel(name, number) for number in (25, 25)]
+    ascent = Ascent.compile(network, fourier(96, 96), objectives, Way())
+    state, starts = wake(ascent, objectives, ["a", "b"], Climb(steps=1, seed=0, contrast=0.1))
+    assert starts.tolist() == [2, 2]
+    assert (ascent.climb(state, objectives, 1)[1] > 1).all()
