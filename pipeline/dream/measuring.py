@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.dream.ascent import unreachable
-from pipeline.dream.objectives import Channel, Objective, evaluate, pick, stack
+from pipeline.dream.objectives import Channel, Neuron, Objective, evaluate, pick, stack
 from pipeline.models.network import Network
 from pipeline.models.tap import compile_pass
 
@@ -20,7 +20,7 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
 
     Returns: a callable of uint8 pictures (batch, h, w, 3) and their objectives, giving float32 (batch,) three times:
         the objectives' values, and the largest and the smallest value in the channel's map; where the objective is
-        not one channel, these are the value again.
+        neither a channel nor a neuron, these are the value again.
     """
     form, arguments = objectives[0].form, stack(objectives)
     flat = tf.nest.flatten(arguments)
@@ -28,11 +28,13 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
     def finish(maps: dict[str, tf.Tensor], *tensors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         given = tf.nest.pack_sequence_as(arguments, list(tensors))
         values = evaluate(form, maps, given)
-        if [kind for kind, _ in form] != [Channel]:
+        kinds = [kind for kind, _ in form]
+        if len(kinds) > 1 or kinds[0] not in (Channel, Neuron):
             return values, values, values
         (values_of,) = maps.values()
+        channels = kinds[0].channels(given.numbers[0])
         high, low = tf.reduce_max(values_of, axis=[1, 2]), tf.reduce_min(values_of, axis=[1, 2])
-        return values, pick(high, given.numbers[0]), pick(low, given.numbers[0])
+        return values, pick(high, channels), pick(low, channels)
 
     layers = list(dict.fromkeys(layer for _, layer in form))
     specs = [tf.TensorSpec(value.shape, value.dtype) for value in flat]

@@ -172,6 +172,11 @@ class Channel:
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
         return pick(tf.reduce_mean(maps, axis=[1, 2]), numbers)
 
+    @staticmethod
+    def channels(numbers: Any) -> Any:
+        """The channel of each of a batch, from its numbers."""
+        return numbers
+
 
 @dataclass(frozen=True)
 class Neuron:
@@ -201,6 +206,11 @@ class Neuron:
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
         middle = tf.stack([maps.shape[1] // 2, maps.shape[2] // 2, 0])
         return tf.gather_nd(maps, tf.where(numbers < 0, middle, numbers), batch_dims=1)
+
+    @staticmethod
+    def channels(numbers: Any) -> Any:
+        """The channel of each of a batch, from its numbers."""
+        return numbers[:, 2]
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,12 @@ def sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Sheet]:
 
     Raises: UnknownLayer, WrongSpec.
     """
+    target = {"channel": objectives.channel, "neuron": objectives.neuron}[spec.target]
     found = []
     for layer in chosen_layers(spec, layers):
         numbers = range(layer.channels) if spec.channels == "all" else spec.channels
         patterns = [
-            pattern
-            for number in numbers
-            for pattern in _pictures(spec, objectives.channel(layer.name, number), layer.name, number, None)
+            pattern for number in numbers for pattern in _pictures(spec, target(layer.name, number), layer.name, number, None)
         ]
         found.append(Sheet(layer.name, tuple(patterns)))
     named = [pattern for one in spec.objectives for pattern in _pictures(spec, objective_of(one), None, None, one.name)]

@@ -67,6 +67,7 @@ class PatternsSpec(Table):
 
     layers: Annotated[list[str] | None, BeforeValidator(a_list)] = None
     channels: Literal["all"] | Annotated[list[Number], Field(min_length=1)] = "all"
+    target: Literal["channel", "neuron"] = "channel"
     objectives: list[ObjectiveSpec] = []
     sign: Literal["positive", "negative", "both"] = "positive"
     variants: Annotated[int, Field(ge=1, le=32, strict=True)] = 1

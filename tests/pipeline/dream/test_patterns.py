@@ -80,6 +80,29 @@ def test_the_activation_reached_is_that_of_the_saved_picture(done, tiny_model):
         assert means["shapes", number, "positive"] > means["shapes", number, "negative"]
 
 
+def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(spec, done, quiet, tmp_path, tiny_model):
+    import keras
+
+    table = TABLE | {"target": "neuron", "layers": "edges"}
+    folder = run(
+        parse_spec(spec.model_dump(exclude_unset=True) | {"stages": ["patterns"], "patterns": table}), tmp_path, reporter=quiet
+    )
+    rows = rows_of(folder)
+    assert rows.objective[rows.sign == "positive"].to_list() == [f'neuron("edges", {number})' for number in (0, 2, 3)]
+    look = keras.Model(tiny_model.input, tiny_model.get_layer("edges").output)
+
+    def raised(folder):
+        """The maps of the raised channels, each made by the picture of its own."""
+        some = [one for one in pq.read_table(folder / "patterns/edges.parquet").to_pylist() if one["sign"] == "positive"]
+        shown = np.float32([decode_png(one["image"]["bytes"]) for one in some])
+        return [maps[..., one["channel"]] for maps, one in zip(look(shown).numpy(), some, strict=True)]
+
+    maps, of_means = raised(folder), raised(done)
+    assert rows.reached[rows.sign == "positive"].to_list() == pytest.approx([values.max() for values in maps], rel=1e-5)
+    middle = maps[0].shape[0] // 2, maps[0].shape[1] // 2
+    assert sum(values[middle] for values in maps) > sum(values[middle] for values in of_means)
+
+
 def test_a_raised_channel_is_held_against_its_strongest_patch_and_a_lowered_one_falls(done):
     rows = rows_of(done)
     winners = pd.read_parquet(done / "index/activations.parquet")
