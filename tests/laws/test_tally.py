@@ -167,7 +167,7 @@ def one_response(value, label, example=0):
 
 
 def test_responses_too_large_to_be_summed_count_as_the_largest_that_are_not():
-    for value, units in ((2.0**40, 2**54), (-(2.0**40), -(2**54)), (2.0**29, 2**53)):
+    for value, units in ((2.0**31, 2**54), (2.0**40, 2**54), (-(2.0**40), -(2**54)), (2.0**29, 2**53)):
         assert one_response(value, "ant").settled().sums.tolist() == [[units]]
 
 
