@@ -159,3 +159,23 @@ def test_histograms_of_even_responses_are_even():
     maxima = np.linspace(0, 40, 20_000, dtype=np.float32)[:, None]
     counts, _ = whole(maxima, np.arange(20_000), np.full(20_000, "")).histogram()
     assert counts.min() > 0.8 * counts.mean() and counts.max() < 1.2 * counts.mean()
+
+
+def one_response(value, label, example=0):
+    """The tally of one response of one channel, still pending."""
+    return Tally.empty(1).update(np.array([[value]], np.float32), np.array([example]), np.array([label]))
+
+
+def test_responses_too_large_to_be_summed_count_as_the_largest_that_are_not():
+    for value, units in ((2.0**31, 2**54), (2.0**40, 2**54), (-(2.0**40), -(2**54)), (2.0**29, 2**53)):
+        assert one_response(value, "ant").settled().sums.tolist() == [[units]]
+
+
+def test_whichever_of_two_is_pending_or_crowded_shows_in_their_merge(monkeypatch):
+    one, other = one_response(1, "ant"), one_response(2, "bee", 1)
+    for left, right in ((one.settled(), other), (one, other.settled()), (other.settled(), one)):
+        assert left.merge(right).labels.tolist() == ["ant", "bee"] and left.merge(right).counts.sum() == 2
+    monkeypatch.setattr(module, "MOST_LABELS", 1)
+    crowded = one.merge(other)
+    for merged in (crowded.merge(one), one.merge(crowded)):
+        assert merged.crowded[0] and not len(merged.labels)

@@ -1,16 +1,15 @@
-"""The Ray engine on a Ray that runs everything in this process, so that workers fail when a test wants them to."""
+"""The Ray engine on a pretended Ray, whose workers fail when a test wants them to."""
 
 from __future__ import annotations
 
 import dataclasses
 import signal
 import sys
-from collections import Counter, defaultdict
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pretended import PretendedRay, RayError, TaskError
 
 from pipeline import load_spec, run
 from pipeline.activations.part import Part
@@ -22,91 +21,6 @@ from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, Unusabl
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.run import open_job
 from pipeline.sources.source import Shard
-
-
-class RayError(Exception):
-    """What Ray raises for a worker that was lost."""
-
-
-class TaskError(RayError):
-    """What Ray raises for an exception in a worker."""
-
-    def __init__(self, cause):
-        super().__init__("a traceback\nof many lines")
-        self.cause = cause
-
-
-class Handle:
-    """A worker as its owner sees it."""
-
-    def __init__(self, ray, worker):
-        self._ray, self._worker = ray, worker
-
-    def __getattr__(self, method):
-        return SimpleNamespace(remote=lambda *arguments: self._ray.submit(self, method, arguments))
-
-
-class PretendedRay:
-    """Does a task when its result is waited for: workers are opened first, then the latest scan is done first.
-
-    failures: by shard number, what is raised in place of its next scans. opening_fails: what becomes of the next workers,
-    the last first: what is raised, or None for one that is opened. killed: who was.
-    """
-
-    def __init__(self, job, tap, gpus=0):
-        self.exceptions = SimpleNamespace(RayError=RayError)
-        self.job, self.tap, self.gpus = job, tap, gpus
-        self.failures, self.opening_fails = defaultdict(list), []
-        self.workers, self.killed, self.submitted, self.most_at_work, self.options = [], [], Counter(), 0, None
-        self._tasks, self._number = {}, 0
-
-    def cluster_resources(self):
-        return {"CPU": 8.0, **({"GPU": float(self.gpus)} if self.gpus else {})}
-
-    def nodes(self):
-        return [
-            {"Alive": alive, "Resources": {"CPU": cpus}} for alive, cpus in ((True, 4.0), (True, 4.0), (False, 4.0), (True, 0))
-        ]
-
-    def remote(self, **options):
-        self.options = options
-
-        def hire(kind):
-            worker = kind()
-            worker._network, worker._source, worker._tap = self.job.network, self.job.source, self.tap
-            self.workers.append(Handle(self, worker))
-            return self.workers[-1]
-
-        return lambda kind: SimpleNamespace(remote=partial(hire, kind))
-
-    def submit(self, handle, method, arguments):
-        self._number += 1
-        self._tasks[self._number] = handle, method, arguments
-        self.submitted[method] += 1
-        at_work = [task for task in self._tasks.values() if task[1] == "scan"]
-        assert len({id(task[0]) for task in at_work}) == len(at_work), "a worker was given two shards at once"
-        self.most_at_work = max(self.most_at_work, len(at_work))
-        return self._number
-
-    def wait(self, references, num_returns=1, timeout=None):
-        ready = sorted(references, key=lambda one: (self._tasks[one][1] == "scan", -one))[:num_returns]
-        return ready, [reference for reference in references if reference not in ready]
-
-    def get(self, reference):
-        handle, method, arguments = self._tasks.pop(reference)
-        if handle in self.killed:
-            raise RayError("it was killed")
-        if method == "open":
-            error = self.opening_fails.pop() if self.opening_fails else None
-            if error is not None:
-                raise error
-            return None
-        if method == "scan" and self.failures[arguments[1].index]:
-            raise self.failures[arguments[1].index].pop(0)
-        return getattr(handle._worker, method)(*arguments)
-
-    def kill(self, handle):
-        self.killed.append(handle)
 
 
 @pytest.fixture
