@@ -183,11 +183,11 @@ def _slope(network: Network, canvas: Canvas, form: Form, way: Way, state: State,
     (pull,) = tf.gradients(apart(values, maps[layers[0]], way), picture)
     if pull is None:
         raise unreachable(layers, network)
-    still, pull = fused(lambda pull, picture: _weighed(pull, picture, way))(pull, picture)
+    still, pull = fused(lambda pull, picture: weighed(pull, picture, way))(pull, picture)
     return Slope(values, still, tf.gradients(picture, state.values, grad_ys=pull)[0])
 
 
-def _weighed(pull: tf.Tensor, picture: tf.Tensor, way: Way) -> tuple[tf.Tensor, tf.Tensor]:
+def weighed(pull: tf.Tensor, picture: tf.Tensor, way: Way) -> tuple[tf.Tensor, tf.Tensor]:
     """Whether there is no pull at all, bool (batch,); and the pull, of mean square 1, with that of the penalties."""
     still = tf.reduce_all(tf.equal(pull, 0.0), axis=[1, 2, 3])
     pull = normalised(pull)  # before the penalties join, so that their strength means the same in every network

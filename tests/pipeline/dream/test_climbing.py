@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.dream import channel, climbing
-from pipeline.dream.ascent import State
+from pipeline.dream.ascent import State, Way
 from pipeline.dream.canvas import pixels
 from pipeline.dream.climbing import Climb, climb, wake
 from pipeline.dream.saving import load, save
@@ -48,6 +48,26 @@ def test_the_first_noise_goes_by_the_seed_and_the_key_of_a_picture_and_not_by_it
 def test_every_start_of_a_picture_is_another_noise():
     first, second = (climbing._noises(stairs(), KEYS, start, Climb(1, 0, 0.1)) for start in (1, 2))
     assert np.mean(first != second) > 0.9
+
+
+def test_only_those_that_sleep_begin_anew_until_they_wake(monkeypatch):
+    """The second wakes once it was lifted from its third noise."""
+    plan, lifted = Climb(1, 0, 0.1), []
+
+    def look(state, objectives, steps):
+        asleep = np.int32([0, len(lifted) < 2])
+        return state._replace(asleep=tf.constant(asleep)), None
+
+    def lift(state, objectives, steps):
+        lifted.append(state.values)
+        return state._replace(good=state.values + 100), None
+
+    monkeypatch.setattr(climbing.Ascent, "compile", lambda *_: SimpleNamespace(climb=lift))
+    sleepy = SimpleNamespace(canvas=pixels(4, 5), climb=look, network=None, way=Way())
+    state, starts = wake(sleepy, PAIR, KEYS, plan)
+    assert starts.tolist() == [1, 3]
+    np.testing.assert_array_equal(state.values[0], climbing._noises(sleepy, KEYS, 1, plan)[0])
+    np.testing.assert_array_equal(state.values[1], climbing._noises(sleepy, KEYS, 3, plan)[1] + 100)
 
 
 def test_what_is_told_is_the_mean_of_those_that_are_numbers(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.dream import channel
-from pipeline.dream.ascent import Slope, State, Way, apart, moved, normalised, opened_rectifiers, part_of, pieces_of
+from pipeline.dream.ascent import Slope, State, Way, apart, moved, normalised, opened_rectifiers, part_of, pieces_of, weighed
 from pipeline.dream.objectives import stack
 
 SHAPE = (3, 4, 2)  # of the values of one picture
@@ -103,6 +103,18 @@ def test_diversity_takes_away_how_alike_the_gram_matrices_of_a_group_are():
     np.testing.assert_array_equal(tape.gradient(found, given), np.ones(6))  # how much it counts is no part of the climb
     for none in (Way(group=3, diversity=0.0), Way(group=1, diversity=0.5)):
         assert apart(given, tf.constant(maps), none) is given
+
+
+def test_penalties_pull_towards_grey_and_evenness_beside_a_pull_of_one_strength():
+    pull, picture = tf.constant(100 * noise(2, 4, 5, 6, 3)), tf.constant(0.5 + 0.1 * noise(2, 5, 5, 6, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(picture)
+        variation = tf.image.total_variation(picture)
+    rough = tape.gradient(variation, picture)
+    for way, penalty in ((Way(l2=0.5), 0.5 * (picture - 0.5)), (Way(tv=0.25), 0.25 * rough), (Way(), 0.0)):
+        still, found = tf.function(lambda pull, picture, way=way: weighed(pull, picture, way), autograph=False)(pull, picture)
+        np.testing.assert_allclose(found, normalised(pull) - penalty, atol=1e-5)
+        assert not still.numpy().any()
 
 
 @pytest.mark.parametrize("rectifier", [tf.nn.relu, tf.nn.relu6], ids=["relu", "relu6"])
