@@ -6,18 +6,13 @@ within rounding.
 
 from __future__ import annotations
 
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import keras
 import numpy as np
 import pytest
 
 from pipeline.activations import Activations
 from pipeline.activations.part import Skipped, merge
-from pipeline.activations.responses import Gates
-from pipeline.activations.scan import Plan, Tap, scan
+from pipeline.activations.scan import scan
 from pipeline.errors import TooManyBad
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.sections.data import DataSpec
@@ -25,27 +20,6 @@ from pipeline.sources.opening import open_source
 from pipeline.sources.source import Shard
 
 LAYERS = ("edges", "shapes", "classes")
-
-
-@pytest.fixture(scope="module")
-def network(tiny_model):
-    return KerasNetwork(tiny_model, "tiny", None, "none")
-
-
-@pytest.fixture(scope="module")
-def source(in_memory):
-    """23 images of pixels from 0 to 3: many responses tie."""
-    return in_memory(np.random.default_rng(3).integers(0, 4, (23, 16, 16, 3)))
-
-
-@pytest.fixture
-def plan():
-    """A function: a plan for layers of a network, by name."""
-
-    def of(network, *names, channels=None, k=4, batch=5, **options):
-        return Plan(tuple(layer for layer in network.layers() if layer.name in names), channels, k, batch, **options)
-
-    return of
 
 
 def one_layer(build, name="out", size=4):
@@ -323,86 +297,6 @@ def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network, 
         alone, _ = scan(network, source, plan(network, *LAYERS), begun=part)
         assert in_bytes(alone) == in_bytes(whole)
         assert all(heap.examples.max() < part.done for heap in part.heaps.values())
-
-
-def network_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("network")]
-
-
-@pytest.mark.parametrize("where", ["keep", "progress"])
-def test_what_stops_the_scan_from_outside_leaves_no_thread_behind(network, source, plan, where):
-    def stop(*news):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        scan(network, source, plan(network, "edges"), **{where: stop})
-    assert network_threads() == []
-
-
-def test_what_goes_wrong_in_the_network_is_raised_where_the_scan_was_called(network, source, plan, monkeypatch):
-    def fail(self, images, floors):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(Tap, "ask", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        scan(network, source, plan(network, "edges"))
-    assert network_threads() == []
-
-
-def test_the_network_is_never_more_than_a_batch_ahead_of_the_heaps(network, source, plan, monkeypatch):
-    asked, answer = [], Tap.ask
-
-    def ask(self, images, floors):
-        asked.append(len(asked))
-        return answer(self, images, floors)
-
-    monkeypatch.setattr(Tap, "ask", ask)
-    learned = []
-
-    def keep(part):
-        learned.append(part)
-        assert len(asked) <= len(learned) + 1
-
-    scan(network, source, plan(network, "edges", batch=2), keep=keep)
-    assert len(learned) == len(asked) == 12
-
-
-def test_a_batch_is_sent_while_the_network_is_at_the_last_one(network, source, plan, monkeypatch):
-    answer, passes = Tap.ask, threading.Barrier(2)
-    together = []
-
-    def ask(self, images, floors):
-        # Twelve batches: each pass waits for a second one to be in the network too.
-        together.append(passes.wait(timeout=30))
-        return answer(self, images, floors)
-
-    monkeypatch.setattr(Tap, "ask", ask)
-    part, _ = scan(network, source, plan(network, "edges", batch=2))
-    assert sorted(together) == [0] * 6 + [1] * 6 and part.seen == 23
-
-
-def test_a_pass_that_several_threads_ask_for_is_compiled_once(network, plan, monkeypatch):
-    compiled, build = [], Tap._compile
-
-    def slowly(self, with_nan):
-        compiled.append(with_nan)
-        time.sleep(0.2)
-        return build(self, with_nan)
-
-    monkeypatch.setattr(Tap, "_compile", slowly)
-    tap = plan(network, "edges", batch=2).compile(network)
-    closed = {"edges": Gates(np.full((1, tap._counts[0]), np.inf, np.float32), np.full((1, tap._counts[0]), -np.inf, np.float32))}
-    with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda _: tap.ask(np.ones((2, 16, 16, 3), np.uint8), closed), range(4)))
-    assert compiled == [False] and len({one["edges"].maxima.tobytes() for one in answers}) == 1
-
-
-def test_the_seconds_of_the_meter_are_those_of_the_clock_and_waiting_is_told_from_running(network, source, plan):
-    began = time.perf_counter()
-    _, meter = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
-    assert 0.05 < meter.writing <= meter.seconds <= time.perf_counter() - began
-    assert min(meter.data, meter.network, meter.heaps) > 0
-    assert (meter + meter).seconds == pytest.approx(2 * meter.seconds)
 
 
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])

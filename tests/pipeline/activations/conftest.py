@@ -1,0 +1,30 @@
+"""What the tests of the scan share: a small network, images for it, and plans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.activations.scan import Plan
+from pipeline.models.keras_network import KerasNetwork
+
+
+@pytest.fixture(scope="module")
+def network(tiny_model):
+    return KerasNetwork(tiny_model, "tiny", None, "none")
+
+
+@pytest.fixture(scope="module")
+def source(in_memory):
+    """23 images of pixels from 0 to 3: many responses tie."""
+    return in_memory(np.random.default_rng(3).integers(0, 4, (23, 16, 16, 3)))
+
+
+@pytest.fixture
+def plan():
+    """A function: a plan for layers of a network, by name."""
+
+    def of(network, *names, channels=None, k=4, batch=5, **options):
+        return Plan(tuple(layer for layer in network.layers() if layer.name in names), channels, k, batch, **options)
+
+    return of
