@@ -70,7 +70,7 @@ CASES = (
         "ResNet50 224, 4 layers",
         "keras:ResNet50",
         ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
-        16,
+        64,
         2,
     ),
     Case(
@@ -78,7 +78,7 @@ CASES = (
         f"file:{resources.files('jobs') / 'shipped/cifar10.keras'}",
         ("conv1", "conv2"),
         256,
-        16,
+        64,
     ),
 )
 

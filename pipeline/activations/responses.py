@@ -1,19 +1,21 @@
 """Responses: what the layers answer to one batch, and the compiled pass that asks them.
 
-The maps never leave the device, nor outlive the pass. What comes to the host are the spatial maxima and, for the
-few of them that can enter a heap, their places.
+The maps never leave the device, nor outlive the pass of a piece of the batch. What comes to the host are the spatial
+maxima and, for the few of them that can enter a heap, their places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from threading import Lock
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.models.network import LayerInfo, Network
+from pipeline.models.pieces import in_pieces, piece_size
 from pipeline.models.tap import Pass, compile_pass
 
 _STRETCH = 256  # values of a map among which a place is looked for
@@ -68,6 +70,7 @@ class Tap:
             precision, xla: how the network is run; see `compile_pass`.
         """
         self._network, self._batch = network, batch
+        self._piece = batch if xla else piece_size(network, batch)
         self._precision, self._xla = precision, xla
         self._names = [layer.name for layer in layers]
         self._channels = None if channels is None else tf.constant(channels, tf.int32)
@@ -95,46 +98,60 @@ class Tap:
         answers = self._passes[with_nan](
             images, *(edge for name in self._names for edge in (gates[name].floor, gates[name].ceiling))
         )
-        return {
-            name: Responses(maxima.numpy(), *places.numpy(), *(part.numpy() for part in nans))
-            for name, (maxima, places, *nans) in zip(self._names, answers, strict=True)
-        }
+        return {name: self._response(*answer) for name, answer in zip(self._names, answers, strict=True)}
+
+    def _response(self, maxima: tf.Tensor, places: tf.Tensor, *nans: tf.Tensor) -> Responses:
+        """What the pass gave, less the images that filled up the last piece."""
+        found = places.numpy()
+        by_image = [each.numpy()[: self._batch] for each in (maxima, *nans)]
+        return Responses(by_image[0], *found[found[:, 0] < self._batch].T, *by_image[1:])
 
     def _compile(self, with_nan: bool) -> Pass:
-        def finish(maps: dict[str, tf.Tensor], *gates: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+        def finish(maps: dict[str, tf.Tensor], first: tf.Tensor, *edges: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
             if self._channels is not None:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
             answer = _peaks_among_nan if with_nan else _peaks
-            return [answer(maps[name], *gates[2 * place : 2 * place + 2]) for place, name in enumerate(self._names)]
+            pairs = zip(self._names, edges[::2], edges[1::2], strict=True)
+            return [answer(maps[name], first, _of_images(floor, first, self._piece), ceiling) for name, floor, ceiling in pairs]
 
-        gates = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
-        return compile_pass(self._network, self._names, self._batch, finish, gates, self._precision, self._xla)
+        height, width, _ = self._network.input_shape
+        images = tf.TensorSpec((self._batch, height, width, 3), tf.uint8)
+        edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
+        extras = [tf.TensorSpec((), tf.int64), *edges]
+        run = compile_pass(self._network, self._names, self._piece, finish, extras, self._precision, self._xla)
+        return in_pieces(run, self._piece, images, *edges)
 
 
-def _peaks(maps: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The maxima (batch, channels) of maps without NaN, and image, channel, row, col of those that pass the gates: (4, n)."""
+def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
+    """The rows of a floor for so many images from the first on; the last row is that of all images after it."""
+    last = tf.shape(floor, tf.int64)[0] - 1
+    return tf.gather(floor, tf.minimum(first + tf.range(count, dtype=tf.int64), last))
+
+
+def _peaks(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The maxima (images, channels) of maps without NaN, and image, channel, row, col of those that pass: int64 (n, 4)."""
     stretches = _stretches(maps)
     tops = tf.reduce_max(stretches, axis=2)
     maxima = tf.reduce_max(tops, axis=1)
     found = tf.where(_passes(maxima, floor, ceiling))
-    image, channel = found[:, 0], found[:, 1]
-    stretch = tf.argmax(_column(tops, image, channel), axis=1)
-    place = tf.argmax(_column(stretches, image, stretch, channel), axis=1)
-    return maxima, _places(maps, image, channel, stretch * stretches.shape[2] + place)
+    stretch = tf.argmax(_columns(tops, found), axis=1)
+    place = tf.argmax(_columns(stretches, found, stretch), axis=1)
+    return maxima, _places(maps, first, found, stretch * stretches.shape[2] + place)
 
 
-def _peaks_among_nan(maps: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The same where there may be NaN, and how many each map has: int64 (batch, channels)."""
+def _peaks_among_nan(
+    maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The same where there may be NaN, and how many each map has: int64 (images, channels)."""
     real = ~tf.math.is_nan(maps)
     stretches, reals = _stretches(tf.where(real, maps, -np.inf)), _stretches(real)
     tops, any_real = tf.reduce_max(stretches, axis=2), tf.reduce_any(reals, axis=2)
     maxima = tf.reduce_max(tops, axis=1)
     found = tf.where(_passes(maxima, floor, ceiling) & tf.reduce_any(any_real, axis=1))
-    image, channel = found[:, 0], found[:, 1]
     # Among nothing but -inf, the first place that was no NaN is the maximum's.
-    stretch = _first_maximum(_column(tops, image, channel), _column(any_real, image, channel))
-    place = _first_maximum(_column(stretches, image, stretch, channel), _column(reals, image, stretch, channel))
-    places = _places(maps, image, channel, stretch * stretches.shape[2] + place)
+    stretch = _first_maximum(_columns(tops, found), _columns(any_real, found))
+    place = _first_maximum(_columns(stretches, found, stretch), _columns(reals, found, stretch))
+    places = _places(maps, first, found, stretch * stretches.shape[2] + place)
     return maxima, places, tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])
 
 
@@ -148,23 +165,24 @@ def _stretches(maps: tf.Tensor) -> tf.Tensor:
     return tf.reshape(maps, (batch, height // rows, rows * width, channels))
 
 
-def _places(maps: tf.Tensor, image: tf.Tensor, channel: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+def _places(maps: tf.Tensor, first: tf.Tensor, found: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """Image, channel, row and col of what was found at a place of its map, in reading order: (n, 4)."""
     width = maps.shape[2]
-    return tf.stack([image, channel, place // width, place % width])
+    return tf.stack([found[:, 0] + first, found[:, 1], place // width, place % width], axis=1)
 
 
 def _passes(maxima: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tf.Tensor:
-    return (maxima > floor) | (maxima < ceiling) | tf.math.is_nan(floor) | tf.math.is_nan(ceiling)
+    # Asked the other way round, because a comparison with NaN is false.
+    return ~((maxima <= floor) & (maxima >= ceiling))
 
 
-def _column(values: tf.Tensor, *index: tf.Tensor) -> tf.Tensor:
-    """All values along the last axis but one, for n indices into the others, int64 (n,) each: (n, length)."""
+def _columns(values: tf.Tensor, found: tf.Tensor, *stretch: tf.Tensor) -> tf.Tensor:
+    """All values along the last axis but one for n images and channels, int64 (n, 2), and stretches: (n, length)."""
     *outer, length, channels = values.shape
-    *others, channel = index
-    place = tf.zeros_like(channel)
-    for size, at in zip(outer, others, strict=True):
-        place = place * size + at
-    starts = place * (length * channels) + channel
+    # Of flat places: an image is so many values apart from the next, and so on.
+    starts = tf.linalg.matvec(found, tf.constant([length * channels * prod(outer[1:]), 1], tf.int64))
+    for each in stretch:
+        starts += each * (length * channels)
     steps = tf.range(length, dtype=tf.int64) * channels
     return tf.gather(tf.reshape(values, [-1]), starts[:, tf.newaxis] + steps)
 

@@ -14,12 +14,19 @@ from pipeline.activations import Activations
 from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import scan
 from pipeline.errors import TooManyBad
+from pipeline.models import pieces
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.sections.data import DataSpec
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import Shard
 
 LAYERS = ("edges", "shapes", "classes")
+
+
+@pytest.fixture(autouse=True)
+def in_small_pieces(monkeypatch):
+    """Batches go through the network two images at a time; networks as small as here would have them go whole."""
+    monkeypatch.setattr(pieces, "_SMALL", 1)
 
 
 def one_layer(build, name="out", size=4):
@@ -219,11 +226,13 @@ def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(tiny_
     np.testing.assert_array_equal(part.weakest["edges"].examples, np.argsort(maxima, axis=0, kind="stable")[:bottom_k].T)
 
 
-@pytest.mark.parametrize(("k", "label_k"), [(1, 3), (10, 1)])
-def test_those_of_each_label_are_found_however_full_the_other_heaps_are(tiny_model, network, in_memory, source, plan, k, label_k):
+@pytest.mark.parametrize(("k", "label_k", "batch"), [(1, 3, 2), (10, 1, 2), (1, 3, 5), (10, 1, 5)])
+def test_those_of_each_label_are_found_however_full_the_other_heaps_are(
+    tiny_model, network, in_memory, source, plan, k, label_k, batch
+):
     labels = np.array(["cat", "ant", "bee"])[np.arange(23) % 3]
     labelled = in_memory(source.images, labels=labels.tolist())
-    asking = plan(network, "edges", k=k, batch=2, label_k=label_k, labels=("ant", "cat"))
+    asking = plan(network, "edges", k=k, batch=batch, label_k=label_k, labels=("ant", "cat"))
     part, _ = scan(network, labelled, asking)
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
     found = part.by_label["edges"].examples.reshape(2, 4, label_k)
@@ -297,6 +306,20 @@ def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network, 
         alone, _ = scan(network, source, plan(network, *LAYERS), begun=part)
         assert in_bytes(alone) == in_bytes(whole)
         assert all(heap.examples.max() < part.done for heap in part.heaps.values())
+
+
+@pytest.mark.parametrize("small", [9_500, 16_000, 2**30])  # three images a piece, five, and all nine
+def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan, monkeypatch, small):
+    labelled = in_memory(source.images, labels=(["cat", "ant", "bee"] * 8)[:23])
+    asking = plan(network, *LAYERS, batch=9, bottom_k=3, label_k=2, labels=("ant", "cat"))
+    by_twos, _ = scan(network, labelled, asking)
+    monkeypatch.setattr(pieces, "_SMALL", small)
+    part, _ = scan(network, labelled, asking)
+    assert in_bytes(part) == in_bytes(by_twos)
+    for kind in ("weakest", "by_label"):
+        for name, heap in getattr(part, kind).items():
+            other = getattr(by_twos, kind)[name]
+            assert heap.scores.tobytes() == other.scores.tobytes() and heap.examples.tobytes() == other.examples.tobytes()
 
 
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])

@@ -1,0 +1,73 @@
+"""Pieces: a batch that goes through a pass a few images at a time, as many pieces at once as there are cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline.models.network import Network
+from pipeline.models.tap import Pass, cpu_threads
+
+_SMALL = 2**22  # bytes of a map that a core still finds in its cache when the next layer reads it
+_FEWEST = 2  # images: with one alone, what an operation costs beside its work begins to show
+
+
+def piece_size(network: Network, batch: int) -> int:
+    """How many images of a batch go through a network best at once, all pieces about alike; all where there is a GPU.
+
+    It depends on the network and the batch alone, not on the cores: so do the last digits of what comes out.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return batch
+    largest = max(prod(layer.shape) for layer in network.layers()) * tf.float32.size
+    pieces = -(-batch // max(_FEWEST, _SMALL // largest))
+    return -(-batch // pieces)
+
+
+def in_pieces(run: Pass, piece: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
+    """A pass over a batch, made of a pass over a piece of it.
+
+    A core that has its own piece waits for no other, and the maps of a piece are read while they are still in its
+    cache. Memory holds the maps of as many pieces as there are cores.
+
+    Args:
+        piece: images in a piece, at most as many as in the batch.
+        run: takes images (piece, h, w, 3), the number that the first of them has in the batch, int64 (), and all others;
+            gives a structure of tensors, of any number of rows each.
+        images, others: the specs of what the pass over a batch takes.
+
+    Returns: a callable of images (batch, h, w, 3) and all others, which gives the same structure, each tensor with the
+        rows of all pieces, in order. Where the batch is no multiple of a piece, black images fill up the last.
+    """
+    batch = int(images.shape[0])
+    pieces = -(-batch // piece)
+    if pieces == 1:
+        return lambda pixels, *others: run(pixels, 0, *others)
+
+    def over_batch(images: tf.Tensor, *others: tf.Tensor) -> Any:
+        padded = tf.pad(images, [(0, pieces * piece - batch), (0, 0), (0, 0), (0, 0)])
+
+        def of_piece(number: tf.Tensor) -> Any:
+            return run(padded[number * piece : (number + 1) * piece], tf.cast(number, tf.int64) * piece, *others)
+
+        return _joined(of_piece, pieces)
+
+    compiled = tf.function(over_batch, autograph=False).get_concrete_function(images, *others)
+    return lambda *arguments: compiled(*map(tf.convert_to_tensor, arguments))
+
+
+def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int) -> Any:
+    """What all pieces gave, one below the other."""
+    shapes = tf.function(of_piece, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32)).structured_outputs
+    flat = tf.nest.flatten(shapes)
+    rows = [tf.TensorArray(one.dtype, pieces, infer_shape=False, element_shape=(None, *one.shape[1:])) for one in flat]
+
+    def step(number: tf.Tensor, rows: list[tf.TensorArray]) -> tuple[tf.Tensor, list[tf.TensorArray]]:
+        found = tf.nest.flatten(of_piece(number))
+        return number + 1, [each.write(number, one) for each, one in zip(rows, found, strict=True)]
+
+    _, rows = tf.while_loop(lambda number, _: number < pieces, step, (0, rows), parallel_iterations=cpu_threads())
+    return tf.nest.pack_sequence_as(shapes, [each.concat() for each in rows])

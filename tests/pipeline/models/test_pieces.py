@@ -1,0 +1,75 @@
+"""A batch in pieces against the same batch at once."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.models.network import LayerInfo
+from pipeline.models.pieces import in_pieces, piece_size
+from pipeline.models.tap import freeze
+
+
+def with_maps(*shapes):
+    """A network of layers of these shapes, as far as the size of a piece asks."""
+    return SimpleNamespace(layers=lambda: [LayerInfo(f"layer{number}", "Conv2D", shape) for number, shape in enumerate(shapes)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "size"),
+    [
+        ((32, 32, 64), 256, 16),  # 256 KiB a map: 16 images are 4 MiB
+        ((32, 32, 64), 100, 15),  # 7 pieces; of 16 each, the last would be nearly empty
+        ((32, 32, 64), 17, 9),
+        ((32, 32, 64), 16, 16),
+        ((512, 512, 64), 32, 2),  # a single map is too large: two all the same
+        ((512, 512, 64), 3, 2),
+        ((512, 512, 64), 1, 1),
+        ((1, 1, 10), 512, 512),
+    ],
+)
+def test_a_piece_is_of_about_four_mebibytes_of_the_largest_map_and_all_pieces_are_alike(shape, batch, size):
+    assert piece_size(with_maps((1, 1, 3), shape, (1, 1, 2)), batch) == size
+
+
+def test_where_there_is_a_gpu_a_batch_goes_whole(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
+    assert piece_size(with_maps((512, 512, 64)), 32) == 32
+
+
+@pytest.mark.parametrize("piece", [1, 2, 4, 6])
+def test_pieces_give_what_the_whole_batch_gives_row_by_row(pixels, piece):
+    weights = tf.Variable(np.float32([[1, 2], [3, 4], [5, 6]]))
+    specs = tf.TensorSpec((), tf.int64), tf.TensorSpec((None, 2), tf.float32)
+
+    def answer(images, first, floor):
+        """Sums of every image, which images are above the floor, and by how much."""
+        sums = tf.reduce_sum(tf.cast(images, tf.float32), axis=(1, 2)) @ weights
+        above = tf.where(sums > floor)
+        return {"sums": sums, "above": [above + tf.stack([first, 0]), tf.gather_nd(sums - floor, above)]}
+
+    images, floor = pixels(6, 4, 4), np.float32([[17500, 25500]])
+    of_batch = tf.TensorSpec((6, 4, 4, 3), tf.uint8)
+    whole = answer(tf.constant(images), tf.constant(0, tf.int64), floor)
+    run = in_pieces(freeze(answer, tf.TensorSpec((piece, 4, 4, 3), tf.uint8), *specs), piece, of_batch, specs[1])
+    found = run(images, floor)
+    assert 0 < len(whole["above"][0]) < 12
+    np.testing.assert_array_equal(found["sums"][:6], whole["sums"])
+    np.testing.assert_array_equal(found["above"][0], whole["above"][0])
+    np.testing.assert_array_equal(found["above"][1], whole["above"][1])
+    assert found["sums"].shape[0] == -(-6 // piece) * piece and not np.any(found["sums"][6:])
+
+
+def test_the_pieces_share_one_copy_of_the_network(pixels):
+    kernel = tf.Variable(np.ones((3, 3, 3, 8), np.float32))
+    run = freeze(
+        lambda images, first: tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, "SAME"),
+        tf.TensorSpec((2, 8, 8, 3), tf.uint8),
+        tf.TensorSpec((), tf.int64),
+    )
+    traced = []
+    in_pieces(lambda *inputs: traced.append(1) or run(*inputs), 2, tf.TensorSpec((64, 8, 8, 3), tf.uint8))
+    assert len(traced) <= 2  # for its structure, and as the body of a loop; not once for each of 32 pieces
