@@ -12,7 +12,7 @@ from pipeline.models.network import Network
 from pipeline.models.tap import Pass, cpu_threads
 
 _SMALL = 2**22  # bytes of a map that a core still finds in its cache when the next layer reads it
-_FEWEST = 2  # images: with one alone, what an operation costs beside its work begins to show
+_FEWEST = 4  # images: with fewer, what operations cost beside their work begins to show
 
 
 def piece_size(network: Network, batch: int) -> int:

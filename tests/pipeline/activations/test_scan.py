@@ -27,6 +27,7 @@ LAYERS = ("edges", "shapes", "classes")
 def in_small_pieces(monkeypatch):
     """Batches go through the network two images at a time; networks as small as here would have them go whole."""
     monkeypatch.setattr(pieces, "_SMALL", 1)
+    monkeypatch.setattr(pieces, "_FEWEST", 2)
 
 
 def one_layer(build, name="out", size=4):
