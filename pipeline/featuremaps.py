@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +14,7 @@ from pipeline.models.network import LayerInfo, in_groups
 from pipeline.models.selection import select_layers
 from pipeline.mosaic import GROUND, encode_png, resize
 from pipeline.sheet import LETTERS, MARK, Note, Scale, cross_out, palette, sheet
-from pipeline.sources.picking import Picked, check_picks, count_picks, pick
+from pipeline.sources.picking import Picked, check_picks, count_picks, named, pick
 from pipeline.store.files import file_name, keep_only, write_bytes
 from pipeline.store.tables import INDEX, write_index
 
@@ -74,7 +73,7 @@ def featuremaps(job: Job) -> Receipt:
         for group in in_groups(layers, _MOST_FLOATS):
             tap = compile_tap(job.network, [layer.name for layer in group], 1)
             # The images are read anew for each group: all of them at once may be more than memory holds.
-            for one, name in _named(pick(job.source, job.fit, picks)):
+            for one, name in named(pick(job.source, job.fit, picks)):
                 maps = tap(one.shown[np.newaxis])
                 for layer in group:
                     of_layer = np.asarray(maps[layer.name])[0]
@@ -154,17 +153,6 @@ def draw_maps(
 def _layers(job: Job) -> list[LayerInfo]:
     named = job.spec.featuremaps.layers
     return list(job.layers) if named is None else select_layers(job.network, named)
-
-
-def _named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:
-    """Each image and what its pictures are called: by its example, or by its place among the files and its file's name."""
-    files = 0
-    for one in picked:
-        if one.example is not None:
-            yield one, f"example-{one.example}"
-        else:
-            yield one, f"file-{files}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(one.image.key).stem)[:60]}"
-            files += 1
 
 
 def _write(job: Job, layer: LayerInfo, one: Picked, name: str, maps: np.ndarray, statistics: MapStatistics) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.opening import open_network
 from pipeline.progress import Reporter
+from pipeline.sections.picks import Picks
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
+from pipeline.sources.picking import digest_file
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.store.places import Place
@@ -38,6 +40,12 @@ class Job:
     def digests(self) -> dict[str, str]:
         """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
         return {"model": self.network.digest(), "data": self.source.digest()}
+
+    @cached_property
+    def file_digests(self) -> dict[str, str]:
+        """Of the image files that tables of the spec pick, by path; looked for once, before any stage reads them."""
+        tables = (getattr(self.spec, name) for name in type(self.spec).model_fields)
+        return {path: digest_file(path) for table in tables if isinstance(table, Picks) for path in table.files}
 
     def count_classes(self) -> int:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""

@@ -80,10 +80,9 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
         receipt["state"] = "running"
         write_json(folder / "run.json", receipt)
         # How long is told by a clock that nobody sets, when by the one on the wall.
-        started, began = time.time(), time.monotonic()
+        files, started, began = _files(job, stage), time.time(), time.monotonic()
         found = STAGES[stage].run(job)
         told = {"started": _utc(started), "seconds": round(time.monotonic() - began, 1), **found}
-        files = _files(job.spec, stage)
         receipt["stages"][stage] = told | ({"file_digests": files} if files else {})
     if all(stage in receipt["stages"] for stage in job.spec.stages):
         receipt["state"] = "finished"
@@ -192,19 +191,19 @@ def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
     for stage, done in old["stages"].items():
         tables = ("model", "data", *STAGES[stage].reads) if stage in STAGES else ()
         same = tables and all(old["spec"].get(table) == new["spec"][table] for table in tables)
-        if same and done.get("file_digests", {}) == _files(job.spec, stage):
+        if same and done.get("file_digests", {}) == _files(job, stage):
             new["stages"][stage] = done
     return new
 
 
-def _files(spec: JobSpec, stage: str) -> dict[str, str]:
+def _files(job: Job, stage: str) -> dict[str, str]:
     """The digests of the image files on which a stage's results depend: the same name may come to hold another picture."""
     from pipeline.sections.picks import Picks
-    from pipeline.sources.picking import digest_files
     from pipeline.stages import STAGES
 
-    tables = (getattr(spec, table, None) for table in STAGES[stage].reads)
-    return {path: digest for table in tables if isinstance(table, Picks) for path, digest in digest_files(table).items()}
+    tables = (getattr(job.spec, table, None) for table in STAGES[stage].reads)
+    picked = (path for table in tables if isinstance(table, Picks) for path in table.files)
+    return {path: job.file_digests[path] for path in picked}
 
 
 def _version(package: str) -> str | None:

@@ -54,12 +54,10 @@ class Findings:
     def explain(self, one: Picked, number: int, chance: float, maps: Mapping[Key, np.ndarray]) -> None:
         """Draw and index the maps, (h, w) or (h, w, 3) each, of one image and one class with its probability."""
         name = self._classes.name(number)
-        region = one.image.region
-        image = one.image.pixels[region.y1 : region.y2, region.x1 : region.x2]
         drawn: dict[Key, pictures.Panel] = {}
         for (method, layer), values in maps.items():
             where = heat.focus(values, self._fit.height, self._fit.width)
-            picture = pictures.overlay(values, image, self._fit)
+            picture = pictures.overlay(values, one.image.seen, self._fit)
             peak = where.peak if method in CAMS else None
             title = pictures.TITLES[method] if peak is None else f"{pictures.TITLES[method]}, 0 to {peak:.2g}"
             drawn[method, layer] = pictures.Panel(title, picture)
@@ -82,7 +80,7 @@ class Findings:
                 "map_height": values.shape[0],
                 "map_width": values.shape[1],
                 **_edges("", where.box),
-                **_edges("src_", self._fit.to_source(where.box, region)),
+                **_edges("src_", self._fit.to_source(where.box, one.image.region)),
                 "rule": guide.rule if guide else None,
                 "replaced": guide.replaced if guide else None,
                 "picture": path,
@@ -91,7 +89,7 @@ class Findings:
                 found.append(row[column])
         for shown in self._layers:
             panels = [panel for (_, layer), panel in drawn.items() if layer in (None, shown)]
-            plain = pictures.Panel("image", pictures.plain(image))
+            plain = pictures.Panel("image", pictures.plain(one.image.seen))
             self._album.row(one, number, shown, [plain, *panels], f"{name}  {chance:.1%}")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import cv2
 import numpy as np
 
 from pipeline import mosaic
@@ -51,11 +50,7 @@ def draw_exhibition(folder: Place, shown: Sequence[Shown]) -> None:
 
 def small(pixels: np.ndarray) -> np.ndarray:
     """A picture that fits a tile."""
-    scale = _SIDE / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
+    return mosaic.shrink(pixels, _SIDE)
 
 
 def _sheet(shown: Sequence[Shown]) -> bytes:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-import cv2
 import numpy as np
 
 from pipeline.dream import objectives
@@ -17,8 +14,9 @@ from pipeline.errors import WrongSpec
 from pipeline.job import Job
 from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.mosaic import shrink
 from pipeline.sections.dream import DreamSpec, VisualizationSpec
-from pipeline.sources.picking import check_picks, count_picks, pick
+from pipeline.sources.picking import check_picks, count_picks, named, pick
 
 _SPREAD = 8.0  # of 255: the deviation of the noise about its background from which a class begins
 _LEAST = 3  # an octave may be so many times smaller than a tile, which then shows it as often, side by side
@@ -49,21 +47,20 @@ def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
 
     Raises: MissingInput, UnusableData; UnusableModel, for a network without logits.
     """
-    spec = job.spec.dream
-    files = 0
-    for one in pick(job.source, job.fit, spec) if has_pictures(spec) else ():
-        name = f"example-{one.example}"
-        if one.example is None:
-            name = f"file-{files}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(one.image.key).stem)[:60]}"
-            files += 1
-        region = one.image.region
-        pixels = one.image.pixels[region.y1 : region.y2, region.x1 : region.x2]
-        yield Subject(name, one.image.key, picture_objective(job)), _limited(pixels, spec.longest)
-    if spec.visualization:
-        names = job.class_names() if spec.visualization.layer is None else None
-        for number in spec.visualization.classes:
+    yield from _pictures(job)
+    visualization = job.spec.dream.visualization
+    if visualization:
+        names = job.class_names() if visualization.layer is None else None
+        for number in visualization.classes:
             key = names[number] if names else str(number)
-            yield Subject(f"class-{number:04}", key, class_objective(spec.visualization, number), number), _ground(job, number)
+            yield Subject(f"class-{number:04}", key, class_objective(visualization, number), number), _ground(job, number)
+
+
+def _pictures(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
+    spec = job.spec.dream
+    for one, name in named(pick(job.source, job.fit, spec)) if has_pictures(spec) else ():
+        pixels = one.image.seen if spec.longest is None else shrink(one.image.seen, spec.longest)
+        yield Subject(name, one.image.key, picture_objective(job)), pixels
 
 
 def count_pictures(job: Job) -> int:
@@ -129,9 +126,8 @@ def check_dream(job: Job) -> None:
         octaves = class_octaves(spec.visualization, *job.network.input_shape[:2])
         for place, octave in enumerate(octaves):
             _check_size(job, octave.height, octave.width, f"octave {place} of dream.visualization", "Raise its scale")
-    for subject, picture in subjects(job):
-        if subject.kind == "picture":
-            _check_size(job, picture.shape[0], picture.shape[1], subject.key, "Enlarge it, or raise dream.longest")
+    for subject, picture in _pictures(job):
+        _check_size(job, picture.shape[0], picture.shape[1], subject.key, "Enlarge it, or raise dream.longest")
 
 
 def _check_size(job: Job, height: int, width: int, what: str, now: str) -> None:
@@ -152,11 +148,3 @@ def _ground(job: Job, number: int) -> np.ndarray:
     random = np.random.default_rng([spec.seed, number])
     noise = random.normal(spec.visualization.background_color, _SPREAD, (*job.network.input_shape[:2], 3))
     return np.round(np.clip(noise, 0, 255)).astype(np.uint8)
-
-
-def _limited(pixels: np.ndarray, longest: int | None) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    if longest is None or max(height, width) <= longest:
-        return pixels
-    scale = longest / max(height, width)
-    return cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)

@@ -55,8 +55,7 @@ def _images(job: Job) -> np.ndarray:
     for example in np.unique(np.linspace(0, len(job.source) - 1, _IMAGES).astype(int)):
         try:
             for _, image in job.source.fetch([int(example)]):
-                at = image.region
-                found.append(job.fit.apply(image.pixels[at.y1 : at.y2, at.x1 : at.x2]))
+                found.append(job.fit.apply(image.seen))
         except UnusableData as error:
             reason = str(error.args[0])
     if not found:

@@ -117,8 +117,7 @@ def _effective(group: Sequence[tuple[int, Image]], wanted: Wanted, fit: Fit) -> 
     for example, image in group:
         waiting = [one for one in wanted[example] if one[0].effective is not None]
         if waiting:
-            at = image.region
-            fitted = fit.apply(image.pixels[at.y1 : at.y2, at.x1 : at.x2])
+            fitted = fit.apply(image.seen)
             for layer, c, rank in waiting:
                 asked.setdefault((layer.table, layer.layer), []).append((layer, c, rank, fitted))
     found: dict[Name, Box] = {}

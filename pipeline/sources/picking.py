@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -39,18 +41,29 @@ def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
     Raises: WrongSpec, MissingInput, as `check_picks` does; UnusableData, for an image named that cannot be read.
     """
     check_picks(source, picks, "the images picked")
-    named = bool(picks.examples or picks.keys or picks.files)
-    for example, image in source.fetch(_examples(source, picks) if named else _first_readable(source, picks.first)):
+    chosen = bool(picks.examples or picks.keys or picks.files)
+    for example, image in source.fetch(_examples(source, picks) if chosen else _first_readable(source, picks.first)):
         yield _picked(example, image, fit)
     for path in dict.fromkeys(picks.files):
         pixels = _read(path)
         yield _picked(None, Image(path, None, pixels, Box(0, 0, *pixels.shape[:2])), fit)
 
 
+def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:
+    """Each image and what its pictures are called: by its example, or by its place among the files and its file's name."""
+    files = 0
+    for one in picked:
+        if one.example is not None:
+            yield one, f"example-{one.example}"
+        else:
+            yield one, f"file-{files}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(one.image.key).stem)[:60]}"
+            files += 1
+
+
 def count_picks(source: Source, picks: Picks) -> int:
     """How many images will be picked, if all can be read."""
-    named = len(_examples(source, picks)) + len(set(picks.files))
-    return named or min(picks.first, len(source))
+    chosen = len(_examples(source, picks)) + len(set(picks.files))
+    return chosen or min(picks.first, len(source))
 
 
 def check_picks(source: Source, picks: Picks, where: str) -> None:
@@ -78,12 +91,8 @@ def check_picks(source: Source, picks: Picks, where: str) -> None:
             raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that is there.")
 
 
-def digest_files(picks: Picks) -> dict[str, str]:
-    """Of each file picked a digest of what is in it; "" for one that cannot be read."""
-    return {path: _digest(path) for path in dict.fromkeys(picks.files)}
-
-
-def _digest(path: str) -> str:
+def digest_file(path: str) -> str:
+    """A short hexadecimal digest of what is in a file, a path or an address; "" for one that cannot be read."""
     try:
         return hashlib.sha256(remote.read(path)).hexdigest()[:16]
     except OSError:
@@ -91,8 +100,7 @@ def _digest(path: str) -> str:
 
 
 def _picked(example: int | None, image: Image, fit: Fit) -> Picked:
-    region = image.region
-    return Picked(example, image, fit.apply(image.pixels[region.y1 : region.y2, region.x1 : region.x2]))
+    return Picked(example, image, fit.apply(image.seen))
 
 
 def _examples(source: Source, picks: Picks) -> list[int]:

@@ -65,6 +65,11 @@ class Image:
     pixels: np.ndarray
     region: Box
 
+    @property
+    def seen(self) -> np.ndarray:
+        """The region's pixels: uint8 (height, width, 3)."""
+        return self.pixels[self.region.y1 : self.region.y2, self.region.x1 : self.region.x2]
+
 
 class Source(Protocol):
     """An ordered set of images. Example ids are ordinals: the same data gives the same ids, always."""

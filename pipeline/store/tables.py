@@ -58,6 +58,15 @@ _WINNERS = pa.schema(
     ]
 )
 
+_ASCENT = [  # how a picture was climbed to
+    ("steps", pa.int32()),
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("parameters", pa.string()),
+    ("loss", pa.float32()),
+    ("losses", _list(pa.float32())),
+]
+
 # index/NAME.parquet; every column is told in docs/index.md.
 INDEX: dict[str, pa.Schema] = {
     "activations": _WINNERS,
@@ -201,12 +210,7 @@ INDEX: dict[str, pa.Schema] = {
             ("state", pa.string()),
             ("seed", pa.int64()),
             ("starts", pa.int32()),
-            ("steps", pa.int32()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("parameters", pa.string()),
-            ("loss", pa.float32()),
-            ("losses", _list(pa.float32())),
+            *_ASCENT,
             ("reached", pa.float32()),
             ("strongest", pa.float32()),
             ("exceeds", pa.bool_()),
@@ -223,12 +227,7 @@ INDEX: dict[str, pa.Schema] = {
             ("state", pa.string()),
             ("seed", pa.int64()),
             ("octaves", pa.int32()),
-            ("steps", pa.int32()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("parameters", pa.string()),
-            ("loss", pa.float32()),
-            ("losses", _list(pa.float32())),
+            *_ASCENT,
             ("before", pa.float32()),
             ("reached", pa.float32()),
             ("probability", pa.float32()),
