@@ -82,19 +82,18 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     """
     # Autograph has nothing to convert here, and would bury an error's one line in a trace of its own.
     concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
-    structure, frozen = concrete.structured_outputs, convert_variables_to_constants_v2(concrete)
-    # Called as it is, a frozen function first fails to bind its arguments and writes them all into an error that nobody sees:
-    # 2 ms a call. As the body of a function that knows its arguments it is not.
-    outer = tf.function(lambda *tensors: tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen(*tensors))), autograph=False)
-    compiled = outer.get_concrete_function(*specs)
+    # A frozen function gives a flat list: the structure is put back from the one that was frozen.
+    structure = concrete.structured_outputs
+    frozen = convert_variables_to_constants_v2(concrete)
 
     def run(*arguments: Any) -> Any:
-        return compiled(
-            *(
-                tf.ensure_shape(tf.convert_to_tensor(value, spec.dtype), spec.shape)
-                for value, spec in zip(arguments, specs, strict=True)
-            )
-        )
+        tensors = [
+            tf.ensure_shape(tf.convert_to_tensor(value, spec.dtype), spec.shape)
+            for value, spec in zip(arguments, specs, strict=True)
+        ]
+        # A plain call would first try to bind them to arguments with names, of which a frozen function has none, and
+        # write all their values into the error that it then passes over: 2 ms a call.
+        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen._call_with_flat_signature(tensors, {})))
 
     return run
 
