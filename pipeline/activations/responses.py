@@ -160,9 +160,9 @@ def _stretches(maps: tf.Tensor) -> tf.Tensor:
 
     The maximum of every stretch, which costs no more than that of the whole map, tells where to look for its place.
     """
-    batch, height, width, channels = maps.shape
+    _, height, width, channels = maps.shape  # how many images is not told by a graph with a loop
     rows = max(rows for rows in range(1, height + 1) if height % rows == 0 and (rows == 1 or rows * width <= _STRETCH))
-    return tf.reshape(maps, (batch, height // rows, rows * width, channels))
+    return tf.reshape(maps, (-1, height // rows, rows * width, channels))
 
 
 def _places(maps: tf.Tensor, first: tf.Tensor, found: tf.Tensor, place: tf.Tensor) -> tf.Tensor:

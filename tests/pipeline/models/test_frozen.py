@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from graphs import classify, convolve, freeze_v1, freeze_v2, opened, plain, plain_by_hand, v1, variable, weights, write
 
+from pipeline.activations import Activations
+from pipeline.activations.scan import Plan, scan
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
 from pipeline.models.network import LayerInfo
 from pipeline.models.opening import select_layers
@@ -400,6 +402,25 @@ def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path):
     raw = (images * 40 + 120).astype(np.uint8)
     tapped = compile_tap(network, ["end"], 2)(raw)["end"][:, 0, 0]
     np.testing.assert_allclose(tapped, network_(tf.constant(raw, tf.float32)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, monkeypatch, lower):
+    monkeypatch.setattr("pipeline.models.pieces._SMALL", 1)
+    kernel = tf.Variable(weights(3, 3, 3, 3, seed=2) / 3)
+
+    def network_(image):
+        _, x = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, tf.nn.relu(convolve(x, kernel))), [0, image])
+        return tf.nn.relu(x, name="end")
+
+    path = freeze_v2(tmp_path, network_, tf.TensorSpec((None, 8, 8, 3), name="image"), lower=lower)
+    images = random_images(13, 8, 8, 3).astype(np.uint8)
+    network = opened(path)
+    (end,) = (layer for layer in network.layers() if layer.name == "end")
+    part, _ = scan(network, in_memory(images), Plan((end,), None, 5, 13))
+    expected = Activations.empty(3, 5).update(network.trace(network.preprocess(images), ["end"])["end"].numpy(), np.arange(13))
+    np.testing.assert_allclose(part.heaps["end"].scores, expected.scores, rtol=1e-5)
+    np.testing.assert_array_equal(part.heaps["end"].examples, expected.examples)
 
 
 @pytest.mark.parametrize("lower", [False, True])
