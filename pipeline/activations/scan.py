@@ -1,6 +1,6 @@
 """The scan: a shard of a data set through a network, once, and every channel's strongest responses kept.
 
-While the network is at one batch, in a thread of its own, the heaps take what it answered to the batch before, and
+While the network is at one batch, in threads of its own, the heaps take what it answered to the batch before, and
 the source, in threads of TensorFlow's, makes ready the batches after. A batch is sent while the last one is still on
 its way: cores, or a GPU, that have nothing more to do for the one begin with the other.
 """

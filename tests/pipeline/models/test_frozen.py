@@ -414,7 +414,7 @@ def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, m
         return tf.nn.relu(x, name="end")
 
     path = freeze_v2(tmp_path, network_, tf.TensorSpec((None, 8, 8, 3), name="image"), lower=lower)
-    images = random_images(13, 8, 8, 3).astype(np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (13, 8, 8, 3), np.uint8)
     network = opened(path)
     (end,) = (layer for layer in network.layers() if layer.name == "end")
     part, _ = scan(network, in_memory(images), Plan((end,), None, 5, 13))
