@@ -33,6 +33,7 @@ FLOORS = (
 COMMON = {
     "pipeline.models.labels",
     "pipeline.models.network",
+    "pipeline.models.pieces",
     "pipeline.models.selection",
     "pipeline.models.tap",
     "pipeline.sources.decode",  # the one place where image files are understood
