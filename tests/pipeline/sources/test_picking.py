@@ -12,8 +12,8 @@ from pipeline.sections.data import DataSpec
 from pipeline.sections.picks import Picks
 from pipeline.sources.fit import Fit
 from pipeline.sources.opening import open_source
-from pipeline.sources.picking import check_picks, pick
-from pipeline.sources.source import Shard
+from pipeline.sources.picking import Picked, check_picks, named, pick
+from pipeline.sources.source import Box, Image, Shard
 
 
 @pytest.fixture
@@ -110,3 +110,10 @@ def write_tables():
         return [open_source(DataSpec(source=name), fit) for name in names]
 
     return write
+
+
+def test_pictures_are_named_by_example_or_by_place_among_the_files_and_safe_stem():
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    asked = [(7, "a.png"), (None, "one/cat.png"), (3, "b.png"), (None, "two/cat.png"), (None, "s3://x/größe 2.jpg")]
+    found = named(Picked(example, Image(key, None, pixels, Box(0, 0, 1, 1)), pixels) for example, key in asked)
+    assert [name for _, name in found] == ["example-7", "file-0-cat", "example-3", "file-1-cat", "file-2-gr__e_2"]
