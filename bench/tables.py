@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 
 from bench.scan import CASES, TOP_K, WARM_UP, Case, InMemory
+from pipeline.run import start_tensorflow
 
 
 class Labelled(InMemory):
@@ -64,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    start_tensorflow()
     print(f"{'':36} {'without':>10} {'with':>10} {'ratio':>7}   images/s, medians of {options.rounds} interleaved rounds")
     for case in CASES:
         found = measure(case, options.rounds)

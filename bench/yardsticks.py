@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,21 +30,17 @@ def bare(model: Any) -> Pass:
     return lambda images, first: call(tf.constant(images)).numpy()
 
 
-def one_object_a_channel(model: Any, layers: Sequence[str], k: int) -> Pass:
-    """As strongest_conv_activations does: the maps come to the host, where an object a channel keeps images inside."""
-    import tensorflow as tf
+def as_the_seed(model: Any, layers: Sequence[str], k: int) -> Pass:
+    """What strongest_conv_activations does: maps come to the host, where an object a channel keeps images inside.
 
-    tapped = _tapped(model, layers)
-    call = tf.function(lambda pixels: tapped(tf.cast(pixels, tf.float32), training=False), jit_compile=False)
-    channels = [[_Channel(k) for _ in range(output.shape[-1])] for output in tapped.outputs]
+    Of each batch an object takes all images beside those that it has, sorts them by response and drops what is too many.
+    """
+    return _object_a_channel(model, layers, lambda: _Sorted(k))
 
-    def run(images: np.ndarray, first: int) -> None:
-        for maps, objects in zip(call(tf.constant(images)), channels, strict=True):
-            on_host = maps.numpy()
-            for number, channel in enumerate(objects):
-                channel.update(on_host[..., number], images, first)
 
-    return run
+def with_heaps(model: Any, layers: Sequence[str], k: int) -> Pass:
+    """The same but kinder: an object has a heap, and takes no more than the images that enter it."""
+    return _object_a_channel(model, layers, lambda: _Heap(k))
 
 
 def predict_and_numpy(model: Any, layers: Sequence[str], k: int) -> Pass:
@@ -64,7 +60,44 @@ def predict_and_numpy(model: Any, layers: Sequence[str], k: int) -> Pass:
     return run
 
 
-class _Channel:
+class _Channel(Protocol):
+    def update(self, maps: np.ndarray, images: np.ndarray, first: int) -> None:
+        """One batch: float32 maps (batch, h, w) of the channel, and the images with the id of their first."""
+
+
+def _object_a_channel(model: Any, layers: Sequence[str], make: Callable[[], _Channel]) -> Pass:
+    import tensorflow as tf
+
+    tapped = _tapped(model, layers)
+    call = tf.function(lambda pixels: tapped(tf.cast(pixels, tf.float32), training=False), jit_compile=False)
+    channels = [[make() for _ in range(output.shape[-1])] for output in tapped.outputs]
+
+    def run(images: np.ndarray, first: int) -> None:
+        for maps, objects in zip(call(tf.constant(images)), channels, strict=True):
+            on_host = maps.numpy()
+            for number, channel in enumerate(objects):
+                channel.update(on_host[..., number], images, first)
+
+    return run
+
+
+class _Sorted:
+    """The strongest responses of one channel, their places and images; ids are not kept."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._kept: tuple[np.ndarray, ...] | None = None
+
+    def update(self, maps: np.ndarray, images: np.ndarray, first: int) -> None:
+        flat = maps.reshape(len(maps), -1)
+        columns: tuple[np.ndarray, ...] = images, flat.max(axis=1), flat.argmax(axis=1)
+        if self._kept is not None:
+            columns = tuple(np.concatenate(pair) for pair in zip(self._kept, columns, strict=True))
+        order = np.argsort(-columns[1])
+        self._kept = tuple(column[order][: self._k] for column in columns)
+
+
+class _Heap:
     """The strongest responses of one channel, each with its image."""
 
     def __init__(self, k: int) -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.pieces import in_pieces, piece_size
-from pipeline.models.tap import Pass, compile_pass
+from pipeline.models.tap import Pass, network_input, pass_of
 
 _STRETCH = 256  # values of a map among which a place is looked for
 
@@ -67,7 +67,7 @@ class Tap:
         Args:
             channels: the channels to look at, by number; None: all.
             batch: images in every batch.
-            precision, xla: how the network is run; see `compile_pass`.
+            precision, xla: how the network is run; see `pipeline.models.tap.compile_pass`.
         """
         self._network, self._batch = network, batch
         self._piece = batch if xla else piece_size(network, batch)
@@ -102,8 +102,8 @@ class Tap:
 
     def _response(self, maxima: tf.Tensor, places: tf.Tensor, *nans: tf.Tensor) -> Responses:
         """What the pass gave, less the images that filled up the last piece."""
-        found = places.numpy()
-        by_image = [each.numpy()[: self._batch] for each in (maxima, *nans)]
+        found = np.asarray(places)
+        by_image = [np.asarray(each)[: self._batch] for each in (maxima, *nans)]
         return Responses(by_image[0], *found[found[:, 0] < self._batch].T, *by_image[1:])
 
     def _compile(self, with_nan: bool) -> Pass:
@@ -114,12 +114,9 @@ class Tap:
             pairs = zip(self._names, edges[::2], edges[1::2], strict=True)
             return [answer(maps[name], first, _of_images(floor, first, self._piece), ceiling) for name, floor, ceiling in pairs]
 
-        height, width, _ = self._network.input_shape
-        images = tf.TensorSpec((self._batch, height, width, 3), tf.uint8)
         edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
-        extras = [tf.TensorSpec((), tf.int64), *edges]
-        run = compile_pass(self._network, self._names, self._piece, finish, extras, self._precision, self._xla)
-        return in_pieces(run, self._piece, images, *edges)
+        run = pass_of(self._network, self._names, self._piece, finish, self._precision, self._xla)
+        return in_pieces(run, self._piece, network_input(self._network, self._batch), *edges)
 
 
 def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:

@@ -8,8 +8,9 @@ its way: cores, or a GPU, that have nothing more to do for the one begin with th
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
@@ -198,17 +199,19 @@ def _answered(
         return tap.ask(batch.images, gates), time.perf_counter()
 
     threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="network")
-    asked: tuple[Batch, Future[tuple[dict[str, Responses], float]]] | None = None
+    asked: deque[tuple[Batch, Future[tuple[dict[str, Responses], float]]]] = deque()
     try:
         while True:
             with stopwatch.spent_on("data"):
                 batch = next(batches, None)
-            before, asked = asked, None
+            answered = asked.popleft() if asked and (batch is None or len(asked) == _AT_ONCE) else None
+            if answered is not None:
+                wait([answered[1]])  # and no more: before the caller has this batch, the network has another to go on with
             if batch is not None:
-                asked = batch, threads.submit(ask, batch, gates_for(batch))
-                stopwatch.watch(asked[1])
-            if before is not None:
-                yield before[0], before[1].result()[0]
+                asked.append((batch, threads.submit(ask, batch, gates_for(batch))))
+                stopwatch.watch(asked[-1][1])
+            if answered is not None:
+                yield answered[0], answered[1].result()[0]
             elif batch is None:
                 return
     finally:

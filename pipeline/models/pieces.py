@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.models.network import Network
-from pipeline.models.tap import Pass, cpu_threads
+from pipeline.models.sessions import in_session
+from pipeline.models.tap import FrozenGraph, Pass, cpu_threads, freeze
 
 _SMALL = 2**22  # bytes of a map that a core still finds in its cache when the next layer reads it
 _FEWEST = 4  # images: with fewer, what operations cost beside their work begins to show
@@ -27,42 +28,44 @@ def piece_size(network: Network, batch: int) -> int:
     return -(-batch // pieces)
 
 
-def in_pieces(run: Pass, piece: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
-    """A pass over a batch, made of a pass over a piece of it.
+def in_pieces(function: Pass, piece: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
+    """A compiled pass over a batch, made of a function of a piece of it.
 
     A core that has its own piece waits for no other, and the maps of a piece are read while they are still in its
     cache. Memory holds the maps of as many pieces as there are cores.
 
     Args:
+        function: takes images (piece, h, w, 3), the number that the first of them has in the batch, int64 (), and all
+            others; gives a structure of tensors, of any number of rows each. It is traced once, its variables frozen.
         piece: images in a piece, at most as many as in the batch.
-        run: takes images (piece, h, w, 3), the number that the first of them has in the batch, int64 (), and all others;
-            gives a structure of tensors, of any number of rows each.
         images, others: the specs of what the pass over a batch takes.
 
-    Returns: a callable of images (batch, h, w, 3) and all others, which gives the same structure, each tensor with the
-        rows of all pieces, in order. Where the batch is no multiple of a piece, black images fill up the last.
+    Returns: a callable of images (batch, h, w, 3) and all others, which gives the same structure, of tensors or arrays,
+        each with the rows of all pieces, in order. Where the batch is no multiple of a piece, black images fill up the
+        last. It may be called from several threads at the same time.
     """
     batch = int(images.shape[0])
     pieces = -(-batch // piece)
+    specs = tf.TensorSpec((piece, *images.shape[1:]), images.dtype), tf.TensorSpec((), tf.int64), *others
     if pieces == 1:
-        return lambda pixels, *others: run(pixels, 0, *others)
+        whole = freeze(function, *specs)
+        return lambda pixels, *others: whole(pixels, 0, *others)
+    frozen = FrozenGraph.of(function, *specs)
 
     def over_batch(images: tf.Tensor, *others: tf.Tensor) -> Any:
         padded = tf.pad(images, [(0, pieces * piece - batch), (0, 0), (0, 0), (0, 0)])
 
         def of_piece(number: tf.Tensor) -> Any:
-            return run(padded[number * piece : (number + 1) * piece], tf.cast(number, tf.int64) * piece, *others)
+            return frozen(padded[number * piece : (number + 1) * piece], tf.cast(number, tf.int64) * piece, *others)
 
-        return _joined(of_piece, pieces)
+        return _joined(of_piece, pieces, frozen.structure)
 
-    compiled = tf.function(over_batch, autograph=False).get_concrete_function(images, *others)
-    return lambda *arguments: compiled(*map(tf.convert_to_tensor, arguments))
+    return in_session(over_batch, [images, *others], threads=cpu_threads())
 
 
-def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int) -> Any:
+def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int, structure: Any) -> Any:
     """What all pieces gave, one below the other."""
-    shapes = tf.function(of_piece, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32)).structured_outputs
-    flat = tf.nest.flatten(shapes)
+    flat = tf.nest.flatten(structure)
     rows = [tf.TensorArray(one.dtype, pieces, infer_shape=False, element_shape=(None, *one.shape[1:])) for one in flat]
 
     def step(number: tf.Tensor, rows: list[tf.TensorArray]) -> tuple[tf.Tensor, list[tf.TensorArray]]:
@@ -70,4 +73,4 @@ def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int) -> Any:
         return number + 1, [each.write(number, one) for each, one in zip(rows, found, strict=True)]
 
     _, rows = tf.while_loop(lambda number, _: number < pieces, step, (0, rows), parallel_iterations=cpu_threads())
-    return tf.nest.pack_sequence_as(shapes, [each.concat() for each in rows])
+    return tf.nest.pack_sequence_as(structure, [each.concat() for each in rows])

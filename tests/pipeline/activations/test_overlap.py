@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from pipeline.activations import scan as scanning
 from pipeline.activations.responses import Gates
 from pipeline.activations.scan import Tap, scan
 
@@ -37,7 +38,7 @@ def test_what_goes_wrong_in_the_network_is_raised_where_the_scan_was_called(netw
     assert network_threads() == []
 
 
-def test_the_network_is_never_more_than_a_batch_ahead_of_the_heaps(network, source, plan, monkeypatch):
+def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network, source, plan, monkeypatch):
     asked, answer = [], Tap.ask
 
     def ask(self, images, floors):
@@ -49,7 +50,7 @@ def test_the_network_is_never_more_than_a_batch_ahead_of_the_heaps(network, sour
 
     def keep(part):
         learned.append(part)
-        assert len(asked) <= len(learned) + 1
+        assert len(asked) <= len(learned) + 2
 
     scan(network, source, plan(network, "edges", batch=2), keep=keep)
     assert len(learned) == len(asked) == 12
@@ -67,6 +68,20 @@ def test_a_batch_is_sent_while_the_network_is_at_the_last_one(network, source, p
     monkeypatch.setattr(Tap, "ask", ask)
     part, _ = scan(network, source, plan(network, "edges", batch=2))
     assert sorted(together) == [0] * 6 + [1] * 6 and part.seen == 23
+
+
+def test_before_the_heaps_are_at_a_batch_the_network_has_two_more_to_go_on_with(network, source, plan, monkeypatch):
+    sent, judge = [], scanning.gates
+    monkeypatch.setattr(scanning, "gates", lambda part, batch: sent.append(batch) or judge(part, batch))
+    learned, learn = [], scanning.learn
+
+    def learning(part, batch, responses):
+        learned.append(len(sent))
+        return learn(part, batch, responses)
+
+    monkeypatch.setattr(scanning, "learn", learning)
+    scan(network, source, plan(network, "edges", batch=2))
+    assert learned == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12]
 
 
 def test_a_pass_that_several_threads_ask_for_is_compiled_once(network, plan, monkeypatch):

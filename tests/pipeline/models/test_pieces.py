@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.errors import UnusableModel
 from pipeline.models.network import LayerInfo
 from pipeline.models.pieces import in_pieces, piece_size
-from pipeline.models.tap import freeze
 
 
 def with_maps(*shapes):
@@ -43,7 +43,6 @@ def test_where_there_is_a_gpu_a_batch_goes_whole(monkeypatch):
 @pytest.mark.parametrize("piece", [1, 2, 4, 6])
 def test_pieces_give_what_the_whole_batch_gives_row_by_row(pixels, piece):
     weights = tf.Variable(np.float32([[1, 2], [3, 4], [5, 6]]))
-    specs = tf.TensorSpec((), tf.int64), tf.TensorSpec((None, 2), tf.float32)
 
     def answer(images, first, floor):
         """Sums of every image, which images are above the floor, and by how much."""
@@ -54,7 +53,7 @@ def test_pieces_give_what_the_whole_batch_gives_row_by_row(pixels, piece):
     images, floor = pixels(6, 4, 4), np.float32([[17500, 25500]])
     of_batch = tf.TensorSpec((6, 4, 4, 3), tf.uint8)
     whole = answer(tf.constant(images), tf.constant(0, tf.int64), floor)
-    run = in_pieces(freeze(answer, tf.TensorSpec((piece, 4, 4, 3), tf.uint8), *specs), piece, of_batch, specs[1])
+    run = in_pieces(answer, piece, of_batch, tf.TensorSpec((None, 2), tf.float32))
     found = run(images, floor)
     assert 0 < len(whole["above"][0]) < 12
     np.testing.assert_array_equal(found["sums"][:6], whole["sums"])
@@ -63,13 +62,31 @@ def test_pieces_give_what_the_whole_batch_gives_row_by_row(pixels, piece):
     assert found["sums"].shape[0] == -(-6 // piece) * piece and not np.any(found["sums"][6:])
 
 
-def test_the_pieces_share_one_copy_of_the_network(pixels):
+def test_the_function_of_a_piece_is_traced_once_however_many_there_are(pixels):
     kernel = tf.Variable(np.ones((3, 3, 3, 8), np.float32))
-    run = freeze(
-        lambda images, first: tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, "SAME"),
-        tf.TensorSpec((2, 8, 8, 3), tf.uint8),
-        tf.TensorSpec((), tf.int64),
-    )
     traced = []
-    in_pieces(lambda *inputs: traced.append(1) or run(*inputs), 2, tf.TensorSpec((64, 8, 8, 3), tf.uint8))
-    assert len(traced) <= 2  # for its structure, and as the body of a loop; not once for each of 32 pieces
+
+    def answer(images, first):
+        traced.append(images.shape)
+        return tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, "SAME")
+
+    run = in_pieces(answer, 2, tf.TensorSpec((64, 8, 8, 3), tf.uint8))
+    found = run(pixels(64, 8, 8))
+    assert traced == [(2, 8, 8, 3)] and found.shape == (64, 8, 8, 8)
+
+
+@pytest.mark.parametrize("piece", [2, 6])
+def test_pieces_do_not_follow_later_changes_of_a_variable(pixels, piece):
+    weight = tf.Variable(2.0)
+    run = in_pieces(lambda images, first: tf.cast(images, tf.float32) * weight, piece, tf.TensorSpec((6, 4, 4, 3), tf.uint8))
+    weight.assign(3.0)
+    images = pixels(6, 4, 4)
+    np.testing.assert_array_equal(run(images), images * np.float32(2))
+
+
+@pytest.mark.parametrize("piece", [2, 6])
+def test_what_asks_a_table_is_refused_by_name(piece):
+    keys = tf.lookup.KeyValueTensorInitializer(tf.range(3, dtype=tf.int64), tf.range(3, dtype=tf.int64))
+    table = tf.lookup.StaticHashTable(keys, -1)
+    with pytest.raises(UnusableModel, match="table_handle.*Take the layer"):
+        in_pieces(lambda images, first: table.lookup(tf.cast(images, tf.int64)), piece, tf.TensorSpec((6, 4, 4, 3), tf.uint8))
