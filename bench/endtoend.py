@@ -28,6 +28,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+def naming(options: argparse.ArgumentParser) -> None:
+    """The arguments that `cases` reads."""
+    for name in ("--photos", "--mobilenet", "--cifar"):
+        options.add_argument(name)
+
+
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """What can be measured here: a title and a spec."""
     photos = options.photos or _below("CONVSCOPE_SHARED", "photos")
@@ -105,8 +111,7 @@ def _below(variable: str, name: str) -> str | None:
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--photos", "--mobilenet", "--cifar"):
-        options.add_argument(name)
+    naming(options)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--cpu", action="store_true")
     options.add_argument("--jobs", action="store_true")

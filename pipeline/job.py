@@ -43,9 +43,12 @@ class Job:
 
     @cached_property
     def file_digests(self) -> dict[str, str]:
-        """Of the image files that tables of the spec pick, by path; looked for once, before any stage reads them."""
+        """Of the image files that tables of the spec pick and of that of class names, by path; looked for once, before any
+        stage reads them."""
         tables = (getattr(self.spec, name) for name in type(self.spec).model_fields)
-        return {path: digest_file(path) for table in tables if isinstance(table, Picks) for path in table.files}
+        named = [path for table in tables if isinstance(table, Picks) for path in table.files]
+        labels = self.spec.model.labels
+        return {path: digest_file(path) for path in named + ([labels] if labels not in (None, "imagenet") else [])}
 
     def count_classes(self) -> int:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""

@@ -197,13 +197,16 @@ def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _files(job: Job, stage: str) -> dict[str, str]:
-    """The digests of the image files on which a stage's results depend: the same name may come to hold another picture."""
+    """The digests of the files, beside data and weights, on which a stage's results depend: a name may come to hold others."""
     from pipeline.sections.picks import Picks
     from pipeline.stages import STAGES
 
     tables = (getattr(job.spec, table, None) for table in STAGES[stage].reads)
-    picked = (path for table in tables if isinstance(table, Picks) for path in table.files)
-    return {path: job.file_digests[path] for path in picked}
+    named = [path for table in tables if isinstance(table, Picks) for path in table.files]
+    labels = job.spec.model.labels
+    if STAGES[stage].names_classes and labels in job.file_digests:
+        named.append(labels)
+    return {path: job.file_digests[path] for path in named}
 
 
 def _version(package: str) -> str | None:

@@ -27,20 +27,24 @@ class Stage:
     """A step of a job.
 
     reads: the tables of the spec, beside [model] and [data], on which its results depend.
+    names_classes: whether they name the network's classes.
     check: finds, before work starts, what of these tables does not fit the network or the data. Raises: any WrongSpec.
     """
 
     run: Callable[[Job], Receipt]
     reads: tuple[str, ...]
     check: Callable[[Job], None] = lambda job: None
+    names_classes: bool = False
 
 
 STAGES: dict[str, Stage] = {
     "activations": Stage(activations, ("activations",), check_activations),
     "filters": Stage(filters, ("filters",), check_filters),
     "featuremaps": Stage(featuremaps, ("featuremaps",), check_featuremaps),
-    "gradcam": Stage(gradcam, ("gradcam",), check_gradcam),
+    "gradcam": Stage(gradcam, ("gradcam",), check_gradcam, names_classes=True),
     "patterns": Stage(patterns, ("activations", "patterns"), check_patterns),  # pictures stand beside the patches that were found
-    "dream": Stage(dream, ("dream",), check_dream),
-    "report": Stage(report, ("stages", "activations", "filters", "featuremaps", "gradcam", "patterns", "dream")),
+    "dream": Stage(dream, ("dream",), check_dream, names_classes=True),
+    "report": Stage(
+        report, ("stages", "activations", "filters", "featuremaps", "gradcam", "patterns", "dream"), names_classes=True
+    ),
 }

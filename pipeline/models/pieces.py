@@ -60,7 +60,9 @@ def in_pieces(function: Pass, piece: int, images: tf.TensorSpec, *others: tf.Ten
 
         return _joined(of_piece, pieces, frozen.structure)
 
-    return in_session(over_batch, [images, *others], threads=cpu_threads())
+    threads = cpu_threads()
+    # A scan has two batches on their way. Where even their pieces are fewer than the cores, operations share the cores.
+    return in_session(over_batch, [images, *others], threads, each=1 if 2 * pieces >= threads else threads)
 
 
 def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int, structure: Any) -> Any:

@@ -11,13 +11,17 @@ import tensorflow as tf
 from pipeline.models.tap import Pass
 
 
-def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int) -> Pass:
-    """Compile a function of tensors for these shapes and types, to be run on the CPU by so many threads.
+def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int, each: int = 1) -> Pass:
+    """Compile a function of tensors for these shapes and types, to be run on the CPU.
 
     TensorFlow computes an operation with as many threads as there are cores. Where there is other work for them, that
     is a waste: they wait for each other at the end of every operation. How many there are is set once a process, but
     for a session that owns its threads, as sessions do after `prepare_devices`. Without it they take those of the
     process: what they give is the same, only later.
+
+    Args:
+        threads: how many operations may be computed at the same time, by all who call.
+        each: how many threads compute one of them.
 
     Returns: a callable that takes arrays, or tensors, of the specs and returns arrays in the structure that `function`
         returns. It may be called from several threads at the same time; they share those of the session.
@@ -28,7 +32,7 @@ def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads
         structure = function(*feeds)
     config = tf.compat.v1.ConfigProto(
         device_count={"GPU": 0},
-        intra_op_parallelism_threads=1,
+        intra_op_parallelism_threads=each,
         inter_op_parallelism_threads=threads,
         use_per_session_threads=True,
     )

@@ -217,6 +217,21 @@ def test_a_file_of_class_names_that_does_not_fit_is_refused(write, quiet, tmp_pa
         run(write(model={"labels": str(tmp_path / "other.txt")}, classes="label"), tmp_path / "out", reporter=quiet)
 
 
+def test_when_the_file_of_class_names_holds_other_names_the_stage_runs_again_and_when_it_does_not_it_does_not(
+    write, quiet, tmp_path
+):
+    spec = write(first=2)
+    named, anew = tmp_path / "labels.txt", []
+    for text in ("dog\nhouse\ncat\n", "dog\nhouse\ncat\n", "Dog\nHouse\nCat\n"):
+        named.write_text(text)
+        folder = run(spec, tmp_path / "out", reporter=quiet)
+        receipt = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]
+        anew.append(receipt["started"] + str((folder / "index" / "classification.parquet").stat().st_mtime_ns))
+    assert list(receipt["file_digests"]) == [str(named)]
+    assert anew[0] == anew[1] != anew[2]
+    assert {row["name"] for row in rows(folder, "classification")} == {"Dog", "House", "Cat"}
+
+
 def test_a_network_without_a_classifier_can_do_everything_else(write_spec, quiet, tmp_path):
     import keras
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import UnusableModel
+from pipeline.models import pieces
 from pipeline.models.network import LayerInfo
 from pipeline.models.pieces import in_pieces, piece_size
 
@@ -73,6 +74,15 @@ def test_the_function_of_a_piece_is_traced_once_however_many_there_are(pixels):
     run = in_pieces(answer, 2, tf.TensorSpec((64, 8, 8, 3), tf.uint8))
     found = run(pixels(64, 8, 8))
     assert traced == [(2, 8, 8, 3)] and found.shape == (64, 8, 8, 8)
+
+
+@pytest.mark.parametrize(("cores", "each"), [(1, 1), (2, 1), (6, 1), (7, 7), (64, 64)])
+def test_an_operation_has_one_thread_where_two_batches_have_pieces_for_all_cores(monkeypatch, cores, each):
+    told = []
+    monkeypatch.setattr(pieces, "cpu_threads", lambda: cores)
+    monkeypatch.setattr(pieces, "in_session", lambda function, specs, threads, each: told.append((threads, each)))
+    in_pieces(lambda images, first: tf.cast(images, tf.float32), 2, tf.TensorSpec((6, 4, 4, 3), tf.uint8))
+    assert told == [(cores, each)]
 
 
 @pytest.mark.parametrize("piece", [2, 6])

@@ -1,0 +1,108 @@
+"""What reduced precision brings and what it changes: the scan in bfloat16 or float16 beside the scan in float32.
+
+    python -m bench.precision [--precision NAME] [--rounds N] [--photos DIR --mobilenet FILE] [--cifar DIR]
+
+Speeds are those of bench.scan's networks over images in memory, interleaved, medians over rounds. Then, for the data
+that bench.endtoend finds, layer by layer: which share of the winners in float32 are winners in the other precision too,
+and by how much the scores of those moved, in the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.endtoend import cases, naming
+from bench.scan import CASES, TOP_K, WARM_UP, Case, InMemory
+from pipeline.run import start_tensorflow
+
+if TYPE_CHECKING:
+    from pipeline.activations import Activations
+
+
+def speeds(case: Case, precision: str, rounds: int) -> dict[str, list[float]]:
+    """Images/s in float32 and in the other precision, round by round. Raises: WrongSpec, where it cannot be had."""
+    from pipeline.activations.scan import Plan, scan
+    from pipeline.models.opening import select_layers
+
+    network = case.open()
+    height, width, _ = network.input_shape
+    plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
+    images = np.random.default_rng(0).integers(0, 256, (rounds + WARM_UP, case.batches * case.batch, height, width, 3), np.uint8)
+    plans = {name: replace(plan, precision=name) for name in ("float32", precision)}
+    taps = {name: one.compile(network) for name, one in plans.items()}
+    parts = {name: plan.empty() for name in plans}
+    sources = {name: InMemory(images) for name in plans}
+    found: dict[str, list[float]] = {name: [] for name in plans}
+    for _ in range(rounds + WARM_UP):
+        for name in plans:
+            grown = sources[name].grow()
+            sources[name].touch()
+            started = time.perf_counter()
+            parts[name], _ = scan(network, sources[name], plans[name], begun=parts[name], tap=taps[name])
+            found[name].append(len(grown) / (time.perf_counter() - started))
+    return {name: rates[WARM_UP:] for name, rates in found.items()}
+
+
+def winners(tree: dict[str, Any], precision: str) -> dict[str, tuple[Activations, Activations]]:
+    """By layer, the heaps of a whole data set in float32 and in the other precision."""
+    import tempfile
+
+    from pipeline.activations.scan import scan
+    from pipeline.mainjob import plan_of
+    from pipeline.progress import Reporter
+    from pipeline.run import open_job
+    from pipeline.spec import parse_spec
+    from pipeline.store.places import place
+
+    job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)
+    plan = plan_of(job)
+    full, other = (scan(job.network, job.source, replace(plan, precision=name))[0].heaps for name in ("float32", precision))
+    return {name: (full[name], other[name]) for name in full}
+
+
+def compare(full: Activations, other: Activations) -> tuple[float, float]:
+    """The share of the winners that stay winners, and by how much their scores moved, in the median."""
+    moved, places = [], 0
+    for examples, scores, others, changed in zip(full.examples, full.scores, other.examples, other.scores, strict=True):
+        by_example = dict(zip(others.tolist(), changed.tolist(), strict=True))
+        for example, score in zip(examples.tolist(), scores.tolist(), strict=True):
+            places += 1
+            if example in by_example:
+                moved.append(abs(by_example[example] - score) / max(abs(score), 1e-9))
+    return len(moved) / places, statistics.median(moved)
+
+
+def main() -> None:
+    """Print both tables."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--precision", choices=("bfloat16", "float16"), default="bfloat16")
+    options.add_argument("--rounds", type=int, default=5)
+    naming(options)
+    chosen = options.parse_args()
+    start_tensorflow()
+    from pipeline.errors import WrongSpec
+
+    print(f"{'images/s':<36}{'float32':>10}{chosen.precision:>10}{'ratio':>8}")
+    for case in CASES:
+        try:
+            found = speeds(case, chosen.precision, chosen.rounds)
+        except WrongSpec as error:
+            print(f"{case.title:<36}{error}")
+            continue
+        ratio = statistics.median(a / b for a, b in zip(found[chosen.precision], found["float32"], strict=True))
+        medians = "".join(f"{statistics.median(rates):>10.1f}" for rates in found.values())
+        print(f"{case.title:<36}{medians}{ratio:>8.2f}", flush=True)
+    for title, tree in cases(chosen):
+        for layer, pair in winners(tree, chosen.precision).items():
+            kept, moved = compare(*pair)
+            print(f"{title}, {layer}: {kept:.1%} of the winners stay, their scores moved by {moved:.2%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
