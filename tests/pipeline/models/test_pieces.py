@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,6 +93,19 @@ def test_pieces_do_not_follow_later_changes_of_a_variable(pixels, piece):
     weight.assign(3.0)
     images = pixels(6, 4, 4)
     np.testing.assert_array_equal(run(images), images * np.float32(2))
+
+
+@pytest.mark.parametrize("piece", [2, 6])
+def test_what_calls_python_may_go_in_pieces_too(pixels, piece):
+    def answer(images, first):
+        inverted = tf.numpy_function(lambda values: 255 - values, [images], tf.uint8)
+        return tf.ensure_shape(inverted, images.shape)
+
+    run = in_pieces(answer, piece, tf.TensorSpec((6, 4, 4, 3), tf.uint8))
+    del answer
+    gc.collect()
+    images = pixels(6, 4, 4)
+    np.testing.assert_array_equal(run(images), 255 - images)
 
 
 @pytest.mark.parametrize("piece", [2, 6])
