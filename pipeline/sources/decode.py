@@ -33,9 +33,9 @@ def decode(data: bytes) -> np.ndarray:
     """
     if _is_plain_png(data):
         # Several times the speed of the general path for data sets of thumbnails. If it balks, Pillow tells why.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            return pixels
     try:
         with _open(io.BytesIO(data)) as image:
             depth16 = _has_16_bits(image)  # Pillow keeps the high byte only, or clips
