@@ -1,8 +1,8 @@
 """The scan: a shard of a data set through a network, once, and every channel's strongest responses kept.
 
 While the network is at one batch, in threads of its own, the heaps take what it answered to the batch before, and
-the source, in threads of TensorFlow's, makes ready the batches after. A batch is sent while the last one is still on
-its way: cores, or a GPU, that have nothing more to do for the one begin with the other.
+the source, in threads of TensorFlow's, makes ready the batches after. Two batches are on their way at the same time:
+cores, or a GPU, that have nothing more to do for the one begin with the other.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def scan(
         return part, meter
     stopwatch = Stopwatch(meter)
     batches = _batches(source, plan, shard, part.done)
-    # Gates only narrow, so those of a part from before the last batch let pass whatever can enter now.
+    # Gates only narrow, so those of a part from before the last batches let pass whatever can enter now.
     with closing(_answered(tap or plan.compile(network), batches, lambda batch: gates(part, batch), stopwatch)) as answered:
         for batch, responses in answered:
             with stopwatch.spent_on("heaps"):
@@ -193,7 +193,7 @@ class _Passed:
 def _answered(
     tap: Tap, batches: Iterator[Batch], gates_for: Callable[[Batch], dict[str, Gates]], stopwatch: Stopwatch
 ) -> Generator[tuple[Batch, dict[str, Responses]]]:
-    """Every batch with what the network answers to it; while the caller is at one, the network is at the next."""
+    """Every batch with what the network answers to it; while the caller is at one, the network is at the next two."""
 
     def ask(batch: Batch, gates: dict[str, Gates]) -> tuple[dict[str, Responses], float]:
         return tap.ask(batch.images, gates), time.perf_counter()

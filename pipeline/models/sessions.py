@@ -1,4 +1,4 @@
-"""Sessions: a graph that runs with threads of its own, each operation on one of them."""
+"""Sessions: a graph that runs on the CPU with threads of its own."""
 
 from __future__ import annotations
 
