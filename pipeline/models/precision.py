@@ -80,4 +80,6 @@ def _rewritten(function: Any, kept: list[str], optimizer: str) -> graph_pb2.Grap
 
 
 def _reduces(graph: graph_pb2.GraphDef, dtype: tf.DType) -> bool:
-    return any(node.op not in ("Cast", "Const") and node.attr["T"].type == dtype.as_datatype_enum for node in graph.node)
+    # Asked for an attribute that a node lacks, a protocol buffer would add it, empty, and spoil the graph.
+    kinds = (node.attr["T"].type for node in graph.node if node.op not in ("Cast", "Const") and "T" in node.attr)
+    return dtype.as_datatype_enum in kinds

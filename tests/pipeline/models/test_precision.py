@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.activations.responses import Gates, Tap
 from pipeline.errors import WrongSpec
+from pipeline.models import pieces
 from pipeline.models.keras_network import KerasNetwork
 from pipeline.models.precision import reduced
 from pipeline.models.tap import compile_pass
@@ -58,6 +60,21 @@ def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_sa
         pytest.skip("this CPU has no bfloat16")
     exact, found = maps_of(network, images), maps_of(network, images, precision="bfloat16")
     assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
+    assert 1e-6 < error(found, exact) < 0.03
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
+@pytest.mark.parametrize("small", [1, 2**30])
+def test_a_scan_in_bfloat16_may_go_in_pieces_too(network, images, monkeypatch, small):
+    if not has_bfloat16(network):
+        pytest.skip("this CPU has no bfloat16")
+    monkeypatch.setattr(pieces, "_SMALL", small)
+    layers, batch = network.layers(), np.concatenate([images, images[::-1]])
+    shut = {layer.name: Gates(np.full((1, layer.channels), np.inf), np.full((1, layer.channels), -np.inf)) for layer in layers}
+    found, exact = (
+        {name: one.maxima for name, one in Tap(network, layers, None, len(batch), precision).ask(batch, shut).items()}
+        for precision in ("bfloat16", "float32")
+    )
     assert 1e-6 < error(found, exact) < 0.03
 
 
