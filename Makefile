@@ -30,6 +30,7 @@ bench: setup  ## measure: scan, dreams and explanations beside their yardsticks,
 	$(BIN)/python -m bench.scan
 	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.endtoend
+	$(BIN)/python -m bench.precision
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.scaling
 	$(BIN)/python -m bench.dream
