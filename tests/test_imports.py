@@ -31,6 +31,7 @@ FLOORS = (
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
 COMMON = {
+    "pipeline.models.freezing",
     "pipeline.models.labels",
     "pipeline.models.network",
     "pipeline.models.pieces",

@@ -14,9 +14,10 @@ from threading import Lock
 import numpy as np
 import tensorflow as tf
 
+from pipeline.models.freezing import Pass
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.pieces import in_pieces, piece_size
-from pipeline.models.tap import Pass, network_input, pass_of
+from pipeline.models.tap import network_input, pass_of
 
 _STRETCH = 256  # values of a map among which a place is looked for
 

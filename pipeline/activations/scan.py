@@ -23,9 +23,8 @@ from pipeline.activations.part import Part, Skipped
 from pipeline.activations.responses import Gates, Responses, Tap
 from pipeline.errors import TooManyBad, UnusableData, carried
 from pipeline.models.network import LayerInfo, Network
+from pipeline.models.pieces import AT_ONCE
 from pipeline.sources.source import Shard, Source
-
-_AT_ONCE = 2  # batches in the network: more would take more memory, and bring little
 
 
 @dataclass(frozen=True)
@@ -198,13 +197,13 @@ def _answered(
     def ask(batch: Batch, gates: dict[str, Gates]) -> tuple[dict[str, Responses], float]:
         return tap.ask(batch.images, gates), time.perf_counter()
 
-    threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="network")
+    threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="network")
     asked: deque[tuple[Batch, Future[tuple[dict[str, Responses], float]]]] = deque()
     try:
         while True:
             with stopwatch.spent_on("data"):
                 batch = next(batches, None)
-            answered = asked.popleft() if asked and (batch is None or len(asked) == _AT_ONCE) else None
+            answered = asked.popleft() if asked and (batch is None or len(asked) == AT_ONCE) else None
             if answered is not None:
                 wait([answered[1]])  # and no more: before the caller has this batch, the network has another to go on with
             if batch is not None:

@@ -17,6 +17,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from pipeline.attribution.passes import Drawing, Explained, Key
 from pipeline.attribution.wiring import calls_functions, kinds_inside, upstream
 from pipeline.models.network import LOGITS, Network
+from pipeline.models.tap import network_input
 
 _MOST_STEPS = 12  # networks are made random in as many steps at most
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
@@ -52,8 +53,7 @@ class Cascade:
     def of(cls, network: Network, keys: Sequence[Key], batch: int, slots: int) -> Cascade:
         """Compile; arguments and errors as of `passes.compile_pass`."""
         drawing = Drawing(network, tuple(keys), owned=True)
-        height, width, _ = network.input_shape
-        specs = (tf.TensorSpec((batch, height, width, 3), tf.uint8), tf.TensorSpec((batch, slots), tf.int32))
+        specs = (network_input(network, batch), tf.TensorSpec((batch, slots), tf.int32))
 
         def flat(images: tf.Tensor, classes: tf.Tensor) -> list[tf.Tensor]:
             logits, shown, values = drawing(images, classes)

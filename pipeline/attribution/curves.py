@@ -15,8 +15,9 @@ import numpy as np
 from pipeline.attribution import heat, plots
 from pipeline.attribution.classes import softmax
 from pipeline.attribution.passes import Explained, Key
+from pipeline.models.freezing import Pass
 from pipeline.models.network import LOGITS, Network
-from pipeline.models.tap import Pass, compile_pass
+from pipeline.models.tap import compile_pass
 from pipeline.sources.picking import Picked
 from pipeline.store.tables import INDEX
 

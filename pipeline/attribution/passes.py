@@ -11,8 +11,9 @@ import tensorflow as tf
 from pipeline.attribution.rectifiers import Guide, guide
 from pipeline.attribution.wiring import Tapped, Way, calls_functions, draw, layers_of
 from pipeline.errors import WrongSpec
+from pipeline.models.freezing import freeze
 from pipeline.models.network import LOGITS, Network
-from pipeline.models.tap import freeze
+from pipeline.models.tap import network_input
 
 PREDICTED = -1  # in the place of a class: the one with the highest logit
 
@@ -75,8 +76,7 @@ def compile_pass(network: Network, keys: Sequence[Key], batch: int, slots: int) 
         finds nothing to replace, or for a network without logits.
     """
     drawing = Drawing(network, tuple(keys))
-    height, width, _ = network.input_shape
-    specs = (tf.TensorSpec((batch, height, width, 3), tf.uint8), tf.TensorSpec((batch, slots), tf.int32))
+    specs = (network_input(network, batch), tf.TensorSpec((batch, slots), tf.int32))
     if calls_functions(network):  # TensorFlow cannot freeze the gradients of functions that read variables
         run = tf.function(drawing, autograph=False).get_concrete_function(*specs)
     else:

@@ -14,8 +14,8 @@ from pipeline.dream.canvas import Canvas, fused
 from pipeline.dream.objectives import Arguments, Form, Objective, evaluate, stack
 from pipeline.dream.shake import AT_REST, Shake, inner
 from pipeline.errors import UnusableModel
+from pipeline.models.freezing import Pass, freeze
 from pipeline.models.network import Network
-from pipeline.models.tap import Pass, freeze
 
 MOST_MISSES = 12  # halvings after which a picture stops: its steps are then a four-thousandth of what they were
 

@@ -18,8 +18,9 @@ from pipeline.dream.saving import load, save
 from pipeline.dream.subjects import Subject, class_octaves, picture_octaves
 from pipeline.dream.tiles import Tiled, TiledWay, compile_look
 from pipeline.job import Job
+from pipeline.models.freezing import Pass
 from pipeline.models.network import LOGITS
-from pipeline.models.tap import Pass, compile_pass
+from pipeline.models.tap import compile_pass
 from pipeline.progress import Advance
 from pipeline.sections.picks import Picks
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from pipeline.dream.ascent import MOST_MISSES, Slope, State, Way, moved, part_of, pieces_of, unreachable
 from pipeline.dream.objectives import Arguments, Form, Objective, evaluate, stack
 from pipeline.dream.smooth import bilateral, laplacian_normalised
+from pipeline.models.freezing import Pass, freeze
 from pipeline.models.network import Network
-from pipeline.models.tap import Pass, freeze
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,12 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
     """
     import tensorflow as tf
 
+    from pipeline.models.tap import network_input
+
     height, width, _ = network.input_shape
     batch = _batch(network, layer)
 
-    signature = (tf.TensorSpec((batch, height, width, 3), tf.uint8), tf.TensorSpec((batch, 3), tf.int32))
+    signature = (network_input(network, batch), tf.TensorSpec((batch, 3), tf.int32))
 
     @cache
     def compiled(through_ceilings: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -84,7 +86,9 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
     """
     import tensorflow as tf
 
-    @tf.function(autograph=False, input_signature=(tf.TensorSpec((1, *network.input_shape[:2], 3), tf.uint8),))
+    from pipeline.models.tap import network_input
+
+    @tf.function(autograph=False, input_signature=(network_input(network, 1),))
     def together(images: tf.Tensor) -> tf.Tensor:
         pixels = network.preprocess(images)
         maps = network.trace(pixels, [layer.name for layer in layers])

@@ -8,10 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipeline.models.freezing import FrozenGraph, Pass, freeze
 from pipeline.models.network import Network
 from pipeline.models.sessions import in_session
-from pipeline.models.tap import FrozenGraph, Pass, cpu_threads, freeze
+from pipeline.models.tap import cpu_threads
 
+AT_ONCE = 2  # batches that a scan has on their way: more would take more memory, and bring little
 _SMALL = 2**22  # bytes of a map that a core still finds in its cache when the next layer reads it
 _FEWEST = 4  # images: with fewer, what operations cost beside their work begins to show
 
@@ -61,8 +63,8 @@ def in_pieces(function: Pass, piece: int, images: tf.TensorSpec, *others: tf.Ten
         return _joined(of_piece, pieces, frozen.structure)
 
     threads = cpu_threads()
-    # A scan has two batches on their way. Where even their pieces are fewer than the cores, operations share the cores.
-    return in_session(over_batch, [images, *others], threads, each=1 if 2 * pieces >= threads else threads)
+    # Where even the pieces of all batches on their way are fewer than the cores, operations share the cores.
+    return in_session(over_batch, [images, *others], threads, each=1 if AT_ONCE * pieces >= threads else threads)
 
 
 def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int, structure: Any) -> Any:

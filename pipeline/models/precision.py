@@ -8,15 +8,15 @@ exponentials, is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
 
 from pipeline.errors import WrongSpec
+from pipeline.models.freezing import FrozenGraph
 
 # Who rewrites: the one for bfloat16 is for CPUs, by oneDNN; the one for float16 for GPUs.
 _OPTIMIZERS = {"bfloat16": "auto_mixed_precision_onednn_bfloat16", "float16": "auto_mixed_precision"}
@@ -36,22 +36,14 @@ def reduced(read: Read, pixels: tf.TensorSpec, precision: str, name: str) -> Rea
     Raises: WrongSpec, where this machine has nothing that the precision is for, or that it would change in the network.
     """
     _check_device(precision)
-    concrete = tf.function(read, autograph=False, jit_compile=False).get_concrete_function(pixels)
-    layers = list(concrete.structured_outputs)
-    frozen = convert_variables_to_constants_v2(concrete)
-    (images,), maps = [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
-    graph = _rewritten(frozen, [images, *maps], _OPTIMIZERS[precision])
-    if not _reduces(graph, tf.as_dtype(precision)):
+    frozen = FrozenGraph.of(read, pixels)
+    rewritten = replace(frozen, graph=_rewritten(frozen, _OPTIMIZERS[precision]))
+    if not _reduces(rewritten.graph, tf.as_dtype(precision)):
         raise WrongSpec(
             f"model.precision = {precision!r} changes nothing: this machine, or TensorFlow on it, has no {precision} for "
             f"what {name} is made of. Leave it out."
         )
-
-    def read_reduced(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = tf.graph_util.import_graph_def(graph, {images: pixels}, maps, name="reduced")
-        return dict(zip(layers, found, strict=True))
-
-    return read_reduced
+    return rewritten
 
 
 def _check_device(precision: str) -> None:
@@ -65,12 +57,10 @@ def _check_device(precision: str) -> None:
         )
 
 
-def _rewritten(function: Any, kept: list[str], optimizer: str) -> graph_pb2.GraphDef:
-    """The graph of a frozen function after one optimizer; the kept tensors stay as they are."""
-    graph = tf.compat.v1.train.export_meta_graph(graph_def=function.graph.as_graph_def(), graph=function.graph)
-    graph.collection_def["train_op"].CopyFrom(
-        meta_graph_pb2.CollectionDef(node_list=meta_graph_pb2.CollectionDef.NodeList(value=kept))
-    )
+def _rewritten(frozen: FrozenGraph, optimizer: str) -> graph_pb2.GraphDef:
+    """A frozen graph after one optimizer; its inputs and outputs stay as they are."""
+    graph = meta_graph_pb2.MetaGraphDef(graph_def=frozen.graph)
+    graph.collection_def["train_op"].node_list.value.extend([*frozen.inputs, *frozen.outputs])
     config = config_pb2.ConfigProto()
     rewriting = config.graph_options.rewrite_options
     rewriting.optimizers.append(optimizer)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.models.tap import Pass
+from pipeline.models.freezing import Pass
 
 
 def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int, each: int = 1) -> Pass:

@@ -1,0 +1,85 @@
+"""Freezing: functions of tensors as graphs of fixed shapes, their variables made constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+
+from pipeline.errors import UnusableModel
+
+Pass = Callable[..., Any]
+
+
+def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
+    """Compile a function of tensors for these shapes and types, its variables read once and made constants.
+
+    Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off, but for what asks for it inside:
+    on the CPU it slows depthwise networks many times over.
+
+    Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
+    Raises: UnusableModel, for one that asks a resource other than a variable.
+    """
+    frozen, _, structure = _frozen(function, specs)
+
+    def run(*arguments: Any) -> Any:
+        tensors = [
+            tf.ensure_shape(tf.convert_to_tensor(value, spec.dtype), spec.shape)
+            for value, spec in zip(arguments, specs, strict=True)
+        ]
+        # A plain call would first try to bind them to arguments with names, of which a frozen function has none, and
+        # write all their values into the error that it then passes over: 2 ms a call.
+        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen._call_with_flat_signature(tensors, {})))
+
+    return run
+
+
+@dataclass(frozen=True)
+class FrozenGraph:
+    """A function of tensors as a graph without variables, to be made part of other graphs.
+
+    Called with tensors of the graph at work, it adds its operations there and returns what the function returns. They
+    are stored there once: as a function of its own, with what TensorFlow keeps beside it, they would be several times.
+
+    inputs, outputs: names of tensors.
+    structure: TensorSpecs, as the function returns tensors.
+    """
+
+    graph: GraphDef
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    structure: Any
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *specs: tf.TensorSpec) -> FrozenGraph:
+        """Freeze a function of tensors of these specs. Raises: UnusableModel."""
+        frozen, graph, structure = _frozen(function, specs)
+        inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
+        return cls(graph, inputs, outputs, tf.nest.map_structure(tf.TensorSpec.from_tensor, structure))
+
+    def __call__(self, *tensors: tf.Tensor) -> Any:
+        # In the body of a loop, an identity of a tensor from outside is one from inside.
+        given = dict(zip(self.inputs, map(tf.identity, tensors), strict=True))
+        return tf.nest.pack_sequence_as(
+            self.structure, tf.graph_util.import_graph_def(self.graph, given, self.outputs, name="frozen")
+        )
+
+
+def _frozen(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> tuple[Any, GraphDef, Any]:
+    """A function compiled without variables, its graph, and the structure of tensors that it returned."""
+    # Autograph has nothing to convert here, and would bury an error's one line in a trace of its own.
+    concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
+    # A frozen function gives a flat list: the structure is put back from the one that was frozen.
+    structure = concrete.structured_outputs
+    frozen, graph = convert_variables_to_constants_v2_as_graph(concrete)
+    if len(frozen.inputs) != len(specs):
+        held = ", ".join(tensor.name for tensor in frozen.inputs[len(specs) :])
+        raise UnusableModel(
+            f"the network asks a table or another resource while it runs, which cannot be made a constant: {held}. "
+            "Take the layer that does so out of the model."
+        )
+    return frozen, graph, structure
