@@ -23,7 +23,11 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.activations.scan import Plan
+    from pipeline.job import Job
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -53,19 +57,25 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
         print("CIFAR-10: left out; name it with --cifar, or set CONVSCOPE_REAL")
 
 
-def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
-    from bench.yardsticks import bare, keras_model
-    from pipeline.activations.scan import scan
+def opened(tree: dict[str, Any]) -> tuple[Job, Plan]:
+    """What a spec names, and the plan of its scan; nothing is written."""
     from pipeline.mainjob import plan_of
     from pipeline.progress import Reporter
     from pipeline.run import open_job
-    from pipeline.sources.source import Shard
     from pipeline.spec import parse_spec
     from pipeline.store.places import place
 
     job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)
-    plan = plan_of(job)
+    return job, plan_of(job)
+
+
+def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
+    from bench.yardsticks import bare, keras_model
+    from pipeline.activations.scan import scan
+    from pipeline.sources.source import Shard
+
+    job, plan = opened(tree)
     tap = plan.compile(job.network)
     run = bare(keras_model(job.network))
     in_memory = [batch["image"].numpy() for batch in job.source.stream(Shard()).batch(plan.batch, drop_remainder=True).take(8)]

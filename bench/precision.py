@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bench.endtoend import cases, naming
-from bench.scan import CASES, TOP_K, WARM_UP, Case, InMemory
+from bench.endtoend import cases, naming, opened
+from bench.scan import CASES, WARM_UP, Case, InMemory, Scanning
 from pipeline.run import start_tensorflow
 
 if TYPE_CHECKING:
@@ -27,41 +24,21 @@ if TYPE_CHECKING:
 
 def speeds(case: Case, precision: str, rounds: int) -> dict[str, list[float]]:
     """Images/s in float32 and in the other precision, round by round. Raises: WrongSpec, where it cannot be had."""
-    from pipeline.activations.scan import Plan, scan
-    from pipeline.models.opening import select_layers
-
     network = case.open()
-    height, width, _ = network.input_shape
-    plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
-    images = np.random.default_rng(0).integers(0, 256, (rounds + WARM_UP, case.batches * case.batch, height, width, 3), np.uint8)
-    plans = {name: replace(plan, precision=name) for name in ("float32", precision)}
-    taps = {name: one.compile(network) for name, one in plans.items()}
-    parts = {name: plan.empty() for name in plans}
-    sources = {name: InMemory(images) for name in plans}
-    found: dict[str, list[float]] = {name: [] for name in plans}
+    plan, images = case.plan(network), case.images(network, rounds)
+    scans = {name: Scanning(network, replace(plan, precision=name), InMemory(images)) for name in ("float32", precision)}
+    found: dict[str, list[float]] = {name: [] for name in scans}
     for _ in range(rounds + WARM_UP):
-        for name in plans:
-            grown = sources[name].grow()
-            sources[name].touch()
-            started = time.perf_counter()
-            parts[name], _ = scan(network, sources[name], plans[name], begun=parts[name], tap=taps[name])
-            found[name].append(len(grown) / (time.perf_counter() - started))
+        for name, scanning in scans.items():
+            found[name].append(scanning.rate())
     return {name: rates[WARM_UP:] for name, rates in found.items()}
 
 
 def winners(tree: dict[str, Any], precision: str) -> dict[str, tuple[Activations, Activations]]:
     """By layer, the heaps of a whole data set in float32 and in the other precision."""
-    import tempfile
-
     from pipeline.activations.scan import scan
-    from pipeline.mainjob import plan_of
-    from pipeline.progress import Reporter
-    from pipeline.run import open_job
-    from pipeline.spec import parse_spec
-    from pipeline.store.places import place
 
-    job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)
-    plan = plan_of(job)
+    job, plan = opened(tree)
     full, other = (scan(job.network, job.source, replace(plan, precision=name))[0].heaps for name in ("float32", precision))
     return {name: (full[name], other[name]) for name in full}
 

@@ -33,6 +33,8 @@ from pipeline.sources.untuned import untuned
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from pipeline.activations.responses import Tap
+    from pipeline.activations.scan import Plan
     from pipeline.models.network import Network
 
 TOP_K = 9
@@ -58,6 +60,18 @@ class Case:
 
         weights = {} if self.source.startswith("file:") else {"weights": "none"}
         return open_network(ModelSpec.model_validate({"source": self.source, "layers": list(self.layers), **weights}))
+
+    def plan(self, network: Network) -> Plan:
+        """What a scan of it keeps."""
+        from pipeline.activations.scan import Plan
+        from pipeline.models.opening import select_layers
+
+        return Plan(tuple(select_layers(network, self.layers)), None, TOP_K, self.batch)
+
+    def images(self, network: Network, rounds: int) -> np.ndarray:
+        """Random images for so many rounds and those that are not counted: uint8 (rounds, images, height, width, 3)."""
+        shape = (rounds + WARM_UP, self.batches * self.batch, *network.input_shape[:2], 3)
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 CASES = (
@@ -125,18 +139,29 @@ class InMemory:
         raise NotImplementedError
 
 
+class Scanning:
+    """A scan that goes on from round to round."""
+
+    def __init__(self, network: Network, plan: Plan, source: InMemory, tap: Tap | None = None) -> None:
+        self._network, self._plan, self.source = network, plan, source
+        self._tap, self.part = tap or plan.compile(network), plan.empty()
+
+    def rate(self, clock: Callable[[], float] = time.perf_counter) -> float:
+        """Images/s of another round."""
+        from pipeline.activations.scan import scan
+
+        images = self.source.grow()
+        self.source.touch()
+        started = clock()
+        self.part, _ = scan(self._network, self.source, self._plan, begun=self.part, tap=self._tap)
+        return len(images) / (clock() - started)
+
+
 def measure(case: Case, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Images/s of every way, round by round."""
-    from pipeline.activations.scan import Plan, scan
-    from pipeline.models.opening import select_layers
-
     network = case.open()
-    height, width, _ = network.input_shape
-    shape = (rounds + WARM_UP, case.batches * case.batch, height, width, 3)
-    source = InMemory(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    model = keras_model(network)
-    plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
-    tap, part = plan.compile(network), plan.empty()
+    source = InMemory(case.images(network, rounds))
+    scanning, model = Scanning(network, case.plan(network), source), keras_model(network)
     some = max(1, case.batches // 4)  # of the slow ways, which need not see all to be measured
     others = {
         "bare": (bare(model), case.batches),
@@ -146,17 +171,14 @@ def measure(case: Case, rounds: int, clock: Callable[[], float] = time.perf_coun
     }
     found: dict[str, list[float]] = {name: [] for name in ("scan", *others)}
     for _ in range(rounds + WARM_UP):
-        first, images = len(source), source.grow()
-        source.touch()
-        started = clock()
-        part, _ = scan(network, source, plan, begun=part, tap=tap)
-        found["scan"].append(len(images) / (clock() - started))
+        first, images = len(source), source.rounds[source.grown]
+        found["scan"].append(scanning.rate(clock))
         for name, (run, batches) in others.items():
             started = clock()
             for place in range(0, batches * case.batch, case.batch):
                 run(images[place : place + case.batch], first + place)
             found[name].append(batches * case.batch / (clock() - started))
-    assert part.seen == len(source)
+    assert scanning.part.seen == len(source)
     return {name: speeds[WARM_UP:] for name, speeds in found.items()}
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import statistics
-import time
 from unittest import mock
 
 import numpy as np
 
-from bench.scan import CASES, TOP_K, WARM_UP, Case, InMemory
+from bench.scan import CASES, WARM_UP, Case, InMemory, Scanning
 from pipeline.run import start_tensorflow
 
 
@@ -36,28 +35,19 @@ class Labelled(InMemory):
 
 def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     """Images/s with and without tallies, round by round."""
-    from pipeline.activations.scan import Plan, scan
     from pipeline.activations.tally import Tally
-    from pipeline.models.opening import select_layers
 
     network = case.open()
-    height, width, _ = network.input_shape
-    plan = Plan(tuple(select_layers(network, case.layers)), None, TOP_K, case.batch)
-    images = np.random.default_rng(0).integers(0, 256, (rounds + WARM_UP, case.batches * case.batch, height, width, 3), np.uint8)
-    # Each way has a source of its own, whose images are the same.
-    sources = {"with": Labelled(images), "without": Labelled(images)}
-    parts = {way: plan.empty() for way in sources}
+    plan, images = case.plan(network), case.images(network, rounds)
     tap = plan.compile(network)
-    found: dict[str, list[float]] = {way: [] for way in sources}
+    # Each way has a source of its own, whose images are the same.
+    scans = {way: Scanning(network, plan, Labelled(images), tap) for way in ("with", "without")}
+    found: dict[str, list[float]] = {way: [] for way in scans}
     for number in range(rounds + WARM_UP):
-        for way in sorted(sources, reverse=number % 2 == 1):
-            grown = sources[way].grow()
-            sources[way].touch()
+        for way in sorted(scans, reverse=number % 2 == 1):
             off = mock.patch.object(Tally, "update", lambda tally, *news: tally) if way == "without" else contextlib.nullcontext()
             with off:
-                started = time.perf_counter()
-                parts[way], _ = scan(network, sources[way], plan, begun=parts[way], tap=tap)
-                found[way].append(len(grown) / (time.perf_counter() - started))
+                found[way].append(scans[way].rate())
     return {way: speeds[WARM_UP:] for way, speeds in found.items()}
 
 
