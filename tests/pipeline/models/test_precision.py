@@ -78,6 +78,15 @@ def test_a_scan_in_bfloat16_may_go_in_pieces_too(network, images, monkeypatch, s
     assert 1e-6 < error(found, exact) < 0.03
 
 
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
+def test_in_bfloat16_every_layer_has_its_own_map_in_whatever_order_they_are_asked_for(network, images):
+    if not has_bfloat16(network):
+        pytest.skip("this CPU has no bfloat16")
+    for names in (["one", "two"], ["two", "one"]):
+        found = compile_pass(network, names, BATCH, lambda maps: maps, precision="bfloat16")(images)
+        assert {name: found[name].shape[-1] for name in names} == {"one": 8, "two": 16}
+
+
 def test_xla_gives_the_same_maps_to_within_rounding(network, images):
     assert error(maps_of(network, images, xla=True), maps_of(network, images)) < 1e-5
 
