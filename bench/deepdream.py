@@ -42,8 +42,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def network(source: str, top: bool) -> Any:
     """A network of keras.applications with random weights; with its classes or without."""
-    from pipeline.models.opening import open_network
-    from pipeline.sections.model import ModelSpec
+    from pipeline.models.registry import open_network
+    from pipeline.spec.model import ModelSpec
 
     return open_network(ModelSpec(source=source, layers=["*"], weights="none", top=top, size=(224, 224)))
 

@@ -29,8 +29,8 @@ clock = CLOCKS["wall"]  # set by --clock
 
 def network(source: str, weights: Path | None, size: int | None) -> Any:
     """A network of keras.applications; VGG16 with real weights where there are some."""
-    from pipeline.models.opening import open_network
-    from pipeline.sections.model import ModelSpec
+    from pipeline.models.registry import open_network
+    from pipeline.spec.model import ModelSpec
 
     file = weights / "vgg16_notop.weights.h5" if weights and source == "keras:VGG16" else None
     shape = (size, size) if size else None
@@ -41,10 +41,10 @@ def climber(net: Any, layer: str, batch: int, **keys: Any) -> Callable[[int], No
     """A function that makes so many steps of an ascent of the layer's first channels, as a spec with these keys has it."""
     import tensorflow as tf
 
+    from pipeline.ascent.optimizer import Ascent, State
     from pipeline.dream import channel
-    from pipeline.dream.ascent import Ascent, State
-    from pipeline.dream.patterns import canvas_of, way_of
-    from pipeline.sections.patterns import PatternsSpec
+    from pipeline.spec.patterns import PatternsSpec
+    from pipeline.stages.patterns import canvas_of, way_of
 
     way = way_of(PatternsSpec(**keys))
     canvas = canvas_of(PatternsSpec(**keys), net, way.shake)
@@ -178,12 +178,12 @@ def show_quality(weights: Path | None, size: int | None, rounds: int) -> None:
     """The table `quality`: eight channels of two layers, the same seeds."""
     import numpy as np
 
+    from pipeline.ascent.loop import Climb, climb
+    from pipeline.ascent.measure import compile_measure
+    from pipeline.ascent.optimizer import Ascent
     from pipeline.dream import channel
-    from pipeline.dream.ascent import Ascent
-    from pipeline.dream.climbing import Climb, climb
-    from pipeline.dream.measuring import compile_measure
-    from pipeline.dream.patterns import canvas_of, way_of
-    from pipeline.sections.patterns import PatternsSpec
+    from pipeline.spec.patterns import PatternsSpec
+    from pipeline.stages.patterns import canvas_of, way_of
 
     still = {"pad": 0.0, "jitter": 0.0, "scale": 0.0, "rotate": 0.0}
     ways: dict[tuple[str, int], dict[str, Any]] = {

@@ -59,10 +59,10 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def opened(tree: dict[str, Any]) -> tuple[Job, Plan]:
     """What a spec names, and the plan of its scan; nothing is written."""
-    from pipeline.mainjob import plan_of
     from pipeline.progress import Reporter
     from pipeline.run import open_job
     from pipeline.spec import parse_spec
+    from pipeline.stages.activations import plan_of
     from pipeline.store.places import place
 
     job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)

@@ -28,10 +28,10 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     from tf_keras_vis.utils.scores import CategoricalScore
 
     from bench.yardsticks import keras_model
-    from pipeline.attribution.passes import compile_pass
-    from pipeline.attribution.wiring import last_convolution
-    from pipeline.models.opening import open_network
-    from pipeline.sections.model import ModelSpec
+    from pipeline.attribution.methods import compile_pass
+    from pipeline.compiled.graph_walk import last_convolution
+    from pipeline.models.registry import open_network
+    from pipeline.spec.model import ModelSpec
 
     network = open_network(ModelSpec(source=f"keras:{name}", weights="none", layers=["*"], preprocess="none"))
     layer = last_convolution(network).name

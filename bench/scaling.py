@@ -61,14 +61,14 @@ class Found:
 
 def work(case: Case, index: int) -> Found:
     """Scan one worker's shard, in this process."""
-    from pipeline.activations.saved import Origin, Saved, write_part
+    from pipeline.activations.part_file import Origin, Saved, write_part
     from pipeline.activations.scan import scan
     from pipeline.job import Job
-    from pipeline.mainjob import plan_of
     from pipeline.progress import Reporter
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
     from pipeline.spec import parse_spec
+    from pipeline.stages.activations import plan_of
     from pipeline.store.places import place
 
     with tempfile.TemporaryDirectory() as folder:

@@ -28,13 +28,13 @@ import numpy as np
 from bench.yardsticks import as_the_seed, bare, keras_model, predict_and_numpy, with_heaps
 from pipeline.run import start_tensorflow
 from pipeline.sources.source import Image, Shard
-from pipeline.sources.untuned import untuned
+from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from pipeline.activations.responses import Tap
     from pipeline.activations.scan import Plan
+    from pipeline.activations.scan_pass import Tap
     from pipeline.models.network import Network
 
 TOP_K = 9
@@ -55,8 +55,8 @@ class Case:
 
     def open(self) -> Network:
         """The network; one of keras.applications with random weights."""
-        from pipeline.models.opening import open_network
-        from pipeline.sections.model import ModelSpec
+        from pipeline.models.registry import open_network
+        from pipeline.spec.model import ModelSpec
 
         weights = {} if self.source.startswith("file:") else {"weights": "none"}
         return open_network(ModelSpec.model_validate({"source": self.source, "layers": list(self.layers), **weights}))
@@ -64,7 +64,7 @@ class Case:
     def plan(self, network: Network) -> Plan:
         """What a scan of it keeps."""
         from pipeline.activations.scan import Plan
-        from pipeline.models.opening import select_layers
+        from pipeline.models.registry import select_layers
 
         return Plan(tuple(select_layers(network, self.layers)), None, TOP_K, self.batch)
 

@@ -16,7 +16,7 @@ Pass = Callable[[np.ndarray, int], None]
 
 def keras_model(network: Network) -> Any:
     """The Keras model inside a network that has one."""
-    from pipeline.models.keras_network import KerasNetwork
+    from pipeline.models.keras.functional import KerasNetwork
 
     assert isinstance(network, KerasNetwork), f"{network.name} is no Keras model, and the yardsticks are of one"
     return network.model

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipeline.dispatch import Dispatch
 from pipeline.errors import MissingInput, WrongSpec
+from pipeline.options import Dispatch
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
 from pipeline.shards import merge, run_shard
@@ -62,7 +62,7 @@ def _layers(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     start_tensorflow()
     from pipeline.fields import solve_in_groups
-    from pipeline.models.opening import open_network
+    from pipeline.models.registry import open_network
 
     network = open_network(spec.model)
     layers = network.layers()
@@ -88,9 +88,9 @@ def _fields(options: argparse.Namespace) -> None:
     rows: list[tuple[str, ...]] = [("layer", "field", "stride", "map", "global", "effective")]
     with hold(folder, reporter.say):
         job = open_job(spec, folder, reporter)
-        from pipeline.fields.pictures import draw
+        from pipeline.drawing.fields import draw
+        from pipeline.drawing.mosaic import encode_png
         from pipeline.fields.survey import survey_fields
-        from pipeline.mosaic import encode_png
 
         for found in survey_fields(job):
             path = folder / "mosaics" / "fields" / f"{file_name(found.layer.name)}.png"
@@ -133,8 +133,8 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from pipeline.report.job_reader import Shelf
     from pipeline.report.page import write_page
-    from pipeline.report.shelf import Shelf
 
     folder = place(options.folder)
     reporter = Reporter(Shelf(folder).receipt.get("name", folder.name))  # of whatever version: the page says what it lacks
@@ -200,7 +200,7 @@ def _parts(folder: Place) -> list[str]:
     """How far the scans are whose parts lie in a folder."""
     if not any(True for _ in (folder / "parts").glob("*.part")):
         return []
-    from pipeline.activations.saved import saved_parts
+    from pipeline.activations.part_file import saved_parts
 
     lines = []
     for saved in saved_parts(folder):

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import MissingInput, WrongSpec
-from pipeline.sections.dream import OctaveSpec, VisualizationSpec
+from pipeline.spec.dream import OctaveSpec, VisualizationSpec
 
 # The names that mean the same here; those of the rest, with what has taken their place.
 _KEPT = ("octaves", "background_color", "classes", "use_bilateral", "use_tv_bregman")

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
+from pipeline.spec.data import DataSpec
 
 HELD_OUT = 2_000  # training images that choose the best state; the test images are looked at once, at the end
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.dispatch import Dispatch
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
-from pipeline.models.opening import open_network
+from pipeline.models.registry import open_network
+from pipeline.options import Dispatch
 from pipeline.progress import Reporter
-from pipeline.sections.picks import Picks
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
 from pipeline.sources.picking import digest_file
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
+from pipeline.spec.picks import Picks
 from pipeline.store.places import Place
 
 # What a stage says of itself in run.json. The key `told`, where it stands, is a sentence for people.

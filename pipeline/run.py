@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from pipeline.dispatch import Dispatch
 from pipeline.errors import UnknownName, WrongSpec
+from pipeline.options import Dispatch
 from pipeline.progress import Reporter
 from pipeline.spec import JobSpec
 from pipeline.store.files import sweep, write_json
@@ -59,8 +59,8 @@ def run(
 
 def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
     """Run the stages of an open job, as `run` does; the caller holds its folder. Raises: any ConvscopeError."""
-    from pipeline.activations.resuming import clear
-    from pipeline.engines.dispatch import check
+    from pipeline.activations.scan_state import clear
+    from pipeline.engines.registry import check
     from pipeline.stages import STAGES
 
     folder = job.folder
@@ -103,9 +103,9 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     Raises: any WrongSpec.
     """
     start_tensorflow()
-    from pipeline.engines.dispatch import check_engine
+    from pipeline.engines.registry import check_engine
     from pipeline.job import Job, open_data
-    from pipeline.models.opening import open_network, select_layers
+    from pipeline.models.registry import open_network, select_layers
     from pipeline.stages import STAGES
 
     check_engine(dispatch)
@@ -132,7 +132,7 @@ def start_tensorflow() -> None:
         kept = os.dup(2)
         os.dup2(greeting.fileno(), 2)
         try:
-            from pipeline.models.tap import prepare_devices
+            from pipeline.compiled.compile import prepare_devices
 
             prepare_devices()
         except BaseException:
@@ -198,7 +198,7 @@ def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
 
 def _files(job: Job, stage: str) -> dict[str, str]:
     """The digests of the files, beside data and weights, on which a stage's results depend: a name may come to hold others."""
-    from pipeline.sections.picks import Picks
+    from pipeline.spec.picks import Picks
     from pipeline.stages import STAGES
 
     tables = (getattr(job.spec, table, None) for table in STAGES[stage].reads)

@@ -6,8 +6,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from pipeline.dispatch import Dispatch
 from pipeline.errors import WrongSpec
+from pipeline.options import Dispatch
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, finish, new_receipt, nothing_to_do, open_job
 from pipeline.spec import JobSpec, parse_spec
@@ -39,9 +39,9 @@ def run_shard(
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say, part=(index, count)):
         job = open_job(spec, folder, reporter, dispatch=dispatch)
-        from pipeline.activations.resuming import forget
-        from pipeline.engines.dispatch import scan_part
-        from pipeline.mainjob import plan_of
+        from pipeline.activations.scan_state import forget
+        from pipeline.engines.registry import scan_part
+        from pipeline.stages.activations import plan_of
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:
@@ -62,7 +62,7 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
     Raises: PartsMissing; WrongSpec, for parts that do not belong together, or to what the spec now names; any other
     ConvscopeError.
     """
-    from pipeline.activations.resuming import found_parts, require_whole
+    from pipeline.activations.scan_state import found_parts, require_whole
 
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:

@@ -24,13 +24,13 @@ import recfield
 from jobs.cli import parser
 from jobs.commands import shipped_specs, summary
 from pipeline import errors, run
-from pipeline.models import opening as models
-from pipeline.mosaic import encode_png
+from pipeline.drawing.mosaic import encode_png
+from pipeline.models import registry as models
 from pipeline.report.compare import COMPARISON
-from pipeline.sections.model import PREPROCESSING
-from pipeline.sources import opening as sources
+from pipeline.sources import registry as sources
 from pipeline.sources.sample import SAMPLES
 from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
+from pipeline.spec.model import PREPROCESSING
 from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
 if sys.version_info >= (3, 11):

@@ -18,39 +18,39 @@ FLOORS = (
     ("shards",),
     ("run",),
     ("stages",),
-    ("mainjob",),
     ("engines",),
-    ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "report"),
+    ("activations", "attribution", "dream", "fields", "filters", "patches", "patterns", "report"),
+    ("ascent",),
     ("job",),
+    ("compiled",),
     ("models", "sources"),
     ("spec",),  # asks the store what is an address
-    ("sections", "store"),
-    ("sheet",),
-    ("dispatch", "errors", "gpu", "machine", "mosaic", "progress"),
+    ("store",),
+    ("drawing",),
+    ("errors", "hardware", "options", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
 COMMON = {
-    "pipeline.models.freezing",
     "pipeline.models.labels",
     "pipeline.models.network",
-    "pipeline.models.pieces",
     "pipeline.models.selection",
-    "pipeline.models.tap",
     "pipeline.sources.decode",  # the one place where image files are understood
     "pipeline.sources.source",
     "pipeline.sources.fit",
     "pipeline.sources.picking",
 }
-JOINERS = {"job", "mainjob", "run", "shards", "stages"}
+JOINERS = {"job", "run", "shards", "stages"}
 
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}
 AT_ONCE = (
     "jobs.training",
-    "pipeline.activations.responses",
+    "pipeline.activations.scan_pass",
     "pipeline.activations.scan",
+    "pipeline.ascent",
     "pipeline.attribution",
+    "pipeline.compiled",
     "pipeline.dream",
     "pipeline.models",
 )
@@ -141,7 +141,7 @@ from pipeline import spec, run as r, load_spec
 if TYPE_CHECKING:
     import d
 def f():
-    from pipeline.models import tap
+    from pipeline.compiled import compile
     class C:
         import e
 try:
@@ -157,7 +157,7 @@ except ImportError:
         ("pipeline.run", True, False),
         ("pipeline", True, False),
         ("d", False, True),
-        ("pipeline.models.tap", False, False),
+        ("pipeline.compiled.compile", False, False),
         ("e", False, False),
         ("g", True, False),
     }

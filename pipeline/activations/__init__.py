@@ -1,6 +1,6 @@
 """The heaps of strongest responses, and the one loop over the data that fills them."""
 
+from pipeline.activations.channel_statistics import Statistics
 from pipeline.activations.heap import Activations
-from pipeline.activations.statistics import Statistics
 
 __all__ = ["Activations", "Statistics"]

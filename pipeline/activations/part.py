@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.activations.channel_statistics import Statistics
 from pipeline.activations.heap import Activations
-from pipeline.activations.statistics import Statistics
 from pipeline.activations.tally import Tally
 
 

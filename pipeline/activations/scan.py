@@ -20,10 +20,10 @@ import tensorflow as tf
 from pipeline.activations.heap import Activations
 from pipeline.activations.meter import Meter, Stopwatch
 from pipeline.activations.part import Part, Skipped
-from pipeline.activations.responses import Gates, Responses, Tap
+from pipeline.activations.scan_pass import Gates, Responses, Tap
+from pipeline.compiled.microbatches import AT_ONCE
 from pipeline.errors import TooManyBad, UnusableData, carried
 from pipeline.models.network import LayerInfo, Network
-from pipeline.models.pieces import AT_ONCE
 from pipeline.sources.source import Shard, Source
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import mosaic
-from pipeline.attribution import pictures
-from pipeline.attribution.pictures import Panel
+from pipeline.drawing import attribution_maps as pictures
+from pipeline.drawing import mosaic
+from pipeline.drawing.attribution_maps import Panel
 from pipeline.sources.picking import Picked
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place

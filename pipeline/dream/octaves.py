@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dream.ascent import MOST_MISSES, State
-from pipeline.dream.objectives import Objective
-from pipeline.dream.saving import load, save
-from pipeline.dream.smooth import tv_bregman
+from pipeline.ascent.checkpoint import load, save
+from pipeline.ascent.objectives import Objective
+from pipeline.ascent.optimizer import MOST_MISSES, State
+from pipeline.ascent.regularizers import tv_bregman
 from pipeline.dream.tiles import Stretch, Tiled, start
 from pipeline.store.places import Place
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dream.ascent import MOST_MISSES, Slope, State, Way, moved, part_of, pieces_of, unreachable
-from pipeline.dream.objectives import Arguments, Form, Objective, evaluate, stack
-from pipeline.dream.smooth import bilateral, laplacian_normalised
-from pipeline.models.freezing import Pass, freeze
+from pipeline.ascent.objectives import Arguments, Form, Objective, evaluate, stack
+from pipeline.ascent.optimizer import MOST_MISSES, Slope, State, Way, moved, part_of, pieces_of, unreachable
+from pipeline.ascent.regularizers import bilateral, laplacian_normalised
+from pipeline.compiled.freezing import Pass, freeze
 from pipeline.models.network import Network
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.activations.resuming import begun
-from pipeline.activations.saved import Keeper, Origin
+from pipeline.activations.part_file import Keeper, Origin
+from pipeline.activations.scan_state import begun
 from pipeline.errors import Interrupted, TryAgain
 from pipeline.job import Job
 from pipeline.sources.source import Shard

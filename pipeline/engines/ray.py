@@ -19,19 +19,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.activations.resuming import begun
-from pipeline.activations.saved import Keeper, Origin, saved_parts, shard_name
+from pipeline.activations.part_file import Keeper, Origin, saved_parts, shard_name
+from pipeline.activations.scan_state import begun
+from pipeline.compiled.compile import cpu_threads, prepare_devices
 from pipeline.errors import ConvscopeError, Fault, Interrupted, TooManyBad, TryAgain, Unreachable, WrongSpec, one_line
 from pipeline.job import Job, open_inputs
-from pipeline.models.tap import cpu_threads, prepare_devices
 from pipeline.sources.source import Shard
 from pipeline.spec import JobSpec
 
 if TYPE_CHECKING:
     from pipeline.activations.meter import Meter
     from pipeline.activations.part import Part
-    from pipeline.activations.responses import Tap
     from pipeline.activations.scan import Plan, Progress
+    from pipeline.activations.scan_pass import Tap
 
 TRIES = 3  # of a shard, before the job stops with its error
 _SHARDS = 64  # a job has so many, and eight a worker at least, where the data suffice

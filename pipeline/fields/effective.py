@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.fields.energy import energy_of
+from pipeline.compiled.energy import energy_of
 from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
 from recfield.effective import smallest_box

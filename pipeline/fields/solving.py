@@ -34,7 +34,7 @@ def solve_in_groups(network: Network, layers: Sequence[LayerInfo]) -> Iterator[d
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
     import tensorflow as tf
 
-    from pipeline.models.freezing import freeze
+    from pipeline.compiled.freezing import freeze
 
     height, width, channels = network.input_shape
     floats = height * width * channels + sum(int(np.prod(layer.shape)) for layer in layers)

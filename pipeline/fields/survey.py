@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.compiled.energy import check_gradients, energy_of
 from pipeline.errors import UnusableData
 from pipeline.fields.effective import Corners, Places, effective_box
-from pipeline.fields.energy import check_gradients, energy_of
 from pipeline.fields.solving import solve_in_groups
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo

@@ -1,5 +1,1 @@
-"""Learned kernels: which ones, what is said of them, and how they are drawn."""
-
-from pipeline.filters.stage import check_filters, filters
-
-__all__ = ["check_filters", "filters"]
+"""Learned kernels: which ones are looked at, and what is said of them."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.filters.choosing import sees_image
+from pipeline.compiled.compile import compile_preprocessing, compile_tap
+from pipeline.filters.selection import sees_image
 from pipeline.models.network import Kernel, Network
-from pipeline.models.tap import compile_preprocessing, compile_tap
 
 
 def colour_inputs(network: Network, layer: str, kernel: Kernel) -> tuple[int, int, int] | None:

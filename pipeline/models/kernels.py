@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
-from pipeline.models.graph import Step
-from pipeline.models.graphdef import Operations, owner
+from pipeline.models.graphs.graphdef import Operations, owner
+from pipeline.models.keras.keras_graph import Step
 from pipeline.models.network import Kernel
 
 _TRANSPOSED = "Conv2DBackpropInput"

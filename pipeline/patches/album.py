@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline import mosaic
+from pipeline.drawing import mosaic
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Box, Image, Source

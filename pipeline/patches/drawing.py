@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import mosaic
+from pipeline.drawing import mosaic
 from pipeline.patches.album import Album
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit

@@ -1,5 +1,1 @@
 """The web page of a job: a static folder that opens from disk, made from the index alone."""
-
-from pipeline.report.stage import report
-
-__all__ = ["report"]

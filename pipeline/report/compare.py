@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import WrongSpec
+from pipeline.report.job_reader import Row, Shelf
 from pipeline.report.page import Written, collect
-from pipeline.report.shelf import Row, Shelf
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 

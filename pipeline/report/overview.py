@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.shelf import Row, Shelf
+from pipeline.report.job_reader import Row, Shelf
 
 # What each stage makes the page show, and so what is missing without it.
 _SHOWS = {

@@ -14,10 +14,10 @@ from urllib.parse import quote
 import jinja2
 import pyarrow as pa
 
+from pipeline.report.job_reader import Row, Shelf
 from pipeline.report.overview import overview
 from pipeline.report.pictures import dreams, explanations, feature_maps, kernel, patterns
-from pipeline.report.sheets import ROWS, sheets, tiling
-from pipeline.report.shelf import Row, Shelf
+from pipeline.report.sprites import ROWS, sheets, tiling
 from pipeline.store.files import file_name, write_bytes, write_json
 from pipeline.store.places import Place
 from pipeline.store.tables import BOX

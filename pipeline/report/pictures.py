@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import mosaic
-from pipeline.report.shelf import Row, Shelf
+from pipeline.drawing import mosaic
+from pipeline.report.job_reader import Row, Shelf
 from pipeline.store.files import file_name
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.machine import cores
+from pipeline.hardware import cores
 from pipeline.sources.decode import Unreadable, size
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
 from pipeline.store import remote

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pipeline.errors import MissingInput
-from pipeline.sections.data import DataSpec
 from pipeline.sources.files import Files, as_text
+from pipeline.spec.data import DataSpec
 from pipeline.store.remote import is_remote, listing, local_path, relative
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import UnusableData
-from pipeline.machine import cores
+from pipeline.hardware import cores
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
 from pipeline.sources.records import Record, Records, ascending, digest_of
 from pipeline.sources.source import Box, Image, Shard
-from pipeline.sources.untuned import untuned
+from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf

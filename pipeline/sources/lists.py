@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from pipeline.errors import MissingInput, UnusableData
-from pipeline.sections.data import DataSpec
+from pipeline.sources.file_patterns import numbered, read_names
 from pipeline.sources.files import Files
 from pipeline.sources.folder import EXTENSIONS
-from pipeline.sources.naming import numbered, read_names
+from pipeline.spec.data import DataSpec
 from pipeline.store import remote
 
 _NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s*,(.*)", re.IGNORECASE)

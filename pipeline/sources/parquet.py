@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UnknownName, UnusableData
-from pipeline.sections.data import DataSpec
-from pipeline.sources.naming import Stored, check_reach, matching, of_each, read_names
+from pipeline.sources.file_patterns import Stored, check_reach, matching, of_each, read_names
+from pipeline.sources.record_batches import stream_runs
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
-from pipeline.sources.runs import stream_runs
+from pipeline.spec.data import DataSpec
 from pipeline.store import remote
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
-from pipeline.sections.picks import Picks
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Box, Image, Shard, Source
+from pipeline.spec.picks import Picks
 from pipeline.store import remote
 
 

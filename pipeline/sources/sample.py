@@ -6,8 +6,8 @@ import importlib.util
 import os
 
 from pipeline.errors import MissingInput, UnknownName
-from pipeline.sections.data import DataSpec
 from pipeline.sources.files import Files
+from pipeline.spec.data import DataSpec
 
 # What scikit-image's wheel itself holds, less text, drawings, test patterns and the motorcycle's other stereo half.
 PHOTOS = (

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from pipeline.errors import UnusableData
-from pipeline.sections.data import DataSpec
+from pipeline.sources.file_patterns import Stored, matching, numbered, of_each, read_names
 from pipeline.sources.files import as_text
 from pipeline.sources.folder import EXTENSIONS
-from pipeline.sources.naming import Stored, matching, numbered, of_each, read_names
+from pipeline.sources.record_batches import stream_runs
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
-from pipeline.sources.runs import stream_runs
+from pipeline.spec.data import DataSpec
 from pipeline.store import remote
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
-from pipeline.machine import cores
-from pipeline.sections.data import DataSpec
+from pipeline.hardware import cores
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
-from pipeline.sources.untuned import untuned
+from pipeline.sources.without_autotune import untuned
+from pipeline.spec.data import DataSpec
 from pipeline.store.remote import is_remote
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.fields import pictures, survey
-from pipeline.fields.pictures import draw
+from pipeline.drawing import fields as pictures
+from pipeline.drawing.fields import draw
+from pipeline.fields import survey
 from pipeline.fields.survey import survey_fields
 from pipeline.run import open_job
 from pipeline.spec import load_spec

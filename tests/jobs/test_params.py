@@ -8,8 +8,8 @@ import pytest
 
 from jobs.params import convert
 from pipeline.errors import MissingInput, WrongSpec
-from pipeline.sections.dream import VisualizationSpec
 from pipeline.spec import parse_spec
+from pipeline.spec.dream import VisualizationSpec
 
 if sys.version_info >= (3, 11):
     import tomllib

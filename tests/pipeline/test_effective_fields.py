@@ -14,11 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent / "models"))
 
 from graphs import convolve, freeze_v1, opened, v1, weights
 
-from pipeline import mosaic, run
+from pipeline import run
+from pipeline.compiled import energy
+from pipeline.drawing import mosaic
 from pipeline.errors import WrongSpec
-from pipeline.fields import energy, solve_fields
+from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, Places, covers_most
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 from pipeline.spec import parse_spec
 from pipeline.store.tables import read_index
 

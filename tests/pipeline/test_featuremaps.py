@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from pipeline import run
+from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.sheet import palette
 from pipeline.errors import MissingInput, UnknownLayer, WrongSpec
-from pipeline.featuremaps import MapStatistics, draw_maps
-from pipeline.mosaic import decode_png
 from pipeline.run import read_receipt
-from pipeline.sheet import palette
 from pipeline.spec import load_spec
+from pipeline.stages.featuremaps import MapStatistics, draw_maps
 
 CORNER = np.full((8, 8, 3), 200, np.uint8)
 
@@ -77,7 +77,7 @@ def test_maps_that_grow_are_made_of_squares():
 
 def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_are_said(monkeypatch):
     said = []
-    monkeypatch.setattr("pipeline.featuremaps.sheet", lambda lines, body, *rest: said.append((lines, rest)) or body)
+    monkeypatch.setattr("pipeline.stages.featuremaps.sheet", lambda lines, body, *rest: said.append((lines, rest)) or body)
     maps = np.random.default_rng(0).normal(size=(300, 200, 12)).astype(np.float32)
     body = draw_maps(maps, MapStatistics.of(maps), ["title", "image"], CORNER, "grey", False, 5)
     assert max(body.shape) < 700
@@ -97,7 +97,7 @@ def test_dead_maps_are_crossed_out_and_counted(maps, monkeypatch):
         cv2.line(cross, start, end, (255, 176, 0), 1)
     assert len(is_on(picture, cross)) == 2
     said = []
-    monkeypatch.setattr("pipeline.featuremaps.sheet", lambda lines, body, *rest: said.append(lines) or body)
+    monkeypatch.setattr("pipeline.stages.featuremaps.sheet", lambda lines, body, *rest: said.append(lines) or body)
     draw_maps(maps, statistics, ["title"], CORNER, "grey", False, 100)
     assert said[0][-1] == "2 dead maps, the same everywhere, are crossed out."
     one = MapStatistics.of(np.zeros((1, 1, 4), np.float32))
@@ -160,7 +160,7 @@ def test_without_a_choice_the_first_few_images_and_the_jobs_layers_are_drawn(job
 
 def test_layers_whose_maps_are_many_are_drawn_in_several_passes_with_the_same_result(job_of, monkeypatch, tree_of):
     whole = tree_of(job_of(), "index", "mosaics")
-    monkeypatch.setattr("pipeline.featuremaps._MOST_FLOATS", 1)
+    monkeypatch.setattr("pipeline.stages.featuremaps._MOST_FLOATS", 1)
     assert tree_of(job_of(first=4), "index", "mosaics") == whole
 
 

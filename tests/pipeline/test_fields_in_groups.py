@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.fields import solving as fields
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 from pipeline.models.network import LayerInfo, in_groups
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pipeline.gpu import watch_gpus
+from pipeline.hardware import watch_gpus
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from stopping import Stopping, changed
 
 from pipeline import run
-from pipeline.dispatch import Dispatch
 from pipeline.errors import WrongSpec
+from pipeline.options import Dispatch
 from pipeline.shards import merge, run_shard
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
 
 LAYERS = {"edges": (14, 14, 4), "shapes": (6, 6, 5)}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import mosaic
-from pipeline.mosaic import GROUND, Layout
+from pipeline.drawing import mosaic
+from pipeline.drawing.mosaic import GROUND, Layout
 
 SIZES = st.tuples(st.integers(8, 40), st.integers(8, 40))
 

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import mosaic
+from pipeline.drawing import mosaic
 from pipeline.errors import StoreFailed, UnusableData
 from pipeline.patches import Winners, top_label, write_patches
-from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
+from pipeline.spec.data import DataSpec
 from pipeline.store.tables import read_index
 
 FIT = Fit(16, 16, "stretch")

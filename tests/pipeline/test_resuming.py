@@ -15,9 +15,9 @@ import pytest
 from stopping import RESULTS, Stopping, changed
 
 from pipeline import load_spec, run
-from pipeline.activations.saved import saved_parts
-from pipeline.dispatch import Dispatch
+from pipeline.activations.part_file import saved_parts
 from pipeline.errors import Interrupted, StoreFailed, Unreachable, WrongSpec
+from pipeline.options import Dispatch
 from pipeline.run import read_receipt
 from pipeline.store import files
 
@@ -69,7 +69,7 @@ def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_tells_what_a
         raise KeyboardInterrupt
 
     stopped(small, tmp_path, 6)
-    monkeypatch.setattr("pipeline.activations.responses.Tap.ask", interrupted)
+    monkeypatch.setattr("pipeline.activations.scan_pass.Tap.ask", interrupted)
     with pytest.raises(Interrupted, match=r" 6 of 20 examples are scanned and saved"):
         run(small, tmp_path, reporter=Stopping())
     assert [saved.part.done for saved in saved_parts(tmp_path / "tiny")] == [6]
@@ -165,7 +165,7 @@ def test_a_raised_share_of_bad_images_goes_on(small, write_pictures, tmp_path):
 
 @pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 1"), (2, "is of format 2")])
 def test_a_part_of_another_format_is_refused_by_name(small, tmp_path, monkeypatch, format_, words):
-    from pipeline.activations import saved
+    from pipeline.activations import part_file as saved
 
     with monkeypatch.context() as patched:
         patched.setattr(saved, "FORMAT", format_)
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_
         write(path, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.activations.saved.write_bytes", until_full)
+        patched.setattr("pipeline.activations.part_file.write_bytes", until_full)
         with pytest.raises(StoreFailed, match="parts/1-of-1.part was not written: the disk is full"):
             run(small, tmp_path, reporter=Stopping(), dispatch=ALWAYS)
     last = Stopping()

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
+from pipeline.drawing.mosaic import decode_png
 from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec
-from pipeline.mosaic import decode_png
 from pipeline.run import read_receipt
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Box, Shard
 
 LAYERS = {"edges": (14, 14, 4), "shapes": (6, 6, 5), "classes": (1, 1, 3)}

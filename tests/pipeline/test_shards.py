@@ -13,9 +13,9 @@ import pytest
 from stopping import RESULTS, Stopping, changed
 
 from pipeline import run
-from pipeline.activations.saved import saved_parts
-from pipeline.dispatch import Dispatch
+from pipeline.activations.part_file import saved_parts
 from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, TooManyBad, WrongSpec
+from pipeline.options import Dispatch
 from pipeline.run import read_receipt
 from pipeline.shards import merge, run_shard
 from pipeline.store.locks import hold

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.models.preprocessing import MODES
-from pipeline.sections.model import PREPROCESSING
-from pipeline.sections.patterns import ShakeSpec
 from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
+from pipeline.spec.model import PREPROCESSING
+from pipeline.spec.patterns import ShakeSpec
 
 LEAST = {"name": "job", "model": {"source": "keras:VGG16", "layers": ["conv"]}, "data": {"source": "folder:/images"}}
 

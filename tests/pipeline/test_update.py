@@ -8,9 +8,9 @@ import pytest
 from stopping import RESULTS, Stopping, changed
 
 from pipeline import run
-from pipeline.activations.saved import saved_parts
-from pipeline.dispatch import Dispatch
+from pipeline.activations.part_file import saved_parts
 from pipeline.errors import Interrupted, WrongSpec
+from pipeline.options import Dispatch
 from pipeline.shards import merge, run_shard
 
 UPDATE = Dispatch(update=True)
@@ -183,7 +183,7 @@ def test_a_raised_limit_is_an_update_too(growing, expected, tmp_path, tree_of):
 
 
 def test_windows_of_added_pictures_are_an_update_too(growing, expected, tmp_path, tree_of):
-    from pipeline.sections.data import WindowSpec
+    from pipeline.spec.data import WindowSpec
 
     window = WindowSpec(size=12, stride=8)
     run(growing(6, window=window), tmp_path / "out", reporter=Stopping())

@@ -12,13 +12,13 @@ import pytest
 import tensorflow as tf
 
 from pipeline import run
+from pipeline.ascent.loop import Climb, wake
+from pipeline.ascent.optimizer import Ascent, State, Way
+from pipeline.ascent.parametrization import fourier
 from pipeline.dream import channel
-from pipeline.dream.ascent import Ascent, State, Way
-from pipeline.dream.canvas import fourier
-from pipeline.dream.climbing import Climb, wake
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network
 from pipeline.spec import parse_spec
+from pipeline.spec.model import ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

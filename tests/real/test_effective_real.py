@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields
-from pipeline.models.opening import open_network, select_layers
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network, select_layers
 from pipeline.sources.fit import Fit
+from pipeline.spec.model import ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 pytestmark = pytest.mark.skipif(

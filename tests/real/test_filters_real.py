@@ -10,9 +10,9 @@ import pytest
 
 from pipeline import run
 from pipeline.filters.colours import colour_inputs
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network
 from pipeline.spec import parse_spec
+from pipeline.spec.model import ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

@@ -18,13 +18,13 @@ import agreement
 import oracle
 
 from pipeline.activations.scan import Plan, scan
+from pipeline.compiled.compile import compile_tap
 from pipeline.fields import solve_fields
-from pipeline.models.opening import open_network, select_layers
-from pipeline.models.tap import compile_tap
-from pipeline.sections.data import DataSpec
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network, select_layers
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
+from pipeline.spec.data import DataSpec
+from pipeline.spec.model import ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

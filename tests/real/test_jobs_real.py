@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 from pipeline import load_spec, run
-from pipeline.models.opening import open_network
+from pipeline.models.registry import open_network
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
 from pipeline.spec import JobSpec, parse_spec
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from pipeline import run
-from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
 from pipeline.spec import parse_spec
+from pipeline.spec.data import DataSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

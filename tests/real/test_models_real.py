@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.compiled.compile import compile_tap
 from pipeline.errors import UnusableModel
-from pipeline.models.opening import open_network
-from pipeline.models.tap import compile_tap
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network
 from pipeline.sources.fit import Fit
+from pipeline.spec.model import ModelSpec
 
 REAL = Path(os.environ.get("CONVSCOPE_REAL", ""))
 

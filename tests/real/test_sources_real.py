@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
+from pipeline.spec.data import DataSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(REAL is None, reason="CONVSCOPE_REAL names no folder of real inputs")

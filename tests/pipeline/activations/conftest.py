@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.activations.scan import Plan
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.activations import scan as scanning
-from pipeline.activations.responses import Gates
 from pipeline.activations.scan import Tap, scan
+from pipeline.activations.scan_pass import Gates
 
 
 def network_threads():

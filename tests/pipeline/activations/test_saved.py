@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.activations import saved
+from pipeline.activations import part_file as saved
 from pipeline.activations.part import Part, Skipped, merge
-from pipeline.activations.saved import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
+from pipeline.activations.part_file import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
 from pipeline.activations.scan import Plan, Tap, scan
 from pipeline.errors import Fault, WrongSpec
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 from pipeline.sources.source import Shard
 
 ORIGIN = Origin("m", "d", 23, {"data.batch": 5, "activations.channels": "all"}, {"name": "x"})

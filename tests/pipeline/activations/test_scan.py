@@ -13,12 +13,12 @@ import pytest
 from pipeline.activations import Activations
 from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import scan
+from pipeline.compiled import microbatches as pieces
 from pipeline.errors import TooManyBad
-from pipeline.models import pieces
-from pipeline.models.keras_network import KerasNetwork
-from pipeline.sections.data import DataSpec
-from pipeline.sources.opening import open_source
+from pipeline.models.keras.functional import KerasNetwork
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
+from pipeline.spec.data import DataSpec
 
 LAYERS = ("edges", "shapes", "classes")
 
@@ -325,7 +325,7 @@ def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan
 
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])
 def test_places_are_the_same_however_maps_are_cut_to_look_for_them(in_memory, plan, monkeypatch, values):
-    monkeypatch.setattr("pipeline.activations.responses._STRETCH", values)
+    monkeypatch.setattr("pipeline.activations.scan_pass._STRETCH", values)
     network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
     name = network.layers()[-1].name
     for darkest in (1, 0):

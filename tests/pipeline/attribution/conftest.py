@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stirring import stir
 
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 
 layers = keras.layers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.attribution.classes import Classes, softmax, top
-from pipeline.attribution.passes import PREDICTED
+from pipeline.attribution.methods import PREDICTED
+from pipeline.attribution.targets import Classes, softmax, top
 from pipeline.errors import UnknownName, WrongSpec
 
 NAMED = Classes(4, ("tabby cat", "red fox", "crane", "crane"))

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.attribution import heat, stage
-from pipeline.attribution.classes import Classes, softmax
-from pipeline.attribution.curves import Curves
-from pipeline.attribution.findings import Findings
-from pipeline.attribution.passes import PREDICTED, Explained
-from pipeline.attribution.randomisation import Similarities
-from pipeline.attribution.rectifiers import Guide
+from pipeline.attribution import heat
+from pipeline.attribution.methods import PREDICTED, Explained
+from pipeline.attribution.results import Findings
+from pipeline.attribution.sanity.deletion import Curves
+from pipeline.attribution.sanity.similarity import Similarities
+from pipeline.attribution.targets import Classes, softmax
+from pipeline.compiled.guided_relu import Guide
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Box, Image
+from pipeline.stages import gradcam as stage
 
 CAM, GUIDED, PRODUCT = ("gradcam", "end"), ("guided_backprop", None), ("guided_gradcam", "end")
 NAMES = Classes(4, ("ant", "bee", "cat", "dog"))

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.attribution.passes import compile_pass
-from pipeline.attribution.wiring import last_convolution
-from pipeline.models.applications import builders
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.attribution.methods import compile_pass
+from pipeline.compiled.graph_walk import last_convolution
+from pipeline.models.keras.applications import builders
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 _SIZE = 96
 _SMOOTH = ("ConvNeXt", "EfficientNet")  # those that have no rectifier

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline import load_spec, run
 from pipeline.attribution import heat
-from pipeline.attribution.passes import compile_pass
+from pipeline.attribution.methods import compile_pass
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
-from pipeline.models.opening import open_network
+from pipeline.models.registry import open_network
 from pipeline.sources.fit import Fit
 from pipeline.store.tables import read_index
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.attribution import heat, pictures
+from pipeline.attribution import heat
+from pipeline.drawing import attribution_maps as pictures
 from pipeline.sources.fit import Fit
 
 

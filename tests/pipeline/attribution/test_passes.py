@@ -9,11 +9,11 @@ import tensorflow as tf
 from stirring import stir
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from pipeline.attribution.passes import PREDICTED, check_way, compile_pass
-from pipeline.attribution.wiring import last_convolution
+from pipeline.attribution.methods import PREDICTED, check_way, compile_pass
+from pipeline.compiled.graph_walk import last_convolution
 from pipeline.errors import UnusableModel, WrongSpec
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 layers = keras.layers
 ALL = ("gradcam", "hirescam", "gradcam++")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from stirring import stir
 
-from pipeline.attribution.passes import check_way, compile_pass
+from pipeline.attribution.methods import check_way, compile_pass
 from pipeline.errors import UnusableModel
 
 layers = keras.layers

@@ -8,13 +8,13 @@ import pytest
 from conftest import stir
 from scipy.stats import spearmanr
 
-from pipeline.attribution import plots
-from pipeline.attribution.cascade import Cascade
-from pipeline.attribution.classes import softmax
-from pipeline.attribution.curves import Curves, deleted, inserted, ranks
-from pipeline.attribution.passes import compile_pass
-from pipeline.attribution.randomisation import rank_correlation, structure
-from pipeline.mosaic import decode_png
+from pipeline.attribution.methods import compile_pass
+from pipeline.attribution.sanity.deletion import Curves, deleted, inserted, ranks
+from pipeline.attribution.sanity.similarity import rank_correlation, structure
+from pipeline.attribution.sanity.weight_randomisation import Cascade
+from pipeline.attribution.targets import softmax
+from pipeline.drawing import plots
+from pipeline.drawing.mosaic import decode_png
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Box, Image
 
@@ -57,7 +57,7 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
     again = list(Cascade.of(network, keys, 2, 1).steps(images, classes))
     assert np.array_equal(again[3][2].logits, steps[3][2].logits)  # the same random numbers every time
-    monkeypatch.setattr("pipeline.attribution.cascade._MOST_STEPS", 3)
+    monkeypatch.setattr("pipeline.attribution.sanity.weight_randomisation._MOST_STEPS", 3)
     assert [step for step, _, _ in cascade.steps(images, classes)] == [0, 1, 2, 4, 6]
     # The same random numbers put in by hand, those of one layer after the other, and none taken back.
     own_weights, random = rectified.get_weights(), np.random.default_rng(0)

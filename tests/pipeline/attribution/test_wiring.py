@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.attribution.wiring import Way, map_size
+from pipeline.compiled.graph_walk import Way, map_size
 
 
 def draw(function, *shapes):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.ascent.loop import STARTS, Climb, climb
+from pipeline.ascent.measure import check_reach, compile_measure
+from pipeline.ascent.optimizer import MOST_MISSES, Ascent, State, Way, opened_rectifiers
+from pipeline.ascent.parametrization import CANVASES, fourier, pixels, plain
+from pipeline.ascent.transforms import Shake
 from pipeline.dream import channel, layer, logit
-from pipeline.dream.ascent import MOST_MISSES, Ascent, State, Way, opened_rectifiers
-from pipeline.dream.canvas import CANVASES, fourier, pixels, plain
-from pipeline.dream.climbing import STARTS, Climb, climb
-from pipeline.dream.measuring import check_reach, compile_measure
-from pipeline.dream.shake import Shake
 from pipeline.errors import UnusableModel
 
 SHAKEN = Way(shake=Shake(pad=0.1, jitter=0.1, scale=0.1, rotate=5))

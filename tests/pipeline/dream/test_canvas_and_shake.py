@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.dream.canvas import CANVASES, fourier, pixels, quick_size
-from pipeline.dream.shake import AT_REST, Shake, inner
+from pipeline.ascent.parametrization import CANVASES, fourier, pixels, quick_size
+from pipeline.ascent.transforms import AT_REST, Shake, inner
 
 SEED = tf.constant([0, 1])
 

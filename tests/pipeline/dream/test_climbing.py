@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.dream import channel, climbing
-from pipeline.dream.ascent import State, Way
-from pipeline.dream.canvas import pixels
-from pipeline.dream.climbing import Climb, climb, wake
-from pipeline.dream.saving import load, save
+from pipeline.ascent import loop as climbing
+from pipeline.ascent.checkpoint import load, save
+from pipeline.ascent.loop import Climb, climb, wake
+from pipeline.ascent.optimizer import State, Way
+from pipeline.ascent.parametrization import pixels
+from pipeline.dream import channel
 from pipeline.store import files
 
 PAIR = [channel("x", 0), channel("x", 1)]

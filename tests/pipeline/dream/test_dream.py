@@ -13,9 +13,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pipeline import run
+from pipeline.drawing.mosaic import decode_png, encode_png
 from pipeline.dream import film
 from pipeline.errors import MissingInput, UnknownLayer, UnusableData, WrongSpec
-from pipeline.mosaic import decode_png, encode_png
 from pipeline.progress import Reporter
 from pipeline.run import open_job
 from pipeline.spec import parse_spec

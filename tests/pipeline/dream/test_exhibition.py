@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.drawing.mosaic import decode_png
 from pipeline.dream import layer, logit
-from pipeline.dream.exhibition import Shown, draw_exhibition
-from pipeline.dream.making import Made
-from pipeline.dream.subjects import Subject
-from pipeline.mosaic import decode_png
+from pipeline.dream.contact_sheet import Shown, draw_exhibition
+from pipeline.dream.plan import Subject
+from pipeline.dream.runner import Made
 
 GREY = np.full((100, 100, 3), 128, np.uint8)
 

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.dream import channel, layer, patterns
-from pipeline.dream.climbing import Climb, Climbed
-from pipeline.dream.gallery import Found, Made, draw_sheet
-from pipeline.dream.wanted import Pattern, Sheet, chosen_layers
+from pipeline.ascent.loop import Climb, Climbed
+from pipeline.drawing.mosaic import decode_png, encode_png
+from pipeline.dream import channel, layer
 from pipeline.models.network import LayerInfo
-from pipeline.mosaic import decode_png, encode_png
-from pipeline.sections.patterns import PatternsSpec
+from pipeline.patterns.contact_sheet import Found, Made, draw_sheet
+from pipeline.patterns.plan import Pattern, Sheet, chosen_layers
+from pipeline.spec.patterns import PatternsSpec
+from pipeline.stages import patterns
 
 RAISED, LOWERED = Pattern(channel("x", 1), 1, 0, "x", 1), Pattern(channel("x", 1), -1, 1, "x", 1)
 NAMED = Pattern(layer("x"), -1, 0, name="calm")

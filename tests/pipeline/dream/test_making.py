@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipeline.drawing.mosaic import decode_png
 from pipeline.dream import channel, layer, logit
-from pipeline.dream import dream as stage
-from pipeline.dream.exhibition import Shown, draw_exhibition, small
-from pipeline.dream.making import Made, Studio, nearer
+from pipeline.dream.contact_sheet import Shown, draw_exhibition, small
 from pipeline.dream.octaves import FromNothing, FromPicture, Octave
-from pipeline.dream.subjects import Subject, class_octaves, picture_objective, picture_octaves, subjects
+from pipeline.dream.plan import Subject, class_octaves, picture_objective, picture_octaves, subjects
+from pipeline.dream.runner import Made, Studio, nearer
 from pipeline.dream.tiles import TiledWay
 from pipeline.models.network import LayerInfo
-from pipeline.mosaic import decode_png
-from pipeline.sections.dream import DreamSpec, VisualizationSpec
+from pipeline.spec.dream import DreamSpec, VisualizationSpec
+from pipeline.stages import dream as stage
 
 PICTURE, CLASS = Subject("one", "one.png", layer("x")), Subject("class-0002", "2", logit(2), 2)
 DRAWN = {"classes": [2, 0], "octaves": [{"scale": 1.5, "iter_n": 3, "start_sigma": 0.5, "end_sigma": 0.2}] * 2}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.ascent.objectives import evaluate, stack
 from pipeline.dream import channel, direction, layer, logit, neuron
-from pipeline.dream.objectives import evaluate, stack
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.network import LOGITS, LayerInfo
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.ascent.regularizers import tv_bregman
 from pipeline.dream import layer
 from pipeline.dream.octaves import FromNothing, FromPicture, Octave, Saving, dream, resized
-from pipeline.dream.smooth import tv_bregman
 from pipeline.dream.tiles import Stretch, Tiled, TiledWay
 
 OCTAVES = (Octave(13, 14, 4, 0.5, 0.3), Octave(18, 20, 5, 0.4, 0.3), Octave(25, 28, 3, 0.4, 0.3))

@@ -12,16 +12,18 @@ import pytest
 import tensorflow as tf
 
 from pipeline import load_spec, run
-from pipeline.dream import channel, climbing, direction, layer, logit, neuron, patterns
-from pipeline.dream.ascent import Way
-from pipeline.dream.canvas import fourier
-from pipeline.dream.shake import Shake
-from pipeline.dream.wanted import Pattern, objective_of, sheets
+from pipeline.ascent import loop as climbing
+from pipeline.ascent.optimizer import Way
+from pipeline.ascent.parametrization import fourier
+from pipeline.ascent.transforms import Shake
+from pipeline.drawing.mosaic import decode_png
+from pipeline.dream import channel, direction, layer, logit, neuron
 from pipeline.errors import UnknownLayer, UnknownName, WrongSpec
 from pipeline.models.network import LayerInfo
-from pipeline.mosaic import decode_png
-from pipeline.sections.patterns import PatternsSpec
+from pipeline.patterns.plan import Pattern, objective_of, sheets
 from pipeline.spec import parse_spec
+from pipeline.spec.patterns import PatternsSpec
+from pipeline.stages import patterns
 
 NAMED = {
     "name": "a class",

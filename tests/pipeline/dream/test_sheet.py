@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.drawing.mosaic import decode_png, encode_png
 from pipeline.dream import channel
-from pipeline.dream.gallery import Found, Made, draw_sheet
-from pipeline.dream.wanted import Pattern, Sheet
-from pipeline.mosaic import decode_png, encode_png
+from pipeline.patterns.contact_sheet import Found, Made, draw_sheet
+from pipeline.patterns.plan import Pattern, Sheet
 
 GREY = np.full((32, 32, 3), 128, np.uint8)
 FOUND = Found({0: [7.0, 5.0], 1: [9.0]}, {0: [encode_png(GREY)] * 2, 1: [encode_png(GREY)]})

@@ -8,7 +8,7 @@ import tensorflow as tf
 from skimage.restoration import _denoise as skimage_denoise
 from skimage.restoration import denoise_bilateral, denoise_tv_bregman
 
-from pipeline.dream.smooth import TV_WEIGHT, bilateral, laplacian_normalised, tv_bregman
+from pipeline.ascent.regularizers import TV_WEIGHT, bilateral, laplacian_normalised, tv_bregman
 
 
 @pytest.fixture(scope="module")

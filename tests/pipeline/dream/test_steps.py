@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.ascent.objectives import stack
+from pipeline.ascent.optimizer import Slope, State, Way, apart, moved, normalised, opened_rectifiers, part_of, pieces_of, weighed
 from pipeline.dream import channel
-from pipeline.dream.ascent import Slope, State, Way, apart, moved, normalised, opened_rectifiers, part_of, pieces_of, weighed
-from pipeline.dream.objectives import stack
 
 SHAPE = (3, 4, 2)  # of the values of one picture
 

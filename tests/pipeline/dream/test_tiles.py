@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.ascent.objectives import stack
+from pipeline.ascent.optimizer import MOST_MISSES, normalised
+from pipeline.ascent.regularizers import bilateral, laplacian_normalised
 from pipeline.dream import layer, logit
-from pipeline.dream.ascent import MOST_MISSES, normalised
-from pipeline.dream.objectives import stack
-from pipeline.dream.smooth import bilateral, laplacian_normalised
 from pipeline.dream.tiles import Stretch, Tiled, TiledWay, compile_look, start
 from pipeline.errors import UnusableModel
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 
 STRETCH = Stretch(0, 10)
 

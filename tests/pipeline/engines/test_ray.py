@@ -13,12 +13,12 @@ from pretended import PretendedRay, RayError, TaskError
 
 from pipeline import load_spec, run
 from pipeline.activations.part import Part
-from pipeline.activations.saved import Keeper, Origin, Saved, saved_parts, shard_path, write_part
+from pipeline.activations.part_file import Keeper, Origin, Saved, saved_parts, shard_path, write_part
 from pipeline.activations.scan import Plan, scan
-from pipeline.dispatch import Dispatch
 from pipeline.engines import ray as engine
 from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
+from pipeline.options import Dispatch
 from pipeline.run import open_job
 from pipeline.sources.source import Shard
 

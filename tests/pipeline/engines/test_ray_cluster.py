@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from pipeline import load_spec, run
-from pipeline.dispatch import Dispatch
 from pipeline.engines import ray as engine
 from pipeline.errors import Interrupted
+from pipeline.options import Dispatch
 
 RESULTS = ("index", "crops", "mosaics")
 SMALL = 78 * 2**20  # bytes of object store; Ray takes no less

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.featuremaps import check_featuremaps, featuremaps
-from pipeline.filters import check_filters, filters
 from pipeline.filters.colours import colour_inputs
 from pipeline.job import Job
-from pipeline.models.applications import builders, open_application
+from pipeline.models.keras.applications import builders, open_application
 from pipeline.sources.fit import Fit
 from pipeline.spec import parse_spec
+from pipeline.stages.featuremaps import check_featuremaps, featuremaps
+from pipeline.stages.filters import check_filters, filters
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
 BGR = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")

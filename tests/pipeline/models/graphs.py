@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 v1 = tf.compat.v1
 

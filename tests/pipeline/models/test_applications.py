@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MissingInput, UnknownName, UnusableModel, WrongSpec
-from pipeline.models.applications import builders, default_size, inferred_mode, recognised
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.models.keras.applications import builders, default_size, inferred_mode, recognised
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 RESCALED_INSIDE = ("EfficientNet", "ConvNeXt", "MobileNetV3")
 SMALL = {"source": "keras:MobileNetV2", "layers": ["*"], "size": 32}

@@ -15,10 +15,10 @@ from graphs import classify, convolve, freeze_v1, freeze_v2, opened, plain, plai
 
 from pipeline.activations import Activations
 from pipeline.activations.scan import Plan, scan
+from pipeline.compiled.compile import compile_tap
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
 from pipeline.models.network import LayerInfo
-from pipeline.models.opening import select_layers
-from pipeline.models.tap import compile_tap
+from pipeline.models.registry import select_layers
 
 
 def random_images(*shape, seed=1):
@@ -406,7 +406,7 @@ def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path):
 
 @pytest.mark.parametrize("lower", [False, True])
 def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, monkeypatch, lower):
-    monkeypatch.setattr("pipeline.models.pieces._SMALL", 1)
+    monkeypatch.setattr("pipeline.compiled.microbatches._SMALL", 1)
     kernel = tf.Variable(weights(3, 3, 3, 3, seed=2) / 3)
 
     def network_(image):

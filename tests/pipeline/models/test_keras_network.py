@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 from pipeline.models.network import LayerInfo
 
 

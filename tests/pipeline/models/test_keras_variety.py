@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.compiled.compile import compile_tap
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec
-from pipeline.models.keras_network import KerasNetwork
-from pipeline.models.opening import open_network
-from pipeline.models.tap import compile_tap
-from pipeline.sections.model import ModelSpec
+from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 L = keras.layers
 

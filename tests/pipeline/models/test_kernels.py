@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import UnknownLayer
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 
 LAYERS = keras.layers
 SHAPE = (10, 10, 6)

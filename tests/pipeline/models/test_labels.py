@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from pipeline.errors import MissingInput, WrongSpec
-from pipeline.models.keras_network import KerasNetwork
+from pipeline.models.keras.functional import KerasNetwork
 from pipeline.models.labels import class_names, count_classes
 
 

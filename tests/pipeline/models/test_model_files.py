@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
-from pipeline.models.opening import open_network
-from pipeline.sections.model import ModelSpec
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 
 def opened(path, **keys):

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from pipeline.errors import UnknownLayer, UnknownName
-from pipeline.models.keras_network import KerasNetwork
-from pipeline.models.opening import KINDS, open_network, select_layers
-from pipeline.sections.model import ModelSpec
+from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.registry import KINDS, open_network, select_layers
+from pipeline.spec.model import ModelSpec
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_an_unknown_kind_is_named_with_the_known(source):
 
 
 def test_importing_the_door_imports_neither_keras_nor_tensorflow():
-    code = "import pipeline.models.opening, sys; sys.exit(bool({'keras', 'tensorflow', 'h5py'} & sys.modules.keys()))"
+    code = "import pipeline.models.registry, sys; sys.exit(bool({'keras', 'tensorflow', 'h5py'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

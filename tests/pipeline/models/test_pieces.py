@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.compiled import microbatches as pieces
+from pipeline.compiled.microbatches import in_pieces, piece_size
 from pipeline.errors import UnusableModel
-from pipeline.models import pieces
 from pipeline.models.network import LayerInfo
-from pipeline.models.pieces import in_pieces, piece_size
 
 
 def with_maps(*shapes):

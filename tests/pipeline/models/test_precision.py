@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.activations.responses import Gates, Tap
+from pipeline.activations.scan_pass import Gates, Tap
+from pipeline.compiled import microbatches as pieces
+from pipeline.compiled.compile import compile_pass
+from pipeline.compiled.precision import reduced
 from pipeline.errors import WrongSpec
-from pipeline.models import pieces
-from pipeline.models.keras_network import KerasNetwork
-from pipeline.models.precision import reduced
-from pipeline.models.tap import compile_pass
+from pipeline.models.keras.functional import KerasNetwork
 from pipeline.spec import parse_spec
 
 BATCH = 4

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.models.preprocessing import MODES
-from pipeline.sections.model import PREPROCESSING
+from pipeline.spec.model import PREPROCESSING
 
 PIXEL = np.array([[[[255, 0, 51]]]], np.float32)
 

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from graphs import convolve, opened, plain, v1, weights
 
+from pipeline.compiled.compile import compile_tap
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
-from pipeline.models.tap import compile_tap
 
 
 def exported(model, folder):
@@ -56,7 +56,7 @@ def test_no_name_is_left_from_the_inlining_and_the_digest_is_the_same_in_another
     network = opened(folder, "savedmodel")
     assert not [layer.name for layer in network.layers() if "Func/" in layer.name]
     code = (
-        "from pipeline.models.opening import open_network; from pipeline.sections.model import ModelSpec;"
+        "from pipeline.models.registry import open_network; from pipeline.spec.model import ModelSpec;"
         f"print(open_network(ModelSpec(source='savedmodel:{folder}', layers=['*'], preprocess='none')).digest())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

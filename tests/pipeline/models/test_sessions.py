@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.models import sessions
-from pipeline.models.sessions import in_session
+from pipeline.compiled import cpu_session as sessions
+from pipeline.compiled.cpu_session import in_session
 
 
 def test_a_session_gives_arrays_in_the_structure_of_the_function():
@@ -63,8 +63,8 @@ def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_besid
     code = """
         import os
         import tensorflow as tf
-        from pipeline.models.sessions import in_session
-        from pipeline.models.tap import prepare_devices
+        from pipeline.compiled.cpu_session import in_session
+        from pipeline.compiled.compile import prepare_devices
 
         def started(threads):
             before = len(os.listdir("/proc/self/task"))

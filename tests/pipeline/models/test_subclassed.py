@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.compiled.compile import compile_tap
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.fields import solve_fields
-from pipeline.models.opening import open_network, select_layers
-from pipeline.models.subclassed import SubclassedNetwork
-from pipeline.models.tap import compile_tap
-from pipeline.sections.model import ModelSpec
+from pipeline.models.keras.subclassed import SubclassedNetwork
+from pipeline.models.registry import open_network, select_layers
+from pipeline.spec.model import ModelSpec
 
 L = keras.layers
 

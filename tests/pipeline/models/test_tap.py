@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.models.freezing import freeze
-from pipeline.models.keras_network import KerasNetwork
-from pipeline.models.tap import compile_pass, compile_tap, prepare_devices
+from pipeline.compiled.compile import compile_pass, compile_tap, prepare_devices
+from pipeline.compiled.freezing import freeze
+from pipeline.models.keras.functional import KerasNetwork
 
 
 def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model, pixels):

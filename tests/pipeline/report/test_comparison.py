@@ -10,7 +10,7 @@ from made import K, columns
 
 from pipeline.errors import WrongSpec
 from pipeline.report.compare import COMPARISON, compare, write_comparison
-from pipeline.report.shelf import Shelf
+from pipeline.report.job_reader import Shelf
 from pipeline.store.files import write_json
 from pipeline.store.tables import write_index
 

@@ -10,11 +10,11 @@ import pytest
 from made import HOSTILE_LAYER, K, columns
 
 from pipeline import run
+from pipeline.drawing.mosaic import decode_png
 from pipeline.errors import WrongSpec
-from pipeline.mosaic import decode_png
+from pipeline.report.job_reader import Shelf
 from pipeline.report.page import to_json, write_page
-from pipeline.report.sheets import ROWS, sheets, tiling
-from pipeline.report.shelf import Shelf
+from pipeline.report.sprites import ROWS, sheets, tiling
 from pipeline.store.files import write_json
 from pipeline.store.tables import INDEX, write_index
 
@@ -138,7 +138,7 @@ def test_a_job_without_crops_has_a_page_without_sheets(make_job):
 def test_clipped_patches_keep_their_shape(make_job):
     import pyarrow as pa
 
-    from pipeline.mosaic import encode_png
+    from pipeline.drawing.mosaic import encode_png
 
     wide = np.full((100, 400, 3), 250, np.uint8)
     rows = [{"channel": 0, "rank": 0, "image": {"bytes": encode_png(wide), "path": "x"}}]

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.sections.data import DataSpec
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
+from pipeline.spec.data import DataSpec
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from pipeline.errors import MissingInput
-from pipeline.sources.naming import braced, matching
+from pipeline.sources.file_patterns import braced, matching
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from pipeline.errors import MissingInput, UnknownName
-from pipeline.sections.data import DataSpec
 from pipeline.sources import sample
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import KINDS, open_source
+from pipeline.sources.registry import KINDS, open_source
 from pipeline.sources.source import Shard
+from pipeline.spec.data import DataSpec
 
 
 @pytest.mark.parametrize("source", ["foldr:/x", "cifar10", "parquets:x", "", ":x"])
@@ -33,7 +33,7 @@ def test_a_kind_added_to_the_table_gets_limit_and_windows_for_nothing(monkeypatc
 
 def test_importing_the_sources_brings_in_neither_tensorflow_nor_scikit_image():
     heavy = {"tensorflow", "tensorflow_datasets", "skimage", "s3fs"}
-    code = f"import sys, pipeline.sources.opening as o; print({heavy} & set(sys.modules))"
+    code = f"import sys, pipeline.sources.registry as o; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

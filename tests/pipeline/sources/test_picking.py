@@ -8,12 +8,12 @@ import PIL.Image
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
-from pipeline.sections.data import DataSpec
-from pipeline.sections.picks import Picks
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
 from pipeline.sources.picking import Picked, check_picks, named, pick
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Box, Image, Shard
+from pipeline.spec.data import DataSpec
+from pipeline.spec.picks import Picks
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import cv2
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData
-from pipeline.sections.data import DataSpec
 from pipeline.sources.fit import Fit
-from pipeline.sources.opening import open_source
+from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
+from pipeline.spec.data import DataSpec
 
 FIT = Fit(8, 8)
 

@@ -47,8 +47,8 @@ def test_windows_come_row_by_row_image_by_image_and_are_named_by_their_corner(wr
 def test_any_windows_any_limit_any_shards_agree_with_the_loops(
     tmp_path_factory, scene, listed, sizes, size, stride, limit, count, start
 ):
-    from pipeline.sections.data import DataSpec
-    from pipeline.sources.opening import open_source
+    from pipeline.sources.registry import open_source
+    from pipeline.spec.data import DataSpec
 
     root = tmp_path_factory.mktemp("images")
     expected = []

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import mosaic
+from pipeline.drawing import mosaic
 from pipeline.errors import StoreFailed
 from pipeline.store.tables import CROPS, INDEX, read_index, write_crops, write_index
 

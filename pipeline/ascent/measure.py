@@ -1,0 +1,61 @@
+"""Measuring: what a finished picture, as it is saved, does to the network; and whether a layer has gradients at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.ascent.objectives import Channel, Neuron, Objective, evaluate, pick, stack
+from pipeline.ascent.optimizer import unreachable
+from pipeline.compiled.compile import compile_pass
+from pipeline.models.network import Network
+
+Measure = Callable[[np.ndarray, Sequence[Objective]], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measure:
+    """The pass that measures a batch of pictures, for objectives of the form and number of these.
+
+    Returns: a callable of uint8 pictures (batch, h, w, 3) and their objectives, giving float32 (batch,) three times:
+        the objectives' values, and the largest and the smallest value in the channel's map; where the objective is
+        neither a channel nor a neuron, these are the value again.
+    """
+    form, arguments = objectives[0].form, stack(objectives)
+    flat = tf.nest.flatten(arguments)
+
+    def finish(maps: dict[str, tf.Tensor], *tensors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        given = tf.nest.pack_sequence_as(arguments, list(tensors))
+        values = evaluate(form, maps, given)
+        kinds = [kind for kind, _ in form]
+        if len(kinds) > 1 or kinds[0] not in (Channel, Neuron):
+            return values, values, values
+        (values_of,) = maps.values()
+        channels = kinds[0].channels(given.numbers[0])
+        high, low = tf.reduce_max(values_of, axis=[1, 2]), tf.reduce_min(values_of, axis=[1, 2])
+        return values, pick(high, channels), pick(low, channels)
+
+    layers = list(dict.fromkeys(layer for _, layer in form))
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in flat]
+    run = compile_pass(network, layers, len(objectives), finish, specs)
+
+    def measure(pictures: np.ndarray, objectives: Sequence[Objective]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values, high, low = (tensor.numpy() for tensor in run(pictures, *tf.nest.flatten(stack(objectives))))
+        return values, high, low
+
+    return measure
+
+
+def check_reach(network: Network, layers: Sequence[str]) -> None:
+    """Raises: UnusableModel, naming the layers from which no gradient comes back to the image."""
+    lost: list[str] = []
+
+    def look(images: tf.Tensor) -> None:
+        for name, maps in network.trace(images, layers).items():
+            if tf.gradients(maps, images)[0] is None:
+                lost.append(name)
+
+    tf.function(look, autograph=False).get_concrete_function(tf.TensorSpec((1, *network.input_shape), tf.float32))
+    if lost:
+        raise unreachable(lost, network)

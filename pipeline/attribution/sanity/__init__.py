@@ -1,0 +1,1 @@
+"""Sanity checks of attribution maps: weight randomisation, and deletion and insertion curves."""

@@ -1,0 +1,111 @@
+"""The compiled pass: pixels in, maps out, one graph of fixed batch shape with its variables frozen to constants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline.compiled.freezing import Pass, freeze
+from pipeline.compiled.precision import reduced
+from pipeline.hardware import cores
+from pipeline.models.network import Network
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Reads layers: uint8 (batch, h, w, 3) -> {layer: float32 map}, for the one batch size it was compiled for."""
+
+    layers: tuple[str, ...]
+    run: Pass
+
+    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(self.run(images))
+
+
+def compile_tap(network: Network, layers: Sequence[str], batch: int) -> Tap:
+    """The pass that returns the layers' maps themselves."""
+    return Tap(tuple(layers), compile_pass(network, layers, batch, lambda maps: maps))
+
+
+def compile_pass(
+    network: Network,
+    layers: Sequence[str],
+    batch: int,
+    finish: Callable[..., Any],
+    extras: Sequence[tf.TensorSpec] = (),
+    precision: str = "float32",
+    xla: bool = False,
+) -> Pass:
+    """Preprocessing, the network up to the deepest of the layers, and `finish`, as one frozen graph.
+
+    Args:
+        batch: the fixed number of images.
+        finish: takes {layer: map}, and then the extras; returns any structure of tensors. Its ops join the graph.
+        extras: what else the pass takes after the images.
+        precision: of what is heavy in the network, such as convolutions; see `pipeline.compiled.precision`.
+        xla: whether XLA compiles the network.
+
+    Raises: WrongSpec, for a precision that this machine cannot give this network.
+
+    Returns: a callable of uint8 images (batch, h, w, 3) and the extras, giving what `finish` gives.
+    """
+    return freeze(pass_of(network, layers, batch, finish, precision, xla), network_input(network, batch), *extras)
+
+
+def pass_of(
+    network: Network,
+    layers: Sequence[str],
+    batch: int,
+    finish: Callable[..., Any],
+    precision: str = "float32",
+    xla: bool = False,
+) -> Pass:
+    """What `compile_pass` compiles, to be traced by who makes it part of a larger graph. Arguments and errors as there."""
+
+    def traced(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return network.trace(network.preprocess(images), layers)
+
+    read = traced if precision == "float32" else reduced(traced, network_input(network, batch), precision, network.name)
+    run = tf.function(read, autograph=False, jit_compile=True) if xla else read
+    return lambda images, *others: finish(run(images), *others)
+
+
+def compile_preprocessing(network: Network, batch: int) -> Pass:
+    """What the network is given for some images: uint8 (batch, h, w, 3) -> float32 (batch, h, w, channels)."""
+    return freeze(network.preprocess, network_input(network, batch))
+
+
+def network_input(network: Network, batch: int) -> tf.TensorSpec:
+    """Images as a pass takes them: uint8 (batch, h, w, 3)."""
+    height, width, _ = network.input_shape
+    return tf.TensorSpec((batch, height, width, 3), tf.uint8)
+
+
+def cpu_threads() -> int:
+    """How many threads TensorFlow computes one operation with, on the CPU."""
+    chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    return chosen or cores()
+
+
+def prepare_devices(threads: int | None = None) -> None:
+    """Let GPU memory grow as needed, and, where there is no GPU, let every session own the threads that compute for it.
+
+    Call before TensorFlow's first use. Placement is left to TensorFlow.
+
+    Args:
+        threads: how many compute one operation on the CPU; None: as TensorFlow chooses.
+    """
+    if threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")  # read when TensorFlow makes its first device
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # already in use, so the caller's own setting holds
+            return

@@ -1,0 +1,134 @@
+"""Where a unit's gradient has its energy, for any network: one compiled function a layer, a batch of units at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import WrongSpec
+from pipeline.models.network import LayerInfo, Network
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# uint8 (n, height, width, 3) at the network's input size and int (n, 3), the row, col and channel of a unit for each
+# -> float32 (n, height, width).
+Energy = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+_MOST_BYTES = 1_000_000_000  # of maps, and gradients by them, that one batch may fill
+_MOST_BATCH = 32
+
+
+def energy_of(network: Network, layer: LayerInfo) -> Energy:
+    """The energy of d(unit)/d(preprocessed pixels): its squares, summed over the colours.
+
+    Each map is in units of its own: the largest single square is 1. A unit that no pixel changes has 0 everywhere;
+    where the gradient is not finite, the map is not either.
+
+    The strongest units of a layer that ends in ReLU6 stand at 6, where the gradient is 0. For units whose gradient
+    is 0 everywhere, a second one is taken that passes through ceilings as if they were not there.
+
+    Returns: a function for any number of units, each of an image of its own, in batches of one fixed shape; it is
+    compiled when it is first called.
+    """
+    import tensorflow as tf
+
+    from pipeline.compiled.compile import network_input
+
+    height, width, _ = network.input_shape
+    batch = _batch(network, layer)
+
+    signature = (network_input(network, batch), tf.TensorSpec((batch, 3), tf.int32))
+
+    @cache
+    def compiled(through_ceilings: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        def one_batch(images: tf.Tensor, units: tf.Tensor) -> tf.Tensor:
+            pixels = network.preprocess(images)
+            overrides = {"Relu6": _through_ceilings()} if through_ceilings else {}
+            with tf.compat.v1.get_default_graph().gradient_override_map(overrides):
+                maps = network.trace(pixels, [layer.name])[layer.name]
+            # Images do not mix, so the gradient of a sum over a batch is that of each image's own unit.
+            return _energy(tf.gather_nd(maps, units, batch_dims=1), pixels)
+
+        # The weights stay variables: frozen, every layer would hold constants of its own of them all.
+        return tf.function(one_batch, autograph=False).get_concrete_function(*signature)
+
+    def energy(images: np.ndarray, units: np.ndarray) -> np.ndarray:
+        found = by_batches(images, units, False)
+        silent = ~found.any(axis=(1, 2))
+        if silent.any():
+            found[silent] = by_batches(images[silent], units[silent], True)
+        return found
+
+    def by_batches(images: np.ndarray, units: np.ndarray, through_ceilings: bool) -> np.ndarray:
+        found = np.empty((len(images), height, width), np.float32)
+        for start in range(0, len(images), batch):
+            part = slice(start, start + batch)
+            missing = batch - len(images[part])
+            shown, asked = (np.pad(array[part], [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in (images, units))
+            answer = compiled(through_ceilings)(tf.constant(shown, tf.uint8), tf.constant(asked, tf.int32))
+            found[part] = answer.numpy()[: batch - missing]
+        return found
+
+    return energy
+
+
+def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) -> None:
+    """Build, and do not run, the gradients of all layers.
+
+    Args:
+        hint: what to do instead, for the error.
+
+    Raises: WrongSpec, where an operation has none.
+    """
+    import tensorflow as tf
+
+    from pipeline.compiled.compile import network_input
+
+    @tf.function(autograph=False, input_signature=(network_input(network, 1),))
+    def together(images: tf.Tensor) -> tf.Tensor:
+        pixels = network.preprocess(images)
+        maps = network.trace(pixels, [layer.name for layer in layers])
+        return _energy([tf.reduce_sum(value) for value in maps.values()], pixels)
+
+    try:
+        together.get_concrete_function()
+    except LookupError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise WrongSpec(
+            f"effective fields need gradients, and {network.name} has an operation without one ({reason}). {hint}"
+        ) from None
+
+
+def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    (gradient,) = tf.gradients(units, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
+    # In these units a square neither overflows nor vanishes for want of digits.
+    return tf.reduce_sum(tf.square(tf.math.divide_no_nan(gradient, largest)), axis=3)
+
+
+@cache
+def _through_ceilings() -> str:
+    """The name of a gradient for ReLU6: that of ReLU."""
+    import tensorflow as tf
+
+    @tf.RegisterGradient("ConvscopeThroughCeilings")
+    def gradient(operation: tf.Operation, above: tf.Tensor) -> tf.Tensor:
+        return tf.where(operation.inputs[0] > 0, above, tf.zeros_like(above))
+
+    return "ConvscopeThroughCeilings"
+
+
+def _batch(network: Network, layer: LayerInfo) -> int:
+    """How many units at once: the maps of all layers up to this one are kept until their gradients are known."""
+    floats = int(np.prod(network.input_shape))
+    for before in network.layers():
+        floats += int(np.prod(before.shape))
+        if before.name == layer.name:
+            break
+    return int(np.clip(_MOST_BYTES // (2 * 4 * floats), 1, _MOST_BATCH))

@@ -1,0 +1,75 @@
+"""Reduced precision: a frozen network rewritten so that what is heavy in it runs in bfloat16 or float16.
+
+TensorFlow's own optimizer does it (automatic mixed precision of its Grappler), on the graph, and so for networks of
+every kind: convolutions and matrix products are reduced, and what loses too much by it, such as sums and
+exponentials, is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.grappler import tf_optimizer
+
+from pipeline.compiled.freezing import FrozenGraph
+from pipeline.errors import WrongSpec
+
+# Who rewrites: the one for bfloat16 is for CPUs, by oneDNN; the one for float16 for GPUs.
+_OPTIMIZERS = {"bfloat16": "auto_mixed_precision_onednn_bfloat16", "float16": "auto_mixed_precision"}
+
+Read = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+def reduced(read: Read, pixels: tf.TensorSpec, precision: str, name: str) -> Read:
+    """The same reading of a network's layers, in reduced precision.
+
+    Args:
+        read: images to {layer: map}, float32.
+        precision: bfloat16 or float16.
+        name: the network, for the errors.
+
+    Returns: a function for use inside a graph; its maps are float32 again.
+    Raises: WrongSpec, where this machine has nothing that the precision is for, or that it would change in the network.
+    """
+    _check_device(precision)
+    frozen = FrozenGraph.of(read, pixels)
+    rewritten = replace(frozen, graph=_rewritten(frozen, _OPTIMIZERS[precision]))
+    if not _reduces(rewritten.graph, tf.as_dtype(precision)):
+        raise WrongSpec(
+            f"model.precision = {precision!r} changes nothing: this machine, or TensorFlow on it, has no {precision} for "
+            f"what {name} is made of. Leave it out."
+        )
+    return rewritten
+
+
+def _check_device(precision: str) -> None:
+    """Whether this machine has what a precision is for. Raises: WrongSpec."""
+    gpus = bool(tf.config.list_physical_devices("GPU"))
+    if precision == "float16" and not gpus:
+        raise WrongSpec('model.precision = "float16" is for GPUs, and there is none. Set "bfloat16", or leave it out.')
+    if precision == "bfloat16" and gpus:
+        raise WrongSpec(
+            'model.precision = "bfloat16" is for CPUs, and the network runs on a GPU. Set "float16", or leave it out.'
+        )
+
+
+def _rewritten(frozen: FrozenGraph, optimizer: str) -> graph_pb2.GraphDef:
+    """A frozen graph after one optimizer; its inputs and outputs stay as they are."""
+    graph = meta_graph_pb2.MetaGraphDef(graph_def=frozen.graph)
+    graph.collection_def["train_op"].node_list.value.extend([*frozen.inputs, *frozen.outputs])
+    config = config_pb2.ConfigProto()
+    rewriting = config.graph_options.rewrite_options
+    rewriting.optimizers.append(optimizer)
+    rewriting.min_graph_nodes = -1  # small networks too
+    rewriting.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    return tf_optimizer.OptimizeGraph(config, graph)
+
+
+def _reduces(graph: graph_pb2.GraphDef, dtype: tf.DType) -> bool:
+    # Asked for an attribute that a node lacks, a protocol buffer would add it, empty, and spoil the graph.
+    kinds = (node.attr["T"].type for node in graph.node if node.op not in ("Cast", "Const") and "T" in node.attr)
+    return dtype.as_datatype_enum in kinds

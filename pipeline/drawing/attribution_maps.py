@@ -1,0 +1,165 @@
+"""Pictures of maps: over the source image with a scale, side by side, and many in one mosaic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from pipeline.attribution import heat
+from pipeline.drawing import mosaic
+from pipeline.sources.fit import Fit
+
+_TEXT = (235, 235, 235)
+_GAP = 6
+_LEAST = 224  # pixels of the longer side of a picture; smaller images grow by a whole factor
+_PANEL = 448  # pixels of the longer side of an image in a row of several
+_TILE = 160  # and in a mosaic
+_SCALE = 16  # width of the scale's bar
+
+TITLES = {
+    "gradcam": "GradCAM",
+    "hirescam": "HiResCAM",
+    "gradcam++": "Grad-CAM++",
+    "gradient": "gradient",
+    "guided_backprop": "guided backprop",
+    "guided_gradcam": "Guided-GradCAM",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of a row, and what stands above it. pixels: uint8 RGB."""
+
+    title: str
+    pixels: np.ndarray
+
+
+def plain(image: np.ndarray) -> np.ndarray:
+    """An image as it is, large enough to be looked at: uint8 RGB."""
+    return _grown(image)
+
+
+def overlay(values: np.ndarray, image: np.ndarray, fit: Fit) -> np.ndarray:
+    """A map over its image, at the image's own resolution: the heat of a class activation map, or signed gradients on grey.
+
+    Args:
+        values: (h, w), zero or more; or (h, w, 3) with a sign.
+        image: uint8 (height, width, 3), what was fitted to the network's input.
+
+    Returns: uint8 RGB; images under 224 pixels grow by a whole factor, and the map is drawn at that size.
+    """
+    image = _grown(image)
+    spread, seen = heat.on_source(values, fit, *image.shape[:2])
+    if values.ndim == 3:
+        return np.where(seen[..., np.newaxis], heat.centred(spread), 64).astype(np.uint8)
+    return heat.over(image, spread / (float(values.max()) or 1.0), seen)
+
+
+def captioned(pixels: np.ndarray, caption: str, peak: float | None) -> np.ndarray:
+    """A picture with a line above it and, where a peak is given, the scale of its colours beside it."""
+    size = _font_size(pixels.shape[1])
+    scale = [] if peak is None else [_scale(pixels.shape[0], ("0", f"{peak / 2:.2g}", f"{peak:.2g}"), size)]
+    body = _beside([pixels, *scale])
+    return _below(_line(caption, body.shape[1], size), body)
+
+
+def side_by_side(panels: Sequence[Panel], caption: str) -> np.ndarray:
+    """Panels of one image in a row, each with its title, a scale of their colours behind them, a line above them all."""
+    drawn = [_shrunk(panel.pixels, _PANEL) for panel in panels]
+    columns = [_below(_line(panel.title, pixels.shape[1], 15), pixels) for panel, pixels in zip(panels, drawn, strict=True)]
+    scale = _scale(drawn[0].shape[0], ("0", "", "peak"), 13)
+    body = _beside([*columns, _below(_line("", scale.shape[1], 15), scale)])
+    return _below(_line(caption, body.shape[1], 19), body)
+
+
+def tile(panels: Sequence[Panel], caption: str) -> np.ndarray:
+    """The same, small, for a mosaic; all tiles of as many panels have one size."""
+    row = _beside([_padded(_shrunk(panel.pixels, _TILE), _TILE) for panel in panels])
+    return _below(_line(caption, row.shape[1], 14), row)
+
+
+def together(tiles: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Tiles of one size in columns, about as high as wide, under the titles of their panels."""
+    height, width = tiles[0].shape[:2]
+    columns = max(1, min(len(tiles), round((len(tiles) * height / width) ** 0.5)))
+    rows = -(-len(tiles) // columns)
+    heads = _beside([_line(title, _TILE, 14) for title in titles])
+    stacks = []
+    for column in range(columns):
+        stack = [heads, *tiles[column * rows : (column + 1) * rows]]
+        stacks.append(_padded_below(np.concatenate(stack), heads.shape[0] + rows * height))
+    return _beside([part for stack in stacks for part in (stack, _blank(stack.shape[0], 3 * _GAP))][:-1])
+
+
+def _grown(pixels: np.ndarray) -> np.ndarray:
+    factor = max(1, _LEAST // max(pixels.shape[:2]))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
+    scale = min(1.0, longest / max(pixels.shape[:2]))
+    return mosaic.resize(pixels, max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
+
+
+def _padded(pixels: np.ndarray, side: int) -> np.ndarray:
+    canvas = _blank(side, side)
+    top, left = (side - pixels.shape[0]) // 2, (side - pixels.shape[1]) // 2
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas
+
+
+def _padded_below(pixels: np.ndarray, height: int) -> np.ndarray:
+    return np.concatenate([pixels, _blank(height - pixels.shape[0], pixels.shape[1])])
+
+
+def _blank(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), mosaic.GROUND, np.uint8)
+
+
+def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+    height = max(part.shape[0] for part in parts)
+    spaced = [piece for part in parts for piece in (_padded_below(part, height), _blank(height, _GAP))]
+    return np.concatenate(spaced[:-1], axis=1)
+
+
+def _below(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([line, pixels])
+
+
+def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
+    """The colours from zero, below, to the peak of the map, and what they stand for: below, in the middle, above."""
+    strip = _blank(height, _SCALE + 4 * size)
+    strip[:, :_SCALE] = heat.coloured(np.linspace(1, 0, height))[:, np.newaxis]
+    edge = size // 2
+    for text, y in zip(words, (height - edge - 2, height // 2, edge), strict=True):
+        strip = _written(strip, text, _SCALE + 4, y, size)
+    return strip
+
+
+def _line(text: str, width: int, size: int) -> np.ndarray:
+    """A line of text on the ground, cut to the width with an ellipsis."""
+    font = _font(size)
+    while text and font.getlength(text) > width - 8 and len(text) > 1:
+        text = text.rstrip("…")[:-1] + "…"
+    return _written(_blank(size + 10, width), text, 4, (size + 10) // 2, size)
+
+
+def _written(pixels: np.ndarray, text: str, x: int, y: int, size: int) -> np.ndarray:
+    picture = PIL.Image.fromarray(pixels)
+    PIL.ImageDraw.Draw(picture).text((x, y), text, fill=_TEXT, font=_font(size), anchor="lm")
+    return np.asarray(picture)
+
+
+def _font_size(width: int) -> int:
+    return int(np.clip(width // 28, 13, 48))
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
+    return PIL.ImageFont.load_default(size)

@@ -1,0 +1,1 @@
+"""Networks that are TensorFlow graphs: frozen GraphDefs and SavedModels."""

@@ -1,0 +1,212 @@
+"""Functions and branches of a graph written out: calls become their bodies, settled conditions the branch that is taken."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+from tensorflow.python.eager import context
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+
+from pipeline.errors import UnusableModel
+from pipeline.models.graphs.graphdef import Operations, canonical, constant, identity, owner, with_inputs
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_BRANCHES = ("If", "StatelessIf")
+_SWITCHES, _MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
+FLOW = (*_SWITCHES, *_MERGES, "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond")
+_OPEN = (*FLOW, "Placeholder", "PlaceholderV2", "VarHandleOp", "ReadVariableOp", "Variable", "VariableV2", "Iterator")
+_DEEPEST = 64  # calls within calls: past it a function calls itself
+
+
+def inlined(operations: Operations, where: str) -> Operations:
+    """The graph with every call, and every branch whose condition is constant, replaced by what it does.
+
+    The operations of a function get the names `call/op`. Loops, and branches that images decide, stay as they are.
+
+    Raises: UnusableModel.
+    """
+    library = {function.signature.name: function for function in operations.library.function}
+    nodes = dict(operations.nodes)
+    with tf.Graph().as_default():
+        tf.graph_util.import_graph_def(graph_pb2.GraphDef(library=operations.library, versions=operations.versions), name="")
+        for _ in range(_DEEPEST):
+            table = operations.replace(nodes)
+            bodies = {name: _body(table, node, library) for name, node in nodes.items()}
+            calls = {name: body for name, body in bodies.items() if body}
+            if not calls:
+                return _with_steady_names(table)
+            aliases: dict[str, str] = {}
+            for name, (function, arguments) in calls.items():
+                del nodes[name]
+                aliases |= _expand(name, library[function], arguments, nodes)
+            nodes = {name: _redirected(node, aliases, calls.keys()) for name, node in nodes.items()}
+    raise UnusableModel(f"{where} holds a function that calls itself. Freeze the network without recursion.")
+
+
+def folded(operations: Operations) -> Operations:
+    """The graph with TF1's settled conditions folded away: a Switch or a Merge that is left is an Identity.
+
+    Where no control flow of TF1 is left, control edges are dropped: they order side effects, of which none is allowed.
+    """
+    switches = [node for node in operations.nodes.values() if node.op in _SWITCHES]
+    settled = evaluate(operations, {node.input[1] for node in switches})
+    nodes: dict[str, node_def_pb2.NodeDef] = {}
+    dead: set[str] = set()  # operations, and single outputs of a Switch
+    aliases: dict[str, str] = {}
+
+    def is_dead(ref: str) -> bool:
+        return ref in dead or owner(ref) in dead
+
+    for name, node in operations.nodes.items():
+        live = [ref for ref in node.input if not ref.startswith("^") and not is_dead(ref)]
+        if node.op in _MERGES:
+            if not live:
+                dead.add(name)
+            elif len(live) == 1:
+                index = f"{name}/value_index"
+                nodes[name] = identity(name, live[0], node.attr["T"].type)
+                nodes[index] = constant(index, np.int32(list(node.input).index(live[0])))
+                aliases[f"{name}:1"] = f"{index}:0"
+            else:
+                nodes[name] = node
+        elif any(map(is_dead, node.input)):
+            dead.add(name)
+        elif node.op in _SWITCHES and node.input[1] in settled:
+            taken = int(settled[node.input[1]])
+            dead.add(f"{name}:{1 - taken}")
+            aliases[f"{name}:1"] = f"{name}:0"
+            nodes[name] = identity(name, node.input[0], node.attr["T"].type)
+        else:
+            nodes[name] = node
+    nodes = {name: _redirected(node, aliases, ()) for name, node in nodes.items()}
+    # In a TF1 loop control edges say to which turn a constant belongs.
+    if not any(node.op in FLOW for node in nodes.values()):
+        nodes = {name: _without_control(node) for name, node in nodes.items()}
+    return operations.replace(nodes)
+
+
+def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.ndarray]:
+    """The values of those of some tensors that depend on constants alone."""
+    needed = {tensor: operations.ancestors([tensor]) for tensor in tensors}
+    fixed = [tensor for tensor, names in needed.items() if not any(operations.nodes[name].op in _OPEN for name in names)]
+    if not fixed:
+        return {}
+    with tf.Graph().as_default() as graph:
+        part = operations.part(set().union(*(needed[tensor] for tensor in fixed))).graph()
+        found = tf.graph_util.import_graph_def(part, return_elements=fixed, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            return dict(zip(fixed, session.run(found), strict=True))
+
+
+def register_functions(operations: Operations) -> None:
+    """Make the functions of a graph known to this process, so that what imports the graph can run."""
+    for function in operations.library.function:
+        if not context.context().has_function(function.signature.name):
+            context.context().add_function_def(function)
+
+
+def _body(operations: Operations, node: node_def_pb2.NodeDef, library: dict[str, Any]) -> tuple[str, list[str]] | None:
+    """The function that a call stands for and what it is given; None for an operation that is no settled call."""
+    arguments = [ref for ref in node.input if not ref.startswith("^")]
+    if node.op in library:
+        return node.op, arguments
+    if node.op in _CALLS:
+        return node.attr["f"].func.name, arguments
+    if node.op in _BRANCHES:
+        settled = evaluate(operations, arguments[:1])
+        if settled:
+            branch = "then_branch" if settled[arguments[0]] else "else_branch"
+            return node.attr[branch].func.name, arguments[1:]
+    return None
+
+
+def _expand(
+    call: str, function: function_pb2.FunctionDef, arguments: list[str], nodes: dict[str, node_def_pb2.NodeDef]
+) -> dict[str, str]:
+    """Add a function's operations under the name of its call. Returns: what stands for each output of the call."""
+    body, flat = function_def_to_graph_def(function)
+    given = {f"{argument.name}:0": ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
+
+    def outside(ref: str) -> str:
+        if ref.startswith("^"):
+            return f"^{call}/{ref[1:]}"
+        ref = canonical(ref)
+        return given.get(ref) or f"{call}/{ref}"
+
+    inputs = {argument.name for argument in function.signature.input_arg}
+    for node in body.node:
+        if node.name not in inputs:
+            own = node_def_pb2.NodeDef()
+            own.CopyFrom(node)
+            own.name, own.device = f"{call}/{node.name}", ""
+            own.attr.pop("_gradient_op_type", None)
+            own.input[:] = [outside(ref) for ref in node.input if ref.removeprefix("^") not in inputs or ref[0] != "^"]
+            nodes[own.name] = own
+    returned = [function.ret[argument.name] for argument in function.signature.output_arg]
+    return {f"{call}:{index}": outside(flat.get(ref, ref)) for index, ref in enumerate(returned)}
+
+
+def _redirected(node: node_def_pb2.NodeDef, aliases: dict[str, str], gone: Iterable[str]) -> node_def_pb2.NodeDef:
+    """A node that takes what stands for its inputs now."""
+    inputs = []
+    for ref in node.input:
+        while ref in aliases:
+            ref = aliases[ref]
+        if not (ref.startswith("^") and ref[1:] in gone):
+            inputs.append(ref)
+    if inputs == list(node.input):
+        return node
+    return with_inputs(node, inputs)
+
+
+def _without_control(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+    if not any(ref.startswith("^") for ref in node.input):
+        return node
+    return with_inputs(node, [ref for ref in node.input if not ref.startswith("^")])
+
+
+def _with_steady_names(operations: Operations) -> Operations:
+    """Only the functions that are still called, named for what the graph holds.
+
+    TensorFlow counts function names on at every load, and knows one function of a name in a process.
+    """
+    first = _renamed(operations, "function")
+    nodes = hashlib.sha256(b"".join(node.SerializeToString(deterministic=True) for node in first.nodes.values()))
+    nodes.update(first.library.SerializeToString(deterministic=True))
+    return _renamed(first, f"function_{nodes.hexdigest()[:12]}") if first.library.function else first
+
+
+def _renamed(operations: Operations, prefix: str) -> Operations:
+    """The functions that are called, by their order: prefix_0, prefix_1, and so on."""
+    library = {function.signature.name: function for function in operations.library.function}
+    names: dict[str, str] = {}
+
+    def rename(node: Any) -> node_def_pb2.NodeDef:
+        own = node_def_pb2.NodeDef()
+        own.CopyFrom(node)
+        own.attr.pop("_gradient_op_type", None)
+        own.attr.pop("_output_shapes", None)
+        for key in sorted(own.attr):
+            value = own.attr[key]
+            for function in [*([value.func] if value.HasField("func") else []), *value.list.func]:
+                if function.name in library:
+                    function.name = names.setdefault(function.name, f"{prefix}_{len(names)}")
+        if own.op in library:
+            own.op = names.setdefault(own.op, f"{prefix}_{len(names)}")
+        return own
+
+    nodes = {name: rename(node) for name, node in operations.nodes.items()}
+    kept = function_pb2.FunctionDefLibrary()
+    while len(kept.function) < len(names):  # a function's own calls add further names
+        old = list(names)[len(kept.function)]
+        own = kept.function.add()
+        own.CopyFrom(library[old])
+        own.signature.name = names[old]
+        del own.node_def[:]
+        own.node_def.extend(rename(node) for node in library[old].node_def)
+    return Operations(nodes, kept, operations.versions)

@@ -1,0 +1,1 @@
+"""Networks that Keras builds or loads."""

@@ -1,0 +1,152 @@
+"""`file:X.keras` and `file:X.h5`: whole models as Keras saved them, loaded without running code that they carry."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
+from pipeline.models.keras.applications import inferred_mode, recognised
+from pipeline.models.keras.custom import custom_objects
+from pipeline.models.keras.functional import KerasNetwork, check_keys, read_input
+from pipeline.models.keras.keras_graph import Graph
+from pipeline.models.keras.subclassed import SubclassedNetwork, is_subclassed
+from pipeline.models.preprocessing import MODES
+from pipeline.spec.model import ModelSpec
+
+_HDF5 = (".h5", ".hdf5")
+
+# Steps that turn raw pixels into something else before the first weights see them.
+_RESCALES = {"Rescaling", "Normalization", "Divide", "TrueDivide", "Subtract"}
+
+_UNKNOWN_CLASS = re.compile(
+    r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|[\w ]*function): '?([\w.>]+)'?"
+)
+
+
+def open_file(path: str, spec: ModelSpec) -> KerasNetwork | SubclassedNetwork:
+    """Load a whole model; Python bytecode inside it (Lambda layers) is refused unless `spec.trusted`.
+
+    Classes that are not Keras's own come from the Python file `spec.custom`, or from the process that calls.
+
+    Raises: MissingInput, UnusableModel, WrongSpec.
+    """
+    where = Path(path)
+    if not path or not where.is_file():
+        raise MissingInput(
+            f"the model {path!r} is {'a folder' if path and where.is_dir() else 'missing'}. Name a file in model.source."
+        )
+    idle = sorted({"weights", "top"} & spec.model_fields_set)
+    if idle:
+        raise WrongSpec(f"model.{idle[0]} is for keras: networks; {where} brings its own. Leave it out.")
+    check_keys(spec, str(where))
+    config = _read_config(where)
+    lambdas = list(dict.fromkeys(_bytecode(config, "?")))
+    if lambdas and not spec.trusted:
+        raise UnusableModel(
+            f"{where} carries Python code in its layer {lambdas[0]!r}"
+            + (f" and {len(lambdas) - 1} more" if len(lambdas) > 1 else "")
+            + ", which loading would run. If you trust the file, set model.trusted = true."
+        )
+    model = _load(where, spec.trusted, {} if spec.custom is None else custom_objects(Path(spec.custom)))
+    if is_subclassed(model):
+        mode = _unknown_mode(where) if spec.preprocess == "auto" else spec.preprocess
+        return SubclassedNetwork(model, where.stem, spec.size, mode, spec.logits)
+    read_input(model, str(where), spec.size)
+    mode = (_inferred_mode(model) or _unknown_mode(where)) if spec.preprocess == "auto" else spec.preprocess
+    return KerasNetwork(model, where.stem, spec.size, mode, spec.logits)
+
+
+def _read_config(path: Path) -> Any:
+    """The architecture, as the file describes it; nothing in it has been run."""
+    if path.suffix not in (".keras", *_HDF5):
+        raise UnusableModel(f"{path} is of no known format. Name a .keras or .h5 file.")
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read("config.json"))
+        with h5py.File(path) as file:
+            config = file.attrs.get("model_config")
+            is_weights = "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError, zlib.error) as error:
+        raise UnusableModel(
+            f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): the file is cut short or something else."
+        ) from None
+    if config is None:
+        raise UnusableModel(
+            f"{path} holds weights alone, not the network they belong to. Name the network, such as keras:VGG16, in model.source "
+            "and this file in model.weights; or save the whole model."
+            if is_weights
+            else f"{path} is an HDF5 file, but holds no Keras model. Name a file that model.save wrote."
+        )
+    try:
+        return json.loads(config)
+    except ValueError as error:
+        raise UnusableModel(f"the model in {path} is described by broken JSON ({one_line(error)}). Save it again.") from None
+
+
+def _bytecode(config: Any, layer: str) -> Iterator[str]:
+    """The names of the layers that carry marshalled Python functions, in Keras 2's or Keras 3's form."""
+    if isinstance(config, list):
+        for item in config:
+            yield from _bytecode(item, layer)
+    if not isinstance(config, dict):
+        return
+    inner = config.get("config")
+    if isinstance(inner, dict):
+        layer = inner.get("name", layer)
+        functions = {key: inner.get(key) for key in ("function", "output_shape", "mask")}
+        if config.get("class_name") == "Lambda" and (
+            isinstance(functions["function"], list) or "lambda" in (inner.get(f"{key}_type") for key in functions)
+        ):
+            yield layer
+    if config.get("class_name") == "__lambda__":
+        yield layer
+    for value in config.values():
+        yield from _bytecode(value, layer)
+
+
+def _load(path: Path, trusted: bool, custom: dict[str, Any]) -> keras.Model:
+    try:
+        return keras.models.load_model(path, custom_objects=custom, compile=False, safe_mode=not trusted)
+    except Exception as error:
+        # Keras says it in many ways and types; each means that this file gives no model here.
+        unknown = _UNKNOWN_CLASS.search(str(error))
+        if unknown:
+            raise UnusableModel(
+                f"{path} uses {unknown[1] or unknown[2]!r}, which is not part of Keras {keras.__version__}. "
+                'If it is yours, name the Python file that defines it: model.custom = "FILE.py".'
+            ) from None
+        if "safe_mode" in str(error) or "unsafe" in str(error).lower():
+            raise UnusableModel(
+                f"{path} asks for more than Keras allows a file it does not trust ({one_line(error)}). "
+                "If you trust the file, set model.trusted = true."
+            ) from None
+        raise UnusableModel(
+            f"{path} cannot be loaded by Keras {keras.__version__} ({one_line(error)}). Save the model again with this Keras."
+        ) from None
+
+
+def _inferred_mode(model: keras.Model) -> str | None:
+    """ "none" for a model that rescales its pixels itself, else what the keras.applications network it is expects."""
+    for step in Graph.of(model).steps.values():
+        if step.kind in _RESCALES:
+            return "none"
+        if step.nested:
+            return _inferred_mode(step.operation)
+        if getattr(step.operation, "weights", None):
+            break
+    builder = recognised(model)
+    return inferred_mode(builder) if builder else None
+
+
+def _unknown_mode(path: Path) -> str:
+    raise WrongSpec(f"what {path} wants done to its pixels cannot be told. Name it in model.preprocess: {', '.join(MODES)}.")

@@ -1,0 +1,34 @@
+"""`[activations]`: the heaps, and how their winners are cropped and shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.spec.table import Table
+
+
+class ActivationsSpec(Table):
+    """`[activations]`: the heaps, and how their winners are cropped and shown."""
+
+    top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
+    bottom_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    label_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
+    crop: Literal["field", "channel", "effective", "image"] = "field"
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _all_or_numbers(cls, value: Any) -> Any:
+        return all_or_numbers(value)
+
+
+def all_or_numbers(value: Any) -> Any:
+    """What a key for channels holds, as it is: "all", or numbers, each once. Raises: ValueError."""
+    numbers = isinstance(value, list) and value and all(type(number) is int and number >= 0 for number in value)
+    if value != "all" and not numbers:
+        raise ValueError("is 'all' or a list of channel numbers, from 0")
+    if numbers and len(set(value)) != len(value):
+        raise ValueError("a channel is named twice")
+    return value

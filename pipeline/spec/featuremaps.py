@@ -1,0 +1,19 @@
+"""`[featuremaps]`: whose maps are drawn, and in which colours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.spec.picks import Picks
+from pipeline.spec.table import Positive, a_list
+
+
+class FeaturemapsSpec(Picks):
+    """`[featuremaps]`: whose maps are drawn, and in which colours."""
+
+    layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)] | None = None
+    scale: Literal["map", "layer"] = "map"
+    colours: Literal["viridis", "grey", "cividis", "inferno"] = "viridis"
+    channels: Positive = 4096

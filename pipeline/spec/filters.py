@@ -1,0 +1,18 @@
+"""`[filters]`: which kernels are drawn, and how many of their tiles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.spec.table import Positive, Table, a_list
+
+
+class FiltersSpec(Table):
+    """`[filters]`: which kernels are drawn, and how many of their tiles."""
+
+    layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)] | None = None
+    sort: Literal["norm", "channel"] = "norm"
+    filters: Positive | None = None
+    inputs: Positive | None = None

@@ -1,0 +1,45 @@
+"""`[gradcam]`: what made the network decide: for which images and classes, by which methods, and whether to check them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from pipeline.spec.picks import Picks, Texts
+from pipeline.spec.table import Positive, a_list
+
+Method = Literal["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam"]
+Check = Literal["randomisation", "curves"]
+
+
+def a_list_of_classes(value: Any) -> Any:
+    """One number or text stands for a list of one."""
+    return [value] if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+
+
+class GradcamSpec(Picks):
+    """`[gradcam]`: maps of the evidence for a class, for the images picked.
+
+    layers: empty for the last convolutional one.
+    classes: "predicted", "label", numbers, or names.
+    """
+
+    methods: Annotated[list[Method], BeforeValidator(a_list), Field(min_length=1)] = [
+        "gradcam",
+        "guided_backprop",
+        "guided_gradcam",
+    ]
+    layers: Texts = []
+    classes: Annotated[
+        list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)]],
+        BeforeValidator(a_list_of_classes),
+        Field(min_length=1),
+    ] = ["predicted"]
+    trust: Annotated[list[Check], BeforeValidator(a_list)] = []
+    batch: Positive = 16
+
+    @field_validator("methods", "classes", "trust")
+    @classmethod
+    def _once_each(cls, value: list[Any]) -> list[Any]:
+        return list(dict.fromkeys(value))

@@ -1,0 +1,36 @@
+"""`[model]`: the network and which of its layers to look at."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator
+
+from pipeline.spec.table import Size, Table, a_list
+
+PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")
+
+
+class ModelSpec(Table):
+    """`[model]`: the network and which of its layers to look at."""
+
+    source: str
+    weights: str = "imagenet"
+    layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)]
+    preprocess: Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"] = "auto"
+    labels: str | None = None
+    top: StrictBool = True
+    size: Size | None = None
+    inputs: dict[str, bool | int | float | str | list[Any]] = {}
+    logits: str | None = None
+    trusted: StrictBool = False
+    custom: str | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    xla: StrictBool = False
+
+    @field_validator("xla")
+    @classmethod
+    def _in_float32(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("precision") != "float32":
+            raise ValueError("does not go together with a reduced model.precision: choose one of them")
+        return value

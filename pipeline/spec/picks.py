@@ -1,0 +1,20 @@
+"""What the stages share that look at a few images one by one: which ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.spec.table import Positive, Table, a_list
+
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(a_list)]
+
+
+class Picks(Table):
+    """The images to look at: examples and keys of the data set, and files; where none is named, the first few examples."""
+
+    examples: list[Annotated[int, Field(ge=0, strict=True)]] = []
+    keys: Texts = []
+    files: Texts = []
+    first: Positive = 4
