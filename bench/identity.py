@@ -48,8 +48,8 @@ steps = 16
 [dream]
 layers = ["block_13_expand_relu"]
 first = 1
-octaves = 2
-steps = 4
+num_octave = 2
+iterations = 4
 """
 
 FACENET = """
