@@ -50,8 +50,8 @@ clean:  ## remove .venv and what tests and builds left; results stay
 	rm -rf .venv build convscope.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-		|| { echo "convscope needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "convscope needs Python 3.11 to 3.13; name one: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --upgrade pip setuptools
 

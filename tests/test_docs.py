@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
+import tomllib
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,11 +32,6 @@ from pipeline.sources.sample import SAMPLES
 from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
 from pipeline.spec.model import PREPROCESSING
 from pipeline.store.tables import CROPS, INDEX, PATTERNS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,11 +22,6 @@ from pipeline.spec.model import ModelSpec
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.spec.table import Table, a_list
 from pipeline.store.remote import has_scheme
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 STAGES = ("activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "report")
 

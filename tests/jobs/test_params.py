@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 
 import pytest
 
@@ -10,11 +10,6 @@ from jobs.params import convert
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.spec import parse_spec
 from pipeline.spec.dream import VisualizationSpec
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # As the old program's own page has it.
 OLD = """
