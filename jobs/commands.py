@@ -98,11 +98,7 @@ def _fields(options: argparse.Namespace) -> None:
             height, width, _ = found.layer.shape
             field = found.field
             size, stride = "{} x {}".format(*field.size), "{:g} x {:g}".format(*field.stride)
-            effective = (
-                f"{found.effective[2] - found.effective[0]} x {found.effective[3] - found.effective[1]}"
-                if found.effective
-                else "none"
-            )
+            effective = f"{found.effective.height} x {found.effective.width}" if found.effective else "none"
             rows.append((found.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
     _print_table(rows)
     print(f"pictures: {folder / 'mosaics' / 'fields'}")

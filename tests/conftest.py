@@ -18,9 +18,10 @@ import pytest
 
 from pipeline import load_spec, run
 from pipeline.errors import UnusableData
+from pipeline.geometry import Box
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box, Image, Shard
+from pipeline.sources.source import Image, Shard
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -178,7 +179,7 @@ class InMemory:
             if example in self._broken:
                 raise UnusableData(f"image {example} cannot be read: torn.")
             pixels = self.images[example]
-            yield example, Image(f"image{example}", self._labels[example] or None, pixels, Box(0, 0, *pixels.shape[:2]))
+            yield example, Image(f"image{example}", self._labels[example] or None, pixels, Box.whole(*pixels.shape[:2]))
 
 
 @pytest.fixture(scope="session")

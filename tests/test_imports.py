@@ -27,7 +27,7 @@ FLOORS = (
     ("spec",),  # asks the store what is an address
     ("store",),
     ("drawing",),
-    ("errors", "hardware", "options", "progress"),
+    ("errors", "geometry", "hardware", "options", "progress"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.

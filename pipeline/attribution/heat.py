@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box
 
 _MOST_CELLS = 56  # a side of the grid on which boxes are looked for
 

@@ -16,7 +16,6 @@ from pipeline.compiled.guided_relu import Guide
 from pipeline.drawing import attribution_maps as pictures
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
-from pipeline.sources.source import Box
 from pipeline.store.tables import INDEX
 
 _SHOWN = 5  # of the likeliest classes, in the index
@@ -80,8 +79,8 @@ class Findings:
                 "col": where.col,
                 "map_height": values.shape[0],
                 "map_width": values.shape[1],
-                **_edges("", where.box),
-                **_edges("src_", self._fit.to_source(where.box, one.image.region)),
+                **where.box.columns(),
+                **self._fit.to_source(where.box, one.image.region).columns("src_"),
                 "rule": guide.rule if guide else None,
                 "replaced": guide.replaced if guide else None,
                 "picture": path,
@@ -92,7 +91,3 @@ class Findings:
             panels = [panel for (_, layer), panel in drawn.items() if layer in (None, shown)]
             plain = pictures.Panel("image", pictures.plain(one.image.seen))
             self._album.row(one, number, shown, [plain, *panels], f"{name}  {chance:.1%}")
-
-
-def _edges(prefix: str, box: Box) -> dict[str, int]:
-    return {f"{prefix}{edge}": getattr(box, edge) for edge in ("y1", "x1", "y2", "x2")}

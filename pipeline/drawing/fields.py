@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from pipeline.drawing import mosaic
-from pipeline.fields.effective import Corners, corners
 from pipeline.fields.survey import Surveyed
+from pipeline.geometry import Box
 
 _PANEL = 400  # pixels of a panel's longer side
 _MARGIN, _LINE = 20, 26
@@ -27,11 +27,11 @@ def draw(found: Surveyed) -> np.ndarray:
     The heat map shows the root of the mean energy, from nothing to its maximum.
     """
     height, width = found.energy.shape
-    box, corner = corners(found.field, found.unit), corners(found.field, (0, 0))
+    box, corner = Box.of(found.field.boxes[found.unit]), Box.of(found.field.boxes[0, 0])
     heat = np.sqrt(found.energy)
     heat = heat / heat.max() if heat.any() else heat
-    panels = [_Panel.of((0, 0, height, width), heat)]
-    if 0 < box[2] - box[0] < _MOST * height and box[3] - box[1] < _MOST * width:
+    panels = [_Panel.of(Box.whole(height, width), heat)]
+    if 0 < box.height < _MOST * height and box.width < _MOST * width:
         panels.append(_Panel.of(box, heat))
     panels[0].outline(corner, _CYAN)
     panels[0].outline(box, _WHITE)
@@ -61,24 +61,23 @@ def draw(found: Surveyed) -> np.ndarray:
 class _Panel:
     """A part of the input, enlarged: the heat map as colours, and boxes drawn over it."""
 
-    region: Corners
+    region: Box
     scale: float
     pixels: np.ndarray
 
     @classmethod
-    def of(cls, region: Corners, heat: np.ndarray) -> _Panel:
-        y1, x1, y2, x2 = region
-        scale = _PANEL / max(y2 - y1, x2 - x1)
-        part = _coloured(heat[y1:y2, x1:x2])
+    def of(cls, region: Box, heat: np.ndarray) -> _Panel:
+        scale = _PANEL / max(region.height, region.width)
+        part = _coloured(region.cut(heat))
         how = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-        size = (max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale)))
+        size = (max(1, round(region.width * scale)), max(1, round(region.height * scale)))
         return cls(region, scale, cv2.resize(part, size, interpolation=how))
 
-    def outline(self, box: Corners, colour: tuple[int, int, int], dashed: bool = False) -> None:
+    def outline(self, box: Box, colour: tuple[int, int, int], dashed: bool = False) -> None:
         """Draw the lines of a box just inside its pixels, dark on both sides, so that they stand out on any colour."""
         high, wide = self.pixels.shape[:2]
-        y1, y2 = (int(np.clip(round((edge - self.region[0]) * self.scale), 0, high)) for edge in box[::2])
-        x1, x2 = (int(np.clip(round((edge - self.region[1]) * self.scale), 0, wide)) for edge in box[1::2])
+        y1, y2 = (int(np.clip(round((edge - self.region.y1) * self.scale), 0, high)) for edge in (box.y1, box.y2))
+        x1, x2 = (int(np.clip(round((edge - self.region.x1) * self.scale), 0, wide)) for edge in (box.x1, box.x2))
         if y2 <= y1 or x2 <= x1:
             return
         lines = np.zeros((high, wide), np.uint8)
@@ -98,7 +97,7 @@ def _measures(found: Surveyed) -> str:
     return f"field: {seen}{step}; map {rows} x {cols}; height before width"
 
 
-def _legend(found: Surveyed, box: Corners, corner: Corners) -> list[tuple[Callable[[np.ndarray], None], str]]:
+def _legend(found: Surveyed, box: Box, corner: Box) -> list[tuple[Callable[[np.ndarray], None], str]]:
     """What the marks mean: for each line something that draws the mark, and its text."""
     heard, asked = found.gradients
     lines = [(_line_mark(_WHITE), f"unit {found.unit}: {_told(box)}")]
@@ -114,9 +113,10 @@ def _legend(found: Surveyed, box: Corners, corner: Corners) -> list[tuple[Callab
     return lines
 
 
-def _told(box: Corners) -> str:
-    y1, x1, y2, x2 = box
-    return f"{y2 - y1} x {x2 - x1}, rows {y1} to {y2}, columns {x1} to {x2}" if y2 > y1 else "sees nothing"
+def _told(box: Box) -> str:
+    if box.is_empty:
+        return "sees nothing"
+    return f"{box.height} x {box.width}, rows {box.y1} to {box.y2}, columns {box.x1} to {box.x2}"
 
 
 def _line_mark(colour: tuple[int, int, int], dashed: bool = False) -> Callable[[np.ndarray], None]:

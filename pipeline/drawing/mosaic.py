@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.geometry import Box
+
 GROUND = (24, 26, 30)  # RGB; opaque, so that numbers are read as well on a white page as on a dark one
 _EMPTY = (44, 47, 53)  # tiles that nothing fills
 _TEXT = (235, 235, 235)
@@ -143,16 +145,16 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=how).reshape(height, width, -1)
 
 
-def thumbnail(pixels: np.ndarray, box: tuple[int, int, int, int], tile: tuple[int, int]) -> np.ndarray:
-    """A whole image in a tile, with a box (y1, x1, y2, x2, in its pixels) drawn on it. uint8 (h, w, 3)."""
+def thumbnail(pixels: np.ndarray, box: Box, tile: tuple[int, int]) -> np.ndarray:
+    """A whole image in a tile, with a box, in its pixels, drawn on it. uint8 (h, w, 3)."""
     scale = min(tile[0] / pixels.shape[0], tile[1] / pixels.shape[1])
     high, wide = max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))
     small = resize(pixels, high, wide)
     canvas = np.full((*tile, 3), _EMPTY, np.uint8)
     top, left = (tile[0] - high) // 2, (tile[1] - wide) // 2
     canvas[top : top + high, left : left + wide] = small
-    y1, y2 = _line(top + box[0] * scale, top + box[2] * scale)
-    x1, x2 = _line(left + box[1] * scale, left + box[3] * scale)
+    y1, y2 = _line(top + box.y1 * scale, top + box.y2 * scale)
+    x1, x2 = _line(left + box.x1 * scale, left + box.x2 * scale)
     cv2.rectangle(canvas, (x1 - 1, y1 - 1), (x2 + 1, y2 + 1), _BOX[0], 1)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), _BOX[1], 1)
     return canvas

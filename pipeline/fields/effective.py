@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.compiled.energy import energy_of
+from pipeline.geometry import Box
 from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
 from recfield.effective import smallest_box
 
 SHARE = 0.95  # of a unit's energy that its effective field holds
 _MOST = 0.5  # of the input that a field may cover and still be a part of the image
-
-Corners = tuple[int, int, int, int]  # y1, x1, y2, x2: a box, half-open
 
 
 class EffectiveFields:
@@ -51,7 +50,8 @@ class EffectiveFields:
         boxes = np.zeros((len(units), 4), np.int32)
         for place, energy in enumerate(self._energy(images, units)):
             row, col = (int(at) for at in units[place, :2])
-            boxes[place] = effective_box(energy, self._field, self._places, (row, col)) or 0
+            box = effective_box(energy, self._field, self._places, (row, col))
+            boxes[place] = box.edges if box else 0
         none = int((boxes[:, 2] == 0).sum())
         self.found, self.without = self.found + len(units) - none, self.without + none
         return boxes
@@ -79,20 +79,14 @@ class Places:
         return cls(_centres(rows, height, field.stride[0]), _centres(cols, width, field.stride[1]))
 
 
-def effective_box(energy: np.ndarray, field: ReceptiveField, places: Places, unit: tuple[int, int]) -> Corners | None:
+def effective_box(energy: np.ndarray, field: ReceptiveField, places: Places, unit: tuple[int, int]) -> Box | None:
     """The effective field of one unit, row and col, from its energy, float (height, width); None where there is none."""
-    y1, x1, y2, x2 = corners(field, unit)
-    if y2 <= y1 or x2 <= x1:
+    seen = Box.of(field.boxes[unit])
+    if seen.is_empty:
         return None
-    around = (_within(places.rows, unit[0], y1, y2), _within(places.cols, unit[1], x1, x2))
-    box = smallest_box(energy[y1:y2, x1:x2], SHARE, around)
-    return None if box is None else (y1 + box[0], x1 + box[1], y1 + box[2], x1 + box[3])
-
-
-def corners(field: ReceptiveField, unit: tuple[int, int]) -> Corners:
-    """The box of a unit, as plain numbers."""
-    y1, x1, y2, x2 = (int(edge) for edge in field.boxes[unit])
-    return y1, x1, y2, x2
+    around = (_within(places.rows, unit[0], seen.y1, seen.y2), _within(places.cols, unit[1], seen.x1, seen.x2))
+    edges = smallest_box(seen.cut(energy), SHARE, around)
+    return None if edges is None else Box.of(edges).shifted(seen.y1, seen.x1)
 
 
 def _within(centres: np.ndarray, at: int, first: int, last: int) -> int | None:

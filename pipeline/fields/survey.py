@@ -9,8 +9,9 @@ import numpy as np
 
 from pipeline.compiled.energy import check_gradients, energy_of
 from pipeline.errors import UnusableData
-from pipeline.fields.effective import Corners, Places, effective_box
+from pipeline.fields.effective import Places, effective_box
 from pipeline.fields.solving import solve_in_groups
+from pipeline.geometry import Box
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from recfield import ReceptiveField
@@ -33,7 +34,7 @@ class Surveyed:
     field: ReceptiveField
     unit: tuple[int, int]
     energy: np.ndarray
-    effective: Corners | None
+    effective: Box | None
     gradients: tuple[int, int]
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.drawing import mosaic
+from pipeline.geometry import Box
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box, Image, Source
+from pipeline.sources.source import Image, Source
 from pipeline.store.spool import Spool
 
 _THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
@@ -128,7 +129,7 @@ def _effective(group: Sequence[tuple[int, Image]], wanted: Wanted, fit: Fit) -> 
         assert effective is not None
         for (_, c, rank, _), box in zip(of_layer, effective.boxes(images, units), strict=True):
             if box.any():
-                found[table, name, c, rank] = Box(*(int(edge) for edge in box))
+                found[table, name, c, rank] = Box.of(box)
     return found
 
 
@@ -142,10 +143,6 @@ def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool
     if layer.table != "activations":
         return
     name = (layer.layer, c, rank)
-    album.spool.put(("crop", *name), mosaic.encode_png(image.pixels[crop.y1 : crop.y2, crop.x1 : crop.x2]))
-    drawn = mosaic.thumbnail(image.pixels, _edges(part), album.tiles[layer.layer]["full"])
+    album.spool.put(("crop", *name), mosaic.encode_png(crop.cut(image.pixels)))
+    drawn = mosaic.thumbnail(image.pixels, part, album.tiles[layer.layer]["full"])
     album.spool.put(("full", *name), mosaic.encode_png(drawn))
-
-
-def _edges(box: Box) -> tuple[int, int, int, int]:
-    return box.y1, box.x1, box.y2, box.x2

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.drawing import mosaic
+from pipeline.geometry import Box
 from pipeline.patches.album import Album
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
@@ -76,10 +77,10 @@ def _centred(pixels: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
 
 def _inside(layer: Winners, c: int, rank: int, fit: Fit) -> tuple[float, float, float, float]:
     """Where in its tile a patch lies: against the far side where the near one was clipped by the image's border."""
-    y1, x1, y2, x2 = (int(edge) for edge in layer.boxes[c, rank])
+    box = Box.of(layer.boxes[c, rank])
     largest = layer.extents.max(axis=0)
-    top, bottom = _placed(y1, y2, fit.height, int(layer.extents[c, 0]), int(largest[0]))
-    left, right = _placed(x1, x2, fit.width, int(layer.extents[c, 1]), int(largest[1]))
+    top, bottom = _placed(box.y1, box.y2, fit.height, int(layer.extents[c, 0]), int(largest[0]))
+    left, right = _placed(box.x1, box.x2, fit.width, int(layer.extents[c, 1]), int(largest[1]))
     return top, left, bottom, right
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box
 
 
 class EffectiveFields(Protocol):
@@ -53,8 +53,8 @@ class Winners:
 
     def seen(self, c: int, rank: int, fit: Fit) -> Box:
         """A winner's box; the whole input for a unit that sees nothing."""
-        y1, x1, y2, x2 = (int(edge) for edge in self.boxes[c, rank])
-        return Box(y1, x1, y2, x2) if y2 > y1 and x2 > x1 else Box(0, 0, fit.height, fit.width)
+        box = Box.of(self.boxes[c, rank])
+        return Box.whole(fit.height, fit.width) if box.is_empty else box
 
 
 def top_label(labels: Sequence[str | None]) -> tuple[str | None, float | None]:

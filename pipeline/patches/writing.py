@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.geometry import EDGES, Box
 from pipeline.patches.album import Album, open_images
 from pipeline.patches.drawing import tile_sizes, write_mosaics
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box, Source
+from pipeline.sources.source import Source
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
 from pipeline.store.spool import Spool
-from pipeline.store.tables import BOX, CROPS, INDEX, write_crops, write_images, write_index
+from pipeline.store.tables import CROPS, INDEX, write_crops, write_images, write_index
 
 TABLES = ("activations", "weakest", "by_label")  # of the index, in which winners are listed
 
@@ -87,9 +88,9 @@ def _told(layer: Winners, c: int, rank: int, album: Album) -> dict[str, Any]:
         "row": layer.rows[c, rank],
         "col": layer.cols[c, rank],
     }
-    boxes = {"": Box(*layer.boxes[c, rank]), "src_": shown.source, "eff_": shown.effective, "eff_src_": shown.effective_source}
+    boxes = {"": Box.of(layer.boxes[c, rank]), "src_": shown.source, "eff_": shown.effective, "eff_src_": shown.effective_source}
     for prefix, box in boxes.items():
-        told |= {f"{prefix}{edge}": getattr(box, edge, None) for edge in BOX}
+        told |= dict.fromkeys(f"{prefix}{edge}" for edge in EDGES) if box is None else box.columns(prefix)
     return told
 
 

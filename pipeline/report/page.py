@@ -14,13 +14,13 @@ from urllib.parse import quote
 import jinja2
 import pyarrow as pa
 
+from pipeline.geometry import EDGES, Box
 from pipeline.report.job_reader import Row, Shelf
 from pipeline.report.overview import overview
 from pipeline.report.pictures import dreams, explanations, feature_maps, kernel, patterns
 from pipeline.report.sprites import ROWS, sheets, tiling
 from pipeline.store.files import file_name, write_bytes, write_json
 from pipeline.store.places import Place
-from pipeline.store.tables import BOX
 
 Progress = Callable[[int, int], None]
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -166,10 +166,20 @@ def _write_layer(shelf: Shelf, layer: str, written: Written, prefix: str) -> Row
 
 def _boxes(winners: pa.Table) -> dict[tuple[int, int], tuple[int, int]]:
     """Height and width of the winners' boxes, where they are what was cropped and no unit of the layer sees nothing."""
-    rows = winners.select(["channel", "rank", *BOX, "eff_y1"]).to_pylist()
-    if any(row["eff_y1"] is not None or not row["y2"] or not row["x2"] for row in rows):
-        return {}
-    return {(row["channel"], row["rank"]): (row["y2"] - row["y1"], row["x2"] - row["x1"]) for row in rows}
+    rows = winners.select(["channel", "rank", *EDGES, "eff_y1"]).to_pylist()
+    sizes = {}
+    for row in rows:
+        box = _box(row)
+        if row["eff_y1"] is not None or box is None or box.is_empty:
+            return {}
+        sizes[row["channel"], row["rank"]] = box.height, box.width
+    return sizes
+
+
+def _box(row: Row) -> Box | None:
+    """The box of a row; None where the table has none."""
+    edges = [row[name] for name in EDGES]
+    return None if None in edges else Box.of(edges)
 
 
 def _write_kernels(shelf: Shelf, layer: str, written: Written, path: str) -> Row:
@@ -177,8 +187,8 @@ def _write_kernels(shelf: Shelf, layer: str, written: Written, path: str) -> Row
     found: dict[int, list[str]] = {}
     opened: dict[str, Any] = {}
     for row in shelf.kernels(layer):
-        box = tuple(row[edge] for edge in BOX)
-        if row["drawn"] and None not in box:
+        box = _box(row)
+        if row["drawn"] and box is not None:
             data = kernel(shelf, row["picture"], box, opened)
             if data is not None:
                 found.setdefault(row["channel"], []).append(written.add(f"{path}-{row['channel']}-{row['part']}.webp", data))

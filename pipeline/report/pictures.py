@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.drawing import mosaic
+from pipeline.geometry import Box
 from pipeline.report.job_reader import Row, Shelf
 from pipeline.store.files import file_name
 
@@ -105,7 +106,7 @@ def patterns(shelf: Shelf, layer: str) -> Iterator[tuple[int, str, int, bytes]]:
             yield row["channel"], row["sign"], row["variant"], mosaic.encode_webp(mosaic.decode_png(row["image"]["bytes"]))
 
 
-def kernel(shelf: Shelf, picture: str, box: tuple[int, int, int, int], opened: dict[str, np.ndarray]) -> bytes | None:
+def kernel(shelf: Shelf, picture: str, box: Box, opened: dict[str, np.ndarray]) -> bytes | None:
     """One kernel cut out of the picture of its layer's, as a lossless WebP; None where it cannot be."""
     if picture not in opened:
         try:
@@ -114,6 +115,5 @@ def kernel(shelf: Shelf, picture: str, box: tuple[int, int, int, int], opened: d
         except (OSError, cv2.error, IndexError, ValueError):
             shelf.gaps.append(f"{picture} cannot be read.")
             opened[picture] = np.zeros((0, 0, 3), np.uint8)
-    y1, x1, y2, x2 = box
-    tile = opened[picture][y1:y2, x1:x2]
+    tile = box.cut(opened[picture])
     return mosaic.encode_webp(tile, 101) if tile.size else None

@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from pipeline.sources.source import Box
+from pipeline.geometry import Box
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Fit:
         if pixels.shape[:2] == (self.height, self.width):
             return pixels
         shown, lands = self._overlap(*pixels.shape[:2])
-        resized = _resized(pixels[shown.y1 : shown.y2, shown.x1 : shown.x2], lands.height, lands.width)
+        resized = _resized(shown.cut(pixels), lands.height, lands.width)
         if (lands.height, lands.width) == (self.height, self.width):
             return resized
         canvas = np.zeros((self.height, self.width, pixels.shape[2]), np.uint8)
-        canvas[lands.y1 : lands.y2, lands.x1 : lands.x2] = resized
+        lands.cut(canvas)[:] = resized
         return canvas
 
     def to_source(self, box: Box, region: Box) -> Box:
@@ -56,8 +56,7 @@ class Fit:
         shown, lands = self._overlap(region.height, region.width)
         y1, y2 = _outwards(box.y1 - lands.y1, box.y2 - lands.y1, lands.height, shown.height)
         x1, x2 = _outwards(box.x1 - lands.x1, box.x2 - lands.x1, lands.width, shown.width)
-        top, left = region.y1 + shown.y1, region.x1 + shown.x1
-        return Box(top + y1, left + x1, top + y2, left + x2)
+        return Box(y1, x1, y2, x2).shifted(region.y1 + shown.y1, region.x1 + shown.x1)
 
     def _overlap(self, height: int, width: int) -> tuple[Box, Box]:
         """The part of the image that is shown, in its own pixels, and where it lands, in input pixels."""

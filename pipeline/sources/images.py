@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import UnusableData
+from pipeline.geometry import Box
 from pipeline.hardware import cores
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
 from pipeline.sources.records import Record, Records, ascending, digest_of
-from pipeline.sources.source import Box, Image, Shard
+from pipeline.sources.source import Image, Shard
 from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Images:
             pixels = decode_record(record, self.records.name)
             yield (
                 record.example,
-                Image(record.key, record.label or None, pixels, Box(0, 0, pixels.shape[0], pixels.shape[1])),
+                Image(record.key, record.label or None, pixels, Box.whole(*pixels.shape[:2])),
             )
 
     def _fitted(self, data: np.ndarray, known_errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,11 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
+from pipeline.geometry import Box
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box, Image, Shard, Source
+from pipeline.sources.source import Image, Shard, Source
 from pipeline.spec.picks import Picks
 from pipeline.store import remote
 
@@ -46,7 +47,7 @@ def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
         yield _picked(example, image, fit)
     for path in dict.fromkeys(picks.files):
         pixels = _read(path)
-        yield _picked(None, Image(path, None, pixels, Box(0, 0, *pixels.shape[:2])), fit)
+        yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2])), fit)
 
 
 def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:

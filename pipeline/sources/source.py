@@ -8,26 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pipeline.geometry import Box
+
 if TYPE_CHECKING:
     import tensorflow as tf
-
-
-@dataclass(frozen=True)
-class Box:
-    """A half-open rectangle of pixels: rows y1 to y2, columns x1 to x2."""
-
-    y1: int
-    x1: int
-    y2: int
-    x2: int
-
-    @property
-    def height(self) -> int:
-        return self.y2 - self.y1
-
-    @property
-    def width(self) -> int:
-        return self.x2 - self.x1
 
 
 @dataclass(frozen=True)
@@ -68,7 +52,7 @@ class Image:
     @property
     def seen(self) -> np.ndarray:
         """The region's pixels: uint8 (height, width, 3)."""
-        return self.pixels[self.region.y1 : self.region.y2, self.region.x1 : self.region.x2]
+        return self.region.cut(self.pixels)
 
 
 class Source(Protocol):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import UnusableData
+from pipeline.geometry import Box
 from pipeline.hardware import cores
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
 from pipeline.sources.images import decode_record
 from pipeline.sources.records import Records, ascending, digest_of
-from pipeline.sources.source import Box, Image, Shard
+from pipeline.sources.source import Image, Shard
 from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Windows:
     def _box(self, image: int, example: int) -> Box:
         height, width = map(int, self._sizes[image])
         if height < self.size or width < self.size:
-            return Box(0, 0, height, width)
+            return Box.whole(height, width)
         place = example - int(self._edges[image])
         row, col = divmod(place, (width - self.size) // self.stride + 1)
         # What no whole square covers, halved.
@@ -126,7 +127,7 @@ class Windows:
                 if pixels.shape[:2] != tuple(self._sizes[image]):
                     raise Unreadable(_CHANGED)
                 for place, box in enumerate(boxes):
-                    fitted[place] = self.fit.apply(pixels[box.y1 : box.y2, box.x1 : box.x2])
+                    fitted[place] = self.fit.apply(box.cut(pixels))
             except Unreadable as problem:
                 error = str(problem).encode()
         keys = [_key(key.decode(), box).encode() for box in boxes]

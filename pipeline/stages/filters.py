@@ -10,10 +10,11 @@ from pipeline.drawing.kernels import Drawn, Limits, draw_kernel, kind_of
 from pipeline.drawing.mosaic import encode_png
 from pipeline.filters.selection import choose, given_by
 from pipeline.filters.statistics import FilterStatistics
+from pipeline.geometry import EDGES
 from pipeline.job import Job, Receipt
 from pipeline.models.network import Kernel
 from pipeline.store.files import file_name, keep_only, write_bytes
-from pipeline.store.tables import BOX, INDEX, write_index
+from pipeline.store.tables import INDEX, write_index
 
 
 def filters(job: Job) -> Receipt:
@@ -77,7 +78,7 @@ def _columns(layer: str, kernel: Kernel, drawn: Drawn, picture: str, gives: list
         "drawn": drawn.filters,
         "picture": [picture] * count,
         "gives": [gives] * count,
-        **{edge: _where(drawn.filters, drawn.boxes[:, place]) for place, edge in enumerate(BOX)},
+        **{edge: _where(drawn.filters, drawn.boxes[:, place]) for place, edge in enumerate(EDGES)},
     }
 
 

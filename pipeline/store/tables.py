@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.geometry import EDGES
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
 QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channels.parquet
-BOX = ("y1", "x1", "y2", "x2")
 
 
 def _list(kind: pa.DataType) -> pa.DataType:
@@ -22,7 +22,7 @@ def _list(kind: pa.DataType) -> pa.DataType:
 
 
 def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
-    return [(f"{prefix}{edge}", pa.int32()) for edge in BOX]
+    return [(f"{prefix}{edge}", pa.int32()) for edge in EDGES]
 
 
 # What index/activations.parquet and crops/LAYER.parquet both tell of a winner.

@@ -45,7 +45,7 @@ def test_the_energy_lies_inside_the_central_units_box_and_sums_to_one(surveyed):
         y1, x1, y2, x2 = found.field.boxes[found.unit]
         assert found.energy.sum() == pytest.approx(1)
         assert found.energy[y1:y2, x1:x2].sum() == pytest.approx(1)
-        inner = found.energy[slice(*found.effective[::2]), slice(*found.effective[1::2])]
+        inner = found.effective.cut(found.energy)
         assert inner.sum() >= 0.95 and 0 < found.gradients[0] <= found.gradients[1]
     assert surveyed["edges"].gradients[1] == survey._IMAGES * 4
 

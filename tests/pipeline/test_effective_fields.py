@@ -20,12 +20,12 @@ from pipeline.drawing import mosaic
 from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, Places, covers_most
+from pipeline.geometry import EDGES
 from pipeline.models.keras.functional import KerasNetwork
 from pipeline.spec import parse_spec
 from pipeline.store.tables import read_index
 
 SIDE = 20
-BOX = ("y1", "x1", "y2", "x2")
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +244,14 @@ def test_a_job_crops_large_fields_to_the_effective_ones_and_keeps_both_boxes(mod
     layers = {name: [] for name in ("first", "scaled", "deep", "capped", "closed")}
     for row in tables[0].to_pylist():
         layers[row["layer"]].append(row)
-        assert [row[edge] for edge in BOX] == fields[row["layer"]].boxes[row["row"], row["col"]].tolist()
+        assert [row[edge] for edge in EDGES] == fields[row["layer"]].boxes[row["row"], row["col"]].tolist()
     for row in layers["first"] + layers["closed"]:
-        assert all(row[f"{prefix}{edge}"] is None for prefix in ("eff_", "eff_src_") for edge in BOX)
+        assert all(row[f"{prefix}{edge}"] is None for prefix in ("eff_", "eff_src_") for edge in EDGES)
     for name, rows in layers.items():
         crops = pq.read_table(folder / "crops" / f"{name}.parquet").to_pylist()
         for row, crop in zip(rows, crops, strict=True):
             cut = "src_" if name in ("first", "closed") else "eff_src_"
-            y1, x1, y2, x2 = (row[f"{cut}{edge}"] for edge in BOX)
+            y1, x1, y2, x2 = (row[f"{cut}{edge}"] for edge in EDGES)
             pixels = mosaic.decode_png((pictures / row["key"]).read_bytes())[y1:y2, x1:x2]
             np.testing.assert_array_equal(mosaic.decode_png(crop["image"]["bytes"]), pixels)
     assert any((row["eff_y2"] - row["eff_y1"]) * (row["eff_x2"] - row["eff_x1"]) < SIDE**2 / 2 for row in layers["deep"])

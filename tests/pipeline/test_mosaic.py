@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.drawing import mosaic
 from pipeline.drawing.mosaic import GROUND, Layout
+from pipeline.geometry import Box
 
 SIZES = st.tuples(st.integers(8, 40), st.integers(8, 40))
 
@@ -151,7 +152,7 @@ def test_shrinking_averages():
 
 @pytest.mark.parametrize("shape", [(200, 50), (50, 200), (1, 300), (7, 7)])
 def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape):
-    thumbnail = mosaic.thumbnail(np.full((*shape, 3), 90, np.uint8), (0, 0, *shape), (96, 96))
+    thumbnail = mosaic.thumbnail(np.full((*shape, 3), 90, np.uint8), Box.whole(*shape), (96, 96))
     assert thumbnail.shape == (96, 96, 3)
     outlined = (thumbnail == (255, 220, 0)).all(axis=2)
     for places, length in zip(np.nonzero(outlined), shape, strict=True):

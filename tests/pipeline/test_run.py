@@ -13,10 +13,11 @@ import pytest
 from pipeline import run
 from pipeline.drawing.mosaic import decode_png
 from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec
+from pipeline.geometry import Box
 from pipeline.run import read_receipt
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
-from pipeline.sources.source import Box, Shard
+from pipeline.sources.source import Shard
 
 LAYERS = {"edges": (14, 14, 4), "shapes": (6, 6, 5), "classes": (1, 1, 3)}
 RESULTS = ("index", "crops", "mosaics")
@@ -107,7 +108,7 @@ def test_crops_are_the_pixels_of_the_source_files_at_the_boxes_of_the_index(fini
             pixels = cv2.imread(str(pictures / row["key"]))[..., ::-1]
             at = pixels[row["src_y1"] : row["src_y2"], row["src_x1"] : row["src_x2"]]
             np.testing.assert_array_equal(decode_png(crop["image"]["bytes"]), at)
-            box, region = Box(row["y1"], row["x1"], row["y2"], row["x2"]), Box(0, 0, *pixels.shape[:2])
+            box, region = Box(row["y1"], row["x1"], row["y2"], row["x2"]), Box.whole(*pixels.shape[:2])
             source_box = Fit(16, 16).to_source(box, region)
             assert source_box == Box(row["src_y1"], row["src_x1"], row["src_y2"], row["src_x2"])
             assert row["label"] == row["key"].split("/")[0]

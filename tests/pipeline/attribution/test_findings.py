@@ -15,9 +15,10 @@ from pipeline.attribution.sanity.deletion import Curves
 from pipeline.attribution.sanity.similarity import Similarities
 from pipeline.attribution.targets import Classes, softmax
 from pipeline.compiled.guided_relu import Guide
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
-from pipeline.sources.source import Box, Image
+from pipeline.sources.source import Image
 from pipeline.stages import gradcam as stage
 
 CAM, GUIDED, PRODUCT = ("gradcam", "end"), ("guided_backprop", None), ("guided_gradcam", "end")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box
 
 MODES = ("crop", "pad", "stretch")
 sides = st.integers(1, 90)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box, Shard
+from pipeline.sources.source import Shard
 
 FIT = Fit(8, 8)
 

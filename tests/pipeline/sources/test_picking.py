@@ -8,10 +8,11 @@ import PIL.Image
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked, check_picks, named, pick
 from pipeline.sources.registry import open_source
-from pipeline.sources.source import Box, Image, Shard
+from pipeline.sources.source import Image, Shard
 from pipeline.spec.data import DataSpec
 from pipeline.spec.picks import Picks
 

@@ -9,9 +9,10 @@ import pytest
 tfds = pytest.importorskip("tensorflow_datasets")
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
+from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
-from pipeline.sources.source import Box, Shard
+from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
 
 FIT = Fit(6, 6)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 from pipeline.errors import UnusableData
+from pipeline.geometry import Box
 from pipeline.sources import windows
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Box, Shard
+from pipeline.sources.source import Shard
 
 FIT = Fit(4, 4)
 

@@ -1,0 +1,66 @@
+"""Boxes of pixels: the one shape in which every room speaks of a part of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import SupportsInt
+
+import numpy as np
+
+EDGES = ("y1", "x1", "y2", "x2")  # the order of a box in arrays, and the names of its columns in tables
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open rectangle of pixels: rows y1 up to, not including, y2; columns x1 up to, not including, x2.
+
+    Whose pixels they are (the network's input, the source image, a picture) is for its holder to say. recfield and the
+    heaps keep many boxes in one int32 array (…, 4), in the order of EDGES; `Box.of` and `edges` convert.
+    """
+
+    y1: int
+    x1: int
+    y2: int
+    x2: int
+
+    @classmethod
+    def of(cls, edges: Iterable[SupportsInt]) -> Box:
+        """The box whose edges are given as an array (4,), a tuple or a list, in the order of EDGES."""
+        y1, x1, y2, x2 = (int(edge) for edge in edges)
+        return cls(y1, x1, y2, x2)
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Box:
+        """All of an image of this size."""
+        return cls(0, 0, height, width)
+
+    @property
+    def edges(self) -> tuple[int, int, int, int]:
+        """y1, x1, y2, x2."""
+        return self.y1, self.x1, self.y2, self.x2
+
+    @property
+    def height(self) -> int:
+        return self.y2 - self.y1
+
+    @property
+    def width(self) -> int:
+        return self.x2 - self.x1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel lies inside."""
+        return self.y2 <= self.y1 or self.x2 <= self.x1
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The pixels inside: a view of an array (height, width, …)."""
+        return pixels[self.y1 : self.y2, self.x1 : self.x2]
+
+    def shifted(self, down: int, right: int) -> Box:
+        """The box, moved by so many pixels."""
+        return Box(self.y1 + down, self.x1 + right, self.y2 + down, self.x2 + right)
+
+    def columns(self, prefix: str = "") -> dict[str, int]:
+        """The edges by the names of their columns: {"PREFIXy1": …, …}."""
+        return {f"{prefix}{name}": edge for name, edge in zip(EDGES, self.edges, strict=True)}
