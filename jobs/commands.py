@@ -131,20 +131,25 @@ def _show(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from pipeline.report.job_reader import Shelf
     from pipeline.report.page import write_page
+    from pipeline.stages import STAGES
+    from pipeline.stages.stage import sections_of
 
     folder = place(options.folder)
     reporter = Reporter(Shelf(folder).receipt.get("name", folder.name))  # of whatever version: the page says what it lacks
     with hold(folder, reporter.say), reporter.step("report", "layers") as advance:
-        counts = write_page(folder, advance)
+        counts = write_page(folder, sections_of(STAGES.values()), advance)
     print(f"open {folder / 'report' / 'index.html'} ({counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB)")
 
 
 def _compare(options: argparse.Namespace) -> None:
     from pipeline.report.compare import write_comparison
+    from pipeline.stages import STAGES
+    from pipeline.stages.stage import sections_of
 
     out = place(options.out)
     with Reporter("compare").step("compare", "layers") as advance:
-        counts = write_comparison(place(options.first), place(options.second), out, advance)
+        sections = sections_of(STAGES.values())
+        counts = write_comparison(place(options.first), place(options.second), out, sections, advance)
     print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
 
 

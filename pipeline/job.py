@@ -1,10 +1,9 @@
-"""Job: what every stage is given, and Receipt: what it gives back."""
+"""Job: what every stage is given."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
@@ -18,9 +17,6 @@ from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.spec.picks import Picks
 from pipeline.store.places import Place
-
-# What a stage says of itself in run.json. The key `told`, where it stands, is a sentence for people.
-Receipt = dict[str, Any]
 
 
 @dataclass(frozen=True)

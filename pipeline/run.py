@@ -59,8 +59,6 @@ def run(
 
 def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
     """Run the stages of an open job, as `run` does; the caller holds its folder. Raises: any ConvscopeError."""
-    from pipeline.activations.scan_state import clear
-    from pipeline.engines.registry import check
     from pipeline.stages import STAGES
 
     folder = job.folder
@@ -70,11 +68,8 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
     if not waiting:
         job.reporter.say(nothing_to_do(folder))
         return
-    if "activations" in waiting:
-        # A scan that came to its end is not gone on from where it is asked for again; one that was interrupted is.
-        if anew or "activations" in receipt["stages"]:
-            clear(folder)
-        check(job)
+    for stage in waiting:
+        STAGES[stage].prepare(job, anew or stage in receipt["stages"])
     for stage in waiting:
         receipt["stages"].pop(stage, None)
         receipt["state"] = "running"
@@ -189,7 +184,7 @@ def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
     if old is None or old["digests"] != new["digests"]:
         return new
     for stage, done in old["stages"].items():
-        tables = ("model", "data", *STAGES[stage].reads) if stage in STAGES else ()
+        tables = ("model", "data", *STAGES[stage].tables) if stage in STAGES else ()
         same = tables and all(old["spec"].get(table) == new["spec"][table] for table in tables)
         if same and done.get("file_digests", {}) == _files(job, stage):
             new["stages"][stage] = done
@@ -201,7 +196,7 @@ def _files(job: Job, stage: str) -> dict[str, str]:
     from pipeline.spec.picks import Picks
     from pipeline.stages import STAGES
 
-    tables = (getattr(job.spec, table, None) for table in STAGES[stage].reads)
+    tables = (getattr(job.spec, table, None) for table in STAGES[stage].tables)
     named = [path for table in tables if isinstance(table, Picks) for path in table.files]
     labels = job.spec.model.labels
     if STAGES[stage].names_classes and labels in job.file_digests:

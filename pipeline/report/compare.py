@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import WrongSpec
 from pipeline.report.job_reader import Row, Shelf
 from pipeline.report.page import Written, collect
+from pipeline.report.section import Sections
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
@@ -32,7 +33,11 @@ COMPARISON = pa.schema(
 
 
 def write_comparison(
-    first: Place, second: Place, out: Place, progress: Callable[[int, int], None] = lambda done, total: None
+    first: Place,
+    second: Place,
+    out: Place,
+    sections: Sections,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Row:
     """Make a page, and comparison.parquet beside it, that hold two jobs against each other.
 
@@ -44,7 +49,7 @@ def write_comparison(
     found = compare(*shelves)
     if not len(found):
         raise WrongSpec(f"{first} and {second} have no channel of a layer in common. Compare jobs on the same layers.")
-    jobs = [collect(shelf, written, prefix, progress) for shelf, prefix in zip(shelves, ("a/", "b/"), strict=True)]
+    jobs = [collect(shelf, sections, written, prefix, progress) for shelf, prefix in zip(shelves, ("a/", "b/"), strict=True)]
     layers = _layers(found)
     told: Row = {"jobs": jobs, "layers": layers, "changes": _changes(shelves)}
     columns = {name: found[name].to_pylist() for name in found.column_names}

@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.report.job_reader import Row, Shelf
-
-# What each stage makes the page show, and so what is missing without it.
-_SHOWS = {
-    "activations": "the strongest patches of every channel",
-    "filters": "the learned kernels",
-    "featuremaps": "what each channel makes of an image",
-    "gradcam": "explanations: GradCAM, guided backprop and Guided-GradCAM",
-    "patterns": "the pattern each channel responds to",
-    "dream": "dreams",
-}
+from pipeline.report.section import Sections
 
 
-def overview(shelf: Shelf, layers: list[Row], images: dict[int, list[Any]]) -> Row:
+def overview(shelf: Shelf, sections: Sections, layers: list[Row], images: dict[int, list[Any]]) -> Row:
     """The job's facts, its layers, what it lacks, and how to make that."""
     receipt = shelf.receipt
     spec, stages = receipt["spec"], receipt.get("stages", {})
@@ -25,7 +16,7 @@ def overview(shelf: Shelf, layers: list[Row], images: dict[int, list[Any]]) -> R
         "name": receipt.get("name", ""),
         "state": _state(receipt),
         "facts": _facts(receipt),
-        "missing": _missing(spec, stages),
+        "missing": _missing(sections, spec, stages),
         "gaps": list(shelf.gaps),
         "layers": layers,
         "images": images,
@@ -56,11 +47,11 @@ def _facts(receipt: Row) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _missing(spec: Row, stages: Row) -> list[Row]:
+def _missing(sections: Sections, spec: Row, stages: Row) -> list[Row]:
     """The stages that have not run, what they would show and how to run them."""
     found = []
-    for name, shows in _SHOWS.items():
+    for name, section in sections.items():
         if name not in stages:
             how = "run the job to its end" if name in spec["stages"] else f"add {name!r} to the spec's stages and run it again"
-            found.append({"name": name, "shows": shows, "how": how})
+            found.append({"name": name, "shows": section.shows, "how": how})
     return found

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline.geometry import EDGES, Box
 from pipeline.report.job_reader import Row, Shelf
 from pipeline.report.overview import overview
-from pipeline.report.pictures import dreams, explanations, feature_maps, kernel, patterns
+from pipeline.report.pictures import kernel, patterns
+from pipeline.report.section import Sections
 from pipeline.report.sprites import ROWS, sheets, tiling
 from pipeline.store.files import file_name, write_bytes, write_json
 from pipeline.store.places import Place
@@ -28,11 +29,12 @@ _FILES = "data/files.json"  # what a page consists of, so that the next one can 
 _TABLES = ("channels", "activations", "weakest", "by_label", "patterns")  # of the index, whose rows a channel shows
 
 
-def write_page(folder: Place, progress: Progress = lambda done, total: None) -> Row:
+def write_page(folder: Place, sections: Sections, progress: Progress = lambda done, total: None) -> Row:
     """Make report/ from a job's index, crops and pictures, whichever of them are there.
 
     Args:
         folder: the job's folder.
+        sections: what the page shows of each stage.
         progress: told how many layers are done, of how many.
 
     Returns: the numbers of layers, of channels and of files, and the bytes they take.
@@ -40,13 +42,15 @@ def write_page(folder: Place, progress: Progress = lambda done, total: None) -> 
     """
     shelf = Shelf(folder)
     written = Written(folder / "report")
-    told = collect(shelf, written, progress=progress)
+    told = collect(shelf, sections, written, progress=progress)
     written.script("data/job.js", "job", told)
     written.page("index.html", ("page.css", "core.js", "page.js"), told)
     return {"layers": len(told["layers"]), "channels": sum(layer["count"] for layer in told["layers"]), **written.counts()}
 
 
-def collect(shelf: Shelf, written: Written, prefix: str = "", progress: Progress = lambda done, total: None) -> Row:
+def collect(
+    shelf: Shelf, sections: Sections, written: Written, prefix: str = "", progress: Progress = lambda done, total: None
+) -> Row:
     """Write what a page needs of one job: data, sheets and images, in folders whose names start with `prefix`.
 
     Returns: what the overview says, and where the rest stands.
@@ -56,11 +60,12 @@ def collect(shelf: Shelf, written: Written, prefix: str = "", progress: Progress
     for done, layer in enumerate(names, start=1):
         layers.append(_write_layer(shelf, layer, written, prefix))
         progress(done, len(names))
-    told = {"prefix": prefix, **overview(shelf, layers, _write_images(shelf, written, prefix)), "views": []}
-    for view, rows in (("explanations", explanations(shelf)), ("maps", feature_maps(shelf)), ("dreams", dreams(shelf))):
+    told = {"prefix": prefix, **overview(shelf, sections, layers, _write_images(shelf, written, prefix)), "views": []}
+    for section in sections.values():
+        rows = section.rows(shelf) if section.view else []
         if rows:
-            told["views"].append(view)
-            written.script(f"{prefix}data/+{view}.js", f"{prefix}{view}", rows)
+            told["views"].append(section.view)
+            written.script(f"{prefix}data/+{section.view}.js", f"{prefix}{section.view}", rows)
     told["gaps"] = list(shelf.gaps)
     return told
 

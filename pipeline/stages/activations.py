@@ -13,21 +13,26 @@ import numpy as np
 from pipeline.activations import Activations
 from pipeline.activations.part import Part
 from pipeline.activations.scan import Plan
+from pipeline.activations.scan_state import clear
 from pipeline.compiled.energy import check_gradients
+from pipeline.engines.registry import check as check_saved
 from pipeline.engines.registry import scan_job, settle_job
 from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, covers_most
 from pipeline.hardware import watch_gpus
-from pipeline.job import Job, Receipt
+from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.patches import Winners, top_label, write_patches
+from pipeline.report.section import Section
+from pipeline.spec.activations import ActivationsSpec
+from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.card import write_card
 from pipeline.store.tables import QUANTILES, write_index
 from recfield import ReceptiveField
 
 
-def activations(job: Job) -> Receipt:
+def activations(job: Job) -> Outcome:
     """The main job: scan, receptive fields, patches, mosaics and their index."""
     spec, plan = job.spec.activations, plan_of(job)
     began = time.monotonic()
@@ -79,6 +84,16 @@ def check_activations(job: Job) -> None:
         )
     if spec.crop == "effective":
         check_gradients(job.network, job.layers, 'Set activations.crop = "field".')
+
+
+def prepare(job: Job, again: bool) -> None:
+    """A scan that came to its end is forgotten where it is asked for again; one that was interrupted goes on.
+
+    Raises: WrongSpec, for the part of another network or of other data; Fault, StoreFailed.
+    """
+    if again:
+        clear(job.folder)
+    check_saved(job)
 
 
 def plan_of(job: Job) -> Plan:
@@ -206,3 +221,15 @@ def _write_channels(job: Job, winners: list[Winners], part: Part, labels: dict[s
 
 def _without_nan(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
+
+
+STAGE = Stage(
+    "activations",
+    activations,
+    table=ActivationsSpec,
+    check=check_activations,
+    prepare=prepare,
+    index=("activations", "weakest", "by_label", "images", "fields", "channels", "skipped"),
+    folders=("crops", "mosaics/activations"),
+    section=Section("the strongest patches of every channel"),
+)

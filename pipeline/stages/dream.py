@@ -13,16 +13,20 @@ from pipeline.ascent.measure import check_reach
 from pipeline.drawing import mosaic
 from pipeline.dream.contact_sheet import SHEETS, Shown, draw_exhibition, small
 from pipeline.dream.film import write_film
-from pipeline.dream.plan import Subject, class_objective, count_pictures, has_pictures, picture_objective, subjects
+from pipeline.dream.plan import Subject, check_dream, class_objective, count_pictures, has_pictures, picture_objective, subjects
 from pipeline.dream.runner import Made, Studio, frames_of, steps_of
-from pipeline.job import Job, Receipt
+from pipeline.job import Job
+from pipeline.report.pictures import dreams
+from pipeline.report.section import Section
+from pipeline.spec.dream import DreamSpec
 from pipeline.spec.picks import Picks
+from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
 from pipeline.store.tables import write_index
 
 
-def dream(job: Job) -> Receipt:
+def dream(job: Job) -> Outcome:
     """Make, measure and show the pictures of `[dream]`.
 
     Pictures that are done, and how far another has come, stay in parts/dream until all are done; a stage that was
@@ -118,7 +122,7 @@ def _columns(job: Job, shown: Sequence[Shown]) -> dict[str, list[Any]]:
     }
 
 
-def _told(job: Job, shown: Sequence[Shown], films: Sequence[str]) -> Receipt:
+def _told(job: Job, shown: Sequence[Shown], films: Sequence[str]) -> Outcome:
     """The receipt; and a word to the user on what did not go well."""
     of_kind = {kind: sum(one.made.subject.kind == kind for one in shown) for kind in SHEETS}
     words = [f"{of_kind['picture']:,} pictures, {of_kind['class']:,} classes"]
@@ -147,3 +151,15 @@ def _remove_others(folder: Place, kept: Sequence[str]) -> None:
     for path in [*folder.rglob("*")]:
         if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
+
+
+STAGE = Stage(
+    "dream",
+    dream,
+    table=DreamSpec,
+    check=check_dream,
+    names_classes=True,
+    index=("dreams",),
+    folders=("mosaics/dream",),
+    section=Section("dreams", "dreams", dreams),
+)

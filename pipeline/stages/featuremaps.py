@@ -11,10 +11,14 @@ import numpy as np
 
 from pipeline.drawing.mosaic import GROUND, encode_png, resize
 from pipeline.drawing.sheet import LETTERS, MARK, Note, Scale, cross_out, palette, sheet
-from pipeline.job import Job, Receipt
+from pipeline.job import Job
 from pipeline.models.network import LayerInfo, in_groups
 from pipeline.models.selection import select_layers
+from pipeline.report.pictures import feature_maps
+from pipeline.report.section import Section
 from pipeline.sources.picking import Picked, check_picks, count_picks, named, pick
+from pipeline.spec.featuremaps import FeaturemapsSpec
+from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import file_name, keep_only, write_bytes
 from pipeline.store.tables import INDEX, write_index
 
@@ -57,7 +61,7 @@ class MapStatistics:
         return cls(low, high, mean, positive, dead, len(values) - counts)
 
 
-def featuremaps(job: Job) -> Receipt:
+def featuremaps(job: Job) -> Outcome:
     """Draw the maps and write index/featuremaps.parquet.
 
     Raises: UnknownLayer, WrongSpec, MissingInput, as `check_featuremaps` does; UnusableData, for an image that
@@ -200,3 +204,14 @@ def _coloured(values: np.ndarray, low: float, top: float, painted: np.ndarray) -
     finite = np.isfinite(values)
     scaled = (np.where(finite, values, low).astype(np.float64) - low) / ((top - low) or 1.0)
     return np.where(finite[..., np.newaxis], painted[np.rint(255 * scaled).astype(int)], np.array(MARK, np.uint8))
+
+
+STAGE = Stage(
+    "featuremaps",
+    featuremaps,
+    table=FeaturemapsSpec,
+    check=check_featuremaps,
+    index=("featuremaps",),
+    folders=("mosaics/featuremaps",),
+    section=Section("what each channel makes of an image", "maps", feature_maps),
+)

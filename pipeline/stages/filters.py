@@ -11,13 +11,16 @@ from pipeline.drawing.mosaic import encode_png
 from pipeline.filters.selection import choose, given_by
 from pipeline.filters.statistics import FilterStatistics
 from pipeline.geometry import EDGES
-from pipeline.job import Job, Receipt
+from pipeline.job import Job
 from pipeline.models.network import Kernel
+from pipeline.report.section import Section
+from pipeline.spec.filters import FiltersSpec
+from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import file_name, keep_only, write_bytes
 from pipeline.store.tables import INDEX, write_index
 
 
-def filters(job: Job) -> Receipt:
+def filters(job: Job) -> Outcome:
     """Draw the kernels and write index/filters.parquet. Raises: WrongSpec, as `check_filters` does; StoreFailed."""
     from pipeline.filters.colours import colour_inputs
 
@@ -84,3 +87,14 @@ def _columns(layer: str, kernel: Kernel, drawn: Drawn, picture: str, gives: list
 
 def _where(there: np.ndarray, values: np.ndarray) -> list[int | None]:
     return [int(value) if known else None for value, known in zip(values, there, strict=True)]
+
+
+STAGE = Stage(
+    "filters",
+    filters,
+    table=FiltersSpec,
+    check=check_filters,
+    index=("filters",),
+    folders=("mosaics/filters",),
+    section=Section("the learned kernels"),
+)

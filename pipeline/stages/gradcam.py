@@ -18,10 +18,14 @@ from pipeline.attribution.sanity.weight_randomisation import Cascade
 from pipeline.attribution.targets import Classes, softmax
 from pipeline.compiled.graph_walk import last_convolution
 from pipeline.errors import UnusableModel, WrongSpec
-from pipeline.job import Job, Receipt
+from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_layers
+from pipeline.report.pictures import explanations
+from pipeline.report.section import Section
 from pipeline.sources.picking import Picked, check_picks, count_picks, pick
+from pipeline.spec.gradcam import GradcamSpec
+from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import write_bytes
 from pipeline.store.tables import write_index
 
@@ -73,7 +77,7 @@ def check(job: Job) -> None:
     check_way(job.network, [layer.name for layer in plan.layers], guided)
 
 
-def explain(job: Job) -> Receipt:
+def explain(job: Job) -> Outcome:
     """Explain the images picked. Raises: StoreFailed; UnusableData, for an image that cannot be read."""
     spec, plan = job.spec.gradcam, Plan.of(job)
     total = count_picks(job.source, spec)
@@ -147,3 +151,15 @@ def _filled(rows: np.ndarray, batch: int) -> np.ndarray:
 def _in_batches(picked: Iterator[Picked], size: int) -> Iterator[list[Picked]]:
     while several := list(islice(picked, size)):
         yield several
+
+
+STAGE = Stage(
+    "gradcam",
+    explain,
+    table=GradcamSpec,
+    check=check,
+    names_classes=True,
+    index=("classification", "attributions", "randomisation", "curves"),
+    folders=("mosaics/gradcam",),
+    section=Section("explanations: GradCAM, guided backprop and Guided-GradCAM", "explanations", explanations),
+)

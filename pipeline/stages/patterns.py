@@ -20,17 +20,19 @@ from pipeline.ascent.optimizer import Ascent, Way
 from pipeline.ascent.parametrization import CANVASES, Canvas, quick_size
 from pipeline.ascent.transforms import Shake
 from pipeline.drawing import mosaic
-from pipeline.job import Job, Receipt
+from pipeline.job import Job
 from pipeline.models.network import Network
 from pipeline.patterns.contact_sheet import Made, draw_sheet, read_found
-from pipeline.patterns.plan import Pattern, sheets
+from pipeline.patterns.plan import Pattern, check_patterns, sheets
 from pipeline.progress import Advance
+from pipeline.report.section import Section
 from pipeline.spec.patterns import PatternsSpec
+from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.places import Place
 from pipeline.store.tables import PATTERNS, write_crops, write_index
 
 
-def patterns(job: Job) -> Receipt:
+def patterns(job: Job) -> Outcome:
     """Make, measure and show the pictures of `[patterns]`.
 
     Batches that are done, and how far another has come, stay in parts/patterns until all are done; a stage that
@@ -180,7 +182,7 @@ def _columns(spec: PatternsSpec, network: Network, made: Sequence[Made]) -> dict
     }
 
 
-def _told(job: Job, made: Sequence[Made]) -> Receipt:
+def _told(job: Job, made: Sequence[Made]) -> Outcome:
     """The receipt; and a word to the user on what did not go well."""
     of_state = {state: [one for one in made if one.state == state] for state in ("dead", "stopped")}
     compared = [one for one in made if one.exceeds is not None]
@@ -215,3 +217,20 @@ def _remove_others(folder: Place, names: Sequence[str]) -> None:
     for path in [*(folder / "patterns").glob("*.parquet"), *(folder / "mosaics" / "patterns").glob("*.png")]:
         if path.name not in kept:
             path.unlink()
+
+
+def check(job: Job) -> None:
+    """Hold `[patterns]` against the network, before any work is done. Raises: any WrongSpec."""
+    check_patterns(job.spec.patterns, job.network, job.layers)
+
+
+STAGE = Stage(
+    "patterns",
+    patterns,
+    table=PatternsSpec,
+    check=check,
+    reads=("activations",),  # a pattern is compared with the channel's strongest patches
+    index=("patterns",),
+    folders=("patterns", "mosaics/patterns"),
+    section=Section("the pattern each channel responds to"),
+)

@@ -1,14 +1,26 @@
-"""The stage `report`: the web page, from whatever the other stages have left."""
+"""The stage `report`: the web page, from whatever the stages before it have left."""
 
 from __future__ import annotations
 
-from pipeline.job import Job, Receipt
-from pipeline.report.page import write_page
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.stages.stage import Outcome, Stage, sections_of
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
 
 
-def report(job: Job) -> Receipt:
-    """Make the page of a job. Raises: StoreFailed."""
-    with job.reporter.step("report", "layers") as advance:
-        counts = write_page(job.folder, advance)
-    size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
-    return {**counts, "told": f"{counts['channels']:,} channels on a page of {size}"}
+def stage_after(stages: Sequence[Stage]) -> Stage:
+    """The stage that shows some others on a page, and so depends on their tables and names the classes that they name."""
+
+    def run(job: Job) -> Outcome:
+        from pipeline.report.page import write_page
+
+        with job.reporter.step("report", "layers") as advance:
+            counts = write_page(job.folder, sections_of(stages), advance)
+        size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
+        return {**counts, "told": f"{counts['channels']:,} channels on a page of {size}"}
+
+    tables = dict.fromkeys(table for stage in stages for table in stage.tables)
+    return Stage("report", run, reads=("stages", *tables), names_classes=True, folders=("report",))

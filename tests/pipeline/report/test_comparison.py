@@ -11,8 +11,12 @@ from made import K, columns
 from pipeline.errors import WrongSpec
 from pipeline.report.compare import COMPARISON, compare, write_comparison
 from pipeline.report.job_reader import Shelf
+from pipeline.stages import STAGES
+from pipeline.stages.stage import sections_of
 from pipeline.store.files import write_json
 from pipeline.store.tables import write_index
+
+SECTIONS = sections_of(STAGES.values())
 
 
 def changed(folder, table, change):
@@ -46,7 +50,7 @@ def test_a_channel_that_never_varied_has_no_shift(make_job):
 
 def test_layers_and_channels_of_one_job_alone_are_left_out(make_job, tmp_path):
     first, second = make_job({"a": 2, "b": 3}), make_job({"b": 2, "c": 1})
-    counts = write_comparison(first, second, tmp_path / "out")
+    counts = write_comparison(first, second, tmp_path / "out", SECTIONS)
     table = pq.read_table(tmp_path / "out" / "comparison.parquet")
     assert table.schema.equals(COMPARISON)
     assert list(zip(table["layer"].to_pylist(), table["channel"].to_pylist(), strict=True)) == [("b", 0), ("b", 1)]
@@ -55,7 +59,7 @@ def test_layers_and_channels_of_one_job_alone_are_left_out(make_job, tmp_path):
 
 def test_jobs_with_nothing_in_common_are_refused_and_nothing_is_made(make_job, tmp_path):
     with pytest.raises(WrongSpec, match="no channel of a layer in common"):
-        write_comparison(make_job({"a": 2}), make_job({"b": 2}), tmp_path / "out")
+        write_comparison(make_job({"a": 2}), make_job({"b": 2}), tmp_path / "out", SECTIONS)
     assert not (tmp_path / "out" / "index.html").exists()
 
 
@@ -65,6 +69,6 @@ def test_the_page_says_what_differs_in_the_specs(make_job, tmp_path):
     receipt["spec"]["model"]["source"] = "keras:Other"
     receipt["digests"]["model"] = "another"
     write_json(second / "run.json", receipt)
-    write_comparison(first, second, tmp_path / "out")
+    write_comparison(first, second, tmp_path / "out", SECTIONS)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "model.source" in page and "keras:Other" in page and "digest of the model" in page and "data.source" not in page

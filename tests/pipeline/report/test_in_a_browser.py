@@ -23,8 +23,12 @@ from made import (
 
 from pipeline.report.compare import write_comparison
 from pipeline.report.page import write_page
+from pipeline.stages import STAGES
+from pipeline.stages.stage import sections_of
 
 MANY = 200  # channels of the larger layer
+
+SECTIONS = sections_of(STAGES.values())
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +42,9 @@ def pages(make_job, tmp_path_factory):
     add_others(folder, "conv")
     add_dreams(folder)
     add_maps(folder, HOSTILE_LAYER, "conv")
-    write_page(folder)
+    write_page(folder, SECTIONS)
     out = tmp_path_factory.mktemp("comparison")
-    write_comparison(folder, make_job({"conv": 5}, name="second"), out)
+    write_comparison(folder, make_job({"conv": 5}, name="second"), out, SECTIONS)
     return folder / "report" / "index.html", out / "index.html"
 
 
@@ -226,7 +230,7 @@ def test_the_query_that_is_copied_gives_the_rows(pages, visit, monkeypatch):
 
 def test_a_missing_data_file_is_said_and_the_way_back_is_there(make_job, browser):
     folder = make_job({"conv": 2})
-    write_page(folder)
+    write_page(folder, SECTIONS)
     (folder / "report" / "data" / "conv.js").unlink()
     page = browser.new_page()
     page.goto((folder / "report" / "index.html").as_uri() + "#/conv")
@@ -294,7 +298,7 @@ def test_a_channel_lists_its_weakest_and_its_winners_for_each_label(pages, visit
 
 def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_job, visit):
     folder = make_job({"conv": 400}, labels=lambda channel, rank: f"label {channel}-{rank}")
-    write_page(folder)
+    write_page(folder, SECTIONS)
     page = settled(visit(folder / "report" / "index.html", "#/conv"))
     assert page.get_by_label("Label", exact=True).locator("option").count() == 501
     page.get_by_label("Find").fill("label 399-2")

@@ -15,8 +15,12 @@ from pipeline.errors import WrongSpec
 from pipeline.report.job_reader import Shelf
 from pipeline.report.page import to_json, write_page
 from pipeline.report.sprites import ROWS, sheets, tiling
+from pipeline.stages import STAGES
+from pipeline.stages.stage import sections_of
 from pipeline.store.files import write_json
 from pipeline.store.tables import INDEX, write_index
+
+SECTIONS = sections_of(STAGES.values())
 
 
 def taken(folder, name):
@@ -42,13 +46,13 @@ def test_channels_that_the_spec_chose_keep_their_numbers(make_job):
     folder = make_job({"conv": 3})
     rows = [row | {"channel": 7 * row["channel"]} for row in Shelf(folder).table("channels").to_pylist()]
     write_index(folder, "channels", columns("channels", rows))
-    write_page(folder)
+    write_page(folder, SECTIONS)
     assert taken(folder, "data/conv.js")["order"] == [0, 1, 2, 7, 14]
 
 
 def test_the_data_hold_every_winner_and_every_number(make_job):
     folder = make_job({"conv": 4, HOSTILE_LAYER: 2})
-    counts = write_page(folder)
+    counts = write_page(folder, SECTIONS)
     assert counts["layers"] == 2 and counts["channels"] == 6
     job = taken(folder, "data/job.js")
     assert [layer["name"] for layer in job["layers"]] == ["conv", HOSTILE_LAYER]
@@ -63,7 +67,7 @@ def test_the_data_hold_every_winner_and_every_number(make_job):
 
 def test_images_that_are_the_same_are_one_file(make_job):
     folder = make_job({"conv": 60})  # examples repeat after 50
-    write_page(folder)
+    write_page(folder, SECTIONS)
     job = taken(folder, "data/job.js")
     assert len(job["images"]) == 50 == len(list((folder / "report" / "images").iterdir()))
     assert job["images"]["3"][1:] == [48, 64]
@@ -77,30 +81,30 @@ def test_nothing_in_a_script_can_end_it_and_numbers_that_json_lacks_are_null():
 
 def test_a_new_page_takes_the_place_of_the_old_and_leaves_what_others_put_there(make_job):
     folder = make_job({"conv": 2})
-    write_page(folder)
+    write_page(folder, SECTIONS)
     (folder / "report" / "mine.txt").write_text("mine")
     old = set((folder / "report" / "images").iterdir())
     (folder / "index" / "images.parquet").unlink()
-    write_page(folder)
+    write_page(folder, SECTIONS)
     assert (folder / "report" / "mine.txt").read_text() == "mine"
     assert old and not any(path.exists() for path in old)
 
 
 def test_a_folder_without_a_job_is_refused(tmp_path):
     with pytest.raises(WrongSpec, match=r"no run\.json"):
-        write_page(tmp_path)
+        write_page(tmp_path, SECTIONS)
     (tmp_path / "run.json").write_text("{]")
     with pytest.raises(WrongSpec, match="cannot be read"):
-        write_page(tmp_path)
+        write_page(tmp_path, SECTIONS)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(WrongSpec, match="no receipt"):
-        write_page(tmp_path)
+        write_page(tmp_path, SECTIONS)
 
 
 def test_a_job_that_has_done_nothing_yet_gets_a_page_that_says_so(make_job, tmp_path):
     done = json.loads((make_job({"conv": 1}) / "run.json").read_text())
     write_json(tmp_path / "run.json", done | {"state": "running", "stages": {}, "layers": []})
-    write_page(tmp_path)
+    write_page(tmp_path, SECTIONS)
     page = (tmp_path / "report" / "index.html").read_text()
     assert "This job is running" in page and "No layer has been looked at yet" in page
     assert "run the job to its end" in page
@@ -112,7 +116,7 @@ def test_an_older_index_gets_a_page_that_names_what_it_lacks(make_job):
 
     path = folder / "index" / "channels.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["dead", "top_label"]), path)
-    write_page(folder)
+    write_page(folder, SECTIONS)
     page = (folder / "report" / "index.html").read_text()
     assert "index/channels.parquet is from an older version: it has no dead, top_label" in page
     assert taken(folder, "data/job.js")["layers"][0]["dead"] is None
@@ -122,7 +126,7 @@ def test_an_older_index_gets_a_page_that_names_what_it_lacks(make_job):
 def test_a_broken_file_is_named_and_the_rest_is_shown(make_job, broken):
     folder = make_job({"conv": 2})
     (folder / broken).write_bytes(b"PAR1 and then nothing")
-    write_page(folder)
+    write_page(folder, SECTIONS)
     assert f"{broken} cannot be read" in (folder / "report" / "index.html").read_text()
     assert taken(folder, "data/conv.js")["order"] == [0, 1]
 
@@ -130,7 +134,7 @@ def test_a_broken_file_is_named_and_the_rest_is_shown(make_job, broken):
 def test_a_job_without_crops_has_a_page_without_sheets(make_job):
     folder = make_job({"conv": 2})
     (folder / "crops" / "conv.parquet").unlink()
-    write_page(folder)
+    write_page(folder, SECTIONS)
     assert taken(folder, "data/job.js")["layers"][0]["tile"] is None
     assert not list((folder / "report").glob("sheets/*"))
 
