@@ -5,9 +5,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 OUT ?= out
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# mkdocs-material otherwise prints an advertisement at every build
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench train-cifar10 test-fields test-real clean
+.PHONY: help setup demo test check coverage docs bench train-cifar10 test-fields test-real clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,11 +22,19 @@ demo: .venv/core  ## run the main job on the shipped network and scikit-image's 
 test: setup  ## run the tests, offline
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
-check: setup  ## lint, format, types and the import directions
+check: setup  ## lint, format, types, the import directions and the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/mkdocs build --strict --quiet
+
+coverage: setup  ## run the tests and measure which lines they reach; fails below what setup.cfg asks for
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html tests
+
+docs: setup  ## serve the documents on http://127.0.0.1:8000, rebuilt as they are edited
+	$(BIN)/mkdocs serve
 
 bench: setup  ## measure: scan, dreams and explanations beside their yardsticks, and what grows with the data
 	$(BIN)/python -m bench.scan
@@ -47,7 +57,7 @@ test-real: setup  ## the tests on real networks and data, found through CONVSCOP
 	$(BIN)/python -m pytest -q -m "not slow" tests/real
 
 clean:  ## remove .venv and what tests and builds left; results stay
-	rm -rf .venv build convscope.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build site htmlcov .coverage .coverage.* convscope.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

@@ -34,7 +34,8 @@ from pipeline.spec.model import PREPROCESSING
 from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OUTSIDE = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]  # beside the code, and not on the site
 COMMANDS: dict[str, argparse.ArgumentParser] = next(
     action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
 )
@@ -240,7 +241,7 @@ def as_named(kind: pa.DataType) -> str:
     ],
 )
 def test_every_column_is_told_with_its_type(file, schema):
-    told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/index.md", f"`{file}`")).items()]
+    told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/results.md", f"`{file}`")).items()]
     assert told == [(field.name, as_named(field.type)) for field in schema]
 
 
@@ -261,7 +262,7 @@ def workplace(tmp_path_factory) -> Path:
 
 
 def test_every_file_that_a_job_leaves_is_told(workplace):
-    told = set(by_name(section("docs/index.md", "What a job leaves")))
+    told = set(by_name(section("docs/results.md", "What a job leaves")))
     layers = json.loads((workplace / "out/demo/run.json").read_text())["layers"]
     for path in (workplace / "out/demo").rglob("*"):
         name = re.sub("|".join(layers), "LAYER", str(path.relative_to(workplace / "out/demo")))
@@ -273,7 +274,7 @@ def test_every_file_that_a_job_leaves_is_told(workplace):
 
 def test_every_key_of_the_receipt_is_told(workplace):
     receipt = json.loads((workplace / "out/demo/run.json").read_text())
-    top, stage = section("docs/index.md", "`run.json`").split("The entry of the stage")
+    top, stage = section("docs/results.md", "`run.json`").split("The entry of the stage")
     assert by_name(top).keys() == receipt.keys()
     assert by_name(stage).keys() == receipt["stages"]["activations"].keys()
     inner = receipt["digests"].keys() | receipt["stages"]["activations"]["scan_seconds"].keys()
@@ -312,7 +313,7 @@ def test_the_examples_of_a_document_run_one_after_the_other(document, workplace,
 
 
 def test_every_link_and_picture_is_there():
-    for path in DOCUMENTS:
+    for path in DOCUMENTS + OUTSIDE:
         for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(path.read_text(encoding="utf-8"))):
             if re.match(r"\w+:", target):
                 continue
@@ -323,9 +324,16 @@ def test_every_link_and_picture_is_there():
                 assert anchor in map(slug, headings(str(linked.relative_to(ROOT)))), f"{path.name} links to {target}"
 
 
-def test_every_document_is_linked_from_the_readme():
-    for path in DOCUMENTS[1:]:
+def test_every_document_is_linked_from_the_readme_and_from_the_start_page():
+    for path in [*sorted((ROOT / "docs").glob("*.md")), *OUTSIDE]:
         assert f"]({path.relative_to(ROOT)})" in section("README.md", "More"), path.name
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        assert path.name == "index.md" or f"]({path.relative_to(ROOT / 'docs')})" in read("docs/index.md"), path.name
+
+
+def test_the_site_lists_the_pages_that_the_start_page_lists_in_the_same_order():
+    listed = re.findall(r": ([\w/]+\.md)$", read("mkdocs.yml"), re.MULTILINE)
+    assert listed == ["index.md", *re.findall(r"\]\(([\w/]+\.md)\)", read("docs/index.md"))]
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
@@ -335,7 +343,7 @@ def test_the_targets_of_make_are_those_that_are_told():
     listed = {word for line in helped.splitlines() for word in line.split()[:2] if word in targets}
     told = {name.removeprefix("make ") for name in by_name(section("README.md", "Targets of `make`"))}
     assert told == listed
-    for path in DOCUMENTS:
+    for path in DOCUMENTS + OUTSIDE:
         text = path.read_text(encoding="utf-8")
         named = re.findall(r"`make ([a-z][\w-]*)`", text) + re.findall(r"^make ([a-z][\w-]*)", text, re.MULTILINE)
         assert set(named) <= targets, path.name

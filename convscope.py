@@ -1,0 +1,126 @@
+"""The public Python API of convscope: what users import, from one module, loaded when first used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.activations.channel_statistics import Statistics
+    from pipeline.activations.heap import Activations
+    from pipeline.errors import (
+        ConvscopeError,
+        Fault,
+        FieldUnsolved,
+        FolderHeld,
+        Interrupted,
+        MissingInput,
+        PartsMissing,
+        StoreFailed,
+        TooManyBad,
+        TryAgain,
+        UnknownLayer,
+        UnknownName,
+        Unreachable,
+        UnusableData,
+        UnusableModel,
+        WrongSpec,
+    )
+    from pipeline.options import Dispatch
+    from pipeline.progress import Reporter
+    from pipeline.run import run
+    from pipeline.shards import merge
+    from pipeline.spec import DataSpec, JobSpec, ModelSpec, load_spec, parse_spec
+    from recfield import ReceptiveField
+
+    __version__: str
+
+__all__ = [
+    "Activations",
+    "ConvscopeError",
+    "DataSpec",
+    "Dispatch",
+    "Fault",
+    "FieldUnsolved",
+    "FolderHeld",
+    "Interrupted",
+    "JobSpec",
+    "MissingInput",
+    "ModelSpec",
+    "PartsMissing",
+    "ReceptiveField",
+    "Reporter",
+    "Statistics",
+    "StoreFailed",
+    "TooManyBad",
+    "TryAgain",
+    "UnknownLayer",
+    "UnknownName",
+    "Unreachable",
+    "UnusableData",
+    "UnusableModel",
+    "WrongSpec",
+    "__version__",
+    "load_spec",
+    "merge",
+    "parse_spec",
+    "run",
+]
+
+_PACKAGES = ("jobs", "pipeline", "recfield")
+_MODULES = {
+    "Activations": "pipeline.activations.heap",
+    "DataSpec": "pipeline.spec",
+    "Dispatch": "pipeline.options",
+    "JobSpec": "pipeline.spec",
+    "ModelSpec": "pipeline.spec",
+    "ReceptiveField": "recfield",
+    "Reporter": "pipeline.progress",
+    "Statistics": "pipeline.activations.channel_statistics",
+    "load_spec": "pipeline.spec",
+    "merge": "pipeline.shards",
+    "parse_spec": "pipeline.spec",
+    "run": "pipeline.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'convscope' has no attribute {name!r}")
+    if name == "__version__":
+        value: Any = metadata.version("convscope")
+    else:
+        _check_packages()
+        value = getattr(import_module(_MODULES.get(name, "pipeline.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def command_line() -> int:
+    """Run the command `convscope`. Returns: its exit status. Raises: ImportError, as any use of this module may."""
+    _check_packages()
+    from jobs.cli import main
+
+    return main()
+
+
+def _check_packages() -> None:
+    # `jobs` and `pipeline` are common names. Another package of the same name that Python finds first
+    # would fail later, with a message about a module that nobody has heard of.
+    here = Path(__file__).resolve().parent
+    for name in _PACKAGES:
+        path = getattr(sys.modules[name], "__file__", None) if name in sys.modules else getattr(find_spec(name), "origin", None)
+        if path is None:
+            raise ImportError(f"convscope's package {name!r} is not beside {here / 'convscope.py'}. Install convscope again.")
+        if Path(path).resolve() != here / name / "__init__.py":
+            raise ImportError(
+                f"convscope needs its own package {name!r}, but Python finds {path} first. "
+                f"Rename that module, or run convscope from another folder or in an environment of its own."
+            )
