@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What each package may import of the three.
 PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "recfield"}, "recfield": {"recfield"}}
 
-# The rooms of pipeline/, floor by floor: a room imports from lower floors alone.
+# The rooms of pipeline/, floor by floor: a room imports from lower floors alone. A module named here stands lower than its room.
 FLOORS = (
     ("shards",),
     ("run",),
@@ -24,8 +24,9 @@ FLOORS = (
     ("job",),
     ("compiled",),
     ("models", "sources"),
-    ("spec",),  # asks the store what is an address
-    ("store",),
+    ("spec",),  # asks the store what is an address, and the objectives which keys they have
+    ("store", "ascent.objectives"),
+    ("models.network",),
     ("drawing",),
     ("errors", "geometry", "hardware", "options", "progress"),
 )
@@ -121,7 +122,8 @@ def room(module: str) -> str:
 
 
 def floor(module: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+    names = (module.removeprefix("pipeline."), room(module))
+    return next(number for name in names for number, rooms in enumerate(FLOORS) if name in rooms)
 
 
 def within(module: str, places: tuple[str, ...]) -> bool:

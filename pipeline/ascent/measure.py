@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipeline.ascent.objectives import Channel, Neuron, Objective, evaluate, pick, stack
+from pipeline.ascent.objectives import Objective, evaluate, pick, stack
 from pipeline.ascent.optimizer import unreachable
 from pipeline.compiled.compile import compile_pass
 from pipeline.models.network import Network
@@ -19,8 +19,8 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
     """The pass that measures a batch of pictures, for objectives of the form and number of these.
 
     Returns: a callable of uint8 pictures (batch, h, w, 3) and their objectives, giving float32 (batch,) three times:
-        the objectives' values, and the largest and the smallest value in the channel's map; where the objective is
-        neither a channel nor a neuron, these are the value again.
+        the objectives' values, and the largest and the smallest value in the channel's map; where the objective
+        measures several channels, these are the value again.
     """
     form, arguments = objectives[0].form, stack(objectives)
     flat = tf.nest.flatten(arguments)
@@ -28,11 +28,11 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
     def finish(maps: dict[str, tf.Tensor], *tensors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         given = tf.nest.pack_sequence_as(arguments, list(tensors))
         values = evaluate(form, maps, given)
-        kinds = [kind for kind, _ in form]
-        if len(kinds) > 1 or kinds[0] not in (Channel, Neuron):
+        (term, _), *others = form
+        channels = None if others else term.channels(given.numbers[0])
+        if channels is None:
             return values, values, values
         (values_of,) = maps.values()
-        channels = kinds[0].channels(given.numbers[0])
         high, low = tf.reduce_max(values_of, axis=[1, 2]), tf.reduce_min(values_of, axis=[1, 2])
         return values, pick(high, channels), pick(low, channels)
 

@@ -1,48 +1,36 @@
-"""Objectives: what an ascent raises. They add, subtract and scale: `0.7 * channel("mixed5", 12) + 0.3 * logit(207)`."""
+"""Objectives: what an ascent raises. They add, subtract and scale: `0.7 * channel("mixed5", 12) + 0.3 * logit(207)`.
+
+A new kind of term is one class here and its place in `TERMS`; the keys of `[[patterns.objectives]]` are its fields.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec
 
 import numpy as np
-import tensorflow as tf
+from pydantic import Field
 
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.network import LOGITS, LayerInfo
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def channel(layer: str, channel: int) -> Objective:
-    """The mean of one channel's map."""
-    return Objective(((1.0, Channel(layer, channel)),))
+# What a key of a spec may hold; Python may pass anything, which `Objective.check` then looks at.
+Index = Annotated[int, Field(ge=0, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-
-def neuron(layer: str, channel: int, row: int | None = None, col: int | None = None) -> Objective:
-    """One value of one channel's map; without a place, the one in the middle."""
-    return Objective(((1.0, Neuron(layer, channel, row, col)),))
-
-
-def layer(layer: str) -> Objective:
-    """The mean square of a whole layer, as in DeepDream (Mordvintsev, Olah and Tyka, 2015)."""
-    return Objective(((1.0, Layer(layer)),))
-
-
-def logit(number: int) -> Objective:
-    """One class, before any softmax."""
-    return Objective(((1.0, Logit(number)),))
-
-
-def direction(layer: str, vector: Sequence[float]) -> Objective:
-    """The mean projection of a layer's activations on a direction: one number a channel, of any length but zero."""
-    return Objective(((1.0, Direction(layer, tuple(float(value) for value in vector))),))
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms, one number for an image.
+    """A weighted sum of terms: one number for an image.
 
-    Objectives of the same `form` differ in numbers alone, and climb together in one compiled ascent.
+    Objectives of the same `form` differ in numbers alone, and share one compiled ascent.
     """
 
     terms: tuple[tuple[float, Term], ...]
@@ -62,23 +50,20 @@ class Objective:
     __rmul__ = __mul__
 
     def __str__(self) -> str:
-        first, *others = ((weight, term) for weight, term in self.terms)
-        sign = "-" if first[0] < 0 else ""
-        words = [
-            f"{sign}{_scaled(*first)}",
-            *(f"{'-' if weight < 0 else '+'} {_scaled(weight, term)}" for weight, term in others),
-        ]
-        return " ".join(words)
+        """The objective as Python would read it."""
+        (weight, term), *others = self.terms
+        words = [f"{'-' if weight < 0 else ''}{_scaled(weight, term)}"]
+        return " ".join(words + [f"{'-' if weight < 0 else '+'} {_scaled(weight, term)}" for weight, term in others])
 
     @property
     def form(self) -> Form:
-        """Each term's kind and layer: what is left of it without its numbers."""
+        """Each term's type and layer: what is left of the objective without its numbers."""
         return tuple((type(term), term.layer) for _, term in self.terms)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers it looks at, each once."""
-        return tuple(dict.fromkeys(term.layer for _, term in self.terms))
+        """The layers that its terms measure, each once."""
+        return layers_of(self.form)
 
     def check(self, layers: Mapping[str, LayerInfo], where: str) -> None:
         """Hold it against a network before any work is done.
@@ -87,21 +72,21 @@ class Objective:
             layers: by name; where there are logits, LOGITS among them.
             where: the network's name, for the errors.
 
-        Raises: UnknownLayer; WrongSpec, for a channel, place, class or direction that the layer does not have.
+        Raises: UnknownLayer; WrongSpec, for a channel, position, class or direction that the layer does not have.
         """
         for _, term in self.terms:
             if term.layer not in layers:
                 hint = "Name a network with a classifier." if term.layer == LOGITS else "List them: convscope layers SPEC"
                 raise UnknownLayer.among(term.layer, set(layers) - {LOGITS}, where=f"in {where}", hint=hint)
-            wrong = term.wrong(layers[term.layer].shape)
-            if wrong:
-                raise WrongSpec(f"the objective {self} does not fit {where}: {wrong}.")
+            misfit = term.misfit(layers[term.layer].shape)
+            if misfit:
+                raise WrongSpec(f"the objective {self} does not fit {where}: {misfit}.")
 
 
 class Arguments(NamedTuple):
     """The numbers of a batch of objectives of one form.
 
-    weights: float32 (batch, terms). numbers: one array a term, the batch first; what it is, its kind knows.
+    weights: float32 (batch, terms). numbers: one array a term, the batch first, as the term's `numbers` gives them.
     """
 
     weights: np.ndarray
@@ -125,77 +110,96 @@ def evaluate(form: Form, maps: Mapping[str, tf.Tensor], arguments: Arguments) ->
         maps: {layer: float32 (batch, h, w, c)}, LOGITS as (batch, classes), as `Network.trace` gives them.
         arguments: of the batch, as arrays or tensors.
     """
-    values = [kind.measure(maps[layer], numbers) for (kind, layer), numbers in zip(form, arguments.numbers, strict=True)]
+    import tensorflow as tf
+
+    values = [term.measure(maps[layer], numbers) for (term, layer), numbers in zip(form, arguments.numbers, strict=True)]
     return tf.reduce_sum(arguments.weights * tf.stack(values, axis=1), axis=1)
+
+
+def layers_of(form: Form) -> tuple[str, ...]:
+    """The layers of a form, each once."""
+    return tuple(dict.fromkeys(layer for _, layer in form))
 
 
 # ---- terms
 
 
-class Term(Protocol):
-    """One kind of measure of one layer. Its numbers are what differs between images; its kind and layer are its form."""
+class Term(ABC):
+    """A measure of one layer, a frozen dataclass.
 
-    @property
-    def layer(self) -> str: ...
+    Its fields are the keys of a spec's term and the arguments of the Python function of its name. Its type and layer
+    are part of the form; `numbers` is what differs between the images of a batch.
+    """
+
+    layer: str
+
+    def __str__(self) -> str:
+        """The term as Python would read it; trailing arguments that are None are left out."""
+        arguments = [getattr(self, key) for key in keys_of(type(self))]
+        while arguments and arguments[-1] is None:
+            arguments.pop()
+        return f"{kind_of(type(self))}({', '.join(map(_written, arguments))})"
 
     def numbers(self) -> np.ndarray:
-        """What tells it from others of its kind."""
+        """What tells it from others of its type and layer."""
+        return np.zeros(0, np.float32)
 
-    def wrong(self, shape: tuple[int, int, int]) -> str | None:
-        """Why it does not fit a layer whose map is (height, width, channels)."""
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
+        """Why it does not fit a layer whose map is (height, width, channels); None where it does."""
+        return None
 
     @staticmethod
+    @abstractmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
-        """(batch, h, w, c) and the numbers of a batch -> float32 (batch,)."""
+        """(batch, h, w, c) and the numbers of a batch -> float32 (batch,), in the graph."""
+
+    @staticmethod
+    def channels(numbers: Any) -> Any | None:
+        """The one channel that each of a batch measures, from their numbers; None where a term measures several."""
+        return None
 
 
 Form = tuple[tuple[type[Term], str], ...]
 
 
 @dataclass(frozen=True)
-class Channel:
+class Channel(Term):
     """The mean of one channel's map."""
 
     layer: str
-    channel: int
-
-    def __str__(self) -> str:
-        return f'channel("{self.layer}", {self.channel})'
+    channel: Index
 
     def numbers(self) -> np.ndarray:
         return np.array(self.channel, np.int32)
 
-    def wrong(self, shape: tuple[int, int, int]) -> str | None:
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
         return _out_of_range("channel", self.channel, self.layer, shape[2])
 
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
+        import tensorflow as tf
+
         return pick(tf.reduce_mean(maps, axis=[1, 2]), numbers)
 
     @staticmethod
     def channels(numbers: Any) -> Any:
-        """The channel of each of a batch, from its numbers."""
         return numbers
 
 
 @dataclass(frozen=True)
-class Neuron:
-    """One value of one channel's map."""
+class Neuron(Term):
+    """One value of one channel's map; without a row or column, the one in the middle."""
 
     layer: str
-    channel: int
-    row: int | None = None
-    col: int | None = None
-
-    def __str__(self) -> str:
-        place = "" if self.row is None and self.col is None else f", {self.row}, {self.col}"
-        return f'neuron("{self.layer}", {self.channel}{place})'
+    channel: Index
+    row: Index | None = None
+    col: Index | None = None
 
     def numbers(self) -> np.ndarray:
-        # Where the middle is, the map knows.
+        # Only the map knows where its middle is.
         return np.array([-1 if self.row is None else self.row, -1 if self.col is None else self.col, self.channel], np.int32)
 
-    def wrong(self, shape: tuple[int, int, int]) -> str | None:
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
         return (
             _out_of_range("channel", self.channel, self.layer, shape[2])
             or _out_of_range("row", self.row or 0, self.layer, shape[0])
@@ -204,49 +208,40 @@ class Neuron:
 
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
+        import tensorflow as tf
+
         middle = tf.stack([maps.shape[1] // 2, maps.shape[2] // 2, 0])
         return tf.gather_nd(maps, tf.where(numbers < 0, middle, numbers), batch_dims=1)
 
     @staticmethod
     def channels(numbers: Any) -> Any:
-        """The channel of each of a batch, from its numbers."""
         return numbers[:, 2]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """The mean square of a whole layer."""
+class Layer(Term):
+    """The mean square of a whole layer, as in DeepDream (Mordvintsev, Olah and Tyka, 2015)."""
 
     layer: str
 
-    def __str__(self) -> str:
-        return f'layer("{self.layer}")'
-
-    def numbers(self) -> np.ndarray:
-        return np.zeros(0, np.float32)
-
-    def wrong(self, shape: tuple[int, int, int]) -> str | None:
-        return None
-
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
+        import tensorflow as tf
+
         return tf.reduce_mean(tf.square(maps), axis=[1, 2, 3])
 
 
 @dataclass(frozen=True)
-class Logit:
+class Logit(Term):
     """One class, before any softmax."""
 
-    number: int
-    layer: ClassVar[str] = LOGITS
-
-    def __str__(self) -> str:
-        return f"logit({self.number})"
+    number: Index
+    layer: str = field(default=LOGITS, init=False)
 
     def numbers(self) -> np.ndarray:
         return np.array(self.number, np.int32)
 
-    def wrong(self, shape: tuple[int, int, int]) -> str | None:
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
         return _out_of_range("class", self.number, "it", shape[2])
 
     @staticmethod
@@ -255,20 +250,20 @@ class Logit:
 
 
 @dataclass(frozen=True)
-class Direction:
-    """The mean projection of a layer's activations on a direction."""
+class Direction(Term):
+    """The mean projection of a layer's activations on a direction: one number a channel, of any length but zero."""
 
     layer: str
-    vector: tuple[float, ...]
+    vector: Sequence[Finite]
 
-    def __str__(self) -> str:
-        return f'direction("{self.layer}", [{", ".join(f"{value:g}" for value in self.vector)}])'
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vector", tuple(float(value) for value in self.vector))
 
     def numbers(self) -> np.ndarray:
         vector = np.array(self.vector, np.float64)
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
-    def wrong(self, shape: tuple[int, int, int]) -> str | None:
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
         if len(self.vector) != shape[2]:
             return f"a direction in {self.layer} has {shape[2]} numbers, not {len(self.vector)}"
         length = float(np.linalg.norm(self.vector))
@@ -276,11 +271,15 @@ class Direction:
 
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
+        import tensorflow as tf
+
         return tf.reduce_sum(tf.reduce_mean(maps, axis=[1, 2]) * numbers, axis=1)
 
 
 def pick(values: tf.Tensor, numbers: Any) -> tf.Tensor:
     """One column of each row: (batch, n), (batch,) -> (batch,). What stands in the others, NaN even, does not count."""
+    import tensorflow as tf
+
     chosen = tf.one_hot(numbers, values.shape[1], on_value=True, off_value=False, dtype=tf.bool)
     return tf.reduce_sum(tf.where(chosen, values, 0.0), axis=1)
 
@@ -292,3 +291,41 @@ def _out_of_range(what: str, number: int, layer: str, count: int) -> str | None:
 
 def _scaled(weight: float, term: Term) -> str:
     return str(term) if abs(weight) == 1 else f"{abs(weight):g} * {term}"
+
+
+def _written(argument: Any) -> str:
+    if isinstance(argument, tuple):
+        return f"[{', '.join(f'{value:g}' for value in argument)}]"
+    return f'"{argument}"' if isinstance(argument, str) else str(argument)
+
+
+# ---- the table
+
+
+def kind_of(term: type[Term]) -> str:
+    """What a spec and Python call a type of term."""
+    return term.__name__.lower()
+
+
+def keys_of(term: type[Term]) -> dict[str, bool]:
+    """The keys of a type of term, and whether each is required."""
+    return {key.name: key.default is MISSING for key in fields(term) if key.init}  # type: ignore[arg-type]
+
+
+def _function(term: Callable[P, Term]) -> Callable[P, Objective]:
+    """The function that Python users call: the objective of a term, of weight 1."""
+
+    def objective(*arguments: P.args, **keys: P.kwargs) -> Objective:
+        return Objective(((1.0, term(*arguments, **keys)),))
+
+    objective.__doc__ = term.__doc__
+    return objective
+
+
+TERMS: dict[str, type[Term]] = {kind_of(term): term for term in (Channel, Neuron, Layer, Logit, Direction)}
+
+channel = _function(Channel)
+neuron = _function(Neuron)
+layer = _function(Layer)
+logit = _function(Logit)
+direction = _function(Direction)

@@ -11,7 +11,7 @@ from pipeline.ascent.objectives import Objective
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, LayerInfo, Network
-from pipeline.spec.patterns import ObjectiveSpec, PatternsSpec, TermSpec
+from pipeline.spec.patterns import PatternsSpec
 from pipeline.store.files import file_name
 
 _OBJECTIVES = "+objectives"  # the sheet of the named ones; no file of a layer has a "+" in its name
@@ -67,7 +67,7 @@ def sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Sheet]:
             pattern for number in numbers for pattern in _pictures(spec, target(layer.name, number), layer.name, number, None)
         ]
         found.append(Sheet(layer.name, tuple(patterns)))
-    named = [pattern for one in spec.objectives for pattern in _pictures(spec, objective_of(one), None, None, one.name)]
+    named = [pattern for one in spec.objectives for pattern in _pictures(spec, one.objective(), None, None, one.name)]
     return [*found, Sheet(_OBJECTIVES, tuple(named))] if named else found
 
 
@@ -90,7 +90,7 @@ def check_patterns(spec: PatternsSpec, network: Network, layers: Sequence[LayerI
                 f"patterns.channels names channel {highest}, but {layer.name} has {layer.channels} "
                 f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
             )
-    named = {one.name: objective_of(one) for one in spec.objectives}
+    named = {one.name: one.objective() for one in spec.objectives}
     known = {layer.name: layer for layer in network.layers()}
     if any(LOGITS in objective.layers for objective in named.values()):
         known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, count_classes(network)))
@@ -108,23 +108,6 @@ def chosen_layers(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Layer
         if not matched:
             raise UnknownLayer.among(pattern, names, where="one of the job's layers (patterns.layers)", hint="See model.layers.")
     return [layer for layer in layers if any(layer.name in matched for matched in matches.values())]
-
-
-def objective_of(spec: ObjectiveSpec) -> Objective:
-    """The objective that a table of the spec tells."""
-    first, *others = (term.weight * _term(term) for term in spec.terms)
-    return sum(others, start=first)
-
-
-def _term(term: TermSpec) -> Objective:
-    layer, channel, number = term.layer or "", term.channel or 0, term.number or 0
-    return {
-        "channel": lambda: objectives.channel(layer, channel),
-        "neuron": lambda: objectives.neuron(layer, channel, term.row, term.col),
-        "layer": lambda: objectives.layer(layer),
-        "logit": lambda: objectives.logit(number),
-        "direction": lambda: objectives.direction(layer, term.vector or []),
-    }[term.kind]()
 
 
 def _pictures(

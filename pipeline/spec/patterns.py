@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, create_model, field_validator, model_validator
 
+from pipeline.ascent.objectives import TERMS, Finite, Index, Objective, keys_of
 from pipeline.spec.activations import all_or_numbers
 from pipeline.spec.table import Positive, Table, a_list
 
-Number = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(allow_inf_nan=False)]
-
-# The keys of a term, by its kind: those that it needs, and those that it may have.
-_TERMS: dict[str, tuple[set[str], set[str]]] = {
-    "channel": ({"layer", "channel"}, set()),
-    "neuron": ({"layer", "channel"}, {"row", "col"}),
-    "layer": ({"layer"}, set()),
-    "logit": ({"number"}, set()),
-    "direction": ({"layer", "vector"}, set()),
-}
 
 
-class TermSpec(Table):
+class _Weighted(Table):
     """`[[patterns.objectives]]`, one of its terms: a measure of a layer, and how much it counts."""
 
-    kind: Literal["channel", "neuron", "layer", "logit", "direction"]
-    weight: Weight = 1.0
-    layer: str | None = None
-    channel: Number | None = None
-    row: Number | None = None
-    col: Number | None = None
-    number: Number | None = None
-    vector: list[Weight] | None = None
+    kind: Literal[tuple(TERMS)]  # type: ignore[valid-type]
+    weight: Finite = 1.0
 
     @model_validator(mode="after")
-    def _has_the_keys_of_its_kind(self) -> TermSpec:
-        needed, allowed = _TERMS[self.kind]
+    def _has_the_keys_of_its_kind(self) -> _Weighted:
+        keys = keys_of(TERMS[self.kind])
         given = self.model_fields_set - {"kind", "weight"}
-        for key in sorted(needed - given):
+        for key in sorted({key for key, required in keys.items() if required} - given):
             raise ValueError(f"a term of kind {self.kind!r} needs the key {key!r}")
-        for key in sorted(given - needed - allowed):
+        for key in sorted(given - set(keys)):
             raise ValueError(f"a term of kind {self.kind!r} has no use for the key {key!r}")
         return self
+
+    def objective(self) -> Objective:
+        """The term as Python users would write it."""
+        return Objective(((self.weight, TERMS[self.kind](**self.model_dump(exclude={"kind", "weight"}, exclude_unset=True))),))
+
+
+if TYPE_CHECKING:
+    TermSpec = _Weighted
+else:  # its keys are those of all kinds of terms
+    _KEYS = {
+        key: hint
+        for term in TERMS.values()
+        for key, hint in get_type_hints(term, include_extras=True).items()
+        if key in keys_of(term)
+    }
+    TermSpec = create_model(
+        "TermSpec", __base__=_Weighted, __doc__=_Weighted.__doc__, **{key: (hint | None, None) for key, hint in _KEYS.items()}
+    )
 
 
 class ObjectiveSpec(Table):
@@ -51,6 +53,11 @@ class ObjectiveSpec(Table):
 
     name: Annotated[str, Field(min_length=1)]
     terms: Annotated[list[TermSpec], Field(min_length=1)]
+
+    def objective(self) -> Objective:
+        """The sum of its terms."""
+        first, *others = (term.objective() for term in self.terms)
+        return sum(others, start=first)
 
 
 class ShakeSpec(Table):
@@ -66,7 +73,7 @@ class PatternsSpec(Table):
     """`[patterns]`: what is dreamed, and how the pictures climb."""
 
     layers: Annotated[list[str] | None, BeforeValidator(a_list)] = None
-    channels: Literal["all"] | Annotated[list[Number], Field(min_length=1)] = "all"
+    channels: Literal["all"] | Annotated[list[Index], Field(min_length=1)] = "all"
     target: Literal["channel", "neuron"] = "channel"
     objectives: list[ObjectiveSpec] = []
     sign: Literal["positive", "negative", "both"] = "positive"

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.ascent.objectives import evaluate, stack
+from pipeline.ascent import objectives as all_objectives
+from pipeline.ascent.objectives import TERMS, evaluate, keys_of, stack
 from pipeline.dream import channel, direction, layer, logit, neuron
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.spec.patterns import ObjectiveSpec
 
 VECTOR = (0.5, -1.0, 0.0, 2.0, 1.0)
 OBJECTIVES = [
@@ -145,3 +147,12 @@ def test_a_layer_or_a_classifier_that_is_not_there_is_named():
         layer("frist").check(layers, "smooth")
     with pytest.raises(UnknownLayer, match="with a classifier"):
         logit(0).check(layers, "smooth")
+
+
+def test_every_kind_of_term_has_a_python_function_that_takes_the_keys_of_the_spec():
+    values = {"layer": "first", "channel": 1, "row": 2, "col": 3, "number": 4, "vector": [1.0, 2.0]}
+    for kind, term in TERMS.items():
+        keys = {key: values[key] for key in keys_of(term)}
+        (weight, made), *others = getattr(all_objectives, kind)(**keys).terms
+        assert weight == 1 and not others and made == term(**keys)
+        assert ObjectiveSpec(name="x", terms=[{"kind": kind, **keys}]).objective() == getattr(all_objectives, kind)(**keys)

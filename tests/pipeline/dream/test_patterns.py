@@ -20,7 +20,7 @@ from pipeline.drawing.mosaic import decode_png
 from pipeline.dream import channel, direction, layer, logit, neuron
 from pipeline.errors import UnknownLayer, UnknownName, WrongSpec
 from pipeline.models.network import LayerInfo
-from pipeline.patterns.plan import Pattern, objective_of, sheets
+from pipeline.patterns.plan import Pattern, sheets
 from pipeline.spec import parse_spec
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.stages import patterns
@@ -234,7 +234,7 @@ def test_a_table_of_the_spec_is_the_objective_that_python_writes():
     ]
     (spec,) = PatternsSpec(objectives=[{"name": "all", "terms": terms}]).objectives
     expected = 0.7 * channel("mixed5", 12) + 0.3 * logit(207) - neuron("a", 1, 0, 2) + layer("b") + direction("c", [1, -2.5])
-    assert objective_of(spec) == expected
+    assert spec.objective() == expected
     assert Pattern(expected, -1, 0).climbs == -1 * expected
 
 
