@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import MissingInput, WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
 from pipeline.shards import merge, run_shard
@@ -39,14 +39,14 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     reporter = Reporter(spec.name, as_json=options.log_json)
-    dispatch = Dispatch(options.engine, options.workers, options.save_every, options.update)
+    run_options = RunOptions(options.engine, options.workers, options.save_every, options.update)
     if options.shard and options.engine != "local":
         raise WrongSpec("--shard scans one part of the data in this process. Leave it out: --engine ray divides the data itself.")
     if options.shard:
         index, count = options.shard
-        run_shard(spec, index, count, options.out, reporter, dispatch, options.anew)
+        run_shard(spec, index, count, options.out, reporter, run_options, options.anew)
         return
-    folder = run(spec, options.out, options.stage, reporter, dispatch, options.anew)
+    folder = run(spec, options.out, options.stage, reporter, run_options, options.anew)
     for line in summary(folder):
         print(line)
 
@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
 def _merge(options: argparse.Namespace) -> None:
     folder = place(options.folder)
     reporter = Reporter(folder.name, as_json=options.log_json)
-    for line in summary(merge(folder, reporter, Dispatch(save_every=options.save_every))):
+    for line in summary(merge(folder, reporter, RunOptions(save_every=options.save_every))):
         print(line)
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.registry import open_network
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import digest_file
@@ -30,7 +30,7 @@ class Job:
     fit: Fit
     folder: Place
     reporter: Reporter
-    dispatch: Dispatch = field(default_factory=Dispatch)
+    options: RunOptions = field(default_factory=RunOptions)
 
     @cached_property
     def digests(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Dispatch: how a job's scan is run; nothing of it shows in the results."""
+"""RunOptions: how a job is run, as opposed to what it computes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """How a job's scan is run; nothing of it shows in the results.
+class RunOptions:
+    """How a job's scan is run. No result depends on any of these.
 
-    engine: who runs the shards, of `pipeline.engines.registry.ENGINES`. workers: of an engine that has several.
-    save_every: seconds between two saves of what was found so far.
-    update: whether data that only grew are scanned from where they grew.
+    engine: who scans the shards, a key of `pipeline.engines.registry.ENGINES`.
+    workers: how many; None lets the engine decide. The local engine has none.
+    save_every: seconds between two saves of an unfinished scan.
+    update: whether a data set that has only grown is scanned from where it grew.
     """
 
     engine: str = "local"

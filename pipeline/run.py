@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UnknownName, WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.spec import JobSpec
 from pipeline.store.files import sweep, write_json
@@ -32,7 +32,7 @@ def run(
     out: str | os.PathLike[str] = "out",
     stages: Sequence[str] = (),
     reporter: Reporter | None = None,
-    dispatch: Dispatch = Dispatch(),
+    options: RunOptions = RunOptions(),
     anew: bool = False,
 ) -> Place:
     """Run a job: every stage of the spec, or those named, whose results are not there yet.
@@ -40,7 +40,7 @@ def run(
     Args:
         out: the results go to OUT/name; a folder, or an address that fsspec knows.
         stages: run these alone, even where their results are there.
-        dispatch: who scans, how often what was found is saved, whether data that grew are scanned from where they grew.
+        options: who scans, how often what was found is saved, whether data that grew are scanned from where they grew.
         anew: forget what earlier runs have saved and finished.
 
     Returns: the job's folder.
@@ -53,7 +53,7 @@ def run(
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say):
         sweep(folder)
-        finish(open_job(spec, folder, reporter, dispatch=dispatch), stages, anew)
+        finish(open_job(spec, folder, reporter, options=options), stages, anew)
     return folder
 
 
@@ -89,7 +89,7 @@ def nothing_to_do(folder: Place) -> str:
     return f"{folder} is finished: nothing to do. Results for other settings go to another --out or name."
 
 
-def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = True, dispatch: Dispatch = Dispatch()) -> Job:
+def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = True, options: RunOptions = RunOptions()) -> Job:
     """Open the network and the data of a spec and hold them against each other, before any work is done.
 
     Args:
@@ -103,11 +103,11 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.models.registry import open_network, select_layers
     from pipeline.stages import STAGES
 
-    check_engine(dispatch)
+    check_engine(options)
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
     source, fit = open_data(spec, network, fetch)
-    job = Job(spec, network, layers, source, fit, folder, reporter, dispatch)
+    job = Job(spec, network, layers, source, fit, folder, reporter, options)
     if spec.model.labels is not None:
         job.class_names()
     for stage in spec.stages:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, finish, new_receipt, nothing_to_do, open_job
 from pipeline.spec import JobSpec, parse_spec
@@ -22,7 +22,7 @@ def run_shard(
     count: int,
     out: str | os.PathLike[str] = "out",
     reporter: Reporter | None = None,
-    dispatch: Dispatch = Dispatch(),
+    options: RunOptions = RunOptions(),
     anew: bool = False,
 ) -> Place:
     """Scan one of `count` shards of a job's data, `index` from 0, and leave its part in OUT/name/parts for `merge`.
@@ -38,14 +38,14 @@ def run_shard(
     folder = place(out) / spec.name
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say, part=(index, count)):
-        job = open_job(spec, folder, reporter, dispatch=dispatch)
+        job = open_job(spec, folder, reporter, options=options)
         from pipeline.activations.scan_state import forget
         from pipeline.engines.registry import scan_part
         from pipeline.stages.activations import plan_of
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:
-            forget(folder, index, count, added=dispatch.update)
+            forget(folder, index, count, added=options.update)
         elif "activations" in new_receipt(job, find_receipt(folder))["stages"]:
             reporter.say(nothing_to_do(folder))
             return folder
@@ -55,7 +55,7 @@ def run_shard(
     return folder
 
 
-def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = Dispatch()) -> Place:
+def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions = RunOptions()) -> Place:
     """Join the parts that the shards of a job have left, and run the job's remaining stages.
 
     Returns: the job's folder.
@@ -70,10 +70,10 @@ def merge(folder: Place, reporter: Reporter | None = None, dispatch: Dispatch = 
     spec = _as_written(parts[0].origin.spec if parts else (receipt or {})["spec"], str(folder))
     reporter = reporter or Reporter(spec.name)
     if parts and parts[0].shard.begin:
-        dispatch = replace(dispatch, update=True)
+        options = replace(options, update=True)
     with hold(folder, reporter.say):
         sweep(folder)
-        job = open_job(spec, folder, reporter, dispatch=dispatch)
+        job = open_job(spec, folder, reporter, options=options)
         if parts:
             require_whole(job, parts[0])
             if receipt is not None and receipt["stages"].pop("activations", None):

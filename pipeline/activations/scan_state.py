@@ -40,7 +40,7 @@ def scanned_before(job: Job, origin: Origin) -> Saved | None:
         return None
     if saved.origin.difference(origin) is None:
         return saved
-    if not job.dispatch.update or saved.origin.model != origin.model or saved.origin.settings != origin.settings:
+    if not job.options.update or saved.origin.model != origin.model or saved.origin.settings != origin.settings:
         return None
     if not _only_grew(saved.origin, origin, job):
         raise WrongSpec(
@@ -64,7 +64,7 @@ def begun(job: Job, origin: Origin, shard: Shard) -> Part | None:
         return saved.part if saved.shard == shard else None
     if saved.origin.settings != origin.settings:  # by someone who wanted other results
         return None
-    if job.dispatch.update and saved.origin.model == origin.model and _only_grew(saved.origin, origin, job):
+    if job.options.update and saved.origin.model == origin.model and _only_grew(saved.origin, origin, job):
         # The last shard is longer now; where there are others, each is of other examples.
         return saved.part if saved.shard == shard == Shard(0, 1, shard.unit, shard.begin) else None
     raise WrongSpec(

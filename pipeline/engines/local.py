@@ -33,7 +33,7 @@ def scan_shard(job: Job, plan: Plan, origin: Origin, shard: Shard, progress: Pro
     if found is not None:
         job.reporter.say(f"going on from example {found.done:,} of {last - first:,}: so many were scanned before")
     progress(found.done if found else 0, last - first)
-    keeper = Keeper(job.folder, origin, shard, job.dispatch.save_every)
+    keeper = Keeper(job.folder, origin, shard, job.options.save_every)
     try:
         part, meter = scan(job.network, job.source, plan, shard, progress, found, keeper.keep)
         keeper.keep(part)

@@ -56,14 +56,14 @@ def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progres
     from pipeline.activations.scan import judge_bad
 
     ray = require()
-    with _cluster(ray, job.dispatch.workers):
+    with _cluster(ray, job.options.workers):
         crew = _Crew(ray, job, plan, progress)
         part, meter = plan.empty(), Meter()
         keepers = {}
         for shard in _shards(job, plan, origin, begin, crew.size):
             found = begun(job, origin, shard)
             if crew.add(shard, found):
-                keepers[shard] = Keeper(job.folder, origin, shard, job.dispatch.save_every)
+                keepers[shard] = Keeper(job.folder, origin, shard, job.options.save_every)
             elif found is not None:
                 part = part.merge(found)
         if crew.done:
@@ -154,7 +154,7 @@ class _Crew:
         self._ray, self._job, self._plan, self._progress = ray, job, plan, progress
         gpus = int(ray.cluster_resources().get("GPU", 0))
         machines = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
-        self.size = job.dispatch.workers or gpus or machines or 1
+        self.size = job.options.workers or gpus or machines or 1
         # One thread scans; the other answers how far it is.
         options = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_concurrency": 2, "scheduling_strategy": "SPREAD"}
         self._hired = ray.remote(**options)(Worker)

@@ -11,7 +11,7 @@ from pipeline.activations.scan_state import begun, scanned_before, settle, whole
 from pipeline.engines import local, ray
 from pipeline.errors import UnknownName, WrongSpec
 from pipeline.job import Job
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.sources.source import Shard
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def check_engine(dispatch: Dispatch) -> None:
+def check_engine(options: RunOptions) -> None:
     """Whether there is the engine that is asked for. Raises: UnknownName, WrongSpec."""
-    if dispatch.engine not in ENGINES:
-        raise UnknownName.among(dispatch.engine, ENGINES, where="an engine")
-    if dispatch.workers is not None and dispatch.engine == "local":
+    if options.engine not in ENGINES:
+        raise UnknownName.among(options.engine, ENGINES, where="an engine")
+    if options.workers is not None and options.engine == "local":
         raise WrongSpec("the local engine has no workers. Leave out --workers, or choose --engine ray.")
-    ENGINES[dispatch.engine].require()
+    ENGINES[options.engine].require()
 
 
 def check(job: Job) -> None:
@@ -68,7 +68,7 @@ def scan_job(job: Job, plan: Plan, progress: Progress) -> tuple[Part, Meter]:
         begin = base.origin.examples if base else 0
         if base is not None:
             job.reporter.say(f"the first {begin:,} of {origin.examples:,} examples were scanned before; the rest is new")
-        part, meter = ENGINES[job.dispatch.engine].scan_all(job, plan, origin, begin, progress)
+        part, meter = ENGINES[job.options.engine].scan_all(job, plan, origin, begin, progress)
         part = base.part.merge(part) if base else part
     else:
         job.reporter.say(f"all {part.done:,} examples were scanned before")

@@ -10,7 +10,7 @@ from stopping import Stopping, changed
 
 from pipeline import run
 from pipeline.errors import WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.shards import merge, run_shard
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
@@ -122,6 +122,6 @@ def test_a_label_that_comes_with_new_examples_has_its_place_among_the_others(ask
     run(growing, tmp_path / "updated", reporter=quiet)
     (tmp_path / "growing" / "elk").mkdir()
     (tmp_path / "growing" / "elk" / "900.png").write_bytes((tmp_path / "growing" / "cat" / "000.png").read_bytes())
-    updated = run(growing, tmp_path / "updated", reporter=quiet, dispatch=Dispatch(update=True))
+    updated = run(growing, tmp_path / "updated", reporter=quiet, options=RunOptions(update=True))
     assert set(table(updated, "by_label").label) == {"cat", "dog", "elk"}
     assert tree_of(updated, "index") == tree_of(run(growing, tmp_path / "anew", reporter=quiet), "index")

@@ -17,11 +17,11 @@ from stopping import RESULTS, Stopping, changed
 from pipeline import load_spec, run
 from pipeline.activations.part_file import saved_parts
 from pipeline.errors import Interrupted, StoreFailed, Unreachable, WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.run import read_receipt
 from pipeline.store import files
 
-ALWAYS = Dispatch(save_every=0)
+ALWAYS = RunOptions(save_every=0)
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def small(spec):
     return changed(spec, data={"batch": 2})
 
 
-def stopped(spec, out, done, by=KeyboardInterrupt, dispatch=Dispatch()):
+def stopped(spec, out, done, by=KeyboardInterrupt, options=RunOptions()):
     """A run that is stopped when its scan has done so many; the reporter."""
     reporter = Stopping("scan", done, by)
     with pytest.raises(Interrupted if by is KeyboardInterrupt else type(by)):
-        run(spec, out, reporter=reporter, dispatch=dispatch)
+        run(spec, out, reporter=reporter, options=options)
     return reporter
 
 
@@ -157,7 +157,7 @@ def test_a_raised_share_of_bad_images_goes_on(small, write_pictures, tmp_path):
     (images / "dog" / "007.png").write_bytes(b"torn")
     spec = changed(small, data={"source": f"folder:{images}"})
     with pytest.raises(TooManyBad):
-        run(spec, tmp_path / "out", reporter=Stopping(), dispatch=ALWAYS)
+        run(spec, tmp_path / "out", reporter=Stopping(), options=ALWAYS)
     last = Stopping()
     folder = run(changed(spec, data={"max_bad": 0.5}), tmp_path / "out", reporter=last)
     assert last.scanned[0] == 8 and read_receipt(folder)["stages"]["activations"]["skipped"] == 1
@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_
     with monkeypatch.context() as patched:
         patched.setattr("pipeline.activations.part_file.write_bytes", until_full)
         with pytest.raises(StoreFailed, match="parts/1-of-1.part was not written: the disk is full"):
-            run(small, tmp_path, reporter=Stopping(), dispatch=ALWAYS)
+            run(small, tmp_path, reporter=Stopping(), options=ALWAYS)
     last = Stopping()
     folder = run(small, tmp_path, reporter=last)
     assert last.scanned[0] == 6 and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
@@ -215,7 +215,7 @@ def test_a_disk_that_is_really_full_keeps_the_last_state(small, small_disk):
             yield advance
 
     with pytest.raises(StoreFailed, match="the disk is full") as caught:
-        run(small, disk, reporter=Filling(), dispatch=ALWAYS)
+        run(small, disk, reporter=Filling(), options=ALWAYS)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 1
     (disk / "filler").unlink()
     assert [saved.part.done for saved in saved_parts(disk / "tiny")] == [6]

@@ -15,7 +15,7 @@ from stopping import RESULTS, Stopping, changed
 from pipeline import run
 from pipeline.activations.part_file import saved_parts
 from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, TooManyBad, WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.run import read_receipt
 from pipeline.shards import merge, run_shard
 from pipeline.store.locks import hold
@@ -279,5 +279,5 @@ def test_the_time_between_saves_reaches_the_run(command, write_spec, tmp_path, m
     seen = []
     monkeypatch.setattr(commands, "run_shard", lambda *arguments: seen.append(arguments))
     assert command("run", write_spec(tmp_path / "tiny.toml"), "--shard", "3/4", "--save-every", "7", "--update", "--anew")[0] == 0
-    ((_, index, count, out, _, dispatch, anew),) = seen
-    assert (index, count, out, dispatch, anew) == (2, 4, "out", Dispatch(save_every=7, update=True), True)
+    ((_, index, count, out, _, options, anew),) = seen
+    assert (index, count, out, options, anew) == (2, 4, "out", RunOptions(save_every=7, update=True), True)

@@ -10,10 +10,10 @@ from stopping import RESULTS, Stopping, changed
 from pipeline import run
 from pipeline.activations.part_file import saved_parts
 from pipeline.errors import Interrupted, WrongSpec
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.shards import merge, run_shard
 
-UPDATE = Dispatch(update=True)
+UPDATE = RunOptions(update=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_an_update_scans_what_was_added_alone_and_ends_with_the_bytes_of_a_full_
 ):
     run(growing(before), tmp_path / "out", reporter=Stopping())
     spec, last = growing(after), Stopping()
-    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned[-1] == after - before
     assert f"the first {before} of {after} examples were scanned before; the rest is new" in last.lines
     assert tree_of(folder, *RESULTS) == expected(spec)
@@ -63,27 +63,27 @@ def test_an_update_scans_what_was_added_alone_and_ends_with_the_bytes_of_a_full_
 def test_updates_follow_each_other_and_one_of_nothing_does_nothing(growing, expected, tmp_path, tree_of):
     for count in (3, 10, 11, 23):
         last = Stopping()
-        folder = run(growing(count), tmp_path / "out", reporter=last, dispatch=UPDATE)
+        folder = run(growing(count), tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned[-1] == 12 and tree_of(folder, *RESULTS) == expected(growing(23))
     last = Stopping()
-    run(growing(23), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    run(growing(23), tmp_path / "out", reporter=last, options=UPDATE)
     assert last.news == [] and "nothing to do" in last.lines[-1]
 
 
 def test_an_update_that_is_interrupted_goes_on_even_when_the_data_have_grown_again(growing, expected, tmp_path, tree_of):
     run(growing(5), tmp_path / "out", reporter=Stopping())
     with pytest.raises(Interrupted):
-        run(growing(15), tmp_path / "out", reporter=Stopping("scan", 7), dispatch=UPDATE)
+        run(growing(15), tmp_path / "out", reporter=Stopping("scan", 7), options=UPDATE)
     spec, last = growing(21), Stopping()
-    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned[0] == 7 and last.scanned[-1] == 16 and tree_of(folder, *RESULTS) == expected(spec)
 
 
 def test_a_first_run_that_is_interrupted_goes_on_with_data_that_have_grown(growing, expected, tmp_path, tree_of):
     with pytest.raises(Interrupted):
-        run(growing(10), tmp_path / "out", reporter=Stopping("scan", 8), dispatch=UPDATE)
+        run(growing(10), tmp_path / "out", reporter=Stopping("scan", 8), options=UPDATE)
     spec, last = growing(14), Stopping()
-    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned == [8, 12, 14] and tree_of(folder, *RESULTS) == expected(spec)
 
 
@@ -126,7 +126,7 @@ def test_a_shard_of_data_that_have_grown_since_is_of_other_examples(growing, tmp
 def test_an_update_builds_on_nothing_that_was_found_with_other_settings(growing, tmp_path):
     run(growing(6), tmp_path / "out", reporter=Stopping())
     last = Stopping()
-    run(changed(growing(9), activations={"top_k": 2}), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    run(changed(growing(9), activations={"top_k": 2}), tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned == [0, 4, 8, 9]
 
 
@@ -141,7 +141,7 @@ def test_an_update_builds_on_nothing_that_another_network_has_found(growing, tin
     other = keras.models.clone_model(tiny_model)
     other.set_weights([2 * weights for weights in tiny_model.get_weights()])
     last = Stopping()
-    run(saved(other, 9), tmp_path / "out", reporter=last, dispatch=UPDATE)
+    run(saved(other, 9), tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned == [0, 4, 8, 9]
 
 
@@ -157,7 +157,7 @@ def test_pictures_that_came_in_between_are_refused_and_nothing_is_changed(growin
     before = tree_of(folder)
     shutil.copy(stock[7], tmp_path / "images" / "000-between.png")
     with pytest.raises(WrongSpec, match=r"cannot be updated: the first 6 examples are not those that were scanned") as caught:
-        run(growing(6), tmp_path / "out", reporter=Stopping(), dispatch=UPDATE)
+        run(growing(6), tmp_path / "out", reporter=Stopping(), options=UPDATE)
     assert "Run without --update" in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
     after = tree_of(folder)
     before.pop(".lock"), after.pop(".lock")
@@ -172,13 +172,13 @@ def test_a_data_set_that_has_shrunk_is_refused(growing, stock, tmp_path):
     run(spec, tmp_path / "out", reporter=Stopping())
     (tmp_path / "images" / stock[5].name).unlink()
     with pytest.raises(WrongSpec, match="cannot be updated"):
-        run(spec, tmp_path / "out", reporter=Stopping(), dispatch=UPDATE)
+        run(spec, tmp_path / "out", reporter=Stopping(), options=UPDATE)
 
 
 def test_a_raised_limit_is_an_update_too(growing, expected, tmp_path, tree_of):
     run(growing(20, limit=6), tmp_path / "out", reporter=Stopping())
     spec, last = growing(20, limit=13), Stopping()
-    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned[-1] == 7 and tree_of(folder, *RESULTS) == expected(spec)
 
 
@@ -188,6 +188,6 @@ def test_windows_of_added_pictures_are_an_update_too(growing, expected, tmp_path
     window = WindowSpec(size=12, stride=8)
     run(growing(6, window=window), tmp_path / "out", reporter=Stopping())
     spec, last = growing(9, window=window), Stopping()
-    folder = run(spec, tmp_path / "out", reporter=last, dispatch=UPDATE)
+    folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.lines[-1] != "" and any("were scanned before; the rest is new" in line for line in last.lines)
     assert tree_of(folder, *RESULTS) == expected(spec)

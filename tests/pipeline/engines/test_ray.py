@@ -18,7 +18,7 @@ from pipeline.activations.scan import Plan, scan
 from pipeline.engines import ray as engine
 from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
 from pipeline.models.keras.functional import KerasNetwork
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 from pipeline.run import open_job
 from pipeline.sources.source import Shard
 
@@ -27,7 +27,7 @@ from pipeline.sources.source import Shard
 def job(write_spec, tmp_path, told):
     """The tiny network on 20 pictures, one a batch, for three workers."""
     spec = load_spec(write_spec(tmp_path / "tiny.toml"), ["data.batch=1"])
-    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), dispatch=Dispatch("ray", 3, save_every=3600))
+    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), options=RunOptions("ray", 3, save_every=3600))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_
     kept = [saved for saved in saved_parts(job.folder) if saved.complete]
     assert 0 < len(kept) < 6
     write_part(shard_path(job.folder, Shard(0, 11, 1)), Saved(Origin.of(job), Shard(0, 11, 1), plan.empty()))
-    again = dataclasses.replace(job, dispatch=Dispatch("ray", 1))
+    again = dataclasses.replace(job, options=RunOptions("ray", 1))
     part, meter = scan_all(again, plan)
     assert bytes_of(part) == expected and meter.images == 20 - sum(saved.part.done for saved in kept)
     assert f"going on from example {20 - meter.images} of 20: so many were scanned before" in job.reporter.lines
@@ -185,7 +185,7 @@ def test_there_is_a_worker_for_each_gpu_else_for_each_machine_unless_their_numbe
     ray = PretendedRay(job, tap, gpus)
     monkeypatch.setattr(engine, "require", lambda: ray)
     monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
-    scan_all(dataclasses.replace(job, dispatch=Dispatch("ray", asked)), plan)
+    scan_all(dataclasses.replace(job, options=RunOptions("ray", asked)), plan)
     assert len(ray.workers) == workers and ray.options["num_gpus"] == (1 if gpus else 0)
 
 
@@ -372,5 +372,5 @@ def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, mo
 @pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])
 def test_an_engine_is_checked_before_anything_is_opened(spec, tmp_path, told, engine_name, workers, error):
     with pytest.raises(WrongSpec, match=error):
-        run(spec, tmp_path, reporter=told, dispatch=Dispatch(engine_name, workers))
+        run(spec, tmp_path, reporter=told, options=RunOptions(engine_name, workers))
     assert not (tmp_path / "tiny" / "run.json").exists()

@@ -13,7 +13,7 @@ import pytest
 from pipeline import load_spec, run
 from pipeline.engines import ray as engine
 from pipeline.errors import Interrupted
-from pipeline.options import Dispatch
+from pipeline.options import RunOptions
 
 RESULTS = ("index", "crops", "mosaics")
 SMALL = 78 * 2**20  # bytes of object store; Ray takes no less
@@ -53,7 +53,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
     with monkeypatch.context() as patched:
         patched.setattr(told, "step", stopped)
         with pytest.raises(Interrupted, match="examples are scanned and saved"):
-            run(many, tmp_path / "ray", reporter=told, dispatch=Dispatch("ray", workers=1))
+            run(many, tmp_path / "ray", reporter=told, options=RunOptions("ray", workers=1))
     parts = list((tmp_path / "ray/many/parts").glob("*-of-64.part"))
     assert 64 / 8 < len(parts) < 64
 
@@ -66,7 +66,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
             cluster.remove_node(node)
 
     monkeypatch.setattr(engine._Crew, "_start", until_the_node_is_lost)
-    folder = run(many, tmp_path / "ray", reporter=told, dispatch=Dispatch("ray", workers=2))
+    folder = run(many, tmp_path / "ray", reporter=told, options=RunOptions("ray", workers=2))
     assert any("going on from example" in line for line in told.lines)
     assert any(re.match(r"shard \d+-of-64 failed: .*node.*\. Trying again", line) for line in told.lines), told.lines
     assert node not in cluster.list_all_nodes() and not list(folder.glob("parts/*.part"))
