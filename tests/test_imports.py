@@ -43,6 +43,12 @@ COMMON = {
 }
 JOINERS = {"job", "run", "shards", "stages"}
 
+# Where private and undocumented APIs of TensorFlow, Keras and TFDS are touched, and nowhere else. These modules import
+# nothing of ours, so that every floor may use them.
+PRIVATE_DOORS = ("pipeline.compiled.keras_private", "pipeline.compiled.tf_private", "pipeline.compiled.tfds_private")
+PRIVATE_MODULES = ("tensorflow.python", "tensorflow.compiler", "tensorflow.lite", "keras.src", "tensorflow_datasets.core")
+PRIVATE_ATTRIBUTES = ("tf.python", "tensorflow.python", "keras.src", "tfds.core.constants")
+
 # Who may import TensorFlow: at once, or only inside a function, on use.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}
 AT_ONCE = (
@@ -182,7 +188,76 @@ def test_every_room_stands_on_a_floor():
 
 
 def test_a_room_imports_from_lower_floors_alone():
-    assert [str(found) for found in within_pipeline() if room(found.module) == "" or floor(found.module) <= floor(found.by)] == []
+    inside = [found for found in within_pipeline() if found.module not in PRIVATE_DOORS]
+    assert [str(found) for found in inside if room(found.module) == "" or floor(found.module) <= floor(found.by)] == []
+
+
+def test_the_doors_to_private_apis_import_nothing_of_ours():
+    assert set(PRIVATE_DOORS) == {name for name in MODULES if name.endswith("_private")}
+    assert [str(found) for found in IMPORTS if found.by in PRIVATE_DOORS and top(found.module) in PACKAGES] == []
+
+
+def private_uses(name: str, source: str) -> Iterator[str]:
+    """The imports of private modules, and the private attributes of other libraries' objects, that a module's source has.
+
+    Attributes of `self` and `cls`, and those that the same module assigns or defines, are its own; what named tuples
+    and enumerations offer under an underscore is public.
+    """
+    tree = ast.parse(source)
+    offered = {"_asdict", "_fields", "_make", "_replace"}
+    own = offered | {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            own.add(node.target.id)
+    for found in imports_of(name, source):
+        if within(found.module, PRIVATE_MODULES) and not found.for_types:
+            yield str(found)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            foreign = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in own
+            if foreign or ast.unparse(node) in PRIVATE_ATTRIBUTES:
+                yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
+        called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        if called in ("getattr", "hasattr", "setattr", "delattr") and isinstance(node, ast.Call):
+            attribute = node.args[1]
+            if isinstance(attribute, ast.Constant) and str(attribute.value).startswith("_") and attribute.value[-2:] != "__":
+                yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
+
+
+def test_the_reader_of_private_uses_sees_every_kind_of_use():
+    source = """
+from tensorflow.python.eager import context
+import keras.src.utils
+from tensorflow_datasets.core import constants
+tensor._keras_history
+hasattr(model, "_functional")
+keras.src.backend.config
+tfds.core.constants.DATA_DIR
+class Own:
+    _count: int
+    def _step(self): self._rest = other._count
+Own()._step(); state._replace(a=1); value.__class__; getattr(value, "__module__", None)
+from tensorflow.core.framework import graph_pb2
+"""
+    assert set(private_uses("x", source)) == {
+        "x:2 imports tensorflow.python.eager",
+        "x:3 imports keras.src.utils",
+        "x:4 imports tensorflow_datasets.core",
+        "x:5 uses tensor._keras_history",
+        "x:6 uses hasattr(model, '_functional')",
+        "x:7 uses keras.src",
+        "x:8 uses tfds.core.constants",
+    }
+
+
+def test_private_apis_are_used_in_their_doors_alone():
+    product = {name: path for name, path in MODULES.items() if name not in PRIVATE_DOORS}
+    uses = [use for name, path in product.items() for use in private_uses(name, path.read_text(encoding="utf-8"))]
+    assert uses == []
+    doors = [use for name in PRIVATE_DOORS for use in private_uses(name, MODULES[name].read_text(encoding="utf-8"))]
+    assert len(doors) > 5
 
 
 def test_rooms_know_only_what_all_models_and_all_sources_have_in_common():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from pipeline.compiled.freezing import Pass, freeze
 from pipeline.compiled.precision import reduced
+from pipeline.compiled.tf_private import intra_op_threads, let_sessions_own_threads
 from pipeline.hardware import cores
 from pipeline.models.network import Network
 
@@ -87,8 +87,7 @@ def network_input(network: Network, batch: int) -> tf.TensorSpec:
 
 def cpu_threads() -> int:
     """How many threads TensorFlow computes one operation with, on the CPU."""
-    chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
-    return chosen or cores()
+    return intra_op_threads() or cores()
 
 
 def prepare_devices(threads: int | None = None) -> None:
@@ -103,7 +102,7 @@ def prepare_devices(threads: int | None = None) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")  # read when TensorFlow makes its first device
+        let_sessions_own_threads()
     for gpu in gpus:
         try:
             tf.config.experimental.set_memory_growth(gpu, True)

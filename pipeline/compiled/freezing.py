@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
+from pipeline.compiled.tf_private import call_flat, constants_for_variables
 from pipeline.errors import UnusableModel
 
 Pass = Callable[..., Any]
@@ -31,9 +31,7 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
             tf.ensure_shape(tf.convert_to_tensor(value, spec.dtype), spec.shape)
             for value, spec in zip(arguments, specs, strict=True)
         ]
-        # A plain call would first try to bind them to arguments with names, of which a frozen function has none, and
-        # write all their values into the error that it then passes over: 2 ms a call.
-        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen._call_with_flat_signature(tensors, {})))
+        return tf.nest.pack_sequence_as(structure, call_flat(frozen, tensors))
 
     return run
 
@@ -75,7 +73,7 @@ def _frozen(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> tup
     concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
     # A frozen function gives a flat list: the structure is put back from the one that was frozen.
     structure = concrete.structured_outputs
-    frozen, graph = convert_variables_to_constants_v2_as_graph(concrete)
+    frozen, graph = constants_for_variables(concrete)
     if len(frozen.inputs) != len(specs):
         held = ", ".join(tensor.name for tensor in frozen.inputs[len(specs) :])
         raise UnusableModel(

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import ops
 
 from pipeline.compiled.graph_walk import Way, kinds_inside
+from pipeline.compiled.tf_private import gradient_function, gradient_name, set_gradient
 from pipeline.errors import UnusableModel
 
 _RECTIFIERS = {"Relu", "Relu6", "LeakyRelu"}
@@ -176,9 +175,8 @@ def _is_made_of(gate: tf.Tensor, x: tf.Tensor, moving: dict[tf.Operation, None],
 
 def _let_nothing_negative_back(operation: tf.Operation) -> None:
     """Give an operation a gradient of its own: that of its type, of the positive part of what comes from above."""
-    kind = operation.node_def.attr["_gradient_op_type"].s.decode() or operation.type
-    name = f"Positive{kind}"
-    plain = ops.get_gradient_function(operation)
+    name = f"Positive{gradient_name(operation)}"
+    plain = gradient_function(operation)
     with contextlib.suppress(KeyError):  # registered before, for another operation of the kind
         tf.RegisterGradient(name)(lambda one, *above: plain(one, *(tf.nn.relu(gradient) for gradient in above)))
-    operation._set_attr("_gradient_op_type", attr_value_pb2.AttrValue(s=name.encode()))
+    set_gradient(operation, name)

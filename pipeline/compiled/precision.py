@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
-from tensorflow.python.grappler import tf_optimizer
 
 from pipeline.compiled.freezing import FrozenGraph
+from pipeline.compiled.tf_private import optimized
 from pipeline.errors import WrongSpec
 
 # Who rewrites: the one for bfloat16 is for CPUs, by oneDNN; the one for float16 for GPUs.
@@ -37,7 +36,7 @@ def reduced(read: Read, pixels: tf.TensorSpec, precision: str, name: str) -> Rea
     """
     _check_device(precision)
     frozen = FrozenGraph.of(read, pixels)
-    rewritten = replace(frozen, graph=_rewritten(frozen, _OPTIMIZERS[precision]))
+    rewritten = replace(frozen, graph=optimized(frozen.graph, [*frozen.inputs, *frozen.outputs], _OPTIMIZERS[precision]))
     if not _reduces(rewritten.graph, tf.as_dtype(precision)):
         raise WrongSpec(
             f"model.precision = {precision!r} changes nothing: this machine, or TensorFlow on it, has no {precision} for "
@@ -55,18 +54,6 @@ def _check_device(precision: str) -> None:
         raise WrongSpec(
             'model.precision = "bfloat16" is for CPUs, and the network runs on a GPU. Set "float16", or leave it out.'
         )
-
-
-def _rewritten(frozen: FrozenGraph, optimizer: str) -> graph_pb2.GraphDef:
-    """A frozen graph after one optimizer; its inputs and outputs stay as they are."""
-    graph = meta_graph_pb2.MetaGraphDef(graph_def=frozen.graph)
-    graph.collection_def["train_op"].node_list.value.extend([*frozen.inputs, *frozen.outputs])
-    config = config_pb2.ConfigProto()
-    rewriting = config.graph_options.rewrite_options
-    rewriting.optimizers.append(optimizer)
-    rewriting.min_graph_nodes = -1  # small networks too
-    rewriting.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
-    return tf_optimizer.OptimizeGraph(config, graph)
 
 
 def _reduces(graph: graph_pb2.GraphDef, dtype: tf.DType) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipeline.compiled.tfds_private import builder_on_disk, default_data_dir
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
 from pipeline.hardware import cores
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
@@ -181,10 +182,9 @@ def _between(parts: Sequence[Part], first: int, last: int) -> list[Part]:
 def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
     """The builder of a data set that is on disk, or has been brought there."""
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.read_only_builder import builder_from_files
 
     try:
-        return builder_from_files(name, data_dir=data_dir)  # any version that is there, and no network
+        return builder_on_disk(name, data_dir)
     except tfds.core.DatasetNotFoundError:
         pass
     except Exception as error:
@@ -194,7 +194,7 @@ def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
                 "to one of these, or name its images by parquet:, tar: or folder:, which take any address."
             ) from None
         raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. Prepare it anew.") from None
-    where = data_dir or tfds.core.constants.DATA_DIR
+    where = data_dir or default_data_dir()
     bare = re.split("[/:]", name)[0]
     try:
         builder = tfds.builder(name, data_dir=data_dir)

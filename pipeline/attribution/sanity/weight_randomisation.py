@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pipeline.attribution.methods import Drawing, Explained, Key
 from pipeline.compiled.compile import network_input
 from pipeline.compiled.graph_walk import calls_functions, kinds_inside, upstream
+from pipeline.compiled.tf_private import captures_of, constants_for_variables, set_captures
 from pipeline.models.network import LOGITS, Network
 
 _MOST_STEPS = 12  # networks are made random in as many steps at most
@@ -77,7 +77,7 @@ class Cascade:
 
 def _fed(concrete: Any, owners: Mapping[str, str]) -> tuple[list[Kernel], Run]:
     """The kernels of a pass, and the pass with its weights made constants that are fed."""
-    frozen = convert_variables_to_constants_v2(concrete)
+    frozen, _ = constants_for_variables(concrete)
     kernels = _kernels(frozen.outputs[0], owners, _constant)
     noise = _noise(kernels)
     graph, ends = frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.outputs]
@@ -98,15 +98,14 @@ def _fed(concrete: Any, owners: Mapping[str, str]) -> tuple[list[Kernel], Run]:
 
 def _exchanged(concrete: Any, owners: Mapping[str, str]) -> tuple[list[Kernel], Run]:
     """The kernels of a pass, and the pass reading other variables in the place of the network's own."""
-    captures = list(zip(concrete.captured_inputs, concrete.graph.internal_captures, strict=True))
-    variables = {id(variable.handle): variable for variable in concrete.graph.variables}
-    own = {inner.op: variables[id(outer)] for outer, inner in captures if id(outer) in variables}
+    captures = captures_of(concrete)
+    own = {capture.inner.op: capture.variable for capture in captures if capture.variable is not None}
     kernels = _kernels(concrete.outputs[0], owners, lambda source: own[source].numpy() if source in own else None)
     noise = [tf.Variable(values, trainable=False) for values in _noise(kernels)]
 
     def run(images: tf.Tensor, classes: tf.Tensor, step: int) -> list[tf.Tensor]:
         random = {kernel.source: variable.handle for kernel, variable in zip(kernels[:step], noise[:step], strict=True)}
-        concrete.set_external_captures([random.get(inner.op.name, outer) for outer, inner in captures])
+        set_captures(concrete, [random.get(capture.inner.op.name, capture.outer) for capture in captures])
         return concrete(images, classes)
 
     return kernels, run

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
-from tensorflow.python.eager import context
-from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
+from pipeline.compiled.tf_private import function_body, register_function
 from pipeline.errors import UnusableModel
 from pipeline.models.graphs.graphdef import Operations, canonical, constant, identity, owner, with_inputs
 
@@ -106,8 +105,7 @@ def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.nda
 def register_functions(operations: Operations) -> None:
     """Make the functions of a graph known to this process, so that what imports the graph can run."""
     for function in operations.library.function:
-        if not context.context().has_function(function.signature.name):
-            context.context().add_function_def(function)
+        register_function(function)
 
 
 def _body(operations: Operations, node: node_def_pb2.NodeDef, library: dict[str, Any]) -> tuple[str, list[str]] | None:
@@ -129,7 +127,7 @@ def _expand(
     call: str, function: function_pb2.FunctionDef, arguments: list[str], nodes: dict[str, node_def_pb2.NodeDef]
 ) -> dict[str, str]:
     """Add a function's operations under the name of its call. Returns: what stands for each output of the call."""
-    body, flat = function_def_to_graph_def(function)
+    body, flat = function_body(function)
     given = {f"{argument.name}:0": ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
 
     def outside(ref: str) -> str:

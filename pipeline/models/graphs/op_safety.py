@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tensorflow.core.framework import function_pb2, graph_pb2
-from tensorflow.python.framework import op_def_registry
 
+from pipeline.compiled.tf_private import is_registered
 from pipeline.errors import UnusableModel
 
 # Globs over operation types, and what such operations do.
@@ -48,7 +48,7 @@ def check_operations(graph: graph_pb2.GraphDef, where: str, allowed: tuple[str, 
                 "Such graphs are never run: freeze the network alone, without it."
             )
     for node in _nodes(graph):
-        if node.op not in known and op_def_registry.get(node.op) is None:
+        if node.op not in known and not is_registered(node.op):
             raise UnusableModel(
                 f"{where} holds the operation {node.name!r} of type {node.op!r}, which this TensorFlow does not have: "
                 "a custom operation. Freeze the network without it."

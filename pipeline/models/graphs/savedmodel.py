@@ -9,8 +9,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from pipeline.compiled.tf_private import constants_for_variables
 from pipeline.errors import MissingInput, UnusableModel, one_line
 from pipeline.models.graphs.frozen import FrozenNetwork
 from pipeline.models.graphs.graphdef import canonical, owner
@@ -67,7 +67,7 @@ def _freeze(folder: Path) -> graph_pb2.GraphDef:
             f"Save it with model.export, or with signatures={{'{_SIGNATURE}': function}}."
         )
     try:
-        frozen = convert_variables_to_constants_v2(signature, lower_control_flow=False)
+        frozen, _ = constants_for_variables(signature, lower_control_flow=False)
     except Exception as error:
         raise UnusableModel(
             f"the SavedModel {folder} cannot be frozen ({one_line(error)}). Freeze it yourself: frozen:X.pb."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import random
-import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.compiled.keras_private import size_asked_for
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
 from pipeline.models.keras.functional import KerasNetwork, check_keys
 from pipeline.models.keras.keras_graph import Graph
@@ -92,9 +92,7 @@ def default_size(builder: Builder) -> tuple[int, int]:
         # A size that the ImageNet classifier cannot have is refused before any work, in words that name the right one.
         builder(weights="imagenet", include_top=True, input_shape=(1, 1, 3))
     except ValueError as error:
-        match = re.search(r"should be \((\d+), (\d+), 3\)", str(error))
-        if match:
-            return int(match[1]), int(match[2])
+        return size_asked_for(error) or _USUAL_SIZE
     return _USUAL_SIZE
 
 

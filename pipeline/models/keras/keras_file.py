@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 import keras
 
+from pipeline.compiled.keras_private import is_unsafe, is_weights_file, unknown_class
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
 from pipeline.models.keras.applications import inferred_mode, recognised
 from pipeline.models.keras.custom import custom_objects
@@ -26,10 +26,6 @@ _HDF5 = (".h5", ".hdf5")
 
 # Steps that turn raw pixels into something else before the first weights see them.
 _RESCALES = {"Rescaling", "Normalization", "Divide", "TrueDivide", "Subtract"}
-
-_UNKNOWN_CLASS = re.compile(
-    r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|[\w ]*function): '?([\w.>]+)'?"
-)
 
 
 def open_file(path: str, spec: ModelSpec) -> KerasNetwork | SubclassedNetwork:
@@ -75,7 +71,7 @@ def _read_config(path: Path) -> Any:
                 return json.loads(archive.read("config.json"))
         with h5py.File(path) as file:
             config = file.attrs.get("model_config")
-            is_weights = "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
+            is_weights = is_weights_file(file)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError, zlib.error) as error:
         raise UnusableModel(
             f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): the file is cut short or something else."
@@ -119,13 +115,13 @@ def _load(path: Path, trusted: bool, custom: dict[str, Any]) -> keras.Model:
         return keras.models.load_model(path, custom_objects=custom, compile=False, safe_mode=not trusted)
     except Exception as error:
         # Keras says it in many ways and types; each means that this file gives no model here.
-        unknown = _UNKNOWN_CLASS.search(str(error))
+        unknown = unknown_class(error)
         if unknown:
             raise UnusableModel(
-                f"{path} uses {unknown[1] or unknown[2]!r}, which is not part of Keras {keras.__version__}. "
+                f"{path} uses {unknown!r}, which is not part of Keras {keras.__version__}. "
                 'If it is yours, name the Python file that defines it: model.custom = "FILE.py".'
             ) from None
-        if "safe_mode" in str(error) or "unsafe" in str(error).lower():
+        if is_unsafe(error):
             raise UnusableModel(
                 f"{path} asks for more than Keras allows a file it does not trust ({one_line(error)}). "
                 "If you trust the file, set model.trusted = true."

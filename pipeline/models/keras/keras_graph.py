@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from pipeline.compiled.keras_private import ends_of, has_graph, inputs_of, nodes_of
+
 
 @dataclass(frozen=True)
 class Step:
@@ -37,19 +39,17 @@ class Graph:
     @classmethod
     def of(cls, model: keras.Model) -> Graph:
         """The graph of a functional or sequential model of one input."""
-        functional = getattr(model, "_functional", None) or model
         steps: dict[str, Step] = {}
-        # A layer's own list of nodes also holds its calls in other models, so only the model's list will do.
-        nodes_by_depth = functional._nodes_by_depth
-        for node in (node for depth in sorted(nodes_by_depth, reverse=True) for node in nodes_by_depth[depth]):
+        for node in nodes_of(model):
             operation = node.operation
-            if node.is_input or len(node.outputs) != 1 or operation.name in steps:
+            if len(node.outputs) != 1 or operation.name in steps:
                 continue
-            if is_readable(operation) and len(node.input_tensors) == 1:
-                steps[operation.name] = Step(operation, node.outputs[0], node.input_tensors[0], cls.of(operation))
+            if is_readable(operation) and len(node.inputs) == 1:
+                steps[operation.name] = Step(operation, node.outputs[0], node.inputs[0], cls.of(operation))
             else:
                 steps[operation.name] = Step(operation, node.outputs[0])
-        return cls(functional.inputs[0], functional.outputs[0], steps)
+        inputs, outputs = ends_of(model)
+        return cls(inputs[0], outputs[0], steps)
 
     def walk(self) -> Iterator[tuple[str, Step]]:
         """Every step by name, those of a nested model as `outer/inner`, before the nested model itself."""
@@ -63,7 +63,7 @@ class Graph:
         head, _, rest = name.partition("/")
         step = self.steps[head]
         if step.nested is None:
-            return self._makers(_taken(step.output))
+            return self._makers(inputs_of(step.output))
         # What a nested model gives is what its last step gives.
         inside = step.nested.feeds(rest) if rest else step.nested._makers([step.nested.output])
         found = [f"{head}/{inner}" for inner in inside if inner is not None]
@@ -80,7 +80,7 @@ class Graph:
             elif id(tensor) in names:
                 found[names[id(tensor)]] = None
             else:
-                queue += [taken for taken in _taken(tensor) if all(taken is not known for known in queue)]
+                queue += [taken for taken in inputs_of(tensor) if all(taken is not known for known in queue)]
         return list(found)
 
     def reach(self, value: Any, names: Iterable[str], call: Callable[[keras.Model, Any], Any]) -> dict[str, Any]:
@@ -115,14 +115,6 @@ class Graph:
         return found
 
 
-def _taken(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """The tensors that the operation which gave this one was given."""
-    operation, node, _ = tensor._keras_history
-    return list(operation._inbound_nodes[node].input_tensors)
-
-
 def is_readable(operation: keras.Operation) -> bool:
     """Whether it is a model whose graph is known, with one input: functional, or sequential and built."""
-    # `_nodes_by_depth` is what makes a functional model one, however its class is derived.
-    functional = getattr(operation, "_functional", None) or operation
-    return isinstance(operation, keras.Model) and hasattr(functional, "_nodes_by_depth") and len(functional.inputs) == 1
+    return has_graph(operation) and len(ends_of(operation)[0]) == 1

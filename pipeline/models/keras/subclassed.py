@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from pipeline.compiled.keras_private import calls_through, has_graph, own_attributes
 from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, one_line
 from pipeline.models.keras.functional import add_weights, before_softmax
 from pipeline.models.keras.keras_graph import Step, is_readable
@@ -23,7 +22,6 @@ from pipeline.models.network import LOGITS, Kernel, LayerInfo
 from pipeline.models.preprocessing import check_mode, prepare
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
-_PATCHING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,6 @@ def noted(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, Call], Any]:
     calls: dict[str, Call] = {}
     path: list[tuple[keras.Operation, str]] = []
     thread = threading.get_ident()
-    plain = keras.Operation.__call__
 
     def call(operation: keras.Operation, *arguments: Any, **options: Any) -> Any:
         if threading.get_ident() != thread:
@@ -217,7 +214,7 @@ def noted(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, Call], Any]:
             calls.setdefault(name, Call(operation, output))
         return output
 
-    with _patched(call):
+    with calls_through(call) as plain:
         output = model(images, training=False)
     return calls, output
 
@@ -238,26 +235,13 @@ def built_shape(model: keras.Model, name: str) -> tuple[int | None, ...]:
 
 def is_subclassed(model: Any) -> bool:
     """Whether a model's graph stands in its own code alone."""
-    sequential = isinstance(model, keras.Sequential)
-    return isinstance(model, keras.Model) and not sequential and not hasattr(model, "_nodes_by_depth")
-
-
-@contextmanager
-def _patched(call: Any) -> Iterator[None]:
-    """Have every call of a Keras layer or operation go through `call`: there is no hook that Keras offers for it."""
-    with _PATCHING:
-        plain = keras.Operation.__call__
-        keras.Operation.__call__ = call
-        try:
-            yield
-        finally:
-            keras.Operation.__call__ = plain
+    return isinstance(model, keras.Model) and not isinstance(model, keras.Sequential) and not has_graph(model)
 
 
 def _name_within(outer: keras.Operation, inner: keras.Operation) -> str:
     """What a layer is called in the one that calls it: its attribute there, which, unlike its name, is always the same."""
     if not is_readable(outer):
-        held = [(attribute, value) for attribute, value in vars(outer).items() if attribute not in _kept_by_keras()]
+        held = [(attribute, value) for attribute, value in vars(outer).items() if attribute not in own_attributes()]
         for attribute, value in sorted(held, key=lambda item: item[0].startswith("_")):
             found = _place(value, inner, attribute)
             if found:
@@ -284,14 +268,6 @@ def _makers(known: Mapping[str, tf.Tensor], name: str, tensor: tf.Tensor) -> tup
         seen.update(one.ref() for one in further)
         queue += further
     return tuple(found)
-
-
-@cache
-def _kept_by_keras() -> set[str]:
-    """The attributes in which Keras itself keeps sublayers, whatever a model's own code does."""
-    model = keras.Model()
-    model.layer = keras.layers.Identity()
-    return vars(model).keys() - {"layer"}
 
 
 def _place(value: Any, wanted: keras.Operation, path: str) -> str | None:

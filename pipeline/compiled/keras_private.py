@@ -1,0 +1,141 @@
+"""Every private or undocumented part of Keras that convscope uses, one small function for each.
+
+Nothing else in the tree may import `keras.src` or touch an underscored attribute of Keras's. Each function has a contract
+test in tests/pipeline/compiled/test_keras_private.py, which names what a new Keras has broken. All of it is as in
+Keras 3.15, the newest minor version that setup.cfg allows.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import h5py
+import keras
+
+_PATCHING = threading.RLock()
+
+_UNKNOWN_CLASS = re.compile(
+    r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|[\w ]*function): '?([\w.>]+)'?"
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of an operation in the graph of a functional model."""
+
+    operation: keras.Operation
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
+
+
+def has_graph(operation: Any) -> bool:
+    """Whether it is a model that knows its own graph: functional, or sequential and built.
+
+    Relies on `_nodes_by_depth`, which is what makes a model functional however its class is derived, and on
+    `Sequential._functional`.
+    """
+    return isinstance(operation, keras.Model) and hasattr(_functional(operation), "_nodes_by_depth")
+
+
+def ends_of(model: keras.Model) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
+    """The inputs and the outputs of a model that `has_graph`, flat, as the tensors that its nodes refer to.
+
+    Relies on `Sequential._functional`: a sequential model's own inputs may be others.
+    """
+    functional = _functional(model)
+    return list(functional.inputs), list(functional.outputs)
+
+
+def nodes_of(model: keras.Model) -> list[Node]:
+    """The calls that a model which `has_graph` is made of, in forward order, without those that only give its inputs.
+
+    An operation's own list of calls also holds those in other models, so only the model's list will do.
+    Relies on `_nodes_by_depth` and on a node's `operation`, `is_input`, `input_tensors` and `outputs`.
+    """
+    by_depth = _functional(model)._nodes_by_depth
+    nodes = (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth])
+    return [Node(node.operation, tuple(node.input_tensors), tuple(node.outputs)) for node in nodes if not node.is_input]
+
+
+def inputs_of(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """The tensors that were given to the operation which gave this one.
+
+    Relies on `KerasTensor._keras_history` and `Operation._inbound_nodes`.
+    """
+    operation, node, _ = tensor._keras_history
+    return list(operation._inbound_nodes[node].input_tensors)
+
+
+@contextmanager
+def calls_through(call: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Have every call of a Keras operation, in all threads, go through `call(operation, *arguments, **options)`.
+
+    Keras has hooks for single layers, and none for whatever a model's own code calls.
+    Relies on layers and operations being called through `keras.Operation.__call__`.
+
+    Yields: the plain call, which `call` is to pass on to.
+    """
+    with _PATCHING:
+        plain = keras.Operation.__call__
+        keras.Operation.__call__ = call
+        try:
+            yield plain
+        finally:
+            keras.Operation.__call__ = plain
+
+
+@cache
+def own_attributes() -> frozenset[str]:
+    """The attributes in which Keras itself keeps what a model holds, whatever the model's own code does.
+
+    Relies on `vars` of a model listing them.
+    """
+    model = keras.Model()
+    model.layer = keras.layers.Identity()
+    return frozenset(vars(model).keys() - {"layer"})
+
+
+def is_weights_file(file: h5py.File) -> bool:
+    """Whether an HDF5 file without a model's description holds weights that Keras saved.
+
+    Relies on the layout of Keras 2's files (`layer_names`), of Keras 3's (`layers`), and of early 3.x's
+    (`_layer_checkpoint_dependencies`).
+    """
+    return "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
+
+
+def unknown_class(error: Exception) -> str | None:
+    """The class or function that Keras could not find while it loaded a model; None for any other error.
+
+    Relies on the words of that error: it has no type of its own.
+    """
+    match = _UNKNOWN_CLASS.search(str(error))
+    return None if match is None else match[1] or match[2]
+
+
+def is_unsafe(error: Exception) -> bool:
+    """Whether Keras refused to load a model because that would run code which the file carries.
+
+    Relies on the words of that error: it has no type of its own.
+    """
+    return "safe_mode" in str(error) or "unsafe" in str(error).lower()
+
+
+def size_asked_for(error: Exception) -> tuple[int, int] | None:
+    """The (height, width) that a builder of keras.applications names where it refuses another; None for any other error.
+
+    Relies on the words of that error: no builder tells its default size otherwise.
+    """
+    match = re.search(r"should be \((\d+), (\d+), 3\)", str(error))
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def _functional(model: keras.Model) -> Any:
+    # A subclassed model may have an attribute of this name for purposes of its own.
+    return (model._functional if isinstance(model, keras.Sequential) else None) or model

@@ -1,0 +1,171 @@
+"""Every private or undocumented part of TensorFlow that convscope uses, one small function for each.
+
+Nothing else in the tree may import `tensorflow.python` or touch an underscored attribute of TensorFlow's. Each function
+has a contract test in tests/pipeline/compiled/test_tf_private.py, which names what a new TensorFlow has broken. The
+classes under `tensorflow.core` are not private: they are the messages of documented file formats.
+
+All of it is as in TensorFlow 2.21, the one minor version that setup.cfg allows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.eager import context
+from tensorflow.python.framework import op_def_registry, ops
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+from tensorflow.python.grappler import tf_optimizer
+
+# The node attribute that names an operation's gradient function, where it is not that of the operation's type.
+GRADIENT_ATTRIBUTE = "_gradient_op_type"
+
+
+def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> tuple[Any, graph_pb2.GraphDef]:
+    """A tf.function's concrete function with its variables read once and made constants, and its calls inlined.
+
+    Relies on `convert_variables_to_constants_v2_as_graph`, which TensorFlow does not export.
+
+    Args:
+        lower_control_flow: whether conditions and loops become the Switch and Merge of TensorFlow 1.
+
+    Returns: a concrete function, and its GraphDef. What cannot be made a constant, such as a table, is an additional
+        input after those of `concrete`.
+    """
+    return convert_variables_to_constants_v2_as_graph(concrete, lower_control_flow=lower_control_flow)
+
+
+def call_flat(frozen: Any, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call a function that `constants_for_variables` returned, with one tensor for each of its inputs, in order.
+
+    A plain call first tries to bind the tensors to named arguments, of which such a function has none, and formats all
+    their values into an error that it then discards: 2 ms a call in TensorFlow 2.21.
+
+    Relies on `ConcreteFunction._call_with_flat_signature(args, kwargs)`.
+    """
+    return tf.nest.flatten(frozen._call_with_flat_signature(list(tensors), {}))
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A tensor that a concrete function takes from outside: `outer` there, `inner` what stands for it in its graph.
+
+    variable: whose handle the tensor is; None for any other tensor.
+    """
+
+    outer: tf.Tensor
+    inner: tf.Tensor
+    variable: tf.Variable | None
+
+
+def captures_of(concrete: Any) -> list[Capture]:
+    """What a concrete function captures, in order.
+
+    Relies on `captured_inputs` and `graph.internal_captures` being in one order.
+    """
+    variables = {id(variable.handle): variable for variable in concrete.graph.variables}
+    pairs = zip(concrete.captured_inputs, concrete.graph.internal_captures, strict=True)
+    return [Capture(outer, inner, variables.get(id(outer))) for outer, inner in pairs]
+
+
+def set_captures(concrete: Any, outer: Sequence[tf.Tensor]) -> None:
+    """Have a concrete function take other tensors from outside, in the order of `captures_of`, from its next call on.
+
+    Relies on `ConcreteFunction.set_external_captures`.
+    """
+    concrete.set_external_captures(list(outer))
+
+
+def set_gradient(operation: tf.Operation, name: str) -> None:
+    """Give one operation of a graph the gradient that is registered under a name, for every tf.gradients from now on.
+
+    `tf.Graph.gradient_override_map` is the documented way, but only for operations that are yet to be added.
+    Relies on `Operation._set_attr` and on the attribute that the map sets.
+    """
+    operation._set_attr(GRADIENT_ATTRIBUTE, attr_value_pb2.AttrValue(s=name.encode()))
+
+
+def gradient_name(operation: tf.Operation) -> str:
+    """The name under which an operation's gradient is registered: usually its type.
+
+    Relies on the attribute that `tf.Graph.gradient_override_map` and `tf.custom_gradient` set.
+    """
+    return operation.node_def.attr[GRADIENT_ATTRIBUTE].s.decode() or operation.type
+
+
+def gradient_function(operation: tf.Operation) -> Any:
+    """The function (operation, *gradients of its outputs) -> gradients of its inputs that tf.gradients would call.
+
+    Relies on `ops.get_gradient_function`. Raises: LookupError, where there is none.
+    """
+    return ops.get_gradient_function(operation)
+
+
+def is_registered(kind: str) -> bool:
+    """Whether this process has an operation type, whether or not Python has a function for it.
+
+    Relies on `op_def_registry.get`. `tf.raw_ops` lacks the stateful types of TensorFlow 1.
+    """
+    return op_def_registry.get(kind) is not None
+
+
+def function_body(function: function_pb2.FunctionDef) -> tuple[graph_pb2.GraphDef, dict[str, str]]:
+    """A function of a graph's library as a graph: its arguments as placeholders, its operations as `op:index` refers to them.
+
+    Every function that the body calls must be in the library of the default graph.
+    Relies on `function_def_to_graph_def`.
+
+    Returns: the graph, and {name of a tensor as in `function.ret`, such as `op:output:0`: its name in the graph, `op:0`}.
+    """
+    return function_def_to_graph_def(function)
+
+
+def register_function(function: function_pb2.FunctionDef) -> None:
+    """Make a function of a graph's library known to this process under its name, unless one of that name is.
+
+    tf.graph_util.import_graph_def registers them in the default graph alone, and not in eager execution.
+    Relies on `context.context()` with `has_function` and `add_function_def`.
+    """
+    if not context.context().has_function(function.signature.name):
+        context.context().add_function_def(function)
+
+
+def optimized(graph: graph_pb2.GraphDef, kept: Sequence[str], optimizer: str) -> graph_pb2.GraphDef:
+    """A graph after one pass of one of Grappler's optimizers.
+
+    Relies on `tf_optimizer.OptimizeGraph`, which TensorFlow does not export, and on the optimizer's name.
+
+    Args:
+        kept: the names of the tensors that must stay as they are: the inputs and the outputs.
+        optimizer: as `RewriterConfig.optimizers` names it.
+    """
+    meta = meta_graph_pb2.MetaGraphDef(graph_def=graph)
+    meta.collection_def["train_op"].node_list.value.extend(kept)
+    config = config_pb2.ConfigProto()
+    rewriting = config.graph_options.rewrite_options
+    rewriting.optimizers.append(optimizer)
+    rewriting.min_graph_nodes = -1  # small networks too
+    rewriting.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    return tf_optimizer.OptimizeGraph(config, meta)
+
+
+def intra_op_threads() -> int:
+    """How many threads compute one operation on the CPU, as the program or the environment says; 0 where neither does.
+
+    Relies on the variable TF_NUM_INTRAOP_THREADS, which TensorFlow reads where the program sets nothing.
+    """
+    return tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+
+
+def let_sessions_own_threads() -> None:
+    """Let each tf.compat.v1.Session on the CPU compute with as many threads as its own configuration says.
+
+    Relies on the variable TF_OVERRIDE_GLOBAL_THREADPOOL; it is read when the first device is made.
+    """
+    os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")

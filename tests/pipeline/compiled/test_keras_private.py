@@ -1,0 +1,175 @@
+"""The contracts with Keras: what convscope relies on beyond the documented API, one test for each function."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from pipeline.compiled.keras_private import (
+    calls_through,
+    ends_of,
+    has_graph,
+    inputs_of,
+    is_unsafe,
+    is_weights_file,
+    nodes_of,
+    own_attributes,
+    size_asked_for,
+    unknown_class,
+)
+
+
+class Subclassed(keras.Model):
+    """A model whose graph stands in its code, with an attribute that Keras uses in sequential models."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(2)
+        self._functional = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+
+    def call(self, x):
+        return self.inner(self._functional(x))
+
+
+class Derived(keras.Model):
+    """A functional model by its arguments, of a class of its own."""
+
+
+def functional():
+    x = inputs = keras.Input((8, 8, 3), name="images")
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    y = keras.ops.relu(x)
+    return keras.Model(inputs, keras.layers.Add(name="sum")([x, y]))
+
+
+def sequential():
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Flatten(name="flat")])
+
+
+def error_of(function, *arguments, **options):
+    with pytest.raises(Exception) as caught:
+        function(*arguments, **options)
+    return caught.value
+
+
+def test_functional_and_built_sequential_models_have_a_graph_and_others_do_not():
+    inputs = keras.Input((3,))
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 3), np.float32))
+    assert has_graph(functional()) and has_graph(sequential()) and has_graph(Derived(inputs, keras.layers.Dense(1)(inputs)))
+    assert not any(map(has_graph, (subclassed, keras.Sequential([keras.layers.Dense(1)]), keras.layers.Dense(1), None)))
+
+
+@pytest.mark.parametrize("model", [functional, sequential])
+def test_the_ends_of_a_model_are_the_tensors_that_its_nodes_take_and_give(model):
+    model = model()
+    inputs, outputs = ends_of(model)
+    nodes = nodes_of(model)
+    assert len(inputs) == len(outputs) == 1
+    assert inputs[0] is nodes[0].inputs[0] and outputs[0] is nodes[-1].outputs[0]
+
+
+def test_nodes_come_in_forward_order_without_inputs_and_without_calls_in_other_models():
+    model = functional()
+    keras.Model(again := keras.Input((8, 8, 3)), model.get_layer("conv")(again))  # a call of the same layer elsewhere
+    nodes = nodes_of(model)
+    assert [type(node.operation).__name__ for node in nodes] == ["Conv2D", "Relu", "Add"]
+    assert nodes[0].operation is model.get_layer("conv") and nodes[2].operation is model.get_layer("sum")
+    assert [tensor.shape for tensor in nodes[2].inputs] == [(None, 6, 6, 4)] * 2
+    assert nodes[1].inputs[0] is nodes[0].outputs[0] and nodes[2].inputs == (nodes[0].outputs[0], nodes[1].outputs[0])
+
+
+def test_the_inputs_of_a_tensor_are_those_of_the_call_that_gave_it_and_not_of_another():
+    first, second = keras.Input((4,)), keras.Input((4,))
+    layer = keras.layers.Dense(2)
+    one, two = layer(first), layer(second)
+    assert inputs_of(one)[0] is first and inputs_of(two)[0] is second
+    assert [tensor is expected for tensor, expected in zip(inputs_of(one + two), (one, two), strict=True)] == [True, True]
+
+
+def test_calls_of_layers_operations_and_models_go_through_one_function_in_all_threads_until_the_block_ends():
+    model, heard = functional(), []
+    plain_before = keras.Operation.__call__
+
+    def call(operation, *arguments, **options):
+        heard.append(operation.name)
+        return plain(operation, *arguments, **options)
+
+    images = np.ones((1, 8, 8, 3), np.float32)
+    with contextlib.suppress(ZeroDivisionError), calls_through(call) as plain:
+        model(images, training=False)
+        thread = threading.Thread(target=keras.layers.Identity(name="elsewhere"), args=(images,))
+        thread.start()
+        thread.join()
+        raise ZeroDivisionError
+    assert plain is plain_before is keras.Operation.__call__
+    assert heard[0] == model.name and {"conv", "sum", "elsewhere"} <= set(heard)
+
+
+def test_keras_keeps_sublayers_in_attributes_of_its_own_and_a_models_are_not_among_them():
+    model = Subclassed()
+    model.blocks = [keras.layers.Dense(1)]
+    assert "_layers" in own_attributes()
+    assert {"inner", "blocks", "_functional"} <= vars(model).keys() - own_attributes()
+
+
+@pytest.mark.parametrize("name", ["own.weights.h5", "own.h5"])
+def test_files_of_weights_alone_are_known_by_their_layout(name, tmp_path):
+    model = functional()
+    path = tmp_path / name
+    if name == "own.weights.h5":
+        model.save_weights(path)
+    else:
+        with h5py.File(path, "w") as file:  # as Keras 2 wrote weights
+            file.attrs["layer_names"] = [b"conv"]
+    with h5py.File(path) as file:
+        assert "model_config" not in file.attrs and is_weights_file(file)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        assert not is_weights_file(file)
+
+
+def test_the_error_for_a_class_that_keras_does_not_know_names_it(tmp_path):
+    model = sequential()
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+        others = {name: archive.read(name) for name in archive.namelist() if name != "config.json"}
+    text = json.dumps(config).replace(
+        '"module": "keras.layers", "class_name": "Conv2D"', '"module": "mine", "class_name": "Novel"'
+    )
+    with zipfile.ZipFile(tmp_path / "changed.keras", "w") as archive:
+        archive.writestr("config.json", text)
+        for name, data in others.items():
+            archive.writestr(name, data)
+    error = error_of(keras.models.load_model, tmp_path / "changed.keras")
+    assert unknown_class(error) == "Novel" and not is_unsafe(error)
+    assert unknown_class(ValueError("Layer 'conv' expected 2 variables")) is None
+
+
+def test_the_same_error_for_a_file_of_keras_two_names_it(tmp_path):
+    sequential().save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"Conv2D"', '"Novel"')
+    assert unknown_class(error_of(keras.models.load_model, tmp_path / "model.h5", compile=False)) == "Novel"
+
+
+def test_the_error_for_a_file_that_carries_code_says_so_and_others_do_not(tmp_path):
+    inputs = keras.Input((3,))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
+    error = error_of(keras.models.load_model, tmp_path / "model.keras", safe_mode=True)
+    assert is_unsafe(error) and unknown_class(error) is None
+    assert not is_unsafe(error_of(keras.models.load_model, tmp_path / "missing.keras"))
+
+
+@pytest.mark.parametrize(("builder", "size"), [("VGG16", (224, 224)), ("InceptionV3", (299, 299)), ("NASNetLarge", (331, 331))])
+def test_a_builder_that_is_asked_for_an_impossible_size_names_its_own(builder, size):
+    build = getattr(keras.applications, builder)
+    assert size_asked_for(error_of(build, weights="imagenet", include_top=True, input_shape=(1, 1, 3))) == size
+    assert size_asked_for(ValueError("The `weights` argument should be a path")) is None

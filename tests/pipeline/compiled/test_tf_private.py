@@ -1,0 +1,195 @@
+"""The contracts with TensorFlow: what convscope relies on beyond the documented API, one test for each function."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+
+from pipeline.compiled.tf_private import (
+    call_flat,
+    captures_of,
+    constants_for_variables,
+    function_body,
+    gradient_function,
+    gradient_name,
+    intra_op_threads,
+    is_registered,
+    optimized,
+    register_function,
+    set_captures,
+    set_gradient,
+)
+
+
+def concrete(function, *specs):
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def library_of(function: object, *specs: tf.TensorSpec) -> function_pb2.FunctionDef:
+    """A tf.function of one call of another, as the graph's library holds the other."""
+    inner = tf.function(function, autograph=False)
+    graph = concrete(lambda *tensors: inner(*tensors), *specs).graph.as_graph_def()
+    (call,) = [node for node in graph.node if node.op in ("PartitionedCall", "StatefulPartitionedCall")]
+    return next(found for found in graph.library.function if found.signature.name == call.attr["f"].func.name)
+
+
+def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outputs_keep_their_order():
+    variable, inner = tf.Variable([1.0, 2.0]), tf.function(lambda x: 2 * x, autograph=False)
+    function = concrete(lambda x, y: (inner(x) * variable, x + y), tf.TensorSpec((2,)), tf.TensorSpec(()))
+    frozen, graph = constants_for_variables(function)
+    variable.assign([5.0, 5.0])
+    kinds = {node.op for node in graph.node}
+    assert not kinds & {"ReadVariableOp", "VarHandleOp", "PartitionedCall", "StatefulPartitionedCall"} and "Const" in kinds
+    assert [tuple(tensor.shape) for tensor in frozen.inputs] == [(2,), ()]
+    assert [value.numpy().tolist() for value in call_flat(frozen, [tf.constant([3.0, 4.0]), tf.constant(1.0)])] == [
+        [6, 16],
+        [4, 5],
+    ]
+    # What names the tensors of the function names those of the graph.
+    assert {tensor.op.name for tensor in (*frozen.inputs, *frozen.outputs)} <= {node.name for node in graph.node}
+
+
+@pytest.mark.parametrize(("lower", "kinds"), [(True, {"Switch", "Merge"}), (False, {"StatelessIf"})])
+def test_conditions_are_lowered_only_where_that_is_asked_for(lower, kinds):
+    function = concrete(lambda x: tf.cond(x > 0, lambda: 2 * x, lambda: -x), tf.TensorSpec(()))
+    _, graph = constants_for_variables(function, lower_control_flow=lower)
+    assert {node.op for node in graph.node} & {"Switch", "Merge", "If", "StatelessIf"} == kinds
+
+
+def test_what_cannot_be_a_constant_is_one_more_input_after_all_others():
+    keys = tf.lookup.KeyValueTensorInitializer(tf.range(3, dtype=tf.int64), tf.range(3, dtype=tf.int64))
+    table = tf.lookup.StaticHashTable(keys, -1)
+    frozen, _ = constants_for_variables(concrete(table.lookup, tf.TensorSpec((1,), tf.int64)))
+    assert [tensor.dtype for tensor in frozen.inputs] == [tf.int64, tf.resource]
+
+
+def test_a_flat_call_takes_tensors_by_position_and_refuses_too_many_or_too_few():
+    frozen, _ = constants_for_variables(concrete(lambda x, y: {"difference": x - y}, tf.TensorSpec(()), tf.TensorSpec(())))
+    assert [float(value) for value in call_flat(frozen, [tf.constant(5.0), tf.constant(3.0)])] == [2.0]
+    for count in (1, 3):
+        with pytest.raises(TypeError):
+            call_flat(frozen, [tf.constant(5.0)] * count)
+
+
+def test_captures_pair_what_is_outside_with_its_placeholder_and_can_be_replaced_and_put_back():
+    first, second, constant = tf.Variable(2.0), tf.Variable(3.0), tf.constant(10.0)
+    function = concrete(lambda x: x * first + second + constant, tf.TensorSpec(()))
+    captures = captures_of(function)
+    assert [capture.variable for capture in captures if capture.variable is not None] == [first, second] and len(captures) == 3
+    assert all(capture.inner.graph is function.graph for capture in captures)
+    assert [capture.inner.op.type for capture in captures if capture.variable is not None] == ["Placeholder"] * 2
+    other = tf.Variable(7.0)
+    set_captures(function, [other.handle if capture.variable is first else capture.outer for capture in captures])
+    assert float(function(tf.constant(1.0))) == 20.0
+    set_captures(function, [capture.outer for capture in captures])
+    assert float(function(tf.constant(1.0))) == 15.0
+
+
+def test_an_operation_in_a_graph_takes_another_gradient_and_gradients_asked_for_before_stay():
+    tf.RegisterGradient("ContractTimesSeven")(lambda operation, above: 7 * above)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.constant([-1.0, 2.0])
+        rectified = tf.nn.relu(x)
+        assert gradient_name(rectified.op) == "Relu"
+        (before,) = tf.gradients(rectified, x)
+        set_gradient(rectified.op, "ContractTimesSeven")
+        assert gradient_name(rectified.op) == "ContractTimesSeven"
+        (after,) = tf.gradients(rectified, x)
+        values = session.run([before, after, rectified])
+    assert [value.tolist() for value in values] == [[0, 1], [7, 7], [0, 2]]
+
+
+def test_the_gradient_function_of_an_operation_is_the_one_that_tf_gradients_calls():
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.constant([-1.0, 2.0, 8.0])
+        operation = tf.nn.relu6(x).op
+        ours = gradient_function(operation)(operation, tf.constant([3.0, 3.0, 3.0]))
+        assert session.run(ours).tolist() == [0, 3, 0]
+        with pytest.raises(LookupError):
+            gradient_function(tf.raw_ops.Bucketize(input=x, boundaries=[1.0]).op)
+
+
+def test_types_of_tensorflow_one_are_registered_and_invented_ones_are_not():
+    assert is_registered("Conv2D") and is_registered("RefSwitch") and not is_registered("Conv2DOfNobody")
+
+
+def test_a_function_of_a_library_becomes_a_graph_with_its_arguments_as_placeholders_and_its_results_named():
+    function = library_of(lambda x, y: (tf.split(x, 2)[1], x + y), tf.TensorSpec((4,)), tf.TensorSpec(()))
+    with tf.Graph().as_default():
+        graph, flat = function_body(function)
+    arguments = [argument.name for argument in function.signature.input_arg]
+    assert [node.name for node in graph.node if node.op == "Placeholder"] == arguments
+    results = [function.ret[argument.name] for argument in function.signature.output_arg]
+    names = [flat.get(name, name) for name in results]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        ends = tf.graph_util.import_graph_def(graph, return_elements=names, name="")
+        half, total = session.run(ends, {f"{arguments[0]}:0": [1, 2, 3, 4], f"{arguments[1]}:0": 10})
+    assert half.tolist() == [3, 4] and total.tolist() == [11, 12, 13, 14]
+
+
+def test_a_registered_function_can_be_called_by_name_and_registering_it_again_changes_nothing():
+    function = library_of(lambda x: 3 * x, tf.TensorSpec(()))
+    function.signature.name = "contract_triple"
+    register_function(function)
+    register_function(function)
+    call = node_def_pb2.NodeDef(name="call", op="StatefulPartitionedCall", input=["x"])
+    call.attr["f"].func.name = "contract_triple"
+    for kinds in ("Tin", "Tout"):
+        call.attr[kinds].list.type.append(tf.float32.as_datatype_enum)
+    placeholder = node_def_pb2.NodeDef(name="x", op="Placeholder")
+    placeholder.attr["dtype"].type = tf.float32.as_datatype_enum
+    graph = graph_pb2.GraphDef(node=[placeholder, call])
+    graph.versions.producer = tf.version.GRAPH_DEF_VERSION
+
+    def by_name(x):
+        return tf.graph_util.import_graph_def(graph, {"x:0": x}, ["call:0"], name="")
+
+    assert float(tf.compat.v1.wrap_function(by_name, [tf.TensorSpec(())])(tf.constant(2.0))[0]) == 6.0
+
+
+def test_grappler_runs_the_one_optimizer_that_is_named_and_keeps_what_it_is_told_to_keep():
+    frozen, graph = constants_for_variables(concrete(lambda x: tf.identity(x + (tf.constant(2.0) + 3.0)), tf.TensorSpec((2,))))
+    kept = [tensor.name for tensor in (*frozen.inputs, *frozen.outputs)]
+    before = sum(node.op == "AddV2" for node in graph.node)
+    after = optimized(graph, kept, "constfold")
+    assert sum(node.op == "AddV2" for node in after.node) == before - 1
+    assert {name.partition(":")[0] for name in kept} <= {node.name for node in after.node}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        (end,) = tf.graph_util.import_graph_def(after, return_elements=kept[-1:], name="")
+        assert session.run(end, {kept[0]: np.float32([1, 2])}).tolist() == [6, 7]
+
+
+def test_the_number_of_threads_is_the_programs_then_the_environments(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert intra_op_threads() == (tf.config.threading.get_intra_op_parallelism_threads() or 3)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+    assert intra_op_threads() == tf.config.threading.get_intra_op_parallelism_threads()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as Linux lists them")
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_the_first_device(owned):
+    code = f"""
+        import os
+        import tensorflow as tf
+        from pipeline.compiled.tf_private import let_sessions_own_threads
+
+        if {owned}:
+            let_sessions_own_threads()
+        tf.zeros(1)
+        before = len(os.listdir("/proc/self/task"))
+        with tf.Graph().as_default():
+            product = tf.matmul(tf.ones((2, 2)), tf.ones((2, 2)))
+        options = dict(intra_op_parallelism_threads=5, inter_op_parallelism_threads=1, use_per_session_threads=True)
+        session = tf.compat.v1.Session(graph=product.graph, config=tf.compat.v1.ConfigProto(device_count={{"GPU": 0}}, **options))
+        session.run(product)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert int(child.stdout) == (6 if owned else 1), child.stderr
