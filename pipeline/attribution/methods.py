@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pipeline.compiled.compile import network_input
 from pipeline.compiled.freezing import freeze
-from pipeline.compiled.graph_walk import Tapped, Way, calls_functions, draw, layers_of
+from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, calls_functions, layers_of, trace_once
 from pipeline.compiled.guided_relu import Guide, guide
 from pipeline.errors import WrongSpec
 from pipeline.models.network import LOGITS, Network
@@ -89,14 +89,14 @@ def check_way(network: Network, layers: Sequence[str], guided: bool) -> None:
 
     def look(images: tf.Tensor) -> tf.Tensor:
         traced = network.trace(images, [*layers, LOGITS])
-        way = Way(traced[LOGITS])
+        way = LogitsGraph(traced[LOGITS])
         for layer in layers:
             _tapped(way, traced[layer], layer, network)
         if guided:
             guide(way, images, network.name)
         return traced[LOGITS]
 
-    draw(network, look)
+    trace_once(network, look)
 
 
 class Drawing:
@@ -116,7 +116,7 @@ class Drawing:
         every = [layer.name for layer in self.network.layers()] if self._owned else []
         traced = self.network.trace(self.network.preprocess(pixels), [*layers, *every, LOGITS])
         logits = traced[LOGITS]
-        way = Way(logits)
+        way = LogitsGraph(logits)
         owners = layers_of(way, {name: traced[name] for name in every})
         self.owners = {operation.name: layer for operation, layer in owners.items()}
         taps = {layer: _tapped(way, traced[layer], layer, self.network) for layer in layers}
@@ -124,7 +124,7 @@ class Drawing:
         scores = [tf.reduce_sum(tf.gather(logits, shown[:, slot], batch_dims=1)) for slot in range(classes.shape[1])]
         values: dict[Key, tf.Tensor] = {}
         for layer, tap in taps.items():
-            maps = tap.show(tap.tensor)
+            maps = tap.as_map(tap.tensor)
             slopes = [_slopes(tap, score, layer, self.network) for score in scores]
             for method in CAMS:
                 if (method, layer) in self.keys:
@@ -138,18 +138,18 @@ class Drawing:
         return logits, shown, [values[key] for key in self.keys]
 
 
-def _tapped(way: Way, traced: tf.Tensor, layer: str, network: Network) -> Tapped:
-    tap = way.tap(traced)
+def _tapped(way: LogitsGraph, traced: tf.Tensor, layer: str, network: Network) -> LayerTensor:
+    tap = way.locate(traced)
     if tap is None:
         raise _not_on_the_way(layer, network)
     return tap
 
 
-def _slopes(tap: Tapped, score: tf.Tensor, layer: str, network: Network) -> tf.Tensor:
+def _slopes(tap: LayerTensor, score: tf.Tensor, layer: str, network: Network) -> tf.Tensor:
     (gradient,) = tf.gradients(score, tap.tensor)
     if gradient is None:
         raise _not_on_the_way(layer, network)
-    return tap.show(gradient)
+    return tap.as_map(gradient)
 
 
 def _not_on_the_way(layer: str, network: Network) -> WrongSpec:

@@ -1,4 +1,4 @@
-"""Where layers lie on the way from the images to the logits, in the graph that `Network.trace` draws."""
+"""Walks over the graph that `Network.trace` builds: what the logits are computed from, and where in it a layer lies."""
 
 from __future__ import annotations
 
@@ -20,178 +20,180 @@ _VIEWS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
     "EnsureShape": lambda operation, value: value,
     "Cast": lambda operation, value: tf.cast(value, operation.outputs[0].dtype),
     "Transpose": lambda operation, value: tf.transpose(value, operation.inputs[1]),
-    "StridedSlice": lambda operation, value: value[:, tf.newaxis, tf.newaxis, :],  # vectors are read as maps of one place
+    "StridedSlice": lambda operation, value: value[:, tf.newaxis, tf.newaxis, :],  # a vector is read as a map of 1 x 1
 }
 
 
 @dataclass(frozen=True)
-class Tapped:
-    """A layer's map as the logits are made from it.
+class LayerTensor:
+    """The tensor of a layer that the logits are computed from.
 
     tensor: in the network's own type and order of axes.
-    views: the operations by which `Network.trace` reads it, first to last.
+    views: the operations by which `Network.trace` makes a map of it, first to last.
     """
 
     tensor: tf.Tensor
     views: tuple[tf.Operation, ...]
 
-    def show(self, value: tf.Tensor) -> tf.Tensor:
-        """The tensor, or its gradient, as `Network.trace` would give it: float32 (batch, h, w, c)."""
+    def as_map(self, value: tf.Tensor) -> tf.Tensor:
+        """The tensor, or its gradient, as `Network.trace` returns maps: float32 (batch, h, w, c)."""
         for operation in self.views:
             value = _VIEWS[operation.type](operation, value)
         return value
 
 
-class Way:
-    """The operations of a graph that some logits are made by, in forward order."""
+class LogitsGraph:
+    """The part of a graph that some logits are computed by: `operations`, in forward order."""
 
     def __init__(self, logits: tf.Tensor) -> None:
         self.operations = upstream(logits)
         self._known = set(self.operations)
-        self._prints: dict[tf.Operation, bytes] = {}
+        self._fingerprints: dict[tf.Operation, bytes] = {}
 
-    def tap(self, layer: tf.Tensor) -> Tapped | None:
-        """Where on the way a layer lies that `Network.trace` gave; None where the logits do not depend on it.
+    def locate(self, layer: tf.Tensor) -> LayerTensor | None:
+        """The tensor behind a layer's map that `Network.trace` returned; None where the logits do not depend on the layer.
 
-        A network may give a layer beside the way: seen through other axes or, in nested models, computed once more.
+        The map itself is often outside this part of the graph: in another order of axes or, in nested models, computed
+        a second time.
         """
         views: list[tf.Operation] = []
         while layer.op not in self._known:
             twin = self._twin(layer)
             if twin is not None:
-                return Tapped(twin, tuple(reversed(views)))
+                return LayerTensor(twin, tuple(reversed(views)))
             if layer.op.type not in _VIEWS:
                 return None
             views.append(layer.op)
             layer = layer.op.inputs[0]
-        return Tapped(layer, tuple(reversed(views)))
+        return LayerTensor(layer, tuple(reversed(views)))
 
-    def after(self, operation: tf.Operation) -> list[tf.Operation]:
-        """The operation and those on the way that depend on it, in forward order."""
-        found = {operation}
+    def downstream(self, operation: tf.Operation) -> list[tf.Operation]:
+        """The operation and those that depend on it, in forward order."""
+        reached = {operation}
         for later in self.operations:
-            if any(source.op in found for source in later.inputs):
-                found.add(later)
-        return [one for one in self.operations if one in found]
+            if any(source.op in reached for source in later.inputs):
+                reached.add(later)
+        return [later for later in self.operations if later in reached]
 
     def _twin(self, tensor: tf.Tensor) -> tf.Tensor | None:
-        """The tensor on the way that the same operations make from the same inputs."""
-        if tensor.op.type in ("Identity", "EnsureShape"):  # the same numbers as what they are given: one look less
+        """The tensor in this part of the graph that the same operations compute from the same inputs."""
+        if tensor.op.type in ("Identity", "EnsureShape"):  # these pass their input on, which may be inside
             return None
-        if not self._prints:
-            for operation in tensor.graph.get_operations():  # each after those it takes from
-                self._prints[operation] = _fingerprint(operation, self._prints)
-        wanted = self._prints[tensor.op]
-        found = next((operation for operation in self.operations if self._prints[operation] == wanted), None)
-        return None if found is None else found.outputs[tensor.value_index]
+        if not self._fingerprints:
+            for operation in tensor.graph.get_operations():  # each comes after those it takes inputs from
+                self._fingerprints[operation] = _fingerprint(operation, self._fingerprints)
+        fingerprint = self._fingerprints[tensor.op]
+        twin = next((operation for operation in self.operations if self._fingerprints[operation] == fingerprint), None)
+        return None if twin is None else twin.outputs[tensor.value_index]
 
 
 def last_convolution(network: Network) -> LayerInfo:
-    """The last convolutional layer, found by walking back from the logits, with all that follows it at its size.
+    """The last convolutional layer, found by walking back from the logits, with everything that follows it at its size.
 
-    The last convolution that has a map (in gates and classifiers it is a single place) says where; its
-    normalisation, its activation, and the sum or the concatenation that it ends in belong to it. So it is the last
-    map of the network before places are pooled or forgotten.
+    The last convolution that gives a map larger than 1 x 1 (those of gates and classifiers do not) decides the size. Its
+    normalisation, its activation, and the sum or concatenation that it ends in count as part of it: the layer is the
+    network's last map before pooling or flattening.
 
     Raises: UnusableModel, for a network without logits, or in which no convolution with a map leads to them.
     """
     spatial = {layer.name: layer for layer in network.layers() if layer.shape[0] * layer.shape[1] > 1}
-    found: list[LayerInfo] = []
+    last: LayerInfo | None = None
 
-    def look(images: tf.Tensor) -> tf.Tensor:
+    def search(images: tf.Tensor) -> tf.Tensor:
+        nonlocal last
         traced = network.trace(images, [*spatial, LOGITS])
-        way = Way(traced[LOGITS])
-        taps = {name: way.tap(traced[name]) for name in spatial}
-        for operation in reversed(way.operations):
-            size = map_size(operation) if kinds_inside(operation) & _CONVOLUTIONS else (1, 1)
+        logits_graph = LogitsGraph(traced[LOGITS])
+        tensors = {name: logits_graph.locate(traced[name]) for name in spatial}
+        for operation in reversed(logits_graph.operations):
+            size = map_size(operation) if types_inside(operation) & _CONVOLUTIONS else (1, 1)
             if size == (1, 1):
                 continue
-            after = {one: place for place, one in enumerate(way.after(operation))}
+            order = {later: number for number, later in enumerate(logits_graph.downstream(operation))}
             ends = {
-                name: after[tap.tensor.op]
-                for name, tap in taps.items()
-                if tap and tap.tensor.op in after and spatial[name].shape[:2] == size
+                name: order[layer.tensor.op]
+                for name, layer in tensors.items()
+                if layer and layer.tensor.op in order and spatial[name].shape[:2] == size
             }
             if ends:
-                found.append(spatial[max(ends, key=lambda name: ends[name])])  # the first of several names for one tensor
+                last = spatial[max(ends, key=lambda name: ends[name])]  # the first of several names for one tensor
                 break
         return traced[LOGITS]
 
-    draw(network, look)
-    if not found:
+    trace_once(network, search)
+    if last is None:
         raise UnusableModel(
             f"{network.name} has no convolution with a map that leads to its logits. Name a layer that has one: gradcam.layers."
         )
-    return found[0]
+    return last
 
 
-def layers_of(way: Way, traced: Mapping[str, tf.Tensor]) -> dict[tf.Operation, str]:
-    """The layer that each operation on the way belongs to: the nearest that its output is, or becomes.
+def layers_of(logits_graph: LogitsGraph, traced: Mapping[str, tf.Tensor]) -> dict[tf.Operation, str]:
+    """The layer that each operation belongs to: the nearest one that its output is, or is used for.
 
     Args:
-        traced: every layer, as `Network.trace` gave it in the graph of the way.
+        traced: the map of every layer, as `Network.trace` returned it in the same graph.
     """
     owners: dict[tf.Operation, str] = {}
-    for name in traced:
-        tap = way.tap(traced[name])
-        if tap:
-            owners.setdefault(tap.tensor.op, name)
-    for operation in reversed(way.operations):
+    for name, value in traced.items():
+        layer = logits_graph.locate(value)
+        if layer:
+            owners.setdefault(layer.tensor.op, name)
+    for operation in reversed(logits_graph.operations):
         for source in operation.inputs:
             if operation in owners:
                 owners.setdefault(source.op, owners[operation])
     return owners
 
 
-def draw(network: Network, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
-    """Run a function of preprocessed images once in a graph of its own, which is then forgotten."""
+def trace_once(network: Network, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Trace a function of preprocessed images in a graph of its own, which is then discarded; nothing runs."""
     images = tf.TensorSpec((2, *network.input_shape), tf.float32)
     tf.function(function, autograph=False).get_concrete_function(images)
 
 
 def calls_functions(network: Network) -> bool:
-    """Whether functions are called on the way to the logits, as Keras does for grouped convolutions."""
-    found: list[str] = []
+    """Whether the logits are computed with calls of functions, as Keras makes them for grouped convolutions."""
+    types: set[str] = set()
 
-    def look(images: tf.Tensor) -> tf.Tensor:
+    def search(images: tf.Tensor) -> tf.Tensor:
         logits = network.trace(images, [LOGITS])[LOGITS]
-        found.extend(operation.name for operation in upstream(logits) if operation.type in _CALLS)
+        types.update(operation.type for operation in upstream(logits))
         return logits
 
-    draw(network, look)
-    return bool(found)
+    trace_once(network, search)
+    return not types.isdisjoint(_CALLS)
 
 
-def kinds_inside(operation: tf.Operation) -> set[str]:
-    """The type of an operation; for a call (Keras makes one of a grouped convolution), those of all that it runs."""
+def types_inside(operation: tf.Operation) -> set[str]:
+    """The type of an operation; for a call (Keras makes one of a grouped convolution), the types of all that it runs."""
     if operation.type not in _CALLS:
         return {operation.type}
     library = {function.signature.name: function for function in operation.graph.as_graph_def().library.function}
-    waiting, seen, kinds = [operation.get_attr("f").name], set(), set()
+    waiting, seen, types = [operation.get_attr("f").name], set(), set()
     while waiting:
         name = waiting.pop()
         if name not in seen and name in library:
             seen.add(name)
             for node in library[name].node_def:
-                kinds.add(node.op)
+                types.add(node.op)
                 waiting += [value.func.name for value in node.attr.values() if value.HasField("func")]
-    return kinds
+    return types
 
 
 def upstream(tensor: tf.Tensor) -> list[tf.Operation]:
-    """The operations that make a tensor, in forward order."""
-    found: set[tf.Operation] = set()
+    """The operations that a tensor is computed by, in forward order."""
+    reached: set[tf.Operation] = set()
     waiting = [tensor.op]
     while waiting:
         operation = waiting.pop()
-        if operation not in found:
-            found.add(operation)
+        if operation not in reached:
+            reached.add(operation)
             waiting += [source.op for source in operation.inputs]
-    return [operation for operation in tensor.graph.get_operations() if operation in found]
+    return [operation for operation in tensor.graph.get_operations() if operation in reached]
 
 
 def map_size(operation: tf.Operation) -> tuple[int, int]:
-    """Height and width of what a convolution gives; (1, 1) where it gives no map."""
+    """Height and width of the map that an operation gives; (1, 1) where it gives no map."""
     shape = operation.outputs[0].shape
     if shape.rank != 4:
         return 1, 1
@@ -202,15 +204,15 @@ def map_size(operation: tf.Operation) -> tuple[int, int]:
 
 
 def _fingerprint(operation: tf.Operation, known: Mapping[tf.Operation, bytes]) -> bytes:
-    """Equal for operations of one type and one setting on equal inputs."""
+    """Equal for operations of the same type and attributes on equal inputs."""
     digest = hashlib.sha256(operation.type.encode())
     if operation.type in ("Placeholder", "PlaceholderWithDefault") or operation.type.startswith("Random"):
         digest.update(operation.name.encode())
     attributes = operation.node_def.attr
     for name in sorted(attributes):
-        if not name.startswith("_"):  # those tell of devices, and of gradients under names of their own
+        if not name.startswith("_"):  # an underscore marks devices and gradients, which change no number
             digest.update(name.encode() + attributes[name].SerializeToString(deterministic=True))
     for source in operation.inputs:
-        # Where a loop goes back, what comes round is not known yet.
+        # The backward edge of a loop comes from an operation further on.
         digest.update(known.get(source.op, source.op.name.encode()) + bytes([source.value_index % 256]))
     return digest.digest()

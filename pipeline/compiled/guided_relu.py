@@ -14,7 +14,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from pipeline.compiled.graph_walk import Way, kinds_inside
+from pipeline.compiled.graph_walk import LogitsGraph, types_inside
 from pipeline.compiled.tf_private import gradient_function, gradient_name, set_gradient
 from pipeline.errors import UnusableModel
 
@@ -42,7 +42,7 @@ class Guide:
     replaced: int
 
 
-def guide(way: Way, images: tf.Tensor, name: str) -> Guide:
+def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str) -> Guide:
     """Make every rectifier between the images and the logits let nothing negative back, from now on.
 
     Gradients that were asked of the graph before stay as they are.
@@ -53,9 +53,9 @@ def guide(way: Way, images: tf.Tensor, name: str) -> Guide:
 
     Raises: UnusableModel, for a network without rectifiers or smooth ones, or with one inside a function.
     """
-    moving = _moving(way, images)
+    moving = _moving(logits_graph, images)
     for operation in moving:
-        inside = kinds_inside(operation) & _RECTIFIERS
+        inside = types_inside(operation) & _RECTIFIERS
         if inside - {operation.type}:
             raise UnusableModel(
                 f"{name} runs {', '.join(sorted(inside))} inside a function of its own ({operation.name!r}), where guided "
@@ -73,10 +73,10 @@ def guide(way: Way, images: tf.Tensor, name: str) -> Guide:
     return Guide("rectifiers" if rectifiers else "smooth", len(found))
 
 
-def _moving(way: Way, images: tf.Tensor) -> dict[tf.Operation, None]:
+def _moving(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation, None]:
     """The operations on the way that the images can change, in forward order."""
     found: dict[tf.Operation, None] = {}
-    for operation in way.operations:
+    for operation in logits_graph.operations:
         if any(source is images or source.op in found for source in operation.inputs):
             found[operation] = None
     return found

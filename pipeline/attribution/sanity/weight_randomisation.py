@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pipeline.attribution.methods import Drawing, Explained, Key
 from pipeline.compiled.compile import network_input
-from pipeline.compiled.graph_walk import calls_functions, kinds_inside, upstream
+from pipeline.compiled.graph_walk import calls_functions, types_inside, upstream
 from pipeline.compiled.tf_private import captures_of, constants_for_variables, set_captures
 from pipeline.models.network import LOGITS, Network
 
@@ -115,7 +115,7 @@ def _kernels(logits: tf.Tensor, owners: Mapping[str, str], values_of: Callable[[
     """The weights of the forward pass, those nearest the logits first; `values_of` an operation: None for no weights."""
     found: dict[str, Kernel] = {}
     for operation in reversed(upstream(logits)):
-        if not kinds_inside(operation) & _WEIGHTED:
+        if not types_inside(operation) & _WEIGHTED:
             continue
         for given in operation.inputs:
             source = given.op

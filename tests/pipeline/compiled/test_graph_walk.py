@@ -1,4 +1,4 @@
-"""Where a layer lies on the way to the logits: seen through other axes, computed once more, or not at all."""
+"""The layers that the logits are computed from: in another order of axes, computed a second time, or not among them."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.compiled.graph_walk import Way, map_size
+from pipeline.compiled.graph_walk import LogitsGraph, map_size
 
 
-def draw(function, *shapes):
-    """A function of tensors, run in a graph on random ones."""
+def run(function, *shapes):
+    """Run a function of tensors as a tf.function, on random numbers of these shapes."""
     random = np.random.default_rng(0)
     given = [tf.constant(random.normal(size=shape).astype(np.float32)) for shape in shapes]
     return tf.function(function, autograph=False)(*given)
 
 
-def test_a_layer_seen_through_other_axes_is_tapped_where_the_logits_take_it():
-    def look(images):
+def test_a_map_in_another_order_of_axes_is_traced_back_to_the_tensor_that_the_logits_use():
+    def check(images):
         maps = tf.cast(tf.transpose(images, (0, 3, 1, 2)), tf.float16)  # the network's own: channels first, in half precision
         logits = tf.cast(tf.reduce_sum(maps, axis=(2, 3)), tf.float32)
         turned = tf.transpose(tf.cast(maps, tf.float32), (0, 2, 3, 1))
-        seen = tf.ensure_shape(tf.transpose(turned, (0, 2, 1, 3)), (None, 5, 4, 3))
-        tap = Way(logits).tap(seen)
-        assert tap.tensor is maps and [view.type for view in tap.views] == ["Cast", "Transpose", "Transpose", "EnsureShape"]
-        return seen, tap.show(tap.tensor), tap.show(2 * tap.tensor)
+        returned = tf.ensure_shape(tf.transpose(turned, (0, 2, 1, 3)), (None, 5, 4, 3))
+        layer = LogitsGraph(logits).locate(returned)
+        assert layer.tensor is maps and [view.type for view in layer.views] == ["Cast", "Transpose", "Transpose", "EnsureShape"]
+        return returned, layer.as_map(layer.tensor), layer.as_map(2 * layer.tensor)
 
-    seen, shown, doubled = draw(look, (2, 4, 5, 3))
-    assert shown.dtype == tf.float32
-    np.testing.assert_array_equal(shown, seen)
-    np.testing.assert_array_equal(doubled, 2 * seen)
+    returned, as_map, doubled = run(check, (2, 4, 5, 3))
+    assert as_map.dtype == tf.float32
+    np.testing.assert_array_equal(as_map, returned)
+    np.testing.assert_array_equal(doubled, 2 * returned)
 
 
-def test_vectors_are_tapped_as_maps_of_one_place():
-    def look(images):
+def test_a_vector_is_read_as_a_map_of_one_by_one():
+    def check(images):
         units = tf.reduce_mean(images, axis=(1, 2))
-        tap = Way(2 * units).tap(units[:, tf.newaxis, tf.newaxis, :])
-        assert tap.tensor is units
-        return tap.show(units)
+        layer = LogitsGraph(2 * units).locate(units[:, tf.newaxis, tf.newaxis, :])
+        assert layer.tensor is units
+        return layer.as_map(units)
 
-    assert draw(look, (2, 4, 5, 3)).shape == (2, 1, 1, 3)
+    assert run(check, (2, 4, 5, 3)).shape == (2, 1, 1, 3)
 
 
 @pytest.mark.parametrize(
-    ("on_the_way", "layer", "same"),
+    ("used", "returned", "same"),
     [
         (lambda x, other: tf.nn.relu(x), lambda x, other: tf.nn.relu(x), True),
         (lambda x, other: tf.nn.relu(x), lambda x, other: tf.nn.relu(other), False),
@@ -55,22 +55,22 @@ def test_vectors_are_tapped_as_maps_of_one_place():
         (lambda x, other: tf.nn.max_pool(x, 2, 1, "SAME"), lambda x, other: tf.nn.max_pool(x, 3, 1, "SAME"), False),
     ],
 )
-def test_what_is_computed_once_more_is_tapped_on_the_way_and_what_only_looks_like_it_is_not(on_the_way, layer, same):
-    def look(x, other):
-        used, beside = on_the_way(x, other), layer(x, other)
-        assert used is not beside
-        tap = Way(tf.reduce_sum(used, axis=(1, 2))).tap(beside)
-        assert tap.tensor is used if same else tap is None
+def test_a_map_computed_a_second_time_is_traced_to_its_twin_and_one_that_only_looks_alike_is_not(used, returned, same):
+    def check(x, other):
+        inside, outside = used(x, other), returned(x, other)
+        assert inside is not outside
+        layer = LogitsGraph(tf.reduce_sum(inside, axis=(1, 2))).locate(outside)
+        assert layer.tensor is inside if same else layer is None
         return x
 
-    draw(look, (2, 4, 6, 3), (2, 4, 6, 3))
+    run(check, (2, 4, 6, 3), (2, 4, 6, 3))
 
 
 @pytest.mark.parametrize(("order", "shape"), [("NHWC", (2, 8, 9, 3)), ("NCHW", (2, 3, 8, 9))])
 def test_a_map_has_its_height_and_width_in_either_order_of_axes(order, shape):
-    def look(images):
+    def check(images):
         convolved = tf.nn.conv2d(images, tf.ones((3, 3, 3, 5)), 1, "VALID", data_format=order)
         assert map_size(convolved.op) == (6, 7) and map_size(tf.reduce_sum(convolved).op) == (1, 1)
         return images
 
-    draw(look, shape)
+    run(check, shape)
