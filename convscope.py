@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         UnusableModel,
         WrongSpec,
     )
-    from pipeline.options import Dispatch
+    from pipeline.options import RunOptions
     from pipeline.progress import Reporter
     from pipeline.run import run
     from pipeline.shards import merge
@@ -42,7 +42,6 @@ __all__ = [
     "Activations",
     "ConvscopeError",
     "DataSpec",
-    "Dispatch",
     "Fault",
     "FieldUnsolved",
     "FolderHeld",
@@ -53,6 +52,7 @@ __all__ = [
     "PartsMissing",
     "ReceptiveField",
     "Reporter",
+    "RunOptions",
     "Statistics",
     "StoreFailed",
     "TooManyBad",
@@ -74,11 +74,11 @@ _PACKAGES = ("jobs", "pipeline", "recfield")
 _MODULES = {
     "Activations": "pipeline.activations.heap",
     "DataSpec": "pipeline.spec",
-    "Dispatch": "pipeline.options",
     "JobSpec": "pipeline.spec",
     "ModelSpec": "pipeline.spec",
     "ReceptiveField": "recfield",
     "Reporter": "pipeline.progress",
+    "RunOptions": "pipeline.options",
     "Statistics": "pipeline.activations.channel_statistics",
     "load_spec": "pipeline.spec",
     "merge": "pipeline.shards",

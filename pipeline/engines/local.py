@@ -11,8 +11,9 @@ from pipeline.job import Job
 from pipeline.sources.source import Shard
 
 if TYPE_CHECKING:
+    from pipeline.activations.meter import Meter
     from pipeline.activations.part import Part
-    from pipeline.activations.scan import Meter, Plan, Progress
+    from pipeline.activations.scan import Plan, Progress
 
 
 def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progress) -> tuple[Part, Meter]:

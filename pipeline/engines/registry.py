@@ -15,8 +15,9 @@ from pipeline.options import RunOptions
 from pipeline.sources.source import Shard
 
 if TYPE_CHECKING:
+    from pipeline.activations.meter import Meter
     from pipeline.activations.part import Part
-    from pipeline.activations.scan import Meter, Plan, Progress
+    from pipeline.activations.scan import Plan, Progress
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def scan_job(job: Job, plan: Plan, progress: Progress) -> tuple[Part, Meter]:
 
     Raises: TooManyBad, Interrupted with what was found saved, and whatever the engine raises.
     """
-    from pipeline.activations.scan import Meter, judge_bad
+    from pipeline.activations.meter import Meter
+    from pipeline.activations.scan import judge_bad
 
     origin = Origin.of(job)
     part, meter = whole(job, origin), Meter()

@@ -8,6 +8,7 @@ the better.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ class Curves:
 
     def __init__(self, forward: Pass, batch: int) -> None:
         self._forward, self._batch = forward, batch
-        self.columns: dict[str, list] = {field.name: [] for field in INDEX["curves"]}
+        self.columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["curves"]}
 
     @classmethod
     def of(cls, network: Network, batch: int) -> Curves:

@@ -6,6 +6,7 @@ A map that stays the same shows something of the image, not what the network has
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -25,7 +26,7 @@ class Similarities:
 
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
-        self.columns: dict[str, list] = {field.name: [] for field in INDEX["randomisation"]}
+        self.columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["randomisation"]}
 
     def add(
         self,
