@@ -88,13 +88,13 @@ def _fields(options: argparse.Namespace) -> None:
     rows: list[tuple[str, ...]] = [("layer", "field", "stride", "map", "global", "effective")]
     with hold(folder, reporter.say):
         job = open_job(spec, folder, reporter)
-        from pipeline.drawing.fields import draw
-        from pipeline.drawing.mosaic import encode_png
+        from pipeline.drawing.pixels import encode_png
         from pipeline.fields.survey import survey_fields
+        from pipeline.fields.survey_sheet import draw_survey
 
         for found in survey_fields(job):
             path = folder / "mosaics" / "fields" / f"{file_name(found.layer.name)}.png"
-            write_bytes(path, encode_png(draw(found)))
+            write_bytes(path, encode_png(draw_survey(found)))
             height, width, _ = found.layer.shape
             field = found.field
             size, stride = "{} x {}".format(*field.size), "{:g} x {:g}".format(*field.stride)

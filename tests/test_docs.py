@@ -24,7 +24,7 @@ import recfield
 from jobs.cli import parser
 from jobs.commands import shipped_specs, summary
 from pipeline import errors, run
-from pipeline.drawing.mosaic import encode_png
+from pipeline.drawing.pixels import encode_png
 from pipeline.models import registry as models
 from pipeline.report.compare import COMPARISON
 from pipeline.sources import registry as sources

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.drawing import attribution_maps as pictures
-from pipeline.drawing import mosaic
 from pipeline.drawing.attribution_maps import Panel
+from pipeline.drawing.pixels import encode_png
 from pipeline.sources.picking import Picked
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
@@ -61,7 +61,7 @@ class Album:
         self._tiles[layer].clear()
 
     def _write(self, name: str, pixels: np.ndarray) -> str:
-        write_bytes(self._folder / name, mosaic.encode_png(pixels))
+        write_bytes(self._folder / name, encode_png(pixels))
         return f"mosaics/gradcam/{name}"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from pipeline.drawing.palettes import coloured
+from pipeline.drawing.pixels import grey
 from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
 
@@ -76,17 +77,11 @@ def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np
     return (spread if values.ndim == 3 else spread[..., 0]), seen
 
 
-def coloured(share: np.ndarray) -> np.ndarray:
-    """Shares, 0 to 1, as colours that people of any colour vision read alike (viridis): uint8 RGB (…, 3)."""
-    levels = np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
-    return cv2.applyColorMap(levels.reshape(-1, 1), cv2.COLORMAP_VIRIDIS)[..., ::-1].reshape(*share.shape, 3)
-
-
 def over(pixels: np.ndarray, share: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """A heat map over its image, which turns grey below it and dark where the network was shown nothing: uint8 RGB."""
-    grey = np.repeat(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[..., np.newaxis], 3, axis=2)
-    mixed = 0.45 * grey + 0.55 * coloured(share)
-    return np.where(seen[..., np.newaxis], mixed, 0.35 * grey).round().astype(np.uint8)
+    below = grey(pixels)
+    mixed = 0.45 * below + 0.55 * coloured(share)
+    return np.where(seen[..., np.newaxis], mixed, 0.35 * below).round().astype(np.uint8)
 
 
 def centred(values: np.ndarray) -> np.ndarray:

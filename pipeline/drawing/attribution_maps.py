@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import PIL.Image
-import PIL.ImageDraw
-import PIL.ImageFont
 
 from pipeline.attribution import heat
-from pipeline.drawing import mosaic
+from pipeline.drawing.palettes import GROUND, coloured
+from pipeline.drawing.pixels import resize
+from pipeline.drawing.text import Note, font, inscribe
 from pipeline.sources.fit import Fit
 
-_TEXT = (235, 235, 235)
 _GAP = 6
 _LEAST = 224  # pixels of the longer side of a picture; smaller images grow by a whole factor
 _PANEL = 448  # pixels of the longer side of an image in a row of several
@@ -104,7 +101,7 @@ def _grown(pixels: np.ndarray) -> np.ndarray:
 
 def _shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
     scale = min(1.0, longest / max(pixels.shape[:2]))
-    return mosaic.resize(pixels, max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
+    return resize(pixels, max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
 
 
 def _padded(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -119,7 +116,7 @@ def _padded_below(pixels: np.ndarray, height: int) -> np.ndarray:
 
 
 def _blank(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), mosaic.GROUND, np.uint8)
+    return np.full((height, width, 3), GROUND, np.uint8)
 
 
 def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -135,7 +132,7 @@ def _below(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
     """The colours from zero, below, to the peak of the map, and what they stand for: below, in the middle, above."""
     strip = _blank(height, _SCALE + 4 * size)
-    strip[:, :_SCALE] = heat.coloured(np.linspace(1, 0, height))[:, np.newaxis]
+    strip[:, :_SCALE] = coloured(np.linspace(1, 0, height))[:, np.newaxis]
     edge = size // 2
     for text, y in zip(words, (height - edge - 2, height // 2, edge), strict=True):
         strip = _written(strip, text, _SCALE + 4, y, size)
@@ -144,22 +141,15 @@ def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
 
 def _line(text: str, width: int, size: int) -> np.ndarray:
     """A line of text on the ground, cut to the width with an ellipsis."""
-    font = _font(size)
-    while text and font.getlength(text) > width - 8 and len(text) > 1:
+    letters = font(size)
+    while text and letters.getlength(text) > width - 8 and len(text) > 1:
         text = text.rstrip("…")[:-1] + "…"
     return _written(_blank(size + 10, width), text, 4, (size + 10) // 2, size)
 
 
 def _written(pixels: np.ndarray, text: str, x: int, y: int, size: int) -> np.ndarray:
-    picture = PIL.Image.fromarray(pixels)
-    PIL.ImageDraw.Draw(picture).text((x, y), text, fill=_TEXT, font=_font(size), anchor="lm")
-    return np.asarray(picture)
+    return inscribe(pixels, [Note(y, x, text, size=size)])
 
 
 def _font_size(width: int) -> int:
     return int(np.clip(width // 28, 13, 48))
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
-    return PIL.ImageFont.load_default(size)

@@ -1,4 +1,4 @@
-"""Plots of the trust checks, drawn without a display."""
+"""Plots, drawn without a display: what the sanity checks of maps measured, and how losses went."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito, 2008: told apart by people of any colour vision; the line style tells them apart once more.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", "-.", ":")
+from pipeline.drawing.palettes import CURVES
+
+_STYLES = ("-", "--", "-.", ":")  # for eyes that tell few colours apart
+_NAMED = 12  # losses that get a name each
+_SINGLE = 64  # single losses behind a median, at most
 
 
 def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
@@ -22,7 +24,7 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
     for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
             steps, means = _means(columns, rows, "step", column)
-            axes.plot(steps, means, _STYLES[number % 4], color=_COLOURS[number % 7], marker="o", markersize=4, label=name)
+            axes.plot(steps, means, _STYLES[number % 4], color=CURVES[number % 7], marker="o", markersize=4, label=name)
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set(title=title, xlabel="layers made random, from the logits down", ylabel="likeness to the first map")
         axes.set(ylim=(-0.35, 1.05))
@@ -39,10 +41,39 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
             own = [row for row in rows if columns["kind"][row] == kind]
             shares, means = _means(columns, own, "share", "probability")
             label = f"{name}, area {np.trapezoid(means, shares):.2f}"
-            axes.plot(shares, means, _STYLES[number % 4], color=_COLOURS[number % 7], label=label)
+            axes.plot(shares, means, _STYLES[number % 4], color=CURVES[number % 7], label=label)
         axes.set(title=title, xlabel="share of the pixels, most important first", ylabel="mean probability of the class")
         axes.set(ylim=(0, 1.02))
         axes.legend()
+    return _png(figure)
+
+
+def named_losses(losses: Sequence[tuple[str, np.ndarray]]) -> bytes:
+    """Losses, (steps,) each under a name, against their steps, as a share of the highest that each came to, as a PNG."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, loss) in enumerate(losses):
+        finite = np.where(np.isfinite(loss), loss, np.nan)
+        highest = np.nanmax(np.abs(finite), initial=1e-30)
+        label = f"{name} (up to {highest:.3g})" if number < _NAMED else None
+        axes.plot(finite / highest, linewidth=1.0, alpha=0.8, label=label)
+    axes.set(xlabel="step", ylabel="loss, as a share of its highest")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def many_losses(title: str, losses: np.ndarray) -> bytes:
+    """Losses, (curves, steps), each as a share of the highest it came to, so that all strengths can be seen, and their median."""
+    highest = np.nanmax(np.where(np.isfinite(losses), np.abs(losses), np.nan), axis=1, keepdims=True, initial=1e-30)
+    shares = np.where(np.isfinite(losses), losses, np.nan) / highest
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(np.arange(shares.shape[1]), shares[:_SINGLE].T, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(np.nanmedian(shares, axis=0), color="black", linewidth=1.6, label=f"median of {len(losses):,}")
+    axes.set(title=title, xlabel="step", ylabel="loss, as a share of its highest")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
     return _png(figure)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.mosaic import MosaicLayout, draw_mosaic
+from pipeline.drawing.pixels import encode_png, resize, shrink
+from pipeline.drawing.plots import named_losses
 from pipeline.dream.runner import Made
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
@@ -17,7 +18,6 @@ from pipeline.store.places import Place
 SHEETS = {"picture": "+pictures", "class": "+classes"}  # no file of a subject has a "+" in its name
 
 _SIDE = 320  # pixels of a tile's longer side
-_NAMED = 12  # curves that get a name each
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ def draw_exhibition(folder: Place, shown: Sequence[Shown]) -> None:
         paths = [folder / f"{name}.png", folder / f"{name}-loss.png"]
         if some:
             write_bytes(paths[0], _sheet(some))
-            write_bytes(paths[1], _plot([one for one in shown if one.made.subject.kind == kind]))
+            write_bytes(paths[1], named_losses([(one.title, one.made.losses) for one in shown if one.made.subject.kind == kind]))
         else:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ def draw_exhibition(folder: Place, shown: Sequence[Shown]) -> None:
 
 def small(pixels: np.ndarray) -> np.ndarray:
     """A picture that fits a tile."""
-    return mosaic.shrink(pixels, _SIDE)
+    return shrink(pixels, _SIDE)
 
 
 def _sheet(shown: Sequence[Shown]) -> bytes:
@@ -60,36 +60,17 @@ def _sheet(shown: Sequence[Shown]) -> bytes:
     numbers = [place if number is None else number for place, number in enumerate(known)]
     tiles = [(one.small[1], one.small[0])[classes:] for one in shown]
     high, wide = (max(tile.shape[axis] for row in tiles for tile in row) for axis in (0, 1))
-    layout = mosaic.Layout.of(len(shown), [len(tiles[0])], [(high, wide)], max(numbers), captioned=True)
+    layout = MosaicLayout.of(len(shown), [len(tiles[0])], [(high, wide)], max(numbers), captioned=True)
 
     def tile(row: int, group: int, place: int) -> np.ndarray:
         pixels = tiles[row][place]
         scale = min(layout.tile[0][0] / high, layout.tile[0][1] / wide, 1.0)
         height, width = (max(1, int(length * scale)) for length in pixels.shape[:2])
-        return mosaic.resize(pixels, height, width)
+        return resize(pixels, height, width)
 
     def caption(row: int, group: int, place: int) -> str:
         subject = shown[row].made.subject
         name = subject.key if classes else PurePosixPath(subject.key).name
         return "" if place or name == str(subject.number) else name  # classes without names have their number at the side
 
-    return mosaic.encode_png(mosaic.draw(layout, numbers, tile, caption))
-
-
-def _plot(shown: Sequence[Shown]) -> bytes:
-    """Every loss against its steps, as a share of the highest it came to."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for place, one in enumerate(shown):
-        losses = np.where(np.isfinite(one.made.losses), one.made.losses, np.nan)
-        highest = np.nanmax(np.abs(losses), initial=1e-30)
-        label = f"{one.title} (up to {highest:.3g})" if place < _NAMED else None
-        axes.plot(losses / highest, linewidth=1.0, alpha=0.8, label=label)
-    axes.set(xlabel="step", ylabel="loss, as a share of its highest")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    return encode_png(draw_mosaic(layout, numbers, tile, caption))

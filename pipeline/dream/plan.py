@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
-from pipeline.drawing.mosaic import shrink
+from pipeline.drawing.pixels import shrink
 from pipeline.dream.octaves import Octave
 from pipeline.errors import WrongSpec
 from pipeline.job import Job

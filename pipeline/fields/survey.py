@@ -21,7 +21,7 @@ _CHANNELS = 12  # of a layer, evenly spread
 
 
 @dataclass(frozen=True, eq=False)
-class Surveyed:
+class FieldSurvey:
     """What is known of one layer's fields.
 
     unit: row and col of the central unit.
@@ -38,7 +38,7 @@ class Surveyed:
     gradients: tuple[int, int]
 
 
-def survey_fields(job: Job) -> Iterator[Surveyed]:
+def survey_fields(job: Job) -> Iterator[FieldSurvey]:
     """Solve the fields of a job's layers and look at the central units' gradients, for a few channels and images.
 
     Raises: FieldUnsolved; WrongSpec, for an operation without gradient; UnusableData, where no image can be read.
@@ -64,7 +64,7 @@ def _images(job: Job) -> np.ndarray:
     return np.stack(found)
 
 
-def _survey(job: Job, layer: LayerInfo, field: ReceptiveField, images: np.ndarray) -> Surveyed:
+def _survey(job: Job, layer: LayerInfo, field: ReceptiveField, images: np.ndarray) -> FieldSurvey:
     rows, cols = field.boxes.shape[:2]
     unit = (rows // 2, cols // 2)
     channels = np.unique(np.linspace(0, layer.channels - 1, _CHANNELS).astype(int))
@@ -77,4 +77,4 @@ def _survey(job: Job, layer: LayerInfo, field: ReceptiveField, images: np.ndarra
     shares = energies[heard] / totals[heard, None, None]
     energy = shares.mean(axis=0) if heard.any() else np.zeros(energies.shape[1:])
     effective = effective_box(energy, field, Places.of(field, *energy.shape), unit)
-    return Surveyed(layer, field, unit, energy, effective, (int(heard.sum()), len(asked)))
+    return FieldSurvey(layer, field, unit, energy, effective, (int(heard.sum()), len(asked)))

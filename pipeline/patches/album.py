@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.boxes import thumbnail
+from pipeline.drawing.pixels import encode_png, encode_webp, shrink
 from pipeline.geometry import Box
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
@@ -89,7 +90,7 @@ def open_images(
         for example, image in group:
             album.images[example] = Pictured(image.key, image.label, *image.pixels.shape[:2])
             if image.pixels is not pictured:  # windows of one image share its pixels
-                pictured, small = image.pixels, mosaic.encode_webp(mosaic.shrink(image.pixels, _THUMBNAIL))
+                pictured, small = image.pixels, encode_webp(shrink(image.pixels, _THUMBNAIL))
             album.spool.put(("image", example), small)
             for layer, c, rank in wanted[example]:
                 _keep(layer, c, rank, image, fit, whole, effective.get((layer.table, layer.layer, c, rank)), album)
@@ -143,6 +144,6 @@ def _keep(layer: Winners, c: int, rank: int, image: Image, fit: Fit, whole: bool
     if layer.table != "activations":
         return
     name = (layer.layer, c, rank)
-    album.spool.put(("crop", *name), mosaic.encode_png(crop.cut(image.pixels)))
-    drawn = mosaic.thumbnail(image.pixels, part, album.tiles[layer.layer]["full"])
-    album.spool.put(("full", *name), mosaic.encode_png(drawn))
+    album.spool.put(("crop", *name), encode_png(crop.cut(image.pixels)))
+    drawn = thumbnail(image.pixels, part, album.tiles[layer.layer]["full"])
+    album.spool.put(("full", *name), encode_png(drawn))

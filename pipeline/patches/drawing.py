@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.mosaic import MosaicLayout, centre_tile, draw_mosaic, fit_tile
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.geometry import Box
 from pipeline.patches.album import Album
 from pipeline.patches.winners import Winners
@@ -27,24 +28,24 @@ def write_mosaics(layer: Winners, fit: Fit, whole: bool, album: Album, folder: P
     numbers = [int(channel) for channel in layer.channels]
     for suffix, kinds in (("-crop", ("crop",)), ("-full", ("full",)), ("", ("crop", "full"))):
         captioned = "full" in kinds and any(labels.values())
-        layout = mosaic.Layout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers), captioned)
+        layout = MosaicLayout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers), captioned)
 
         def tile(
-            row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: mosaic.Layout = layout
+            row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: MosaicLayout = layout
         ) -> np.ndarray | None:
             if place >= len(layer.ranks(row)):
                 return None
-            pixels = mosaic.decode_png(album.picture(kinds[group], layer, row, place))
+            pixels = decode_png(album.picture(kinds[group], layer, row, place))
             # A unit that sees nothing is shown with the whole image.
             if kinds[group] == "full" or _each_to_its_own_scale(layer, whole) or not layer.boxes[row, place].any():
-                return _centred(pixels, layout.tile[group])
-            return mosaic.fit_patch(pixels, _inside(layer, row, place, fit), layout.tile[group])
+                return centre_tile(pixels, layout.tile[group])
+            return fit_tile(pixels, _inside(layer, row, place, fit), layout.tile[group])
 
         def caption(row: int, group: int, place: int, kinds: Sequence[str] = kinds) -> str:
             return (labels.get((row, place)) or "") if kinds[group] == "full" else ""
 
-        picture = mosaic.draw(layout, numbers, tile, caption)
-        write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", mosaic.encode_png(picture))
+        picture = draw_mosaic(layout, numbers, tile, caption)
+        write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", encode_png(picture))
 
 
 def tile_sizes(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
@@ -53,7 +54,7 @@ def tile_sizes(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, in
     extent = (fit.height, fit.width) if own_scale else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
     k = layer.examples.shape[1]
     sizes = [_tile(*extent), (_SIDE, _SIDE)]
-    both = mosaic.Layout.of(len(layer.channels), [k, k], sizes, int(layer.channels.max()), captioned=True)
+    both = MosaicLayout.of(len(layer.channels), [k, k], sizes, int(layer.channels.max()), captioned=True)
     return dict(zip(("crop", "full"), both.tile, strict=True))
 
 
@@ -67,12 +68,6 @@ def _tile(height: int, width: int) -> tuple[int, int]:
     longest = max(height, width)
     scale = _SIDE // longest if longest <= _SIDE // 3 else _SIDE / longest
     return max(8, round(height * scale)), max(8, round(width * scale))
-
-
-def _centred(pixels: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    scale = min(tile[0] / pixels.shape[0], tile[1] / pixels.shape[1])
-    high, wide = pixels.shape[0] * scale / tile[0], pixels.shape[1] * scale / tile[1]
-    return mosaic.fit_patch(pixels, ((1 - high) / 2, (1 - wide) / 2, (1 + high) / 2, (1 + wide) / 2), tile)
 
 
 def _inside(layer: Winners, c: int, rank: int, fit: Fit) -> tuple[float, float, float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.mosaic import MosaicLayout, centre_tile, draw_mosaic
+from pipeline.drawing.pixels import decode_png, encode_png, resize
+from pipeline.drawing.plots import many_losses
 from pipeline.patterns.plan import Pattern, Sheet
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
@@ -19,7 +20,6 @@ from pipeline.store.tables import read_index
 
 _SIDE = 128  # pixels of a picture's longer side, where it is not shown as it is
 _PATCH = 96  # pixels of a patch's longer side
-_CURVES = 64  # single losses in a plot, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,9 @@ def draw_sheet(folder: Place, sheet: Sheet, made: Sequence[Made], found: Found) 
     for one in made:
         rows.setdefault(one.pattern.channel if one.pattern.name is None else one.pattern.name, []).append(one)
     write_bytes(folder / f"{sheet.file}.png", _mosaic(rows, None))
-    write_bytes(folder / f"{sheet.file}-loss.png", _plot(sheet.name, made))
+    write_bytes(
+        folder / f"{sheet.file}-loss.png", many_losses(sheet.name, np.stack([one.losses * one.pattern.sign for one in made]))
+    )
     if found.patches:
         write_bytes(folder / f"{sheet.file}-found.png", _mosaic(rows, found))
     else:
@@ -133,14 +135,14 @@ def _mosaic(rows: dict[Any, list[Made]], found: Found | None) -> bytes:
     groups, tiles = [len(pictures[0])], [_tile(*pictures[0][0].picture.shape[:2])]
     if found:
         groups, tiles = [*groups, max(map(len, patches))], [*tiles, (_PATCH, _PATCH)]
-    layout = mosaic.Layout.of(len(rows), groups, tiles, max(numbers), captioned=True)
+    layout = MosaicLayout.of(len(rows), groups, tiles, max(numbers), captioned=True)
 
     def tile(row: int, group: int, place: int) -> np.ndarray | None:
         if group == 0:
-            return mosaic.resize(pictures[row][place].picture, *layout.tile[0])
+            return resize(pictures[row][place].picture, *layout.tile[0])
         if place >= len(patches[row]):
             return None
-        return _centred(mosaic.decode_png(patches[row][place]), layout.tile[1])
+        return centre_tile(decode_png(patches[row][place]), layout.tile[1])
 
     def caption(row: int, group: int, place: int) -> str:
         if group == 0:
@@ -148,7 +150,7 @@ def _mosaic(rows: dict[Any, list[Made]], found: Found | None) -> bytes:
         scores = found.scores[numbers[row]] if found and place < len(patches[row]) else []
         return _number(scores[place]) if scores else ""
 
-    return mosaic.encode_png(mosaic.draw(layout, numbers, tile, caption))
+    return encode_png(draw_mosaic(layout, numbers, tile, caption))
 
 
 def _number(value: float) -> str:
@@ -161,28 +163,3 @@ def _tile(height: int, width: int) -> tuple[int, int]:
     longest = max(height, width)
     scale = max(1, _SIDE // longest) if longest <= _SIDE else _SIDE / longest
     return round(height * scale), round(width * scale)
-
-
-def _centred(pixels: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    scale = min(tile[0] / pixels.shape[0], tile[1] / pixels.shape[1])
-    high, wide = pixels.shape[0] * scale / tile[0], pixels.shape[1] * scale / tile[1]
-    return mosaic.fit_patch(pixels, ((1 - high) / 2, (1 - wide) / 2, (1 + high) / 2, (1 + wide) / 2), tile)
-
-
-def _plot(title: str, made: Sequence[Made]) -> bytes:
-    """Every loss as a share of the highest it came to, so that channels of all strengths can be seen; and their median."""
-    from matplotlib.figure import Figure
-
-    curves = np.stack([one.losses * one.pattern.sign for one in made])
-    highest = np.nanmax(np.where(np.isfinite(curves), np.abs(curves), np.nan), axis=1, keepdims=True, initial=1e-30)
-    shares = np.where(np.isfinite(curves), curves, np.nan) / highest
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(np.arange(shares.shape[1]), shares[:_CURVES].T, color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(np.nanmedian(shares, axis=0), color="black", linewidth=1.6, label=f"median of {len(made):,}")
-    axes.set(title=title, xlabel="step", ylabel="loss, as a share of its highest")
-    axes.legend(loc="lower right")
-    axes.grid(alpha=0.3)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()

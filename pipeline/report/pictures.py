@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_webp
 from pipeline.geometry import Box
 from pipeline.report.job_reader import Row, Shelf
 from pipeline.store.files import file_name
@@ -103,17 +102,16 @@ def patterns(shelf: Shelf, layer: str) -> Iterator[tuple[int, str, int, bytes]]:
         return
     for row in table.to_pylist():
         if row["channel"] is not None:
-            yield row["channel"], row["sign"], row["variant"], mosaic.encode_webp(mosaic.decode_png(row["image"]["bytes"]))
+            yield row["channel"], row["sign"], row["variant"], encode_webp(decode_png(row["image"]["bytes"]))
 
 
 def kernel(shelf: Shelf, picture: str, box: Box, opened: dict[str, np.ndarray]) -> bytes | None:
     """One kernel cut out of the picture of its layer's, as a lossless WebP; None where it cannot be."""
     if picture not in opened:
         try:
-            data = np.frombuffer((shelf.folder / picture).read_bytes(), np.uint8)
-            opened[picture] = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
-        except (OSError, cv2.error, IndexError, ValueError):
+            opened[picture] = decode_png((shelf.folder / picture).read_bytes())
+        except (OSError, ValueError):
             shelf.gaps.append(f"{picture} cannot be read.")
             opened[picture] = np.zeros((0, 0, 3), np.uint8)
     tile = box.cut(opened[picture])
-    return mosaic.encode_webp(tile, 101) if tile.size else None
+    return encode_webp(tile, LOSSLESS) if tile.size else None

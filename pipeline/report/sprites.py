@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.palettes import GROUND
+from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_webp, resize
 
 Boxes = Mapping[tuple[int, int], tuple[int, int]]  # by channel and rank: height and width in pixels of the input
 
 ROWS = 32  # channels on a sheet
+_QUALITY = 88
 _SIDE = 96  # pixels of a tile's longer side
-_QUALITY, _LOSSLESS = 88, 101
 _CRISP = 40  # pixels; patches smaller than this keep every pixel
 
 
@@ -76,15 +77,15 @@ def sheets(crops: pa.Table, channels: list[int], layout: Tiling, boxes: Boxes) -
         by_sheet.setdefault(places[channel] // ROWS, []).append(row)
     for number in range(-(-len(channels) // ROWS)):
         rows = min(ROWS, len(channels) - number * ROWS)
-        picture = np.full((rows * layout.height, layout.k * layout.width, 3), mosaic.GROUND, np.uint8)
+        picture = np.full((rows * layout.height, layout.k * layout.width, 3), GROUND, np.uint8)
         for record in crops.take(by_sheet.get(number, [])).to_pylist():
             row, rank = places[record["channel"]] % ROWS, record["rank"]
             top, left = row * layout.height, rank * layout.width
             tile = picture[top : top + layout.height, left : left + layout.width]
-            patch = mosaic.decode_png(record["image"]["bytes"])
+            patch = decode_png(record["image"]["bytes"])
             box = boxes.get((record["channel"], rank))
             _place(tile, patch, layout, None if box is None else (box[0] / largest[0], box[1] / largest[1]))
-        yield Sheet(number, rows, mosaic.encode_webp(picture, _LOSSLESS if layout.crisp else _QUALITY))
+        yield Sheet(number, rows, encode_webp(picture, LOSSLESS if layout.crisp else _QUALITY))
 
 
 def _place(tile: np.ndarray, patch: np.ndarray, layout: Tiling, share: tuple[float, float] | None) -> None:
@@ -101,7 +102,7 @@ def _place(tile: np.ndarray, patch: np.ndarray, layout: Tiling, share: tuple[flo
         height, width = round(tile.shape[0] * share[0]), round(tile.shape[1] * share[1])
     height, width = (min(max(1, length), most) for length, most in zip((height, width), tile.shape[:2], strict=True))
     if patch.shape[:2] != (height, width):
-        patch = mosaic.resize(patch, height, width)
+        patch = resize(patch, height, width)
     top, left = (tile.shape[0] - height) // 2, (tile.shape[1] - width) // 2
     tile[top : top + height, left : left + width] = patch
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.ascent.measure import check_reach
-from pipeline.drawing import mosaic
+from pipeline.drawing.pixels import encode_png
 from pipeline.dream.contact_sheet import SHEETS, Shown, draw_exhibition, small
 from pipeline.dream.film import write_film
 from pipeline.dream.plan import Subject, check_dream, class_objective, count_pictures, has_pictures, picture_objective, subjects
@@ -79,7 +79,7 @@ def _shown(folder: Place, job: Job, made: Made) -> Shown:
     """Write a picture, and let go of it."""
     name = made.subject.name
     path = f"{name}/{made.frame:05}.png" if _is_film(job, made.subject) else f"{name}.png"
-    write_bytes(folder / path, mosaic.encode_png(made.picture))
+    write_bytes(folder / path, encode_png(made.picture))
     lighter = replace(made, picture=made.picture[:0], original=made.original[:0])
     return Shown(lighter, path, made.picture.shape[:2], (small(made.picture), small(made.original)))
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.drawing.mosaic import GROUND, encode_png, resize
-from pipeline.drawing.sheet import LETTERS, MARK, Note, Scale, cross_out, palette, sheet
+from pipeline.drawing.boxes import cross_out
+from pipeline.drawing.contact_sheet import Scale, contact_sheet
+from pipeline.drawing.palettes import GROUND, LETTERS, MARK, palette
+from pipeline.drawing.pixels import encode_png, resize
+from pipeline.drawing.text import Note
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo, in_groups
 from pipeline.models.selection import select_layers
@@ -151,7 +154,7 @@ def draw_maps(
     if statistics.nans[:most].any():
         lines.append("Values that are no numbers are amber.")
     ends = (f"{low[0]:.3g}", f"{top[0]:.3g}") if shared else ("a map's least", "its greatest value")
-    return sheet(lines, body, notes, Scale(painted, *ends), corner)
+    return contact_sheet(lines, body, notes, Scale(painted, *ends), corner)
 
 
 def _layers(job: Job) -> list[LayerInfo]:

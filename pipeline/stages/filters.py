@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.drawing.kernels import Drawn, Limits, draw_kernel, kind_of
-from pipeline.drawing.mosaic import encode_png
+from pipeline.drawing.pixels import encode_png
+from pipeline.filters.kernel_sheet import Drawn, Limits, draw_kernel, kind_of
 from pipeline.filters.selection import choose, given_by
 from pipeline.filters.statistics import FilterStatistics
 from pipeline.geometry import EDGES

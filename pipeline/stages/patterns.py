@@ -19,7 +19,7 @@ from pipeline.ascent.objectives import Form, Objective
 from pipeline.ascent.optimizer import Ascent, Way
 from pipeline.ascent.parametrization import CANVASES, Canvas, quick_size
 from pipeline.ascent.transforms import Shake
-from pipeline.drawing import mosaic
+from pipeline.drawing.pixels import encode_png
 from pipeline.job import Job
 from pipeline.models.network import Network
 from pipeline.patterns.contact_sheet import Made, draw_sheet, read_found
@@ -148,7 +148,7 @@ def _rows(made: Sequence[Made]) -> Iterator[dict[str, list[Any]]]:
     for one in made:
         pattern = one.pattern
         yield {
-            "image": [{"bytes": mosaic.encode_png(one.picture), "path": f"{one.title}.png"}],
+            "image": [{"bytes": encode_png(one.picture), "path": f"{one.title}.png"}],
             "name": [pattern.name],
             "layer": [pattern.layer],
             "channel": [pattern.channel],

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.drawing import fields as pictures
-from pipeline.drawing.fields import draw
 from pipeline.fields import survey
 from pipeline.fields.survey import survey_fields
+from pipeline.fields.survey_sheet import draw_survey
 from pipeline.run import open_job
 from pipeline.spec import load_spec
 
 WHITE, CYAN = (245, 245, 245), (0, 225, 255)
+PANEL, MARGIN = 400, 20  # pixels
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_the_energy_lies_inside_the_central_units_box_and_sums_to_one(surveyed):
 
 def test_the_boxes_are_drawn_where_they_lie(surveyed):
     for name, unit_box, corner_box in (("edges", (7, 7, 10, 10), (0, 0, 3, 3)), ("shapes", (6, 6, 11, 11), (0, 0, 5, 5))):
-        picture = draw(surveyed[name])
-        panel = picture[92 : 92 + pictures._PANEL, pictures._MARGIN : pictures._MARGIN + pictures._PANEL]
+        picture = draw_survey(surveyed[name])
+        panel = picture[92 : 92 + PANEL, MARGIN : MARGIN + PANEL]
         for box, colour in ((unit_box, WHITE), (corner_box, CYAN)):
             rows, cols = np.nonzero((panel == colour).all(axis=2))
             drawn = np.array([rows.min(), cols.min(), rows.max() + 1, cols.max() + 1])
@@ -62,14 +62,14 @@ def test_the_boxes_are_drawn_where_they_lie(surveyed):
 
 def test_the_brightest_spot_is_where_most_energy_lies(surveyed):
     found = surveyed["shapes"]
-    picture = draw(found)
-    panel = picture[92 : 92 + pictures._PANEL, pictures._MARGIN : pictures._MARGIN + pictures._PANEL].astype(int).sum(axis=2)
+    picture = draw_survey(found)
+    panel = picture[92 : 92 + PANEL, MARGIN : MARGIN + PANEL].astype(int).sum(axis=2)
     middles = panel[12::25, 12::25]
     assert np.unravel_index(middles.argmax(), middles.shape) == np.unravel_index(found.energy.argmax(), found.energy.shape)
 
 
 def test_no_text_runs_out_of_the_picture(surveyed):
     for found in surveyed.values():
-        picture = draw(found)
-        edge = picture[:, -pictures._MARGIN // 2 :]
+        picture = draw_survey(found)
+        edge = picture[:, -MARGIN // 2 :]
         assert (edge == edge[0, 0]).all()

@@ -16,7 +16,7 @@ from graphs import convolve, freeze_v1, opened, v1, weights
 
 from pipeline import run
 from pipeline.compiled import energy
-from pipeline.drawing import mosaic
+from pipeline.drawing.pixels import decode_png
 from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, Places, covers_most
@@ -252,8 +252,8 @@ def test_a_job_crops_large_fields_to_the_effective_ones_and_keeps_both_boxes(mod
         for row, crop in zip(rows, crops, strict=True):
             cut = "src_" if name in ("first", "closed") else "eff_src_"
             y1, x1, y2, x2 = (row[f"{cut}{edge}"] for edge in EDGES)
-            pixels = mosaic.decode_png((pictures / row["key"]).read_bytes())[y1:y2, x1:x2]
-            np.testing.assert_array_equal(mosaic.decode_png(crop["image"]["bytes"]), pixels)
+            pixels = decode_png((pictures / row["key"]).read_bytes())[y1:y2, x1:x2]
+            np.testing.assert_array_equal(decode_png(crop["image"]["bytes"]), pixels)
     assert any((row["eff_y2"] - row["eff_y1"]) * (row["eff_x2"] - row["eff_x1"]) < SIDE**2 / 2 for row in layers["deep"])
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from pipeline import run
-from pipeline.drawing.mosaic import decode_png
-from pipeline.drawing.sheet import palette
+from pipeline.drawing.palettes import palette
+from pipeline.drawing.pixels import decode_png
 from pipeline.errors import MissingInput, UnknownLayer, WrongSpec
 from pipeline.run import read_receipt
 from pipeline.spec import load_spec
@@ -77,7 +77,9 @@ def test_maps_that_grow_are_made_of_squares():
 
 def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_are_said(monkeypatch):
     said = []
-    monkeypatch.setattr("pipeline.stages.featuremaps.sheet", lambda lines, body, *rest: said.append((lines, rest)) or body)
+    monkeypatch.setattr(
+        "pipeline.stages.featuremaps.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
+    )
     maps = np.random.default_rng(0).normal(size=(300, 200, 12)).astype(np.float32)
     body = draw_maps(maps, MapStatistics.of(maps), ["title", "image"], CORNER, "grey", False, 5)
     assert max(body.shape) < 700
@@ -97,7 +99,7 @@ def test_dead_maps_are_crossed_out_and_counted(maps, monkeypatch):
         cv2.line(cross, start, end, (255, 176, 0), 1)
     assert len(is_on(picture, cross)) == 2
     said = []
-    monkeypatch.setattr("pipeline.stages.featuremaps.sheet", lambda lines, body, *rest: said.append(lines) or body)
+    monkeypatch.setattr("pipeline.stages.featuremaps.contact_sheet", lambda lines, body, *rest: said.append(lines) or body)
     draw_maps(maps, statistics, ["title"], CORNER, "grey", False, 100)
     assert said[0][-1] == "2 dead maps, the same everywhere, are crossed out."
     one = MapStatistics.of(np.zeros((1, 1, 4), np.float32))

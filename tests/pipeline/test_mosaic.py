@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.drawing import mosaic
-from pipeline.drawing.mosaic import GROUND, Layout
+from pipeline.drawing.boxes import thumbnail
+from pipeline.drawing.mosaic import MosaicLayout, draw_mosaic, fit_tile
+from pipeline.drawing.palettes import GROUND
+from pipeline.drawing.pixels import decode_png, encode_png, resize
 from pipeline.geometry import Box
 
 SIZES = st.tuples(st.integers(8, 40), st.integers(8, 40))
@@ -20,11 +22,11 @@ def layouts(draw, most=15):
     groups = draw(st.lists(st.integers(1, 4), min_size=1, max_size=2))
     tiles = draw(st.lists(SIZES, min_size=len(groups), max_size=len(groups)))
     count = draw(st.integers(1, most))
-    return Layout.of(count, groups, tiles, draw(st.sampled_from([0, 9, 2999, 123456])))
+    return MosaicLayout.of(count, groups, tiles, draw(st.sampled_from([0, 9, 2999, 123456])))
 
 
 def drawn(layout, tile=lambda row, group, place: None, numbers=None):
-    return mosaic.draw(layout, range(layout.count) if numbers is None else numbers, tile)
+    return draw_mosaic(layout, range(layout.count) if numbers is None else numbers, tile)
 
 
 def colour(row, group, place):
@@ -62,7 +64,7 @@ def test_rows_never_overlap_nor_leave_the_picture(layout):
 
 
 def test_the_channels_numbers_stand_beside_their_rows():
-    layout = Layout.of(4, [2], [(32, 32)], 2999)
+    layout = MosaicLayout.of(4, [2], [(32, 32)], 2999)
     numbers = [1, 2, 1, 2999]
     picture = drawn(layout, numbers=numbers)
     written = []
@@ -79,7 +81,7 @@ def test_the_channels_numbers_stand_beside_their_rows():
 
 @pytest.mark.parametrize("largest", [0, 99, 4095, 99999])
 def test_the_longest_number_fits_beside_its_row(largest):
-    layout = Layout.of(1, [1], [(32, 32)], largest)
+    layout = MosaicLayout.of(1, [1], [(32, 32)], largest)
     y, x = layout.corner(0)
     beside = drawn(layout, numbers=[largest])[y : y + layout.row_height, : x + layout.label]
     _, cols = np.nonzero((beside != GROUND).any(axis=2))
@@ -87,26 +89,26 @@ def test_the_longest_number_fits_beside_its_row(largest):
 
 
 def test_numbers_are_read_on_a_dark_ground_whatever_the_page():
-    picture = drawn(Layout.of(1, [1], [(32, 32)], 5), numbers=[5])
+    picture = drawn(MosaicLayout.of(1, [1], [(32, 32)], 5), numbers=[5])
     assert max(GROUND) < 64 and picture.max() > 200
     assert (picture[0] == GROUND).all() and (picture[:, 0] == GROUND).all()
 
 
 def test_one_row_is_one_row():
-    layout = Layout.of(1, [9], [(96, 96)], 0)
+    layout = MosaicLayout.of(1, [9], [(96, 96)], 0)
     assert layout.columns == 1 and layout.tile == ((96, 96),)
     assert layout.size[0] < 2 * 96 and layout.size[1] > 9 * 96
 
 
 def test_few_rows_keep_their_tiles_size_and_stand_about_as_high_as_wide():
-    layout = Layout.of(64, [5, 5], [(95, 95), (96, 96)], 63)
+    layout = MosaicLayout.of(64, [5, 5], [(95, 95), (96, 96)], 63)
     assert layout.tile == ((95, 95), (96, 96)) or layout.tile[0][0] >= 40
     height, width = layout.size
     assert 0.4 < height / width < 2.5
 
 
 def test_tiles_of_3000_rows_shrink_and_stay_readable_in_a_picture_that_viewers_open():
-    layout = Layout.of(3000, [9, 9], [(96, 48), (96, 96)], 2999)
+    layout = MosaicLayout.of(3000, [9, 9], [(96, 48), (96, 96)], 2999)
     (high, wide), square = layout.tile
     assert square[0] == square[1] < 96 and high == square[0] and abs(high - 2 * wide) <= 1
     assert square[0] >= 16
@@ -116,13 +118,13 @@ def test_tiles_of_3000_rows_shrink_and_stay_readable_in_a_picture_that_viewers_o
 
 
 def test_the_picture_stays_small_while_tiles_can_shrink():
-    whole, small = (Layout.of(count, [9], [(96, 96)], 500) for count in (20, 400))
+    whole, small = (MosaicLayout.of(count, [9], [(96, 96)], 500) for count in (20, 400))
     assert whole.tile == ((96, 96),) and small.tile[0][0] < 96
     assert np.prod(small.size) <= 24_000_000
 
 
 def test_a_tile_that_nothing_fills_is_told_from_the_ground():
-    layout = Layout.of(1, [2], [(32, 32)], 0)
+    layout = MosaicLayout.of(1, [2], [(32, 32)], 0)
     y, x = layout.corner(0)
     empty = drawn(layout)[y : y + 32, x + layout.label : x + layout.label + 32]
     assert (empty == empty[0, 0]).all() and tuple(empty[0, 0]) != GROUND
@@ -130,31 +132,31 @@ def test_a_tile_that_nothing_fills_is_told_from_the_ground():
 
 def test_a_patch_smaller_than_its_tile_lies_where_it_is_told_and_the_rest_is_empty():
     patch = np.full((4, 2, 3), 200, np.uint8)
-    tile = mosaic.fit_patch(patch, (0.5, 0.0, 1.0, 0.25), (80, 40))
+    tile = fit_tile(patch, (0.5, 0.0, 1.0, 0.25), (80, 40))
     filled = (tile == 200).all(axis=2)
     assert filled[40:, :10].all() and filled.sum() == 40 * 10
 
 
 def test_the_smallest_patch_still_takes_a_pixel():
-    tile = mosaic.fit_patch(np.full((1, 1, 3), 200, np.uint8), (1.0, 0.999, 1.0, 1.0), (8, 8))
+    tile = fit_tile(np.full((1, 1, 3), 200, np.uint8), (1.0, 0.999, 1.0, 1.0), (8, 8))
     assert (tile == 200).all(axis=2).sum() == 1
 
 
 def test_pixels_stay_squares_where_a_patch_grows_much():
     patch = np.random.default_rng(0).integers(0, 256, (3, 3, 3), np.uint8)
-    np.testing.assert_array_equal(mosaic.resize(patch, 12, 12), patch.repeat(4, axis=0).repeat(4, axis=1))
+    np.testing.assert_array_equal(resize(patch, 12, 12), patch.repeat(4, axis=0).repeat(4, axis=1))
 
 
 def test_shrinking_averages():
     board = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (8, 8))[..., None].repeat(3, axis=2)
-    assert np.abs(mosaic.resize(board, 4, 4).astype(int) - 128).max() <= 1
+    assert np.abs(resize(board, 4, 4).astype(int) - 128).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(200, 50), (50, 200), (1, 300), (7, 7)])
 def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape):
-    thumbnail = mosaic.thumbnail(np.full((*shape, 3), 90, np.uint8), Box.whole(*shape), (96, 96))
-    assert thumbnail.shape == (96, 96, 3)
-    outlined = (thumbnail == (255, 220, 0)).all(axis=2)
+    small = thumbnail(np.full((*shape, 3), 90, np.uint8), Box.whole(*shape), (96, 96))
+    assert small.shape == (96, 96, 3)
+    outlined = (small == (255, 220, 0)).all(axis=2)
     for places, length in zip(np.nonzero(outlined), shape, strict=True):
         around = (places.min() + places.max() + 1) / 2
         # About the middle, along the whole image, and wide enough to be seen where the image is not.
@@ -164,8 +166,8 @@ def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape):
 
 def test_a_picture_survives_png_and_other_readers_see_the_same_colours():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    data = mosaic.encode_png(pixels)
-    np.testing.assert_array_equal(mosaic.decode_png(data), pixels)
+    data = encode_png(pixels)
+    np.testing.assert_array_equal(decode_png(data), pixels)
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], pixels)
 
 
@@ -174,8 +176,8 @@ def test_a_picture_survives_png_and_other_readers_see_the_same_colours():
 
 def captioned(text, width=96):
     """The strip below a tile of some width with a line of text."""
-    layout = Layout.of(1, [1], [(width, width)], 0, captioned=True)
-    picture = mosaic.draw(layout, [0], lambda *at: None, lambda *at: text)
+    layout = MosaicLayout.of(1, [1], [(width, width)], 0, captioned=True)
+    picture = draw_mosaic(layout, [0], lambda *at: None, lambda *at: text)
     y, x = layout.corner(0)
     strip = picture[y + width : y + width + layout.caption, x + layout.label : x + layout.label + width]
     assert (np.delete(picture, np.s_[y : y + layout.row_height], axis=0) == GROUND).all()
@@ -200,8 +202,8 @@ def test_captions_have_the_accents_of_their_language():
 
 
 def test_tiles_that_are_too_narrow_for_words_have_no_captions():
-    assert Layout.of(1, [1], [(40, 40)], 0, captioned=True).caption == 0
-    assert Layout.of(1, [1], [(96, 96)], 0, captioned=True).caption > 0
-    assert Layout.of(1, [1], [(96, 96)], 0).caption == 0
-    many = Layout.of(3000, [9], [(96, 96)], 2999, captioned=True)
-    assert many.caption == 0 and many.size == Layout.of(3000, [9], [(96, 96)], 2999).size
+    assert MosaicLayout.of(1, [1], [(40, 40)], 0, captioned=True).caption == 0
+    assert MosaicLayout.of(1, [1], [(96, 96)], 0, captioned=True).caption > 0
+    assert MosaicLayout.of(1, [1], [(96, 96)], 0).caption == 0
+    many = MosaicLayout.of(3000, [9], [(96, 96)], 2999, captioned=True)
+    assert many.caption == 0 and many.size == MosaicLayout.of(3000, [9], [(96, 96)], 2999).size

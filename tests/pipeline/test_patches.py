@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.mosaic import MosaicLayout
+from pipeline.drawing.palettes import GROUND
+from pipeline.drawing.pixels import decode_png, resize
 from pipeline.errors import StoreFailed, UnusableData
 from pipeline.patches import Winners, top_label, write_patches
 from pipeline.sources.fit import Fit
@@ -46,7 +48,7 @@ def winners(examples, boxes, extents=(8, 8), channels=None, layer="conv"):
 def crops(folder, layer="conv"):
     """The crops of a layer as (channel, rank) -> RGB pixels."""
     rows = pq.read_table(folder / "crops" / f"{layer}.parquet").to_pylist()
-    return {(row["channel"], row["rank"]): mosaic.decode_png(row["image"]["bytes"]) for row in rows}
+    return {(row["channel"], row["rank"]): decode_png(row["image"]["bytes"]) for row in rows}
 
 
 def picture(folder, name):
@@ -100,7 +102,7 @@ def test_fewer_winners_than_places_give_fewer_rows_and_empty_tiles(source, tmp_p
     labels = write_patches([winners([[2, -1], [-1, -1]], [(0, 0, 8, 8)] * 4)], source, FIT, tmp_path)
     assert labels == {"conv": [["cat"], []]}
     assert len(read_index(tmp_path, "activations")) == 1 and list(crops(tmp_path)) == [(0, 0)]
-    layout = mosaic.Layout.of(2, [2], [(96, 96)], 1)
+    layout = MosaicLayout.of(2, [2], [(96, 96)], 1)
     whole = picture(tmp_path, "conv-crop")
     empty = tile_at(whole, layout, 0, 0, 1)
     assert (empty == empty[0, 0]).all()
@@ -121,8 +123,8 @@ def test_units_that_see_nothing_are_shown_with_the_whole_input(source, tmp_path)
     )
     for layer in ("none", "some"):
         np.testing.assert_array_equal(crops(tmp_path, layer)[0, 0], source.images[3])
-        tile = tile_at(picture(tmp_path, f"{layer}-crop"), mosaic.Layout.of(1, [2], [(96, 96)], 0), 0, 0, 0)
-        np.testing.assert_array_equal(tile[:, 10:86], mosaic.resize(source.images[3], 96, 76))
+        tile = tile_at(picture(tmp_path, f"{layer}-crop"), MosaicLayout.of(1, [2], [(96, 96)], 0), 0, 0, 0)
+        np.testing.assert_array_equal(tile[:, 10:86], resize(source.images[3], 96, 76))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_units_that_see_nothing_are_shown_with_the_whole_input(source, tmp_path)
 def test_a_patch_that_the_border_clips_is_padded_on_that_side_and_not_stretched(in_memory, tmp_path, box, empty_rows, empty_cols):
     source = in_memory(np.random.default_rng(0).integers(100, 256, (1, 16, 16, 3)))
     write_patches([winners([[0]], [box])], source, Fit(16, 16), tmp_path)
-    tile = tile_at(picture(tmp_path, "conv-crop"), mosaic.Layout.of(1, [1], [(96, 96)], 0), 0, 0, 0)
+    tile = tile_at(picture(tmp_path, "conv-crop"), MosaicLayout.of(1, [1], [(96, 96)], 0), 0, 0, 0)
     y1, x1, y2, x2 = box
     grown = source.images[0][y1:y2, x1:x2].repeat(12, axis=0).repeat(12, axis=1)  # 8 pixels on 96
     padded = np.pad(grown, [_both(12 * empty_rows), _both(12 * empty_cols), (0, 0)])
@@ -150,7 +152,7 @@ def _both(length):
 def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_memory, tmp_path):
     source = in_memory(np.full((1, 96, 96, 3), 90))
     write_patches([winners([[0]], [(4, 6, 12, 10)])], source, Fit(16, 16), tmp_path)
-    tile = tile_at(picture(tmp_path, "conv-full"), mosaic.Layout.of(1, [1], [(96, 96)], 0), 0, 0, 0)
+    tile = tile_at(picture(tmp_path, "conv-full"), MosaicLayout.of(1, [1], [(96, 96)], 0), 0, 0, 0)
     rows, cols = np.nonzero((tile == (255, 220, 0)).all(axis=2))
     assert (rows.min(), cols.min(), rows.max() + 1, cols.max() + 1) == (24, 36, 72, 60)
     assert (tile[:20] == 90).all() and (tile[30:60, 42:54] == 90).all()
@@ -160,8 +162,8 @@ def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(
     write_patches([winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)], source, FIT, tmp_path)
     both, crop, full = (picture(tmp_path, f"conv{suffix}") for suffix in ("", "-crop", "-full"))
     tiles = [(96, 96), (96, 96)]
-    one, two = mosaic.Layout.of(2, [2], tiles[:1], 1), mosaic.Layout.of(2, [2, 2], tiles, 1, captioned=True)
-    alone = mosaic.Layout.of(2, [2], tiles[:1], 1, captioned=True)
+    one, two = MosaicLayout.of(2, [2], tiles[:1], 1), MosaicLayout.of(2, [2, 2], tiles, 1, captioned=True)
+    alone = MosaicLayout.of(2, [2], tiles[:1], 1, captioned=True)
     for row in (0, 1):
         for place in (0, 1):
             np.testing.assert_array_equal(tile_at(both, two, row, 0, place), tile_at(crop, one, row, 0, place))
@@ -250,7 +252,7 @@ def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_al
 
 def test_labels_stand_below_whole_images_and_nowhere_else(source, tmp_path):
     write_patches([winners([[0, 2, 3], [1, 4, -1]], [(4, 4, 12, 12)] * 6)], source, FIT, tmp_path)
-    layout = mosaic.Layout.of(2, [3, 3], [(96, 96)] * 2, 1, captioned=True)
+    layout = MosaicLayout.of(2, [3, 3], [(96, 96)] * 2, 1, captioned=True)
 
     def below(row, group, place):
         y, x = layout.corner(row)
@@ -260,11 +262,11 @@ def test_labels_stand_below_whole_images_and_nowhere_else(source, tmp_path):
     cat, ant, dog = below(0, 1, 0), below(0, 1, 2), below(1, 1, 0)
     assert cat.max() > 200 and np.array_equal(cat, below(0, 1, 1)) and np.array_equal(dog, below(1, 1, 1))
     assert not np.array_equal(cat, ant) and not np.array_equal(cat, dog)
-    assert all(below(row, 0, place).max() == max(mosaic.GROUND) for row in (0, 1) for place in range(3))
-    assert below(1, 1, 2).max() == max(mosaic.GROUND)  # of a place that nothing fills
+    assert all(below(row, 0, place).max() == max(GROUND) for row in (0, 1) for place in range(3))
+    assert below(1, 1, 2).max() == max(GROUND)  # of a place that nothing fills
 
 
 def test_without_labels_no_room_is_kept_for_them(in_memory, tmp_path):
     unnamed = in_memory(np.zeros((2, 80, 64, 3), np.uint8), fit=FIT)
     write_patches([winners([[0, 1]], [(4, 4, 12, 12)] * 2)], unnamed, FIT, tmp_path)
-    assert picture(tmp_path, "conv-full").shape[:2] == mosaic.Layout.of(1, [2], [(96, 96)], 0).size
+    assert picture(tmp_path, "conv-full").shape[:2] == MosaicLayout.of(1, [2], [(96, 96)], 0).size

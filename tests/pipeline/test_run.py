@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec
 from pipeline.geometry import Box
 from pipeline.run import read_receipt

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline import run
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.spec import parse_spec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")

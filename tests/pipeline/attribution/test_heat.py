@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.attribution import heat
 from pipeline.drawing import attribution_maps as pictures
+from pipeline.drawing.palettes import coloured
 from pipeline.sources.fit import Fit
 
 
@@ -95,7 +96,7 @@ def test_grey_is_zero_and_opposite_gradients_have_opposite_colours():
 
 
 def test_colours_grow_lighter_with_the_heat_so_that_any_eye_can_order_them():
-    colours = heat.coloured(np.linspace(0, 1, 64))
+    colours = coloured(np.linspace(0, 1, 64))
     light = cv2.cvtColor(colours[np.newaxis], cv2.COLOR_RGB2GRAY)[0].astype(int)
     assert (np.diff(light) >= 0).all() and light[-1] - light[0] > 100
 
@@ -118,7 +119,7 @@ def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly
 
 
 def test_heat_is_viridis_over_the_brightness_of_the_image():
-    ends = heat.coloured(np.array([0.0, 1.0]))
+    ends = coloured(np.array([0.0, 1.0]))
     assert np.abs(ends.astype(int) - [[68, 1, 84], [253, 231, 37]]).max() <= 2
     image = np.full((4, 4, 3), (200, 30, 90), np.uint8)
     brightness = image[0, 0] @ [0.299, 0.587, 0.114]
@@ -132,7 +133,7 @@ def test_colours_are_shares_of_the_whole_map_also_where_its_peak_is_not_on_the_i
     image, values = np.full((224, 448, 3), 100, np.uint8), np.full((8, 8), 2.0, np.float32)
     values[0] = 4.0  # in the padding
     drawn = pictures.overlay(values, image, Fit(224, 224, "pad"))
-    expected = 0.45 * 100 + 0.55 * heat.coloured(np.array([0.5]))[0]
+    expected = 0.45 * 100 + 0.55 * coloured(np.array([0.5]))[0]
     np.testing.assert_allclose(drawn[100:200], np.broadcast_to(expected, (100, 448, 3)), atol=1.5)
 
 

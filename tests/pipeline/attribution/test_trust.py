@@ -14,7 +14,7 @@ from pipeline.attribution.sanity.similarity import rank_correlation, structure
 from pipeline.attribution.sanity.weight_randomisation import Cascade
 from pipeline.attribution.targets import softmax
 from pipeline.drawing import plots
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.geometry import Box
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Image

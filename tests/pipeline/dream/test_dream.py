@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pipeline import run
-from pipeline.drawing.mosaic import decode_png, encode_png
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.dream import film
 from pipeline.errors import MissingInput, UnknownLayer, UnusableData, WrongSpec
 from pipeline.progress import Reporter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.dream import layer, logit
 from pipeline.dream.contact_sheet import Shown, draw_exhibition
 from pipeline.dream.plan import Subject

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.ascent.loop import Climb, Climbed
-from pipeline.drawing.mosaic import decode_png, encode_png
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.dream import channel, layer
 from pipeline.models.network import LayerInfo
 from pipeline.patterns.contact_sheet import Found, Made, draw_sheet

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.dream import channel, layer, logit
 from pipeline.dream.contact_sheet import Shown, draw_exhibition, small
 from pipeline.dream.octaves import FromNothing, FromPicture, Octave

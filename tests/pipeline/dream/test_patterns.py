@@ -16,7 +16,7 @@ from pipeline.ascent import loop as climbing
 from pipeline.ascent.optimizer import Way
 from pipeline.ascent.parametrization import fourier
 from pipeline.ascent.transforms import Shake
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.dream import channel, direction, layer, logit, neuron
 from pipeline.errors import UnknownLayer, UnknownName, WrongSpec
 from pipeline.models.network import LayerInfo

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.drawing.mosaic import decode_png, encode_png
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.dream import channel
 from pipeline.patterns.contact_sheet import Found, Made, draw_sheet
 from pipeline.patterns.plan import Pattern, Sheet

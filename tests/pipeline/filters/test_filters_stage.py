@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pipeline import run
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.run import read_receipt
 from pipeline.spec import load_spec

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.drawing.kernels import Limits, draw_kernel
 from pipeline.filters.colours import colour_inputs
+from pipeline.filters.kernel_sheet import Limits, draw_kernel
 from pipeline.models.keras.functional import KerasNetwork
 from pipeline.models.network import Kernel
 
@@ -85,7 +85,9 @@ def test_a_depthwise_kernel_is_a_tile_a_filter_in_the_order_asked_for(sort):
 
 def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch):
     said = []
-    monkeypatch.setattr("pipeline.drawing.kernels.sheet", lambda lines, body, *rest: said.append((lines, rest)) or body)
+    monkeypatch.setattr(
+        "pipeline.filters.kernel_sheet.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
+    )
     drawn = kernel(3, 3, 9, 8)
     drawn.weights[..., 5] *= 10
     drawn.weights[:, :, 7] *= 10
@@ -104,7 +106,9 @@ def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch):
 
 def test_a_few_outliers_lie_beyond_the_scale_and_this_is_said(monkeypatch):
     said = []
-    monkeypatch.setattr("pipeline.drawing.kernels.sheet", lambda lines, body, *rest: said.append((lines, rest)) or body)
+    monkeypatch.setattr(
+        "pipeline.filters.kernel_sheet.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
+    )
     drawn = kernel(3, 3, 30, 30)
     drawn.weights[1, 1, 0, 0] = 1000
     draw_kernel("layer", drawn, Limits())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.drawing.mosaic import encode_png, encode_webp
+from pipeline.drawing.pixels import encode_png, encode_webp
 from pipeline.store.files import write_bytes
 from pipeline.store.tables import INDEX, PATTERNS, write_crops, write_index
 

@@ -123,7 +123,7 @@ def test_patches_show_their_own_pixels(pages, visit):
 
 
 def middle_of(png):
-    from pipeline.drawing.mosaic import decode_png
+    from pipeline.drawing.pixels import decode_png
 
     pixels = decode_png(png)
     return pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]

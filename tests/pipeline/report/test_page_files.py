@@ -10,7 +10,7 @@ import pytest
 from made import HOSTILE_LAYER, K, columns
 
 from pipeline import run
-from pipeline.drawing.mosaic import decode_png
+from pipeline.drawing.pixels import decode_png
 from pipeline.errors import WrongSpec
 from pipeline.report.job_reader import Shelf
 from pipeline.report.page import to_json, write_page
@@ -142,7 +142,7 @@ def test_a_job_without_crops_has_a_page_without_sheets(make_job):
 def test_clipped_patches_keep_their_shape(make_job):
     import pyarrow as pa
 
-    from pipeline.drawing.mosaic import encode_png
+    from pipeline.drawing.pixels import encode_png
 
     wide = np.full((100, 400, 3), 250, np.uint8)
     rows = [{"channel": 0, "rank": 0, "image": {"bytes": encode_png(wide), "path": "x"}}]

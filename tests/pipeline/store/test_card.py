@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.drawing.mosaic import encode_png
+from pipeline.drawing.pixels import encode_png
 from pipeline.store.card import write_card
 from pipeline.store.files import file_name
 from pipeline.store.tables import CROPS, write_crops

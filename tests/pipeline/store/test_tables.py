@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.drawing import mosaic
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.errors import StoreFailed
 from pipeline.store.tables import CROPS, INDEX, read_index, write_crops, write_index
 
@@ -114,7 +114,7 @@ def pictures(count):
 def chunk_of(images, first=0):
     count = len(images)
     return {
-        "image": [{"bytes": mosaic.encode_png(image), "path": f"0-{first + i}.png"} for i, image in enumerate(images)],
+        "image": [{"bytes": encode_png(image), "path": f"0-{first + i}.png"} for i, image in enumerate(images)],
         "layer": ["conv/1"] * count,
         "channel": [0] * count,
         "rank": list(range(first, first + count)),
@@ -167,7 +167,7 @@ def test_crops_open_in_pandas_and_pyarrow(tmp_path):
     table = pq.read_table(tmp_path / "conv.parquet")
     assert table.schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     frame = pd.read_parquet(tmp_path / "conv.parquet")
-    np.testing.assert_array_equal(mosaic.decode_png(frame["image"][1]["bytes"]), images[1])
+    np.testing.assert_array_equal(decode_png(frame["image"][1]["bytes"]), images[1])
     assert frame["image"][1]["path"] == "0-1.png"
 
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.drawing.mosaic import GROUND
-from pipeline.drawing.sheet import MARK, Note, Scale, corner_of, palette, sheet
+from pipeline.drawing.contact_sheet import Scale, body_corner, contact_sheet
+from pipeline.drawing.palettes import GROUND, MARK, palette
+from pipeline.drawing.text import Note
 from pipeline.models.network import Kernel
 
 Order = Literal["norm", "channel"]
@@ -72,8 +73,8 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
     if not np.isfinite(kernel.weights).all():
         meaning += " Weights that are no numbers are amber."
     scale = Scale(palette("grey"), f"{-largest:.3g}", f"{largest:.3g}")
-    picture = sheet([_title(name, kernel), told, meaning], body, notes, scale)
-    top, left = corner_of(body, picture)
+    picture = contact_sheet([_title(name, kernel), told, meaning], body, notes, scale)
+    top, left = body_corner(body, picture)
     return Drawn(picture, np.where(boxes.any(axis=1, keepdims=True), boxes + np.array([top, left, top, left], np.int32), 0))
 
 

@@ -1,0 +1,62 @@
+"""Pixels to bytes and back, and from one size to another."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+LOSSLESS = 101  # as a quality of WebP
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 RGB (h, w, 3) -> PNG. Raises: ValueError, for a picture without pixels."""
+    return _encode(".png", pixels)
+
+
+def encode_webp(pixels: np.ndarray, quality: int = 88) -> bytes:
+    """uint8 RGB (h, w, 3) -> WebP, from 1 to 100, or LOSSLESS. Raises: ValueError, for a picture without pixels."""
+    return _encode(".webp", pixels, cv2.IMWRITE_WEBP_QUALITY, quality)
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """A PNG, or any other format that convscope writes, -> uint8 RGB (h, w, 3). Raises: ValueError, where it is damaged.
+
+    Images of a data set are another matter: `pipeline.sources.decode` reads those.
+    """
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if pixels is None:
+        raise ValueError(f"{len(data)} bytes that are no picture.")
+    return np.asarray(pixels)[..., ::-1]
+
+
+def resize(pixels: np.ndarray, height: int, width: int, squares: float = 3.0) -> np.ndarray:
+    """uint8 (h, w, c) -> (height, width, c): by area where it shrinks, smoothed where it grows a little.
+
+    Args:
+        squares: pixels stay squares where a picture grows by this factor or more.
+    """
+    growth = max(height / pixels.shape[0], width / pixels.shape[1])
+    method = cv2.INTER_AREA if growth <= 1 else cv2.INTER_NEAREST if growth >= squares else cv2.INTER_CUBIC
+    return cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=method).reshape(height, width, -1)
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (h, w, 3) with its longer side at most `side` pixels; a smaller picture stays as it is."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    return resize(pixels, max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """uint8 RGB (h, w, 3) -> uint8 (h, w, 3), without its colours."""
+    return np.repeat(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[..., np.newaxis], 3, axis=2)
+
+
+def _encode(suffix: str, pixels: np.ndarray, *settings: int) -> bytes:
+    if not pixels.size:
+        raise ValueError(f"a picture of shape {pixels.shape} has no pixels.")
+    encoded, data = cv2.imencode(suffix, cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR), settings)
+    if not encoded:
+        raise ValueError(f"a picture of shape {pixels.shape} cannot be a {suffix[1:].upper()} file.")
+    return data.tobytes()

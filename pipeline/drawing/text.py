@@ -1,0 +1,106 @@
+"""Text on pictures: its fonts, its lengths, and the ways in which it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from pipeline.drawing.palettes import GROUND, LETTERS
+
+Face = Literal["head", "label"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A few words on a picture; `x, y` is where `anchor` says: l, m or r, then t, m or b.
+
+    upright: or turned, to be read from below.
+    """
+
+    y: int
+    x: int
+    text: str
+    anchor: str = "lm"
+    size: int = 11
+    colour: tuple[int, int, int] = LETTERS
+    upright: bool = True
+
+    def shifted(self, down: int, right: int) -> Note:
+        """The note, moved by so many pixels."""
+        return Note(self.y + down, self.x + right, self.text, self.anchor, self.size, self.colour, self.upright)
+
+
+@cache
+def font(size: int, face: Face = "head") -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
+    """The one font loader: Pillow's own face for heads and numbers; for labels, which come from data, one with accents too."""
+    if face == "head":
+        return PIL.ImageFont.load_default(size)
+    import matplotlib
+
+    # DejaVu has accents, and Greek and Cyrillic too.
+    return PIL.ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def text_length(text: str, size: int) -> int:
+    """The pixels that a text of a head takes."""
+    return int(np.ceil(font(size).getlength(text)))
+
+
+def cut_text(text: str, width: int, size: int, face: Face = "head") -> str:
+    """A text on one line, as much of it as fits into so many pixels; what does not fit gives way to an ellipsis."""
+    letters = font(size, face)
+    shown = text = " ".join(text.split())
+    while shown and letters.getlength(shown) > width:
+        text = text[:-1]
+        shown = f"{text.rstrip()}…" if text else ""
+    return shown
+
+
+def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
+    """A picture with notes on it: uint8 (h, w, 3)."""
+    image = PIL.Image.fromarray(pixels)
+    draw = PIL.ImageDraw.Draw(image)
+    for note in notes:
+        if note.upright:
+            draw.text((note.x, note.y), note.text, note.colour, font(note.size), anchor=note.anchor)
+        else:
+            _turned(image, note)
+    return np.array(image)
+
+
+def caption(strip: np.ndarray, text: str) -> None:
+    """Write a label, such as a data set may have, in the middle of a strip: uint8 (h, w, 3), in place."""
+    height, width = strip.shape[:2]
+    shown = cut_text(text, width, 10, "label")
+    mask = PIL.Image.new("L", (width, height))
+    letters = font(10, "label")
+    PIL.ImageDraw.Draw(mask).text(((width - letters.getlength(shown)) // 2, 0), shown, fill=255, font=letters)
+    share = np.asarray(mask)[..., np.newaxis] / 255
+    strip[:] = np.round(strip * (1 - share) + np.array(LETTERS) * share)
+
+
+def write(picture: np.ndarray, text: str, x: int, y: int, scale: float, colour: tuple[int, int, int] = LETTERS) -> None:
+    """Write plain ASCII in strokes, its lower left corner at `x, y`: uint8 (h, w, 3), in place."""
+    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+
+
+def written_size(text: str, scale: float) -> tuple[int, int]:
+    """Height and width, in pixels, of what `write` writes."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    return height, width
+
+
+def _turned(image: PIL.Image.Image, note: Note) -> None:
+    """Text that runs upwards, its end at `y`, centred on `x`."""
+    strip = PIL.Image.new("RGB", (text_length(note.text, note.size) + 2, note.size + 4), GROUND)
+    PIL.ImageDraw.Draw(strip).text((0, note.size // 2 + 2), note.text, note.colour, font(note.size), anchor="lm")
+    turned = strip.rotate(90, expand=True)
+    image.paste(turned, (note.x - turned.width // 2, note.y - turned.height))
