@@ -16,10 +16,9 @@ Pass = Callable[[np.ndarray, int], None]
 
 def keras_model(network: Network) -> Any:
     """The Keras model inside a network that has one."""
-    from pipeline.models.keras.functional import KerasNetwork
-
-    assert isinstance(network, KerasNetwork), f"{network.name} is no Keras model, and the yardsticks are of one"
-    return network.model
+    model = getattr(getattr(network, "reader", None), "model", None)
+    assert model is not None, f"{network.name} is no Keras model, and the yardsticks are of one"
+    return model
 
 
 def bare(model: Any) -> Pass:

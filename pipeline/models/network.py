@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 LOGITS = "logits"  # the name under which every network gives its logits
+SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # operations that read the shape of a tensor, and no value
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class Kernel:
     groups: int = 1
     part: str = "kernel"
     transposed: bool = False
+
+    @classmethod
+    def depthwise(cls, weights: np.ndarray, part: str = "kernel") -> Kernel:
+        """From the weights of a depthwise convolution, (height, width, inputs, filters of each input)."""
+        height, width, inputs, each = weights.shape
+        return cls(weights.reshape(height, width, 1, inputs * each), inputs, part)
+
+    @classmethod
+    def of_transposed(cls, weights: np.ndarray) -> Kernel:
+        """From the weights of a transposed convolution, (height, width, filters, inputs)."""
+        return cls(np.ascontiguousarray(weights.transpose(0, 1, 3, 2)), transposed=True)
 
     @property
     def filters(self) -> int:

@@ -21,7 +21,7 @@ from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, Places, covers_most
 from pipeline.geometry import EDGES
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.spec import parse_spec
 from pipeline.store.tables import read_index
 
@@ -50,7 +50,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def network(model):
-    return KerasNetwork(model, "small", None, "unit")
+    return keras_network(model, "small", None, "unit")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_box_reaches_from_the_energy_to_the_unit_where_it_has_a_place(network,
 def test_a_unit_stands_in_the_middle_of_its_field(size, stride, padding):
     inputs = keras.Input((21, 22, 3))
     outputs = keras.layers.Conv2D(2, size, stride, padding, name="conv")(inputs)
-    network = KerasNetwork(keras.Model(inputs, outputs), "one", None, "unit")
+    network = keras_network(keras.Model(inputs, outputs), "one", None, "unit")
     fields = solve_fields(network, network.layers())
     places = Places.of(fields["conv"], 21, 22)
     for row, col in np.ndindex(fields["conv"].boxes.shape[:2]):

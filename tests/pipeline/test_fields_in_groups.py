@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.fields import solving as fields
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.models.network import LayerInfo, in_groups
 
 
@@ -16,7 +16,7 @@ def network():
     x = inputs = keras.Input((24, 24, 3))
     for index in range(6):
         x = keras.layers.Conv2D(4, 3, padding="same", strides=2 if index == 2 else 1, name=f"conv{index}")(x)
-    return KerasNetwork(keras.Model(inputs, x), "six", None, "unit")
+    return keras_network(keras.Model(inputs, x), "six", None, "unit")
 
 
 def test_groups_hold_the_same_boxes_as_one_pass(network, monkeypatch):

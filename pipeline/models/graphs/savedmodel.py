@@ -12,22 +12,23 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pipeline.compiled.tf_private import constants_for_variables
 from pipeline.errors import MissingInput, UnusableModel, one_line
-from pipeline.models.graphs.frozen import FrozenNetwork
+from pipeline.models.graphs.frozen import graph_network
 from pipeline.models.graphs.graphdef import canonical, owner
 from pipeline.models.graphs.op_safety import SAVING, check_operations
+from pipeline.models.image_network import ImageNetwork
 from pipeline.spec.model import ModelSpec
 
 _SIGNATURE = "serving_default"
 
 
-def open_savedmodel(path: str, spec: ModelSpec) -> FrozenNetwork:
+def open_savedmodel(path: str, spec: ModelSpec) -> ImageNetwork:
     """Freeze the serving signature of a SavedModel, of TF1 or TF2; its operations are looked at before it is loaded.
 
     Raises: MissingInput, UnusableModel, WrongSpec, UnknownName.
     """
     where = Path(path)
     _check_file(where)
-    return FrozenNetwork(_freeze(where), where.name, str(where), spec)
+    return graph_network(_freeze(where), where.name, str(where), spec)
 
 
 def _check_file(folder: Path) -> None:

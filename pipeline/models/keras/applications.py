@@ -16,8 +16,9 @@ import numpy as np
 
 from pipeline.compiled.keras_private import size_asked_for
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
-from pipeline.models.keras.functional import KerasNetwork, check_keys
-from pipeline.models.keras.keras_graph import Graph
+from pipeline.models.image_network import ImageNetwork
+from pipeline.models.keras.keras_graph import KerasGraph
+from pipeline.models.keras.model import check_keys, keras_network
 from pipeline.models.keras.weights import load_weights
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
@@ -40,7 +41,7 @@ def builders() -> dict[str, Builder]:
     }
 
 
-def open_application(name: str, spec: ModelSpec) -> KerasNetwork:
+def open_application(name: str, spec: ModelSpec) -> ImageNetwork:
     """Build `keras:NAME`, its classifier (if any) ending in logits, and load its weights.
 
     Without weights the network is random, but the same in every process, so that shards agree.
@@ -70,7 +71,7 @@ def open_application(name: str, spec: ModelSpec) -> KerasNetwork:
     if spec.weights not in ("imagenet", "none"):
         load_weights(model, Path(spec.weights), f"keras:{name}", top=spec.top, build_other=lambda: build(top=not spec.top))
         model = _as_trained_on_imagenet(model)
-    return KerasNetwork(model, name, size, mode, spec.logits)
+    return keras_network(model, name, size, mode, spec.logits)
 
 
 def inferred_mode(builder: Builder) -> str | None:
@@ -161,4 +162,4 @@ def _as_trained_on_imagenet(model: keras.Model) -> keras.Model:
 
 
 def _kinds(model: keras.Model) -> list[str]:
-    return [step.kind for step in Graph.of(model).steps.values()]
+    return [call.kind for call in KerasGraph.of(model).calls.values()]

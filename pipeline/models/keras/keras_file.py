@@ -14,11 +14,11 @@ import keras
 
 from pipeline.compiled.keras_private import is_unsafe, is_weights_file, unknown_class
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
+from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.applications import inferred_mode, recognised
 from pipeline.models.keras.custom import custom_objects
-from pipeline.models.keras.functional import KerasNetwork, check_keys, read_input
-from pipeline.models.keras.keras_graph import Graph
-from pipeline.models.keras.subclassed import SubclassedNetwork, is_subclassed
+from pipeline.models.keras.keras_graph import KerasGraph
+from pipeline.models.keras.model import check_keys, is_subclassed, keras_reader
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
 
@@ -28,7 +28,7 @@ _HDF5 = (".h5", ".hdf5")
 _RESCALES = {"Rescaling", "Normalization", "Divide", "TrueDivide", "Subtract"}
 
 
-def open_file(path: str, spec: ModelSpec) -> KerasNetwork | SubclassedNetwork:
+def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
     """Load a whole model; Python bytecode inside it (Lambda layers) is refused unless `spec.trusted`.
 
     Classes that are not Keras's own come from the Python file `spec.custom`, or from the process that calls.
@@ -53,12 +53,11 @@ def open_file(path: str, spec: ModelSpec) -> KerasNetwork | SubclassedNetwork:
             + ", which loading would run. If you trust the file, set model.trusted = true."
         )
     model = _load(where, spec.trusted, {} if spec.custom is None else custom_objects(Path(spec.custom)))
-    if is_subclassed(model):
-        mode = _unknown_mode(where) if spec.preprocess == "auto" else spec.preprocess
-        return SubclassedNetwork(model, where.stem, spec.size, mode, spec.logits)
-    read_input(model, str(where), spec.size)
-    mode = (_inferred_mode(model) or _unknown_mode(where)) if spec.preprocess == "auto" else spec.preprocess
-    return KerasNetwork(model, where.stem, spec.size, mode, spec.logits)
+    reader = keras_reader(model, where.stem, spec.size)
+    mode: str = spec.preprocess
+    if mode == "auto":
+        mode = (None if is_subclassed(model) else _inferred_mode(model)) or _unknown_mode(where)
+    return ImageNetwork(reader, where.stem, mode, spec.logits)
 
 
 def _read_config(path: Path) -> Any:
@@ -133,12 +132,12 @@ def _load(path: Path, trusted: bool, custom: dict[str, Any]) -> keras.Model:
 
 def _inferred_mode(model: keras.Model) -> str | None:
     """ "none" for a model that rescales its pixels itself, else what the keras.applications network it is expects."""
-    for step in Graph.of(model).steps.values():
-        if step.kind in _RESCALES:
+    for call in KerasGraph.of(model).calls.values():
+        if call.kind in _RESCALES:
             return "none"
-        if step.nested:
-            return _inferred_mode(step.operation)
-        if getattr(step.operation, "weights", None):
+        if call.nested:
+            return _inferred_mode(call.operation)
+        if getattr(call.operation, "weights", None):
             break
     builder = recognised(model)
     return inferred_mode(builder) if builder else None

@@ -1,4 +1,4 @@
-"""The graph inside a Keras model, nested models included: which tensors it has, and how to reach them."""
+"""The graph inside a Keras model, nested models included: the calls it is made of, and how to reach their outputs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from pipeline.compiled.keras_private import ends_of, has_graph, inputs_of, nodes
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operation of a graph, at its first call: what it is, what it gives, and the graph inside it."""
+class LayerCall:
+    """The first call of an operation in a graph: which operation, its output, and the graph inside it.
+
+    feed: the tensor that a nested model is given; nested: its graph.
+    """
 
     operation: keras.Operation
     output: keras.KerasTensor
-    feed: keras.KerasTensor | None = None  # what a nested model is given
-    nested: Graph | None = None
+    feed: keras.KerasTensor | None = None
+    nested: KerasGraph | None = None
 
     @property
     def kind(self) -> str:
@@ -26,70 +29,56 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Graph:
+class KerasGraph:
     """The operations between one input and everything computed from it.
 
-    steps: by name, in forward order; input layers and operations of several outputs are left out.
+    calls: by name, in forward order; input layers and operations of several outputs are left out.
     """
 
     input: keras.KerasTensor
     output: keras.KerasTensor  # the first, where there are several
-    steps: dict[str, Step]
+    calls: dict[str, LayerCall]
 
     @classmethod
-    def of(cls, model: keras.Model) -> Graph:
+    def of(cls, model: keras.Model) -> KerasGraph:
         """The graph of a functional or sequential model of one input."""
-        steps: dict[str, Step] = {}
+        calls: dict[str, LayerCall] = {}
         for node in nodes_of(model):
             operation = node.operation
-            if len(node.outputs) != 1 or operation.name in steps:
+            if len(node.outputs) != 1 or operation.name in calls:
                 continue
             if is_readable(operation) and len(node.inputs) == 1:
-                steps[operation.name] = Step(operation, node.outputs[0], node.inputs[0], cls.of(operation))
+                calls[operation.name] = LayerCall(operation, node.outputs[0], node.inputs[0], cls.of(operation))
             else:
-                steps[operation.name] = Step(operation, node.outputs[0])
+                calls[operation.name] = LayerCall(operation, node.outputs[0])
         inputs, outputs = ends_of(model)
-        return cls(inputs[0], outputs[0], steps)
+        return cls(inputs[0], outputs[0], calls)
 
-    def walk(self) -> Iterator[tuple[str, Step]]:
-        """Every step by name, those of a nested model as `outer/inner`, before the nested model itself."""
-        for name, step in self.steps.items():
-            if step.nested:
-                yield from ((f"{name}/{inner}", deep) for inner, deep in step.nested.walk())
-            yield name, step
+    def walk(self) -> Iterator[tuple[str, LayerCall]]:
+        """Every call by name, those of a nested model as `outer/inner`, before the nested model itself."""
+        for name, call in self.calls.items():
+            if call.nested:
+                yield from ((f"{name}/{inner}", deep) for inner, deep in call.nested.walk())
+            yield name, call
 
     def feeds(self, name: str) -> list[str | None]:
-        """The steps, as `walk` names them, whose outputs a step takes; None for the graph's own input."""
+        """The calls, as `walk` names them, whose outputs a call takes; None for the graph's own input."""
         head, _, rest = name.partition("/")
-        step = self.steps[head]
-        if step.nested is None:
-            return self._makers(inputs_of(step.output))
-        # What a nested model gives is what its last step gives.
-        inside = step.nested.feeds(rest) if rest else step.nested._makers([step.nested.output])
-        found = [f"{head}/{inner}" for inner in inside if inner is not None]
-        return [*found, *(self._makers([step.feed]) if step.feed is not None and None in inside else [])]
+        call = self.calls[head]
+        if call.nested is None:
+            return self._makers(inputs_of(call.output))
+        # The output of a nested model is that of its last call.
+        inside = call.nested.feeds(rest) if rest else call.nested._makers([call.nested.output])
+        feeds: list[str | None] = [f"{head}/{inner}" for inner in inside if inner is not None]
+        return [*feeds, *(self._makers([call.feed]) if call.feed is not None and None in inside else [])]
 
-    def _makers(self, tensors: Iterable[keras.KerasTensor]) -> list[str | None]:
-        """The steps that gave some tensors; operations that are no steps are looked through."""
-        names = {id(step.output): name for name, step in self.steps.items()}
-        found: dict[str | None, None] = {}
-        queue = list(tensors)
-        for tensor in queue:
-            if tensor is self.input:
-                found[None] = None
-            elif id(tensor) in names:
-                found[names[id(tensor)]] = None
-            else:
-                queue += [taken for taken in inputs_of(tensor) if all(taken is not known for known in queue)]
-        return list(found)
-
-    def reach(self, value: Any, names: Iterable[str], call: Callable[[keras.Model, Any], Any]) -> dict[str, Any]:
-        """The outputs of the named steps for one input value; what lies past the deepest of them is not run.
+    def reach(self, value: Any, names: Iterable[str], run: Callable[[keras.Model, Any], Any]) -> dict[str, Any]:
+        """The outputs of the named calls for one input value; what lies past the deepest of them is not run.
 
         Args:
-            value: what `call` takes: a tensor, or a KerasTensor that stands for one.
+            value: what `run` takes: a tensor, or a KerasTensor that stands for one.
             names: as `walk` gives them.
-            call: runs a model on a value and returns its outputs.
+            run: runs a model on a value and returns its outputs.
         """
         own: dict[str, keras.KerasTensor] = {}
         inside: dict[str, list[str]] = {}
@@ -98,21 +87,35 @@ class Graph:
             if rest:
                 inside.setdefault(head, []).append(rest)
             else:
-                own[name] = self.steps[name].output
-        feeds = {head: self.steps[head].feed for head in inside}
+                own[name] = self.calls[name].output
+        feeds = {head: self.calls[head].feed for head in inside}
         # Keras allows a tensor that is both input and output, but runs an identity for it: it is the value itself.
-        wanted = {id(tensor): tensor for tensor in [*own.values(), *feeds.values()] if tensor is not self.input}
+        targets = {id(tensor): tensor for tensor in [*own.values(), *feeds.values()] if tensor is not self.input}
         values = {id(self.input): value}
-        if wanted:
-            part = keras.Model(self.input, list(wanted.values()))
-            values |= zip(wanted, keras.tree.flatten(call(part, value)), strict=True)
-        found = {name: values[id(tensor)] for name, tensor in own.items()}
-        for head, rest_of in inside.items():
-            nested = self.steps[head].nested
+        if targets:
+            part = keras.Model(self.input, list(targets.values()))
+            values |= zip(targets, keras.tree.flatten(run(part, value)), strict=True)
+        outputs = {name: values[id(tensor)] for name, tensor in own.items()}
+        for head, deeper in inside.items():
+            nested = self.calls[head].nested
             assert nested is not None
-            for name, deep in nested.reach(values[id(feeds[head])], rest_of, call).items():
-                found[f"{head}/{name}"] = deep
-        return found
+            for name, output in nested.reach(values[id(feeds[head])], deeper, run).items():
+                outputs[f"{head}/{name}"] = output
+        return outputs
+
+    def _makers(self, tensors: Iterable[keras.KerasTensor]) -> list[str | None]:
+        """The calls that gave some tensors; operations of several outputs are passed through."""
+        names = {id(call.output): name for name, call in self.calls.items()}
+        makers: dict[str | None, None] = {}
+        queue = list(tensors)
+        for tensor in queue:
+            if tensor is self.input:
+                makers[None] = None
+            elif id(tensor) in names:
+                makers[names[id(tensor)]] = None
+            else:
+                queue += [source for source in inputs_of(tensor) if all(source is not known for known in queue)]
+        return list(makers)
 
 
 def is_readable(operation: keras.Operation) -> bool:

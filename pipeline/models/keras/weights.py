@@ -1,18 +1,21 @@
-"""Weights from a file into a network that is already built, with a clear word when they do not fit."""
+"""The weights of Keras models: loaded from a file into a model that is already built, and read for digests."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
+import tensorflow as tf
 
 from pipeline.errors import MissingInput, UnusableModel, one_line
 
@@ -35,6 +38,12 @@ def load_weights(model: keras.Model, path: Path, name: str, *, top: bool, build_
         _load(model, path)
     except Exception as error:
         raise UnusableModel(f"the weights {path} do not fit {name}: {_advice(path, error, top, build_other)}") from None
+
+
+def weight_bytes(weights: Iterable[keras.Variable]) -> Iterator[bytes]:
+    """SHA-256 digests of all weights, in order, 16 MB at a time."""
+    with ThreadPoolExecutor() as threads:
+        yield from threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(weights))
 
 
 def _check_readable(path: Path) -> None:
@@ -104,3 +113,10 @@ def _floats(file: h5py.File) -> int:
 
     file.visititems(add)
     return total
+
+
+def _chunks(variables: Iterable[keras.Variable], size: int = 1 << 24) -> Iterator[memoryview]:
+    """The bytes of variables in chunks that threads can share: one layer often holds most of them."""
+    for variable in variables:
+        data = np.ascontiguousarray(tf.convert_to_tensor(variable)).reshape(-1).view(np.uint8).data
+        yield from (data[first : first + size] for first in range(0, len(data), size))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pipeline.activations.scan import Plan
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 
 
 @pytest.fixture(scope="module")
 def network(tiny_model):
-    return KerasNetwork(tiny_model, "tiny", None, "none")
+    return keras_network(tiny_model, "tiny", None, "none")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from pipeline.activations.part import Part, Skipped, merge
 from pipeline.activations.part_file import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
 from pipeline.activations.scan import Plan, Tap, scan
 from pipeline.errors import Fault, WrongSpec
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.sources.source import Shard
 
 ORIGIN = Origin("m", "d", 23, {"data.batch": 5, "activations.channels": "all"}, {"name": "x"})
@@ -41,7 +41,7 @@ def network():
     model = keras.Model(inputs, keras.layers.Dense(6, name="two")(x))
     for variable in model.weights:
         variable.assign(chance.normal(size=variable.shape))
-    return KerasNetwork(model, "real", None, "none")
+    return keras_network(model, "real", None, "none")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import scan
 from pipeline.compiled import microbatches as pieces
 from pipeline.errors import TooManyBad
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
@@ -33,7 +33,7 @@ def in_small_pieces(monkeypatch):
 def one_layer(build, name="out", size=4):
     """A network of one step on raw pixels."""
     inputs = keras.Input((size, size, 3))
-    return KerasNetwork(keras.Model(inputs, build(inputs)), name, None, "none")
+    return keras_network(keras.Model(inputs, build(inputs)), name, None, "none")
 
 
 def pointwise(kernel, bias):
@@ -123,7 +123,7 @@ def real_network():
     model = keras.Model(inputs, keras.layers.Conv2D(6, 3, strides=2, name="two")(x))
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
-    return KerasNetwork(model, "real", None, "unit")
+    return keras_network(model, "real", None, "unit")
 
 
 def test_real_numbers_give_the_same_winners_in_batches_of_any_size_and_scores_to_within_rounding(real_network, source, plan):
@@ -186,7 +186,7 @@ def test_nan_of_a_later_layer_alone_is_noticed_too(in_memory, plan):
     inputs = keras.Input((4, 4, 3))
     first = keras.layers.Identity(name="first")(inputs)
     second = keras.layers.Identity(name="second")(logarithm(first))  # NaN for dark
-    network = KerasNetwork(keras.Model(inputs, second), "two", None, "none")
+    network = keras_network(keras.Model(inputs, second), "two", None, "none")
     part, _ = scan(network, in_memory(flat_images(50, 110, 120)), plan(network, "first", "second", batch=2))
     assert part.heaps["second"].nans.tolist() == [16] and part.heaps["second"].examples.tolist() == [[2, 1, -1, -1]]
     assert part.heaps["first"].examples.tolist() == [[2, 1, 0, -1]] * 3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stirring import stir
 
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 
 layers = keras.layers
 
@@ -29,7 +29,7 @@ def rectified():
 @pytest.fixture
 def opened():
     """A function: a Keras model as a network whose pixels are divided by 255."""
-    return lambda model, **options: KerasNetwork(model, model.name, None, "unit", **options)
+    return lambda model, **options: keras_network(model, model.name, None, "unit", **options)
 
 
 @pytest.fixture

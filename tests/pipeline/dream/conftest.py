@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 
 
 def _network(build, seed=0):
@@ -17,7 +17,7 @@ def _network(build, seed=0):
     random = np.random.default_rng(seed)
     for variable in model.weights:
         variable.assign(random.normal(0, 0.3, variable.shape))
-    return KerasNetwork(model, model.name, None, "unit")
+    return keras_network(model, model.name, None, "unit")
 
 
 @pytest.fixture(scope="session")
@@ -56,5 +56,5 @@ def sleepy():
     kernel[..., 0] = 0.1
     kernel[:, :, 0, 1] = 1
     kernel[..., 2], kernel[..., 3] = -1, -1
-    network.model.get_layer("eyes").set_weights([kernel, np.array([0, -7, -1, 3], np.float32)])
+    network.reader.model.get_layer("eyes").set_weights([kernel, np.array([0, -7, -1, 3], np.float32)])
     return network

@@ -14,7 +14,7 @@ from pipeline.ascent.regularizers import bilateral, laplacian_normalised
 from pipeline.dream import layer, logit
 from pipeline.dream.tiles import Stretch, Tiled, TiledWay, compile_look, start
 from pipeline.errors import UnusableModel
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 
 STRETCH = Stretch(0, 10)
 
@@ -27,7 +27,7 @@ def pointwise():
     inputs = keras.Input((12, 12, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 1, use_bias=False, name="same")(inputs))
     model.get_layer("same").set_weights([np.float32([[3, 1], [0, 0], [0, 1]]).reshape(1, 1, 3, 2)])
-    return KerasNetwork(model, "pointwise", None, "unit")
+    return keras_network(model, "pointwise", None, "unit")
 
 
 @pytest.fixture(scope="module")

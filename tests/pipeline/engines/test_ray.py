@@ -17,7 +17,7 @@ from pipeline.activations.part_file import Keeper, Origin, Saved, saved_parts, s
 from pipeline.activations.scan import Plan, scan
 from pipeline.engines import ray as engine
 from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.options import RunOptions
 from pipeline.run import open_job
 from pipeline.sources.source import Shard
@@ -38,7 +38,7 @@ def plan(job):
 @pytest.fixture(scope="module")
 def tap(tiny_model):
     """The compiled pass of all workers."""
-    network = KerasNetwork(tiny_model, "tiny", None, "none")
+    network = keras_network(tiny_model, "tiny", None, "none")
     layers = tuple(layer for layer in network.layers() if layer.name in ("edges", "shapes", "classes"))
     return Plan(layers, None, 3, 1).compile(network)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.filters.colours import colour_inputs
 from pipeline.filters.kernel_sheet import Limits, draw_kernel
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.models.network import Kernel
 
 LAYERS = keras.layers
@@ -154,7 +154,7 @@ def colour_model(*before, filters=3):
 def test_a_filter_for_red_is_red_whatever_the_network_is_given(mode):
     order = {"red": 0, "green": 1, "blue": 2} if mode != "caffe" else {"red": 2, "green": 1, "blue": 0}
     model = colour_model(LAYERS.ZeroPadding2D(1), LAYERS.Rescaling(-0.5, 3.0))
-    network = KerasNetwork(model, "net", None, mode)
+    network = keras_network(model, "net", None, mode)
     weights = np.zeros((3, 3, 3, 3), np.float32)
     for filter, colour in enumerate(order):
         weights[1, 1, order[colour], filter] = 1
@@ -173,16 +173,16 @@ def test_colours_are_for_kernels_that_see_the_image_alone():
     passing = np.zeros((3, 3, 3, 3), np.float32)
     passing[1, 1] = np.eye(3)  # what it learned is to let colours pass, and still it learned them
     model.get_layer("first").kernel.assign(passing)
-    network = KerasNetwork(model, "net", None, "none")
+    network = keras_network(model, "net", None, "none")
     kernels = network.kernels(["first", "second"])
     assert colour_inputs(network, "first", *kernels["first"]) == (0, 1, 2)
     assert colour_inputs(network, "second", *kernels["second"]) is None  # three inputs, but learned ones
     flipped = keras.Input((8, 8, 3))
     model = keras.Model(flipped, LAYERS.Conv2D(2, 3, name="first")(keras.ops.flip(flipped, axis=3)))
-    network = KerasNetwork(model, "net", None, "none")
+    network = keras_network(model, "net", None, "none")
     assert colour_inputs(network, "first", *network.kernels(["first"])["first"]) == (2, 1, 0)
     model = colour_model(LAYERS.Lambda(lambda x: keras.ops.mean(x, 3, keepdims=True) + 0 * x))
-    network = KerasNetwork(model, "net", None, "none")
+    network = keras_network(model, "net", None, "none")
     assert colour_inputs(network, "first", *network.kernels(["first"])["first"]) is None  # all three are grey
 
 

@@ -47,7 +47,7 @@ def test_every_application_passes_both_stages(name, in_memory, quiet, tmp_path):
     model = {"source": f"keras:{name}", "weights": "none", "top": False, "size": side, "layers": "*"}
     spec = parse_spec({"name": "a", "model": model, "data": {"source": "folder:."}, "featuremaps": {"first": 1}})
     network = open_application(name, spec.model)
-    by_name = layers_of(network.model)
+    by_name = layers_of(network.reader.model)
     layers = [layer for layer in network.layers() if layer.name in by_name and "/" not in layer.name]
     chosen = tuple(layers[place] for place in (len(layers) // 20 + 1, len(layers) // 2, len(layers) - 1))
     images = in_memory(np.random.default_rng(0).integers(0, 256, (1, side, side, 3)))
@@ -77,7 +77,7 @@ def test_every_application_passes_both_stages(name, in_memory, quiet, tmp_path):
     assert all((tmp_path / picture).is_file() for picture in found.picture.unique())
 
     maps = pd.read_parquet(tmp_path / "index/featuremaps.parquet")
-    reader = keras.Model(network.model.inputs, [by_name[layer.name].output for layer in chosen])
+    reader = keras.Model(network.reader.model.inputs, [by_name[layer.name].output for layer in chosen])
     pixels = network.preprocess(images.images[0][np.newaxis])
     # Untrained, the deepest networks make much of nothing: where a millionth of the pixels changes a map, so does rounding.
     answers, swings = (reader(given, training=False) for given in (pixels, pixels * (1 + 1e-6)))

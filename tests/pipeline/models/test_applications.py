@@ -108,7 +108,7 @@ def test_weights_are_told_by_what_they_hold_not_by_their_name(small, tmp_path):
 def test_weights_with_and_without_the_classifier_are_told_apart(small, tmp_path, suffix):
     bare = opened(weights="none", top=False)
     for network, file in ((small, "full"), (bare, "bare")):
-        getattr(network.model, "save_weights" if "weights" in suffix else "save")(tmp_path / f"{file}{suffix}")
+        getattr(network.reader.model, "save_weights" if "weights" in suffix else "save")(tmp_path / f"{file}{suffix}")
     with pytest.raises(UnusableModel, match="holds no classifier. Set model.top = false"):
         opened(weights=str(tmp_path / f"bare{suffix}"))
     with pytest.raises(UnusableModel, match="holds the classifier too. Set model.top = true"):

@@ -311,7 +311,7 @@ def two_heads():
 
 def test_of_two_ends_the_logits_are_to_be_named(tmp_path):
     path = freeze_v1(tmp_path, two_heads)
-    with pytest.raises(WrongSpec, match=r"several tensors that may be the logits: main, aux. .*model.logits"):
+    with pytest.raises(WrongSpec, match=r"several outputs that may be the logits: main/prob, aux. .*model.logits"):
         opened(path).trace(random_images(1, 8, 8, 3), ["logits"])
     for named in ("main", "main:0", "main/prob:0"):  # what is named a softmax gives way to its input too
         found = opened(path, logits=named).trace(random_images(1, 8, 8, 3), ["logits", "main"])

@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.models.network import LayerInfo
 
 
 def read(model, size=None, mode="unit"):
-    return KerasNetwork(model, model.name, size, mode)
+    return keras_network(model, model.name, size, mode)
 
 
 def test_layers_come_in_forward_order_with_the_shapes_of_their_maps(plain_model):

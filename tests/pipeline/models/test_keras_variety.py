@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from pipeline.compiled.compile import compile_tap
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.functional import FunctionalReader
+from pipeline.models.keras.model import keras_network
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
@@ -30,7 +31,7 @@ def convolutional(shape, **options):
 
 def test_channels_first_is_read_as_channels_last_where_the_device_runs_it(pixels):
     model = convolutional((3, 8, 10), data_format="channels_first")
-    network = KerasNetwork(model, "first", None, "unit")
+    network = keras_network(model, "first", None, "unit")
     assert network.input_shape == (8, 10, 3)
     assert [layer.shape for layer in network.layers()] == [(6, 8, 4), (1, 1, 4), (1, 1, 5)]
     images = pixels(2, 8, 10)
@@ -45,9 +46,9 @@ def test_channels_first_is_refused_where_the_device_cannot_run_it(monkeypatch):
     def fail(*arguments, **options):
         raise tf.errors.InvalidArgumentError(None, None, "only supports NHWC on the CPU [[{{node Conv2D}}]]")
 
-    monkeypatch.setattr(KerasNetwork, "trace", fail)
+    monkeypatch.setattr(FunctionalReader, "read", fail)
     with pytest.raises(UnusableModel, match=r"first is laid out channels first.*\(only supports NHWC on the CPU\).*a GPU"):
-        KerasNetwork(convolutional((3, 8, 10), data_format="channels_first"), "first", None, "unit")
+        keras_network(convolutional((3, 8, 10), data_format="channels_first"), "first", None, "unit")
 
 
 def test_one_grey_channel_of_any_size(tmp_path, pixels):
@@ -87,7 +88,7 @@ def two_outputs():
 def test_of_several_outputs_the_logits_are_to_be_named(tmp_path):
     network = opened(two_outputs(), tmp_path)
     images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    with pytest.raises(WrongSpec, match="several outputs: age, person. Name .*model.logits = 'age'"):
+    with pytest.raises(WrongSpec, match="several outputs that may be the logits: age, person. Name .*model.logits = 'age'"):
         network.trace(images, ["logits"])
     named = opened(two_outputs(), tmp_path, logits="person")
     found = named.trace(images, ["logits", "person"])

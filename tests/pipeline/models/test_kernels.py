@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import UnknownLayer
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 
 LAYERS = keras.layers
 SHAPE = (10, 10, 6)
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def network(model):
-    return KerasNetwork(model, "net", None, "none")
+    return keras_network(model, "net", None, "none")
 
 
 def around(layer, shape=SHAPE):

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from pipeline.errors import MissingInput, WrongSpec
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.models.labels import class_names, count_classes
 
 
@@ -14,7 +14,7 @@ from pipeline.models.labels import class_names, count_classes
 def network():
     images = keras.Input((8, 8, 3))
     maps = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))
-    return KerasNetwork(keras.Model(images, keras.layers.Dense(3, activation="softmax")(maps)), "three", None, "none")
+    return keras_network(keras.Model(images, keras.layers.Dense(3, activation="softmax")(maps)), "three", None, "none")
 
 
 def test_classes_are_counted_at_the_logits(network):

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from pipeline.errors import UnknownLayer, UnknownName
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.models.registry import KINDS, open_network, select_layers
 from pipeline.spec.model import ModelSpec
 
 
 @pytest.fixture
 def network(plain_model):
-    return KerasNetwork(plain_model, "plain", None, "unit")
+    return keras_network(plain_model, "plain", None, "unit")
 
 
 @pytest.mark.parametrize("source", ["torch:resnet18", "VGG16", ""])
@@ -49,5 +49,5 @@ def test_a_pattern_that_matches_nothing_is_an_error_though_others_match(network,
 
 
 def test_a_glob_reaches_nested_layers(nested_model):
-    network = KerasNetwork(nested_model, "outer", None, "unit")
+    network = keras_network(nested_model, "outer", None, "unit")
     assert [layer.name for layer in select_layers(network, ["middle/*"])] == ["middle/first", "middle/inner/core", "middle/inner"]

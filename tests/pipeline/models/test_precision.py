@@ -12,7 +12,7 @@ from pipeline.compiled import microbatches as pieces
 from pipeline.compiled.compile import compile_pass
 from pipeline.compiled.precision import reduced
 from pipeline.errors import WrongSpec
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 from pipeline.spec import parse_spec
 
 BATCH = 4
@@ -27,7 +27,7 @@ def network():
     model = keras.Model(inputs, keras.layers.Conv2D(16, 3, name="two")(x))
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
-    return KerasNetwork(model, "real", None, "unit")
+    return keras_network(model, "real", None, "unit")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_float16_without_a_gpu_is_refused_in_words_that_say_what_to_set(network,
 
 def test_a_network_with_nothing_to_reduce_is_told(images):
     inputs = keras.Input((16, 16, 3))
-    network = KerasNetwork(keras.Model(inputs, keras.layers.Identity(name="same")(inputs)), "plain", None, "none")
+    network = keras_network(keras.Model(inputs, keras.layers.Identity(name="same")(inputs)), "plain", None, "none")
     pixels = tf.TensorSpec((BATCH, 16, 16, 3), tf.uint8)
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("bfloat16 is for CPUs")

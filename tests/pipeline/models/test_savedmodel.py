@@ -85,7 +85,7 @@ def test_a_saved_module_with_two_outputs_has_its_logits_by_the_name_in_the_signa
     folder = saved(tmp_path / "net", run, kernel=tf.Variable(weights(3, 3, 3, 4)))
     network = opened(folder, "savedmodel", logits="name")
     assert compile_tap(network, ["logits"], 2)(pixels(2, 8, 8))["logits"].shape == (2, 7)
-    with pytest.raises(WrongSpec, match="several tensors that may be the logits.*model.logits"):
+    with pytest.raises(WrongSpec, match="several outputs that may be the logits: age, name. .*model.logits"):
         opened(folder, "savedmodel").trace(tf.zeros((1, 8, 8, 3)), ["logits"])
 
 

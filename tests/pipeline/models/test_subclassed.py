@@ -13,7 +13,8 @@ import tensorflow as tf
 from pipeline.compiled.compile import compile_tap
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.fields import solve_fields
-from pipeline.models.keras.subclassed import SubclassedNetwork
+from pipeline.models.keras.model import keras_network
+from pipeline.models.keras.subclassed import SubclassedReader
 from pipeline.models.registry import open_network, select_layers
 from pipeline.spec.model import ModelSpec
 
@@ -101,7 +102,7 @@ def network(saved, code):
 
 
 def test_layers_are_called_by_the_attributes_that_hold_them_in_the_order_of_the_forward_pass(network):
-    assert isinstance(network, SubclassedNetwork)
+    assert isinstance(network.reader, SubclassedReader)
     assert [layer.name for layer in network.layers()] == NAMES
     shapes = {layer.name: (layer.kind, layer.shape) for layer in network.layers()}
     assert shapes["stem"] == ("Conv2D", (8, 9, 6)) and shapes["blocks/1"] == ("Block", (8, 9, 6))
@@ -173,11 +174,11 @@ def test_names_and_digest_are_the_same_whatever_was_loaded_before(saved, code, n
     bias = model.stem.bias.numpy()
     model.stem.bias.assign(bias + 1)
     try:
-        assert SubclassedNetwork(model, "net", None, "unit").digest() != network.digest()
+        assert keras_network(model, "net", None, "unit").digest() != network.digest()
     finally:
         model.stem.bias.assign(bias)
-    assert SubclassedNetwork(model, "net", None, "unit").digest() == network.digest()
-    assert SubclassedNetwork(model, "net", None, "symmetric").digest() != network.digest()
+    assert keras_network(model, "net", None, "unit").digest() == network.digest()
+    assert keras_network(model, "net", None, "symmetric").digest() != network.digest()
 
 
 def test_keras_calls_layers_as_it_did_before_and_other_threads_are_not_heard(network, model):
@@ -219,9 +220,9 @@ def test_a_model_that_returns_several_things_asks_for_its_logits(pixels):
 
     model = Two()
     model(np.zeros((1, 8, 8, 1), np.float32))
-    network = SubclassedNetwork(model, "two", None, "none")
+    network = keras_network(model, "two", None, "none")
     assert network.input_shape == (8, 8, 1) and [layer.name for layer in network.layers()] == ["conv", "pool"]
-    with pytest.raises(UnusableModel, match="two does not end in one number a class.*model.logits: pool"):
+    with pytest.raises(UnusableModel, match="two has no logits: it ends in what its call returns, .*model.logits, such as pool"):
         compile_tap(network, ["logits"], 1)(pixels(1, 8, 8))
 
 
@@ -237,7 +238,7 @@ def test_layers_in_a_function_of_their_own_are_left_out_and_the_rest_is_read(pix
 
     model = Compiled()
     model(np.zeros((1, 8, 8, 3), np.float32))
-    network = SubclassedNetwork(model, "compiled", None, "none")
+    network = keras_network(model, "compiled", None, "none")
     assert [layer.name for layer in network.layers()] == ["outside"]
     assert compile_tap(network, ["outside"], 1)(pixels(1, 8, 8))["outside"].shape == (1, 4, 4, 2)
 
@@ -254,7 +255,7 @@ def test_half_precision_comes_out_as_float32(policy, pixels):
 
     model = Half()
     model(np.zeros((1, 8, 8, 3), np.float32))
-    found = compile_tap(SubclassedNetwork(model, "half", None, "unit"), ["conv"], 2)(pixels(2, 8, 8))["conv"]
+    found = compile_tap(keras_network(model, "half", None, "unit"), ["conv"], 2)(pixels(2, 8, 8))["conv"]
     assert found.dtype == tf.float32 and np.abs(found).max() > 0
 
 
@@ -339,12 +340,12 @@ def test_models_without_one_image_input_are_refused():
     several({"a": np.zeros((1, 8, 8, 3)), "b": np.zeros((1, 8, 8, 3))})
     vector(np.zeros((1, 8)))
     for model, message in (
-        (unbuilt, "saved before it was built"),
+        (unbuilt, "is not built"),
         (several, "takes several inputs"),
         (vector, r"shape \(None, 8\)"),
     ):
         with pytest.raises(UnusableModel, match=message):
-            SubclassedNetwork(model, "sum", None, "none")
+            keras_network(model, "sum", None, "none")
 
 
 def test_the_code_is_named_relative_to_the_spec(tmp_path, saved, code):

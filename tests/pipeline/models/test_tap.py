@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from pipeline.compiled.compile import compile_pass, compile_tap, prepare_devices
 from pipeline.compiled.freezing import freeze
-from pipeline.models.keras.functional import KerasNetwork
+from pipeline.models.keras.model import keras_network
 
 
 def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model, pixels):
-    network = KerasNetwork(plain_model, "plain", None, "symmetric")
+    network = keras_network(plain_model, "plain", None, "symmetric")
     tap = compile_tap(network, ["relu", "deep", "pool"], batch=3)
     images = pixels(3, 16, 16)
     outputs = [plain_model.get_layer(name).output for name in tap.layers]
@@ -25,7 +25,7 @@ def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model, pixels):
 
 
 def test_a_frozen_pass_does_not_follow_later_changes_nor_make_any(plain_model, pixels, digest_of):
-    network = KerasNetwork(plain_model, "plain", None, "unit")
+    network = keras_network(plain_model, "plain", None, "unit")
     before = digest_of(plain_model)
     tap = compile_tap(network, ["conv"], batch=2)
     first = tap(pixels(2, 16, 16))["conv"]
@@ -36,7 +36,7 @@ def test_a_frozen_pass_does_not_follow_later_changes_nor_make_any(plain_model, p
 
 
 def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_structure(plain_model, pixels):
-    network = KerasNetwork(plain_model, "plain", None, "unit")
+    network = keras_network(plain_model, "plain", None, "unit")
 
     def finish(maps, count):
         tops = {name: tf.reduce_max(values, (1, 2))[:, :2] for name, values in maps.items()}
@@ -51,7 +51,7 @@ def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_struc
 
 
 def test_the_pass_takes_its_one_batch_shape_alone(plain_model, pixels):
-    tap = compile_tap(KerasNetwork(plain_model, "plain", None, "unit"), ["conv"], batch=2)
+    tap = compile_tap(keras_network(plain_model, "plain", None, "unit"), ["conv"], batch=2)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="shape|Shape"):
         tap(pixels(3, 16, 16))
 

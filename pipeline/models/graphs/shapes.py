@@ -1,0 +1,85 @@
+"""The shapes of a graph's tensors, worked out for images of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.errors import UnusableModel, one_line
+from pipeline.models.graphs.graphdef import Operations, channels_first, owner, short
+from pipeline.models.graphs.placeholders import Shape
+
+
+def with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Shape | None) -> Shape:
+    """The shape of a graph's image; where the channels are open, the number that its operations accept: 3, or else 1."""
+    shape = shape or (None, None, None, None)
+    if len(shape) != 4 or shape[3] is not None or shape[1] in (1, 3):
+        return shape
+    first = any(channels_first(node) for node in operations.nodes.values())
+    for channels in (3, 1):
+        tried = (shape[0], channels, *shape[2:]) if first else (*shape[:3], channels)
+        try:
+            static_shapes(operations, image, dtype, tried, "")
+        except UnusableModel:
+            continue
+        return tried
+    return shape
+
+
+def static_shapes(
+    operations: Operations, image: str, dtype: tf.DType, fed: Shape, where: str, run: Sequence[str] = ()
+) -> dict[str, Shape]:
+    """The shapes of the float tensors that images change, for images of one shape.
+
+    Args:
+        run: operations whose shapes are found by running them once, where they cannot be told otherwise; what is
+            not among them and is not told is left out.
+
+    Raises: UnusableModel, for a graph that does not accept such images.
+    """
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(dtype, fed)
+        names = operations.dependents(image)
+        try:
+            found = tf.graph_util.import_graph_def(operations.graph(), {image: images}, names, name="network")
+        except ValueError as error:
+            raise UnusableModel(
+                f"{where} does not accept images of shape {tuple(fed)} at {short(image)!r} ({one_line(error)}). "
+                "Set another model.size, or freeze the graph for batches of any length."
+            ) from None
+        outputs = {
+            f"{name}:{index}": output
+            for name, operation in zip(names, found, strict=True)
+            for index, output in enumerate(operation.outputs)
+            if output.dtype.is_floating
+        }
+        open_ = {
+            tensor: tf.shape(output)
+            for tensor, output in outputs.items()
+            if owner(tensor) in run and (output.shape.rank is None or (output.shape.rank in (2, 4) and None in output.shape))
+        }
+        told: dict[str, np.ndarray] = {}
+        if open_:
+            with tf.compat.v1.Session(graph=graph) as session:
+                try:
+                    told = session.run(open_, {images: np.random.default_rng(0).standard_normal([size or 1 for size in fed])})
+                except tf.errors.OpError as error:
+                    reason = one_line(Exception(error.message))
+                    raise UnusableModel(f"{where} cannot be run on images of shape {tuple(fed)}: {reason}.") from None
+    shapes = {tensor: tuple(output.shape) for tensor, output in outputs.items() if output.shape.rank is not None}
+    return shapes | {tensor: tuple(int(size) for size in shape) for tensor, shape in told.items()}
+
+
+def outside_of_flow(operations: Operations, image: str) -> list[str]:
+    """The operations that images change, without those in loops and branches of TF1, which run sometimes or often."""
+    ends = ("Exit", "RefExit")
+    inside: set[str] = set()
+    for opens, closes in ((("Enter", "RefEnter"), ends), (("Switch", "RefSwitch"), ("Merge", "RefMerge", *ends))):
+        within: set[str] = set()
+        for name, node in operations.nodes.items():
+            if node.op in opens or (node.op not in closes and any(owner(ref) in within for ref in node.input)):
+                within.add(name)
+        inside |= within
+    return [name for name in operations.dependents(image) if name not in inside]

@@ -1,0 +1,55 @@
+"""A Keras model in memory, read as a Network: functional, sequential or subclassed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from pipeline.compiled.keras_private import has_graph
+from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.models.image_network import ImageNetwork
+from pipeline.models.keras.functional import FunctionalReader
+from pipeline.models.keras.keras_graph import is_readable
+from pipeline.models.keras.subclassed import SubclassedReader
+from pipeline.spec.model import ModelSpec
+
+
+def keras_network(
+    model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str, logits: str | None = None
+) -> ImageNetwork:
+    """Every layer's map, and the logits before any softmax; the model is shared, never changed.
+
+    Args:
+        size: (height, width), needed where the model leaves them open.
+        preprocessing: a key of `MODES`.
+        logits: the layer that gives the logits, needed where the model has several outputs.
+
+    Raises: UnusableModel, WrongSpec, UnknownName.
+    """
+    return ImageNetwork(keras_reader(model, name, size), name, preprocessing, logits)
+
+
+def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) -> FunctionalReader | SubclassedReader:
+    """The reader for a model's kind. Arguments and errors as of `keras_network`."""
+    if is_subclassed(model):
+        return SubclassedReader(model, name, size)
+    if not is_readable(model):
+        inputs = getattr(model, "inputs", None)
+        reason = f"it has {len(inputs)} inputs" if inputs else "it is an unbuilt model, whose layers' shapes are not known"
+        raise UnusableModel(
+            f"{name} cannot be read: {reason}. Name a built model of one image input, "
+            "or export it (model.export) and write savedmodel:DIR."
+        )
+    return FunctionalReader(model, name, size)
+
+
+def is_subclassed(model: Any) -> bool:
+    """Whether a model's graph stands in its own code alone."""
+    return isinstance(model, keras.Model) and not isinstance(model, keras.Sequential) and not has_graph(model)
+
+
+def check_keys(spec: ModelSpec, where: str) -> None:
+    """Raises: WrongSpec, for a key of the spec that only graphs have a use for."""
+    if spec.inputs:
+        raise WrongSpec(f"model.inputs is for frozen: and savedmodel: networks; {where} takes images alone. Leave it out.")
