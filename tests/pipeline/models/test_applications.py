@@ -62,7 +62,7 @@ def test_a_network_is_preprocessed_as_its_builder_wants(small, pixels):
 
 def test_the_classifier_ends_in_logits(small, pixels):
     model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3))
-    model.set_weights(small.model.get_weights())
+    model.set_weights(small.reader.model.get_weights())
     images = small.preprocess(pixels(2, 32, 32))
     found = small.trace(images, ["logits", "predictions"])
     logits = found["logits"]
@@ -96,9 +96,9 @@ def test_weights_come_from_every_format_keras_has_written(small, tmp_path):
 
 
 def test_weights_are_told_by_what_they_hold_not_by_their_name(small, tmp_path):
-    small.model.save(tmp_path / "old.h5")
+    small.reader.model.save(tmp_path / "old.h5")
     (tmp_path / "old.h5").rename(tmp_path / "old.weights.h5")
-    small.model.save_weights(tmp_path / "new.weights.h5")
+    small.reader.model.save_weights(tmp_path / "new.weights.h5")
     (tmp_path / "new.weights.h5").rename(tmp_path / "new.h5")
     for file in ("old.weights.h5", "new.h5"):
         assert opened(weights=str(tmp_path / file)).digest() == small.digest()
@@ -116,7 +116,7 @@ def test_weights_with_and_without_the_classifier_are_told_apart(small, tmp_path,
 
 
 def test_weights_of_another_network_are_refused_in_one_line(small, tmp_path):
-    small.model.save_weights(tmp_path / "a.weights.h5")
+    small.reader.model.save_weights(tmp_path / "a.weights.h5")
     with pytest.raises(UnusableModel, match="do not fit keras:MobileNet: .*Name the file") as caught:
         opened(source="keras:MobileNet", weights=str(tmp_path / "a.weights.h5"))
     assert "\n" not in str(caught.value)
@@ -183,7 +183,7 @@ def test_a_saved_application_is_recognised_by_name_and_layers(small):
 
 
 def test_a_keras_three_file_that_holds_more_than_the_network_does_not_pass(small, tmp_path):
-    small.model.save_weights(tmp_path / "more.weights.h5")
+    small.reader.model.save_weights(tmp_path / "more.weights.h5")
     with h5py.File(tmp_path / "more.weights.h5", "a") as file:
         file["layers/conv2d_99/vars/0"] = np.zeros((3, 3), np.float32)
     with pytest.raises(UnusableModel, match="numbers, the network"):
