@@ -64,8 +64,8 @@ def bare(net: Any, layer: str, batch: int) -> Callable[[int], None]:
     import keras
     import tensorflow as tf
 
-    output = net.model.output if layer == "logits" else net.model.get_layer(layer).output
-    part = keras.Model(net.model.input, output)
+    output = net.reader.model.output if layer == "logits" else net.reader.model.get_layer(layer).output
+    part = keras.Model(net.reader.model.input, output)
     rest = list(range(1, len(output.shape) - 1))
     images = tf.random.stateless_uniform((batch, *net.input_shape), (0, 0), -1.0, 1.0)
 
@@ -143,7 +143,7 @@ def _plain(net: Any) -> Callable[[int], None]:
     import keras
     import tensorflow as tf
 
-    part = keras.Model(net.model.input, net.model.get_layer(LAYER).output)
+    part = keras.Model(net.reader.model.input, net.reader.model.get_layer(LAYER).output)
     picture = tf.random.stateless_uniform((1, *net.input_shape), (0, 0), -10.0, 10.0)
 
     def run(steps: int) -> None:
@@ -165,7 +165,7 @@ def _vis(net: Any) -> Callable[[int], None]:
     from tf_keras_vis.activation_maximization import ActivationMaximization
     from tf_keras_vis.utils.scores import CategoricalScore
 
-    part = keras.Model(net.model.input, net.model.get_layer(LAYER).output)
+    part = keras.Model(net.reader.model.input, net.reader.model.get_layer(LAYER).output)
     dream = ActivationMaximization(part, clone=False)
 
     def run(steps: int) -> None:

@@ -91,7 +91,7 @@ def test_names_and_random_weights_are_the_same_at_every_opening_and_disturb_noth
 def test_weights_come_from_every_format_keras_has_written(small, tmp_path):
     expected = small.digest()
     for file in ("a.weights.h5", "a.keras", "a.h5"):
-        getattr(small.model, "save_weights" if "weights" in file else "save")(tmp_path / file)
+        getattr(small.reader.model, "save_weights" if "weights" in file else "save")(tmp_path / file)
         assert opened(weights=str(tmp_path / file)).digest() == expected
 
 
@@ -159,11 +159,11 @@ def test_sizes_that_the_network_cannot_have_are_refused_with_a_way_out():
 
 def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_keras_does(tmp_path, pixels):
     plain = opened(source="keras:EfficientNetB0", weights="none", top=False)
-    norm = next(layer for layer in plain.model.layers if layer.name == "normalization")
+    norm = next(layer for layer in plain.reader.model.layers if layer.name == "normalization")
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     norm.variables[0].assign(mean)
     norm.variables[1].assign(deviation)  # as the ImageNet weights have it: deviations in the variances' place
-    plain.model.save_weights(tmp_path / "imagenet.weights.h5")
+    plain.reader.model.save_weights(tmp_path / "imagenet.weights.h5")
     network = opened(source="keras:EfficientNetB0", weights=str(tmp_path / "imagenet.weights.h5"), top=False)
     images = pixels(1, 32, 32)
     found = network.trace(network.preprocess(images), ["imagenet_rescaling", "stem_conv"])
@@ -174,10 +174,10 @@ def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_kera
 
 
 def test_a_saved_application_is_recognised_by_name_and_layers(small):
-    assert recognised(small.model) is builders()["MobileNetV2"]
+    assert recognised(small.reader.model) is builders()["MobileNetV2"]
     impostor = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3)], name="mobilenetv2_1.00_224")
     assert recognised(impostor) is None
-    stranger = keras.models.clone_model(small.model)
+    stranger = keras.models.clone_model(small.reader.model)
     stranger.name = "mine"
     assert recognised(stranger) is None
 
