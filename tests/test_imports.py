@@ -19,7 +19,7 @@ FLOORS = (
     ("run",),
     ("stages",),
     ("engines",),
-    ("activations", "attribution", "dream", "fields", "filters", "patches", "patterns", "report"),
+    ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "patterns", "report"),
     ("ascent",),
     ("job",),
     ("compiled",),

@@ -14,9 +14,10 @@ from pipeline import run
 from pipeline.drawing.palettes import palette
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import MissingInput, UnknownLayer, WrongSpec
+from pipeline.featuremaps.map_sheet import MapStyle, draw_maps
+from pipeline.featuremaps.statistics import MapStatistics
 from pipeline.run import read_receipt
 from pipeline.spec import load_spec
-from pipeline.stages.featuremaps import MapStatistics, draw_maps
 
 CORNER = np.full((8, 8, 3), 200, np.uint8)
 
@@ -61,7 +62,7 @@ def maps():
 @pytest.mark.parametrize("shared", [True, False])
 def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps, colours, shared):
     maps[..., 2] *= 5
-    picture = draw_maps(maps, MapStatistics.of(maps), ["title"], CORNER, colours, shared, 100)
+    picture = draw_maps(maps, ["title"], CORNER, MapStyle(colours, shared, 100))
     ends = [(maps.min(), maps.max()) if shared else (maps[..., c].min(), maps[..., c].max()) for c in range(7)]
     places = [is_on(picture, as_drawn(maps[..., c], colours, *ends[c], times=3)) for c in range(7)]
     assert all(len(found) == 1 for found in places)
@@ -70,7 +71,7 @@ def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps, colours, 
 
 def test_maps_that_grow_are_made_of_squares():
     maps = np.random.default_rng(1).normal(size=(50, 40, 2)).astype(np.float32)
-    picture = draw_maps(maps, MapStatistics.of(maps), ["title"], CORNER, "viridis", False, 2)
+    picture = draw_maps(maps, ["title"], CORNER, MapStyle("viridis", False, 2))
     tile = as_drawn(maps[..., 1], "viridis", maps[..., 1].min(), maps[..., 1].max(), times=2)
     assert len(is_on(picture, tile)) == 1
 
@@ -78,29 +79,29 @@ def test_maps_that_grow_are_made_of_squares():
 def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_are_said(monkeypatch):
     said = []
     monkeypatch.setattr(
-        "pipeline.stages.featuremaps.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
+        "pipeline.featuremaps.map_sheet.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
     )
     maps = np.random.default_rng(0).normal(size=(300, 200, 12)).astype(np.float32)
-    body = draw_maps(maps, MapStatistics.of(maps), ["title", "image"], CORNER, "grey", False, 5)
+    body = draw_maps(maps, ["title", "image"], CORNER, MapStyle("grey", False, 5))
     assert max(body.shape) < 700
     assert said[0][0] == ["title", "image", "The first 5 of 12 channels, at 1/3 of its size; each map has a scale of its own."]
     assert [note.text for note in said[0][1][0]] == ["0", "1", "2", "3", "4"]
     wide = np.zeros((7, 7, 4096), np.float32)
-    assert max(draw_maps(wide, MapStatistics.of(wide), ["title"], CORNER, "grey", False, 4096).shape) < 3000
+    assert max(draw_maps(wide, ["title"], CORNER, MapStyle("grey", False, 4096)).shape) < 3000
 
 
 def test_dead_maps_are_crossed_out_and_counted(maps, monkeypatch):
     maps[..., 3], maps[..., 5] = 0, -2.5
     statistics = MapStatistics.of(maps)
     assert np.flatnonzero(statistics.dead).tolist() == [3, 5]
-    picture = draw_maps(maps, statistics, ["title"], CORNER, "grey", False, 100)
+    picture = draw_maps(maps, ["title"], CORNER, MapStyle("grey", False, 100))
     cross = np.zeros((60, 90, 3), np.uint8)
     for start, end in (((0, 0), (89, 59)), ((0, 59), (89, 0))):
         cv2.line(cross, start, end, (255, 176, 0), 1)
     assert len(is_on(picture, cross)) == 2
     said = []
-    monkeypatch.setattr("pipeline.stages.featuremaps.contact_sheet", lambda lines, body, *rest: said.append(lines) or body)
-    draw_maps(maps, statistics, ["title"], CORNER, "grey", False, 100)
+    monkeypatch.setattr("pipeline.featuremaps.map_sheet.contact_sheet", lambda lines, body, *rest: said.append(lines) or body)
+    draw_maps(maps, ["title"], CORNER, MapStyle("grey", False, 100))
     assert said[0][-1] == "2 dead maps, the same everywhere, are crossed out."
     one = MapStatistics.of(np.zeros((1, 1, 4), np.float32))
     assert not one.dead.any()  # a single value is the same everywhere, which says nothing
@@ -117,7 +118,7 @@ def test_what_is_no_number_is_marked_counted_and_left_out_of_the_statistics(maps
     assert np.isnan(statistics.low[6]) and not statistics.dead[6]
     expected = as_drawn(np.where(np.isfinite(maps[..., 1]), maps[..., 1], finite.min()), "grey", finite.min(), finite.max())
     expected[0, 0] = expected[3, 4] = (255, 176, 0)
-    picture = draw_maps(maps, statistics, ["title"], CORNER, "grey", False, 100)
+    picture = draw_maps(maps, ["title"], CORNER, MapStyle("grey", False, 100))
     assert len(is_on(picture, expected.repeat(3, axis=0).repeat(3, axis=1))) == 1
 
 
@@ -162,7 +163,7 @@ def test_without_a_choice_the_first_few_images_and_the_jobs_layers_are_drawn(job
 
 def test_layers_whose_maps_are_many_are_drawn_in_several_passes_with_the_same_result(job_of, monkeypatch, tree_of):
     whole = tree_of(job_of(), "index", "mosaics")
-    monkeypatch.setattr("pipeline.stages.featuremaps._MOST_FLOATS", 1)
+    monkeypatch.setattr("pipeline.featuremaps.results._MOST_FLOATS", 1)
     assert tree_of(job_of(first=4), "index", "mosaics") == whole
 
 

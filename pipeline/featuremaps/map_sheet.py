@@ -1,0 +1,100 @@
+"""The picture of one image's maps of one layer: a tile a channel, under a head that says what is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.drawing.boxes import cross_out
+from pipeline.drawing.contact_sheet import Scale, contact_sheet
+from pipeline.drawing.palettes import FRAME, GROUND, LETTERS, MARK, Palette, coloured, palette
+from pipeline.drawing.pixels import resize
+from pipeline.drawing.text import Note
+from pipeline.featuremaps.statistics import MapStatistics
+
+_SIDE = 1600  # pixels of a picture's longer side, roughly
+_TILE = 112  # pixels of a large tile's longer side
+_LEAST_TILE = 24
+_GAP = 4
+_NUMBERS = 14  # pixels of a line of numbers
+
+
+@dataclass(frozen=True)
+class MapStyle:
+    """How maps are drawn.
+
+    shared: one scale for all maps that are drawn, instead of each its own, which maps of a single unit do not have.
+    channels: that are drawn at most.
+    """
+
+    colours: Palette = "viridis"
+    shared: bool = False
+    channels: int = 4096
+
+
+def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: MapStyle) -> np.ndarray:
+    """One image's maps of one layer as one picture: uint8 RGB.
+
+    Args:
+        maps: float32 (h, w, channels).
+        lines: what the head says first.
+        image: uint8 (h, w, 3), drawn small in the corner.
+    """
+    height, width, channels = maps.shape
+    count = min(style.channels, channels)
+    statistics = MapStatistics.of(maps[..., :count])
+    shared = style.shared or (height, width) == (1, 1)  # a single value has no scale of its own
+    tile_height, tile_width, size = _tile_size(height, width, count)
+    low, high = np.nan_to_num(statistics.low), np.nan_to_num(statistics.high)
+    if shared:
+        low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+    cell_height, cell_width = tile_height + _NUMBERS + _GAP, max(tile_width, 8 * len(str(count - 1)) + 2) + _GAP
+    columns = int(np.clip(round((1.3 * count * cell_height / cell_width) ** 0.5), 1, count))
+    body = np.full((-(-count // columns) * cell_height, columns * cell_width, 3), GROUND, np.uint8)
+    notes = []
+    for channel in range(count):
+        y, x = channel // columns * cell_height + _NUMBERS, channel % columns * cell_width + 1
+        body[y - 1 : y + tile_height + 1, x - 1 : x + tile_width + 1] = FRAME
+        tile = body[y : y + tile_height, x : x + tile_width]
+        tile[:] = _scaled(_coloured(maps[..., channel], float(low[channel]), float(high[channel]), style.colours), tile)
+        if statistics.dead[channel]:
+            cross_out(tile)
+        notes.append(Note(y - 2, x, str(channel), "lb", colour=MARK if statistics.dead[channel] else LETTERS))
+    which = "Every channel" if count == channels else f"The first {count:,} of {channels:,} channels"
+    lines = [*lines, f"{which}{size}; {'one scale for all' if shared else 'each map has a scale of its own'}."]
+    if statistics.dead.any():
+        lines.append(f"{int(statistics.dead.sum()):,} dead maps, the same everywhere, are crossed out.")
+    if statistics.nans.any():
+        lines.append("Values that are no numbers are amber.")
+    ends = (f"{low[0]:.3g}", f"{high[0]:.3g}") if shared else ("a map's least", "its greatest value")
+    return contact_sheet(lines, body, notes, Scale(palette(style.colours), *ends), image)
+
+
+def _tile_size(height: int, width: int, count: int) -> tuple[int, int, str]:
+    """Height and width of a map's tile, so that so many fill one picture, and how the head names its size."""
+    longer = max(height, width)
+    if longer == 1:
+        return _LEAST_TILE, _LEAST_TILE, ""
+    side = next((side for side in range(_TILE, _LEAST_TILE, -4) if count * (side + _NUMBERS) * side <= _SIDE**2), _LEAST_TILE)
+    if longer <= side:
+        times = side // longer
+        return height * times, width * times, "" if times == 1 else f", at {times} times its size"
+    part = -(-longer // side)
+    return max(1, height // part), max(1, width // part), f", at 1/{part} of its size"
+
+
+def _scaled(pixels: np.ndarray, tile: np.ndarray) -> np.ndarray:
+    """Pixels in the size of their tile. What grows stays made of squares: a smoothed map would look finer than it is."""
+    height, width = tile.shape[:2]
+    if height < pixels.shape[0] or width < pixels.shape[1]:
+        return resize(pixels, height, width)
+    return pixels.repeat(height // pixels.shape[0], axis=0).repeat(width // pixels.shape[1], axis=1)
+
+
+def _coloured(values: np.ndarray, low: float, high: float, name: Palette) -> np.ndarray:
+    """A map in colours: uint8 (h, w, 3)."""
+    finite = np.isfinite(values)
+    shares = (np.where(finite, values, low).astype(np.float64) - low) / ((high - low) or 1.0)
+    return np.where(finite[..., np.newaxis], coloured(shares, name), np.array(MARK, np.uint8))

@@ -1,0 +1,37 @@
+"""What is said of every channel's map of one image: its range, its mean, and whether it is the same everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class MapStatistics:
+    """One value a channel of one image's maps, over what in them is finite: (channels,) each.
+
+    low, high, mean: NaN where nothing is finite. share_positive: from 0 to 1.
+    dead: whether the map is the same everywhere; a map of one unit never is. nans: how many values are not finite.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    share_positive: np.ndarray
+    dead: np.ndarray
+    nans: np.ndarray
+
+    @classmethod
+    def of(cls, maps: np.ndarray) -> MapStatistics:
+        """The statistics of maps: float32 (h, w, channels)."""
+        values = maps.reshape(-1, maps.shape[2])
+        finite = np.isfinite(values)
+        counts = finite.sum(axis=0)
+        divisor = np.maximum(counts, 1)
+        low = np.where(counts, np.where(finite, values, np.inf).min(axis=0), np.nan).astype(np.float32)
+        high = np.where(counts, np.where(finite, values, -np.inf).max(axis=0), np.nan).astype(np.float32)
+        mean = np.where(counts, np.where(finite, values, 0).sum(axis=0, dtype=np.float64) / divisor, np.nan)
+        positive = ((values > 0) & finite).sum(axis=0) / divisor
+        dead = (low == high) & (counts == len(values)) & (len(values) > 1)
+        return cls(low, high, mean, positive, dead, len(values) - counts)
