@@ -1,13 +1,23 @@
-"""Part: what one pass over one shard has found, and how shards become one."""
+"""Part: what one pass over one shard has collected, and how the parts of shards become one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
 
 from pipeline.activations.channel_statistics import Statistics
-from pipeline.activations.heap import Activations
-from pipeline.activations.tally import Tally
+from pipeline.activations.distribution import Distribution
+from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
+from pipeline.activations.member import Member, Responses, Thresholds
+from pipeline.activations.plan import ScanPlan
+
+# What a scan keeps of every layer. A new statistic is a class in this table and its columns in `pipeline.store.tables`.
+MEMBERS: tuple[type[Member], ...] = (Strongest, Weakest, ByLabel, Statistics, Distribution)
+
+AnyMember = TypeVar("AnyMember", bound=Member)
 
 
 @dataclass(frozen=True)
@@ -21,62 +31,77 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Part:
-    """What some examples gave.
+    """What was collected from some examples. A value: updates and merges return new parts.
 
-    heaps, statistics, tallies: by layer; their channels are those of the spec, in its order.
-    weakest: by layer, heaps of the responses' negatives; empty where nobody asked for them.
-    by_label: by layer, heaps of the channels for every label: all channels for the first label, then for the next; empty
-    where nobody asked for them.
+    channels: how many channels are looked at, by layer.
+    members: by layer, then by the member's name; members that the plan does not ask for are absent.
     seen: examples that went through the network.
     skipped: those that could not be read.
     """
 
-    heaps: dict[str, Activations]
-    statistics: dict[str, Statistics]
-    tallies: dict[str, Tally]
-    weakest: dict[str, Activations]
-    by_label: dict[str, Activations]
+    channels: dict[str, int]
+    members: dict[str, dict[str, Member]]
     seen: int = 0
     skipped: tuple[Skipped, ...] = ()
 
+    @classmethod
+    def empty(cls, plan: ScanPlan) -> Part:
+        """The part that has seen nothing."""
+        channels = {layer.name: len(plan.channels_of(layer)) for layer in plan.layers}
+        members = {
+            layer: {kind.NAME: member for kind in MEMBERS if (member := kind.empty(count, plan)) is not None}
+            for layer, count in channels.items()
+        }
+        return cls(channels, members)
+
     @property
     def done(self) -> int:
-        """Examples that are dealt with, seen or skipped."""
+        """Examples that were seen or skipped."""
         return self.seen + len(self.skipped)
 
-    @classmethod
-    def empty(cls, channels: dict[str, int], k: int, bottom_k: int = 0, label_k: int = 0, labels: int = 0) -> Part:
-        """A part that has seen nothing, for {layer: number of channels}.
+    def of(self, kind: type[AnyMember]) -> dict[str, AnyMember]:
+        """The members of one class, by layer; empty where the plan did not ask for them."""
+        return {
+            layer: member
+            for layer, members in self.members.items()
+            if isinstance(member := members.get(kind.NAME), kind)
+        }
 
-        Args:
-            bottom_k: of the weakest responses; 0 for none. label_k: of the strongest for each of so many labels; 0 for none.
-        """
-        return cls(
-            {layer: Activations.empty(count, k) for layer, count in channels.items()},
-            {layer: Statistics.empty(count) for layer, count in channels.items()},
-            {layer: Tally.empty(count) for layer, count in channels.items()},
-            {layer: Activations.empty(count, bottom_k) for layer, count in channels.items() if bottom_k},
-            {layer: Activations.empty(count * labels, label_k) for layer, count in channels.items() if label_k},
-        )
+    def update(self, responses: dict[str, Responses], seen: int, skipped: tuple[Skipped, ...]) -> Part:
+        """The part after one more batch: the responses by layer, how many images were seen, and which were skipped."""
+        members = {
+            layer: {name: member.update(responses[layer]) for name, member in members.items()}
+            for layer, members in self.members.items()
+        }
+        return replace(self, members=members, seen=self.seen + seen, skipped=self.skipped + skipped)
+
+    def thresholds(self, label_numbers: np.ndarray) -> dict[str, Thresholds]:
+        """Which responses to a batch the members want as candidates, by layer; label_numbers: int64 (batch,)."""
+        every = {}
+        for layer, members in self.members.items():
+            channels = self.channels[layer]
+            thresholds = Thresholds.closed(channels)
+            for member in members.values():
+                asked = member.thresholds(channels, label_numbers)
+                thresholds = thresholds if asked is None else thresholds.union(asked)
+            every[layer] = thresholds
+        return every
 
     def merge(self, other: Part) -> Part:
         """Both parts as one; the order does not matter."""
-        return Part(
-            {layer: heap.merge(other.heaps[layer]) for layer, heap in self.heaps.items()},
-            {layer: statistics.merge(other.statistics[layer]) for layer, statistics in self.statistics.items()},
-            {layer: tally.merge(other.tallies[layer]) for layer, tally in self.tallies.items()},
-            {layer: heap.merge(other.weakest[layer]) for layer, heap in self.weakest.items()},
-            {layer: heap.merge(other.by_label[layer]) for layer, heap in self.by_label.items()},
-            self.seen + other.seen,
-            tuple(sorted(self.skipped + other.skipped, key=lambda skipped: skipped.example)),
-        )
+        members = {
+            layer: {name: member.merge(other.members[layer][name]) for name, member in members.items()}
+            for layer, members in self.members.items()
+        }
+        skipped = sorted(self.skipped + other.skipped, key=lambda skipped: skipped.example)
+        return replace(self, members=members, seen=self.seen + other.seen, skipped=tuple(skipped))
 
 
 def merge(parts: Sequence[Part]) -> Part:
     """All parts as one. Raises: ValueError for no part."""
     if not parts:
         raise ValueError("there are no parts to merge.")
-    first, *others = parts
+    merged, *others = parts
     for part in others:
-        first = first.merge(part)
-    return first
+        merged = merged.merge(part)
+    return merged

@@ -1,6 +1,6 @@
-"""Part files: what a scan of one shard has found so far, on disk or at an address, and what it belongs to.
+"""Part files: what a scan of one shard has collected so far, on disk or at an address, and what it was scanned from.
 
-A part file is a NumPy archive without pickles: arrays, and one text in JSON.
+A part file is a NumPy archive without pickles: arrays, and a header in JSON.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ import io
 import json
 import re
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.activations.channel_statistics import Statistics
-from pipeline.activations.heap import Activations
-from pipeline.activations.part import Part, Skipped
-from pipeline.activations.tally import Tally
+from pipeline.activations.part import MEMBERS, Part, Skipped
 from pipeline.errors import Fault, WrongSpec, one_line
 from pipeline.job import Job
 from pipeline.sources.source import Shard
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
 
-FORMAT = 1  # of part files; raised when a reader of the older one would go wrong
-WHOLE = "scan.part"  # in the job's folder: what the whole scan found, from which an update goes on
-_WORTH = 50  # of the time between two saves, one part in so many may go into saving
+FORMAT = 2  # of part files; raised when a reader of the older one would go wrong
+WHOLE = "scan.part"  # in the job's folder: what the whole scan has collected, from which an update continues
+_KINDS = {kind.NAME: kind for kind in MEMBERS}
+_SAVING_SHARE = 50  # at most one part in so many of a scan's time goes into saving
 
-# Keys of the spec that say where things are, or what is made of the responses, but change none of them.
-_ELSEWHERE = {
+# Keys of the spec that say where things are, or what is made of the responses, but do not change them.
+_IRRELEVANT = {
     "model": {"source", "weights", "layers", "labels", "logits", "trusted"},
     "data": {"source", "data_dir", "label", "labels", "limit", "on_bad", "max_bad"},
     "activations": {"crop"},
@@ -37,8 +35,8 @@ _ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a part was found in; parts can be joined, and a scan goes on, only where all but `spec` is the same.
+class Provenance:
+    """What a part was scanned from. Parts can be merged, and a scan continues, only where all but `spec` is the same.
 
     model, data: digests of the network and of the examples. examples: how many there are.
     settings: what else of the spec the responses depend on.
@@ -52,18 +50,18 @@ class Origin:
     spec: dict[str, Any]
 
     @classmethod
-    def of(cls, job: Job) -> Origin:
-        """The origin of what a job finds."""
+    def of(cls, job: Job) -> Provenance:
+        """The provenance of what a job scans."""
         spec = job.spec.model_dump(mode="json")
-        settings = {f"{table}.{key}": spec[table][key] for table in _ELSEWHERE for key in spec[table].keys() - _ELSEWHERE[table]}
+        settings = {f"{table}.{key}": spec[table][key] for table in _IRRELEVANT for key in spec[table].keys() - _IRRELEVANT[table]}
         settings["model.layers"] = [[layer.name, *layer.shape] for layer in job.layers]
         if job.spec.activations.label_k:
             settings["data.labels"] = job.source.labels  # the heaps of labels are in their order
-        settings = json.loads(json.dumps(settings))  # as it will be read again
+        settings = json.loads(json.dumps(settings))  # tuples become lists, as they will when it is read back
         return cls(job.digests["model"], job.digests["data"], len(job.source), settings, spec)
 
-    def difference(self, other: Origin) -> str | None:
-        """What of another origin is not as in this one, in words; None where nothing is."""
+    def difference(self, other: Provenance) -> str | None:
+        """What has changed from this provenance to another, in words; None where nothing has."""
         if self.model != other.model:
             return f"the network has changed: its digest is {other.model}, and was {self.model}"
         if self.settings != other.settings:
@@ -78,17 +76,17 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A part with what it belongs to: of which shard it is, and of what."""
+class SavedPart:
+    """A part as a file holds it: with what it was scanned from, and its shard."""
 
-    origin: Origin
+    provenance: Provenance
     shard: Shard
     part: Part
 
     @property
     def bounds(self) -> tuple[int, int]:
         """The shard's examples, half-open."""
-        return self.shard.bounds(self.origin.examples)
+        return self.shard.bounds(self.provenance.examples)
 
     @property
     def complete(self) -> bool:
@@ -107,12 +105,12 @@ def shard_path(folder: Place, shard: Shard) -> Place:
     return folder / "parts" / f"{shard_name(shard)}.part"
 
 
-def write_part(path: Place, saved: Saved) -> None:
+def write_part(path: Place, saved: SavedPart) -> None:
     """Write a part file, aside and renamed. Raises: StoreFailed."""
-    write_bytes(path, _packed(saved))
+    write_bytes(path, _encode(saved))
 
 
-def read_part(path: Place) -> Saved:
+def read_part(path: Place) -> SavedPart:
     """Read a part file. Raises: FileNotFoundError; WrongSpec for one of another format; Fault for one that is damaged."""
     try:
         data = path.read_bytes()
@@ -122,43 +120,46 @@ def read_part(path: Place) -> Saved:
         raise Fault(f"{path} cannot be read ({one_line(error)}). Make it readable.") from None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            told = json.loads(bytes(archive["told"]))
-            if told["format"] != FORMAT:
+            # Format 1 named the header otherwise.
+            header = json.loads(bytes(archive["header" if "header" in archive else "told"]))
+            if header["format"] != FORMAT:
                 raise WrongSpec(
-                    f"{path} is of format {told['format']}, this version reads {FORMAT}. "
-                    "Finish the job with the version that began it, or start it over with --anew."
+                    f"{path} is of format {header['format']}, this version reads {FORMAT}. "
+                    "Finish the job with the version that started it, or start over with --anew."
                 )
-            return _unpacked(told, archive)
+            if header["members"] != [*_KINDS]:
+                raise WrongSpec(
+                    f"{path} holds {', '.join(header['members'])} of each layer, this version keeps {', '.join(_KINDS)}. "
+                    "Finish the job with the version that started it, or start over with --anew."
+                )
+            return _decode(header, archive)
     except WrongSpec:
         raise
     except Exception as error:  # of whatever kind damage makes zipfile, zlib, NumPy or json raise
-        raise Fault(f"{path} is damaged ({one_line(error)}). Remove it; what it held will be scanned again.") from None
+        raise Fault(f"{path} is damaged ({one_line(error)}). Remove it; its examples will be scanned again.") from None
 
 
-def saved_parts(folder: Place) -> list[Saved]:
-    """All that shards have left in a job's folder, complete or not, in the order of their numbers.
-
-    Raises: WrongSpec, Fault.
-    """
-    found = [path for path in (folder / "parts").glob("*.part") if re.fullmatch(r"\d+-of-\d+\.part", path.name)]
-    parts = [read_part(path) for path in found]
+def saved_parts(folder: Place) -> list[SavedPart]:
+    """All parts of shards in a job's folder, complete or not, in the order of their numbers. Raises: WrongSpec, Fault."""
+    paths = [path for path in (folder / "parts").glob("*.part") if re.fullmatch(r"\d+-of-\d+\.part", path.name)]
+    parts = [read_part(path) for path in paths]
     return sorted(parts, key=lambda saved: (saved.shard.count, saved.shard.index))
 
 
-class Keeper:
-    """Saves what a scan has found, every so often and at its end; its `keep` is the scan's."""
+class PartSaver:
+    """Saves a shard's part every so often and at the end of its scan; `keep` is what the scan calls after each batch."""
 
-    def __init__(self, folder: Place, origin: Origin, shard: Shard, every: float) -> None:
-        """every: seconds between two saves; more where saving is slow. 0 saves after every batch."""
+    def __init__(self, folder: Place, provenance: Provenance, shard: Shard, every: float) -> None:
+        """every: seconds between two saves; longer where saving is slow. 0 saves after every batch."""
         self._path = shard_path(folder, shard)
-        self._origin, self._shard = origin, shard
+        self._provenance, self._shard = provenance, shard
         self._every = every
         self._latest: Part | None = None
-        self._due = time.monotonic() + every  # a clock that nobody sets
+        self._due = time.monotonic() + every
 
     @property
     def done(self) -> int:
-        """Examples of the shard that the latest part deals with; 0 before the first."""
+        """Examples of the shard that the latest part covers; 0 before the first."""
         return self._latest.done if self._latest else 0
 
     def keep(self, part: Part) -> None:
@@ -172,49 +173,42 @@ class Keeper:
         if self._latest is None:
             return
         started = time.monotonic()
-        write_part(self._path, Saved(self._origin, self._shard, self._latest))
+        write_part(self._path, SavedPart(self._provenance, self._shard, self._latest))
         ended = time.monotonic()
-        self._due = ended + (max(self._every, _WORTH * (ended - started)) if self._every else 0)
+        self._due = ended + (max(self._every, _SAVING_SHARE * (ended - started)) if self._every else 0)
 
 
-# What a part holds by layer, each of it a table of arrays.
-_TABLES = {"heaps": Activations, "statistics": Statistics, "tallies": Tally, "weakest": Activations, "by_label": Activations}
-
-
-def _packed(saved: Saved) -> bytes:
+def _encode(saved: SavedPart) -> bytes:
     part = saved.part
-    arrays: dict[str, Any] = {}
-    for kind in _TABLES:
-        for number, name in enumerate(part.heaps):
-            table = getattr(part, kind).get(name)
-            if table is not None:
-                table = table.settled() if isinstance(table, Tally) else table
-                arrays |= {f"{number}.{kind}.{name}": getattr(table, name) for name in _arrays(type(table))}
-    told = {
+    arrays: dict[str, Any] = {
+        f"{number}.{member.NAME}.{name}": array
+        for number, members in enumerate(part.members.values())  # layers by number: their names may hold anything
+        for member in members.values()
+        for name, array in member.arrays().items()
+    }
+    header = {
         "format": FORMAT,
-        "origin": asdict(saved.origin),
+        "members": [*_KINDS],
+        "provenance": asdict(saved.provenance),
         "shard": asdict(saved.shard),
-        "layers": list(part.heaps),
+        "channels": part.channels,
         "seen": part.seen,
-        "skipped": [[one.example, one.key, one.reason] for one in part.skipped],
+        "skipped": [[skipped.example, skipped.key, skipped.reason] for skipped in part.skipped],
     }
     buffer = io.BytesIO()
-    # Most of the pieces of the sums are zero, and most of the buckets.
-    np.savez_compressed(buffer, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    # Compressed, since most pieces of the exact sums and most buckets of the histograms are zero.
+    np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
     return buffer.getvalue()
 
 
-def _unpacked(told: dict[str, Any], archive: Any) -> Saved:
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in _TABLES}
-    for kind, table in _TABLES.items():
-        for number, layer in enumerate(told["layers"]):
-            names = _arrays(table)
-            if f"{number}.{kind}.{names[0]}" in archive:
-                found[kind][layer] = table(**{name: archive[f"{number}.{kind}.{name}"] for name in names})
-    skipped = tuple(Skipped(*one) for one in told["skipped"])
-    return Saved(Origin(**told["origin"]), Shard(**told["shard"]), Part(**found, seen=told["seen"], skipped=skipped))
-
-
-def _arrays(table: type) -> list[str]:
-    """The names of a table's arrays; what is still to be settled is not among them."""
-    return [one.name for one in fields(table) if one.name != "pending"]
+def _decode(header: dict[str, Any], archive: Any) -> SavedPart:
+    layers = list(header["channels"])
+    arrays: dict[str, dict[str, dict[str, np.ndarray]]] = {layer: {} for layer in layers}
+    for name in archive.files:
+        if name != "header":
+            number, member, array = name.split(".")
+            arrays[layers[int(number)]].setdefault(member, {})[array] = archive[name]
+    members = {layer: {name: _KINDS[name].from_arrays(of) for name, of in kinds.items()} for layer, kinds in arrays.items()}
+    skipped = tuple(Skipped(*fields) for fields in header["skipped"])
+    part = Part(header["channels"], members, header["seen"], skipped)
+    return SavedPart(Provenance(**header["provenance"]), Shard(**header["shard"]), part)

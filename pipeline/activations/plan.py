@@ -1,0 +1,39 @@
+"""ScanPlan: what a scan reads and keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.models.network import LayerInfo
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """What a scan reads and keeps.
+
+    channels: the channels to look at, by number; None: all channels of every layer.
+    top_k, bottom_k, label_k: how many of a channel's strongest responses are kept, of its weakest, and of its strongest
+    for each label; 0 for none.
+    labels: the data set's labels in their order; only label_k needs them.
+    batch: images in a batch.
+    on_bad, max_bad: whether an unreadable image stops the scan, and which share of unreadable images does.
+    precision, xla: how the network is run; see `pipeline.compiled.compile.compile_pass`.
+    """
+
+    layers: tuple[LayerInfo, ...]
+    channels: tuple[int, ...] | None
+    top_k: int
+    batch: int
+    on_bad: str = "skip"
+    max_bad: float = 1.0
+    precision: str = "float32"
+    xla: bool = False
+    bottom_k: int = 0
+    label_k: int = 0
+    labels: tuple[str, ...] = ()
+
+    def channels_of(self, layer: LayerInfo) -> np.ndarray:
+        """The numbers of a layer's channels that are looked at: int64."""
+        return np.arange(layer.channels) if self.channels is None else np.array(self.channels, np.int64)
