@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.activations.scan import Plan
+    from pipeline.activations.plan import ScanPlan
     from pipeline.job import Job
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -57,7 +57,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
         print("CIFAR-10: left out; name it with --cifar, or set CONVSCOPE_REAL")
 
 
-def opened(tree: dict[str, Any]) -> tuple[Job, Plan]:
+def opened(tree: dict[str, Any]) -> tuple[Job, ScanPlan]:
     """What a spec names, and the plan of its scan; nothing is written."""
     from pipeline.progress import Reporter
     from pipeline.run import open_job
@@ -73,10 +73,11 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
     """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
     from bench.yardsticks import bare, keras_model
     from pipeline.activations.scan import scan
+    from pipeline.activations.scan_pass import ScanPass
     from pipeline.sources.source import Shard
 
     job, plan = opened(tree)
-    tap = plan.compile(job.network)
+    scan_pass = ScanPass(job.network, plan)
     run = bare(keras_model(job.network))
     in_memory = [batch["image"].numpy() for batch in job.source.stream(Shard()).batch(plan.batch, drop_remainder=True).take(8)]
 
@@ -89,7 +90,7 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
         return len(job.source) // plan.batch * plan.batch
 
     def end_to_end() -> int:
-        return scan(job.network, job.source, plan, tap=tap)[0].seen
+        return scan(job.network, job.source, plan, scan_pass=scan_pass)[0].seen
 
     found: dict[str, list[float]] = {}
     for _ in range(rounds + 1):

@@ -36,11 +36,13 @@ def speeds(case: Case, precision: str, rounds: int) -> dict[str, list[float]]:
 
 def winners(tree: dict[str, Any], precision: str) -> dict[str, tuple[Activations, Activations]]:
     """By layer, the heaps of a whole data set in float32 and in the other precision."""
+    from pipeline.activations.heap_members import Strongest
     from pipeline.activations.scan import scan
 
     job, plan = opened(tree)
-    full, other = (scan(job.network, job.source, replace(plan, precision=name))[0].heaps for name in ("float32", precision))
-    return {name: (full[name], other[name]) for name in full}
+    plans = (replace(plan, precision=name) for name in ("float32", precision))
+    full, other = (scan(job.network, job.source, each)[0].of(Strongest) for each in plans)
+    return {name: (full[name].heap, other[name].heap) for name in full}
 
 
 def compare(full: Activations, other: Activations) -> tuple[float, float]:

@@ -61,7 +61,7 @@ class Found:
 
 def work(case: Case, index: int) -> Found:
     """Scan one worker's shard, in this process."""
-    from pipeline.activations.part_file import Origin, Saved, write_part
+    from pipeline.activations.part_file import Provenance, SavedPart, write_part
     from pipeline.activations.scan import scan
     from pipeline.job import Job
     from pipeline.progress import Reporter
@@ -80,14 +80,14 @@ def work(case: Case, index: int) -> Found:
         job: Job = open_job(parse_spec(tree), place(folder), Reporter("bench"))
         shard = Shard(index, case.workers, 256)
         began = time.perf_counter()
-        part, meter = scan(job.network, job.source, plan_of(job), shard)
+        part, times = scan(job.network, job.source, plan_of(job), shard)
         seconds = time.perf_counter() - began
         megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        write_part(place(folder) / "one.part", Saved(Origin.of(job), shard, part))
+        write_part(place(folder) / "one.part", SavedPart(Provenance.of(job), shard, part))
         began = time.perf_counter()
         part.merge(part)
         merge = time.perf_counter() - began
-        return Found(seconds, meter.network / meter.seconds, megabytes, (Path(folder) / "one.part").stat().st_size, merge)
+        return Found(seconds, times.network / times.seconds, megabytes, (Path(folder) / "one.part").stat().st_size, merge)
 
 
 def measure(case: Case) -> list[Found]:

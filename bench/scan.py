@@ -33,8 +33,8 @@ from pipeline.sources.without_autotune import untuned
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from pipeline.activations.scan import Plan
-    from pipeline.activations.scan_pass import Tap
+    from pipeline.activations.plan import ScanPlan
+    from pipeline.activations.scan_pass import ScanPass
     from pipeline.models.network import Network
 
 TOP_K = 9
@@ -61,12 +61,12 @@ class Case:
         weights = {} if self.source.startswith("file:") else {"weights": "none"}
         return open_network(ModelSpec.model_validate({"source": self.source, "layers": list(self.layers), **weights}))
 
-    def plan(self, network: Network) -> Plan:
+    def plan(self, network: Network) -> ScanPlan:
         """What a scan of it keeps."""
-        from pipeline.activations.scan import Plan
+        from pipeline.activations.plan import ScanPlan
         from pipeline.models.registry import select_layers
 
-        return Plan(tuple(select_layers(network, self.layers)), None, TOP_K, self.batch)
+        return ScanPlan(tuple(select_layers(network, self.layers)), None, TOP_K, self.batch)
 
     def images(self, network: Network, rounds: int) -> np.ndarray:
         """Random images for so many rounds and those that are not counted: uint8 (rounds, images, height, width, 3)."""
@@ -142,9 +142,12 @@ class InMemory:
 class Scanning:
     """A scan that goes on from round to round."""
 
-    def __init__(self, network: Network, plan: Plan, source: InMemory, tap: Tap | None = None) -> None:
+    def __init__(self, network: Network, plan: ScanPlan, source: InMemory, scan_pass: ScanPass | None = None) -> None:
+        from pipeline.activations.part import Part
+        from pipeline.activations.scan_pass import ScanPass
+
         self._network, self._plan, self.source = network, plan, source
-        self._tap, self.part = tap or plan.compile(network), plan.empty()
+        self._pass, self.part = scan_pass or ScanPass(network, plan), Part.empty(plan)
 
     def rate(self, clock: Callable[[], float] = time.perf_counter) -> float:
         """Images/s of another round."""
@@ -153,7 +156,7 @@ class Scanning:
         images = self.source.grow()
         self.source.touch()
         started = clock()
-        self.part, _ = scan(self._network, self.source, self._plan, begun=self.part, tap=self._tap)
+        self.part, _ = scan(self._network, self.source, self._plan, begun=self.part, scan_pass=self._pass)
         return len(images) / (clock() - started)
 
 

@@ -1,8 +1,8 @@
-"""What the tables cost: the scan with its tallies beside the scan without, interleaved, in one process.
+"""What the tables cost: the scan with its distributions beside the scan without, interleaved, in one process.
 
     python -m bench.tables [--rounds N]
 
-The tallies are what index/channels.parquet tells beyond mean and deviation: histograms and quantiles, mean responses
+The distributions are what index/channels.parquet tells beyond mean and deviation: histograms and quantiles, mean responses
 by label, and the sample for twin channels. A ratio of 0.97 means that they cost 3 %. Labelled images, ten labels.
 """
 
@@ -34,18 +34,23 @@ class Labelled(InMemory):
 
 
 def measure(case: Case, rounds: int) -> dict[str, list[float]]:
-    """Images/s with and without tallies, round by round."""
-    from pipeline.activations.tally import Tally
+    """Images/s with and without distributions, round by round."""
+    from pipeline.activations.distribution import Distribution
+    from pipeline.activations.scan_pass import ScanPass
 
     network = case.open()
     plan, images = case.plan(network), case.images(network, rounds)
-    tap = plan.compile(network)
+    scan_pass = ScanPass(network, plan)
     # Each way has a source of its own, whose images are the same.
-    scans = {way: Scanning(network, plan, Labelled(images), tap) for way in ("with", "without")}
+    scans = {way: Scanning(network, plan, Labelled(images), scan_pass) for way in ("with", "without")}
     found: dict[str, list[float]] = {way: [] for way in scans}
     for number in range(rounds + WARM_UP):
         for way in sorted(scans, reverse=number % 2 == 1):
-            off = mock.patch.object(Tally, "update", lambda tally, *news: tally) if way == "without" else contextlib.nullcontext()
+            off = (
+                mock.patch.object(Distribution, "update", lambda distribution, responses: distribution)
+                if way == "without"
+                else contextlib.nullcontext()
+            )
             with off:
                 found[way].append(scans[way].rate())
     return {way: speeds[WARM_UP:] for way, speeds in found.items()}

@@ -67,7 +67,7 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
         raise WrongSpec(f"{folder} holds no parts. Leave some with convscope run SPEC --shard I/N, or name another folder.")
-    spec = _as_written(parts[0].origin.spec if parts else (receipt or {})["spec"], str(folder))
+    spec = _as_written(parts[0].provenance.spec if parts else (receipt or {})["spec"], str(folder))
     reporter = reporter or Reporter(spec.name)
     if parts and parts[0].shard.begin:
         options = replace(options, update=True)

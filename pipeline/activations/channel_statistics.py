@@ -81,7 +81,7 @@ class Statistics(Member):
         """bool (channels,): every response was exactly zero, as of a ReLU that never fires."""
         return (self.seen > 0) & (self.low == 0) & (self.high == 0)
 
-    def columns(self, channels: np.ndarray) -> dict[str, Sequence[Any]]:
+    def columns(self, channels: np.ndarray) -> dict[str, Sequence[Any] | np.ndarray]:
         return {
             "seen": self.seen,
             "mean": self.mean,

@@ -218,7 +218,7 @@ class Distribution(Member):
             counts[channel] = np.diff(np.rint(below))
         return counts, bounds
 
-    def columns(self, channels: np.ndarray) -> dict[str, Sequence[Any]]:
+    def columns(self, channels: np.ndarray) -> dict[str, Sequence[Any] | np.ndarray]:
         settled = self.settled()
         seen = settled.counts.sum(axis=1)
         dead = (seen > 0) & (settled.high == 0) & (settled.at_high == seen)
@@ -261,9 +261,7 @@ def bucket_edges() -> np.ndarray:
     return np.concatenate([-sizes[::-1], sizes])
 
 
-def _higher(
-    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def _higher(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Of two pairs (maxima, how many responses equal them): the larger maxima, and how many responses equal them."""
     (high, count), (other_high, other_count) = first, second
     at_high = np.where(high >= other_high, count, 0) + np.where(other_high >= high, other_count, 0)
@@ -271,7 +269,7 @@ def _higher(
 
 
 def _by_label(values: np.ndarray, finite: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums (in units of `exact_sums.UNIT`) and numbers of finite responses by label: str (labels,), int64 (labels, channels) twice."""
+    """Sums in `exact_sums.UNIT` and numbers of finite responses by label: str (labels,), int64 (labels, channels) each."""
     of_images = labels.tolist()
     names = sorted(set(of_images) - {""})
     if not names:

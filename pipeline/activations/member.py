@@ -120,7 +120,7 @@ class Member:
         """The member that `arrays` came from."""
         return cls(**arrays)
 
-    def columns(self, channels: np.ndarray) -> dict[str, Sequence[Any]]:
+    def columns(self, channels: np.ndarray) -> dict[str, Sequence[Any] | np.ndarray]:
         """Columns of index/channels.parquet by name, a value a channel.
 
         Args:

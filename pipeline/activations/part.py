@@ -13,6 +13,7 @@ from pipeline.activations.distribution import Distribution
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.member import Member, Responses, Thresholds
 from pipeline.activations.plan import ScanPlan
+from pipeline.errors import TooManyBad
 
 # What a scan keeps of every layer. A new statistic is a class in this table and its columns in `pipeline.store.tables`.
 MEMBERS: tuple[type[Member], ...] = (Strongest, Weakest, ByLabel, Statistics, Distribution)
@@ -61,11 +62,7 @@ class Part:
 
     def of(self, kind: type[AnyMember]) -> dict[str, AnyMember]:
         """The members of one class, by layer; empty where the plan did not ask for them."""
-        return {
-            layer: member
-            for layer, members in self.members.items()
-            if isinstance(member := members.get(kind.NAME), kind)
-        }
+        return {layer: member for layer, members in self.members.items() if isinstance(member := members.get(kind.NAME), kind)}
 
     def update(self, responses: dict[str, Responses], seen: int, skipped: tuple[Skipped, ...]) -> Part:
         """The part after one more batch: the responses by layer, how many images were seen, and which were skipped."""
@@ -105,3 +102,17 @@ def merge(parts: Sequence[Part]) -> Part:
     for part in others:
         merged = merged.merge(part)
     return merged
+
+
+def check_bad(part: Part, plan: ScanPlan, total: int) -> None:
+    """Whether a part has too many unreadable examples for a source of `total`. Raises: TooManyBad."""
+    if not part.skipped:
+        return
+    last = part.skipped[-1]
+    if plan.on_bad == "fail":
+        raise TooManyBad(f'{last.key!r} cannot be read: {last.reason}. Repair the file, or set data.on_bad = "skip".')
+    if len(part.skipped) > plan.max_bad * total:
+        raise TooManyBad(
+            f"{len(part.skipped)} of {total} images cannot be read, more than data.max_bad = {plan.max_bad:g} allows; "
+            f"the last: {last.key!r}: {last.reason}. Repair the files, or raise max_bad."
+        )

@@ -53,7 +53,9 @@ class Provenance:
     def of(cls, job: Job) -> Provenance:
         """The provenance of what a job scans."""
         spec = job.spec.model_dump(mode="json")
-        settings = {f"{table}.{key}": spec[table][key] for table in _IRRELEVANT for key in spec[table].keys() - _IRRELEVANT[table]}
+        settings = {
+            f"{table}.{key}": spec[table][key] for table in _IRRELEVANT for key in spec[table].keys() - _IRRELEVANT[table]
+        }
         settings["model.layers"] = [[layer.name, *layer.shape] for layer in job.layers]
         if job.spec.activations.label_k:
             settings["data.labels"] = job.source.labels  # the heaps of labels are in their order

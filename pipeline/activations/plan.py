@@ -1,12 +1,15 @@
-"""ScanPlan: what a scan reads and keeps."""
+"""ScanPlan: what a scan reads and keeps, and how it reports its progress."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.models.network import LayerInfo
+
+Progress = Callable[[int, int], None]  # called with the examples done, and the examples in all
 
 
 @dataclass(frozen=True)

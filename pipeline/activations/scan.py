@@ -18,16 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.activations.member import Candidates, Responses, Thresholds
-from pipeline.activations.part import Part, Skipped
-from pipeline.activations.plan import ScanPlan
+from pipeline.activations.part import Part, Skipped, check_bad
+from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_pass import Peaks, ScanPass
 from pipeline.activations.scan_times import ScanTimes, Stopwatch
 from pipeline.compiled.microbatches import AT_ONCE
-from pipeline.errors import TooManyBad, UnusableData, carried
+from pipeline.errors import UnusableData, carried
 from pipeline.models.network import Network
 from pipeline.sources.source import Shard, Source
-
-Progress = Callable[[int, int], None]  # examples done, examples in all
 
 
 def scan(
@@ -101,9 +99,7 @@ class Batch:
         maxima, examples = peaks.maxima[real], self.examples[real]
         kept = real[peaks.images]
         images, channels = (np.cumsum(real) - 1)[peaks.images[kept]], peaks.channels[kept]
-        candidates = Candidates(
-            images, channels, maxima[images, channels], examples[images], peaks.rows[kept], peaks.cols[kept]
-        )
+        candidates = Candidates(images, channels, maxima[images, channels], examples[images], peaks.rows[kept], peaks.cols[kept])
         nans = None if peaks.nans is None else peaks.nans[real]
         return Responses(maxima, examples, self.labels[real], self.label_numbers[real], candidates, nans)
 
@@ -182,17 +178,3 @@ def _padded(batch: dict[str, tf.Tensor], plan: ScanPlan, fresh: int) -> Batch:
         labels += [""] * missing
     numbers = {label: number for number, label in enumerate(plan.labels)}
     return Batch(images, examples, np.array(labels), np.array([numbers.get(label, -1) for label in labels]), skipped)
-
-
-def check_bad(part: Part, plan: ScanPlan, total: int) -> None:
-    """Whether a part has too many unreadable examples for a source of `total`. Raises: TooManyBad."""
-    if not part.skipped:
-        return
-    last = part.skipped[-1]
-    if plan.on_bad == "fail":
-        raise TooManyBad(f'{last.key!r} cannot be read: {last.reason}. Repair the file, or set data.on_bad = "skip".')
-    if len(part.skipped) > plan.max_bad * total:
-        raise TooManyBad(
-            f"{len(part.skipped)} of {total} images cannot be read, more than data.max_bad = {plan.max_bad:g} allows; "
-            f"the last: {last.key!r}: {last.reason}. Repair the files, or raise max_bad."
-        )

@@ -19,8 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.activations.part_file import Keeper, Origin, saved_parts, shard_name
+from pipeline.activations.part import Part, check_bad
+from pipeline.activations.part_file import PartSaver, Provenance, saved_parts, shard_name
+from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_state import begun
+from pipeline.activations.scan_times import ScanTimes
 from pipeline.compiled.compile import cpu_threads, prepare_devices
 from pipeline.errors import ConvscopeError, Fault, Interrupted, TooManyBad, TryAgain, Unreachable, WrongSpec, one_line
 from pipeline.job import Job, open_inputs
@@ -28,10 +31,7 @@ from pipeline.sources.source import Shard
 from pipeline.spec import JobSpec
 
 if TYPE_CHECKING:
-    from pipeline.activations.meter import Meter
-    from pipeline.activations.part import Part
-    from pipeline.activations.scan import Plan, Progress
-    from pipeline.activations.scan_pass import Tap
+    from pipeline.activations.scan_pass import ScanPass
 
 TRIES = 3  # of a shard, before the job stops with its error
 _SHARDS = 64  # a job has so many, and eight a worker at least, where the data suffice
@@ -43,7 +43,7 @@ _WAITING_TOLD_EVERY = 60.0  # seconds between two complaints that there is no wo
 _STORE = 256 * 2**20  # bytes of memory for the heaps on their way; more of them wait on the disk
 
 
-def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progress) -> tuple[Part, Meter]:
+def scan_all(job: Job, plan: ScanPlan, provenance: Provenance, begin: int, progress: Progress) -> tuple[Part, ScanTimes]:
     """Scan the examples from `begin` on with the workers of a Ray cluster: the one at RAY_ADDRESS, else one of our own.
 
     A shard is saved when it is finished and, while it is at work, every so often.
@@ -52,43 +52,40 @@ def scan_all(job: Job, plan: Plan, origin: Origin, begin: int, progress: Progres
     Raises: Interrupted for a signal, with what was found saved; Unreachable, where no cluster answers;
     Fault, where a shard fails too often; whatever the scan raises.
     """
-    from pipeline.activations.meter import Meter
-    from pipeline.activations.scan import judge_bad
-
     ray = require()
     with _cluster(ray, job.options.workers):
         crew = _Crew(ray, job, plan, progress)
-        part, meter = plan.empty(), Meter()
-        keepers = {}
-        for shard in _shards(job, plan, origin, begin, crew.size):
-            found = begun(job, origin, shard)
+        part, times = Part.empty(plan), ScanTimes()
+        savers = {}
+        for shard in _shards(job, plan, provenance, begin, crew.size):
+            found = begun(job, provenance, shard)
             if crew.add(shard, found):
-                keepers[shard] = Keeper(job.folder, origin, shard, job.options.save_every)
+                savers[shard] = PartSaver(job.folder, provenance, shard, job.options.save_every)
             elif found is not None:
                 part = part.merge(found)
         if crew.done:
             job.reporter.say(f"going on from example {crew.done:,} of {crew.total:,}: so many were scanned before")
         progress(crew.done, crew.total)
         try:
-            for shard, found, spent in crew.scan(lambda shard, part: keepers[shard].keep(part)):
-                keepers[shard].keep(found)
-                keepers[shard].save()
-                del keepers[shard]  # not before: a signal may have come meanwhile
-                part, meter = part.merge(found), meter + spent
-                judge_bad(part, plan, origin.examples)
+            for shard, found, spent in crew.scan(lambda shard, part: savers[shard].keep(part)):
+                savers[shard].keep(found)
+                savers[shard].save()
+                del savers[shard]  # not before: a signal may have come meanwhile
+                part, times = part.merge(found), times + spent
+                check_bad(part, plan, provenance.examples)
         except KeyboardInterrupt:
             for shard, found in crew.last_answers():
-                keepers[shard].keep(found)
-            _save(keepers)
+                savers[shard].keep(found)
+            _save(savers)
             raise Interrupted(
                 f"{crew.done:,} of {crew.total:,} examples are scanned and saved. Run the same command again."
             ) from None
         except TryAgain:
-            _save(keepers)
+            _save(savers)
             raise
         finally:
             crew.dismiss()
-    return part, meter
+    return part, times
 
 
 def require() -> ModuleType:
@@ -107,31 +104,32 @@ class Worker:
     """One process of the cluster: opens the job's network and data once, and scans the shards that it is given."""
 
     def __init__(self) -> None:
-        self._tap: Tap | None = None
+        self.scan_pass: ScanPass | None = None
         self._latest: tuple[Shard | None, Part | None] = None, None
 
     def open(self, spec: JobSpec, digests: dict[str, str], threads: int) -> None:
         """Open what the spec names. Raises: WrongSpec, where it is not there, or is not what it was for the one who asks."""
         # The order in which a sum is added up can depend on the number of threads: it is the same everywhere.
         prepare_devices(threads)
-        self._network, self._source = open_inputs(spec, fetch=False)
-        for table, digest in (("model", self._network.digest()), ("data", self._source.digest())):
+        self.network, self.source = open_inputs(spec, fetch=False)
+        for table, digest in (("model", self.network.digest()), ("data", self.source.digest())):
             if digest != digests[table]:
                 raise WrongSpec(
                     f"what [{table}] names is not the same on {socket.gethostname()} as where the job was started. "
                     "Put it where all machines read the same files."
                 )
 
-    def scan(self, plan: Plan, shard: Shard, begun: Part | None) -> tuple[Part, Meter]:
+    def scan(self, plan: ScanPlan, shard: Shard, begun: Part | None) -> tuple[Part, ScanTimes]:
         """The scan that every engine calls."""
         from pipeline.activations.scan import scan
+        from pipeline.activations.scan_pass import ScanPass
 
-        self._tap = self._tap or plan.compile(self._network)
+        self.scan_pass = self.scan_pass or ScanPass(self.network, plan)
 
         def keep(part: Part) -> None:
             self._latest = shard, part
 
-        return scan(self._network, self._source, plan, shard, begun=begun, keep=keep, tap=self._tap)
+        return scan(self.network, self.source, plan, shard, begun=begun, keep=keep, scan_pass=self.scan_pass)
 
     def answer(self, with_part: bool) -> tuple[Shard | None, int, Part | None]:
         """While a scan runs: its shard, how many examples are done and, if wanted, what was found."""
@@ -150,7 +148,7 @@ class _Task:
 class _Crew:
     """The workers of a job, and the shards that wait for them: hands out one after the other, and replaces who is lost."""
 
-    def __init__(self, ray: ModuleType, job: Job, plan: Plan, progress: Progress) -> None:
+    def __init__(self, ray: ModuleType, job: Job, plan: ScanPlan, progress: Progress) -> None:
         self._ray, self._job, self._plan, self._progress = ray, job, plan, progress
         gpus = int(ray.cluster_resources().get("GPU", 0))
         machines = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
@@ -187,7 +185,7 @@ class _Crew:
         self._waiting.append(shard)
         return True
 
-    def scan(self, keep: Callable[[Shard, Part], None]) -> Iterator[tuple[Shard, Part, Meter]]:
+    def scan(self, keep: Callable[[Shard, Part], None]) -> Iterator[tuple[Shard, Part, ScanTimes]]:
         """Each shard that was added, when it is finished.
 
         Args:
@@ -259,7 +257,7 @@ class _Crew:
     def _start(self, worker: Any, shard: Shard) -> None:
         self._tasks[worker.scan.remote(self._plan, shard, self._begun[shard])] = _Task(worker, shard)
 
-    def _finish(self, reference: Any) -> tuple[Shard, Part, Meter] | None:
+    def _finish(self, reference: Any) -> tuple[Shard, Part, ScanTimes] | None:
         """Take what a task has come to; a shard that is finished is returned. Raises: what a task may not be tried again for."""
         task = self._tasks[reference]
         try:
@@ -301,17 +299,17 @@ class _Crew:
             self._waiting.appendleft(task.shard)
 
 
-def _save(keepers: dict[Shard, Keeper]) -> None:
-    for keeper in keepers.values():
-        keeper.save()
+def _save(savers: dict[Shard, PartSaver]) -> None:
+    for saver in savers.values():
+        saver.save()
 
 
-def _shards(job: Job, plan: Plan, origin: Origin, begin: int, workers: int) -> list[Shard]:
+def _shards(job: Job, plan: ScanPlan, provenance: Provenance, begin: int, workers: int) -> list[Shard]:
     """The shards of the examples from `begin` on: those that an earlier run was at, or else as many as suit the workers.
 
     More than workers, so that a slow one does not keep all others waiting at the end; and not one batch each.
     """
-    batches = -(-(origin.examples - begin) // plan.batch)
+    batches = -(-(provenance.examples - begin) // plan.batch)
     counts = Counter(
         {
             saved.shard.count: saved.part.done

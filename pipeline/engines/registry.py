@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pipeline.activations.part_file import Origin
+from pipeline.activations.part import Part, check_bad
+from pipeline.activations.part_file import Provenance
+from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_state import begun, scanned_before, settle, whole
+from pipeline.activations.scan_times import ScanTimes
 from pipeline.engines import local, ray
 from pipeline.errors import UnknownName, WrongSpec
 from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.sources.source import Shard
-
-if TYPE_CHECKING:
-    from pipeline.activations.meter import Meter
-    from pipeline.activations.part import Part
-    from pipeline.activations.scan import Plan, Progress
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Engine:
     require: raises WrongSpec, where something that the engine needs is not installed.
     """
 
-    scan_all: Callable[[Job, Plan, Origin, int, Progress], tuple[Part, Meter]]
+    scan_all: Callable[[Job, ScanPlan, Provenance, int, Progress], tuple[Part, ScanTimes]]
     require: Callable[[], object] = lambda: None
 
 
@@ -49,45 +46,44 @@ def check_engine(options: RunOptions) -> None:
 
 def check(job: Job) -> None:
     """Whether what an earlier run has left can be gone on from, before anything is changed. Raises: WrongSpec, Fault."""
-    origin = Origin.of(job)
-    base = scanned_before(job, origin)
-    if whole(job, origin) is None:
-        begun(job, origin, Shard(0, 1, job.spec.data.batch, base.origin.examples if base else 0))
+    provenance = Provenance.of(job)
+    base = scanned_before(job, provenance)
+    if whole(job, provenance) is None:
+        begun(job, provenance, Shard(0, 1, job.spec.data.batch, base.provenance.examples if base else 0))
 
 
-def scan_job(job: Job, plan: Plan, progress: Progress) -> tuple[Part, Meter]:
+def scan_job(job: Job, plan: ScanPlan, progress: Progress) -> tuple[Part, ScanTimes]:
     """What a scan of the whole source finds; only what no earlier run has scanned is scanned.
 
     Raises: TooManyBad, Interrupted with what was found saved, and whatever the engine raises.
     """
-    from pipeline.activations.meter import Meter
-    from pipeline.activations.scan import judge_bad
-
-    origin = Origin.of(job)
-    part, meter = whole(job, origin), Meter()
+    provenance = Provenance.of(job)
+    part, times = whole(job, provenance), ScanTimes()
     if part is None:
-        base = scanned_before(job, origin)
-        begin = base.origin.examples if base else 0
+        base = scanned_before(job, provenance)
+        begin = base.provenance.examples if base else 0
         if base is not None:
-            job.reporter.say(f"the first {begin:,} of {origin.examples:,} examples were scanned before; the rest is new")
-        part, meter = ENGINES[job.options.engine].scan_all(job, plan, origin, begin, progress)
+            job.reporter.say(f"the first {begin:,} of {provenance.examples:,} examples were scanned before; the rest is new")
+        part, times = ENGINES[job.options.engine].scan_all(job, plan, provenance, begin, progress)
         part = base.part.merge(part) if base else part
     else:
         job.reporter.say(f"all {part.done:,} examples were scanned before")
-    judge_bad(part, plan, origin.examples)
-    return part, meter
+    check_bad(part, plan, provenance.examples)
+    return part, times
 
 
-def scan_part(job: Job, plan: Plan, index: int, count: int, progress: Progress) -> Part:
+def scan_part(job: Job, plan: ScanPlan, index: int, count: int, progress: Progress) -> Part:
     """What a scan of the `index`-th of `count` parts, from 0, of what no earlier run has scanned finds.
 
     Raises: as `scan_job`.
     """
-    origin = Origin.of(job)
-    base = scanned_before(job, origin)
-    return local.scan_shard(job, plan, origin, Shard(index, count, plan.batch, base.origin.examples if base else 0), progress)[0]
+    provenance = Provenance.of(job)
+    base = scanned_before(job, provenance)
+    return local.scan_shard(
+        job, plan, provenance, Shard(index, count, plan.batch, base.provenance.examples if base else 0), progress
+    )[0]
 
 
 def settle_job(job: Job, part: Part) -> None:
     """Keep what the whole scan found, once its results are in place. Raises: StoreFailed."""
-    settle(job, Origin.of(job), part)
+    settle(job, Provenance.of(job), part)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pipeline.activations import Activations
+from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Part
-from pipeline.activations.scan import Plan
+from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import clear
 from pipeline.compiled.energy import check_gradients
 from pipeline.engines.registry import check as check_saved
@@ -28,7 +28,7 @@ from pipeline.report.section import Section
 from pipeline.spec.activations import ActivationsSpec
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.card import write_card
-from pipeline.store.tables import QUANTILES, write_index
+from pipeline.store.tables import write_index
 from recfield import ReceptiveField
 
 
@@ -37,7 +37,7 @@ def activations(job: Job) -> Outcome:
     spec, plan = job.spec.activations, plan_of(job)
     began = time.monotonic()
     with job.reporter.step("scan", "images") as advance, watch_gpus() as gpus:
-        part, meter = scan_job(job, plan, advance)
+        part, times = scan_job(job, plan, advance)
     scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers)
@@ -55,10 +55,10 @@ def activations(job: Job) -> Outcome:
     return {
         "images": part.seen,
         "skipped": len(skipped),
-        "nans": {name: int(heap.nans.sum()) for name, heap in part.heaps.items() if heap.nans.any()},
+        "nans": {name: int(nans.sum()) for name, member in part.of(Strongest).items() if (nans := member.heap.nans).any()},
         "precision": plan.precision,
-        "images_per_second": round(meter.images / max(scanned - began, 1e-9), 1),
-        "scan_seconds": {name: round(getattr(meter, name), 2) for name in ("data", "network", "heaps", "writing")},
+        "images_per_second": round(times.images / max(scanned - began, 1e-9), 1),
+        "scan_seconds": {name: round(getattr(times, name), 2) for name in ("data", "network", "heaps", "writing")},
         "fields_seconds": round(solved - scanned, 2),
         "writing_seconds": round(time.monotonic() - solved, 2),
         "gpu_busy": gpus.busy,
@@ -96,13 +96,13 @@ def prepare(job: Job, again: bool) -> None:
     check_saved(job)
 
 
-def plan_of(job: Job) -> Plan:
+def plan_of(job: Job) -> ScanPlan:
     """What a job's scan reads and keeps."""
     spec, data = job.spec.activations, job.spec.data
     chosen = None if spec.channels == "all" else tuple(spec.channels)
     labels = tuple(job.source.labels or ()) if spec.label_k else ()
     how = job.spec.model
-    return Plan(
+    return ScanPlan(
         job.layers,
         chosen,
         spec.top_k,
@@ -118,30 +118,20 @@ def plan_of(job: Job) -> Plan:
 
 
 def _all_winners(
-    job: Job, plan: Plan, part: Part, fields: dict[str, ReceptiveField], effective: dict[str, EffectiveFields]
+    job: Job, plan: ScanPlan, part: Part, fields: dict[str, ReceptiveField], effective: dict[str, EffectiveFields]
 ) -> Iterator[Winners]:
     """The strongest of every layer and, where the spec asks for them, the weakest, and the strongest for each label."""
     own_boxes = job.spec.activations.crop == "channel"
     for layer in job.layers:
         name, channels = layer.name, plan.channels_of(layer)
-        found = {"activations": (channels, part.heaps[name])}
-        if name in part.weakest:
-            weakest = part.weakest[name]
-            # Adding 0 makes -0.0 a 0.0.
-            found["weakest"] = (channels, replace(weakest, scores=np.float32(0) - weakest.scores))
-        if name in part.by_label:
-            found["by_label"] = _by_channel(channels, part.by_label[name])
-        for table, (of_heap, heap) in found.items():
-            one = _winners(layer, of_heap, heap, fields[name], own_boxes)
-            yield replace(one, effective=effective.get(name), table=table)
-
-
-def _by_channel(channels: np.ndarray, heap: Activations) -> tuple[np.ndarray, Activations]:
-    """Heaps for every label and channel, put in order of the channels, and the channel of each."""
-    labels = heap.channels // len(channels)
-    order = np.arange(heap.channels).reshape(labels, -1).T.ravel()
-    arrays = {one.name: getattr(heap, one.name)[order] for one in dataclasses.fields(heap)}
-    return np.repeat(channels, labels), Activations(**arrays)
+        heaps = {"activations": (channels, part.of(Strongest)[name].heap)}
+        if name in part.of(Weakest):
+            heaps["weakest"] = (channels, part.of(Weakest)[name].weakest_first())
+        if name in part.of(ByLabel):
+            heaps["by_label"] = part.of(ByLabel)[name].by_channel(channels)
+        for table, (of_heap, heap) in heaps.items():
+            winners = _winners(layer, of_heap, heap, fields[name], own_boxes)
+            yield replace(winners, effective=effective.get(name), table=table)
 
 
 def _winners(layer: LayerInfo, channels: np.ndarray, heap: Activations, field: ReceptiveField, own_boxes: bool) -> Winners:
@@ -186,41 +176,18 @@ def _write_channels(job: Job, winners: list[Winners], part: Part, labels: dict[s
     for layer in winners:
         if layer.table != "activations":
             continue
-        statistics, tally = part.statistics[layer.layer], part.tallies[layer.layer].settled()
         tops = [top_label(of_channel) for of_channel in labels[layer.layer]]
-        seen = np.maximum(statistics.seen, 1)
-        selective, index = tally.selectivity()
-        twin, correlation = tally.twins()
-        counts, edges = tally.histogram()
-        values = {
+        values: dict[str, Sequence[Any] | np.ndarray] = {
             "layer": [layer.layer] * len(layer.channels),
             "channel": layer.channels,
-            "seen": statistics.seen,
-            "mean": statistics.mean,
-            "std": statistics.std,
-            "max": statistics.high,
-            "share_positive": statistics.positive / seen,
-            "dead": statistics.dead,
-            "saturated": ~statistics.dead & (tally.at_high > statistics.seen / 2),
-            "always_negative": (statistics.seen > 0) & (statistics.high < 0),
-            "share_at_max": tally.at_high / seen,
-            **{f"q{share:02}": _without_nan(tally.quantile(share / 100)) for share in QUANTILES},
             "top_label": [label for label, _ in tops],
             "label_purity": [purity for _, purity in tops],
-            "selective_label": selective,
-            "selectivity": _without_nan(index),
-            "twin": [None if number < 0 else layer.channels[number] for number in twin],
-            "twin_correlation": _without_nan(correlation),
-            "histogram": list(counts),
-            "histogram_edges": list(edges),
         }
+        for member in part.members[layer.layer].values():
+            values |= member.columns(layer.channels)
         for name, column in values.items():
             columns.setdefault(name, []).extend(column)
     write_index(job.folder, "channels", columns)
-
-
-def _without_nan(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
 
 
 STAGE = Stage(

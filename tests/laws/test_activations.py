@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scanned import in_bytes as part_in_bytes
+from scanned import responses_of
 
 from pipeline.activations import Activations, Statistics
-from pipeline.activations.part import Part, Skipped, merge
-from pipeline.activations.tally import Tally
+from pipeline.activations.part import MEMBERS, Part, Skipped, merge
+from pipeline.activations.plan import ScanPlan
+from pipeline.models.network import LayerInfo
 
 INF, NAN = math.inf, math.nan
 
@@ -46,11 +49,8 @@ def cuts(draw, count):
 
 def in_bytes(state):
     """All that a state holds, to the sign of a zero."""
-    arrays_ = [getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "pending"]
-    return [
-        (array.dtype.kind, array.shape, array.astype(array.dtype if array.dtype.kind != "U" else "U9").tobytes())
-        for array in arrays_
-    ]
+    arrays_ = [getattr(state, field.name) for field in dataclasses.fields(state)]
+    return [(array.dtype.kind, array.shape, array.tobytes()) for array in arrays_]
 
 
 def one_batch(maps, examples, k):
@@ -214,7 +214,7 @@ def maxima(draw, values=FLOATS):
 
 
 def statistics_of(values):
-    return Statistics.empty(values.shape[1]).update(values)
+    return Statistics.empty(values.shape[1]).update(responses_of(values))
 
 
 @given(st.data(), maxima())
@@ -223,7 +223,7 @@ def test_statistics_have_the_same_bytes_in_any_order_batches_and_merges(data, va
     for shard in data.draw(cuts(len(values))):
         part = Statistics.empty(values.shape[1])
         for batch in data.draw(cuts(len(shard))):
-            part = part.update(values[shard[batch]])
+            part = part.update(responses_of(values[shard[batch]]))
         parts.append(part)
     merged = functools.reduce(lambda one, other: other.merge(one), parts)
     whole = statistics_of(values)
@@ -280,25 +280,28 @@ def test_sums_of_many_addends_of_every_size_are_exact():
     random = np.random.default_rng(0)
     large = np.ldexp(random.uniform(1, 2, 24_000), np.repeat(np.arange(-30, 30), 400)).astype(np.float32)
     values = np.concatenate([large, [np.float32(1e-40)], -large])  # all but the smallest cancel
-    statistics = functools.reduce(Statistics.update, np.array_split(values[:, None], 40), Statistics.empty(1))
+    statistics = functools.reduce(Statistics.update, map(responses_of, np.array_split(values[:, None], 40)), Statistics.empty(1))
     assert statistics.mean[0] == float(np.float32(1e-40)) / len(values)
 
 
+LABELS = ("a", "b")
+
+
+def plan_for(channels):
+    """A plan under which every member is kept."""
+    return ScanPlan((LayerInfo("layer", "Conv2D", (1, 9, channels)),), None, 2, 4, bottom_k=1, label_k=3, labels=LABELS)
+
+
 def part_of(values, examples, skipped=()):
-    return Part(
-        {"layer": one_batch(values[:, None, None, :], examples, 2)},
-        {"layer": statistics_of(values)},
-        {"layer": Tally.empty(values.shape[1]).update(values, examples, np.full(len(values), "a"))},
-        {"layer": one_batch(-values[:, None, None, :], examples, 1)},
-        {"layer": one_batch(values[:, None, None, :], examples, 3)},
-        len(values),
-        tuple(Skipped(example, f"key{example}", "torn") for example in skipped),
-    )
+    """The part of some responses, labelled by their examples' numbers."""
+    numbers = np.asarray(examples) % len(LABELS)
+    responses = responses_of(values, examples, np.array(LABELS)[numbers], numbers)
+    unread = tuple(Skipped(example, f"key{example}", "torn") for example in skipped)
+    return Part.empty(plan_for(values.shape[1])).update({"layer": responses}, len(values), unread)
 
 
-def part_in_bytes(part):
-    tables = (part.heaps, part.statistics, {"layer": part.tallies["layer"].settled()}, part.weakest, part.by_label)
-    return [in_bytes(table["layer"]) for table in tables], part.seen, part.skipped
+def test_a_plan_that_asks_for_everything_has_every_member():
+    assert [type(member) for member in Part.empty(plan_for(1)).members["layer"].values()] == list(MEMBERS)
 
 
 @given(st.data(), maxima(PLAIN), st.sets(st.integers(0, 30), max_size=4))
@@ -312,7 +315,7 @@ def test_parts_merge_to_the_same_whole_in_any_order_their_skipped_images_sorted(
     ]
     order = data.draw(st.permutations(parts))
     assert part_in_bytes(merge(order)) == part_in_bytes(whole)
-    empty = Part.empty({"layer": values.shape[1]}, 2, bottom_k=1, label_k=3, labels=1)
+    empty = Part.empty(plan_for(values.shape[1]))
     assert part_in_bytes(whole.merge(empty)) == part_in_bytes(empty.merge(whole)) == part_in_bytes(whole)
 
 

@@ -65,11 +65,11 @@ def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(
 def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_tells_what_an_earlier_one_has_saved(
     small, tmp_path, monkeypatch
 ):
-    def interrupted(tap, images, gates):
+    def interrupted(scan_pass, images, thresholds):
         raise KeyboardInterrupt
 
     stopped(small, tmp_path, 6)
-    monkeypatch.setattr("pipeline.activations.scan_pass.Tap.ask", interrupted)
+    monkeypatch.setattr("pipeline.activations.scan_pass.ScanPass.run", interrupted)
     with pytest.raises(Interrupted, match=r" 6 of 20 examples are scanned and saved"):
         run(small, tmp_path, reporter=Stopping())
     assert [saved.part.done for saved in saved_parts(tmp_path / "tiny")] == [6]
@@ -163,7 +163,7 @@ def test_a_raised_share_of_bad_images_goes_on(small, write_pictures, tmp_path):
     assert last.scanned[0] == 8 and read_receipt(folder)["stages"]["activations"]["skipped"] == 1
 
 
-@pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 1"), (2, "is of format 2")])
+@pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 2"), (3, "is of format 3")])
 def test_a_part_of_another_format_is_refused_by_name(small, tmp_path, monkeypatch, format_, words):
     from pipeline.activations import part_file as saved
 

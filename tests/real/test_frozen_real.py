@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recfield"))
 import agreement
 import oracle
 
-from pipeline.activations.scan import Plan, scan
+from pipeline.activations.heap_members import Strongest
+from pipeline.activations.plan import ScanPlan
+from pipeline.activations.scan import scan
 from pipeline.compiled.compile import compile_tap
 from pipeline.fields import solve_fields
 from pipeline.models.registry import open_network, select_layers
@@ -100,9 +102,9 @@ def test_facenet_has_the_same_winners_from_the_graph_and_from_keras(facenets):
     found = []
     for network, names in ((frozen, TWINS.keys()), (twin, TWINS.values())):
         layers = tuple(select_layers(network, list(names)))
-        part, meter = scan(network, source, Plan(layers, None, 5, 20))
-        print(f"{network.name}: {meter.images} images, {meter.images / meter.seconds:.1f}/s")
-        found.append(part.heaps)
+        part, times = scan(network, source, ScanPlan(layers, None, 5, 20))
+        print(f"{network.name}: {times.images} images, {times.images / times.seconds:.1f}/s")
+        found.append({name: member.heap for name, member in part.of(Strongest).items()})
     same = total = 0
     for ours, theirs in TWINS.items():
         one, two = found[0][ours], found[1][theirs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.activations.scan import Plan
+from pipeline.activations.plan import ScanPlan
 from pipeline.models.keras.model import keras_network
 
 
@@ -25,6 +25,6 @@ def plan():
     """A function: a plan for layers of a network, by name."""
 
     def of(network, *names, channels=None, k=4, batch=5, **options):
-        return Plan(tuple(layer for layer in network.layers() if layer.name in names), channels, k, batch, **options)
+        return ScanPlan(tuple(layer for layer in network.layers() if layer.name in names), channels, k, batch, **options)
 
     return of

@@ -1,25 +1,53 @@
-"""The scan's threads: what runs beside what, what ends them, and how their time is told."""
+"""The scan's threads: what runs beside what, what ends them, and where their time is counted."""
 
 from __future__ import annotations
 
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from pipeline.activations import scan as scanning
-from pipeline.activations.scan import Tap, scan
-from pipeline.activations.scan_pass import Gates
+from pipeline.activations.member import Thresholds
+from pipeline.activations.part import Part
+from pipeline.activations.scan import scan
+from pipeline.activations.scan_pass import ScanPass
 
 
 def network_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("network")]
 
 
+class WatchedPass(ScanPass):
+    """A pass that calls a function before each batch."""
+
+    def __init__(self, network, plan, before):
+        super().__init__(network, plan)
+        self._before = before
+
+    def run(self, images, thresholds):
+        self._before()
+        return super().run(images, thresholds)
+
+
+class WatchedPart(Part):
+    """A part that notes its events in `log`: "submitted" for each batch given to the network, "updated" for each taken in."""
+
+    log: ClassVar[list[str]] = []
+
+    def thresholds(self, label_numbers):
+        self.log.append("submitted")
+        return super().thresholds(label_numbers)
+
+    def update(self, responses, seen, skipped):
+        self.log.append("updated")
+        return super().update(responses, seen, skipped)
+
+
 @pytest.mark.parametrize("where", ["keep", "progress"])
-def test_what_stops_the_scan_from_outside_leaves_no_thread_behind(network, source, plan, where):
+def test_an_interrupt_from_outside_leaves_no_thread_behind(network, source, plan, where):
     def stop(*news):
         raise KeyboardInterrupt
 
@@ -28,81 +56,75 @@ def test_what_stops_the_scan_from_outside_leaves_no_thread_behind(network, sourc
     assert network_threads() == []
 
 
-def test_what_goes_wrong_in_the_network_is_raised_where_the_scan_was_called(network, source, plan, monkeypatch):
-    def fail(self, images, floors):
+def test_an_error_in_the_network_is_raised_where_the_scan_was_called(network, source, plan):
+    def fail():
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Tap, "ask", fail)
+    edges = plan(network, "edges")
     with pytest.raises(RuntimeError, match="out of memory"):
-        scan(network, source, plan(network, "edges"))
+        scan(network, source, edges, scan_pass=WatchedPass(network, edges, fail))
     assert network_threads() == []
 
 
-def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network, source, plan, monkeypatch):
-    asked, answer = [], Tap.ask
-
-    def ask(self, images, floors):
-        asked.append(len(asked))
-        return answer(self, images, floors)
-
-    monkeypatch.setattr(Tap, "ask", ask)
-    learned = []
+def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network, source, plan):
+    started, kept = [], []
 
     def keep(part):
-        learned.append(part)
-        assert len(asked) <= len(learned) + 2
+        kept.append(part)
+        assert len(started) <= len(kept) + 2
 
-    scan(network, source, plan(network, "edges", batch=2), keep=keep)
-    assert len(learned) == len(asked) == 12
+    edges = plan(network, "edges", batch=2)
+    scan(network, source, edges, keep=keep, scan_pass=WatchedPass(network, edges, lambda: started.append(1)))
+    assert len(kept) == len(started) == 12
 
 
-def test_a_batch_is_sent_while_the_network_is_at_the_last_one(network, source, plan, monkeypatch):
-    answer, passes = Tap.ask, threading.Barrier(2)
-    together = []
-
-    def ask(self, images, floors):
-        # Twelve batches: each pass waits for a second one to be in the network too.
-        together.append(passes.wait(timeout=30))
-        return answer(self, images, floors)
-
-    monkeypatch.setattr(Tap, "ask", ask)
-    part, _ = scan(network, source, plan(network, "edges", batch=2))
+def test_two_batches_are_in_the_network_at_the_same_time(network, source, plan):
+    barrier, together = threading.Barrier(2), []
+    edges = plan(network, "edges", batch=2)
+    # Twelve batches: each waits until a second one is in the network too.
+    both = WatchedPass(network, edges, lambda: together.append(barrier.wait(timeout=30)))
+    part, _ = scan(network, source, edges, scan_pass=both)
     assert sorted(together) == [0] * 6 + [1] * 6 and part.seen == 23
 
 
-def test_before_the_heaps_are_at_a_batch_the_network_has_two_more_to_go_on_with(network, source, plan, monkeypatch):
-    sent, judge = [], scanning.gates
-    monkeypatch.setattr(scanning, "gates", lambda part, batch: sent.append(batch) or judge(part, batch))
-    learned, learn = [], scanning.learn
-
-    def learning(part, batch, responses):
-        learned.append(len(sent))
-        return learn(part, batch, responses)
-
-    monkeypatch.setattr(scanning, "learn", learning)
-    scan(network, source, plan(network, "edges", batch=2))
-    assert learned == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12]
+def test_two_more_batches_are_submitted_before_the_heaps_are_updated_with_one(network, source, plan):
+    edges = plan(network, "edges", batch=2)
+    begun = WatchedPart(**vars(Part.empty(edges)))
+    begun.log.clear()
+    scan(network, source, edges, begun=begun)
+    submitted = [begun.log[:place].count("submitted") for place, event in enumerate(begun.log) if event == "updated"]
+    assert submitted == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12]
 
 
-def test_a_pass_that_several_threads_ask_for_is_compiled_once(network, plan, monkeypatch):
-    compiled, build = [], Tap._compile
+def test_a_pass_that_several_threads_run_at_once_is_compiled_once(network, plan):
+    traced = []
 
-    def slowly(self, with_nan):
-        compiled.append(with_nan)
-        time.sleep(0.2)
-        return build(self, with_nan)
+    class Counting:
+        """The network, counting how often it is traced, and slow at it."""
 
-    monkeypatch.setattr(Tap, "_compile", slowly)
-    tap = plan(network, "edges", batch=2).compile(network)
-    closed = {"edges": Gates(np.full((1, tap._counts[0]), np.inf, np.float32), np.full((1, tap._counts[0]), -np.inf, np.float32))}
+        def __getattr__(self, name):
+            return getattr(network, name)
+
+        def trace(self, images, layers):
+            traced.append(layers)
+            time.sleep(0.2)
+            return network.trace(images, layers)
+
+    edges = plan(network, "edges", batch=2)
+    alone = ScanPass(Counting(), edges)
+    closed = {"edges": Thresholds.closed(4)}
+    images = np.ones((2, 16, 16, 3), np.uint8)
+    alone.run(images, closed)
+    once = len(traced)
+    shared = ScanPass(Counting(), edges)
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda _: tap.ask(np.ones((2, 16, 16, 3), np.uint8), closed), range(4)))
-    assert compiled == [False] and len({one["edges"].maxima.tobytes() for one in answers}) == 1
+        peaks = list(threads.map(lambda _: shared.run(images, closed), range(4)))
+    assert len(traced) == 2 * once and len({each["edges"].maxima.tobytes() for each in peaks}) == 1
 
 
-def test_the_seconds_of_the_meter_are_those_of_the_clock_and_waiting_is_told_from_running(network, source, plan):
+def test_the_times_of_a_scan_add_up_to_the_clocks_and_waiting_is_told_from_running(network, source, plan):
     began = time.perf_counter()
-    _, meter = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
-    assert 0.05 < meter.writing <= meter.seconds <= time.perf_counter() - began
-    assert min(meter.data, meter.network, meter.heaps) > 0
-    assert (meter + meter).seconds == pytest.approx(2 * meter.seconds)
+    _, times = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
+    assert 0.05 < times.writing <= times.seconds <= time.perf_counter() - began
+    assert min(times.data, times.network, times.heaps) > 0
+    assert (times + times).seconds == pytest.approx(2 * times.seconds)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from scanned import in_bytes
 
-from pipeline.activations import Activations
+from pipeline.activations import Activations, Statistics
+from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import scan
 from pipeline.compiled import microbatches as pieces
@@ -49,6 +51,11 @@ def flat_images(*levels):
     return [np.full((4, 4, 3), level, np.uint8) for level in levels]
 
 
+def heaps_of(part):
+    """The heaps of the strongest responses by layer."""
+    return {layer: member.heap for layer, member in part.of(Strongest).items()}
+
+
 def brute_force(model, images, layer, k, channels=None):
     """The heap of a layer from the model's own maps of all images, in NumPy."""
     maps = keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0)
@@ -66,20 +73,14 @@ def brute_force_maxima(model, images, layer):
     return keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0).max(axis=(1, 2))
 
 
-def in_bytes(part):
-    heaps = [getattr(h, n).tobytes() for h in part.heaps.values() for n in ("scores", "examples", "rows", "cols", "nans")]
-    sums = [getattr(s, n).tobytes() for s in part.statistics.values() for n in ("seen", "low", "high", "sums", "squares")]
-    return heaps, sums, part.seen, part.skipped
-
-
 def test_the_scan_finds_what_brute_force_over_the_models_maps_finds(tiny_model, network, source, plan):
-    part, meter = scan(network, source, plan(network, *LAYERS))
-    assert list(part.heaps) == list(LAYERS)
-    for layer, heap in part.heaps.items():
+    part, times = scan(network, source, plan(network, *LAYERS))
+    assert list(part.channels) == list(LAYERS)
+    for layer, heap in heaps_of(part).items():
         expected = brute_force(tiny_model, source.images, layer, 4)
         for ours, theirs in zip((heap.scores, heap.examples, heap.rows, heap.cols), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=layer)
-    assert part.seen == meter.images == 23 and part.skipped == ()
+    assert part.seen == times.images == 23 and part.skipped == ()
 
 
 def test_the_scan_of_a_folder_is_the_scan_of_its_pictures(tiny_model, network, pictures, plan):
@@ -89,7 +90,7 @@ def test_the_scan_of_a_folder_is_the_scan_of_its_pictures(tiny_model, network, p
     part, _ = scan(network, source, plan(network, "shapes", batch=8))
     images = [element["image"] for element in source.stream(Shard()).as_numpy_iterator()]
     scores, examples, rows, cols = brute_force(tiny_model, images, "shapes", 4)
-    heap = part.heaps["shapes"]
+    heap = part.of(Strongest)["shapes"].heap
     np.testing.assert_array_equal(heap.scores, scores)
     np.testing.assert_array_equal(heap.examples, examples)
     np.testing.assert_array_equal([heap.rows, heap.cols], [rows, cols])
@@ -99,7 +100,7 @@ def test_the_statistics_are_those_of_all_responses(tiny_model, network, source, 
     part, _ = scan(network, source, plan(network, "shapes"))
     maps = keras.Model(tiny_model.inputs, tiny_model.get_layer("shapes").output).predict(np.float32(source.images), verbose=0)
     maxima = maps.max(axis=(1, 2)).astype(np.float64)
-    found = part.statistics["shapes"]
+    found = part.of(Statistics)["shapes"]
     np.testing.assert_array_equal(found.seen, 23)
     np.testing.assert_allclose(found.mean, maxima.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.std, maxima.std(axis=0), rtol=1e-9)
@@ -127,7 +128,9 @@ def real_network():
 
 
 def test_real_numbers_give_the_same_winners_in_batches_of_any_size_and_scores_to_within_rounding(real_network, source, plan):
-    heaps = [scan(real_network, source, plan(real_network, "two", batch=batch))[0].heaps["two"] for batch in (1, 6, 23)]
+    heaps = [
+        scan(real_network, source, plan(real_network, "two", batch=batch))[0].of(Strongest)["two"].heap for batch in (1, 6, 23)
+    ]
     for heap in heaps[1:]:
         np.testing.assert_array_equal(heap.examples, heaps[0].examples)
         np.testing.assert_array_equal([heap.rows, heap.cols], [heaps[0].rows, heaps[0].cols])
@@ -145,9 +148,9 @@ def test_the_padding_of_the_last_batch_never_wins_nor_counts(in_memory, plan):
     darkest_wins = pointwise(-1, 0)  # and padding is black
     source = in_memory(flat_images(9, 5, 7, 6, 8))
     part, _ = scan(darkest_wins, source, plan(darkest_wins, "out", k=6, batch=4))
-    assert part.heaps["out"].examples.tolist() == [[1, 3, 2, 4, 0, -1]]
-    assert part.heaps["out"].scores.tolist() == [[-5, -6, -7, -8, -9, -np.inf]]
-    assert part.statistics["out"].seen.tolist() == [5] and part.statistics["out"].high.tolist() == [-5]
+    assert part.of(Strongest)["out"].heap.examples.tolist() == [[1, 3, 2, 4, 0, -1]]
+    assert part.of(Strongest)["out"].heap.scores.tolist() == [[-5, -6, -7, -8, -9, -np.inf]]
+    assert part.of(Statistics)["out"].seen.tolist() == [5] and part.of(Statistics)["out"].high.tolist() == [-5]
 
 
 def logarithm(x):
@@ -163,13 +166,13 @@ def test_nan_is_counted_and_kept_out_and_minus_infinity_is_not(in_memory, plan):
     images[3][2, 1] = 105
     images[3][2, 3] = 105
     part, _ = scan(network, in_memory(images), plan(network, name, k=5, batch=3))
-    heap = part.heaps[name]
+    heap = part.of(Strongest)[name].heap
     assert heap.examples.tolist() == [[2, 3, 1, -1, -1]]
     assert heap.rows.tolist() == [[0, 2, 0, -1, -1]] and heap.cols.tolist() == [[0, 1, 1, -1, -1]]
     np.testing.assert_allclose(heap.scores[0, :3], [np.log(10), np.log(5), -np.inf], rtol=1e-5)
     assert heap.nans.tolist() == [16 + 1 + 14]
     # What is not finite takes no part in the statistics.
-    assert part.statistics[name].seen.tolist() == [2]
+    assert part.of(Statistics)[name].seen.tolist() == [2]
 
 
 def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory, plan):
@@ -178,7 +181,7 @@ def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory, plan):
     images = np.random.default_rng(0).integers(0, 200, (49, 7, 7, 3), np.uint8)
     images.reshape(49, 49, 3)[np.arange(49), np.arange(49), 1] = 255
     part, _ = scan(network, in_memory(images), plan(network, name, k=49, batch=16))
-    heap = part.heaps[name]
+    heap = part.of(Strongest)[name].heap
     assert heap.nans.tolist() == [0, 49, 0] and not np.isnan(heap.scores).any() and (heap.examples >= 0).all()
 
 
@@ -188,35 +191,36 @@ def test_nan_of_a_later_layer_alone_is_noticed_too(in_memory, plan):
     second = keras.layers.Identity(name="second")(logarithm(first))  # NaN for dark
     network = keras_network(keras.Model(inputs, second), "two", None, "none")
     part, _ = scan(network, in_memory(flat_images(50, 110, 120)), plan(network, "first", "second", batch=2))
-    assert part.heaps["second"].nans.tolist() == [16] and part.heaps["second"].examples.tolist() == [[2, 1, -1, -1]]
-    assert part.heaps["first"].examples.tolist() == [[2, 1, 0, -1]] * 3
+    heaps = heaps_of(part)
+    assert heaps["second"].nans.tolist() == [16] and heaps["second"].examples.tolist() == [[2, 1, -1, -1]]
+    assert heaps["first"].examples.tolist() == [[2, 1, 0, -1]] * 3
 
 
 def test_nan_in_padding_is_not_counted(in_memory, plan):
     network = one_layer(logarithm)  # NaN for black
     name = network.layers()[-1].name
     part, _ = scan(network, in_memory(flat_images(110, 120)), plan(network, name, batch=8))
-    assert part.heaps[name].nans.tolist() == [0]
+    assert part.of(Strongest)[name].heap.nans.tolist() == [0]
 
 
 def test_chosen_channels_come_in_the_order_of_the_spec(tiny_model, network, source, plan):
     part, _ = scan(network, source, plan(network, "edges", channels=(3, 1)))
-    heap = part.heaps["edges"]
+    heap = part.of(Strongest)["edges"].heap
     expected = brute_force(tiny_model, source.images, "edges", 4, channels=(3, 1))
     for ours, theirs in zip((heap.scores, heap.examples, heap.rows, heap.cols), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert part.statistics["edges"].seen.shape == (2,)
+    assert part.of(Statistics)["edges"].seen.shape == (2,)
 
 
 def test_a_dense_layer_is_a_map_of_one_place(network, source, plan):
     part, _ = scan(network, source, plan(network, "classes"))
-    heap = part.heaps["classes"]
+    heap = part.of(Strongest)["classes"].heap
     assert heap.channels == 3 and not heap.rows.any() and not heap.cols.any()
 
 
 def test_more_places_than_images_stay_unfilled(network, in_memory, source, plan):
     part, _ = scan(network, in_memory(source.images[:2]), plan(network, "edges", k=5))
-    heap = part.heaps["edges"]
+    heap = part.of(Strongest)["edges"].heap
     assert (heap.examples[:, 2:] == -1).all() and (heap.examples[:, :2] >= 0).all()
 
 
@@ -224,7 +228,7 @@ def test_more_places_than_images_stay_unfilled(network, in_memory, source, plan)
 def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(tiny_model, network, source, plan, k, bottom_k):
     part, _ = scan(network, source, plan(network, "edges", k=k, batch=2, bottom_k=bottom_k))
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
-    np.testing.assert_array_equal(part.weakest["edges"].examples, np.argsort(maxima, axis=0, kind="stable")[:bottom_k].T)
+    np.testing.assert_array_equal(part.of(Weakest)["edges"].heap.examples, np.argsort(maxima, axis=0, kind="stable")[:bottom_k].T)
 
 
 @pytest.mark.parametrize(("k", "label_k", "batch"), [(1, 3, 2), (10, 1, 2), (1, 3, 5), (10, 1, 5)])
@@ -236,7 +240,7 @@ def test_those_of_each_label_are_found_however_full_the_other_heaps_are(
     asking = plan(network, "edges", k=k, batch=batch, label_k=label_k, labels=("ant", "cat"))
     part, _ = scan(network, labelled, asking)
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
-    found = part.by_label["edges"].examples.reshape(2, 4, label_k)
+    found = part.of(ByLabel)["edges"].heap.examples.reshape(2, 4, label_k)
     for place, label in enumerate(asking.labels):
         own = np.flatnonzero(labels == label)
         np.testing.assert_array_equal(found[place], own[np.argsort(-maxima[own], axis=0, kind="stable")[:label_k]].T)
@@ -248,7 +252,7 @@ def test_more_entrants_than_one_call_finds_places_for_are_all_found(in_memory, p
     images = random.integers(0, 256, (150, 8, 8, 3), np.uint8)
     part, _ = scan(identity, in_memory(images), plan(identity, "out", k=150, batch=150))
     expected = Activations.empty(3, 150).update(np.float32(images), np.arange(150))
-    heap = part.heaps["out"]
+    heap = part.of(Strongest)["out"].heap
     for name in ("scores", "examples", "rows", "cols"):
         np.testing.assert_array_equal(getattr(heap, name), getattr(expected, name))
 
@@ -256,9 +260,9 @@ def test_more_entrants_than_one_call_finds_places_for_are_all_found(in_memory, p
 def test_images_that_cannot_be_read_are_listed_and_neither_win_nor_count(in_memory, plan):
     darkest_wins = pointwise(-1, 0)  # an unreadable image comes as black
     source = in_memory(flat_images(9, 5, 7, 6, 8), broken=[1, 4])
-    part, meter = scan(darkest_wins, source, plan(darkest_wins, "out", k=4, batch=2))
-    assert part.heaps["out"].examples.tolist() == [[3, 2, 0, -1]]
-    assert part.statistics["out"].seen.tolist() == [3] and part.seen == meter.images == 3
+    part, times = scan(darkest_wins, source, plan(darkest_wins, "out", k=4, batch=2))
+    assert part.of(Strongest)["out"].heap.examples.tolist() == [[3, 2, 0, -1]]
+    assert part.of(Statistics)["out"].seen.tolist() == [3] and part.seen == times.images == 3
     assert part.skipped == (Skipped(1, "image1", "torn"), Skipped(4, "image4", "torn"))
 
 
@@ -282,7 +286,7 @@ def test_on_bad_fail_stops_at_the_first_bad_image_whatever_the_share(in_memory, 
 def test_a_data_set_with_nothing_readable_gives_empty_heaps_where_that_is_allowed(in_memory, plan):
     network = pointwise(1, 0)
     part, _ = scan(network, in_memory(flat_images(1, 2), broken=[0, 1]), plan(network, "out", max_bad=1.0))
-    assert part.heaps["out"].examples.max() == -1 and part.seen == 0 and len(part.skipped) == 2
+    assert part.of(Strongest)["out"].heap.examples.max() == -1 and part.seen == 0 and len(part.skipped) == 2
 
 
 def test_progress_counts_every_image_read_or_not_up_to_all(in_memory, plan):
@@ -306,7 +310,7 @@ def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network, 
     for part in kept:
         alone, _ = scan(network, source, plan(network, *LAYERS), begun=part)
         assert in_bytes(alone) == in_bytes(whole)
-        assert all(heap.examples.max() < part.done for heap in part.heaps.values())
+        assert all(heap.examples.max() < part.done for heap in heaps_of(part).values())
 
 
 @pytest.mark.parametrize("small", [9_500, 16_000, 2**30])  # three images a piece, five, and all nine
@@ -317,10 +321,6 @@ def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan
     monkeypatch.setattr(pieces, "_SMALL", small)
     part, _ = scan(network, labelled, asking)
     assert in_bytes(part) == in_bytes(by_twos)
-    for kind in ("weakest", "by_label"):
-        for name, heap in getattr(part, kind).items():
-            other = getattr(by_twos, kind)[name]
-            assert heap.scores.tobytes() == other.scores.tobytes() and heap.examples.tobytes() == other.examples.tobytes()
 
 
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])
@@ -334,6 +334,6 @@ def test_places_are_the_same_however_maps_are_cut_to_look_for_them(in_memory, pl
         part, _ = scan(network, in_memory(images), plan(network, name, k=12, batch=7))
         with np.errstate(invalid="ignore"):
             maps = np.sqrt(np.float32(images) - 1)
-        expected, heap = Activations.empty(3, 12).update(maps, np.arange(30)), part.heaps[name]
+        expected, heap = Activations.empty(3, 12).update(maps, np.arange(30)), part.of(Strongest)[name].heap
         for column in ("examples", "rows", "cols", "nans"):
             np.testing.assert_array_equal(getattr(heap, column), getattr(expected, column), err_msg=column)

@@ -36,9 +36,9 @@ class PretendedRay:
     the last first: what is raised, or None for one that is opened. killed: who was.
     """
 
-    def __init__(self, job, tap, gpus=0):
+    def __init__(self, job, scan_pass, gpus=0):
         self.exceptions = SimpleNamespace(RayError=RayError)
-        self.job, self.tap, self.gpus = job, tap, gpus
+        self.job, self.scan_pass, self.gpus = job, scan_pass, gpus
         self.failures, self.opening_fails = defaultdict(list), []
         self.workers, self.killed, self.submitted, self.most_at_work, self.options = [], [], Counter(), 0, None
         self._tasks, self._number = {}, 0
@@ -56,7 +56,7 @@ class PretendedRay:
 
         def hire(kind):
             worker = kind()
-            worker._network, worker._source, worker._tap = self.job.network, self.job.source, self.tap
+            worker.network, worker.source, worker.scan_pass = self.job.network, self.job.source, self.scan_pass
             self.workers.append(Handle(self, worker))
             return self.workers[-1]
 

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from pretended import PretendedRay, RayError, TaskError
+from scanned import in_bytes
 
 from pipeline import load_spec, run
 from pipeline.activations.part import Part
-from pipeline.activations.part_file import Keeper, Origin, Saved, saved_parts, shard_path, write_part
-from pipeline.activations.scan import Plan, scan
+from pipeline.activations.part_file import PartSaver, Provenance, SavedPart, saved_parts, shard_path, write_part
+from pipeline.activations.plan import ScanPlan
+from pipeline.activations.scan import scan
+from pipeline.activations.scan_pass import ScanPass
 from pipeline.engines import ray as engine
 from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
 from pipeline.models.keras.model import keras_network
@@ -32,49 +35,39 @@ def job(write_spec, tmp_path, told):
 
 @pytest.fixture
 def plan(job):
-    return Plan(job.layers, None, 3, 1)
+    return ScanPlan(job.layers, None, 3, 1)
 
 
 @pytest.fixture(scope="module")
-def tap(tiny_model):
+def scan_pass(tiny_model):
     """The compiled pass of all workers."""
     network = keras_network(tiny_model, "tiny", None, "none")
     layers = tuple(layer for layer in network.layers() if layer.name in ("edges", "shapes", "classes"))
-    return Plan(layers, None, 3, 1).compile(network)
+    return ScanPass(network, ScanPlan(layers, None, 3, 1))
 
 
 @pytest.fixture
-def pretended(job, tap, monkeypatch):
+def pretended(job, scan_pass, monkeypatch):
     """The Ray that the engine finds."""
-    ray = PretendedRay(job, tap)
+    ray = PretendedRay(job, scan_pass)
     monkeypatch.setattr(engine, "require", lambda: ray)
     monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
     return ray
 
 
 def scan_all(job, plan, begin=0, progress=lambda done, total: None):
-    return engine.scan_all(job, plan, Origin.of(job), begin, progress)
-
-
-def bytes_of(part: Part):
-    arrays = [
-        getattr(table, field.name)
-        for tables in (part.heaps, part.statistics)
-        for table in tables.values()
-        for field in dataclasses.fields(table)
-    ]
-    return [array.tobytes() for array in arrays], part.seen, part.skipped
+    return engine.scan_all(job, plan, Provenance.of(job), begin, progress)
 
 
 @pytest.fixture
-def expected(job, plan, tap):
-    return bytes_of(scan(job.network, job.source, plan, tap=tap)[0])
+def expected(job, plan, scan_pass):
+    return in_bytes(scan(job.network, job.source, plan, scan_pass=scan_pass)[0])
 
 
 def test_shards_in_any_order_give_what_one_scan_gives(pretended, job, plan, expected):
     news = []
-    part, meter = scan_all(job, plan, progress=lambda done, total: news.append((done, total)))
-    assert bytes_of(part) == expected and meter.images == 20 and meter.network > 0
+    part, times = scan_all(job, plan, progress=lambda done, total: news.append((done, total)))
+    assert in_bytes(part) == expected and times.images == 20 and times.network > 0
     assert news[-1] == (20, 20) and news == sorted(news) and len(news) > 5
 
 
@@ -91,18 +84,18 @@ def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_
         scan_all(job, plan)
     kept = [saved for saved in saved_parts(job.folder) if saved.complete]
     assert 0 < len(kept) < 6
-    write_part(shard_path(job.folder, Shard(0, 11, 1)), Saved(Origin.of(job), Shard(0, 11, 1), plan.empty()))
+    write_part(shard_path(job.folder, Shard(0, 11, 1)), SavedPart(Provenance.of(job), Shard(0, 11, 1), Part.empty(plan)))
     again = dataclasses.replace(job, options=RunOptions("ray", 1))
-    part, meter = scan_all(again, plan)
-    assert bytes_of(part) == expected and meter.images == 20 - sum(saved.part.done for saved in kept)
-    assert f"going on from example {20 - meter.images} of 20: so many were scanned before" in job.reporter.lines
+    part, times = scan_all(again, plan)
+    assert in_bytes(part) == expected and times.images == 20 - sum(saved.part.done for saved in kept)
+    assert f"going on from example {20 - times.images} of 20: so many were scanned before" in job.reporter.lines
 
 
 def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, plan):
-    write_part(shard_path(job.folder, Shard(0, 11)), Saved(Origin.of(job), Shard(0, 11), plan.empty()))
+    write_part(shard_path(job.folder, Shard(0, 11)), SavedPart(Provenance.of(job), Shard(0, 11), Part.empty(plan)))
     part, _ = scan_all(job, plan, begin=7)
     assert (
-        bytes_of(part) == bytes_of(scan(job.network, job.source, plan, Shard(0, 1, 1, 7), tap=pretended.tap)[0])
+        in_bytes(part) == in_bytes(scan(job.network, job.source, plan, Shard(0, 1, 1, 7), scan_pass=pretended.scan_pass)[0])
         and part.seen == 13
     )
     assert pretended.submitted["scan"] == 6, "shards of what was there before divide nothing of what is new"
@@ -114,7 +107,7 @@ def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, pla
 def test_a_worker_that_fails_is_replaced_and_its_shard_runs_again(pretended, job, plan, expected, error):
     pretended.failures[2] = [error, error]
     part, _ = scan_all(job, plan)
-    assert bytes_of(part) == expected
+    assert in_bytes(part) == expected
     assert len(pretended.workers) == 5 and pretended.submitted["scan"] == 8
     said = [line for line in job.reporter.lines if line.startswith("shard 3-of-6 failed: ")]
     assert len(said) == 2 and not any("\n" in line for line in said)
@@ -148,18 +141,18 @@ def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended, j
     ("broken", "max_bad", "fails"), [((0, 1, 2), 0.15, False), ((0, 7, 14), 0.15, False), ((0, 7, 14), 0.1, True)]
 )
 def test_unreadable_images_are_judged_over_the_whole_data_set_as_in_one_scan(
-    job, plan, tap, monkeypatch, in_memory, broken, max_bad, fails
+    job, plan, scan_pass, monkeypatch, in_memory, broken, max_bad, fails
 ):
     pixels = np.random.default_rng(1).integers(0, 4, (20, 16, 16, 3))
     job = dataclasses.replace(job, source=in_memory(pixels, broken=broken))
     plan = dataclasses.replace(plan, max_bad=max_bad)
-    ray = PretendedRay(job, tap)
+    ray = PretendedRay(job, scan_pass)
     monkeypatch.setattr(engine, "require", lambda: ray)
     monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
     if not fails:
-        assert bytes_of(scan_all(job, plan)[0]) == bytes_of(scan(job.network, job.source, plan, tap=tap)[0])
+        assert in_bytes(scan_all(job, plan)[0]) == in_bytes(scan(job.network, job.source, plan, scan_pass=scan_pass)[0])
         return
-    for scanned in (lambda: scan_all(job, plan), lambda: scan(job.network, job.source, plan, tap=tap)):
+    for scanned in (lambda: scan_all(job, plan), lambda: scan(job.network, job.source, plan, scan_pass=scan_pass)):
         with pytest.raises(TooManyBad, match="3 of 20 images cannot be read"):
             scanned()
 
@@ -175,14 +168,14 @@ def test_workers_that_are_started_at_last_forget_the_failures_before(pretended, 
     pretended.opening_fails = [*twice, None, None, None, *twice]
     pretended.failures[2] = [RayError("its node has died")]
     part, _ = scan_all(job, plan)
-    assert bytes_of(part) == expected and len(pretended.workers) == 3 + 2 + 1 + 2
+    assert in_bytes(part) == expected and len(pretended.workers) == 3 + 2 + 1 + 2
 
 
 @pytest.mark.parametrize(("gpus", "asked", "workers"), [(0, None, 2), (5, None, 5), (2, 4, 4)])
 def test_there_is_a_worker_for_each_gpu_else_for_each_machine_unless_their_number_is_given(
-    job, plan, tap, monkeypatch, gpus, asked, workers
+    job, plan, scan_pass, monkeypatch, gpus, asked, workers
 ):
-    ray = PretendedRay(job, tap, gpus)
+    ray = PretendedRay(job, scan_pass, gpus)
     monkeypatch.setattr(engine, "require", lambda: ray)
     monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
     scan_all(dataclasses.replace(job, options=RunOptions("ray", asked)), plan)
@@ -193,24 +186,24 @@ class Stop(Exception):
     """Ends a scan from within."""
 
 
-class StoppingTap:
-    """A compiled pass that goes through once."""
+class StoppingPass:
+    """A compiled pass that stops the scan at its second batch."""
 
-    def __init__(self, tap):
-        self._tap, self._calls = tap, 0
+    def __init__(self, scan_pass):
+        self._pass, self._calls = scan_pass, 0
 
-    def ask(self, images, floors):
+    def run(self, images, thresholds):
         self._calls += 1
         if self._calls > 1:
             raise Stop
-        return self._tap.ask(images, floors)
+        return self._pass.run(images, thresholds)
 
 
 def scan_one_batch(ray):
     """Every shard that is at work comes as far as its first batch."""
     for handle, method, arguments in [*ray._tasks.values()]:
         if method == "scan":
-            handle._worker._tap = StoppingTap(ray.tap)
+            handle._worker.scan_pass = StoppingPass(ray.scan_pass)
             with pytest.raises(Stop):
                 handle._worker.scan(*arguments)
 
@@ -243,12 +236,12 @@ def test_an_interrupt_saves_what_the_shards_at_work_have_found_and_claims_no_mor
     saved = saved_parts(job.folder)
     done = sum(saved.part.done for saved in saved)
     assert sorted(saved.part.done for saved in saved)[:-1] == [1, 1, 1] * answers and f": {done} of 20 " in str(caught.value)
-    part, meter = scan_all(job, plan)
-    assert bytes_of(part) == expected and meter.images == 20 - done
+    part, times = scan_all(job, plan)
+    assert in_bytes(part) == expected and times.images == 20 - done
 
 
 def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(pretended, job, plan, monkeypatch):
-    save, calls = Keeper.save, []
+    save, calls = PartSaver.save, []
 
     def interrupted(keeper):
         calls.append(keeper)
@@ -256,7 +249,7 @@ def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(preten
             raise KeyboardInterrupt
         save(keeper)
 
-    monkeypatch.setattr(Keeper, "save", interrupted)
+    monkeypatch.setattr(PartSaver, "save", interrupted)
     with pytest.raises(Interrupted):
         scan_all(job, plan)
     (saved,) = saved_parts(job.folder)
@@ -306,7 +299,7 @@ def test_a_lost_worker_loses_no_more_than_was_found_since_it_was_last_asked(pret
         for reference, (handle, method, arguments) in [*pretended._tasks.items()]:
             if method == "scan" and arguments[1].index == 1 and not begun:
                 begun.append(reference)
-                handle._worker._tap = StoppingTap(pretended.tap)
+                handle._worker.scan_pass = StoppingPass(pretended.scan_pass)
                 with pytest.raises(Stop):
                     handle._worker.scan(*arguments)
         asked = pretended.submitted["answer"] > 10
@@ -321,9 +314,9 @@ def test_a_lost_worker_loses_no_more_than_was_found_since_it_was_last_asked(pret
 
     monkeypatch.setattr(pretended, "wait", one_batch_and_no_end)
     monkeypatch.setattr(pretended, "get", lost)
-    part, meter = scan_all(job, plan)
-    assert bytes_of(part) == expected
-    assert meter.images == 19, "the first image of shard 2 is not scanned again"
+    part, times = scan_all(job, plan)
+    assert in_bytes(part) == expected
+    assert times.images == 19, "the first image of shard 2 is not scanned again"
 
 
 def test_a_worker_that_sees_another_network_or_other_data_says_so(job, monkeypatch):

@@ -14,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from graphs import classify, convolve, freeze_v1, freeze_v2, opened, plain, plain_by_hand, v1, variable, weights, write
 
 from pipeline.activations import Activations
-from pipeline.activations.scan import Plan, scan
+from pipeline.activations.heap_members import Strongest
+from pipeline.activations.plan import ScanPlan
+from pipeline.activations.scan import scan
 from pipeline.compiled.compile import compile_tap
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
 from pipeline.models.network import LayerInfo
@@ -417,10 +419,10 @@ def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, m
     images = np.random.default_rng(1).integers(0, 256, (13, 8, 8, 3), np.uint8)
     network = opened(path)
     (end,) = (layer for layer in network.layers() if layer.name == "end")
-    part, _ = scan(network, in_memory(images), Plan((end,), None, 5, 13))
+    part, _ = scan(network, in_memory(images), ScanPlan((end,), None, 5, 13))
     expected = Activations.empty(3, 5).update(network.trace(network.preprocess(images), ["end"])["end"].numpy(), np.arange(13))
-    np.testing.assert_allclose(part.heaps["end"].scores, expected.scores, rtol=1e-5)
-    np.testing.assert_array_equal(part.heaps["end"].examples, expected.examples)
+    np.testing.assert_allclose(part.of(Strongest)["end"].heap.scores, expected.scores, rtol=1e-5)
+    np.testing.assert_array_equal(part.of(Strongest)["end"].heap.examples, expected.examples)
 
 
 @pytest.mark.parametrize("lower", [False, True])

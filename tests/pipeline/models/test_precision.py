@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.activations.scan_pass import Gates, Tap
+from pipeline.activations.member import Thresholds
+from pipeline.activations.plan import ScanPlan
+from pipeline.activations.scan_pass import ScanPass
 from pipeline.compiled import microbatches as pieces
 from pipeline.compiled.compile import compile_pass
 from pipeline.compiled.precision import reduced
@@ -70,9 +74,10 @@ def test_a_scan_in_bfloat16_may_go_in_pieces_too(network, images, monkeypatch, s
         pytest.skip("this CPU has no bfloat16")
     monkeypatch.setattr(pieces, "_SMALL", small)
     layers, batch = network.layers(), np.concatenate([images, images[::-1]])
-    shut = {layer.name: Gates(np.full((1, layer.channels), np.inf), np.full((1, layer.channels), -np.inf)) for layer in layers}
+    closed = {layer.name: Thresholds.closed(layer.channels) for layer in layers}
+    plan = ScanPlan(tuple(layers), None, 1, len(batch))
     found, exact = (
-        {name: one.maxima for name, one in Tap(network, layers, None, len(batch), precision).ask(batch, shut).items()}
+        {name: peaks.maxima for name, peaks in ScanPass(network, replace(plan, precision=precision)).run(batch, closed).items()}
         for precision in ("bfloat16", "float32")
     )
     assert 1e-6 < error(found, exact) < 0.03

@@ -13,22 +13,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scanned import in_bytes
 
-from pipeline.activations import part_file as saved
+from pipeline.activations import Statistics, part_file
+from pipeline.activations.heap_members import Strongest
 from pipeline.activations.part import Part, Skipped, merge
-from pipeline.activations.part_file import Keeper, Origin, Saved, read_part, saved_parts, shard_path, write_part
-from pipeline.activations.scan import Plan, Tap, scan
+from pipeline.activations.part_file import PartSaver, Provenance, SavedPart, read_part, saved_parts, shard_path, write_part
+from pipeline.activations.plan import ScanPlan
+from pipeline.activations.scan import scan
+from pipeline.activations.scan_pass import ScanPass
 from pipeline.errors import Fault, WrongSpec
 from pipeline.models.keras.model import keras_network
+from pipeline.models.network import LayerInfo
 from pipeline.sources.source import Shard
 
-ORIGIN = Origin("m", "d", 23, {"data.batch": 5, "activations.channels": "all"}, {"name": "x"})
-
-
-def in_bytes(part):
-    heaps = [getattr(h, n).tobytes() for h in part.heaps.values() for n in ("scores", "examples", "rows", "cols", "nans")]
-    names = ("seen", "positive", "low", "high", "sums", "squares")
-    return heaps, [getattr(s, n).tobytes() for s in part.statistics.values() for n in names], part.seen, part.skipped
+PROVENANCE = Provenance("m", "d", 23, {"data.batch": 5, "activations.channels": "all"}, {"name": "x"})
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def source(in_memory):
 
 @pytest.fixture(scope="module")
 def plan(network):
-    return Plan(tuple(layer for layer in network.layers() if layer.name in ("one", "two")), None, 4, 5)
+    return ScanPlan(tuple(layer for layer in network.layers() if layer.name in ("one", "two")), None, 4, 5)
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +64,15 @@ def steps(network, source, plan):
 def test_after_every_batch_the_scan_gives_a_part_of_exactly_what_is_done(network, source, plan, steps):
     assert [part.done for part in steps] == [5, 10, 15, 20, 23]
     for part in steps:  # seen again after the scan has ended: nothing changed them
-        assert all((heap.examples < part.done).all() for heap in part.heaps.values())
-        assert all((one.seen == part.seen).all() for one in part.statistics.values())
+        assert all((member.heap.examples < part.done).all() for member in part.of(Strongest).values())
+        assert all((statistics.seen == part.seen).all() for statistics in part.of(Statistics).values())
     assert steps[0].skipped == (Skipped(4, "image4", "torn"),) and len(steps[-1].skipped) == 2
 
 
 def test_a_scan_that_goes_on_from_any_part_ends_with_the_same_bytes(network, source, plan, steps):
     for begun in steps:
-        part, meter = scan(network, source, plan, begun=begun)
-        assert in_bytes(part) == in_bytes(steps[-1]) and meter.images == steps[-1].seen - begun.seen
+        part, times = scan(network, source, plan, begun=begun)
+        assert in_bytes(part) == in_bytes(steps[-1]) and times.images == steps[-1].seen - begun.seen
 
 
 @pytest.mark.parametrize(("count", "unit"), [(1, 1), (2, 5), (3, 1), (3, 5), (7, 5), (7, 1)])
@@ -86,8 +85,8 @@ def test_any_shards_give_the_bytes_of_one_scan_even_where_kernels_round_by_place
 @pytest.mark.parametrize("begin", [1, 5, 12, 23])
 def test_what_was_added_is_scanned_in_the_batches_of_a_full_scan(network, source, in_memory, plan, steps, begin):
     old, _ = scan(network, in_memory(source.images[:begin], broken=[4, 11]), plan)
-    new, meter = scan(network, source, plan, Shard(0, 1, 5, begin))
-    assert new.done == 23 - begin and meter.images == new.seen and in_bytes(merge([new, old])) == in_bytes(steps[-1])
+    new, times = scan(network, source, plan, Shard(0, 1, 5, begin))
+    assert new.done == 23 - begin and times.images == new.seen and in_bytes(merge([new, old])) == in_bytes(steps[-1])
 
 
 @given(st.integers(0, 200), st.integers(1, 12), st.integers(1, 9), st.integers(0, 220))
@@ -99,53 +98,50 @@ def test_shards_cover_every_example_once_and_end_at_whole_units(total, count, un
 
 
 @pytest.mark.parametrize("shard", [Shard(1, 3), Shard(0, 1, 5, 12), Shard(6, 7)])
-def test_an_image_is_at_the_same_place_of_its_batch_in_any_shard(network, source, plan, monkeypatch, shard):
-    asked, ask = [], Tap.ask
+def test_an_image_is_at_the_same_place_of_its_batch_in_any_shard(network, source, plan, shard):
+    batches, scan_pass = [], ScanPass(network, plan)
 
-    def remember(tap, images, gates):
-        asked.append(np.array(images))
-        return ask(tap, images, gates)
+    def run(images, thresholds):
+        batches.append(np.array(images))
+        return scan_pass.run(images, thresholds)
 
-    monkeypatch.setattr(Tap, "ask", remember)
-    scan(network, source, plan, shard)
+    scan(network, source, plan, shard, scan_pass=SimpleNamespace(run=run))
     first, last = shard.bounds(23)
     fill = first % 5
-    images = np.concatenate(asked)
+    images = np.concatenate(batches)
     for place, image in enumerate(source.images[first - fill : last]):
         broken = first - fill + place in (4, 11)
         np.testing.assert_array_equal(images[place], 0 if broken else image)
-    assert all(len(batch) == 5 for batch in asked) and len(images) - 5 < fill + last - first
+    assert all(len(batch) == 5 for batch in batches) and len(images) - 5 < fill + last - first
 
 
 # Part files.
 
 
 def test_a_part_file_gives_back_every_byte_and_is_the_same_each_time(steps, tmp_path):
-    heap = steps[2].heaps["two"].count_nans(np.arange(6))
-    part = replace(
-        steps[2], heaps={**steps[2].heaps, "two": heap}, skipped=(Skipped(4, "caf\u00e9\n\u65e5.png", 'of "no"\tuse'),)
-    )
+    part = replace(steps[2], skipped=(Skipped(4, "caf\u00e9\n\u65e5.png", 'of "no"\tuse'),))
     for path in (tmp_path / "a.part", tmp_path / "b.part"):
-        write_part(path, Saved(ORIGIN, Shard(1, 3, 5, 2), part))
+        write_part(path, SavedPart(PROVENANCE, Shard(1, 3, 5, 2), part))
         found = read_part(path)
-        assert in_bytes(found.part) == in_bytes(part) and found.origin == ORIGIN and found.shard == Shard(1, 3, 5, 2)
-        assert list(found.part.heaps) == list(part.heaps)
+        assert in_bytes(found.part) == in_bytes(part) and found.provenance == PROVENANCE and found.shard == Shard(1, 3, 5, 2)
+        assert list(found.part.members) == list(part.members)
     assert (tmp_path / "a.part").read_bytes() == (tmp_path / "b.part").read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_part_of_nothing_and_odd_layer_names_can_be_saved(tmp_path):
-    part = Part.empty({"a/b:0": 2, "../c\u00e9 d": 1}, 3)
-    write_part(tmp_path / "x.part", Saved(ORIGIN, Shard(), part))
+    layers = tuple(LayerInfo(name, "Conv2D", (1, 1, count)) for name, count in (("a/b:0", 2), ("../c\u00e9 d", 1), ("x.y", 1)))
+    part = Part.empty(ScanPlan(layers, None, 3, 5))
+    write_part(tmp_path / "x.part", SavedPart(PROVENANCE, Shard(), part))
     found = read_part(tmp_path / "x.part")
-    assert in_bytes(found.part) == in_bytes(part) and list(found.part.heaps) == list(part.heaps) and not found.complete
+    assert in_bytes(found.part) == in_bytes(part) and list(found.part.members) == list(part.members) and not found.complete
 
 
 def test_a_part_file_holds_no_pickles_and_runs_none(steps, tmp_path):
-    write_part(tmp_path / "x.part", Saved(ORIGIN, Shard(), steps[0]))
+    write_part(tmp_path / "x.part", SavedPart(PROVENANCE, Shard(), steps[0]))
     with zipfile.ZipFile(tmp_path / "x.part") as archive:
         assert all(b"'descr': '|O" not in archive.read(name)[:200] for name in archive.namelist())
-    np.savez(tmp_path / "y.part.npz", told=np.array([{"format": 1}], object))
+    np.savez(tmp_path / "y.part.npz", header=np.array([{"format": 1}], object))
     (tmp_path / "y.part.npz").rename(tmp_path / "y.part")
     with pytest.raises(Fault, match=r"y.part is damaged"):
         read_part(tmp_path / "y.part")
@@ -153,7 +149,7 @@ def test_a_part_file_holds_no_pickles_and_runs_none(steps, tmp_path):
 
 def test_parts_are_found_in_order_and_other_files_are_passed_over(steps, tmp_path):
     for index in (2, 0, 10):
-        write_part(shard_path(tmp_path, Shard(index, 12)), Saved(ORIGIN, Shard(index, 12), steps[0]))
+        write_part(shard_path(tmp_path, Shard(index, 12)), SavedPart(PROVENANCE, Shard(index, 12), steps[0]))
     (tmp_path / "parts" / ".aside-01234567-4-of-12.part").write_bytes(b"half")
     (tmp_path / "parts" / "notes.part").write_bytes(b"mine")
     assert [found.shard.index for found in saved_parts(tmp_path)] == [0, 2, 10]
@@ -170,7 +166,7 @@ def test_parts_are_found_in_order_and_other_files_are_passed_over(steps, tmp_pat
     ],
 )
 def test_what_differs_is_named(change, words):
-    assert ORIGIN.difference(replace(ORIGIN, **change)) == words
+    assert PROVENANCE.difference(replace(PROVENANCE, **change)) == words
 
 
 def changed(spec, **tables):
@@ -178,17 +174,17 @@ def changed(spec, **tables):
 
 
 class Labelled(list):
-    """As much of a source as an origin asks for."""
+    """As much of a source as an provenance asks for."""
 
     @property
     def labels(self):
         return [*self]
 
 
-def origin_of(spec, layers=(("edges", (14, 14, 4)),), labels=("cat", "dog")):
-    """The origin of what a job of this spec finds."""
+def provenance_of(spec, layers=(("edges", (14, 14, 4)),), labels=("cat", "dog")):
+    """The provenance of what a job of this spec finds."""
     named = [SimpleNamespace(name=name, shape=shape) for name, shape in layers]
-    return Origin.of(SimpleNamespace(spec=spec, layers=named, digests={"model": "m", "data": "d"}, source=Labelled(labels)))
+    return Provenance.of(SimpleNamespace(spec=spec, layers=named, digests={"model": "m", "data": "d"}, source=Labelled(labels)))
 
 
 @pytest.mark.parametrize(
@@ -206,21 +202,21 @@ def origin_of(spec, layers=(("edges", (14, 14, 4)),), labels=("cat", "dog")):
 )
 def test_what_changes_responses_is_a_part_of_their_origin(spec, change):
     ((table, key),) = [(table, key) for table, keys in change.items() for key in keys]
-    assert origin_of(spec).difference(origin_of(changed(spec, **change))) == f"the spec has changed: {table}.{key}"
+    assert provenance_of(spec).difference(provenance_of(changed(spec, **change))) == f"the spec has changed: {table}.{key}"
 
 
 @pytest.mark.parametrize("change", [{"data": {"max_bad": 0.5}}, {"data": {"on_bad": "fail"}}, {"activations": {"crop": "image"}}])
 def test_what_changes_no_response_is_no_part_of_their_origin(spec, change):
-    assert origin_of(spec).difference(origin_of(changed(spec, **change))) is None
+    assert provenance_of(spec).difference(provenance_of(changed(spec, **change))) is None
 
 
 def test_layers_and_where_they_matter_labels_are_a_part_of_the_origin(spec):
-    one = origin_of(spec)
+    one = provenance_of(spec)
     for layers in ((("shapes", (14, 14, 4)),), (("edges", (14, 14, 5)),), (("edges", (14, 14, 4)), ("shapes", (6, 6, 5)))):
-        assert one.difference(origin_of(spec, layers)) == "the spec has changed: model.layers"
-    assert one.difference(origin_of(spec, labels=("ant", "bee"))) is None
+        assert one.difference(provenance_of(spec, layers)) == "the spec has changed: model.layers"
+    assert one.difference(provenance_of(spec, labels=("ant", "bee"))) is None
     asking = changed(spec, activations={"label_k": 1})
-    assert "data.labels" in origin_of(asking).difference(origin_of(asking, labels=("ant", "bee")))
+    assert "data.labels" in provenance_of(asking).difference(provenance_of(asking, labels=("ant", "bee")))
 
 
 # Saving every so often.
@@ -228,7 +224,7 @@ def test_layers_and_where_they_matter_labels_are_a_part_of_the_origin(spec):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time as `saved` sees it; the test moves it, and each file written takes `cost` seconds."""
+    """The time as `part_file` sees it; the test moves it, and each file written takes `cost` seconds."""
     now = SimpleNamespace(seconds=1000.0, cost=0.0, written=[], moments=[])
 
     def write(path, found):
@@ -236,42 +232,42 @@ def clock(monkeypatch):
         now.seconds += now.cost
         now.written.append((path.name, found.part.done))
 
-    monkeypatch.setattr(saved, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    monkeypatch.setattr(saved, "write_part", write)
+    monkeypatch.setattr(part_file, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(part_file, "write_part", write)
     return now
 
 
 def test_a_part_is_saved_when_it_is_time_and_at_the_end(clock, steps, tmp_path):
-    keeper = Keeper(tmp_path, ORIGIN, Shard(1, 3), 60)
-    keeper.save()  # nothing yet
+    saver = PartSaver(tmp_path, PROVENANCE, Shard(1, 3), 60)
+    saver.save()  # nothing yet
     for part in steps:
-        keeper.keep(part)
+        saver.keep(part)
         clock.seconds += 25
-    assert clock.written == [("2-of-3.part", 20)] and keeper.done == 23
-    keeper.save()
+    assert clock.written == [("2-of-3.part", 20)] and saver.done == 23
+    saver.save()
     assert clock.written[1:] == [("2-of-3.part", 23)]
 
 
 def test_a_store_that_is_slow_to_write_to_is_written_to_less_often(clock, steps, tmp_path):
     clock.cost = 10.0
-    keeper = Keeper(tmp_path, ORIGIN, Shard(), 60)
+    saver = PartSaver(tmp_path, PROVENANCE, Shard(), 60)
     for _ in range(1200):
-        keeper.keep(steps[0])
+        saver.keep(steps[0])
         clock.seconds += 1
     assert clock.moments == [1060, 1570, 2080]  # a fiftieth of the time
 
 
 def test_nothing_between_two_saves_means_after_every_batch(clock, steps, tmp_path):
     clock.cost = 10.0
-    keeper = Keeper(tmp_path, ORIGIN, Shard(), 0)
+    saver = PartSaver(tmp_path, PROVENANCE, Shard(), 0)
     for part in steps:
-        keeper.keep(part)
+        saver.keep(part)
     assert [done for _, done in clock.written] == [5, 10, 15, 20, 23]
 
 
 def test_damage_of_any_kind_is_one_line(steps, tmp_path):
     path = tmp_path / "x.part"
-    write_part(path, Saved(ORIGIN, Shard(), steps[0]))
+    write_part(path, SavedPart(PROVENANCE, Shard(), steps[0]))
     data = path.read_bytes()
     chance = random.Random(7)
     for _ in range(60):

@@ -7,53 +7,53 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.activations import meter
-from pipeline.activations.meter import Meter, Stopwatch
+from pipeline.activations import scan_times
+from pipeline.activations.scan_times import ScanTimes, Stopwatch
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time as the meter sees it; the test moves it."""
+    """The time as the stopwatch sees it; the test moves it."""
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(meter, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    monkeypatch.setattr(scan_times, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     return now
 
 
 def test_before_the_network_is_asked_it_waits(clock):
-    found = Meter()
-    with Stopwatch(found).spent_on("data"):
+    times = ScanTimes()
+    with Stopwatch(times).spent_on("data"):
         clock.seconds += 3
-    assert found == Meter(data=3)
+    assert times == ScanTimes(data=3)
 
 
 def test_what_is_done_while_the_network_is_at_work_is_the_networks_time(clock):
-    found = Meter()
-    stopwatch = Stopwatch(found)
+    times = ScanTimes()
+    stopwatch = Stopwatch(times)
     stopwatch.watch(Future())
     clock.seconds += 1
     with stopwatch.spent_on("writing"):
         clock.seconds += 5
-    assert found == Meter(network=6)
+    assert times == ScanTimes(network=6)
 
 
 def test_once_the_network_has_answered_it_stands_still(clock):
-    found, answer = Meter(), Future()
-    stopwatch = Stopwatch(found)
+    times, answer = ScanTimes(), Future()
+    stopwatch = Stopwatch(times)
     stopwatch.watch(answer)
     with stopwatch.spent_on("heaps"):
         clock.seconds += 4
         answer.set_result(("responses", clock.seconds))
         clock.seconds += 2
-    assert found == Meter(network=4, heaps=2)
+    assert times == ScanTimes(network=4, heaps=2)
     with stopwatch.spent_on("data"):
         clock.seconds += 7
-    assert found == Meter(network=4, heaps=2, data=7) and found.seconds == 13
+    assert times == ScanTimes(network=4, heaps=2, data=7) and times.seconds == 13
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
 def test_a_network_that_will_not_answer_is_not_waited_for(clock, how):
-    found, answer = Meter(), Future()
-    stopwatch = Stopwatch(found)
+    times, answer = ScanTimes(), Future()
+    stopwatch = Stopwatch(times)
     stopwatch.watch(answer)
     if how == "cancelled":
         answer.cancel()
@@ -61,4 +61,4 @@ def test_a_network_that_will_not_answer_is_not_waited_for(clock, how):
         answer.set_exception(RuntimeError("out of memory"))
     with stopwatch.spent_on("writing"):
         clock.seconds += 2
-    assert found.seconds == 2
+    assert times.seconds == 2

@@ -1,8 +1,7 @@
-"""The laws of tallies: any order and any split give the same bytes, and what they say is so."""
+"""The laws of distributions: any order and any split give the same bytes, and what they say is true."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
@@ -11,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scanned import bytes_of, responses_of
 
-from pipeline.activations import tally as module
-from pipeline.activations.tally import BUCKETS, SAMPLE, Tally, bucket_edges, bucket_of
+from pipeline.activations import distribution as module
+from pipeline.activations.distribution import BUCKETS, SAMPLE, Distribution, bucket_edges, bucket_of
 
 VALUES = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, -0.0, 6.0, math.nan, math.inf, -math.inf, 1e-30, 3e38]))
 
 
 @st.composite
-def told(draw, most=12):
+def cases(draw, most=12):
     """Responses float32 (n, channels), examples, labels."""
     n, channels = draw(st.integers(0, most)), draw(st.integers(1, 3))
     maxima = draw(arrays(np.float32, (n, channels), elements=VALUES, fill=st.nothing()))
@@ -27,40 +27,35 @@ def told(draw, most=12):
     return maxima, examples, np.array(draw(st.lists(st.sampled_from(["", "a", "bb", "ccc"]), min_size=n, max_size=n)), dtype=str)
 
 
-def in_bytes(tally):
-    return [
-        (value.shape, value.tolist() if value.dtype.kind == "U" else value.tobytes())
-        for value in dataclasses.astuple(tally.settled())[:-1]
-    ]
-
-
 def whole(maxima, examples, labels):
-    return Tally.empty(maxima.shape[1]).update(maxima, examples, labels).settled()
+    return Distribution.empty(maxima.shape[1]).update(responses_of(maxima, examples, labels)).settled()
 
 
 @settings(deadline=None, max_examples=100)
-@given(told(), st.randoms(use_true_random=False), st.integers(1, 4))
+@given(cases(), st.randoms(use_true_random=False), st.integers(1, 4))
 def test_any_split_in_any_order_gives_the_same_bytes(case, random, parts):
     maxima, examples, labels = case
     order = list(range(len(examples)))
     random.shuffle(order)
     pieces = [whole(*(of[order[part::parts]] for of in case)) for part in range(parts)]
     random.shuffle(pieces)
-    assert in_bytes(functools.reduce(Tally.merge, pieces)) == in_bytes(whole(*case))
+    assert bytes_of(functools.reduce(Distribution.merge, pieces)) == bytes_of(whole(*case))
     one_by_one = functools.reduce(
-        lambda all_, i: all_.update(maxima[[i]], examples[[i]], labels[[i]]), order, Tally.empty(maxima.shape[1])
+        lambda all_, i: all_.update(responses_of(maxima[[i]], examples[[i]], labels[[i]])),
+        order,
+        Distribution.empty(maxima.shape[1]),
     )
-    assert in_bytes(one_by_one) == in_bytes(whole(*case))
+    assert bytes_of(one_by_one) == bytes_of(whole(*case))
 
 
-def test_what_is_pending_is_settled_before_it_grows(monkeypatch):
+def test_pending_batches_are_counted_before_they_pile_up(monkeypatch):
     monkeypatch.setattr(module, "_PENDING", 50)
     maxima, examples, labels = np.ones((100, 2), np.float32), np.arange(100), np.full(100, "a")
-    tally = Tally.empty(2)
+    distribution = Distribution.empty(2)
     for i in range(0, 100, 5):
-        tally = tally.update(maxima[i : i + 5], examples[i : i + 5], labels[i : i + 5])
-        assert len(tally.pending) < 5
-    assert in_bytes(tally) == in_bytes(whole(maxima, examples, labels))
+        distribution = distribution.update(responses_of(maxima[i : i + 5], examples[i : i + 5], labels[i : i + 5]))
+        assert len(distribution.pending) < 5
+    assert bytes_of(distribution) == bytes_of(whole(maxima, examples, labels))
 
 
 def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds():
@@ -68,8 +63,8 @@ def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds():
     maxima, examples = rng.normal(size=(3000, 2)).astype(np.float32), np.arange(3000)
     labels = np.full(3000, "")
     parts = [whole(maxima[i::7], examples[i::7], labels[i::7]) for i in range(7)]
-    merged = functools.reduce(Tally.merge, parts[::-1])
-    assert in_bytes(merged) == in_bytes(whole(maxima, examples, labels)) and len(merged.sample) == SAMPLE
+    merged = functools.reduce(Distribution.merge, parts[::-1])
+    assert bytes_of(merged) == bytes_of(whole(maxima, examples, labels)) and len(merged.sample) == SAMPLE
     # Spread over all of the data, not the first that came.
     chosen = np.flatnonzero((maxima[:, None, 0] == merged.sample[None, :, 0]).any(axis=1))
     assert 1300 < chosen.mean() < 1700
@@ -96,7 +91,7 @@ def test_quantiles_are_off_by_a_bucket_at_most(share):
 
 
 def test_nothing_seen_has_no_quantiles_no_twins_and_no_label():
-    empty = Tally.empty(3)
+    empty = Distribution.empty(3)
     assert np.isnan(empty.quantile(0.5)).all()
     assert empty.twins()[0].tolist() == [-1, -1, -1] and empty.selectivity()[0] == [None] * 3
 
@@ -120,8 +115,8 @@ def test_more_labels_than_can_be_kept_are_given_up_whatever_the_split(monkeypatc
     labels = np.array(["a", "b", "c", "d"])
     maxima, examples = np.ones((4, 2), np.float32), np.arange(4)
     parts = [whole(maxima[i : i + 2], examples[i : i + 2], labels[i : i + 2]) for i in (0, 2)]
-    for tally in (whole(maxima, examples, labels), parts[0].merge(parts[1]), parts[1].merge(parts[0]).merge(parts[0])):
-        assert tally.crowded[0] and not len(tally.labels) and tally.selectivity()[0] == [None, None]
+    for distribution in (whole(maxima, examples, labels), parts[0].merge(parts[1]), parts[1].merge(parts[0]).merge(parts[0])):
+        assert distribution.crowded[0] and not len(distribution.labels) and distribution.selectivity()[0] == [None, None]
     assert not parts[0].crowded[0]
 
 
@@ -138,8 +133,8 @@ def test_twins_are_the_channels_that_go_together():
 
 def test_how_often_the_largest_response_came_is_counted():
     maxima = np.array([[6, -1], [6, -1], [3, -2], [np.nan, np.inf]], np.float32)
-    tally = whole(maxima, np.arange(4), np.full(4, ""))
-    assert tally.high.tolist() == [6, -1] and tally.at_high.tolist() == [2, 2]
+    distribution = whole(maxima, np.arange(4), np.full(4, ""))
+    assert distribution.high.tolist() == [6, -1] and distribution.at_high.tolist() == [2, 2]
 
 
 def test_histograms_hold_every_finite_response_once():
@@ -162,8 +157,8 @@ def test_histograms_of_even_responses_are_even():
 
 
 def one_response(value, label, example=0):
-    """The tally of one response of one channel, still pending."""
-    return Tally.empty(1).update(np.array([[value]], np.float32), np.array([example]), np.array([label]))
+    """The distribution of one response of one channel, still pending."""
+    return Distribution.empty(1).update(responses_of([[value]], [example], [label]))
 
 
 def test_responses_too_large_to_be_summed_count_as_the_largest_that_are_not():
