@@ -29,11 +29,12 @@ if TYPE_CHECKING:
         UnusableModel,
         WrongSpec,
     )
+    from pipeline.load import load_spec, parse_spec
     from pipeline.options import RunOptions
     from pipeline.progress import Reporter
     from pipeline.run import run
     from pipeline.shards import merge
-    from pipeline.spec import DataSpec, JobSpec, ModelSpec, load_spec, parse_spec
+    from pipeline.spec import DataSpec, JobSpec, ModelSpec
     from recfield import ReceptiveField
 
     __version__: str
@@ -80,9 +81,9 @@ _MODULES = {
     "Reporter": "pipeline.progress",
     "RunOptions": "pipeline.options",
     "Statistics": "pipeline.activations.channel_statistics",
-    "load_spec": "pipeline.spec",
+    "load_spec": "pipeline.load",
     "merge": "pipeline.shards",
-    "parse_spec": "pipeline.spec",
+    "parse_spec": "pipeline.load",
     "run": "pipeline.run",
 }
 

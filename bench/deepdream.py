@@ -31,7 +31,7 @@ SIZES = ((600, 800), (3000, 4000))
 _JOB = """
 import resource, sys
 from pipeline import run
-from pipeline.spec import parse_spec
+from pipeline.load import parse_spec
 picture, weights, out = sys.argv[1:]
 model = {"source": "keras:MobileNetV2", "layers": ["block_12_add"], "weights": weights}
 dream = {"files": [picture], "iterations": 2}

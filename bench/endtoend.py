@@ -59,9 +59,9 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def opened(tree: dict[str, Any]) -> tuple[Job, ScanPlan]:
     """What a spec names, and the plan of its scan; nothing is written."""
+    from pipeline.load import parse_spec
     from pipeline.progress import Reporter
     from pipeline.run import open_job
-    from pipeline.spec import parse_spec
     from pipeline.stages.activations import plan_of
     from pipeline.store.places import place
 

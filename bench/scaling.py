@@ -64,10 +64,10 @@ def work(case: Case, index: int) -> Found:
     from pipeline.activations.part_file import Provenance, SavedPart, write_part
     from pipeline.activations.scan import scan
     from pipeline.job import Job
+    from pipeline.load import parse_spec
     from pipeline.progress import Reporter
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
-    from pipeline.spec import parse_spec
     from pipeline.stages.activations import plan_of
     from pipeline.store.places import place
 

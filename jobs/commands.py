@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import MissingInput, WrongSpec
+from pipeline.load import load_spec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
 from pipeline.shards import merge, run_shard
-from pipeline.spec import JobSpec, load_spec
+from pipeline.spec import JobSpec
 from pipeline.store.files import check_writable, file_name, write_bytes
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place

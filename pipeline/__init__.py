@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.load import load_spec
 from pipeline.run import run
-from pipeline.spec import load_spec
 
 if TYPE_CHECKING:
     from pipeline.activations.heap import Activations

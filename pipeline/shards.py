@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import WrongSpec
+from pipeline.load import parse_spec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.run import find_receipt, finish, new_receipt, nothing_to_do, open_job
-from pipeline.spec import JobSpec, parse_spec
+from pipeline.spec import JobSpec
 from pipeline.store.files import sweep, write_json
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place

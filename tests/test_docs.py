@@ -25,11 +25,12 @@ from jobs.cli import parser
 from jobs.commands import shipped_specs, summary
 from pipeline import errors, run
 from pipeline.drawing.pixels import encode_png
+from pipeline.load import load_spec, parse_spec
 from pipeline.models import registry as models
 from pipeline.report.compare import COMPARISON
 from pipeline.sources import registry as sources
 from pipeline.sources.sample import SAMPLES
-from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
+from pipeline.spec import JobSpec
 from pipeline.spec.model import PREPROCESSING
 from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
@@ -199,7 +200,7 @@ def test_every_key_of_a_spec_is_told_with_its_default(path, table):
             assert f'`"{choice}"`' in told, f"{path}.{name}: {choice}"
 
 
-def test_every_kind_stage_sample_and_preprocessing_is_told():
+def test_every_kind_sample_and_preprocessing_is_told():
     kinds = {
         "Kinds of network": set(models.KINDS),
         "Kinds of source": set(sources.KINDS),
@@ -207,8 +208,6 @@ def test_every_kind_stage_sample_and_preprocessing_is_told():
     for heading, expected in kinds.items():
         assert {name.partition(":")[0] for name in by_name(section("docs/spec.md", heading))} == expected
     assert {name.strip('"') for name in by_name(section("docs/spec.md", "Preprocessing"))} == set(PREPROCESSING)
-    for name in STAGES:
-        assert f"`{name}`" in by_name(section("docs/spec.md", "Top of the file"))["stages"][3]
     for name in SAMPLES:
         assert f"`sample:{name}`" in section("docs/spec.md", "Kinds of source")
 

@@ -17,6 +17,7 @@ PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "
 FLOORS = (
     ("shards",),
     ("run",),
+    ("load",),
     ("stages",),
     ("engines",),
     ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "patterns", "report"),
@@ -41,7 +42,7 @@ COMMON = {
     "pipeline.sources.fit",
     "pipeline.sources.picking",
 }
-JOINERS = {"job", "run", "shards", "stages"}
+JOINERS = {"job", "load", "run", "shards", "stages"}
 
 # Where private and undocumented APIs of TensorFlow, Keras and TFDS are touched, and nowhere else. These modules import
 # nothing of ours, so that every floor may use them.
@@ -289,7 +290,7 @@ def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is
 
 def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way():
     """Not even through other modules: specs are read, and help is printed, without it."""
-    waiting, seen = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.spec", "pipeline.progress"], set()
+    waiting, seen = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.load", "pipeline.spec", "pipeline.progress"], set()
     while waiting:
         name = waiting.pop()
         if name not in seen:

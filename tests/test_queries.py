@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import run
-from pipeline.spec import parse_spec
+from pipeline.load import parse_spec
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "queries.md").read_text(encoding="utf-8")

@@ -1,12 +1,13 @@
-"""The door to every network: a table of kinds."""
+"""The kinds of network, and how a `[model]` table becomes one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from pipeline.errors import UnknownName
 from pipeline.models.network import Network
 from pipeline.models.selection import select_layers
+from pipeline.spec.kinds import Kind, split_source
 from pipeline.spec.model import ModelSpec
 
 __all__ = ["KINDS", "open_network", "select_layers"]
@@ -36,12 +37,19 @@ def _savedmodel(path: str, spec: ModelSpec) -> Network:
     return open_savedmodel(path, spec)
 
 
-# What stands before the colon of `model.source`. The kinds import Keras, so they are reached for on use alone.
-KINDS: dict[str, Callable[[str, ModelSpec], Network]] = {
-    "keras": _keras,
-    "file": _file,
-    "frozen": _frozen,
-    "savedmodel": _savedmodel,
+@dataclass(frozen=True)
+class NetworkKind(Kind):
+    """A kind of network; `open` is given what stands behind the colon of `model.source`, and the table."""
+
+    open: Callable[[str, ModelSpec], Network] = _keras
+
+
+# By what stands before the colon. The kinds import Keras, so each is reached for on use.
+KINDS: dict[str, NetworkKind] = {
+    "keras": NetworkKind(open=_keras, keys=("weights", "top")),
+    "file": NetworkKind(open=_file, path=True, keys=("trusted", "custom")),
+    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs",)),
+    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs",)),
 }
 
 
@@ -50,7 +58,5 @@ def open_network(spec: ModelSpec) -> Network:
 
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
-    kind, _, name = spec.source.partition(":")
-    if kind not in KINDS:
-        raise UnknownName.among(kind, KINDS, where=f"a kind of network (model.source = {spec.source!r})")
-    return KINDS[kind](name, spec)
+    kind, name = split_source(spec, "model", KINDS)
+    return KINDS[kind].open(name, spec)

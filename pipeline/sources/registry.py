@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from pipeline.errors import UnknownName
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
@@ -17,15 +17,27 @@ from pipeline.sources.tar import open_tar
 from pipeline.sources.tfds import open_tfds
 from pipeline.sources.windows import Windows
 from pipeline.spec.data import DataSpec
+from pipeline.spec.kinds import Kind, split_source
 
-# What stands before the colon -> who opens what stands behind it; the last argument: whether it may be fetched first.
-KINDS: dict[str, Callable[[str, DataSpec, bool], Records]] = {
-    "tfds": open_tfds,
-    "folder": open_folder,
-    "parquet": open_parquet,
-    "tar": open_tar,
-    "list": open_list,
-    "sample": open_sample,
+
+@dataclass(frozen=True)
+class SourceKind(Kind):
+    """A kind of source.
+
+    open: is given what stands behind the colon of `data.source`, the table, and whether the data may be fetched first.
+    """
+
+    open: Callable[[str, DataSpec, bool], Records] = open_folder
+
+
+# By what stands before the colon.
+KINDS: dict[str, SourceKind] = {
+    "tfds": SourceKind(open=open_tfds, keys=("data_dir",)),
+    "folder": SourceKind(open=open_folder, path=True),
+    "parquet": SourceKind(open=open_parquet, path=True, keys=("image", "label", "labels")),
+    "tar": SourceKind(open=open_tar, path=True, keys=("image", "label", "labels")),
+    "list": SourceKind(open=open_list, path=True, keys=("labels",)),
+    "sample": SourceKind(open=open_sample),
 }
 
 
@@ -35,12 +47,10 @@ def open_source(spec: DataSpec, fit: Fit, fetch: bool = True) -> Source:
     Args:
         fetch: whether a data set that is not there yet may be downloaded and prepared.
 
-    Raises: UnknownName, MissingInput, UnusableData.
+    Raises: UnknownName, WrongSpec, MissingInput, UnusableData.
     """
-    kind, colon, rest = spec.source.partition(":")
-    if not colon or kind not in KINDS:
-        raise UnknownName.among(f"{kind}:", [f"{known}:" for known in KINDS], where=f"a kind of data.source ({spec.source!r})")
-    records = KINDS[kind](rest, spec, fetch)
+    kind, rest = split_source(spec, "data", KINDS)
+    records = KINDS[kind].open(rest, spec, fetch)
     if spec.window is None:
         return Images(records, fit, spec.limit)
     return Windows(records, fit, spec.window.size, spec.window.stride, spec.limit, spec.window.align == "middle")

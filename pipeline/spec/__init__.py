@@ -1,7 +1,7 @@
-"""The job spec: one TOML file, one module a table, validated once, at the door."""
+"""The tables of a job spec, one module each; `pipeline.load` reads and validates them."""
 
 from pipeline.spec.data import DataSpec
-from pipeline.spec.job_spec import STAGES, JobSpec, load_spec, parse_spec
+from pipeline.spec.job_spec import STAGES, JobSpec, StageName
 from pipeline.spec.model import ModelSpec
 
-__all__ = ["STAGES", "DataSpec", "JobSpec", "ModelSpec", "load_spec", "parse_spec"]
+__all__ = ["STAGES", "DataSpec", "JobSpec", "ModelSpec", "StageName"]

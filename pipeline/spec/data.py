@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.table import Positive, Table
 
 
@@ -20,11 +21,11 @@ class WindowSpec(Table):
 class DataSpec(Table):
     """`[data]`: the images, and how they come to the network's input size."""
 
-    source: str
-    data_dir: str | None = None
+    source: Annotated[str, HoldsPath(source_of="data")]
+    data_dir: PathText | None = None
     image: str | None = None
     label: str | None = None
-    labels: str | None = None
+    labels: PathText | None = None
     limit: Positive | None = None
     batch: Positive = 64
     resize: Literal["crop", "pad", "stretch"] = "crop"

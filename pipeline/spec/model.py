@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator
 
+from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.table import Size, Table, a_list
 
 PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")
@@ -14,17 +15,17 @@ PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standar
 class ModelSpec(Table):
     """`[model]`: the network and which of its layers to look at."""
 
-    source: str
-    weights: str = "imagenet"
+    source: Annotated[str, HoldsPath(source_of="model")]
+    weights: Annotated[str, HoldsPath(words=("imagenet", "none"))] = "imagenet"
     layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)]
     preprocess: Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"] = "auto"
-    labels: str | None = None
+    labels: Annotated[str, HoldsPath(words=("imagenet",))] | None = None
     top: StrictBool = True
     size: Size | None = None
     inputs: dict[str, bool | int | float | str | list[Any]] = {}
     logits: str | None = None
     trusted: StrictBool = False
-    custom: str | None = None
+    custom: PathText | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     xla: StrictBool = False
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from pipeline.spec.paths import PathText
 from pipeline.spec.table import Positive, Table, a_list
 
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(a_list)]
@@ -16,5 +17,5 @@ class Picks(Table):
 
     examples: list[Annotated[int, Field(ge=0, strict=True)]] = []
     keys: Texts = []
-    files: Texts = []
+    files: Annotated[list[Annotated[PathText, Field(min_length=1)]], BeforeValidator(a_list)] = []
     first: Positive = 4

@@ -9,8 +9,8 @@ import pytest
 from pipeline.fields import survey
 from pipeline.fields.survey import survey_fields
 from pipeline.fields.survey_sheet import draw_survey
+from pipeline.load import load_spec
 from pipeline.run import open_job
-from pipeline.spec import load_spec
 
 WHITE, CYAN = (245, 245, 245), (0, 225, 255)
 PANEL, MARGIN = 400, 20  # pixels

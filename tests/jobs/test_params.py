@@ -8,7 +8,7 @@ import pytest
 
 from jobs.params import convert
 from pipeline.errors import MissingInput, WrongSpec
-from pipeline.spec import parse_spec
+from pipeline.load import parse_spec
 from pipeline.spec.dream import VisualizationSpec
 
 # As the old program's own page has it.

@@ -21,8 +21,8 @@ from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
 from pipeline.fields.effective import EffectiveFields, Places, covers_most
 from pipeline.geometry import EDGES
+from pipeline.load import parse_spec
 from pipeline.models.keras.model import keras_network
-from pipeline.spec import parse_spec
 from pipeline.store.tables import read_index
 
 SIDE = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,10 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.errors import MissingInput, UnknownName, WrongSpec
+from pipeline.load import load_spec, parse_spec
 from pipeline.models.preprocessing import MODES
-from pipeline.spec import STAGES, JobSpec, load_spec, parse_spec
+from pipeline.spec import STAGES, JobSpec
 from pipeline.spec.model import PREPROCESSING
+from pipeline.spec.paths import PathText, resolve_paths
 from pipeline.spec.patterns import ShakeSpec
+from pipeline.spec.picks import Picks
+from pipeline.spec.table import Table
 
 LEAST = {"name": "job", "model": {"source": "keras:VGG16", "layers": ["conv"]}, "data": {"source": "folder:/images"}}
 
@@ -381,6 +386,51 @@ def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(spec_file, 
 def test_paths_of_graphs_are_relative_to_the_file_too(spec_file, kind):
     spec_file.write_text(spec_file.read_text().replace("file:nets/a.keras", f"{kind}:nets/a"))
     assert load_spec(spec_file).model.source == f"{kind}:{spec_file.parent}/nets/a"
+
+
+class Places(Table):
+    """A table such as a stage that is still to be written may have."""
+
+    inside: tuple[Picks, ...] = ()
+    atlas: PathText | None = None
+    title: str = ""
+
+
+class Larger(Table):
+    mine: Places = Places()
+    other: Picks = Picks()
+
+
+def test_paths_in_any_table_are_relative_to_the_file_because_their_fields_say_so():
+    tree = {
+        "mine": {"atlas": "map.parquet", "title": "map.parquet", "inside": [{"files": "a.png"}, {"files": ["b.png", "/c.png"]}]},
+        "other": {"files": ["s3://bucket/d.png", "../e.png"], "keys": ["f.png"]},
+        "unknown": {"files": ["g.png"]},
+    }
+    resolve_paths(tree, Larger, Path("/specs"), {})
+    assert tree == {
+        "mine": {
+            "atlas": "/specs/map.parquet",
+            "title": "map.parquet",
+            "inside": [{"files": "/specs/a.png"}, {"files": ["/specs/b.png", "/c.png"]}],
+        },
+        "other": {"files": ["s3://bucket/d.png", "/e.png"], "keys": ["f.png"]},
+        "unknown": {"files": ["g.png"]},
+    }
+
+
+@pytest.mark.parametrize("stage", ["featuremaps", "gradcam", "dream"])
+def test_files_that_a_stage_picks_are_relative_to_the_file(spec_file, tmp_path, stage):
+    spec_file.write_text(f'{TOML}\n[{stage}]\nfiles = ["../one.png"]\n')
+    assert value_at(load_spec(spec_file), f"{stage}.files") == [f"{tmp_path}/one.png"]
+
+
+@pytest.mark.parametrize("value", [7, {"files": 7}, [7], {"visualization": 7}])
+def test_what_is_no_table_and_no_path_is_left_to_validation(spec_file, value):
+    text = json.dumps(value).replace(":", " =").replace('"', "")
+    spec_file.write_text(f"dream = {text}\n{TOML}")
+    with pytest.raises(WrongSpec, match=r"dream.* = .*job\.toml: "):
+        load_spec(spec_file)
 
 
 def test_words_that_are_no_paths_stay(spec_file):

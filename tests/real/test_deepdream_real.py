@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import run
 from pipeline.drawing.pixels import decode_png
-from pipeline.spec import parse_spec
+from pipeline.load import parse_spec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

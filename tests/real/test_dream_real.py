@@ -16,8 +16,8 @@ from pipeline.ascent.loop import Climb, wake
 from pipeline.ascent.optimizer import Ascent, State, Way
 from pipeline.ascent.parametrization import fourier
 from pipeline.dream import channel
+from pipeline.load import parse_spec
 from pipeline.models.registry import open_network
-from pipeline.spec import parse_spec
 from pipeline.spec.model import ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline import run
 from pipeline.filters.colours import colour_inputs
+from pipeline.load import parse_spec
 from pipeline.models.registry import open_network
-from pipeline.spec import parse_spec
 from pipeline.spec.model import ModelSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")

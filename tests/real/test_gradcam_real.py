@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import run
-from pipeline.spec import parse_spec
+from pipeline.load import parse_spec
 from pipeline.store.tables import read_index
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")

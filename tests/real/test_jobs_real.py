@@ -12,11 +12,12 @@ import pytest
 import tensorflow as tf
 
 from pipeline import load_spec, run
+from pipeline.load import parse_spec
 from pipeline.models.registry import open_network
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
-from pipeline.spec import JobSpec, parse_spec
+from pipeline.spec import JobSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from pipeline import run
+from pipeline.load import parse_spec
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
-from pipeline.spec import parse_spec
 from pipeline.spec.data import DataSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")

@@ -10,7 +10,6 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from pipeline.errors import WrongSpec
 from pipeline.models.graphs.graphdef import Operations, channels_first, owner, read_graph, short, unbatched
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
@@ -43,9 +42,6 @@ def graph_network(graph: graph_pb2.GraphDef, name: str, where: str, spec: ModelS
 
     Raises: UnusableModel, WrongSpec, UnknownName.
     """
-    idle = sorted({"weights", "top", "trusted", "custom"} & spec.model_fields_set)
-    if idle:
-        raise WrongSpec(f"model.{idle[0]} is for other kinds of networks; {where} brings all it has. Leave it out.")
     return ImageNetwork(GraphReader(graph, where, spec), name, spec.preprocess, spec.logits, where)
 
 

@@ -18,7 +18,7 @@ from pipeline.compiled.keras_private import size_asked_for
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.keras_graph import KerasGraph
-from pipeline.models.keras.model import check_keys, keras_network
+from pipeline.models.keras.model import keras_network
 from pipeline.models.keras.weights import load_weights
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
@@ -49,9 +49,6 @@ def open_application(name: str, spec: ModelSpec) -> ImageNetwork:
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
     name, builder = _find(name)
-    check_keys(spec, f"keras:{name}")
-    if spec.custom is not None:
-        raise WrongSpec(f"model.custom is for file: networks; keras:{name} is Keras's own. Leave it out.")
     mode = (inferred_mode(builder) or _unknown_mode(name)) if spec.preprocess == "auto" else spec.preprocess
     size = spec.size or default_size(builder)
 

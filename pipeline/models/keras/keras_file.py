@@ -18,7 +18,7 @@ from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.applications import inferred_mode, recognised
 from pipeline.models.keras.custom import custom_objects
 from pipeline.models.keras.keras_graph import KerasGraph
-from pipeline.models.keras.model import check_keys, is_subclassed, keras_reader
+from pipeline.models.keras.model import is_subclassed, keras_reader
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
 
@@ -40,10 +40,6 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
         raise MissingInput(
             f"the model {path!r} is {'a folder' if path and where.is_dir() else 'missing'}. Name a file in model.source."
         )
-    idle = sorted({"weights", "top"} & spec.model_fields_set)
-    if idle:
-        raise WrongSpec(f"model.{idle[0]} is for keras: networks; {where} brings its own. Leave it out.")
-    check_keys(spec, str(where))
     config = _read_config(where)
     lambdas = list(dict.fromkeys(_bytecode(config, "?")))
     if lambdas and not spec.trusted:

@@ -7,12 +7,11 @@ from typing import Any
 import keras
 
 from pipeline.compiled.keras_private import has_graph
-from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.errors import UnusableModel
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.functional import FunctionalReader
 from pipeline.models.keras.keras_graph import is_readable
 from pipeline.models.keras.subclassed import SubclassedReader
-from pipeline.spec.model import ModelSpec
 
 
 def keras_network(
@@ -47,9 +46,3 @@ def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) ->
 def is_subclassed(model: Any) -> bool:
     """Whether a model's graph stands in its own code alone."""
     return isinstance(model, keras.Model) and not isinstance(model, keras.Sequential) and not has_graph(model)
-
-
-def check_keys(spec: ModelSpec, where: str) -> None:
-    """Raises: WrongSpec, for a key of the spec that only graphs have a use for."""
-    if spec.inputs:
-        raise WrongSpec(f"model.inputs is for frozen: and savedmodel: networks; {where} takes images alone. Leave it out.")

@@ -16,9 +16,9 @@ from pipeline import run
 from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.dream import film
 from pipeline.errors import MissingInput, UnknownLayer, UnusableData, WrongSpec
+from pipeline.load import parse_spec
 from pipeline.progress import Reporter
 from pipeline.run import open_job
-from pipeline.spec import parse_spec
 
 DRAWN = {"classes": [2, 0], "octaves": [{"scale": 1.4, "iter_n": 6}, {"scale": 1.5, "iter_n": 4}]}
 TABLE = {"layers": {"edges": 1.0, "shapes": 0.5}, "iterations": 4, "num_octave": 2, "snapshot": 1e-9, "batch": 2}

@@ -19,9 +19,9 @@ from pipeline.ascent.transforms import Shake
 from pipeline.drawing.pixels import decode_png
 from pipeline.dream import channel, direction, layer, logit, neuron
 from pipeline.errors import UnknownLayer, UnknownName, WrongSpec
+from pipeline.load import parse_spec
 from pipeline.models.network import LayerInfo
 from pipeline.patterns.plan import Pattern, sheets
-from pipeline.spec import parse_spec
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.stages import patterns
 

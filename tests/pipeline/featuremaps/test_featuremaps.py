@@ -16,8 +16,8 @@ from pipeline.drawing.pixels import decode_png
 from pipeline.errors import MissingInput, UnknownLayer, WrongSpec
 from pipeline.featuremaps.map_sheet import MapStyle, draw_maps
 from pipeline.featuremaps.statistics import MapStatistics
+from pipeline.load import load_spec
 from pipeline.run import read_receipt
-from pipeline.spec import load_spec
 
 CORNER = np.full((8, 8, 3), 200, np.uint8)
 

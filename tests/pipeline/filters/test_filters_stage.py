@@ -12,8 +12,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from pipeline import run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import UnknownLayer, WrongSpec
+from pipeline.load import load_spec
 from pipeline.run import read_receipt
-from pipeline.spec import load_spec
 
 LAYERS = keras.layers
 

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.filters.colours import colour_inputs
 from pipeline.job import Job
+from pipeline.load import parse_spec
 from pipeline.models.keras.applications import builders, open_application
 from pipeline.sources.fit import Fit
-from pipeline.spec import parse_spec
 from pipeline.stages.featuremaps import check_featuremaps, featuremaps
 from pipeline.stages.filters import check_filters, filters
 

@@ -78,7 +78,7 @@ def test_a_custom_operation_is_named(tmp_path):
 
 @pytest.mark.parametrize("key", [{"weights": "none"}, {"top": True}, {"trusted": True}, {"custom": "net.py"}])
 def test_keys_for_other_kinds_are_refused(tmp_path, key):
-    refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, f"model.{next(iter(key))} is for other kinds", **key)
+    refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, f"model.{next(iter(key))} is for (keras|file): networks", **key)
 
 
 # ---- the input

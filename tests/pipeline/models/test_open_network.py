@@ -20,7 +20,7 @@ def network(plain_model):
 
 @pytest.mark.parametrize("source", ["torch:resnet18", "VGG16", ""])
 def test_an_unknown_kind_is_named_with_the_known(source):
-    with pytest.raises(UnknownName, match=f"not a kind of network.*known: {', '.join(sorted(KINDS))}"):
+    with pytest.raises(UnknownName, match=f"not a kind of model.source .*known: {':, '.join(sorted(KINDS))}:"):
         open_network(ModelSpec(source=source, layers=["*"]))
 
 

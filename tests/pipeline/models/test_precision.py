@@ -16,8 +16,8 @@ from pipeline.compiled import microbatches as pieces
 from pipeline.compiled.compile import compile_pass
 from pipeline.compiled.precision import reduced
 from pipeline.errors import WrongSpec
+from pipeline.load import parse_spec
 from pipeline.models.keras.model import keras_network
-from pipeline.spec import parse_spec
 
 BATCH = 4
 

@@ -275,7 +275,7 @@ def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tm
 
 def test_a_whole_job_runs_on_a_subclassed_model(saved, code, pictures, tmp_path, quiet):
     from pipeline import run
-    from pipeline.spec import parse_spec
+    from pipeline.load import parse_spec
     from pipeline.store.tables import read_index
 
     tree = {

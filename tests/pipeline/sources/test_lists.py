@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData
+from pipeline.load import load_spec
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
-from pipeline.spec import load_spec
 from pipeline.spec.data import DataSpec
 
 FIT = Fit(8, 8)

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from pipeline.errors import MissingInput, UnknownName
+from pipeline.errors import MissingInput, UnknownName, WrongSpec
 from pipeline.sources import sample
 from pipeline.sources.fit import Fit
-from pipeline.sources.registry import KINDS, open_source
+from pipeline.sources.registry import KINDS, SourceKind, open_source
 from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
 
@@ -26,9 +26,23 @@ def test_a_near_kind_is_offered():
 
 
 def test_a_kind_added_to_the_table_gets_limit_and_windows_for_nothing(monkeypatch):
-    monkeypatch.setitem(KINDS, "mine", lambda path, spec, fetch: sample.open_sample(path, spec, fetch))
+    monkeypatch.setitem(KINDS, "mine", SourceKind(open=sample.open_sample))
     source = open_source(DataSpec(source="mine:photos", limit=7, window={"size": 64, "stride": 64}), Fit(8, 8))
     assert len(source) == 7
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "takers"),
+    [
+        ("folder:/images", "labels", "parquet: and tar: and list: sources"),
+        ("list:/images.txt", "image", "parquet: and tar: sources"),
+        ("sample:photos", "data_dir", "tfds: sources"),
+    ],
+)
+def test_a_key_that_a_kind_has_no_use_for_is_refused_rather_than_passed_over(source, key, takers):
+    with pytest.raises(WrongSpec, match=f"data.{key} is for {takers}; data.source = '{source}' has no use for it") as caught:
+        open_source(DataSpec(source=source, **{key: "x"}), Fit(8, 8))
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
 
 
 def test_importing_the_sources_brings_in_neither_tensorflow_nor_scikit_image():

@@ -22,10 +22,10 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import FolderHeld, MissingInput, StoreFailed, Unreachable, UnusableData
+from pipeline.load import parse_spec
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
-from pipeline.spec import parse_spec
 from pipeline.spec.data import DataSpec
 from pipeline.store import locks, remote
 from pipeline.store.files import check_writable

@@ -1,0 +1,43 @@
+"""The key `source` of [model] and [data]: a kind, a colon, and what the kind makes of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import UnknownName, WrongSpec
+from pipeline.spec.table import Table
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of network or of source declares to the spec.
+
+    path: whether what stands behind the colon is a path, which is then relative to the spec's file.
+    keys: the keys of its table that this kind takes and not all others do. A key that no kind names, all take.
+    """
+
+    path: bool = False
+    keys: tuple[str, ...] = ()
+
+
+def split_source(table: Table, name: str, kinds: Mapping[str, Kind]) -> tuple[str, str]:
+    """The kind that a table's key `source` names, and the text behind the colon.
+
+    Args:
+        name: of the table, for errors: "model" or "data".
+
+    Raises: UnknownName, for a kind that is not there; WrongSpec, for a key that this kind has no use for.
+    """
+    source: str = getattr(table, "source")  # noqa: B009
+    kind, colon, rest = source.partition(":")
+    if not colon or kind not in kinds:
+        raise UnknownName.among(f"{kind}:", [f"{known}:" for known in kinds], where=f"a kind of {name}.source ({source!r})")
+    what = {"model": "networks", "data": "sources"}[name]
+    for key in sorted(table.model_fields_set):
+        takers = [f"{taker}:" for taker, declared in kinds.items() if key in declared.keys]
+        if takers and f"{kind}:" not in takers and getattr(table, key) is not None:
+            raise WrongSpec(
+                f"{name}.{key} is for {' and '.join(takers)} {what}; {name}.source = {source!r} has no use for it. Leave it out."
+            )
+    return kind, rest

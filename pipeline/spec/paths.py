@@ -1,0 +1,91 @@
+"""Paths in a spec: a field says that it holds one, and relative ones become absolute before the spec is validated."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel
+
+from pipeline.errors import WrongSpec
+from pipeline.store.remote import has_scheme
+
+PathKinds = Mapping[str, Collection[str]]  # by table, "model" or "data": the kinds of `source` whose rest is a path
+
+
+@dataclass(frozen=True)
+class HoldsPath:
+    """Marks the text of a field as a path or an address.
+
+    words: what is no path, though it stands where one may.
+    source_of: where the path stands behind a kind and a colon: the table whose kinds say so.
+    """
+
+    words: tuple[str, ...] = ()
+    source_of: str | None = None
+
+
+PathText = Annotated[str, HoldsPath()]
+
+
+def resolve_paths(tree: dict[str, Any], table: type[BaseModel], folder: Path, kinds: PathKinds) -> None:
+    """Make the paths in a tree of values absolute, in place; what does not fit the table stays for validation to refuse.
+
+    `~` and `${VARIABLE}` are expanded. Addresses with a scheme, such as s3://bucket/key, stay as they are.
+
+    Args:
+        table: what the tree is to become; each field that holds paths is marked with `HoldsPath`, at any depth.
+        folder: what relative paths are relative to.
+
+    Raises: WrongSpec, for a variable that is not set.
+    """
+    for name, field in table.model_fields.items():
+        if name not in tree:
+            continue
+        parts = [*field.metadata, *_parts(field.annotation)]
+        for mark in parts:
+            if isinstance(mark, HoldsPath):
+                tree[name] = _each_text(tree[name], partial(_resolved, mark=mark, folder=folder, kinds=kinds))
+        for inner in parts:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                for part in tree[name] if isinstance(tree[name], list) else [tree[name]]:
+                    if isinstance(part, dict):
+                        resolve_paths(part, inner, folder, kinds)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """All that an annotation is made of: the types in unions and lists, and what they are annotated with."""
+    yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        yield from _parts(part)
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, list):
+        return [_each_text(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _resolved(text: str, mark: HoldsPath, folder: Path, kinds: PathKinds) -> str:
+    if text in mark.words:
+        return text
+    if mark.source_of is None:
+        return _absolute(text, folder)
+    kind, colon, rest = text.partition(":")
+    return f"{kind}:{_absolute(rest, folder)}" if colon and kind in kinds[mark.source_of] else text
+
+
+def _absolute(path: str, folder: Path) -> str:
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    missing = re.search(r"\$\{?(\w+)\}?", expanded)
+    if missing:
+        raise WrongSpec(
+            f"{path!r} names the environment variable {missing[1]}, which is not set. "
+            f"Set it, such as {missing[1]}=/path, or name another with --set."
+        )
+    return os.path.normpath(folder / expanded) if expanded and not has_scheme(expanded) else expanded
