@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from pipeline.ascent.objectives import Arguments, Form, Objective, evaluate, sta
 from pipeline.ascent.parametrization import Canvas, fused
 from pipeline.ascent.transforms import AT_REST, Shake, inner
 from pipeline.compiled.freezing import Pass, freeze
+from pipeline.compiled.gradients import OPENED, replaced_gradients
 from pipeline.errors import UnusableModel
 from pipeline.models.network import Network
 
@@ -177,7 +178,7 @@ def _slope(network: Network, canvas: Canvas, form: Form, way: Way, state: State,
     picture = fused(canvas.paint)(state.values)
     seen = way.shake.see(picture, height, width, tf.stack([tf.constant(way.seed, tf.int32), state.step]))
     layers = list(dict.fromkeys(layer for _, layer in form))
-    with opened_rectifiers() if way.opened else nullcontext():
+    with replaced_gradients(OPENED) if way.opened else nullcontext():
         maps = network.trace(network.preprocess(255.0 * seen), layers)
     values = evaluate(form, maps, arguments)
     (pull,) = tf.gradients(apart(values, maps[layers[0]], way), picture)
@@ -233,28 +234,6 @@ def moved(state: State, slope: Slope, way: Way) -> State:
         move = normalised(ascent)
     length = like(way.rate * tf.where(fine, share, 0.0), move)
     return State(state.step + 1, good + length * move, good, first, second, share, misses, asleep)
-
-
-_OPENED = "ConvscopeOpenedRectifier"
-
-
-@tf.RegisterGradient(_OPENED)
-def _pass_on(operation: tf.Operation, gradient: tf.Tensor) -> tf.Tensor:
-    values = operation.outputs[0]
-    backward = {"Relu": tf.raw_ops.ReluGrad, "Relu6": tf.raw_ops.Relu6Grad}[operation.type]
-    through = backward(gradients=gradient, features=values)
-    axes = tf.range(1, tf.rank(gradient))
-    return tf.where(tf.reduce_any(tf.not_equal(through, 0.0), axis=axes, keepdims=True), through, gradient)
-
-
-@contextmanager
-def opened_rectifiers() -> Iterator[None]:
-    """Rectifiers that are built in the block, in a graph, let an image's gradient pass where they would stop all of it.
-
-    Those that let a part pass do as ever: a gradient that heeds none of them leads nowhere in a deep network.
-    """
-    with tf.compat.v1.get_default_graph().gradient_override_map({"Relu": _OPENED, "Relu6": _OPENED}):
-        yield
 
 
 def unreachable(layers: Sequence[str], network: Network) -> UnusableModel:

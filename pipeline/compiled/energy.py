@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
     import tensorflow as tf
 
     from pipeline.compiled.compile import network_input
+    from pipeline.compiled.gradients import WITHOUT_CEILING, replaced_gradients
 
     height, width, _ = network.input_shape
     batch = _batch(network, layer)
@@ -44,11 +46,10 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
     signature = (network_input(network, batch), tf.TensorSpec((batch, 3), tf.int32))
 
     @cache
-    def compiled(through_ceilings: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def compiled(without_ceilings: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         def one_batch(images: tf.Tensor, units: tf.Tensor) -> tf.Tensor:
             pixels = network.preprocess(images)
-            overrides = {"Relu6": _through_ceilings()} if through_ceilings else {}
-            with tf.compat.v1.get_default_graph().gradient_override_map(overrides):
+            with replaced_gradients(WITHOUT_CEILING) if without_ceilings else nullcontext():
                 maps = network.trace(pixels, [layer.name])[layer.name]
             # Images do not mix, so the gradient of a sum over a batch is that of each image's own unit.
             return _energy(tf.gather_nd(maps, units, batch_dims=1), pixels)
@@ -63,13 +64,13 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
             found[silent] = by_batches(images[silent], units[silent], True)
         return found
 
-    def by_batches(images: np.ndarray, units: np.ndarray, through_ceilings: bool) -> np.ndarray:
+    def by_batches(images: np.ndarray, units: np.ndarray, without_ceilings: bool) -> np.ndarray:
         found = np.empty((len(images), height, width), np.float32)
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             missing = batch - len(images[part])
             shown, asked = (np.pad(array[part], [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in (images, units))
-            answer = compiled(through_ceilings)(tf.constant(shown, tf.uint8), tf.constant(asked, tf.int32))
+            answer = compiled(without_ceilings)(tf.constant(shown, tf.uint8), tf.constant(asked, tf.int32))
             found[part] = answer.numpy()[: batch - missing]
         return found
 
@@ -110,18 +111,6 @@ def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor) -> tf.Tensor:
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     # In these units a square neither overflows nor vanishes for want of digits.
     return tf.reduce_sum(tf.square(tf.math.divide_no_nan(gradient, largest)), axis=3)
-
-
-@cache
-def _through_ceilings() -> str:
-    """The name of a gradient for ReLU6: that of ReLU."""
-    import tensorflow as tf
-
-    @tf.RegisterGradient("ConvscopeThroughCeilings")
-    def gradient(operation: tf.Operation, above: tf.Tensor) -> tf.Tensor:
-        return tf.where(operation.inputs[0] > 0, above, tf.zeros_like(above))
-
-    return "ConvscopeThroughCeilings"
 
 
 def _batch(network: Network, layer: LayerInfo) -> int:

@@ -1,41 +1,39 @@
-"""Guided backpropagation: the rectifiers of a traced graph let nothing negative back (Springenberg et al., 2015).
+"""Guided backpropagation: finds the ReLUs of a traced graph, in all their forms, and lets nothing negative back through them.
 
-Only what runs backwards changes: the forward operations stay, so their numbers do too. A rectifier's gradient
-becomes its own gradient of what is positive in the gradient from above. So ReLU6 keeps its upper bound, and a
-leaky rectifier its slope.
+Each keeps its own gradient for what is positive in the gradient from above: ReLU6 its upper bound, a leaky ReLU its
+slope (Springenberg et al., "Striving for Simplicity", 2015).
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import tensorflow as tf
 
+from pipeline.compiled.gradients import GUIDED, replace_gradients
 from pipeline.compiled.graph_walk import LogitsGraph, types_inside
-from pipeline.compiled.tf_private import gradient_function, gradient_name, set_gradient
 from pipeline.errors import UnusableModel
 
-_RECTIFIERS = {"Relu", "Relu6", "LeakyRelu"}
+_RELUS = {"Relu", "Relu6", "LeakyRelu"}
 _SMOOTH = {"Elu", "Selu", "Softplus"}
 
-# What the two halves of a leaky rectifier are made of, where it is written out.
+# The operations of the two halves of a leaky ReLU that is computed as their sum.
 _HALVES = {"Relu", "Relu6", "Minimum", "Maximum", "Mul", "Select", "SelectV2"}
 
-# What stands between x and the gate of x times gate(x): swish, GELU, Mish.
+# The operations between x and gate(x) in x * gate(x): swish, GELU, Mish.
 _SQUASHING = {"Sigmoid", "Erf", "Erfc", "Tanh"}
 _STEPS = _SQUASHING | {"Softplus", "Neg", "Pow", "Square", "Mul", "Add", "AddV2", "Sub", "RealDiv", "Div", "Cast", "Exp"}
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What guided backpropagation found to replace.
+    """Which activations guided backpropagation replaced.
 
-    rule: "rectifiers"; or "smooth", for a network that has none: its ELU, swish, GELU and the like let
-        nothing negative back.
-    replaced: how many there were on the way to the logits.
+    rule: "rectifiers", where the network has ReLUs; "smooth", where it has none and its ELU, swish, GELU and the like
+        were replaced.
+    replaced: how many of them the logits are computed by.
     """
 
     rule: Literal["rectifiers", "smooth"]
@@ -43,84 +41,84 @@ class Guide:
 
 
 def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str) -> Guide:
-    """Make every rectifier between the images and the logits let nothing negative back, from now on.
+    """Let nothing negative back through the ReLUs between the images and the logits, in every `tf.gradients` from now on.
 
-    Gradients that were asked of the graph before stay as they are.
+    Gradients computed before stay as they are.
 
     Args:
-        images: what the gradients are to be taken of.
+        images: the tensor that gradients will be taken by.
         name: the network, for the errors.
 
-    Raises: UnusableModel, for a network without rectifiers or smooth ones, or with one inside a function.
+    Raises: UnusableModel, for a network without ReLUs or smooth activations, or with one inside a function.
     """
-    moving = _moving(logits_graph, images)
-    for operation in moving:
-        inside = types_inside(operation) & _RECTIFIERS
+    changing = _changing(logits_graph, images)
+    for operation in changing:
+        inside = types_inside(operation) & _RELUS
         if inside - {operation.type}:
             raise UnusableModel(
                 f"{name} runs {', '.join(sorted(inside))} inside a function of its own ({operation.name!r}), where guided "
                 "backpropagation cannot replace it. Leave guided_backprop and guided_gradcam out of gradcam.methods."
             )
-    rectifiers = _rectifiers(moving)
-    found = rectifiers or [operation for operation in moving if _is_smooth(operation, moving)]
-    if not found:
+    relus = _relus(changing)
+    activations = relus or [operation for operation in changing if _is_smooth(operation, changing)]
+    if not activations:
         raise UnusableModel(
-            f"{name} has no rectifier (ReLU, ReLU6, leaky ReLU) and no smooth one (ELU, swish, GELU), so guided "
+            f"{name} has no ReLU (ReLU, ReLU6, leaky ReLU) and no smooth activation (ELU, swish, GELU), so guided "
             "backpropagation would be the plain gradient. Leave guided_backprop and guided_gradcam out of gradcam.methods."
         )
-    for operation in found:
-        _let_nothing_negative_back(operation)
-    return Guide("rectifiers" if rectifiers else "smooth", len(found))
+    replace_gradients(activations, GUIDED)
+    return Guide("rectifiers" if relus else "smooth", len(activations))
 
 
-def _moving(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation, None]:
-    """The operations on the way that the images can change, in forward order."""
-    found: dict[tf.Operation, None] = {}
+def _changing(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation, None]:
+    """The operations behind the logits whose outputs depend on the images, in forward order."""
+    changing: dict[tf.Operation, None] = {}
     for operation in logits_graph.operations:
-        if any(source is images or source.op in found for source in operation.inputs):
-            found[operation] = None
-    return found
+        if any(source is images or source.op in changing for source in operation.inputs):
+            changing[operation] = None
+    return changing
 
 
-def _rectifiers(moving: dict[tf.Operation, None]) -> list[tf.Operation]:
-    found: dict[tf.Operation, None] = {}
+def _relus(changing: dict[tf.Operation, None]) -> list[tf.Operation]:
+    """The operations that give a ReLU's output, each ReLU counted once however many operations compute it."""
+    relus: set[tf.Operation] = set()
     halves: set[tf.Operation] = set()
-    for operation in moving:
-        join = _join_of_halves(operation, moving)
+    for operation in changing:
+        join = _join_of_halves(operation, changing)
         if join is not None:
-            found[join] = None
+            relus.add(join)
             waiting = [source.op for source in join.inputs]
             while waiting:
                 half = waiting.pop()
-                if half in moving and half.type in _HALVES:
+                if half in changing and half.type in _HALVES:
                     halves.add(half)
                     waiting += [source.op for source in half.inputs]
-    for operation in moving:
-        if operation not in halves and (operation.type in _RECTIFIERS or _is_written_out(operation, moving)):
-            found[operation] = None
-    return [operation for operation in moving if operation in found]
+    for operation in changing:
+        if operation not in halves and (operation.type in _RELUS or _is_written_out(operation, changing)):
+            relus.add(operation)
+    return [operation for operation in changing if operation in relus]
 
 
-def _join_of_halves(operation: tf.Operation, moving: dict[tf.Operation, None]) -> tf.Operation | None:
+def _join_of_halves(operation: tf.Operation, changing: dict[tf.Operation, None]) -> tf.Operation | None:
     """The sum relu(x) - slope * relu(-x) that a relu(-x) is half of, as Keras writes PReLU; None for any other operation."""
     if operation.type != "Relu":
         return None
     source = operation.inputs[0].op
     if source.type in ("Add", "AddV2"):  # a threshold
         source = source.inputs[0].op
-    scaled = _consumers(operation, moving)
+    scaled = _consumers(operation, changing)
     if source.type != "Neg" or len(scaled) != 1 or scaled[0].type != "Mul":
         return None
-    joins = _consumers(scaled[0], moving)
+    joins = _consumers(scaled[0], changing)
     return joins[0] if len(joins) == 1 and joins[0].type in ("Add", "AddV2", "Sub") else None
 
 
-def _consumers(operation: tf.Operation, moving: dict[tf.Operation, None]) -> list[tf.Operation]:
-    """Those that go forward: gradients take outputs too."""
-    return [consumer for output in operation.outputs for consumer in output.consumers() if consumer in moving]
+def _consumers(operation: tf.Operation, changing: dict[tf.Operation, None]) -> list[tf.Operation]:
+    """The operations of the forward pass that take an operation's outputs; those of gradients take them too."""
+    return [consumer for output in operation.outputs for consumer in output.consumers() if consumer in changing]
 
 
-def _is_written_out(operation: tf.Operation, moving: Iterable[tf.Operation]) -> bool:
+def _is_written_out(operation: tf.Operation, changing: Iterable[tf.Operation]) -> bool:
     """Whether it is max(x, 0), max(x, slope * x), or `x if x > threshold else 0`."""
     if operation.type in ("Select", "SelectV2"):
         condition, value, other = operation.inputs
@@ -130,7 +128,7 @@ def _is_written_out(operation: tf.Operation, moving: Iterable[tf.Operation]) -> 
         return False
     for x, floor in (operation.inputs, reversed(operation.inputs)):
         if _number(floor) == 0:
-            # Keras clips what a Relu gave between 0 and an upper bound: the Relu is the rectifier.
+            # Keras clips the output of a Relu to an upper bound: the Relu counts, and this does not.
             return not (x.op.type == "Minimum" and x.op.inputs[0].op.type in ("Relu", "Select", "SelectV2"))
         if floor.op.type == "Mul" and any(source is x for source in floor.op.inputs):
             return True
@@ -142,41 +140,32 @@ def _number(tensor: tf.Tensor) -> float | None:
     return None if value is None or value.size != 1 else float(value.reshape(()))
 
 
-def _is_smooth(operation: tf.Operation, moving: dict[tf.Operation, None]) -> bool:
-    """Whether it gives the output of a smooth rectifier: ELU, SELU, softplus, or x times a gate of x."""
-    consumers = {consumer.type for consumer in _consumers(operation, moving)}
+def _is_smooth(operation: tf.Operation, changing: dict[tf.Operation, None]) -> bool:
+    """Whether it gives the output of a smooth activation: ELU, SELU, softplus, or x * gate(x)."""
+    consumers = {consumer.type for consumer in _consumers(operation, changing)}
     if operation.type in _SMOOTH:
         return "Tanh" not in consumers  # there it is a part of Mish
-    if operation.type == "IdentityN":  # in tf.nn.silu it stands for the product, with a gradient of its own
-        return _is_gated(operation.inputs[0].op, moving)
-    return "IdentityN" not in consumers and _is_gated(operation, moving)
+    if operation.type == "IdentityN":  # tf.nn.silu wraps its product in one, with a gradient of its own
+        return _is_gated(operation.inputs[0].op, changing)
+    return "IdentityN" not in consumers and _is_gated(operation, changing)
 
 
-def _is_gated(operation: tf.Operation, moving: dict[tf.Operation, None]) -> bool:
-    """Whether it is x times gate(x), x perhaps scaled: swish, GELU (exact or by tanh), Mish."""
+def _is_gated(operation: tf.Operation, changing: dict[tf.Operation, None]) -> bool:
+    """Whether it is x * gate(x), x perhaps scaled: swish, GELU (exact or by tanh), Mish."""
     if operation.type != "Mul":
         return False
     for x, gate in (operation.inputs, reversed(operation.inputs)):
-        scaled = [source for source in x.op.inputs if source.op in moving] if x.op.type == "Mul" else []
+        scaled = [source for source in x.op.inputs if source.op in changing] if x.op.type == "Mul" else []
         for base in (x, *scaled):
-            found: set[str] = set()
-            if gate is not base and _is_made_of(gate, base, moving, found) and found & _SQUASHING:
+            types: set[str] = set()
+            if gate is not base and _is_function_of(gate, base, changing, types) and types & _SQUASHING:
                 return True
     return False
 
 
-def _is_made_of(gate: tf.Tensor, x: tf.Tensor, moving: dict[tf.Operation, None], found: set[str]) -> bool:
-    """Whether a tensor comes from x (and constants) alone, place by place; the operations are added to `found`."""
-    if gate is x or gate.op not in moving:
+def _is_function_of(gate: tf.Tensor, x: tf.Tensor, changing: dict[tf.Operation, None], types: set[str]) -> bool:
+    """Whether a tensor is computed from x and constants alone, element by element; adds the operations' types to `types`."""
+    if gate is x or gate.op not in changing:
         return True
-    found.add(gate.op.type)
-    return gate.op.type in _STEPS and all(_is_made_of(source, x, moving, found) for source in gate.op.inputs)
-
-
-def _let_nothing_negative_back(operation: tf.Operation) -> None:
-    """Give an operation a gradient of its own: that of its type, of the positive part of what comes from above."""
-    name = f"Positive{gradient_name(operation)}"
-    plain = gradient_function(operation)
-    with contextlib.suppress(KeyError):  # registered before, for another operation of the kind
-        tf.RegisterGradient(name)(lambda one, *above: plain(one, *(tf.nn.relu(gradient) for gradient in above)))
-    set_gradient(operation, name)
+    types.add(gate.op.type)
+    return gate.op.type in _STEPS and all(_is_function_of(source, x, changing, types) for source in gate.op.inputs)

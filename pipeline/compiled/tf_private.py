@@ -99,12 +99,12 @@ def gradient_name(operation: tf.Operation) -> str:
     return operation.node_def.attr[GRADIENT_ATTRIBUTE].s.decode() or operation.type
 
 
-def gradient_function(operation: tf.Operation) -> Any:
-    """The function (operation, *gradients of its outputs) -> gradients of its inputs that tf.gradients would call.
+def registered_gradient(name: str) -> Any:
+    """The function (operation, *gradients by its outputs) -> gradients by its inputs that is registered under a name.
 
-    Relies on `ops.get_gradient_function`. Raises: LookupError, where there is none.
+    Relies on `ops.gradient_registry`. Raises: LookupError, where there is none.
     """
-    return ops.get_gradient_function(operation)
+    return ops.gradient_registry.lookup(name)
 
 
 def is_registered(kind: str) -> bool:

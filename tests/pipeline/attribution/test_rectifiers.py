@@ -219,10 +219,10 @@ def test_a_network_of_smooth_activations_has_a_rule_for_them(activation):
 
 
 def test_what_is_no_activation_is_left_alone():
-    with pytest.raises(UnusableModel, match="no rectifier"):
+    with pytest.raises(UnusableModel, match="no ReLU"):
         through(lambda x: x * tf.sigmoid(tf.reduce_mean(x, axis=2, keepdims=True)), VALUES, ABOVE)  # a gate of all places
     for other in (tf.tanh, lambda x: tf.maximum(x, 0.25 * tf.reverse(x, [2]))):  # the larger of two places
-        with pytest.raises(UnusableModel, match="no rectifier"):
+        with pytest.raises(UnusableModel, match="no ReLU"):
             through(other, VALUES, ABOVE)
 
 

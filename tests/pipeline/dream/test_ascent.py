@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from pipeline.ascent.loop import STARTS, Climb, climb
 from pipeline.ascent.measure import check_reach, compile_measure
-from pipeline.ascent.optimizer import MOST_MISSES, Ascent, State, Way, opened_rectifiers
+from pipeline.ascent.optimizer import MOST_MISSES, Ascent, State, Way
 from pipeline.ascent.parametrization import CANVASES, fourier, pixels, plain
 from pipeline.ascent.transforms import Shake
+from pipeline.compiled.gradients import OPENED, replaced_gradients
 from pipeline.dream import channel, layer, logit
 from pipeline.errors import UnusableModel
 
@@ -167,7 +168,7 @@ def test_a_sleeping_channel_is_woken_and_a_dead_one_is_told_after_several_starts
 def test_only_rectifiers_that_stop_all_of_an_image_are_opened(rectifier):
     @tf.function(autograph=False)
     def slope(images):
-        with opened_rectifiers():
+        with replaced_gradients(OPENED):
             return tf.gradients(rectifier(rectifier(images) - [[2.0]]), images)[0]
 
     # The first rectifier stops one value of each image; the second all of the first image, and one value of the second.

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline.ascent.objectives import stack
-from pipeline.ascent.optimizer import Slope, State, Way, apart, moved, normalised, opened_rectifiers, part_of, pieces_of, weighed
+from pipeline.ascent.optimizer import Slope, State, Way, apart, moved, normalised, part_of, pieces_of, weighed
+from pipeline.compiled.gradients import OPENED, replaced_gradients
 from pipeline.dream import channel
 
 SHAPE = (3, 4, 2)  # of the values of one picture
@@ -120,7 +121,7 @@ def test_penalties_pull_towards_grey_and_evenness_beside_a_pull_of_one_strength(
 @pytest.mark.parametrize("rectifier", [tf.nn.relu, tf.nn.relu6], ids=["relu", "relu6"])
 def test_opened_rectifiers_let_every_gradient_pass_and_others_do_not(rectifier):
     def look(x):
-        with opened_rectifiers():
+        with replaced_gradients(OPENED):
             opened = rectifier(x)
         return opened, tf.gradients(opened, x)[0], tf.gradients(rectifier(x), x)[0]
 

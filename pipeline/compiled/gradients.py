@@ -1,0 +1,82 @@
+"""Gradients other than an operation's own: one mechanism, and the rules that convscope has.
+
+A rule changes what `tf.gradients` computes in the same graph, and nothing that runs forward. A `tf.GradientTape` does not
+see it: it records gradients by the operation's type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline.compiled.tf_private import gradient_name, registered_gradient, set_gradient
+
+
+@dataclass(frozen=True)
+class GradientRule:
+    """What stands in for the gradients of some operations.
+
+    name: part of the names under which TensorFlow registers it.
+    gradient: of the operation, of its own gradient function, and of the gradients by its outputs: the gradients by its
+        inputs.
+    types: the operation types that `replaced_gradients` looks for.
+    """
+
+    name: str
+    gradient: Callable[..., Any]
+    types: frozenset[str] = frozenset()
+
+
+def replace_gradients(operations: Iterable[tf.Operation], rule: GradientRule) -> None:
+    """Give operations of a graph a rule, for every `tf.gradients` from now on; gradients computed before stay.
+
+    An operation may be given several rules: its own gradient is then that of the rules before.
+    """
+    for operation in operations:
+        set_gradient(operation, _registered(rule, gradient_name(operation)))
+
+
+@contextlib.contextmanager
+def replaced_gradients(rule: GradientRule) -> Iterator[None]:
+    """Give a rule to the operations of its types that the block adds to the default graph."""
+    names = {kind: _registered(rule, kind) for kind in sorted(rule.types)}
+    with tf.compat.v1.get_default_graph().gradient_override_map(names):
+        yield
+
+
+def _registered(rule: GradientRule, own_name: str) -> str:
+    """The name of a rule for operations whose own gradient has this name."""
+    name, own = f"Convscope{rule.name}{own_name}", registered_gradient(own_name)
+    with contextlib.suppress(KeyError):  # registered before, for another operation
+        tf.RegisterGradient(name)(lambda operation, *above: rule.gradient(operation, own, *above))
+    return name
+
+
+def _without_ceiling(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> tf.Tensor:
+    return tf.where(operation.inputs[0] > 0, above, tf.zeros_like(above))
+
+
+def _opened(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> tf.Tensor:
+    through = own(operation, above)
+    axes = tf.range(1, tf.rank(above))
+    return tf.where(tf.reduce_any(tf.not_equal(through, 0.0), axis=axes, keepdims=True), through, above)
+
+
+def _guided(operation: tf.Operation, own: Callable[..., Any], *above: tf.Tensor) -> Any:
+    return own(operation, *(tf.nn.relu(gradient) for gradient in above))
+
+
+# ReLU6 has the gradient of ReLU: above its ceiling, the gradient passes.
+WITHOUT_CEILING = GradientRule("WithoutCeiling", _without_ceiling, frozenset({"Relu6"}))
+
+# A ReLU that stops an image's whole gradient lets all of it pass. Where some of it passes, the ReLU works as ever: a
+# gradient that ignores every ReLU leads nowhere in a deep network.
+OPENED = GradientRule("Opened", _opened, frozenset({"Relu", "Relu6"}))
+
+# Only the positive part of the gradient from above enters an operation's own gradient: guided backpropagation
+# (Springenberg et al., "Striving for Simplicity", 2015), once every ReLU has it.
+GUIDED = GradientRule("Guided", _guided)
