@@ -10,16 +10,15 @@ All of it is as in TensorFlow 2.21, the one minor version that setup.cfg allows.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2
+from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.eager import context
-from tensorflow.python.framework import op_def_registry, ops
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+from tensorflow.python.framework import convert_to_constants, op_def_registry, ops
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.grappler import tf_optimizer
 
@@ -30,7 +29,12 @@ GRADIENT_ATTRIBUTE = "_gradient_op_type"
 def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> tuple[Any, graph_pb2.GraphDef]:
     """A tf.function's concrete function with its variables read once and made constants, and its calls inlined.
 
-    Relies on `convert_variables_to_constants_v2_as_graph`, which TensorFlow does not export.
+    A call that XLA compiles stays a call, which is given the constants. Gradients are made constant too, which
+    `convert_variables_to_constants_v2_as_graph`, whose three steps these are, cannot always do. It turns reads of
+    variables into identities, but a function that returns a read, as functions with gradients do, goes on to look for
+    it; and the gradients of loops ask for the shape of a variable, which is none any more.
+
+    Relies on the three steps, which TensorFlow does not export.
 
     Args:
         lower_control_flow: whether conditions and loops become the Switch and Merge of TensorFlow 1.
@@ -38,7 +42,16 @@ def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> t
     Returns: a concrete function, and its GraphDef. What cannot be made a constant, such as a table, is an additional
         input after those of `concrete`.
     """
-    return convert_variables_to_constants_v2_as_graph(concrete, lower_control_flow=lower_control_flow)
+    conversion = convert_to_constants._FunctionConverterDataInEager(
+        func=concrete, lower_control_flow=lower_control_flow, aggressive_inlining=False
+    )
+    for function in conversion.graph_def.library.function:
+        _return_identities_of_reads(function)
+    graph, constants = convert_to_constants._replace_variables_by_constants(converter_data=conversion)
+    _take_shapes_of_constants(graph.node, {})
+    for function in graph.library.function:
+        _take_shapes_of_constants(function.node_def, {argument.name: argument.type for argument in function.signature.input_arg})
+    return convert_to_constants._construct_concrete_function(concrete, graph, constants), graph
 
 
 def call_flat(frozen: Any, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -169,3 +182,33 @@ def let_sessions_own_threads() -> None:
     Relies on the variable TF_OVERRIDE_GLOBAL_THREADPOOL; it is read when the first device is made.
     """
     os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
+
+
+def _return_identities_of_reads(function: function_pb2.FunctionDef) -> None:
+    """Have a function return an identity of a variable's value in the place of the value itself."""
+    reads = {node.name: node.attr["dtype"].type for node in function.node_def if node.op == "ReadVariableOp"}
+    for result, tensor in function.ret.items():
+        read = tensor.partition(":")[0]
+        if read in reads:
+            identity = function.node_def.add(name=f"{read}/{result}", op="Identity", input=[tensor])
+            identity.attr["T"].type = reads[read]
+            function.ret[result] = f"{identity.name}:output:0"
+
+
+def _take_shapes_of_constants(nodes: Sequence[node_def_pb2.NodeDef], arguments: Mapping[str, int]) -> None:
+    """Replace each operation that gives the shape of a variable, where the variable has become a constant.
+
+    Args:
+        nodes: of a graph or of a function.
+        arguments: the function's, with their types.
+    """
+    # Asked for an attribute that a node lacks, a protocol buffer would add it, empty.
+    types = {
+        node.name: node.attr[key].type for node in nodes for key in ("T", "dtype") if key in node.attr and node.attr[key].type
+    }
+    for node in nodes:
+        if node.op == "VariableShape":
+            dtype = (types | dict(arguments))[node.input[0].partition(":")[0]]
+            if dtype != tf.resource.as_datatype_enum:
+                node.op = "Shape"
+                node.attr["T"].type = dtype

@@ -55,6 +55,34 @@ def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outp
     assert {tensor.op.name for tensor in (*frozen.inputs, *frozen.outputs)} <= {node.name for node in graph.node}
 
 
+@pytest.mark.parametrize("kind", ["inlined", "compiled by XLA", "compiled by XLA, calling another", "loop"])
+def test_gradients_by_what_functions_and_loops_read_from_variables_become_constant(kind):
+    kernel, scale = tf.Variable([[0.5, -1.0], [2.0, 0.25]]), tf.Variable([2.0, 3.0])
+    inner = tf.function(lambda x: tf.nn.relu(x @ kernel) * scale, autograph=False)
+    called = {
+        "inlined": inner,
+        "compiled by XLA": tf.function(lambda x: tf.nn.relu(x @ kernel) * scale, autograph=False, jit_compile=True),
+        "compiled by XLA, calling another": tf.function(lambda x: inner(x) + scale, autograph=False, jit_compile=True),
+        "loop": lambda x: tf.while_loop(lambda i, x: i < 2, lambda i, x: (i + 1, inner(x)), (0, x), maximum_iterations=2)[1],
+    }[kind]
+
+    def gradients(x):
+        y = called(x)
+        return y, tf.gradients(y**2, x)[0]
+
+    function = concrete(gradients, tf.TensorSpec((3, 2)))
+    frozen, graph = constants_for_variables(function)
+    x = tf.constant([[1.0, 2.0], [-1.0, 0.5], [3.0, -2.0]])
+    expected = [value.numpy() for value in function(x)]
+    for variable in (kernel, scale):
+        variable.assign(tf.zeros_like(variable))
+    assert [tensor.dtype for tensor in frozen.inputs] == [tf.float32]
+    for value, own in zip(call_flat(frozen, [x]), expected, strict=True):
+        np.testing.assert_allclose(value, own, rtol=1e-6)
+        assert np.abs(own).max() > 1
+    assert any(node.op == "StatefulPartitionedCall" for node in graph.node) == ("XLA" in kind)
+
+
 @pytest.mark.parametrize(("lower", "kinds"), [(True, {"Switch", "Merge"}), (False, {"StatelessIf"})])
 def test_conditions_are_lowered_only_where_that_is_asked_for(lower, kinds):
     function = concrete(lambda x: tf.cond(x > 0, lambda: 2 * x, lambda: -x), tf.TensorSpec(()))
