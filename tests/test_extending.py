@@ -111,12 +111,6 @@ def test_the_stage_measures_every_layer(out: Path, name: str, layers: list[str])
     assert shares["share_positive"].between(0.01, 0.99).all()
 
 
-def test_the_attribution_method_draws_its_maps(out: Path) -> None:
-    maps = pd.read_parquet(out / "doors" / "index" / "attributions.parquet")
-    assert set(maps["method"]) == {"layercam"}
-    assert len(maps) >= 4 and all((out / "doors" / picture).is_file() for picture in maps["picture"])
-
-
 def test_the_objective_is_raised(out: Path) -> None:
     (pattern,) = pd.read_parquet(out / "doors" / "index" / "patterns.parquet").to_dict("records")
     assert pattern["objective"] == 'peak("conv2", 7)'
