@@ -4,8 +4,8 @@
 
 Two tables. `step`: a whole step over a picture of one tile, and of 2 x 2, over bare forward and backward passes of the same
 Keras model on as many tiles, in turns, the median of the ratios; and beside it DeepDream written the plain way, the whole
-picture in one piece through a model that takes any size. `dream` climbs a layer and `class` smooths as class
-visualisation does; with `logits` both climb a class. `memory`: the peak of whole jobs on pictures of two sizes, each in
+picture in one piece through a model that takes any size. `dream` raises a layer and `class` smooths as class
+visualisation does; with `logits` both raise a class. `memory`: the peak of whole jobs on pictures of two sizes, each in
 a process of its own. --weights is a file for MobileNetV2; without it all weights are random.
 """
 
@@ -54,15 +54,15 @@ def dreamer(net: Any, layer: str, side: int, batch: int, **keys: Any) -> Callabl
 
     from pipeline.dream import layer as whole_layer
     from pipeline.dream import logit
-    from pipeline.dream.tiles import Stretch, Tiled, TiledWay, start
+    from pipeline.dream.tiles import Segment, TileConfig, TiledAscent, start
 
     objective = logit(207) if layer == "logits" else whole_layer(layer)
-    tiled = Tiled.compile(net, objective, TiledWay(**keys), batch)
+    ascent = TiledAscent.compile(net, objective, TileConfig(**keys), batch)
     state = start(np.random.default_rng(0).uniform(0.3, 0.7, (side, side, 3)).astype(np.float32))
 
     def run(steps: int) -> None:
         nonlocal state
-        state, _ = tiled.climb(state, objective, Stretch(int(state.step), steps, 0.44, 0.304), steps)
+        state, _ = ascent.run(state, objective, Segment(int(state.step), steps, 0.44, 0.304), steps)
 
     return run
 
@@ -100,14 +100,14 @@ def type_of(net: Any) -> str:
 
 def show_step(rounds: int) -> None:
     """The table `step`."""
-    ways: dict[str, dict[str, Any]] = {"dream": {"levels": 3}, "class": {"levels": 4, "sigma": 0.44}}
+    cases: dict[str, dict[str, Any]] = {"dream": {"levels": 3}, "class": {"levels": 4, "sigma": 0.44}}
     print(f"{'a step over bare passes':<34}{'tiles':>6}{'bare s':>9}{'dream':>9}{'class':>9}{'plain':>9}")
     for source, layer in CASES:
         net = network(source, layer == "logits")
         for tiles in (1, 4):
             side = 224 * (1 if tiles == 1 else 2)
             runs = {"bare": bare(net, layer, tiles)}
-            runs |= {name: dreamer(net, layer, side, tiles, **keys) for name, keys in ways.items()}
+            runs |= {name: dreamer(net, layer, side, tiles, **keys) for name, keys in cases.items()}
             if layer != "logits":  # with its classes, a network takes pictures of one size
                 runs["plain"] = plain(net, layer, side)
             seconds = in_turns(runs, 4, rounds)
@@ -132,8 +132,8 @@ def show_memory(weights: Path | None) -> None:
             small = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), np.uint8)
             cv2.imwrite(str(picture), cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
             arguments = [str(picture), str(weights or "none"), f"{folder}/{width}"]
-            told = subprocess.run([sys.executable, "-c", _JOB, *arguments], capture_output=True, text=True, check=True)
-            print(f"{f'{width} x {height}':<16}{int(told.stdout.split()[-1]) / 1e3:>9.0f}", flush=True)
+            finished = subprocess.run([sys.executable, "-c", _JOB, *arguments], capture_output=True, text=True, check=True)
+            print(f"{f'{width} x {height}':<16}{int(finished.stdout.split()[-1]) / 1e3:>9.0f}", flush=True)
 
 
 def main() -> None:

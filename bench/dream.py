@@ -1,12 +1,12 @@
-"""Dreaming beside its yardsticks: what a step costs, what a batch saves, and what canvases and shakes bring.
+"""Patterns beside their yardsticks: what a step costs, what a batch saves, what parametrization and transforms bring.
 
     python -m bench.dream [--weights DIR] [--size N] [--rounds N] [--clock wall|cpu] [--only step,batch,others,quality]
 
 Four tables. `step`: a whole step of the ascent over a bare forward and backward pass of the same Keras model on the same
 batch, in turns, the median of the ratios. `batch`: 64 patterns of VGG16's block4_conv1 in one batch over 64 single ones,
 and the same for the bare passes, which is the ceiling. `others`: steps/s beside tf-keras-vis's ActivationMaximization and
-beside a plain loop of GradientTape as tutorials have it. `quality`: the same seeds with and without Fourier canvas and
-shakes; it needs --weights, a folder with vgg16_notop.weights.h5, without which all weights are random. `--clock cpu` counts
+beside a plain loop of GradientTape as tutorials have it. `quality`: the same seeds with and without Fourier coefficients and
+transforms; it needs --weights, a folder with vgg16_notop.weights.h5, without which all weights are random. `--clock cpu` counts
 the processor's seconds of all threads in place of those on the wall, which on a busy machine tell more of the others.
 """
 
@@ -41,22 +41,22 @@ def climber(net: Any, layer: str, batch: int, **keys: Any) -> Callable[[int], No
     """A function that makes so many steps of an ascent of the layer's first channels, as a spec with these keys has it."""
     import tensorflow as tf
 
+    from pipeline.ascent.objectives import channel
     from pipeline.ascent.optimizer import Ascent, State
-    from pipeline.dream import channel
+    from pipeline.patterns.runner import config_of, parametrization_of
     from pipeline.spec.patterns import PatternsSpec
-    from pipeline.stages.patterns import canvas_of, way_of
 
-    way = way_of(PatternsSpec(**keys))
-    canvas = canvas_of(PatternsSpec(**keys), net, way.shake)
+    config = config_of(PatternsSpec(**keys))
+    parametrization = parametrization_of(PatternsSpec(**keys), net, config.transforms)
     objectives = [channel(layer, number) for number in range(batch)]
-    ascent = Ascent.compile(net, canvas, objectives, way)
-    state = State.start(tf.stack([canvas.noise((0, place), 0.1) for place in range(batch)]))
+    ascent = Ascent.compile(net, parametrization, objectives, config)
+    state = State.start(tf.stack([parametrization.noise((0, number), 0.1) for number in range(batch)]))
 
-    def climb(steps: int) -> None:
+    def run(steps: int) -> None:
         nonlocal state
-        state, _ = ascent.climb(state, objectives, steps)
+        state, _ = ascent.run(state, objectives, steps)
 
-    return climb
+    return run
 
 
 def bare(net: Any, layer: str, batch: int) -> Callable[[int], None]:
@@ -78,8 +78,8 @@ def bare(net: Any, layer: str, batch: int) -> Callable[[int], None]:
 
     def run(passes: int) -> None:
         for _ in range(passes):
-            found = gradient(images)
-        found.numpy()
+            last = gradient(images)
+        last.numpy()
 
     return run
 
@@ -99,17 +99,17 @@ def in_turns(runs: dict[str, Callable[[int], None]], steps: int, rounds: int) ->
 def show_step(weights: Path | None, size: int | None, rounds: int) -> None:
     """The table `step`."""
     still = {"pad": 0.0, "jitter": 0.0, "scale": 0.0, "rotate": 0.0}
-    ways: dict[str, dict[str, Any]] = {
+    cases: dict[str, dict[str, Any]] = {
         "as shipped": {},
-        "pixels, at rest, sgd": {"canvas": "pixels", "shake": still, "optimiser": "sgd", "tv": 0.0},
+        "pixels, still, sgd": {"canvas": "pixels", "shake": still, "optimiser": "sgd", "tv": 0.0},
     }
-    print(f"{'a step over a bare pass':<34}{'batch':>6}{'bare s':>9}" + "".join(f"{name:>22}" for name in ways))
-    cases = (("keras:VGG16", LAYER, 2), ("keras:MobileNetV2", "block_6_expand_relu", 8), ("keras:MobileNetV2", "out_relu", 8))
-    for source, layer, batch in cases:
+    print(f"{'a step over a bare pass':<34}{'batch':>6}{'bare s':>9}" + "".join(f"{name:>22}" for name in cases))
+    networks = (("keras:VGG16", LAYER, 2), ("keras:MobileNetV2", "block_6_expand_relu", 8), ("keras:MobileNetV2", "out_relu", 8))
+    for source, layer, batch in networks:
         net = network(source, weights, size)
-        runs = {"bare": bare(net, layer, batch)} | {name: climber(net, layer, batch, **keys) for name, keys in ways.items()}
+        runs = {"bare": bare(net, layer, batch)} | {name: climber(net, layer, batch, **keys) for name, keys in cases.items()}
         seconds = in_turns(runs, 10, rounds)
-        ratios = [statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True)) for name in ways]
+        ratios = [statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True)) for name in cases]
         label = f"{net.name} {layer}"
         print(
             f"{label:<34}{batch:>6}{statistics.median(seconds['bare']):>9.3f}" + "".join(f"{r:>22.2f}" for r in ratios),
@@ -124,9 +124,11 @@ def show_batch(weights: Path | None, size: int | None, rounds: int) -> None:
     seconds = {}
     for name, run in runs.items():
         seconds[name] = statistics.median(in_turns({name: run}, 16 if name.endswith(" 1") else 1, rounds)[name])
-    for kind, told in (("ours", "64 patterns in one batch"), ("bare", "the ceiling: bare passes")):
+    for kind, words in (("ours", "64 patterns in one batch"), ("bare", "the ceiling: bare passes")):
         gain = 64 * seconds[f"{kind} 1"] / seconds[f"{kind} 64"]
-        print(f"{told}: {seconds[f'{kind} 64']:.2f} s a step, 64 single ones {64 * seconds[f'{kind} 1']:.2f} s: {gain:.2f} times")
+        print(
+            f"{words}: {seconds[f'{kind} 64']:.2f} s a step, 64 single ones {64 * seconds[f'{kind} 1']:.2f} s: {gain:.2f} times"
+        )
 
 
 def show_others(weights: Path | None, size: int | None, rounds: int) -> None:
@@ -134,12 +136,12 @@ def show_others(weights: Path | None, size: int | None, rounds: int) -> None:
     net = network("keras:VGG16", weights, size)
     runs = {"ours": climber(net, LAYER, 1), "plain loop": _plain(net), "tf-keras-vis": _vis(net)}
     seconds = in_turns(runs, 8, rounds)
-    for name, found in seconds.items():
-        print(f"{name:<16}{1 / statistics.median(found):>8.1f} steps/s")
+    for name, of_run in seconds.items():
+        print(f"{name:<16}{1 / statistics.median(of_run):>8.1f} steps/s")
 
 
 def _plain(net: Any) -> Callable[[int], None]:
-    """A GradientTape around a call of the model, step by step, the gradient over its mean size: no graph, no shake."""
+    """A GradientTape around a call of the model, step by step, the gradient over its mean size: no graph, no transforms."""
     import keras
     import tensorflow as tf
 
@@ -178,37 +180,35 @@ def show_quality(weights: Path | None, size: int | None, rounds: int) -> None:
     """The table `quality`: eight channels of two layers, the same seeds."""
     import numpy as np
 
-    from pipeline.ascent.loop import Climb, climb
     from pipeline.ascent.measure import compile_measure
+    from pipeline.ascent.objectives import channel
     from pipeline.ascent.optimizer import Ascent
-    from pipeline.dream import channel
+    from pipeline.ascent.starts import Noise, find_starts
+    from pipeline.patterns.runner import config_of, parametrization_of
     from pipeline.spec.patterns import PatternsSpec
-    from pipeline.stages.patterns import canvas_of, way_of
 
     still = {"pad": 0.0, "jitter": 0.0, "scale": 0.0, "rotate": 0.0}
-    ways: dict[tuple[str, int], dict[str, Any]] = {
-        (canvas, moved): {"canvas": canvas, **({} if moved else {"shake": still})}
-        for canvas in ("fourier", "pixels")
+    cases: dict[tuple[str, int], dict[str, Any]] = {
+        (kind, moved): {"canvas": kind, **({} if moved else {"shake": still})}
+        for kind in ("fourier", "pixels")
         for moved in (1, 0)
     }
     net = network("keras:VGG16", weights, size or 96)
-    nowhere = Path("no-snapshot")
-    print(f"{'layer':<14}{'canvas':<10}{'shaken':<8}{'reached':>10}{'when moved':>12}{'kept':>7}{'fine':>7}")
+    print(f"{'layer':<14}{'pictures of':<12}{'moved':<8}{'reached':>10}{'when moved':>12}{'kept':>7}{'fine':>7}")
     for layer in ("block2_conv2", "block4_conv1"):
         objectives = [channel(layer, number) for number in range(8)]
         measure = compile_measure(net, objectives)
-        for (canvas, moved), keys in ways.items():
+        for (kind, moved), keys in cases.items():
             spec = PatternsSpec(**keys, steps=48)
-            way = way_of(spec)
-            ascent = Ascent.compile(net, canvas_of(spec, net, way.shake), objectives, way)
-            plan = Climb(spec.steps, 0, spec.contrast, every=1e9)
-            climbed = climb(ascent, objectives, [str(one) for one in objectives], plan, nowhere, lambda steps, loss: None)
-            pictures = ascent.pictures(climbed.state)
+            config = config_of(spec)
+            ascent = Ascent.compile(net, parametrization_of(spec, net, config.transforms), objectives, config)
+            state, _ = find_starts(ascent, objectives, [str(objective) for objective in objectives], Noise(0, spec.contrast))
+            pictures = ascent.pictures(ascent.run(state, objectives, spec.steps)[0].good)
             reached = measure(pictures, objectives)[0]
             turned = measure(_turned(pictures), objectives)[0]
             row = [reached.mean(), turned.mean(), (turned / reached).mean(), _fine(pictures)]
-            told = "{:>10.0f}{:>12.0f}{:>7.2f}{:>7.3f}".format(*np.asarray(row))
-            print(f"{layer:<14}{canvas:<10}{'yes' if moved else 'no':<8}{told}", flush=True)
+            numbers = "{:>10.0f}{:>12.0f}{:>7.2f}{:>7.3f}".format(*np.asarray(row))
+            print(f"{layer:<14}{kind:<12}{'yes' if moved else 'no':<8}{numbers}", flush=True)
 
 
 def _turned(pictures: Any) -> Any:

@@ -1,10 +1,12 @@
-"""Arrays in a file, whole or not at all."""
+"""Arrays in a file, whole or not at all; and the checkpoint of an unfinished ascent."""
 
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,3 +29,26 @@ def load(path: Place) -> list[np.ndarray] | None:
             return [saved[name] for name in saved.files]
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile):
         return None
+
+
+@dataclass
+class Checkpoint:
+    """The file in which an unfinished ascent is kept, written again after `every` seconds."""
+
+    path: Place
+    every: float
+    _written: float = field(default_factory=time.monotonic)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write it."""
+        return time.monotonic() - self._written >= self.every
+
+    def save(self, arrays: Sequence[Any]) -> None:
+        """Raises: StoreFailed."""
+        save(self.path, arrays)
+        self._written = time.monotonic()
+
+    def load(self) -> list[np.ndarray] | None:
+        """What an interrupted run has kept, if anything."""
+        return load(self.path)

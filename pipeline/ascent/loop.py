@@ -1,110 +1,109 @@
-"""Climbing: a batch of pictures from their first noise to their end, saved on the way, so that a stop costs little."""
+"""The loop around a compiled ascent: it reports, keeps a checkpoint, and goes on from one to the same bits."""
 
 from __future__ import annotations
 
 import time
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
-from pipeline.ascent.checkpoint import load, save
-from pipeline.ascent.objectives import Objective
-from pipeline.ascent.optimizer import MOST_MISSES, Ascent, State, like
-from pipeline.store.places import Place
+from pipeline.ascent.checkpoint import Checkpoint
+from pipeline.ascent.optimizer import MAX_FAILURES, State
 
-STARTS = 5  # noises that are tried before a picture without a gradient is given up
+_SECONDS = 1.0  # of steps in one call; how steps are divided among calls does not change the pictures
 
-_OPENED_STEPS = 16  # that a picture takes with its rectifiers opened, to wake
-_SECONDS = 1.0  # of steps that are made in one call; how they are cut into calls does not change the pictures
-
-Tell = Callable[[int, float], None]  # steps made, mean of the objectives
+Report = Callable[[int, float], None]  # steps made, mean of the objectives that are finite
 
 
-@dataclass(frozen=True)
-class Climb:
-    """What a batch of pictures is to go through.
+class Run(Protocol):
+    """A compiled ascent with its objectives."""
 
-    steps: to make. seed: of the first noises. contrast: of the first noise, see `Canvas.noise`.
-    every: seconds between two snapshots.
-    """
-
-    steps: int
-    seed: int
-    contrast: float
-    every: float = 60.0
+    def __call__(self, state: State, *, steps: int) -> tuple[State, np.ndarray]:
+        """So many more steps: the new state, and the objectives before each, float32 (steps, batch)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Climbed:
-    """Where a batch of pictures has come to.
+class AscentResult:
+    """What became of a batch of pictures.
 
+    values: float32 (batch, *shape): the last good values.
     losses: float32 (steps, batch): the objectives before each step, NaN where they were not finite.
-    starts: int32 (batch,): noises that were tried. dead: bool (batch,): no step had any gradient.
-    stopped: bool (batch,): NaN or infinity, however short the steps; the last good picture stands.
+    dead: bool (batch,): no step had any gradient.
+    stopped: bool (batch,): NaN or infinity, however short the steps.
     """
 
-    state: State
+    values: np.ndarray
     losses: np.ndarray
-    starts: np.ndarray
     dead: np.ndarray
     stopped: np.ndarray
 
 
-def climb(
-    ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb, snapshot: Place, tell: Tell
-) -> Climbed:
-    """Make all steps of a batch, going on from the snapshot if there is one.
+@dataclass(eq=False)
+class Trajectory:
+    """Where an ascent stands.
 
-    Args:
-        keys: one a picture: with the plan's seed it decides the picture's first noise.
-        snapshot: a file; what is there is of this very batch.
-        tell: called every second, or after every step where steps take longer.
+    losses: of each call so far, float32 (steps, batch).
+    notes: arrays or numbers that its owner keeps in the checkpoint beside it.
     """
-    saved = load(snapshot)
-    if saved:
-        state, losses, starts = State(*saved[: len(State._fields)]), *saved[len(State._fields) :]
-    else:
-        state, starts = wake(ascent, objectives, keys, plan)
-        losses = np.empty((0, len(objectives)), np.float32)
-    last_saved, steps = time.monotonic(), 1
-    while len(losses) < plan.steps:
-        started = time.monotonic()
-        state, values = ascent.climb(state, objectives, min(steps, plan.steps - len(losses)))
-        steps = max(1, min(2 * steps, int(steps * _SECONDS / max(time.monotonic() - started, 1e-9))))
-        losses = np.concatenate([losses, values])
-        alive = values[-1][np.isfinite(values[-1])]
-        tell(len(losses), float(alive.mean()) if len(alive) else float("nan"))
-        if time.monotonic() - last_saved >= plan.every and len(losses) < plan.steps:
-            save(snapshot, [*state, losses, starts])
-            last_saved = time.monotonic()
-    dead, stopped = np.asarray(state.asleep) >= plan.steps, np.asarray(state.misses) >= MOST_MISSES
-    return Climbed(state, losses, starts, dead, stopped)
+
+    state: State
+    losses: list[np.ndarray] = field(default_factory=list)
+    notes: list[Any] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The number of steps made."""
+        return int(self.state.step)
+
+    @property
+    def stopped(self) -> np.ndarray:
+        """bool (batch,): the pictures that met NaN or infinity too often."""
+        return np.asarray(self.state.failures) >= MAX_FAILURES
+
+    @property
+    def last_loss(self) -> float:
+        """The mean of the objectives before the last step, of those that are finite; NaN where none is."""
+        finite = self.losses[-1][-1][np.isfinite(self.losses[-1][-1])]
+        return float(finite.mean()) if len(finite) else float("nan")
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write it. Raises: StoreFailed."""
+        checkpoint.save([*self.state, np.concatenate(self.losses), *self.notes])
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint) -> Trajectory | None:
+        """What an interrupted run has left, if anything."""
+        arrays = checkpoint.load()
+        if not arrays:
+            return None
+        fields = len(State._fields)
+        return cls(State(*arrays[:fields]), [arrays[fields]], arrays[fields + 1 :])
 
 
-def wake(ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], plan: Climb) -> tuple[State, np.ndarray]:
-    """A start for each picture from which it has a gradient, as far as there is one.
+@dataclass(frozen=True)
+class Loop:
+    """Runs ascents; tells about every second how far they are, and keeps what they have come to in a checkpoint."""
 
-    A rectified channel is silent for most noise, and then has no gradient. Such a picture climbs first with the
-    rectifiers opened that stop all of it, again and again from new noise.
+    checkpoint: Checkpoint
+    report: Report
 
-    Returns: the state, and the number of noises tried: int32 (batch,).
-    """
-    starts = np.ones(len(objectives), np.int32)
-    state, opened = State.start(_noises(ascent, keys, 1, plan)), None
-    while True:
-        looked, _ = ascent.climb(state, objectives, 1)
-        asleep = np.asarray(looked.asleep) > 0
-        if starts.max() == STARTS or not asleep.any():
-            return state, starts
-        opened = opened or Ascent.compile(ascent.network, ascent.canvas, objectives, replace(ascent.way, opened=True))
-        starts += asleep
-        risen, _ = opened.climb(State.start(_noises(ascent, keys, int(starts.max()), plan)), objectives, _OPENED_STEPS)
-        state = State.start(tf.where(like(tf.constant(asleep), risen.good), risen.good, state.values))
+    def ascend(self, run: Run, trajectory: Trajectory, end: int, ended: Callable[[Trajectory], bool] = lambda _: False) -> None:
+        """Move a trajectory on to step `end`, about a second's worth of steps in each call.
 
-
-def _noises(ascent: Ascent, keys: Sequence[str], start: int, plan: Climb) -> tf.Tensor:
-    seeds = [(plan.seed, zlib.crc32(f"{key}, start {start}".encode()) & 0x7FFFFFFF) for key in keys]
-    return tf.stack([ascent.canvas.noise(seed, plan.contrast) for seed in seeds])
+        Args:
+            run: may make fewer steps than it is asked for, where `ended` then holds.
+            ended: whether it is to end earlier; the report then says `end` all the same.
+        """
+        count, done = 1, trajectory.step >= end
+        while not done:
+            started = time.monotonic()
+            steps = min(count, end - trajectory.step)
+            trajectory.state, losses = run(trajectory.state, steps=steps)
+            trajectory.losses.append(losses)
+            count = max(1, min(2 * count, int(steps * _SECONDS / max(time.monotonic() - started, 1e-9))))
+            done = trajectory.step >= end or ended(trajectory)
+            self.report(end if done else trajectory.step, trajectory.last_loss)
+            if not done and self.checkpoint.due:
+                trajectory.save(self.checkpoint)

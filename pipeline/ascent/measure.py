@@ -1,4 +1,4 @@
-"""Measuring: what a finished picture, as it is saved, does to the network; and whether a layer has gradients at all."""
+"""Measures: what a finished picture, as it is saved, does to the network; and whether a layer has gradients at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipeline.ascent.objectives import Objective, evaluate, pick, stack
+from pipeline.ascent.objectives import Objective, evaluate, layers_of, pick, stack
 from pipeline.ascent.optimizer import unreachable
 from pipeline.compiled.compile import compile_pass
 from pipeline.models.network import Network
@@ -16,14 +16,13 @@ Measure = Callable[[np.ndarray, Sequence[Objective]], tuple[np.ndarray, np.ndarr
 
 
 def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measure:
-    """The pass that measures a batch of pictures, for objectives of the form and number of these.
+    """Compile the pass that measures a batch of pictures, for objectives of the form and number of these.
 
     Returns: a callable of uint8 pictures (batch, h, w, 3) and their objectives, giving float32 (batch,) three times:
         the objectives' values, and the largest and the smallest value in the channel's map; where the objective
         measures several channels, these are the value again.
     """
     form, arguments = objectives[0].form, stack(objectives)
-    flat = tf.nest.flatten(arguments)
 
     def finish(maps: dict[str, tf.Tensor], *tensors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         given = tf.nest.pack_sequence_as(arguments, list(tensors))
@@ -32,13 +31,12 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
         channels = None if others else term.channels(given.numbers[0])
         if channels is None:
             return values, values, values
-        (values_of,) = maps.values()
-        high, low = tf.reduce_max(values_of, axis=[1, 2]), tf.reduce_min(values_of, axis=[1, 2])
+        (of_layer,) = maps.values()
+        high, low = tf.reduce_max(of_layer, axis=[1, 2]), tf.reduce_min(of_layer, axis=[1, 2])
         return values, pick(high, channels), pick(low, channels)
 
-    layers = list(dict.fromkeys(layer for _, layer in form))
-    specs = [tf.TensorSpec(value.shape, value.dtype) for value in flat]
-    run = compile_pass(network, layers, len(objectives), finish, specs)
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in tf.nest.flatten(arguments)]
+    run = compile_pass(network, list(layers_of(form)), len(objectives), finish, specs)
 
     def measure(pictures: np.ndarray, objectives: Sequence[Objective]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         values, high, low = (tensor.numpy() for tensor in run(pictures, *tf.nest.flatten(stack(objectives))))
@@ -47,15 +45,21 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
     return measure
 
 
-def check_reach(network: Network, layers: Sequence[str]) -> None:
+def check_gradients(network: Network, layers: Sequence[str]) -> None:
     """Raises: UnusableModel, naming the layers from which no gradient comes back to the image."""
     lost: list[str] = []
 
-    def look(images: tf.Tensor) -> None:
+    def trace(images: tf.Tensor) -> None:
         for name, maps in network.trace(images, layers).items():
             if tf.gradients(maps, images)[0] is None:
                 lost.append(name)
 
-    tf.function(look, autograph=False).get_concrete_function(tf.TensorSpec((1, *network.input_shape), tf.float32))
+    tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec((1, *network.input_shape), tf.float32))
     if lost:
         raise unreachable(lost, network)
+
+
+def make_deterministic() -> None:
+    """Have a GPU give the same bits each time; a CPU does so by itself."""
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()

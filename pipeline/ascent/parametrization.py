@@ -1,4 +1,4 @@
-"""Canvases: the numbers that an ascent changes, and how they become a picture.
+"""Parametrizations: the values that an ascent changes, and how they become a picture.
 
 What is easy to change decides what comes out. Single pixels give fine-grained noise; frequencies, each with about
 the energy that it has in photographs, give textures and shapes (Olah, Mordvintsev and Schubert, "Feature
@@ -21,18 +21,18 @@ _AXES = np.array([[0.25099, -0.09029, -0.02529], [0.25938, 0.00007, 0.05130], [0
 
 
 @dataclass(frozen=True)
-class Canvas:
-    """A parametrised picture, or rather a batch of them.
+class Parametrization:
+    """How values become pictures.
 
-    height, width: of the picture, in pixels.
-    shape: of the values behind one picture.
-    paint: values, float32 (batch, *shape) -> RGB from 0 to 1, float32 (batch, height, width, 3). In the graph.
+    height, width: of a picture, in pixels.
+    shape: of the values of one picture.
+    render: values, float32 (batch, *shape) -> RGB from 0 to 1, float32 (batch, height, width, 3). In the graph.
     """
 
     height: int
     width: int
     shape: tuple[int, ...]
-    paint: Callable[[tf.Tensor], tf.Tensor]
+    render: Callable[[tf.Tensor], tf.Tensor]
 
     def noise(self, seed: tuple[int, int], contrast: float) -> tf.Tensor:
         """The values of a random picture: float32 of `shape`; the same seed gives the same bits.
@@ -44,25 +44,25 @@ class Canvas:
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors as one piece of machine code, which reads and writes each number once.
+    """A function of tensors that XLA compiles to one loop, which reads and writes each number once.
 
-    A step of an ascent is, beside the network, a long row of small operations on large tensors. One by one they would
-    take as long as a small network.
+    A step of an ascent is, beside the network, many small operations on large tensors. One by one they would take as long
+    as a small network.
     """
     return tf.function(function, autograph=False, jit_compile=True)
 
 
-def pixels(height: int, width: int, decorrelated: bool = True) -> Canvas:
+def pixels(height: int, width: int, decorrelated: bool = True) -> Parametrization:
     """One value a pixel and colour."""
-    return Canvas(height, width, (height, width, 3), lambda values: _coloured(values, decorrelated))
+    return Parametrization(height, width, (height, width, 3), lambda values: _coloured(values, decorrelated))
 
 
-def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1.0) -> Canvas:
+def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1.0) -> Parametrization:
     """One complex value a frequency and colour, scaled by 1 / frequency ** decay, as photographs are (decay 1)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     scale = 1 / np.maximum(frequency, 1 / max(height, width)) ** decay
-    # Unit noise becomes a picture of unit deviation. The inner columns of the half plane stand for two frequencies;
-    # in the outer ones, where both stand, half of the noise is lost.
+    # Unit noise becomes a picture of unit deviation. The inner columns of the half plane stand for two frequencies each;
+    # the outer ones hold both, so half of the noise in them cancels.
     twice = np.full(scale.shape, 2.0)
     twice[:, 0] = 1.0
     if width % 2 == 0:
@@ -73,34 +73,34 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
     @tf.custom_gradient
     def planes(spectrum: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         # TensorFlow's own gradient is the same numbers, in four times the time.
-        def gradient(pull: tf.Tensor) -> tf.Tensor:
-            return tf.signal.rfft2d(pull) * twice
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.signal.rfft2d(upstream) * twice
 
         return tf.signal.irfft2d(spectrum, [height, width]), gradient
 
-    def paint(values: tf.Tensor) -> tf.Tensor:
+    def render(values: tf.Tensor) -> tf.Tensor:
         spectrum = tf.complex(values[:, 0] * scale, values[:, 1] * scale)
         return _coloured(tf.transpose(planes(spectrum), (0, 2, 3, 1)), decorrelated)
 
-    return Canvas(height, width, (2, 3, height, width // 2 + 1), paint)
+    return Parametrization(height, width, (2, 3, height, width // 2 + 1), render)
 
 
-def quick_size(size: int) -> int:
-    """The next larger size by whole pixels at both ends whose Fourier transform is quick: no prime factor above 7."""
+def fast_size(size: int) -> int:
+    """The next larger size by whole pixels at both ends whose Fourier transform is fast: no prime factor above 7."""
     rest = size
     for prime in (2, 3, 5, 7):
         while rest % prime == 0:
             rest //= prime
-    return size if rest == 1 else quick_size(size + 2)
+    return size if rest == 1 else fast_size(size + 2)
 
 
-def plain(height: int, width: int) -> Canvas:
-    """The pixels themselves, RGB from 0 to 1, for ascents that start from a picture. Noise is of no use here."""
-    return Canvas(height, width, (height, width, 3), lambda values: values)
+def plain(height: int, width: int) -> Parametrization:
+    """The pixels themselves, RGB from 0 to 1, for ascents that start from a picture; its noise is not a picture."""
+    return Parametrization(height, width, (height, width, 3), lambda values: values)
 
 
-# The parametrisations that a spec can name.
-CANVASES: dict[str, Callable[..., Canvas]] = {"fourier": fourier, "pixels": pixels}
+# Those that a spec can name.
+PARAMETRIZATIONS: dict[str, Callable[..., Parametrization]] = {"fourier": fourier, "pixels": pixels}
 
 
 def _coloured(values: tf.Tensor, decorrelated: bool) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Film: frames as one video file, in the first format that this machine's OpenCV can write."""
+"""Films: frames as one video file, in the first format that this machine's OpenCV can write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
-# Suffix and codec; what browsers play comes first.
+# Suffix and codec; those that browsers play come first.
 FORMATS = (("mp4", "vp09"), ("mp4", "mp4v"), ("avi", "MJPG"))
 
 
@@ -23,7 +23,7 @@ def write_film(folder: Place, name: str, frames: Sequence[Place], fps: float) ->
     Returns: the file's name; None where OpenCV can write none of the formats.
     Raises: StoreFailed.
     """
-    usable = next((one for one in FORMATS if _can_write(*one)), None)
+    usable = next((suffix_and_codec for suffix_and_codec in FORMATS if _can_write(*suffix_and_codec)), None)
     if usable is None:
         return None
     suffix, codec = usable
@@ -40,7 +40,7 @@ def _can_write(suffix: str, codec: str) -> bool:
 
 
 def _encode(path: Path, codec: str, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Frames are uint8 BGR. These codecs halve the resolution of colours, and so take even sizes alone."""
+    """Frames are uint8 BGR. These codecs halve the resolution of colours, so they only take even sizes."""
     frames = iter(frames)
     first = next(frames)
     height, width = (max(2, side // 2 * 2) for side in first.shape[:2])

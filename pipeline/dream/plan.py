@@ -1,4 +1,4 @@
-"""Subjects: what `[dream]` asks for, held against the network and the images before any work is done."""
+"""What `[dream]` asks for: subjects and their octaves, checked against the network and the images before any work is done."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ import numpy as np
 from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
 from pipeline.drawing.pixels import shrink
-from pipeline.dream.octaves import Octave
 from pipeline.errors import WrongSpec
 from pipeline.job import Job
-from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.sources.picking import check_picks, count_picks, named, pick
 from pipeline.spec.dream import DreamSpec, VisualizationSpec
 
-_SPREAD = 8.0  # of 255: the deviation of the noise about its background from which a class begins
-_LEAST = 3  # an octave may be so many times smaller than a tile, which then shows it as often, side by side
-_MOST_PIXELS = 2**27  # of one picture: more is a slip of the pen
+_DEVIATION = 8.0  # of 255: of the noise about its background from which a class starts
+_MAX_REPEATS = 3  # a tile may be so many times larger than an octave, and then shows it as often, side by side
+_MAX_PIXELS = 2**27  # of one picture: more is taken for a mistake in the spec
+
+
+@dataclass(frozen=True)
+class Octave:
+    """One size of a picture, in pixels, and the steps made at it, with the filter's sigma at its start and its end."""
+
+    height: int
+    width: int
+    steps: int
+    start_sigma: float = 0.0
+    end_sigma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Subject:
 
 
 def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
-    """All pictures, then all classes, each with what it begins with: uint8 RGB (h, w, 3), one in memory at a time.
+    """All pictures, then all classes, each with what it starts from: uint8 RGB (h, w, 3), one in memory at a time.
 
     Raises: MissingInput, UnusableData; UnusableModel, for a network without logits.
     """
@@ -53,14 +62,15 @@ def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
         names = job.class_names() if visualization.layer is None else None
         for number in visualization.classes:
             key = names[number] if names else str(number)
-            yield Subject(f"class-{number:04}", key, class_objective(visualization, number), number), _ground(job, number)
+            yield Subject(f"class-{number:04}", key, class_objective(visualization, number), number), _background(job, number)
 
 
 def _pictures(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
     spec = job.spec.dream
-    for one, name in named(pick(job.source, job.fit, spec)) if has_pictures(spec) else ():
-        pixels = one.image.seen if spec.longest is None else shrink(one.image.seen, spec.longest)
-        yield Subject(name, one.image.key, picture_objective(job)), pixels
+    for picked, name in named(pick(job.source, job.fit, spec)) if has_pictures(spec) else ():
+        image = picked.image
+        pixels = image.seen if spec.longest is None else shrink(image.seen, spec.longest)
+        yield Subject(name, image.key, picture_objective(job)), pixels
 
 
 def count_pictures(job: Job) -> int:
@@ -71,6 +81,34 @@ def count_pictures(job: Job) -> int:
 def has_pictures(spec: DreamSpec) -> bool:
     """Whether there are any: those that are named, or the first few where no classes are to be drawn."""
     return bool(spec.examples or spec.keys or spec.files) or spec.visualization is None
+
+
+def all_layers(job: Job) -> list[str]:
+    """The layers that any subject's objective looks at, each once."""
+    spec = job.spec.dream
+    raised = [picture_objective(job)] if has_pictures(spec) else []
+    if spec.visualization:
+        raised.append(class_objective(spec.visualization, spec.visualization.classes[0]))
+    return list(dict.fromkeys(name for objective in raised for name in objective.layers))
+
+
+def count_frames(spec: DreamSpec, kind: str) -> int:
+    """How many pictures a subject becomes."""
+    return spec.zoom.frames if spec.zoom and kind == "picture" else 1
+
+
+def count_steps(spec: DreamSpec, kind: str) -> int:
+    """Steps of one picture of a subject, at most."""
+    if kind == "picture" or spec.visualization is None:
+        return spec.num_octave * spec.iterations
+    return sum(octave.iter_n for octave in spec.visualization.octaves)
+
+
+def count_all_steps(job: Job) -> int:
+    """Steps of all pictures, at most."""
+    spec = job.spec.dream
+    counts = {"picture": count_pictures(job), "class": len(spec.visualization.classes) if spec.visualization else 0}
+    return sum(count * count_frames(spec, kind) * count_steps(spec, kind) for kind, count in counts.items())
 
 
 def picture_objective(job: Job) -> Objective:
@@ -90,25 +128,25 @@ def picture_octaves(spec: DreamSpec, height: int, width: int, tile: tuple[int, i
     sizes = [
         (int(height / spec.octave_scale**number), int(width / spec.octave_scale**number)) for number in range(spec.num_octave)
     ]
-    return [Octave(*size, spec.iterations) for size in reversed(sizes) if holds(size, tile)]
+    return [Octave(*size, spec.iterations) for size in reversed(sizes) if fits_tiles(size, tile)]
 
 
 def class_octaves(spec: VisualizationSpec, height: int, width: int) -> list[Octave]:
     """Each octave is `scale` times as large as the one before; the first, as the network's input."""
     octaves = []
-    for one in spec.octaves:
-        height, width = int(height * one.scale), int(width * one.scale)
-        octaves.append(Octave(height, width, one.iter_n, one.start_sigma, one.end_sigma))
+    for octave in spec.octaves:
+        height, width = int(height * octave.scale), int(width * octave.scale)
+        octaves.append(Octave(height, width, octave.iter_n, octave.start_sigma, octave.end_sigma))
     return octaves
 
 
-def holds(size: tuple[int, int], tile: tuple[int, int]) -> bool:
+def fits_tiles(size: tuple[int, int], tile: tuple[int, int]) -> bool:
     """Whether a picture is large enough for a network's tiles."""
-    return all(_LEAST * side >= length for side, length in zip(size, tile, strict=True))
+    return all(_MAX_REPEATS * side >= length for side, length in zip(size, tile, strict=True))
 
 
 def check_dream(job: Job) -> None:
-    """Hold `[dream]` against the network and the images, before any work is done.
+    """Check `[dream]` against the network and the images, before any work is done.
 
     Raises: UnknownLayer; MissingInput and UnusableData, for pictures; UnusableModel, for the logits of a network
         without any; WrongSpec, for a class or example that is not there, or a size that is none.
@@ -120,31 +158,31 @@ def check_dream(job: Job) -> None:
         picture_objective(job).check(known, f"{job.network.name} (dream.layers)")
     if spec.visualization:
         if spec.visualization.layer is None:
-            known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, count_classes(job.network)))
+            known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, job.count_classes()))
         for number in spec.visualization.classes:
             class_objective(spec.visualization, number).check(known, f"{job.network.name} (dream.visualization.classes)")
         octaves = class_octaves(spec.visualization, *job.network.input_shape[:2])
-        for place, octave in enumerate(octaves):
-            _check_size(job, octave.height, octave.width, f"octave {place} of dream.visualization", "Raise its scale")
+        for number, octave in enumerate(octaves):
+            _check_size(job, octave.height, octave.width, f"octave {number} of dream.visualization", "Raise its scale")
     for subject, picture in _pictures(job):
         _check_size(job, picture.shape[0], picture.shape[1], subject.key, "Enlarge it, or raise dream.longest")
 
 
-def _check_size(job: Job, height: int, width: int, what: str, now: str) -> None:
+def _check_size(job: Job, height: int, width: int, what: str, remedy: str) -> None:
     tile = job.network.input_shape[:2]
-    if not holds((height, width), tile):
+    if not fits_tiles((height, width), tile):
         raise WrongSpec(
             f"{what} is {height} x {width} pixels, too small for {job.network.name}, which takes {tile[0]} x {tile[1]}: "
-            f"at least a third of it is needed. {now}, or set a smaller model.size where the network allows one."
+            f"at least a third of it is needed. {remedy}, or set a smaller model.size where the network allows one."
         )
-    if height * width > _MOST_PIXELS:
-        raise WrongSpec(f"{what} is {height:,} x {width:,} pixels, more than {_MOST_PIXELS:,} in all. Make it smaller.")
+    if height * width > _MAX_PIXELS:
+        raise WrongSpec(f"{what} is {height:,} x {width:,} pixels, more than {_MAX_PIXELS:,} in all. Make it smaller.")
 
 
-def _ground(job: Job, number: int) -> np.ndarray:
-    """What a class begins with: its background with some noise, as large as the network's input."""
+def _background(job: Job, number: int) -> np.ndarray:
+    """What a class starts from: its background with some noise, as large as the network's input."""
     spec = job.spec.dream
     assert spec.visualization is not None
     random = np.random.default_rng([spec.seed, number])
-    noise = random.normal(spec.visualization.background_color, _SPREAD, (*job.network.input_shape[:2], 3))
+    noise = random.normal(spec.visualization.background_color, _DEVIATION, (*job.network.input_shape[:2], 3))
     return np.round(np.clip(noise, 0, 255)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Making: the pictures of a subject, one frame after the other, each measured; what is done is kept in parts/dream."""
+"""The runner: makes the pictures of a subject, frame after frame, measures each, and keeps finished ones in parts/dream."""
 
 from __future__ import annotations
 
@@ -12,175 +12,138 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from pipeline.ascent.checkpoint import load, save
-from pipeline.ascent.objectives import Form, stack
+from pipeline.ascent.checkpoint import Checkpoint, load, save
+from pipeline.ascent.loop import Loop
+from pipeline.ascent.objectives import Form
 from pipeline.compiled.compile import compile_pass
-from pipeline.compiled.freezing import Pass
-from pipeline.dream.octaves import Course, FromNothing, FromPicture, Octave, Saving, dream
-from pipeline.dream.plan import Subject, class_octaves, picture_octaves
-from pipeline.dream.tiles import Tiled, TiledWay, compile_look
+from pipeline.dream.octaves import ClassPlan, OctavePlan, PicturePlan, ascend_octaves
+from pipeline.dream.plan import Octave, Subject, class_octaves, count_frames, count_steps, picture_octaves
+from pipeline.dream.results import DreamResult
+from pipeline.dream.tiles import TileConfig, TiledAscent, compile_tiled_measure
 from pipeline.job import Job
 from pipeline.models.network import LOGITS
 from pipeline.progress import Advance
 from pipeline.spec.picks import Picks
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """One finished picture, and what came of its ascent.
-
-    picture, original: uint8 RGB (h, w, 3), as it is and as it began. octaves: how many sizes it went through.
-    losses: float32 (steps,): the objective before each step, the mean over tiles.
-    state: "done"; "dead", without any gradient; or "stopped", by NaN or infinity.
-    before, reached: the objective's value for `original` and for `picture`; of a class, both scaled to the network's input.
-    probability: that the network gives to the class; None for pictures.
-    """
-
-    subject: Subject
-    frame: int
-    picture: np.ndarray
-    original: np.ndarray
-    octaves: int
-    losses: np.ndarray
-    state: str
-    before: float
-    reached: float
-    probability: float | None
-
-
 @dataclass
-class Studio:
-    """Makes one subject after another; keeps what is compiled, and counts the steps that are done."""
+class DreamRunner:
+    """Makes one subject after another; keeps what is compiled, and counts the steps that are done.
+
+    total, done: steps of all pictures.
+    """
 
     job: Job
     advance: Advance
     total: int
     done: int = 0
-    _tiled: dict[tuple[Form, TiledWay, int], Tiled] = field(default_factory=dict)
-    _looks: dict[tuple[Form, int] | str, Pass] = field(default_factory=dict)
+    _ascents: dict[tuple[Form, TileConfig, int], TiledAscent] = field(default_factory=dict)
+    _measures: dict[tuple[Form, int] | str, Callable[..., Any]] = field(default_factory=dict)
 
-    def make(self, subject: Subject, original: np.ndarray) -> Iterator[Made]:
-        """The pictures of a subject: one, or the frames of a journey, the first from `original`. Raises: StoreFailed."""
+    def make(self, subject: Subject, original: np.ndarray) -> Iterator[DreamResult]:
+        """The pictures of a subject: one, or the frames of a zoom, the first from `original`. Raises: StoreFailed."""
         spec = self.job.spec.dream
-        for frame in range(frames_of(self.job, subject.kind)):
-            made = self._frame(subject, frame, original)
-            self.done += steps_of(self.job, subject.kind)
-            yield made
+        for frame in range(count_frames(spec, subject.kind)):
+            result = self._frame(subject, frame, original)
+            self.done += count_steps(spec, subject.kind)
+            yield result
             if spec.zoom:
-                original = nearer(made.picture, spec.zoom.scale)
+                original = zoomed(result.picture, spec.zoom.scale)
 
-    def _frame(self, subject: Subject, frame: int, original: np.ndarray) -> Made:
-        path = self.job.folder / "parts" / "dream" / f"{self._key(subject, frame, original)}.npz"
-        arrays = load(path)
+    def _frame(self, subject: Subject, frame: int, original: np.ndarray) -> DreamResult:
+        key = self._key(subject, frame, original)
+        finished, unfinished = (self.job.folder / "parts" / "dream" / f"{key}{suffix}.npz" for suffix in (".done", ""))
+        arrays = load(finished)
         if not arrays:
-            snapshot = path.parent / f"climbing-{path.name}"
-            arrays = self._climbed(subject, original, Saving(snapshot, self.job.spec.dream.snapshot))
-            save(path, arrays)
-            snapshot.unlink(missing_ok=True)
+            arrays = self._ascend(subject, original, Checkpoint(unfinished, self.job.spec.dream.snapshot))
+            save(finished, arrays)
+            unfinished.unlink(missing_ok=True)
         picture, losses, octaves, dead, stopped, before, reached, probability = arrays
         state = "dead" if dead else "stopped" if stopped else "done"
         known = float(probability) if np.isfinite(probability) else None
-        return Made(subject, frame, picture, original, int(octaves), losses, state, float(before), float(reached), known)
+        return DreamResult(subject, frame, picture, original, int(octaves), losses, state, float(before), float(reached), known)
 
-    def _climbed(self, subject: Subject, original: np.ndarray, saving: Saving) -> list[Any]:
-        course, way, limit = self._course(subject, original)
+    def _ascend(self, subject: Subject, original: np.ndarray, checkpoint: Checkpoint) -> list[Any]:
+        plan, config = plan_octaves(self.job, subject, original)
 
-        def tell(steps: int, loss: float) -> None:
+        def report(steps: int, loss: float) -> None:
             self.advance(self.done + steps, self.total, f"{subject.name}, loss {loss:.4g}")
 
-        first = course.original if isinstance(course, FromPicture) else original.astype(np.float32) / 255
-        dreamt = dream(lambda octave: self._compiled(subject, way, octave), subject.objective, course, first, saving, tell, limit)
-        picture = np.round(255 * dreamt.picture).astype(np.uint8)
-        before, reached = self._value(subject, original), self._value(subject, picture)
-        told = float("nan")
+        first = plan.original if isinstance(plan, PicturePlan) else original.astype(np.float32) / 255
+        loop = Loop(checkpoint, report)
+        result = ascend_octaves(lambda octave: self._compiled(subject, config, octave), subject.objective, plan, first, loop)
+        picture = np.round(255 * result.values[0]).astype(np.uint8)
+        before, reached = self._measure(subject, original), self._measure(subject, picture)
+        probability = float("nan")
         if subject.number is not None and subject.objective.layers == (LOGITS,):
-            told = self._probability(picture, subject.number)
-        return [picture, dreamt.losses, len(course.octaves), dreamt.dead, dreamt.stopped, before, reached, told]
+            probability = self._probability(picture, subject.number)
+        octaves, losses = len(plan.octaves), result.losses[:, 0]
+        return [picture, losses, octaves, result.dead[0], result.stopped[0], before, reached, probability]
 
-    def _course(self, subject: Subject, original: np.ndarray) -> tuple[Course, TiledWay, float | None]:
-        spec, tile = self.job.spec.dream, self.job.network.input_shape[:2]
-        if subject.kind == "picture":
-            octaves = picture_octaves(spec, original.shape[0], original.shape[1], tile)
-            way = TiledWay(spec.step, spec.shift, spec.levels, 0.0, spec.seed)
-            return FromPicture(octaves, original.astype(np.float32) / 255), way, spec.max_loss
-        drawn = spec.visualization
-        assert drawn is not None
-        octaves = class_octaves(drawn, *tile)
-        largest = max(max(one.start_sigma, one.end_sigma) for one in octaves) if drawn.use_bilateral else 0.0
-        return (
-            FromNothing(octaves, drawn.use_tv_bregman),
-            TiledWay(drawn.step, drawn.shift, drawn.levels, largest, spec.seed),
-            None,
-        )
+    def _compiled(self, subject: Subject, config: TileConfig, octave: Octave) -> TiledAscent:
+        batch = self.batch(octave.height, octave.width)
+        if any((form, known) != (subject.objective.form, config) for form, known, _ in self._ascents):
+            self._ascents.clear()  # each holds the network's weights
+        key = (subject.objective.form, config, batch)
+        if key not in self._ascents:
+            self._ascents[key] = TiledAscent.compile(self.job.network, subject.objective, config, batch)
+        return self._ascents[key]
 
-    def _compiled(self, subject: Subject, way: TiledWay, octave: Octave) -> Tiled:
-        batch = self._batch(octave.height, octave.width)
-        if any((form, known) != (subject.objective.form, way) for form, known, _ in self._tiled):
-            self._tiled.clear()  # each holds the network's weights
-        key = (subject.objective.form, way, batch)
-        if key not in self._tiled:
-            self._tiled[key] = Tiled.compile(self.job.network, subject.objective, way, batch)
-        return self._tiled[key]
-
-    def _batch(self, height: int, width: int) -> int:
-        """Tiles at once: no more than there are."""
+    def batch(self, height: int, width: int) -> int:
+        """How many tiles of a picture go through the network at once: no more than it has."""
         tile = self.job.network.input_shape
         return min(self.job.spec.dream.batch, -(-height // tile[0]) * -(-width // tile[1]))
 
-    def _value(self, subject: Subject, picture: np.ndarray) -> float:
-        seen = picture if subject.kind == "picture" else self._as_input(picture)
-        batch = self._batch(*seen.shape[:2])
-        look = self._kept((subject.objective.form, batch), lambda: compile_look(self.job.network, subject.objective, batch))
-        pixels = tf.constant(seen[np.newaxis], tf.float32) / 255
-        return float(look(pixels, *tf.nest.flatten(stack([subject.objective] * batch))))
+    def _measure(self, subject: Subject, picture: np.ndarray) -> float:
+        pixels = picture if subject.kind == "picture" else self._as_input(picture)
+        batch, objective = self.batch(*pixels.shape[:2]), subject.objective
+        compile = lambda: compile_tiled_measure(self.job.network, objective, batch)  # noqa: E731
+        return float(self._cached((objective.form, batch), compile)(pixels, objective))
 
     def _probability(self, picture: np.ndarray, number: int) -> float:
-        look = self._kept(
-            "softmax", lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: tf.nn.softmax(maps[LOGITS]))
-        )
-        return float(look(self._as_input(picture)[np.newaxis])[0, number])
+        compile = lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: tf.nn.softmax(maps[LOGITS]))  # noqa: E731
+        return float(self._cached("softmax", compile)(self._as_input(picture)[np.newaxis])[0, number])
 
-    def _kept(self, key: tuple[Form, int] | str, compile: Callable[[], Pass]) -> Pass:
-        if key not in self._looks:
-            self._looks[key] = compile()
-        return self._looks[key]
+    def _cached(self, key: tuple[Form, int] | str, compile: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        if key not in self._measures:
+            self._measures[key] = compile()
+        return self._measures[key]
 
     def _as_input(self, picture: np.ndarray) -> np.ndarray:
         height, width, _ = self.job.network.input_shape
-        return (
-            picture
-            if picture.shape[:2] == (height, width)
-            else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        )
+        if picture.shape[:2] == (height, width):
+            return picture
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
     def _key(self, subject: Subject, frame: int, original: np.ndarray) -> str:
-        """The name of a picture among the parts: another spec, network or original has another."""
+        """The name of a picture among the parts; another spec, network or original gives another."""
         spec = self.job.spec.dream.model_dump(mode="json", exclude={*Picks.model_fields, "snapshot", "visualization"})
-        drawn = self.job.spec.dream.visualization
-        told = [self.job.network.digest(), spec, subject.name, str(subject.objective), frame, list(original.shape)]
-        told += [drawn.model_dump(mode="json", exclude={"classes"})] if drawn and subject.kind == "class" else []
-        digest = hashlib.sha256(json.dumps(told).encode())
+        of_class = self.job.spec.dream.visualization
+        parts = [self.job.network.digest(), spec, subject.name, str(subject.objective), frame, list(original.shape)]
+        parts += [of_class.model_dump(mode="json", exclude={"classes"})] if of_class and subject.kind == "class" else []
+        digest = hashlib.sha256(json.dumps(parts).encode())
         digest.update(original.tobytes())
         return digest.hexdigest()[:20]
 
 
-def frames_of(job: Job, kind: str) -> int:
-    """How many pictures a subject becomes."""
-    zoom = job.spec.dream.zoom
-    return zoom.frames if zoom and kind == "picture" else 1
+def plan_octaves(job: Job, subject: Subject, original: np.ndarray) -> tuple[OctavePlan, TileConfig]:
+    """How a subject goes through its octaves, and how it is optimised at each."""
+    spec, tile = job.spec.dream, job.network.input_shape[:2]
+    if subject.kind == "picture":
+        octaves = picture_octaves(spec, original.shape[0], original.shape[1], tile)
+        max_loss = float("inf") if spec.max_loss is None else spec.max_loss
+        config = TileConfig(spec.step, spec.shift, spec.levels, 0.0, spec.seed)
+        return PicturePlan(octaves, original.astype(np.float32) / 255, max_loss), config
+    of_class = spec.visualization
+    assert of_class is not None
+    octaves = class_octaves(of_class, *tile)
+    sigma = max(max(octave.start_sigma, octave.end_sigma) for octave in octaves) if of_class.use_bilateral else 0.0
+    config = TileConfig(of_class.step, of_class.shift, of_class.levels, sigma, spec.seed)
+    return ClassPlan(octaves, of_class.use_tv_bregman), config
 
 
-def steps_of(job: Job, kind: str) -> int:
-    """Steps of one picture of a subject, at most."""
-    spec = job.spec.dream
-    if kind == "picture" or spec.visualization is None:
-        return spec.num_octave * spec.iterations
-    return sum(octave.iter_n for octave in spec.visualization.octaves)
-
-
-def nearer(picture: np.ndarray, scale: float) -> np.ndarray:
-    """The middle of a picture, so many times enlarged; its size stays. uint8 (h, w, 3)."""
+def zoomed(picture: np.ndarray, scale: float) -> np.ndarray:
+    """A picture enlarged about its centre, its size kept. uint8 (h, w, 3)."""
     height, width = picture.shape[:2]
-    middle = ((width - 1) / 2, (height - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(middle, 0, scale)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0, scale)
     return np.asarray(cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))

@@ -1,16 +1,17 @@
-"""What `[patterns]` asks for: which pictures, of which objectives, and on which sheets they stand."""
+"""What `[patterns]` asks for: which pictures, of which objectives, on which sheets and in which batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import groupby
 
 from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
 from pipeline.errors import UnknownLayer, WrongSpec
-from pipeline.models.labels import count_classes
-from pipeline.models.network import LOGITS, LayerInfo, Network
+from pipeline.job import Job
+from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.store.files import file_name
 
@@ -33,13 +34,13 @@ class Pattern:
     name: str | None = None
 
     @property
-    def climbs(self) -> Objective:
+    def raised(self) -> Objective:
         """What the ascent raises."""
         return self.sign * self.objective if self.sign < 0 else self.objective
 
 
 @dataclass(frozen=True)
-class Sheet:
+class PatternSheet:
     """Pictures that stand together: of a layer, or of the named objectives."""
 
     name: str
@@ -47,11 +48,16 @@ class Sheet:
 
     @property
     def file(self) -> str:
-        """What its files are called."""
+        """The stem of its files."""
         return self.name if self.name == _OBJECTIVES else file_name(self.name)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that its objectives look at, each once."""
+        return tuple(dict.fromkeys(name for pattern in self.patterns for name in pattern.objective.layers))
 
-def sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Sheet]:
+
+def plan_sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[PatternSheet]:
     """All pictures, in the order in which they are made: the variants of one channel and sign one after the other.
 
     Args:
@@ -59,28 +65,38 @@ def sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Sheet]:
 
     Raises: UnknownLayer, WrongSpec.
     """
-    target = {"channel": objectives.channel, "neuron": objectives.neuron}[spec.target]
-    found = []
+    objective_of = {"channel": objectives.channel, "neuron": objectives.neuron}[spec.target]
+    sheets = []
     for layer in chosen_layers(spec, layers):
-        numbers = range(layer.channels) if spec.channels == "all" else spec.channels
-        patterns = [
-            pattern for number in numbers for pattern in _pictures(spec, target(layer.name, number), layer.name, number, None)
-        ]
-        found.append(Sheet(layer.name, tuple(patterns)))
-    named = [pattern for one in spec.objectives for pattern in _pictures(spec, one.objective(), None, None, one.name)]
-    return [*found, Sheet(_OBJECTIVES, tuple(named))] if named else found
+        patterns: list[Pattern] = []
+        for number in range(layer.channels) if spec.channels == "all" else spec.channels:
+            patterns += _signs_and_variants(spec, Pattern(objective_of(layer.name, number), 1, 0, layer.name, number))
+        sheets.append(PatternSheet(layer.name, tuple(patterns)))
+    named = [Pattern(table.objective(), 1, 0, name=table.name) for table in spec.objectives]
+    if named:
+        every = tuple(pattern for first in named for pattern in _signs_and_variants(spec, first))
+        sheets.append(PatternSheet(_OBJECTIVES, every))
+    return sheets
 
 
-def check_patterns(spec: PatternsSpec, network: Network, layers: Sequence[LayerInfo]) -> None:
-    """Hold `[patterns]` against the network, before any work is done.
+def plan_batches(patterns: Sequence[Pattern], spec: PatternsSpec) -> Iterator[list[Pattern]]:
+    """Batches of one form, as equal in length as can be; the variants of one pattern stay together."""
+    for _, same in groupby(patterns, key=lambda pattern: pattern.objective.form):
+        of_form = list(same)
+        count = len(of_form) // spec.variants
+        number = -(-count // (spec.batch // spec.variants))
+        length = -(-count // number) * spec.variants
+        yield from (of_form[first : first + length] for first in range(0, len(of_form), length))
 
-    Args:
-        layers: those of the job.
+
+def check_patterns(job: Job) -> None:
+    """Check `[patterns]` against the network, before any work is done.
 
     Raises: UnknownLayer; WrongSpec, for a channel, class or direction that is not there, or for nothing to do;
         UnusableModel, for the logits of a network without any.
     """
-    chosen = chosen_layers(spec, layers)
+    spec, network = job.spec.patterns, job.network
+    chosen = chosen_layers(spec, job.layers)
     if not chosen and not spec.objectives:
         raise WrongSpec("patterns.layers and patterns.objectives are both empty. Name a layer or an objective.")
     highest = -1 if spec.channels == "all" else max(spec.channels)
@@ -90,10 +106,10 @@ def check_patterns(spec: PatternsSpec, network: Network, layers: Sequence[LayerI
                 f"patterns.channels names channel {highest}, but {layer.name} has {layer.channels} "
                 f"(0 to {layer.channels - 1}). Name lower ones, or fewer layers."
             )
-    named = {one.name: one.objective() for one in spec.objectives}
+    named = {table.name: table.objective() for table in spec.objectives}
     known = {layer.name: layer for layer in network.layers()}
     if any(LOGITS in objective.layers for objective in named.values()):
-        known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, count_classes(network)))
+        known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, job.count_classes()))
     for name, objective in named.items():
         objective.check(known, f"{network.name} (patterns.objectives, {name!r})")
 
@@ -110,8 +126,6 @@ def chosen_layers(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Layer
     return [layer for layer in layers if any(layer.name in matched for matched in matches.values())]
 
 
-def _pictures(
-    spec: PatternsSpec, objective: Objective, layer: str | None, channel: int | None, name: str | None
-) -> list[Pattern]:
+def _signs_and_variants(spec: PatternsSpec, pattern: Pattern) -> list[Pattern]:
     signs = {"positive": [1], "negative": [-1], "both": [1, -1]}[spec.sign]
-    return [Pattern(objective, sign, variant, layer, channel, name) for sign in signs for variant in range(spec.variants)]
+    return [replace(pattern, sign=sign, variant=variant) for sign in signs for variant in range(spec.variants)]

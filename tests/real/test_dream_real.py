@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from pipeline import run
-from pipeline.ascent.loop import Climb, wake
-from pipeline.ascent.optimizer import Ascent, State, Way
+from pipeline.ascent.objectives import channel
+from pipeline.ascent.optimizer import Ascent, AscentConfig, State
 from pipeline.ascent.parametrization import fourier
-from pipeline.dream import channel
+from pipeline.ascent.starts import Noise, find_starts
 from pipeline.load import parse_spec
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
@@ -62,9 +62,9 @@ def test_a_frozen_network_dreams_as_the_keras_network_that_it_was_frozen_from():
         network = open_network(ModelSpec(source=source, layers=[name], preprocess="standardize"))
         objectives = [channel(name, 3), channel(name, 8)]
         height, width, _ = network.input_shape
-        ascent = Ascent.compile(network, fourier(height, width), objectives, Way())
-        start = State.start(tf.stack([ascent.canvas.noise((0, place), 0.1) for place in range(2)]))
-        curves.append(ascent.climb(start, objectives, 4)[1])
+        ascent = Ascent.compile(network, fourier(height, width), objectives, AscentConfig())
+        start = State.start(tf.stack([ascent.parametrization.noise((0, number), 0.1) for number in range(2)]))
+        curves.append(ascent.run(start, objectives, 4)[1])
     np.testing.assert_allclose(*curves, rtol=5e-2)
     assert (curves[0][-1] > curves[0][0]).all()
 
@@ -75,7 +75,7 @@ def test_a_deep_channel_that_noise_leaves_silent_wakes_at_its_second_start():
     weights = f"{REAL}/vgg16_notop.weights.h5"
     network = open_network(ModelSpec(source="keras:VGG16", layers=[name], top=False, size=96, weights=weights))
     objectives = [channel(name, number) for number in (25, 25)]
-    ascent = Ascent.compile(network, fourier(96, 96), objectives, Way())
-    state, starts = wake(ascent, objectives, ["a", "b"], Climb(steps=1, seed=0, contrast=0.1))
+    ascent = Ascent.compile(network, fourier(96, 96), objectives, AscentConfig())
+    state, starts = find_starts(ascent, objectives, ["a", "b"], Noise(seed=0, contrast=0.1))
     assert starts.tolist() == [2, 2]
-    assert (ascent.climb(state, objectives, 1)[1] > 1).all()
+    assert (ascent.run(state, objectives, 1)[1] > 1).all()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.ascent.checkpoint import Checkpoint
+from pipeline.ascent.loop import Loop
+from pipeline.ascent.objectives import channel, layer
 from pipeline.ascent.regularizers import tv_bregman
-from pipeline.dream import layer
-from pipeline.dream.octaves import FromNothing, FromPicture, Octave, Saving, dream, resized
-from pipeline.dream.tiles import Stretch, Tiled, TiledWay
+from pipeline.dream.octaves import ClassPlan, PicturePlan, ascend_octaves, resized
+from pipeline.dream.plan import Octave
+from pipeline.dream.tiles import Segment, TileConfig, TiledAscent
 
 OCTAVES = (Octave(13, 14, 4, 0.5, 0.3), Octave(18, 20, 5, 0.4, 0.3), Octave(25, 28, 3, 0.4, 0.3))
 
@@ -20,40 +23,50 @@ def photo():
 
 
 @pytest.fixture(scope="module")
-def climbing(smooth):
+def first_layer(smooth):
     """An ascent on the first layer of the smooth network."""
-    return Tiled.compile(smooth, layer("first"), TiledWay(0.01, levels=1, sigma=0.5, seed=2), 2)
+    return TiledAscent.compile(smooth, layer("first"), TileConfig(0.01, levels=1, sigma=0.5, seed=2), 2)
 
 
-class Resting:
-    """An ascent that moves nothing; `asleep` in some octaves, told by the number of their first step."""
+class Still:
+    """An ascent that changes nothing; without a gradient in the octaves whose first step has one of these numbers."""
 
-    def __init__(self, asleep=()):
-        self.asleep, self.stretches = asleep, []
+    def __init__(self, inactive=()):
+        self.inactive, self.segments = inactive, []
 
-    def climb(self, state, objective, stretch, steps):
-        self.stretches.append((int(state.step), stretch))
-        asleep = state.asleep + steps * (stretch.first in self.asleep)
-        return state._replace(step=state.step + steps, asleep=asleep), np.ones(steps, np.float32)
-
-
-def no_word(steps, loss):
-    pass
+    def run(self, state, objective, segment, steps):
+        self.segments.append((int(state.step), segment))
+        inactive = state.inactive + steps * (segment.first in self.inactive)
+        return state._replace(step=state.step + steps, inactive=inactive), np.ones((steps, 1), np.float32)
 
 
-def test_a_picture_that_no_step_changes_comes_back_with_all_its_detail(photo, tmp_path):
-    course = FromPicture(OCTAVES, photo)
-    dreamt = dream(lambda _: Resting(), layer("first"), course, photo, Saving(tmp_path / "a.npz", 60), no_word)
-    np.testing.assert_allclose(dreamt.picture, photo, atol=1e-5)
+def dream(ascent, plan, path, every=60.0, report=lambda steps, loss: None, objective=layer("first")):
+    """The picture and its losses, dead, stopped."""
+    loop = Loop(Checkpoint(path, every), report)
+    result = ascend_octaves(lambda _: ascent, objective, plan, plan.original, loop)
+    return result.values[0], result.losses[:, 0], bool(result.dead[0]), bool(result.stopped[0])
+
+
+def stop_at(number):
+    def stop(steps, loss):
+        if steps >= number:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_a_picture_that_no_step_changes_keeps_all_its_detail(photo, tmp_path):
+    picture, losses, *_ = dream(Still(), PicturePlan(OCTAVES, photo), tmp_path / "a.npz")
+    np.testing.assert_allclose(picture, photo, atol=1e-5)
     assert np.abs(resized(resized(photo, OCTAVES[0]), OCTAVES[2]) - photo).max() > 0.05
-    assert len(dreamt.losses) == 12
+    assert len(losses) == 12
 
 
-def test_lost_detail_never_leads_beyond_black_and_white():
+def test_detail_that_is_added_back_stays_between_black_and_white():
     photo = np.random.default_rng(1).integers(0, 2, (25, 28, 3)).astype(np.float32)
-    assert FromPicture(OCTAVES, photo).leave(2, photo).min() == 0 and FromPicture(OCTAVES, photo).leave(2, photo).max() == 1
-    sized = resized(photo, Octave(50, 56, 1))  # cubic, and so beyond them of its own
-    assert sized.min() == 0 and sized.max() == 1
+    assert PicturePlan(OCTAVES, photo).leave(2, photo).min() == 0 and PicturePlan(OCTAVES, photo).leave(2, photo).max() == 1
+    enlarged = resized(photo, Octave(50, 56, 1))  # cubic, which overshoots
+    assert enlarged.min() == 0 and enlarged.max() == 1
 
 
 def test_pictures_shrink_by_area_and_grow_smoothly(photo):
@@ -63,80 +76,64 @@ def test_pictures_shrink_by_area_and_grow_smoothly(photo):
     assert resized(photo, Octave(50, 84, 1)).shape == (50, 84, 3)
 
 
-def test_every_octave_is_the_stretch_of_the_ascent_that_follows_the_one_before(photo, tmp_path):
-    resting = Resting()
-    dream(lambda _: resting, layer("first"), FromPicture(OCTAVES, photo), photo, Saving(tmp_path / "a.npz", 60), no_word, 9.0)
-    expected = [Stretch(0, 4, 0.5, 0.3, 9.0), Stretch(4, 5, 0.4, 0.3, 9.0), Stretch(9, 3, 0.4, 0.3, 9.0)]
-    assert list(dict.fromkeys(stretch for _, stretch in resting.stretches)) == expected
-    for step, stretch in resting.stretches:
-        assert stretch.first <= step < stretch.first + stretch.steps
+def test_the_steps_of_an_octave_follow_those_of_the_one_before(photo, tmp_path):
+    still = Still()
+    dream(still, PicturePlan(OCTAVES, photo, 9.0), tmp_path / "a.npz")
+    expected = [Segment(0, 4, 0.5, 0.3, 9.0), Segment(4, 5, 0.4, 0.3, 9.0), Segment(9, 3, 0.4, 0.3, 9.0)]
+    assert list(dict.fromkeys(segment for _, segment in still.segments)) == expected
+    for step, segment in still.segments:
+        assert segment.first <= step < segment.first + segment.steps
 
 
-@pytest.mark.parametrize(("asleep", "dead"), [((), False), ((0,), False), ((9,), False), ((0, 4), False), ((0, 4, 9), True)])
-def test_a_picture_is_dead_that_had_no_gradient_in_any_octave_stopped_on_the_way_or_not(photo, tmp_path, asleep, dead):
-    def run(name, tell):
-        course = FromPicture(OCTAVES, photo)
-        return dream(lambda _: Resting(asleep), layer("first"), course, photo, Saving(tmp_path / name, 0.0), tell)
-
-    def stop(steps, loss):
-        if steps >= 11:
-            raise KeyboardInterrupt
-
-    assert run("whole.npz", no_word).dead is dead
+@pytest.mark.parametrize(("inactive", "dead"), [((), False), ((0,), False), ((9,), False), ((0, 4), False), ((0, 4, 9), True)])
+def test_a_picture_without_a_gradient_in_any_octave_is_dead_interrupted_or_not(photo, tmp_path, inactive, dead):
+    plan = PicturePlan(OCTAVES, photo)
+    assert dream(Still(inactive), plan, tmp_path / "whole.npz")[2] is dead
     with pytest.raises(KeyboardInterrupt):
-        run("stopped.npz", stop)
-    assert run("stopped.npz", no_word).dead is dead
+        dream(Still(inactive), plan, tmp_path / "stopped.npz", 0.0, stop_at(11))
+    assert dream(Still(inactive), plan, tmp_path / "stopped.npz")[2] is dead
 
 
 def test_a_class_is_smoothed_as_it_enters_an_octave(photo):
     rough = resized(photo, OCTAVES[1])
-    np.testing.assert_array_equal(FromNothing(OCTAVES, smooth=True).enter(1, photo), tv_bregman(rough))
-    np.testing.assert_array_equal(FromNothing(OCTAVES, smooth=False).enter(1, photo), rough)
+    np.testing.assert_array_equal(ClassPlan(OCTAVES, smooth=True).enter(1, photo), tv_bregman(rough))
+    np.testing.assert_array_equal(ClassPlan(OCTAVES, smooth=False).enter(1, photo), rough)
 
 
-@pytest.mark.parametrize("stop_at", [2, 5, 10])
-def test_an_ascent_that_was_stopped_goes_on_to_the_same_bits(climbing, photo, tmp_path, stop_at):
-    course, objective = FromPicture(OCTAVES, photo), layer("first")
-    whole = dream(lambda _: climbing, objective, course, photo, Saving(tmp_path / "whole.npz", 60), no_word)
-
-    def stop(steps, loss):
-        if steps >= stop_at:
-            raise KeyboardInterrupt
-
-    saving = Saving(tmp_path / "stopped.npz", 1e-9)
+@pytest.mark.parametrize("step", [2, 5, 10])
+def test_an_interrupted_dream_goes_on_to_the_same_bits(first_layer, photo, tmp_path, step):
+    plan = PicturePlan(OCTAVES, photo)
+    picture, losses, *_ = dream(first_layer, plan, tmp_path / "whole.npz")
+    checkpoint, steps = tmp_path / "stopped.npz", []
     with pytest.raises(KeyboardInterrupt):
-        dream(lambda _: climbing, objective, course, photo, saving, stop)
-    steps = []
-    resumed = dream(lambda _: climbing, objective, course, photo, saving, lambda done, loss: steps.append(done))
-    np.testing.assert_array_equal(resumed.picture, whole.picture)
-    np.testing.assert_array_equal(resumed.losses, whole.losses)
-    assert saving.path.exists() and (stop_at == 2 or steps[0] > 2) and len(steps) < 12
+        dream(first_layer, plan, checkpoint, 1e-9, stop_at(step))
+    resumed, same, *_ = dream(first_layer, plan, checkpoint, report=lambda done, loss: steps.append(done))
+    np.testing.assert_array_equal(resumed, picture)
+    np.testing.assert_array_equal(same, losses)
+    assert checkpoint.exists() and (step == 2 or steps[0] > 2) and len(steps) < 12
 
 
-def test_each_octave_ends_where_the_largest_loss_is_passed(climbing, photo, tmp_path):
-    course, objective = FromPicture(OCTAVES, photo), layer("first")
-    whole = dream(lambda _: climbing, objective, course, photo, Saving(tmp_path / "whole.npz", 60), no_word)
-    limit = float(whole.losses[2])
-    some = dream(lambda _: climbing, objective, course, photo, Saving(tmp_path / "some.npz", 60), no_word, limit)
-    assert len(some.losses) < len(whole.losses) and (some.losses > limit).sum() >= 1 and not some.stopped
-    assert np.abs(some.picture - photo).mean() < np.abs(whole.picture - photo).mean()
+def test_each_octave_ends_where_the_largest_loss_is_passed(first_layer, photo, tmp_path):
+    picture, losses, *_ = dream(first_layer, PicturePlan(OCTAVES, photo), tmp_path / "whole.npz")
+    limit = float(losses[2])
+    changed_less, fewer, _, stopped = dream(first_layer, PicturePlan(OCTAVES, photo, limit), tmp_path / "some.npz")
+    assert len(fewer) < len(losses) and (fewer > limit).sum() >= 1 and not stopped
+    assert np.abs(changed_less - photo).mean() < np.abs(picture - photo).mean()
 
 
 def test_nan_stops_the_picture_and_keeps_the_last_good_one(cliff, tmp_path):
     photo = np.full((24, 24, 3), 0.55, np.float32)
     octaves = (Octave(12, 12, 60), Octave(24, 24, 60))
-    tiled = Tiled.compile(cliff, layer("light"), TiledWay(0.02), 1)
-    dreamt = dream(lambda _: tiled, layer("light"), FromPicture(octaves, photo), photo, Saving(tmp_path / "a.npz", 60), no_word)
-    assert dreamt.stopped and not dreamt.dead and dreamt.picture.shape == (24, 24, 3) and len(dreamt.losses) < 60
-    assert np.isfinite(dreamt.picture).all() and 0.55 < dreamt.picture[..., 0].mean() < 0.61
+    ascent = TiledAscent.compile(cliff, layer("light"), TileConfig(0.02), 1)
+    picture, losses, dead, stopped = dream(ascent, PicturePlan(octaves, photo), tmp_path / "a.npz", objective=layer("light"))
+    assert stopped and not dead and picture.shape == (24, 24, 3) and len(losses) < 60
+    assert np.isfinite(picture).all() and 0.55 < picture[..., 0].mean() < 0.61
 
 
-def test_a_picture_without_gradient_is_dead(sleepy, tmp_path):
-    photo = np.full((12, 12, 3), 0.5, np.float32)
-    from pipeline.dream import channel
-
-    tiled = Tiled.compile(sleepy, channel("eyes", 2), TiledWay(0.02), 1)
-    course = FromPicture((Octave(12, 12, 5),), photo)
-    dreamt = dream(lambda _: tiled, channel("eyes", 2), course, photo, Saving(tmp_path / "a.npz", 60), no_word)
-    assert dreamt.dead and not dreamt.stopped
-    np.testing.assert_allclose(dreamt.picture, photo, atol=1e-6)
+def test_a_picture_whose_channel_never_fires_is_dead_and_unchanged(silent, tmp_path):
+    photo, never = np.full((12, 12, 3), 0.5, np.float32), channel("eyes", 2)
+    ascent = TiledAscent.compile(silent, never, TileConfig(0.02), 1)
+    plan = PicturePlan((Octave(12, 12, 5),), photo)
+    picture, _, dead, stopped = dream(ascent, plan, tmp_path / "a.npz", objective=never)
+    assert dead and not stopped
+    np.testing.assert_allclose(picture, photo, atol=1e-6)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
 
 from pipeline import load_spec, run
-from pipeline.ascent import loop as climbing
-from pipeline.ascent.optimizer import Way
-from pipeline.ascent.parametrization import fourier
-from pipeline.ascent.transforms import Shake
+from pipeline.ascent import checkpoint
+from pipeline.ascent.objectives import channel, direction, layer, logit, neuron
 from pipeline.drawing.pixels import decode_png
-from pipeline.dream import channel, direction, layer, logit, neuron
 from pipeline.errors import UnknownLayer, UnknownName, WrongSpec
 from pipeline.load import parse_spec
-from pipeline.models.network import LayerInfo
-from pipeline.patterns.plan import Pattern, sheets
+from pipeline.patterns import runner
+from pipeline.patterns.plan import Pattern
 from pipeline.spec.patterns import PatternsSpec
-from pipeline.stages import patterns
 
 NAMED = {
     "name": "a class",
@@ -33,23 +27,23 @@ TABLE = {"layers": ["edges", "shapes"], "channels": [0, 2, 3], "steps": 12, "bat
 
 
 @pytest.fixture(scope="module")
-def wanted(spec):
+def pattern_spec(spec):
     """The spec of the tiny job, with patterns of two layers and of one named objective."""
     tree = spec.model_dump(exclude_unset=True)
     return parse_spec(tree | {"stages": ["activations", "patterns"], "patterns": TABLE | {"objectives": [NAMED]}})
 
 
 @pytest.fixture(scope="module")
-def done(wanted, quiet, tmp_path_factory):
+def done(pattern_spec, quiet, tmp_path_factory):
     """The folder of the job, finished."""
-    return run(wanted, tmp_path_factory.mktemp("dreams"), reporter=quiet)
+    return run(pattern_spec, tmp_path_factory.mktemp("dreams"), reporter=quiet)
 
 
 def rows_of(folder):
     return pd.read_parquet(folder / "index/patterns.parquet")
 
 
-def test_every_picture_stands_in_the_index_with_what_made_it(done):
+def test_every_picture_is_in_the_index_with_what_made_it(done):
     rows = rows_of(done)
     channels = [
         (layer, number, sign) for layer in ("edges", "shapes") for number in (0, 2, 3) for sign in ("positive", "negative")
@@ -60,8 +54,8 @@ def test_every_picture_stands_in_the_index_with_what_made_it(done):
     assert rows.objective[12] == 'logit(2) - 0.5 * channel("shapes", 1)'
     assert (rows.steps == 12).all() and rows.losses.map(len).eq(12).all()
     assert [losses[-1] for losses in rows.losses] == rows.loss.to_list()
-    told = json.loads(rows.parameters[0])
-    assert told["steps"] == 12 and told["shake"]["jitter"] == PatternsSpec().shake.jitter
+    parameters = json.loads(rows.parameters[0])
+    assert parameters["steps"] == 12 and parameters["shake"]["jitter"] == PatternsSpec().shake.jitter
     assert not list((done / "parts").glob("patterns/*"))
 
 
@@ -105,7 +99,7 @@ def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(spec, d
     assert sum(values[middle] for values in maps) > sum(values[middle] for values in of_means)
 
 
-def test_a_raised_channel_is_held_against_its_strongest_patch_and_a_lowered_one_falls(done):
+def test_a_raised_channel_is_compared_with_its_strongest_patch_and_a_lowered_one_falls(done):
     rows = rows_of(done)
     winners = pd.read_parquet(done / "index/activations.parquet")
     best = winners[winners["rank"] == 0].set_index(["layer", "channel"]).score
@@ -120,7 +114,7 @@ def test_a_raised_channel_is_held_against_its_strongest_patch_and_a_lowered_one_
     assert all(losses[-1] < losses[0] for losses in lowered.losses)
 
 
-def test_the_pictures_of_a_layer_stand_in_one_alone_and_beside_the_patches(done):
+def test_the_pictures_of_a_layer_stand_on_one_sheet_alone_and_beside_the_patches(done):
     files = {path.name for path in (done / "mosaics/patterns").iterdir()}
     sheets = {f"{layer}{suffix}.png" for layer in ("edges", "shapes") for suffix in ("", "-found", "-loss")}
     assert files == sheets | {"+objectives.png", "+objectives-loss.png"}
@@ -131,20 +125,20 @@ def test_the_pictures_of_a_layer_stand_in_one_alone_and_beside_the_patches(done)
     assert any((alone[2:130, x : x + 128] == enlarged).all() for x in range(20, 60))
 
 
-def test_the_receipt_says_what_came_of_it(done):
-    told = json.loads((done / "run.json").read_text())["stages"]["patterns"]
+def test_the_entry_in_run_json_counts_the_patterns(done):
+    entry = json.loads((done / "run.json").read_text())["stages"]["patterns"]
     rows = rows_of(done)
-    assert told["pictures"] == 14 and told["compared"] == 6 and told["exceeding"] == rows.exceeds.sum()
-    assert told["told"].startswith(f"14 patterns, {told['exceeding']} of 6 above the strongest patch")
+    assert entry["pictures"] == 14 and entry["compared"] == 6 and entry["exceeding"] == rows.exceeds.sum()
+    assert entry["told"].startswith(f"14 patterns, {entry['exceeding']} of 6 above the strongest patch")
 
 
-def test_a_second_run_gives_the_same_bytes(done, wanted, quiet, tmp_path, tree_of):
-    again = run(wanted, tmp_path, reporter=quiet)
+def test_a_second_run_gives_the_same_bytes(done, pattern_spec, quiet, tmp_path, tree_of):
+    again = run(pattern_spec, tmp_path, reporter=quiet)
     parts = ("index", "patterns", "mosaics")
     assert tree_of(again, *parts) == tree_of(done, *parts)
 
 
-def test_a_stage_that_was_stopped_goes_on_and_ends_in_the_same_bytes(done, wanted, quiet, tmp_path, tree_of, monkeypatch):
+def test_an_interrupted_stage_goes_on_to_the_same_bytes(done, pattern_spec, quiet, tmp_path, tree_of, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -156,72 +150,28 @@ def test_a_stage_that_was_stopped_goes_on_and_ends_in_the_same_bytes(done, wante
         if len(saved) == 9:
             raise Killed
 
-    save = patterns.save
-    for module in (patterns, climbing):
+    save = checkpoint.save
+    for module in (runner, checkpoint):
         monkeypatch.setattr(module, "save", save_and_die)
     with pytest.raises(Killed):
-        run(wanted, tmp_path, reporter=quiet)
+        run(pattern_spec, tmp_path, reporter=quiet)
     finished = [name for name in saved if name.endswith(".done.npz")]
     assert finished and len(set(saved)) > len(finished)
     monkeypatch.undo()
-    made = []
-    monkeypatch.setattr(patterns, "climb", lambda *arguments: made.append(1) or climbing.climb(*arguments))
-    again = run(wanted, tmp_path, reporter=quiet)
+    made, make = [], runner.PatternRunner._make
+    monkeypatch.setattr(runner.PatternRunner, "_make", lambda *arguments: made.append(1) or make(*arguments))
+    again = run(pattern_spec, tmp_path, reporter=quiet)
     assert len(made) == 5 - len(finished)  # of 3 batches of two layers, and one of the objective
     parts = ("index", "patterns", "mosaics")
     assert tree_of(again, *parts) == tree_of(done, *parts)
 
 
-def test_without_the_stage_activations_there_is_nothing_to_hold_it_against(wanted, quiet, tmp_path):
-    tree = wanted.model_dump(exclude_unset=True)
+def test_without_the_stage_activations_there_is_nothing_to_compare_with(pattern_spec, quiet, tmp_path):
+    tree = pattern_spec.model_dump(exclude_unset=True)
     tree |= {"stages": ["patterns"], "patterns": {"layers": "edges", "channels": [1], "steps": 1}}
     folder = run(parse_spec(tree), tmp_path, reporter=quiet)
     assert rows_of(folder).strongest.isna().all()
     assert {path.name for path in (folder / "mosaics/patterns").iterdir()} == {"edges.png", "edges-loss.png"}
-
-
-def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_be():
-    spec = PatternsSpec(variants=3, batch=8, sign="both", objectives=[NAMED])
-    layers = [LayerInfo("edges", "", (14, 14, 5)), LayerInfo("shapes", "", (6, 6, 1))]
-    made = [list(patterns.batches(sheet.patterns, spec)) for sheet in sheets(spec, layers)]
-    assert [[len(batch) for batch in of_sheet] for of_sheet in made] == [[6] * 5, [6], [6]]
-    nine = sheets(PatternsSpec(batch=4), [LayerInfo("edges", "", (14, 14, 9))])[0].patterns
-    assert [len(batch) for batch in patterns.batches(nine, PatternsSpec(batch=4))] == [3, 3, 3]
-    for batch in (batch for of_sheet in made for batch in of_sheet):
-        assert len({pattern.climbs.form for pattern in batch}) == 1
-        for first in range(0, len(batch), 3):
-            group = batch[first : first + 3]
-            assert [pattern.variant for pattern in group] == [0, 1, 2]
-            assert len({(pattern.objective, pattern.sign) for pattern in group}) == 1
-
-
-def test_the_spec_says_how_pictures_climb_and_on_what():
-    keys = {"optimiser": "sgd", "rate": 0.3, "tv": 1.5, "l2": 2.5, "variants": 3, "diversity": 4.5, "seed": 5}
-    spec = PatternsSpec(**keys, shake={"pad": 0.05, "jitter": 0.2, "scale": 0.3, "rotate": 7}, decay=0.5, decorrelated=False)
-    way = patterns.way_of(spec)
-    assert way == Way("sgd", 0.3, Shake(0.05, 0.2, 0.3, 7.0), tv=1.5, l2=2.5, group=3, diversity=4.5, seed=5)
-    canvas = patterns.canvas_of(spec, SimpleNamespace(input_shape=(20, 40, 3)), way.shake)
-    assert (canvas.height, canvas.width) == (24, 48)  # 22 and 44, and what makes them quick
-    noise = canvas.noise((0, 1), 0.5)[tf.newaxis]
-    np.testing.assert_array_equal(canvas.paint(noise), fourier(24, 48, decorrelated=False, decay=0.5).paint(noise))
-
-
-def test_a_batch_is_found_among_the_parts_by_all_that_decides_it(tmp_path):
-    class Counting(patterns.Studio):
-        def _make(self, wanted, snapshot):
-            made.append(snapshot.name)
-            count = len(wanted)
-            return [np.zeros((count, 2, 2, 3), np.uint8), np.zeros((count, 1)), *[np.zeros(count)] * 4]
-
-    def make(digest="a", pattern=Pattern(channel("x", 1), 1, 0), **keys):
-        network = SimpleNamespace(digest=lambda: digest)
-        Counting(network, PatternsSpec(**keys), tmp_path, lambda *_: None, 1).make([pattern])
-        return len(set(made))
-
-    made = []
-    assert [make(), make(), make(snapshot=5.0)] == [1, 1, 1] and len(made) == 1
-    others = [Pattern(channel("x", 2), 1, 0), Pattern(channel("x", 1), -1, 0), Pattern(channel("x", 1), 1, 1)]
-    assert [make("b"), make(steps=3), make(seed=1), *(make(pattern=other) for other in others)] == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_table_of_the_spec_is_the_objective_that_python_writes():
@@ -235,11 +185,11 @@ def test_a_table_of_the_spec_is_the_objective_that_python_writes():
     (spec,) = PatternsSpec(objectives=[{"name": "all", "terms": terms}]).objectives
     expected = 0.7 * channel("mixed5", 12) + 0.3 * logit(207) - neuron("a", 1, 0, 2) + layer("b") + direction("c", [1, -2.5])
     assert spec.objective() == expected
-    assert Pattern(expected, -1, 0).climbs == -1 * expected
+    assert Pattern(expected, -1, 0).raised == -1 * expected
 
 
 @pytest.mark.parametrize(
-    ("override", "error", "told"),
+    ("override", "error", "message"),
     [
         ("patterns.channels=[4]", WrongSpec, r"channel 4, but edges has 4 \(0 to 3\)"),
         ("patterns.channels=[5, 1]", WrongSpec, "channel 5, but edges has 4"),
@@ -263,8 +213,8 @@ def test_a_table_of_the_spec_is_the_objective_that_python_writes():
         ("patterns.rate=nan", WrongSpec, "patterns.rate"),
     ],
 )
-def test_what_cannot_be_dreamed_is_refused_before_work_starts(write_spec, tmp_path, quiet, override, error, told):
+def test_what_does_not_fit_is_refused_before_work_starts(write_spec, tmp_path, quiet, override, error, message):
     path = write_spec(tmp_path / "tiny.toml")
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         run(load_spec(path, ['stages=["patterns"]', override]), tmp_path / "out", reporter=quiet)
     assert not (tmp_path / "out" / "tiny" / "run.json").exists()

@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.ascent import objectives as all_objectives
-from pipeline.ascent.objectives import TERMS, evaluate, keys_of, stack
-from pipeline.dream import channel, direction, layer, logit, neuron
+from pipeline.ascent.objectives import TERMS, channel, direction, evaluate, keys_of, layer, logit, neuron, stack
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.spec.patterns import ObjectiveSpec
@@ -54,12 +53,12 @@ def test_the_gradient_of_every_objective_is_what_small_differences_say(objective
     assert np.abs(gradient).max(axis=(1, 2, 3)).min() > 0
     for _ in range(3):
         # Along the gradient itself too: there the difference is largest.
-        way = gradient + random.normal(0, np.abs(gradient).mean(), gradient.shape)
-        way /= np.sqrt((way**2).sum(axis=(1, 2, 3), keepdims=True))
+        along = gradient + random.normal(0, np.abs(gradient).mean(), gradient.shape)
+        along /= np.sqrt((along**2).sum(axis=(1, 2, 3), keepdims=True))
         step = 4.0  # of 255
-        above, _ = value_and_gradient([objective] * 2, images + step * way)
-        below, _ = value_and_gradient([objective] * 2, images - step * way)
-        np.testing.assert_allclose((above - below) / (2 * step), (gradient * way).sum(axis=(1, 2, 3)), rtol=2e-2)
+        above, _ = value_and_gradient([objective] * 2, images + step * along)
+        below, _ = value_and_gradient([objective] * 2, images - step * along)
+        np.testing.assert_allclose((above - below) / (2 * step), (gradient * along).sum(axis=(1, 2, 3)), rtol=2e-2)
 
 
 def test_values_are_those_of_the_maps(smooth, value_and_gradient, images):
@@ -83,17 +82,17 @@ def test_values_are_those_of_the_maps(smooth, value_and_gradient, images):
 def test_every_image_of_a_batch_has_an_objective_of_its_own(value_and_gradient, images):
     objectives = [2 * channel("second", 1) - logit(0), 0.5 * channel("second", 4) + logit(2)]
     together, gradients = value_and_gradient(objectives, images)
-    for place, objective in enumerate(objectives):
-        value, gradient = value_and_gradient([objective], images[place : place + 1])
-        np.testing.assert_allclose(together[place], value[0], rtol=1e-5)
-        np.testing.assert_allclose(gradients[place], gradient[0], rtol=1e-4, atol=1e-8)
+    for number, objective in enumerate(objectives):
+        value, gradient = value_and_gradient([objective], images[number : number + 1])
+        np.testing.assert_allclose(together[number], value[0], rtol=1e-5)
+        np.testing.assert_allclose(gradients[number], gradient[0], rtol=1e-4, atol=1e-8)
 
 
 def test_the_middle_of_an_oblong_map_is_half_way_down_and_across():
     maps = np.random.default_rng(0).normal(size=(2, 4, 7, 3)).astype(np.float32)
     both = [neuron("x", 1), neuron("x", 2, row=3)]
-    found = evaluate(both[0].form, {"x": tf.constant(maps)}, stack(both))
-    np.testing.assert_array_equal(found, [maps[0, 2, 3, 1], maps[1, 3, 3, 2]])
+    values = evaluate(both[0].form, {"x": tf.constant(maps)}, stack(both))
+    np.testing.assert_array_equal(values, [maps[0, 2, 3, 1], maps[1, 3, 3, 2]])
 
 
 def test_an_infinity_in_another_channel_leaves_the_value_and_the_gradient_alone():
@@ -120,7 +119,7 @@ def test_an_objective_is_written_as_python_would_read_it():
 
 
 @pytest.mark.parametrize(
-    ("objective", "told"),
+    ("objective", "message"),
     [
         (channel("second", 5), r"there is no channel 5: second has 5 \(0 to 4\)"),
         (channel("second", -1), "no channel -1"),
@@ -134,10 +133,10 @@ def test_an_objective_is_written_as_python_would_read_it():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_network_does_not_have_is_named_before_work_starts(objective, told):
+def test_what_a_network_does_not_have_is_named_before_work_starts(objective, message):
     layers = {name: LayerInfo(name, "", shape) for name, shape in (("first", (10, 8, 4)), ("second", (4, 4, 5)))}
     layers[LOGITS] = LayerInfo(LOGITS, "", (1, 1, 3))
-    with pytest.raises(WrongSpec, match=told):
+    with pytest.raises(WrongSpec, match=message):
         objective.check(layers, "smooth")
 
 

@@ -44,14 +44,14 @@ def cliff():
 
 
 @pytest.fixture(scope="session")
-def sleepy():
+def silent():
     """`eyes`, rectified: channel 0 always wakes, 1 where it is very red, 2 never, 3 in the dark; `cut`, behind a floor."""
 
-    def sleepy(keras, x):
+    def silent(keras, x):
         x = keras.layers.Conv2D(4, 3, activation="relu", name="eyes")(x)
         return keras.layers.Conv2D(2, 3, name="cut")(keras.ops.floor(x))
 
-    network = _network(sleepy)
+    network = _network(silent)
     kernel = np.zeros((3, 3, 3, 4), np.float32)
     kernel[..., 0] = 0.1
     kernel[:, :, 0, 1] = 1

@@ -1,4 +1,4 @@
-"""The stage `dream`: what it leaves, that it lasts, and what it will not begin with."""
+"""The stage `dream`: what it leaves, that it can be interrupted, and what it refuses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def wanted(spec, photos):
+def dream_spec(spec, photos):
     """A function: keys of [dream] -> the spec of the tiny job with that one stage."""
     tree = spec.model_dump(exclude_unset=True)
 
@@ -48,16 +48,16 @@ def wanted(spec, photos):
 
 
 @pytest.fixture(scope="module")
-def done(wanted, quiet, tmp_path_factory):
+def done(dream_spec, quiet, tmp_path_factory):
     """The folder of the job with two pictures, one example and two classes, finished."""
-    return run(wanted(examples=[3], visualization=DRAWN), tmp_path_factory.mktemp("dreams"), reporter=quiet)
+    return run(dream_spec(examples=[3], visualization=DRAWN), tmp_path_factory.mktemp("dreams"), reporter=quiet)
 
 
 def rows_of(folder):
     return pd.read_parquet(folder / "index/dreams.parquet")
 
 
-def test_every_picture_stands_in_the_index_with_what_made_it(done, photos):
+def test_every_picture_is_in_the_index_with_what_made_it(done, photos):
     rows = rows_of(done)
     assert rows.kind.to_list() == ["picture"] * 3 + ["class"] * 2
     assert rows.key[1:3].to_list() == [str(photos / "a/one.png"), str(photos / "b/one.png")]
@@ -97,8 +97,8 @@ def test_pictures_are_changed_and_fire_their_layers_more(done, photos):
         assert 1 < change < 40
 
 
-def test_the_same_spec_gives_the_same_bytes(done, wanted, quiet, tree_of, tmp_path):
-    again = run(wanted(examples=[3], visualization=DRAWN), tmp_path / "again", reporter=quiet)
+def test_the_same_spec_gives_the_same_bytes(done, dream_spec, quiet, tree_of, tmp_path):
+    again = run(dream_spec(examples=[3], visualization=DRAWN), tmp_path / "again", reporter=quiet)
     assert tree_of(again, "index", "mosaics") == tree_of(done, "index", "mosaics")
 
 
@@ -130,8 +130,8 @@ class Stopping(Reporter):
         return Step()
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done, wanted, tree_of, tmp_path):
-    spec = wanted(examples=[3], visualization=DRAWN)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done, dream_spec, tree_of, tmp_path):
+    spec = dream_spec(examples=[3], visualization=DRAWN)
     whole, stopped = Stopping(0), Stopping(9)
     with pytest.raises(KeyboardInterrupt):
         run(spec, tmp_path, reporter=stopped)
@@ -143,45 +143,45 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done, wanted, tree_of,
     assert not list((folder / "parts/dream").glob("*"))
 
 
-def test_a_journey_is_frames_and_a_film(wanted, photos, quiet, tmp_path):
-    spec = wanted(files=[f"{photos}/a/one.png"], zoom={"frames": 4, "scale": 1.2, "fps": 8.0})
+def test_a_zoom_is_frames_and_a_film(dream_spec, photos, quiet, tmp_path):
+    spec = dream_spec(files=[f"{photos}/a/one.png"], zoom={"frames": 4, "scale": 1.2, "fps": 8.0})
     folder = run(spec, tmp_path, reporter=quiet)
     rows = rows_of(folder)
     assert rows.frame.to_list() == [0, 1, 2, 3] and rows.path[3] == "mosaics/dream/file-0-one/00003.png"
     frames = [decode_png((folder / path).read_bytes()) for path in rows.path]
-    # Each begins with the middle of the one before, made larger.
+    # Each starts from the centre of the one before, enlarged.
     matrix = cv2.getRotationMatrix2D((20, 14.5), 0, 1.2)
     nearer = cv2.warpAffine(frames[0], matrix, (41, 30), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     assert np.abs(frames[1].astype(int) - nearer).mean() < 0.7 * np.abs(frames[1].astype(int) - frames[0]).mean()
     (name,) = json.loads((folder / "run.json").read_text())["stages"]["dream"]["films"]
     video = cv2.VideoCapture(str(folder / "mosaics/dream" / name))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 4 and video.get(cv2.CAP_PROP_FPS) == 8
-    shown = video.read()[1]
-    assert shown.shape == (30, 40, 3) and np.corrcoef(shown[..., ::-1].ravel(), frames[0][:, :40].ravel())[0, 1] > 0.5
+    first = video.read()[1]
+    assert first.shape == (30, 40, 3) and np.corrcoef(first[..., ::-1].ravel(), frames[0][:, :40].ravel())[0, 1] > 0.5
 
 
-def test_where_no_video_can_be_written_it_is_said_and_the_frames_stay(wanted, photos, told, tmp_path, monkeypatch):
+def test_where_no_video_can_be_written_the_user_hears_so_and_the_frames_stay(dream_spec, photos, told, tmp_path, monkeypatch):
     monkeypatch.setattr(film, "FORMATS", (("none", "NONE"),))
-    folder = run(wanted(files=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=told)
+    folder = run(dream_spec(files=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=told)
     assert any("can write no video" in line and "mosaics/dream/file-0-one" in line for line in told.lines)
     assert len(list((folder / "mosaics/dream/file-0-one").glob("*.png"))) == 2
 
 
-def test_what_an_earlier_run_left_is_removed(done, wanted, photos, quiet, tmp_path):
+def test_what_an_earlier_run_left_is_removed(done, dream_spec, photos, quiet, tmp_path):
     shutil.copytree(done, tmp_path / "out" / done.name)
-    folder = run(wanted(files=[f"{photos}/b/one.png"]), tmp_path / "out", reporter=quiet)
-    found = {path.name for path in (folder / "mosaics/dream").rglob("*.png")}
-    assert found == {"+pictures-loss.png", "+pictures.png", "file-0-one.png"}
+    folder = run(dream_spec(files=[f"{photos}/b/one.png"]), tmp_path / "out", reporter=quiet)
+    names = {path.name for path in (folder / "mosaics/dream").rglob("*.png")}
+    assert names == {"+pictures-loss.png", "+pictures.png", "file-0-one.png"}
 
 
-def test_a_frozen_graph_dreams_as_its_keras_model_does(done, wanted, tiny_model, quiet, tmp_path):
+def test_a_frozen_graph_dreams_as_its_keras_model_does(done, dream_spec, tiny_model, quiet, tmp_path):
     function = tf.function(lambda image: {"classes": tiny_model(image)}, autograph=False)
     frozen = convert_variables_to_constants_v2(
         function.get_concrete_function(tf.TensorSpec((None, 16, 16, 3), tf.float32, name="image"))
     )
     (tmp_path / "tiny.pb").write_bytes(frozen.graph.as_graph_def().SerializeToString())
     model = {"source": f"frozen:{tmp_path}/tiny.pb", "layers": ["*"], "preprocess": "none"}
-    folder = run(wanted(model, files=[], layers=None, visualization=DRAWN), tmp_path, reporter=quiet)
+    folder = run(dream_spec(model, files=[], layers=None, visualization=DRAWN), tmp_path, reporter=quiet)
     kept = rows_of(done)[3:].reset_index()
     for column in ("loss", "reached"):
         np.testing.assert_allclose(rows_of(folder)[column], kept[column], rtol=1e-3)
@@ -205,24 +205,24 @@ def test_a_frozen_graph_dreams_as_its_keras_model_does(done, wanted, tiny_model,
         ({"longest": 6}, WrongSpec, "a/one.png is 4 x 6 pixels, too small"),
     ],
 )
-def test_what_cannot_be_is_said_before_any_work(wanted, quiet, tmp_path, keys, error, match):
+def test_what_does_not_fit_is_refused_before_any_work(dream_spec, quiet, tmp_path, keys, error, match):
     with pytest.raises(error, match=match) as caught:
-        open_job(wanted(**keys), tmp_path / "out", quiet)
+        open_job(dream_spec(**keys), tmp_path / "out", quiet)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_picture_is_said_before_any_work(wanted, quiet, tmp_path):
+def test_a_file_that_is_not_a_picture_is_refused_before_any_work(dream_spec, quiet, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(UnusableData, match=r"the image file '.*a.jpg' cannot be read: .* Replace it"):
-        open_job(wanted(files=[str(tmp_path / "a.jpg")]), tmp_path / "out", quiet)
+        open_job(dream_spec(files=[str(tmp_path / "a.jpg")]), tmp_path / "out", quiet)
 
 
-def test_octaves_that_are_too_small_are_left_out_and_said(wanted, photos, told, tmp_path):
-    folder = run(wanted(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
+def test_octaves_that_are_too_small_are_left_out_and_counted(dream_spec, photos, told, tmp_path):
+    folder = run(dream_spec(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
     assert rows_of(folder).octaves.to_list() == [4]  # 22, 15, 11, 8; the next, 5, is under a third of 16
     assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in told.lines)
 
 
-def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(wanted, quiet, tmp_path):
-    folder = run(wanted(files=[], first=2, iterations=1), tmp_path, reporter=quiet)
+def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(dream_spec, quiet, tmp_path):
+    folder = run(dream_spec(files=[], first=2, iterations=1), tmp_path, reporter=quiet)
     assert rows_of(folder).name.to_list() == ["example-0", "example-1"]

@@ -1,4 +1,4 @@
-"""Smoothing: the same as scikit-image's, where there is one; and gradients whose frequencies are of one strength."""
+"""Regularizers: the denoisers agree with scikit-image's; the octaves of a gradient become equally strong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def noisy():
 
 
 @pytest.fixture
-def mended(monkeypatch):
+def corrected(monkeypatch):
     """scikit-image with its table of distances as large as the window: its own is a row and a column too large."""
 
     def table(win_size, sigma, *, dtype=float):
@@ -33,21 +33,21 @@ def mended(monkeypatch):
 
 
 @pytest.mark.parametrize("sigma", [0.304, 0.44, 1.0])
-def test_the_bilateral_filter_is_that_of_scikit_image_with_its_weights_in_place(noisy, mended, sigma):
+def test_the_bilateral_filter_is_that_of_scikit_image_with_a_corrected_table_of_distances(noisy, corrected, sigma):
     expected = denoise_bilateral(
         noisy, win_size=5, sigma_color=sigma, sigma_spatial=sigma, bins=100_000, mode="symmetric", channel_axis=-1
     )
-    found = bilateral(tf.constant(noisy[None]), tf.constant(sigma), sigma)[0].numpy()
-    assert np.abs(found - noisy).max() > 0.002
-    np.testing.assert_allclose(found, expected, atol=3e-5)
+    smoothed = bilateral(tf.constant(noisy[None]), tf.constant(sigma), sigma)[0].numpy()
+    assert np.abs(smoothed - noisy).max() > 0.002
+    np.testing.assert_allclose(smoothed, expected, atol=3e-5)
 
 
-def test_what_is_smoothed_stays_in_its_place():
+def test_smoothing_moves_nothing():
     dot = np.zeros((1, 21, 21, 3), np.float32)
     dot[0, 10, 10] = 1
-    found = bilateral(tf.constant(dot), tf.constant(0.8), 0.8).numpy()[0, :, :, 0]
-    np.testing.assert_allclose(found, found[::-1, ::-1], atol=1e-7)
-    assert found.argmax() == 10 * 21 + 10 and 0 < found[10, 11] < found[10, 10]
+    smoothed = bilateral(tf.constant(dot), tf.constant(0.8), 0.8).numpy()[0, :, :, 0]
+    np.testing.assert_allclose(smoothed, smoothed[::-1, ::-1], atol=1e-7)
+    assert smoothed.argmax() == 10 * 21 + 10 and 0 < smoothed[10, 11] < smoothed[10, 10]
 
 
 def test_no_sigma_is_no_filter(noisy):
@@ -55,18 +55,18 @@ def test_no_sigma_is_no_filter(noisy):
 
 
 def test_less_total_variation_keeps_the_edge(noisy):
-    found = tv_bregman(noisy)
-    np.testing.assert_array_equal(found, denoise_tv_bregman(noisy, weight=TV_WEIGHT, channel_axis=-1).astype(np.float32))
+    smoothed = tv_bregman(noisy)
+    np.testing.assert_array_equal(smoothed, denoise_tv_bregman(noisy, weight=TV_WEIGHT, channel_axis=-1).astype(np.float32))
 
     def variation(picture):
         return np.abs(np.diff(picture, axis=0)).sum() + np.abs(np.diff(picture, axis=1)).sum()
 
-    assert variation(found) < 0.5 * variation(noisy)
-    assert found[:, 30:].mean() - found[:, :20].mean() > 0.15
+    assert variation(smoothed) < 0.5 * variation(noisy)
+    assert smoothed[:, 30:].mean() - smoothed[:, :20].mean() > 0.15
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (61, 47)])
-def test_faint_frequencies_become_as_strong_as_the_strong_ones(shape):
+def test_weak_octaves_become_as_strong_as_the_others(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     coarse, fine = np.sin(2 * np.pi * x / 32), np.sin(2 * np.pi * y / 3)
     gradient = np.repeat((coarse + 0.1 * fine)[None, :, :, None], 3, axis=3).astype(np.float32)
@@ -80,5 +80,5 @@ def test_faint_frequencies_become_as_strong_as_the_strong_ones(shape):
     assert share(gradient)[1] / share(gradient)[0] < 0.11 and 0.4 < fine_share / coarse_share < 0.8
 
 
-def test_no_gradient_stays_none():
+def test_zeros_stay_zeros():
     assert not laplacian_normalised(tf.zeros((1, 32, 32, 3)), 3).numpy().any()
