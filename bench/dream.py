@@ -194,7 +194,7 @@ def show_quality(weights: Path | None, size: int | None, rounds: int) -> None:
         for moved in (1, 0)
     }
     net = network("keras:VGG16", weights, size or 96)
-    print(f"{'layer':<14}{'pictures of':<12}{'moved':<8}{'reached':>10}{'when moved':>12}{'kept':>7}{'fine':>7}")
+    print(f"{'layer':<14}{'canvas':<12}{'shaken':<8}{'reached':>10}{'when moved':>12}{'kept':>7}{'fine':>7}")
     for layer in ("block2_conv2", "block4_conv1"):
         objectives = [channel(layer, number) for number in range(8)]
         measure = compile_measure(net, objectives)
