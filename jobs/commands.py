@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.load import load_spec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
-from pipeline.run import find_receipt, open_job, read_receipt, run, start_tensorflow
+from pipeline.receipt import StageRecord, find_receipt, read_receipt
+from pipeline.run import open_job, run, start_tensorflow
 from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec
 from pipeline.store.files import check_writable, file_name, write_bytes
@@ -130,13 +130,12 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from pipeline.report.job_reader import Shelf
     from pipeline.report.page import write_page
     from pipeline.stages import STAGES
     from pipeline.stages.stage import sections_of
 
     folder = place(options.folder)
-    reporter = Reporter(Shelf(folder).receipt.get("name", folder.name))  # of whatever version: the page says what it lacks
+    reporter = Reporter(read_receipt(folder, any_format=True).name)  # of whatever version: the page says what it lacks
     with hold(folder, reporter.say), reporter.step("report", "layers") as advance:
         counts = write_page(folder, sections_of(STAGES.values()), advance)
     print(f"open {folder / 'report' / 'index.html'} ({counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB)")
@@ -174,16 +173,16 @@ def summary(folder: Place) -> list[str]:
     if parts and find_receipt(folder) is None:
         return [f"{folder.name}: shards, not merged yet", *parts]
     receipt = read_receipt(folder)
-    lines = [f"{receipt['name']}: {receipt['state']}, {receipt['examples']:,} examples, {len(receipt['layers'])} layers"]
-    for stage in receipt["spec"]["stages"]:
-        done = receipt["stages"].get(stage)
-        if done is None:
+    lines = [f"{receipt.name}: {receipt.state}, {receipt.examples:,} examples, {len(receipt.layers)} layers"]
+    for stage in receipt.spec["stages"]:
+        record = receipt.stages.get(stage)
+        if record is None:
             lines.append(f"  {stage}: not yet")
             continue
-        lines.append(f"  {stage}: {_told(done)}{done['seconds']:g} s in all")
-        if done.get("skipped"):
-            lines.append(f"    {done['skipped']:,} images could not be read: index/skipped.parquet")
-        for layer, count in done.get("nans", {}).items():
+        lines.append(f"  {stage}: {_about(record)}{record.seconds:g} s in all")
+        if record.skipped:
+            lines.append(f"    {record.skipped:,} images could not be read: index/skipped.parquet")
+        for layer, count in record.nans.items():
             lines.append(f"    {layer}: {count:,} values were NaN and were passed over")
     lines += parts
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
@@ -212,19 +211,19 @@ def _parts(folder: Place) -> list[str]:
     return lines
 
 
-def _told(done: dict[str, Any]) -> str:
-    """What a stage's receipt says of its pass over the data, where it made one."""
-    spent = done.get("scan_seconds")
+def _about(record: StageRecord) -> str:
+    """What a stage says of its work; of the scan, how fast it was and where the time went."""
+    spent = record.scan_seconds
     if not spent:
-        return f"{done['told']}, " if done.get("told") else ""
+        return f"{record.told}, " if record.told else ""
     total = sum(spent.values())
     if not total:
-        return f"{done['images']:,} images, scanned by earlier runs, "
+        return f"{record.images or 0:,} images, scanned by earlier runs, "
     share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
-    reduced = "" if done["precision"] == "float32" else f" in {done['precision']}"
-    gpu = "" if done["gpu_busy"] is None else f", GPU busy {done['gpu_busy']:.0%}"
-    rest = f"receptive fields {done['fields_seconds']:.1f} s, patches and index {done['writing_seconds']:.1f} s"
-    return f"{done['images']:,} images{reduced} at {done['images_per_second']:g}/s ({share}{gpu}), {rest}, "
+    reduced = "" if record.precision == "float32" else f" in {record.precision}"
+    gpu = "" if record.gpu_busy is None else f", GPU busy {record.gpu_busy:.0%}"
+    rest = f"receptive fields {record.fields_seconds:.1f} s, patches and index {record.writing_seconds:.1f} s"
+    return f"{record.images or 0:,} images{reduced} at {record.images_per_second or 0:g}/s ({share}{gpu}), {rest}, "
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

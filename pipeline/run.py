@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -10,20 +9,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.errors import UnknownName, WrongSpec
+from pipeline.errors import UnknownName
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
+from pipeline.receipt import FORMAT, Receipt, StageRecord, find_receipt, write_receipt
 from pipeline.spec import JobSpec
-from pipeline.store.files import sweep, write_json
+from pipeline.spec.picks import Picks
+from pipeline.store.files import sweep
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
 if TYPE_CHECKING:
     from pipeline.job import Job
+    from pipeline.stages.stage import Stage
 
-FORMAT = 1  # of the folder; raised when a reader of the older one would go wrong
 _PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy", "opencv-python-headless", "pyarrow")
 
 
@@ -61,27 +62,27 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
     """Run the stages of an open job, as `run` does; the caller holds its folder. Raises: any ConvscopeError."""
     from pipeline.stages import STAGES
 
-    folder = job.folder
-    receipt = new_receipt(job, None if anew else find_receipt(folder))
-    wanted = [stage for stage in STAGES if stage in job.spec.stages]
-    waiting = [stage for stage in wanted if stage in stages or (not stages and stage not in receipt["stages"])]
+    receipt = new_receipt(job, None if anew else find_receipt(job.folder))
+    waiting = [
+        stage
+        for name, stage in STAGES.items()
+        if name in job.spec.stages and (name in stages or (not stages and name not in receipt.stages))
+    ]
     if not waiting:
-        job.reporter.say(nothing_to_do(folder))
+        job.reporter.say(nothing_to_do(job.folder))
         return
     for stage in waiting:
-        STAGES[stage].prepare(job, anew or stage in receipt["stages"])
+        stage.prepare(job, anew or stage.name in receipt.stages)
     for stage in waiting:
-        receipt["stages"].pop(stage, None)
-        receipt["state"] = "running"
-        write_json(folder / "run.json", receipt)
-        # How long is told by a clock that nobody sets, when by the one on the wall.
-        files, started, began = _files(job, stage), time.time(), time.monotonic()
-        found = STAGES[stage].run(job)
-        told = {"started": _utc(started), "seconds": round(time.monotonic() - began, 1), **found}
-        receipt["stages"][stage] = told | ({"file_digests": files} if files else {})
-    if all(stage in receipt["stages"] for stage in job.spec.stages):
-        receipt["state"] = "finished"
-    write_json(folder / "run.json", receipt)
+        receipt = receipt.begin([stage.name])
+        write_receipt(job.folder, receipt)
+        # Read before the stage runs: what the files hold then is what the results depend on.
+        files = _file_digests(job, stage)
+        started, clock = _utc_now(), time.monotonic()
+        outcome = stage.run(job)
+        record = {"started": started, "seconds": round(time.monotonic() - clock, 1), **outcome}
+        receipt = receipt.end(stage.name, StageRecord.model_validate(record | ({"file_digests": files} if files else {})))
+        write_receipt(job.folder, receipt)
 
 
 def nothing_to_do(folder: Place) -> str:
@@ -139,69 +140,41 @@ def start_tensorflow() -> None:
             os.close(kept)
 
 
-def read_receipt(folder: Place) -> dict[str, Any]:
-    """The receipt of a job's folder. Raises: WrongSpec, where there is none."""
-    receipt = find_receipt(folder)
-    if receipt is None:
-        raise WrongSpec(f"{folder} holds no job: there is no run.json. Name a folder that `convscope run` made.")
-    return receipt
-
-
-def find_receipt(folder: Place) -> dict[str, Any] | None:
-    """The receipt of a folder, or None. Raises: WrongSpec, for one that is damaged, or of another format."""
-    try:
-        receipt = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise WrongSpec(f"{folder / 'run.json'} cannot be read ({error}). Remove it to run the job anew.") from None
-    if not isinstance(receipt, dict):
-        raise WrongSpec(f"{folder / 'run.json'} is no receipt of a job. Remove it to run the job anew.")
-    if receipt.get("format") != FORMAT:
-        raise WrongSpec(
-            f"{folder} is of format {receipt.get('format')}, this version writes {FORMAT}. Choose another --out, "
-            "or show and finish it with the version that wrote it."
-        )
-    return receipt
-
-
-def new_receipt(job: Job, old: dict[str, Any] | None) -> dict[str, Any]:
-    """A new receipt, with what the old one says of stages whose network, data and tables of the spec are the same."""
+def new_receipt(job: Job, old: Receipt | None) -> Receipt:
+    """A new receipt, with the records of those stages of the old one whose network, data and tables of the spec are the same."""
     from pipeline.stages import STAGES
 
-    new: dict[str, Any] = {
-        "format": FORMAT,
-        "name": job.spec.name,
-        "state": "running",
-        "spec": job.spec.model_dump(mode="json"),
-        "digests": job.digests,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "input": list(job.network.input_shape),
-        "layers": [layer.name for layer in job.layers],
-        "examples": len(job.source),
-        "stages": {},
-    }
-    if old is None or old["digests"] != new["digests"]:
-        return new
-    for stage, done in old["stages"].items():
-        tables = ("model", "data", *STAGES[stage].tables) if stage in STAGES else ()
-        same = tables and all(old["spec"].get(table) == new["spec"][table] for table in tables)
-        if same and done.get("file_digests", {}) == _files(job, stage):
-            new["stages"][stage] = done
-    return new
+    receipt = Receipt(
+        format=FORMAT,
+        name=job.spec.name,
+        state="running",
+        spec=job.spec.model_dump(mode="json"),
+        digests=job.digests,
+        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        input=list(job.network.input_shape),
+        layers=[layer.name for layer in job.layers],
+        examples=len(job.source),
+        stages={},
+    )
+    if old is None or old.digests != receipt.digests:
+        return receipt
+    for name, record in old.stages.items():
+        stage = STAGES.get(name)
+        if stage is not None and record.file_digests == _file_digests(job, stage):
+            tables = ("model", "data", *stage.tables)
+            if all(old.spec.get(table) == receipt.spec[table] for table in tables):
+                receipt = receipt.end(name, record)
+    return receipt.begin([])
 
 
-def _files(job: Job, stage: str) -> dict[str, str]:
-    """The digests of the files, beside data and weights, on which a stage's results depend: a name may come to hold others."""
-    from pipeline.spec.picks import Picks
-    from pipeline.stages import STAGES
-
-    tables = (getattr(job.spec, table, None) for table in STAGES[stage].tables)
-    named = [path for table in tables if isinstance(table, Picks) for path in table.files]
+def _file_digests(job: Job, stage: Stage) -> dict[str, str]:
+    """The digests of the files, beside data and weights, on which a stage's results depend: a path may come to hold others."""
+    tables = (getattr(job.spec, table) for table in stage.tables)
+    paths = [path for table in tables if isinstance(table, Picks) for path in table.files]
     labels = job.spec.model.labels
-    if STAGES[stage].names_classes and labels in job.file_digests:
-        named.append(labels)
-    return {path: job.file_digests[path] for path in named}
+    if stage.names_classes and labels in job.file_digests:
+        paths.append(labels)
+    return {path: job.file_digests[path] for path in paths}
 
 
 def _version(package: str) -> str | None:
@@ -211,5 +184,5 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -10,9 +10,10 @@ from pipeline.errors import WrongSpec
 from pipeline.load import parse_spec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
-from pipeline.run import find_receipt, finish, new_receipt, nothing_to_do, open_job
+from pipeline.receipt import find_receipt, write_receipt
+from pipeline.run import finish, new_receipt, nothing_to_do, open_job
 from pipeline.spec import JobSpec
-from pipeline.store.files import sweep, write_json
+from pipeline.store.files import sweep
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
@@ -47,7 +48,7 @@ def run_shard(
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:
             forget(folder, index, count, added=options.update)
-        elif "activations" in new_receipt(job, find_receipt(folder))["stages"]:
+        elif "activations" in new_receipt(job, find_receipt(folder)).stages:
             reporter.say(nothing_to_do(folder))
             return folder
         with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
@@ -68,7 +69,7 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
         raise WrongSpec(f"{folder} holds no parts. Leave some with convscope run SPEC --shard I/N, or name another folder.")
-    spec = _as_written(parts[0].provenance.spec if parts else (receipt or {})["spec"], str(folder))
+    spec = _as_written(parts[0].provenance.spec if parts else receipt.spec if receipt else {}, str(folder))
     reporter = reporter or Reporter(spec.name)
     if parts and parts[0].shard.begin:
         options = replace(options, update=True)
@@ -77,9 +78,9 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
         job = open_job(spec, folder, reporter, options=options)
         if parts:
             require_whole(job, parts[0])
-            if receipt is not None and receipt["stages"].pop("activations", None):
-                # The shards were scanned again: what stands there is what they are to replace.
-                write_json(folder / "run.json", receipt | {"state": "running"})
+            if receipt is not None and "activations" in receipt.stages:
+                # The shards were scanned again, to replace the results that are there.
+                write_receipt(folder, receipt.begin(["activations"]))
         finish(job)
     return folder
 

@@ -25,6 +25,7 @@ FLOORS = (
     ("job",),
     ("compiled",),
     ("models", "sources"),
+    ("receipt",),
     ("spec",),  # asks the store what is an address, and the objectives which keys they have
     ("store", "ascent.objectives"),
     ("models.network",),

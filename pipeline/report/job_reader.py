@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import WrongSpec
+from pipeline.receipt import read_receipt
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
 from pipeline.store.tables import INDEX
@@ -32,17 +31,7 @@ class Shelf:
     @cached_property
     def receipt(self) -> Row:
         """run.json. Raises: WrongSpec, where there is none that can be read."""
-        try:
-            receipt = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise WrongSpec(
-                f"{self.folder} holds no job: there is no run.json. Name a folder that `convscope run` made."
-            ) from None
-        except (OSError, ValueError) as error:
-            raise WrongSpec(f"{self.folder / 'run.json'} cannot be read ({error}). Run the job again.") from None
-        if not isinstance(receipt, dict) or "spec" not in receipt:
-            raise WrongSpec(f"{self.folder / 'run.json'} is no receipt of a job. Run the job again.")
-        return receipt
+        return read_receipt(self.folder, any_format=True).as_json()
 
     @cached_property
     def gaps(self) -> list[str]:

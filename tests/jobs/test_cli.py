@@ -196,7 +196,7 @@ def test_an_unknown_spec_is_named_with_the_shipped_ones(command, tmp_path, monke
         ("model.layers=edge", "UnknownLayer: 'edge' is not in tiny; nearest: edges"),
         ("model.layers=conv*", "UnknownLayer: 'conv*' is not in tiny"),
         ("model.source=keras:VGG61", "UnknownName: 'VGG61' is not"),
-        ("model.source=kears:VGG16", "UnknownName: 'kears' is not a kind of network"),
+        ("model.source=kears:VGG16", "UnknownName: 'kears:' is not a kind of model.source"),
         ("model.source=file:none.keras", "MissingInput: the model "),
         ("data.source=floder:x", "UnknownName: 'floder:' is not a kind of data.source"),
         ("data.source=folder:none", "MissingInput: the folder "),

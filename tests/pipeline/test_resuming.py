@@ -18,7 +18,7 @@ from pipeline import load_spec, run
 from pipeline.activations.part_file import saved_parts
 from pipeline.errors import Interrupted, StoreFailed, Unreachable, WrongSpec
 from pipeline.options import RunOptions
-from pipeline.run import read_receipt
+from pipeline.receipt import read_receipt
 from pipeline.store import files
 
 ALWAYS = RunOptions(save_every=0)
@@ -140,7 +140,7 @@ def test_a_data_set_that_has_shrunk_since_is_named_and_not_gone_on_with(small, w
         run(spec, tmp_path / "out", reporter=Stopping())
     last = Stopping()
     folder = run(spec, tmp_path / "out", reporter=last, anew=True)
-    assert last.scanned == [0, 2, 4, 6, 7] and read_receipt(folder)["examples"] == 7
+    assert last.scanned == [0, 2, 4, 6, 7] and read_receipt(folder).examples == 7
 
 
 def test_a_changed_spec_starts_over_since_other_results_are_wanted(small, tmp_path):
@@ -160,7 +160,7 @@ def test_a_raised_share_of_bad_images_goes_on(small, write_pictures, tmp_path):
         run(spec, tmp_path / "out", reporter=Stopping(), options=ALWAYS)
     last = Stopping()
     folder = run(changed(spec, data={"max_bad": 0.5}), tmp_path / "out", reporter=last)
-    assert last.scanned[0] == 8 and read_receipt(folder)["stages"]["activations"]["skipped"] == 1
+    assert last.scanned[0] == 8 and read_receipt(folder).stages["activations"].skipped == 1
 
 
 @pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 2"), (3, "is of format 3")])
@@ -230,8 +230,8 @@ def test_a_clock_that_jumps_changes_neither_results_nor_speeds_nor_what_is_saved
         last = Stopping()
         folder = run(small, tmp_path, reporter=last)
     assert last.scanned[0] == 6 and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
-    stage = read_receipt(folder)["stages"]["activations"]
-    assert 0 <= stage["seconds"] < 600 and all(0 <= seconds < 600 for seconds in stage["scan_seconds"].values())
+    stage = read_receipt(folder).stages["activations"]
+    assert 0 <= stage.seconds < 600 and all(0 <= seconds < 600 for seconds in stage.scan_seconds.values())
 
 
 # Processes that are killed.

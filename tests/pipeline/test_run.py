@@ -14,7 +14,7 @@ from pipeline import run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec
 from pipeline.geometry import Box
-from pipeline.run import read_receipt
+from pipeline.receipt import read_receipt
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
@@ -142,12 +142,12 @@ def test_the_channels_of_the_index_tell_of_all_images(finished, shown, maps_of):
 
 def test_the_receipt_tells_what_was_run_on_what_and_how_fast(finished, spec):
     receipt = read_receipt(finished)
-    assert receipt["state"] == "finished" and receipt["name"] == "tiny" and receipt["examples"] == 20
-    assert receipt["spec"] == spec.model_dump(mode="json") and receipt["layers"] == list(LAYERS)
-    assert set(receipt["digests"]) == {"model", "data"} and receipt["versions"]["tensorflow"]
-    stage = receipt["stages"]["activations"]
-    assert stage["images"] == 20 and stage["skipped"] == 0 and stage["nans"] == {} and stage["images_per_second"] > 0
-    assert stage["probes"] > 0 and set(stage["scan_seconds"]) == {"data", "network", "heaps", "writing"}
+    assert receipt.state == "finished" and receipt.name == "tiny" and receipt.examples == 20
+    assert receipt.spec == spec.model_dump(mode="json") and receipt.layers == list(LAYERS)
+    assert set(receipt.digests) == {"model", "data"} and receipt.versions["tensorflow"]
+    stage = receipt.stages["activations"]
+    assert stage.images == 20 and stage.skipped == 0 and stage.nans == {} and stage.images_per_second > 0
+    assert stage.probes > 0 and set(stage.scan_seconds) == {"data", "network", "heaps", "writing"}
 
 
 def test_the_same_spec_in_two_folders_gives_byte_identical_results(finished, spec, tmp_path, tree_of, quiet):
@@ -172,13 +172,13 @@ def test_a_stage_that_is_named_runs_again(copied, spec, told, tree_of):
     (copied / "index" / "fields.parquet").write_bytes(b"damaged")
     run(spec, copied.parent, stages=["activations"], reporter=told)
     assert "scan" in told.lines and tree_of(copied, *RESULTS) == before
-    assert read_receipt(copied)["state"] == "finished"
+    assert read_receipt(copied).state == "finished"
 
 
 def test_a_job_is_not_finished_before_all_its_stages_are(spec, tmp_path, quiet):
     both = spec.model_copy(update={"stages": ["activations", "filters"]})
     receipt = read_receipt(run(both, tmp_path, stages=["filters"], reporter=quiet))
-    assert receipt["state"] == "running" and list(receipt["stages"]) == ["filters"]
+    assert receipt.state == "running" and list(receipt.stages) == ["filters"]
 
 
 def test_a_stage_that_is_not_in_the_spec_is_refused_before_the_folder_is_made(spec, tmp_path):
@@ -200,8 +200,8 @@ def test_a_changed_set_of_images_is_noticed_and_run(spec, write_pictures, tmp_pa
     (images / "cat" / "000.png").rename(images / "dog" / "000.png")
     run(spec, tmp_path / "out", reporter=told)
     new = read_receipt(folder)
-    assert "scan" in told.lines and old["digests"]["data"] != new["digests"]["data"]
-    assert old["digests"]["model"] == new["digests"]["model"]
+    assert "scan" in told.lines and old.digests["data"] != new.digests["data"]
+    assert old.digests["model"] == new.digests["model"]
     assert "cat/000.png" not in index(folder, "activations").key.tolist()
 
 
@@ -276,7 +276,7 @@ def test_images_that_cannot_be_read_are_listed_in_the_index(spec, write_pictures
     folder = run(spec, tmp_path, reporter=quiet)
     skipped = index(folder, "skipped")
     assert skipped.key.tolist() == ["cat/none.jpg", "dog/torn.png"] and skipped.example.tolist() == [3, 6]
-    assert all(skipped.reason) and read_receipt(folder)["stages"]["activations"]["skipped"] == 2
+    assert all(skipped.reason) and read_receipt(folder).stages["activations"].skipped == 2
     assert not set(index(folder, "activations").key) & set(skipped.key)
     assert set(index(folder, "channels").seen) == {5}
 
@@ -287,7 +287,7 @@ def test_too_many_bad_images_end_the_job_and_leave_no_results(spec, write_pictur
     with pytest.raises(TooManyBad, match="cat/none.jpg") as caught:
         run(changed(spec, data={"source": f"folder:{images}"}), tmp_path, reporter=quiet)
     one_line(caught, 3)
-    assert not list((tmp_path / "tiny").rglob("*.parquet")) and read_receipt(tmp_path / "tiny")["state"] == "running"
+    assert not list((tmp_path / "tiny").rglob("*.parquet")) and read_receipt(tmp_path / "tiny").state == "running"
 
 
 def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copied, spec, quiet):
@@ -299,8 +299,3 @@ def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copie
         (copied / "run.json").write_text(json.dumps({"format": number}))
         with pytest.raises(WrongSpec, match=f"format {number}"):
             run(spec, copied.parent, reporter=quiet)
-
-
-def test_a_folder_without_a_job_has_no_receipt(tmp_path):
-    with pytest.raises(WrongSpec, match="holds no job"):
-        read_receipt(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import FolderHeld, StoreFailed
-from pipeline.run import read_receipt
+from pipeline.receipt import read_receipt
 
 RESULTS = ("index", "crops", "mosaics")
 
@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up_anywhere_leaves_whole_files_and_the_next_run_compl
     assert tree_of(copied, *RESULTS) == before and not list(copied.rglob(".aside-*"))
     run(spec, copied.parent, reporter=told)
     assert ("scan" in told.lines) == (writes > 0) and tree_of(copied, *RESULTS) == before
-    assert read_receipt(copied)["state"] == "finished"
+    assert read_receipt(copied).state == "finished"
 
 
 @pytest.mark.parametrize("kibibytes", [8, 60, 100, 140])
@@ -166,7 +166,7 @@ def test_an_interrupted_run_leaves_no_half_files_and_the_next_completes_to_the_s
     _, error = child.communicate(timeout=60)
     assert child.returncode == 75
     assert error.splitlines()[-1].startswith("Interrupted: ") and "Traceback" not in error
-    assert read_receipt(folder)["state"] == "running"
+    assert read_receipt(folder).state == "running"
     assert sorted(tree_of(folder)) == [".lock", "parts/1-of-1.part", "run.json"]
     run(spec, tmp_path / "out", reporter=quiet)
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)

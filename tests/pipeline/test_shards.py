@@ -16,7 +16,7 @@ from pipeline import run
 from pipeline.activations.part_file import saved_parts
 from pipeline.errors import FolderHeld, Interrupted, PartsMissing, StoreFailed, TooManyBad, WrongSpec
 from pipeline.options import RunOptions
-from pipeline.run import read_receipt
+from pipeline.receipt import read_receipt
 from pipeline.shards import merge, run_shard
 from pipeline.store.locks import hold
 from pipeline.store.places import place
@@ -42,7 +42,7 @@ def test_any_number_of_shards_in_any_order_gives_the_bytes_of_one_run(small, tmp
     merge(folder, last)
     assert last.scanned == []
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
-    assert read_receipt(folder)["state"] == "finished" and not list((folder / "parts").iterdir())
+    assert read_receipt(folder).state == "finished" and not list((folder / "parts").iterdir())
 
 
 def test_a_shard_that_is_interrupted_goes_on_and_the_merge_has_the_same_bytes(small, tmp_path, finished, tree_of):
@@ -123,7 +123,7 @@ def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with
     last = Stopping()
     merge(folder, last)
     assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
-    assert read_receipt(folder)["state"] == "finished" and not list((folder / "parts").iterdir())
+    assert read_receipt(folder).state == "finished" and not list((folder / "parts").iterdir())
 
 
 def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small, tmp_path):

@@ -13,7 +13,7 @@ from pipeline import run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.load import load_spec
-from pipeline.run import read_receipt
+from pipeline.receipt import read_receipt
 
 LAYERS = keras.layers
 
@@ -84,7 +84,7 @@ def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_
     assert rows.drawn.all() and all((folder / picture).is_file() for picture in rows.picture)
     assert rows[rows.part == "pointwise"].picture.unique().tolist() == ["mosaics/filters/separable-pointwise.png"]
     assert decode_png((folder / "mosaics/filters/first.png").read_bytes()).std() > 10
-    assert read_receipt(folder)["stages"]["filters"]["told"] == "47 filters of 6 layers, 47 of them drawn"
+    assert read_receipt(folder).stages["filters"].told == "47 filters of 6 layers, 47 of them drawn"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_without_names_the_convolutions_that_the_layers_are_or_come_from_are_tak
     folder = job_of(chosen, **({} if named is None else {"layers": named}))
     found = index(folder).layer.unique().tolist()
     assert sorted(found) == sorted(expected) and found[-1] == expected[-1]
-    assert read_receipt(folder)["stages"]["filters"]["layers"] == found
+    assert read_receipt(folder).stages["filters"].layers == found
 
 
 def test_another_choice_replaces_the_pictures_of_the_one_before(job_of, tree_of, tmp_path):
