@@ -22,7 +22,7 @@ from pipeline.activations.part import Part, Skipped, check_bad
 from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_pass import Peaks, ScanPass
 from pipeline.activations.scan_times import ScanTimes, Stopwatch
-from pipeline.compiled.microbatches import AT_ONCE
+from pipeline.compiled.microbatches import BATCHES_IN_FLIGHT
 from pipeline.errors import UnusableData, carried
 from pipeline.models.network import Network
 from pipeline.sources.source import Shard, Source
@@ -115,13 +115,13 @@ def _outputs(
     def run(batch: Batch, thresholds: dict[str, Thresholds]) -> tuple[dict[str, Peaks], float]:
         return scan_pass.run(batch.images, thresholds), time.perf_counter()
 
-    threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="network")
+    threads = ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="network")
     running: deque[tuple[Batch, Future[tuple[dict[str, Peaks], float]]]] = deque()
     try:
         while True:
             with stopwatch.spent_on("data"):
                 batch = next(batches, None)
-            oldest = running.popleft() if running and (batch is None or len(running) == AT_ONCE) else None
+            oldest = running.popleft() if running and (batch is None or len(running) == BATCHES_IN_FLIGHT) else None
             if oldest is not None:
                 wait([oldest[1]])  # the next batch is submitted before this one goes to the caller: the network stays busy
             if batch is not None:

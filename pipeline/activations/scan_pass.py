@@ -17,7 +17,7 @@ from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
 from pipeline.compiled.compile import network_input, pass_of
 from pipeline.compiled.freezing import Pass
-from pipeline.compiled.microbatches import in_pieces, piece_size
+from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 from pipeline.models.network import Network
 
 _STRETCH = 256  # values of a map that are searched for a position at a time
@@ -45,7 +45,7 @@ class ScanPass:
 
     def __init__(self, network: Network, plan: ScanPlan) -> None:
         self._network, self._batch = network, plan.batch
-        self._piece = plan.batch if plan.xla else piece_size(network, plan.batch)
+        self._size = plan.batch if plan.xla else microbatch_size(network, plan.batch)
         self._precision, self._xla = plan.precision, plan.xla
         self._names = [layer.name for layer in plan.layers]
         self._channels = None if plan.channels is None else tf.constant(plan.channels, tf.int32)
@@ -86,11 +86,11 @@ class ScanPass:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
             peaks = _peaks_among_nan if with_nan else _peaks
             by_layer = zip(self._names, edges[::2], edges[1::2], strict=True)
-            return [peaks(maps[name], first, _of_images(floor, first, self._piece), ceiling) for name, floor, ceiling in by_layer]
+            return [peaks(maps[name], first, _of_images(floor, first, self._size), ceiling) for name, floor, ceiling in by_layer]
 
         edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
-        run = pass_of(self._network, self._names, self._piece, finish, self._precision, self._xla)
-        return in_pieces(run, self._piece, network_input(self._network, self._batch), *edges)
+        run = pass_of(self._network, self._names, self._size, finish, self._precision, self._xla)
+        return in_microbatches(run, self._size, network_input(self._network, self._batch), *edges)
 
 
 def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:

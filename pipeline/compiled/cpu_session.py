@@ -1,4 +1,4 @@
-"""Sessions: a graph that runs on the CPU with threads of its own."""
+"""A compiled function on the CPU that computes with threads of its own."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from pipeline.compiled.freezing import Pass
 
 
 def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int, each: int = 1) -> Pass:
-    """Compile a function of tensors for these shapes and types, to be run on the CPU.
+    """Compile a function of tensors for these shapes and types, to run on the CPU in a session.
 
-    TensorFlow computes an operation with as many threads as there are cores. Where there is other work for them, that
-    is a waste: they wait for each other at the end of every operation. How many there are is set once a process, but
-    for a session that owns its threads, as sessions do after `prepare_devices`. Without it they take those of the
-    process: what they give is the same, only later.
+    By default TensorFlow computes each operation with as many threads as there are cores. Where other work is waiting,
+    that is a waste: the threads wait for each other at the end of every operation. A tf.function shares one pool of
+    threads with the whole process, whose size is set once; a session can own its threads, and does after
+    `prepare_devices`. Without that it uses those of the process: the results are the same, only later.
 
     Args:
-        threads: how many operations may be computed at the same time, by all who call.
+        threads: how many operations may be computed at the same time, for all callers together.
         each: how many threads compute one of them.
 
     Returns: a callable that takes arrays, or tensors, of the specs and returns arrays in the structure that `function`
-        returns. It may be called from several threads at the same time; they share those of the session.
+        returns. Several threads may call it at the same time.
     """
     graph = tf.Graph()
     with graph.as_default():
-        feeds = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs]
-        structure = function(*feeds)
+        inputs = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs]
+        structure = function(*inputs)
     config = tf.compat.v1.ConfigProto(
         device_count={"GPU": 0},
         intra_op_parallelism_threads=each,
         inter_op_parallelism_threads=threads,
         use_per_session_threads=True,
     )
-    config.experimental.disable_output_partition_graphs = True  # a copy of the graph, weights and all
-    call = tf.compat.v1.Session(graph=graph, config=config).make_callable(tf.nest.flatten(structure), feeds)
+    config.experimental.disable_output_partition_graphs = True  # else it keeps another copy of the graph and its weights
+    call = tf.compat.v1.Session(graph=graph, config=config).make_callable(tf.nest.flatten(structure), inputs)
     return lambda *arguments: tf.nest.pack_sequence_as(structure, call(*map(np.asarray, arguments)))

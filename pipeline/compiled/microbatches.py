@@ -1,4 +1,4 @@
-"""Pieces: a batch that goes through a pass a few images at a time, as many pieces at once as there are cores."""
+"""Micro-batches: a batch runs through the network a few images at a time, as many micro-batches at once as there are cores."""
 
 from __future__ import annotations
 
@@ -13,68 +13,69 @@ from pipeline.compiled.cpu_session import in_session
 from pipeline.compiled.freezing import FrozenGraph, Pass, freeze
 from pipeline.models.network import Network
 
-AT_ONCE = 2  # batches that a scan has on their way: more would take more memory, and bring little
-_SMALL = 2**22  # bytes of a map that a core still finds in its cache when the next layer reads it
-_FEWEST = 4  # images: with fewer, what operations cost beside their work begins to show
+BATCHES_IN_FLIGHT = 2  # that a scan runs at the same time: more take more memory and gain little
+CACHED_BYTES = 2**22  # of a map that a core still finds in its cache when the next layer reads it
+FEWEST_IMAGES = 4  # in a micro-batch: with fewer, the fixed cost of each operation begins to show
 
 
-def piece_size(network: Network, batch: int) -> int:
-    """How many images of a batch go through a network best at once, all pieces about alike; all where there is a GPU.
+def microbatch_size(network: Network, batch: int) -> int:
+    """How many images of a batch to run at once, all micro-batches being about equal; the whole batch where there is a GPU.
 
-    It depends on the network and the batch alone, not on the cores: so do the last digits of what comes out.
+    It depends on the network and the batch alone, and not on the number of cores: so do the last digits of the results.
     """
     if tf.config.list_physical_devices("GPU"):
         return batch
     largest = max(prod(layer.shape) for layer in network.layers()) * tf.float32.size
-    pieces = -(-batch // max(_FEWEST, _SMALL // largest))
-    return -(-batch // pieces)
+    count = -(-batch // max(FEWEST_IMAGES, CACHED_BYTES // largest))
+    return -(-batch // count)
 
 
-def in_pieces(function: Pass, piece: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
-    """A compiled pass over a batch, made of a function of a piece of it.
+def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
+    """A compiled pass over a batch, made of a function of one micro-batch.
 
-    A core that has its own piece waits for no other, and the maps of a piece are read while they are still in its
-    cache. Memory holds the maps of as many pieces as there are cores.
+    A core with a micro-batch of its own never waits for another core, and reads maps while they are still in its cache.
+    Memory holds the maps of as many micro-batches as there are cores.
 
     Args:
-        function: takes images (piece, h, w, 3), the number that the first of them has in the batch, int64 (), and all
-            others; gives a structure of tensors, of any number of rows each. It is traced once, its variables frozen.
-        piece: images in a piece, at most as many as in the batch.
+        function: takes images (size, h, w, 3), the index of the first of them in the batch, int64 (), and all others;
+            returns a structure of tensors with any number of rows each. It is traced once, and its variables are frozen.
+        size: images in a micro-batch, at most those of the batch.
         images, others: the specs of what the pass over a batch takes.
 
-    Returns: a callable of images (batch, h, w, 3) and all others, which gives the same structure, of tensors or arrays,
-        each with the rows of all pieces, in order. Where the batch is no multiple of a piece, black images fill up the
-        last. It may be called from several threads at the same time.
+    Returns: a callable of images (batch, h, w, 3) and all others, which returns the same structure, of tensors or arrays,
+        with the rows of all micro-batches in order. Where the batch is no multiple of the size, black images fill up the
+        last micro-batch. Several threads may call it at the same time.
     """
     batch = int(images.shape[0])
-    pieces = -(-batch // piece)
-    specs = tf.TensorSpec((piece, *images.shape[1:]), images.dtype), tf.TensorSpec((), tf.int64), *others
-    if pieces == 1:
+    count = -(-batch // size)
+    specs = tf.TensorSpec((size, *images.shape[1:]), images.dtype), tf.TensorSpec((), tf.int64), *others
+    if count == 1:
         whole = freeze(function, *specs)
         return lambda pixels, *others: whole(pixels, 0, *others)
     frozen = FrozenGraph.of(function, *specs)
 
     def over_batch(images: tf.Tensor, *others: tf.Tensor) -> Any:
-        padded = tf.pad(images, [(0, pieces * piece - batch), (0, 0), (0, 0), (0, 0)])
+        padded = tf.pad(images, [(0, count * size - batch), (0, 0), (0, 0), (0, 0)])
 
-        def of_piece(number: tf.Tensor) -> Any:
-            return frozen(padded[number * piece : (number + 1) * piece], tf.cast(number, tf.int64) * piece, *others)
+        def of_microbatch(number: tf.Tensor) -> Any:
+            return frozen(padded[number * size : (number + 1) * size], tf.cast(number, tf.int64) * size, *others)
 
-        return _joined(of_piece, pieces, frozen.structure)
+        return _concatenated(of_microbatch, count, frozen.structure)
 
     threads = cpu_threads()
-    # Where even the pieces of all batches on their way are fewer than the cores, operations share the cores.
-    return in_session(over_batch, [images, *others], threads, each=1 if AT_ONCE * pieces >= threads else threads)
+    # Where all batches in flight have fewer micro-batches than there are cores, each operation uses all of them.
+    each = 1 if BATCHES_IN_FLIGHT * count >= threads else threads
+    return in_session(over_batch, [images, *others], threads, each=each)
 
 
-def _joined(of_piece: Callable[[tf.Tensor], Any], pieces: int, structure: Any) -> Any:
-    """What all pieces gave, one below the other."""
+def _concatenated(of_microbatch: Callable[[tf.Tensor], Any], count: int, structure: Any) -> Any:
+    """The results of all micro-batches, their rows one below the other."""
     flat = tf.nest.flatten(structure)
-    rows = [tf.TensorArray(one.dtype, pieces, infer_shape=False, element_shape=(None, *one.shape[1:])) for one in flat]
+    rows = [tf.TensorArray(spec.dtype, count, infer_shape=False, element_shape=(None, *spec.shape[1:])) for spec in flat]
 
     def step(number: tf.Tensor, rows: list[tf.TensorArray]) -> tuple[tf.Tensor, list[tf.TensorArray]]:
-        found = tf.nest.flatten(of_piece(number))
-        return number + 1, [each.write(number, one) for each, one in zip(rows, found, strict=True)]
+        results = tf.nest.flatten(of_microbatch(number))
+        return number + 1, [array.write(number, result) for array, result in zip(rows, results, strict=True)]
 
-    _, rows = tf.while_loop(lambda number, _: number < pieces, step, (0, rows), parallel_iterations=cpu_threads())
-    return tf.nest.pack_sequence_as(structure, [each.concat() for each in rows])
+    _, rows = tf.while_loop(lambda number, _: number < count, step, (0, rows), parallel_iterations=cpu_threads())
+    return tf.nest.pack_sequence_as(structure, [array.concat() for array in rows])

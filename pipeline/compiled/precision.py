@@ -1,8 +1,7 @@
-"""Reduced precision: a frozen network rewritten so that what is heavy in it runs in bfloat16 or float16.
+"""Reduced precision: a graph rewritten so that its expensive operations run in bfloat16 or float16.
 
-TensorFlow's own optimizer does it (automatic mixed precision of its Grappler), on the graph, and so for networks of
-every kind: convolutions and matrix products are reduced, and what loses too much by it, such as sums and
-exponentials, is not.
+TensorFlow's own graph optimizer does it, and so for every kind of network: convolutions and matrix products are reduced,
+and what would lose too much, such as sums and exponentials, is not.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.tf_private import optimized
 from pipeline.errors import WrongSpec
 
-# Who rewrites: the one for bfloat16 is for CPUs, by oneDNN; the one for float16 for GPUs.
+# The optimizer for bfloat16 is for CPUs, where oneDNN computes it; that for float16 is for GPUs.
 _OPTIMIZERS = {"bfloat16": "auto_mixed_precision_onednn_bfloat16", "float16": "auto_mixed_precision"}
 
-Read = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+ReadLayers = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-def reduced(read: Read, pixels: tf.TensorSpec, precision: str, name: str) -> Read:
-    """The same reading of a network's layers, in reduced precision.
+def reduced(read: ReadLayers, pixels: tf.TensorSpec, precision: str, name: str) -> ReadLayers:
+    """A function that reads a network's layers, in reduced precision.
 
     Args:
         read: images to {layer: map}, float32.
@@ -32,7 +31,7 @@ def reduced(read: Read, pixels: tf.TensorSpec, precision: str, name: str) -> Rea
         name: the network, for the errors.
 
     Returns: a function for use inside a graph; its maps are float32 again.
-    Raises: WrongSpec, where this machine has nothing that the precision is for, or that it would change in the network.
+    Raises: WrongSpec, where this machine cannot use the precision, or where it would change nothing in the network.
     """
     _check_device(precision)
     frozen = FrozenGraph.of(read, pixels)
@@ -46,7 +45,7 @@ def reduced(read: Read, pixels: tf.TensorSpec, precision: str, name: str) -> Rea
 
 
 def _check_device(precision: str) -> None:
-    """Whether this machine has what a precision is for. Raises: WrongSpec."""
+    """Raises: WrongSpec, where the precision is for another device than this machine's."""
     gpus = bool(tf.config.list_physical_devices("GPU"))
     if precision == "float16" and not gpus:
         raise WrongSpec('model.precision = "float16" is for GPUs, and there is none. Set "bfloat16", or leave it out.')
@@ -58,5 +57,5 @@ def _check_device(precision: str) -> None:
 
 def _reduces(graph: graph_pb2.GraphDef, dtype: tf.DType) -> bool:
     # Asked for an attribute that a node lacks, a protocol buffer would add it, empty, and spoil the graph.
-    kinds = (node.attr["T"].type for node in graph.node if node.op not in ("Cast", "Const") and "T" in node.attr)
-    return dtype.as_datatype_enum in kinds
+    types = (node.attr["T"].type for node in graph.node if node.op not in ("Cast", "Const") and "T" in node.attr)
+    return dtype.as_datatype_enum in types

@@ -15,7 +15,7 @@ from pipeline.activations import Activations, Statistics
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import scan
-from pipeline.compiled import microbatches as pieces
+from pipeline.compiled import microbatches
 from pipeline.errors import TooManyBad
 from pipeline.models.keras.model import keras_network
 from pipeline.sources.registry import open_source
@@ -28,8 +28,8 @@ LAYERS = ("edges", "shapes", "classes")
 @pytest.fixture(autouse=True)
 def in_small_pieces(monkeypatch):
     """Batches go through the network two images at a time; networks as small as here would have them go whole."""
-    monkeypatch.setattr(pieces, "_SMALL", 1)
-    monkeypatch.setattr(pieces, "_FEWEST", 2)
+    monkeypatch.setattr(microbatches, "CACHED_BYTES", 1)
+    monkeypatch.setattr(microbatches, "FEWEST_IMAGES", 2)
 
 
 def one_layer(build, name="out", size=4):
@@ -318,7 +318,7 @@ def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan
     labelled = in_memory(source.images, labels=(["cat", "ant", "bee"] * 8)[:23])
     asking = plan(network, *LAYERS, batch=9, bottom_k=3, label_k=2, labels=("ant", "cat"))
     by_twos, _ = scan(network, labelled, asking)
-    monkeypatch.setattr(pieces, "_SMALL", small)
+    monkeypatch.setattr(microbatches, "CACHED_BYTES", small)
     part, _ = scan(network, labelled, asking)
     assert in_bytes(part) == in_bytes(by_twos)
 

@@ -408,7 +408,7 @@ def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path):
 
 @pytest.mark.parametrize("lower", [False, True])
 def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, monkeypatch, lower):
-    monkeypatch.setattr("pipeline.compiled.microbatches._SMALL", 1)
+    monkeypatch.setattr("pipeline.compiled.microbatches.CACHED_BYTES", 1)
     kernel = tf.Variable(weights(3, 3, 3, 3, seed=2) / 3)
 
     def network_(image):

@@ -1,4 +1,4 @@
-"""What a session gives, and which threads it has for it."""
+"""What a session returns, and which threads it computes with."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.compiled import cpu_session as sessions
 from pipeline.compiled.cpu_session import in_session
 
 
-def test_a_session_gives_arrays_in_the_structure_of_the_function():
+def test_a_session_returns_arrays_in_the_structure_of_the_function():
     specs = [tf.TensorSpec((2, None)), tf.TensorSpec((), tf.int64)]
     run = in_session(lambda x, n: {"sum": tf.reduce_sum(x, 1), "rest": [x * 2, (n + 1,)]}, specs, threads=2)
-    found = run(tf.constant([[1.0, 2.0], [3.0, 4.0]]), 41)
-    assert found["sum"].tolist() == [3.0, 7.0] and found["rest"][0].tolist() == [[2.0, 4.0], [6.0, 8.0]]
-    assert found["rest"][1][0] == 42 and type(found["sum"]) is np.ndarray
+    result = run(tf.constant([[1.0, 2.0], [3.0, 4.0]]), 41)
+    assert result["sum"].tolist() == [3.0, 7.0] and result["rest"][0].tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert result["rest"][1][0] == 42 and type(result["sum"]) is np.ndarray
     assert run(np.ones((2, 5), np.float32), 0)["sum"].tolist() == [5.0, 5.0]
 
 
@@ -32,16 +31,16 @@ def test_it_takes_no_other_shape():
         run(np.ones((3, 3), np.float32))
 
 
-def test_several_threads_may_ask_at_the_same_time():
+def test_several_threads_may_call_at_the_same_time():
     weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     run = in_session(lambda x: tf.matmul(x, weights), [tf.TensorSpec((None, 64))], threads=2)
-    given = [np.full((50 + place, 64), place, np.float32) for place in range(40)]
+    given = [np.full((50 + number, 64), number, np.float32) for number in range(40)]
     with ThreadPoolExecutor(4) as threads:
-        for asked, found in zip(given, threads.map(run, given), strict=True):
-            np.testing.assert_allclose(found, asked @ weights, rtol=1e-4, atol=1e-3)
+        for x, product in zip(given, threads.map(run, given), strict=True):
+            np.testing.assert_allclose(product, x @ weights, rtol=1e-4, atol=1e-3)
 
 
-def test_what_is_no_longer_needed_is_closed(monkeypatch):
+def test_a_session_that_nobody_holds_is_closed(monkeypatch):
     made, new = [], tf.compat.v1.Session
 
     def kept(*args, **options):
@@ -49,7 +48,7 @@ def test_what_is_no_longer_needed_is_closed(monkeypatch):
         made.append(weakref.ref(session))
         return session
 
-    monkeypatch.setattr(sessions.tf.compat.v1, "Session", kept)
+    monkeypatch.setattr(tf.compat.v1, "Session", kept)
     run = in_session(lambda x: x + 1, [tf.TensorSpec(())], threads=1)
     assert run(1.0) == 2 and made[0]() is not None
     del run
@@ -58,7 +57,7 @@ def test_what_is_no_longer_needed_is_closed(monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as Linux lists them")
-@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="batches go whole through a GPU")
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="on a GPU batches stay whole")
 def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_beside_those_that_run_them():
     code = """
         import os
@@ -78,5 +77,5 @@ def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_besid
         tf.matmul(tf.ones((2, 2)), tf.ones((2, 2)))
         print(started(2), started(4))
     """
-    told = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
-    assert told.stdout.split() == ["3", "5"], told.stderr
+    child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert child.stdout.split() == ["3", "5"], child.stderr

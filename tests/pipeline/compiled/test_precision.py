@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_pass import ScanPass
-from pipeline.compiled import microbatches as pieces
+from pipeline.compiled import microbatches
 from pipeline.compiled.compile import compile_pass
 from pipeline.compiled.precision import reduced
 from pipeline.errors import WrongSpec
@@ -69,10 +69,10 @@ def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_sa
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
 @pytest.mark.parametrize("small", [1, 2**30])
-def test_a_scan_in_bfloat16_may_go_in_pieces_too(network, images, monkeypatch, small):
+def test_a_scan_in_bfloat16_may_run_in_microbatches_too(network, images, monkeypatch, small):
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
-    monkeypatch.setattr(pieces, "_SMALL", small)
+    monkeypatch.setattr(microbatches, "CACHED_BYTES", small)
     layers, batch = network.layers(), np.concatenate([images, images[::-1]])
     closed = {layer.name: Thresholds.closed(layer.channels) for layer in layers}
     plan = ScanPlan(tuple(layers), None, 1, len(batch))
