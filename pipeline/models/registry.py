@@ -48,8 +48,8 @@ class NetworkKind(Kind):
 KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
     "file": NetworkKind(open=_file, path=True, keys=("trusted", "custom")),
-    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs",)),
-    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs",)),
+    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow")),
+    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow")),
 }
 
 

@@ -25,6 +25,7 @@ class ModelSpec(Table):
     inputs: dict[str, bool | int | float | str | list[Any]] = {}
     logits: str | None = None
     trusted: StrictBool = False
+    allow: Annotated[list[str], BeforeValidator(a_list)] = []
     custom: PathText | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     xla: StrictBool = False

@@ -13,7 +13,7 @@ from tensorflow.core.framework import graph_pb2
 from pipeline.models.graphs.graphdef import Operations, channels_first, owner, read_graph, short, unbatched
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
-from pipeline.models.graphs.op_safety import check_operations
+from pipeline.models.graphs.op_safety import check_harmless, check_operations
 from pipeline.models.graphs.placeholders import cut, find_image, look, settled
 from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_channels
 from pipeline.models.head import Step, head_of
@@ -63,11 +63,12 @@ class GraphReader:
 
     def __init__(self, graph: graph_pb2.GraphDef, where: str, spec: ModelSpec) -> None:
         """Check a graph, settle its other inputs, and work out what its tensors are. Arguments, errors: as `graph_network`."""
-        check_operations(graph, where)
+        check_harmless(graph, where)
         operations = Operations.of(graph, where)
         image = find_image(operations, spec, where)
         self._dtype, own_shape = look(operations, image, where)
         operations = cut(folded(inlined(settled(operations, spec, image, where), where)), image, where)
+        check_operations(operations.graph(), where, spec.allow)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
         self.hint = _hint(operations, image)

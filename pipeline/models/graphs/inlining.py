@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
 from pipeline.compiled.tf_private import function_body, register_function
 from pipeline.errors import UnusableModel
 from pipeline.models.graphs.graphdef import Operations, canonical, constant, identity, owner, with_inputs
+from pipeline.models.graphs.op_safety import COMPUTABLE
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf")
 _SWITCHES, _MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
 FLOW = (*_SWITCHES, *_MERGES, "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond")
-_OPEN = (*FLOW, "Placeholder", "PlaceholderV2", "VarHandleOp", "ReadVariableOp", "Variable", "VariableV2", "Iterator")
+_MOST_BYTES = 2**26  # of what is computed from constants while a graph is read, beyond the constants themselves
+_MOST_MILLISECONDS = 10_000
 _DEEPEST = 64  # calls within calls: past it a function calls itself
 
 
@@ -31,14 +34,13 @@ def inlined(operations: Operations, where: str) -> Operations:
     """
     library = {function.signature.name: function for function in operations.library.function}
     nodes = dict(operations.nodes)
-    with tf.Graph().as_default():
-        tf.graph_util.import_graph_def(graph_pb2.GraphDef(library=operations.library, versions=operations.versions), name="")
+    with known_functions(operations.library):
         for _ in range(_DEEPEST):
             table = operations.replace(nodes)
             bodies = {name: _body(table, node, library) for name, node in nodes.items()}
             calls = {name: body for name, body in bodies.items() if body}
             if not calls:
-                return _with_steady_names(table)
+                return with_steady_names(table)
             aliases: dict[str, str] = {}
             for name, (function, arguments) in calls.items():
                 del nodes[name]
@@ -89,17 +91,65 @@ def folded(operations: Operations) -> Operations:
     return operations.replace(nodes)
 
 
+@contextmanager
+def known_functions(library: function_pb2.FunctionDefLibrary) -> Iterator[None]:
+    """Within the block TensorFlow knows some functions, so that their bodies can be written out; none of them is run."""
+    with tf.Graph().as_default():
+        tf.graph_util.import_graph_def(graph_pb2.GraphDef(library=library), name="")
+        yield
+
+
 def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.ndarray]:
-    """The values of those of some tensors that depend on constants alone."""
-    needed = {tensor: operations.ancestors([tensor]) for tensor in tensors}
-    fixed = [tensor for tensor, names in needed.items() if not any(operations.nodes[name].op in _OPEN for name in names)]
-    if not fixed:
-        return {}
+    """The values of those of some tensors that can be computed from constants alone, within bounds.
+
+    Only operations in COMPUTABLE are run, without control edges; none may give more than 64 MiB beyond what the constants
+    hold, by the shapes that TensorFlow infers, and all together may take ten seconds. Where one would, or where a
+    shape is open, the tensor is left out, as if it depended on the images.
+    """
+    needed = {tensor: _ancestors_by_data(operations, tensor) for tensor in tensors}
+    fixed = [tensor for tensor, names in needed.items() if all(operations.nodes[name].op in COMPUTABLE for name in names)]
+    values: dict[str, np.ndarray] = {}
+    for tensor in fixed:
+        nodes = {name: _without_control(operations.nodes[name]) for name in operations.nodes if name in needed[tensor]}
+        value = _computed(operations.replace(nodes).graph(), tensor)
+        if value is not None:
+            values[tensor] = value
+    return values
+
+
+def _ancestors_by_data(operations: Operations, tensor: str) -> set[str]:
+    """The operations that a tensor is computed from, control edges left out."""
+    names: set[str] = set()
+    queue = [owner(tensor)]
+    while queue:
+        name = queue.pop()
+        if name not in names:
+            names.add(name)
+            queue += [owner(ref) for ref in operations.nodes[name].input if not ref.startswith("^")]
+    return names
+
+
+def _computed(part: graph_pb2.GraphDef, tensor: str) -> np.ndarray | None:
     with tf.Graph().as_default() as graph:
-        part = operations.part(set().union(*(needed[tensor] for tensor in fixed))).graph()
-        found = tf.graph_util.import_graph_def(part, return_elements=fixed, name="")
+        try:
+            (computed,) = tf.graph_util.import_graph_def(part, return_elements=[tensor], name="")
+        except ValueError:  # shapes that contradict each other: what runs the network says so
+            return None
+        sizes = [_bytes_of(output) for operation in graph.get_operations() for output in operation.outputs]
+        stored = sum(len(node.attr["value"].tensor.tensor_content) for node in part.node if node.op == "Const")
+        if None in sizes or sum(size or 0 for size in sizes) > len(sizes) * stored + _MOST_BYTES:
+            return None
         with tf.compat.v1.Session(graph=graph) as session:
-            return dict(zip(fixed, session.run(found), strict=True))
+            try:
+                return np.asarray(session.run(computed, options=tf.compat.v1.RunOptions(timeout_in_ms=_MOST_MILLISECONDS)))
+            except tf.errors.OpError:
+                return None
+
+
+def _bytes_of(tensor: tf.Tensor) -> int | None:
+    """How many bytes a tensor takes; None where its shape is open."""
+    size = tensor.shape.num_elements() if tensor.shape.rank is not None else None
+    return None if size is None else size * max(tensor.dtype.size, 1)
 
 
 def register_functions(operations: Operations) -> None:
@@ -168,7 +218,7 @@ def _without_control(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
     return with_inputs(node, [ref for ref in node.input if not ref.startswith("^")])
 
 
-def _with_steady_names(operations: Operations) -> Operations:
+def with_steady_names(operations: Operations) -> Operations:
     """Only the functions that are still called, named for what the graph holds.
 
     TensorFlow counts function names on at every load, and knows one function of a name in a process.

@@ -1,37 +1,60 @@
-"""`savedmodel:DIR`: a serving signature, frozen, after which it is a frozen graph like any other."""
+"""`savedmodel:DIR`: the graph of a serving signature, judged, cut out and frozen here; nothing else in the folder ever runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import graph_pb2, node_def_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from pipeline.compiled.tf_private import constants_for_variables
+from pipeline.compiled.tf_private import constants_for_variables, function_body
 from pipeline.errors import MissingInput, UnusableModel, one_line
 from pipeline.models.graphs.frozen import graph_network
-from pipeline.models.graphs.graphdef import canonical, owner
-from pipeline.models.graphs.op_safety import SAVING, check_operations
+from pipeline.models.graphs.graphdef import Operations, canonical, owner
+from pipeline.models.graphs.inlining import known_functions, with_steady_names
+from pipeline.models.graphs.op_safety import check_operations, check_unused
+from pipeline.models.graphs.saver import HANDLES, called_functions, needed_operations, saver_part, variable_values
 from pipeline.models.image_network import ImageNetwork
 from pipeline.spec.model import ModelSpec
 
 _SIGNATURE = "serving_default"
+_NO_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 def open_savedmodel(path: str, spec: ModelSpec) -> ImageNetwork:
-    """Freeze the serving signature of a SavedModel, of TF1 or TF2; its operations are looked at before it is loaded.
+    """Freeze the serving signature of a SavedModel, of TF1 or TF2.
+
+    TensorFlow's own loader is never called: it runs initialisers, and operations that restore, before anyone could look
+    at them. The file is read as data; the variables' values are read from the checkpoint; only the operations that the
+    signature's outputs need, every one of which is on the list of `op_safety`, are given to TensorFlow.
 
     Raises: MissingInput, UnusableModel, WrongSpec, UnknownName.
     """
-    where = Path(path)
-    _check_file(where)
-    return graph_network(_freeze(where), where.name, str(where), spec)
+    folder = Path(path)
+    meta = _read(folder)
+    saver = saver_part(meta)
+    check_unused(meta.graph_def, str(folder), saver.nodes, saver.functions)
+    part = _signature_part(meta, folder)
+    check_operations(part.graph, str(folder), spec.allow)
+    try:
+        graph = _frozen(part, variable_values(meta, part.handles, folder), str(folder))
+    except UnusableModel:
+        raise
+    except Exception as error:  # TensorFlow refuses a graph in many ways and types
+        raise UnusableModel(
+            f"the SavedModel {folder} cannot be frozen ({one_line(error)}). Save it again, or freeze it yourself: frozen:X.pb."
+        ) from None
+    return graph_network(graph, folder.name, str(folder), spec)
 
 
-def _check_file(folder: Path) -> None:
+def _read(folder: Path) -> meta_graph_pb2.MetaGraphDef:
     file = folder / "saved_model.pb"
     if not file.is_file():
         if folder.is_file():
@@ -45,21 +68,25 @@ def _check_file(folder: Path) -> None:
         model.Clear()
     if not model.meta_graphs:
         raise UnusableModel(f"{file} cannot be read as a SavedModel: the file is cut short or something else. Save it again.")
-    for graph in model.meta_graphs:
-        # What saves and restores the variables stands beside the signatures; in them, the frozen graph would show it.
-        check_operations(graph.graph_def, str(folder), allowed=SAVING)
+    serving = [meta for meta in model.meta_graphs if "serve" in meta.meta_info_def.tags]
+    return (serving or list(model.meta_graphs))[0]
 
 
-def _freeze(folder: Path) -> graph_pb2.GraphDef:
-    """The signature's graph, functions written out, variables as constants, ending in operations called as its outputs."""
-    try:
-        loaded = tf.saved_model.load(str(folder))
-        signatures = dict(loaded.signatures)
-    except Exception as error:
-        # The loader fails in many ways and types; each means that this folder gives no network here.
-        raise UnusableModel(
-            f"the SavedModel {folder} cannot be loaded ({one_line(error)}). Save it again, or name another folder."
-        ) from None
+@dataclass(frozen=True)
+class _Part:
+    """What a signature's outputs need of a graph.
+
+    outputs: {name in the signature: tensor}.
+    handles: {tensor of a variable: its operation in the SavedModel's graph}.
+    """
+
+    graph: graph_pb2.GraphDef
+    outputs: dict[str, str]
+    handles: dict[str, node_def_pb2.NodeDef]
+
+
+def _signature_part(meta: meta_graph_pb2.MetaGraphDef, folder: Path) -> _Part:
+    signatures = {name: one for name, one in meta.signature_def.items() if name not in _NO_SIGNATURES and one.outputs}
     signature = signatures.get(_SIGNATURE) or (next(iter(signatures.values())) if len(signatures) == 1 else None)
     if signature is None:
         known = f"only {', '.join(sorted(signatures))}" if signatures else "no signature at all"
@@ -67,14 +94,112 @@ def _freeze(folder: Path) -> graph_pb2.GraphDef:
             f"the SavedModel {folder} has {known}, but none called {_SIGNATURE!r}. "
             f"Save it with model.export, or with signatures={{'{_SIGNATURE}': function}}."
         )
-    try:
-        frozen, _ = constants_for_variables(signature, lower_control_flow=False)
-    except Exception as error:
+    nodes = {node.name: node for node in meta.graph_def.node}
+    library = {function.signature.name: function for function in meta.graph_def.library.function}
+    outputs = {name: canonical(info.name) for name, info in sorted(signature.outputs.items())}
+    needed = needed_operations(nodes, outputs.values())
+    missing = [name for name, tensor in outputs.items() if owner(tensor) not in nodes]
+    if missing:
         raise UnusableModel(
-            f"the SavedModel {folder} cannot be frozen ({one_line(error)}). Freeze it yourself: frozen:X.pb."
-        ) from None
-    names = [name for name, _ in sorted(signature.structured_outputs.items())]
-    return _without_seams(frozen.graph.as_graph_def(), dict(zip(names, [output.name for output in frozen.outputs], strict=True)))
+            f"the SavedModel {folder} has no tensor for its output {missing[0]!r}: the file is cut short. Save it again."
+        )
+    calls = {owner(tensor) for tensor in outputs.values()}
+    wrapper = library.get(nodes[next(iter(calls))].attr["f"].func.name) if len(calls) == 1 else None
+    if wrapper is not None and nodes[next(iter(calls))].op in _CALLS:
+        with known_functions(meta.graph_def.library):
+            part = _of_function(nodes, nodes[next(iter(calls))], wrapper, outputs)
+    else:
+        kept = [_without_device(nodes[name]) for name in nodes if name in needed]
+        handles = {f"{node.name}:0": node for node in kept if node.op in HANDLES}
+        part = _Part(graph_pb2.GraphDef(node=kept), outputs, handles)
+    for name in sorted(called_functions(library, part.graph.node)):
+        own = part.graph.library.function.add()
+        own.CopyFrom(library[name])
+        for node in own.node_def:
+            node.device = ""
+    part.graph.versions.CopyFrom(meta.graph_def.versions)
+    return part
+
+
+def _of_function(
+    nodes: Mapping[str, node_def_pb2.NodeDef],
+    call: node_def_pb2.NodeDef,
+    function: function_pb2.FunctionDef,
+    outputs: dict[str, str],
+) -> _Part:
+    """The body of the function that a signature of TF2 is; its inputs have the names that people know them by."""
+    body, flat = function_body(function)
+    arguments = [ref for ref in call.input if not ref.startswith("^")]
+    handles: dict[str, node_def_pb2.NodeDef] = {}
+    given: dict[str, node_def_pb2.NodeDef] = {}
+    for argument, ref in zip(function.signature.input_arg, arguments, strict=False):
+        source = nodes.get(owner(canonical(ref)))
+        if source is not None and source.op in HANDLES:
+            handles[f"{argument.name}:0"] = source
+        elif source is not None and source.op == "Const":  # a tensor that the function closed over
+            given[argument.name] = source
+    kept = []
+    for node in body.node:
+        own = _without_device(given.get(node.name, node))
+        own.name = node.name
+        kept.append(own)
+    returned = [function.ret[argument.name] for argument in function.signature.output_arg]
+    ends = {name: int(tensor.rpartition(":")[2]) for name, tensor in outputs.items()}
+    graph = graph_pb2.GraphDef(node=kept)
+    inside = {
+        name: canonical(flat.get(returned[index], returned[index])) for name, index in ends.items() if index < len(returned)
+    }
+    needed = needed_operations({node.name: node for node in kept}, inside.values())
+    images = {argument.name for argument in function.signature.input_arg} - {handle.removesuffix(":0") for handle in handles}
+    return _Part(
+        graph_pb2.GraphDef(node=[node for node in graph.node if node.name in needed | images]),
+        inside,
+        {handle: node for handle, node in handles.items() if owner(handle) in needed},
+    )
+
+
+def _without_device(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+    own = node_def_pb2.NodeDef()
+    own.CopyFrom(node)
+    own.device = ""
+    return own
+
+
+def _frozen(part: _Part, values: Mapping[str, np.ndarray], where: str) -> graph_pb2.GraphDef:
+    """The signature's graph, functions written out, variables as constants, ending in operations called as its outputs."""
+    references = {name: node for name, node in part.handles.items() if node.op != "VarHandleOp"}
+    # TensorFlow knows one function of a name in a process; another file's may have the same.
+    graph = with_steady_names(Operations.of(part.graph, where)).graph()
+    for node in graph.node:
+        if f"{node.name}:0" in references:  # TF1's variables give their value, not a handle
+            constant = tf.make_tensor_proto(values[f"{node.name}:0"])
+            node.op, node.input[:] = "Const", []
+            node.attr.clear()
+            node.attr["dtype"].type = constant.dtype
+            node.attr["value"].tensor.CopyFrom(constant)
+
+    variables = {name: tf.Variable(values[name], trainable=False) for name in part.handles if name not in references}
+    inputs = [node for node in graph.node if node.op in ("Placeholder", "PlaceholderV2") and f"{node.name}:0" not in part.handles]
+
+    def build(*given: tf.Tensor) -> list[tf.Tensor]:
+        capture = tf.compat.v1.get_default_graph().capture
+        handles = {name: capture(variable.handle, owner(name)) for name, variable in variables.items()}
+        for variable in variables.values():
+            variable.value()  # what is read here, TensorFlow knows to be a variable, and freezes
+        fed = {f"{node.name}:0": tensor for node, tensor in zip(inputs, given, strict=True)}
+        return tf.graph_util.import_graph_def(
+            graph, input_map={**handles, **fed}, return_elements=list(part.outputs.values()), name=""
+        )
+
+    given_names = {owner(name) for name in variables} | {node.name for node in inputs}
+    kept = [node for node in graph.node if node.name not in given_names]
+    graph = graph_pb2.GraphDef(node=kept, library=graph.library, versions=graph.versions)
+    specs = [tf.TensorSpec(tf.TensorShape(node.attr["shape"].shape), node.attr["dtype"].type, node.name) for node in inputs]
+    frozen, definition = constants_for_variables(tf.compat.v1.wrap_function(build, specs), lower_control_flow=False)
+    outputs = {name: output.name for name, output in zip(part.outputs, frozen.outputs, strict=True)}
+    needed = needed_operations({node.name: node for node in definition.node}, outputs.values()) | {node.name for node in inputs}
+    kept = [node for node in definition.node if node.name in needed]
+    return _without_seams(graph_pb2.GraphDef(node=kept, library=definition.library, versions=definition.versions), outputs)
 
 
 def _without_seams(graph: graph_pb2.GraphDef, outputs: dict[str, str]) -> graph_pb2.GraphDef:

@@ -160,7 +160,7 @@ DEEDS = [
         lambda proof: tf.raw_ops.IteratorFromStringHandle(string_handle="x"),
         "IteratorFromStringHandle, which reads data of its own",
     ),
-    (lambda proof: tf.print("x", output_stream=f"file://{proof}"), "PrintV2, which writes files"),
+    (lambda proof: tf.print("x", output_stream=f"file://{proof}"), "PrintV2, whose attribute 'output_stream' names a file"),
     (lambda proof: tf.raw_ops.DebugIdentityV2(input=1.0, debug_urls=[f"file://{proof}"]), "DebugIdentityV2, which writes files"),
     (
         lambda proof: tf.lookup.StaticHashTable(tf.lookup.TextFileInitializer("/etc/hostname", tf.string, 0, tf.int64, 1), -1),
