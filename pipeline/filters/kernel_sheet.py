@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class KernelSheet:
     """A picture, uint8 RGB, and where on it each filter is: int32 (filters, 4), y1, x1, y2, x2; zeros where it is not."""
 
     picture: np.ndarray
@@ -47,7 +47,17 @@ class Drawn:
         return np.asarray(self.boxes.any(axis=1))
 
 
-def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int] | None = None) -> Drawn:
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """A sheet without its head: uint8 RGB (h, w, 3), the notes and the filters' boxes on it, and what the head says of it."""
+
+    pixels: np.ndarray
+    notes: list[Note]
+    boxes: np.ndarray
+    legend: str
+
+
+def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int] | None = None) -> KernelSheet:
     """Draw a kernel on one scale, symmetric about zero.
 
     Args:
@@ -57,11 +67,11 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
     filters = _order(kernel.weights, 3, limits.sort)
     if colours is not None or kernel.inputs == 1:
         tiles = kernel.weights if colours is None else kernel.weights[:, :, list(colours)]
-        body, notes, boxes, told = _tiles(_grey(tiles, largest), filters, limits)
+        body = _tiles(_grey(tiles, largest), filters, limits)
     else:
-        # Within groups, a column is the same place of every group: no one input has a norm there.
+        # Within groups, a column stands for one input of every group, and these have no norm in common.
         inputs = _order(kernel.weights, 2, limits.sort if kernel.groups == 1 else "channel")
-        body, notes, boxes, told = _matrix(_grey(kernel.weights, largest), filters, inputs, limits, kernel.groups)
+        body = _matrix(_grey(kernel.weights, largest), filters, inputs, limits, kernel.groups)
     meaning = (
         "White is positive, black negative, grey zero."
         if colours is None
@@ -73,9 +83,10 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
     if not np.isfinite(kernel.weights).all():
         meaning += " Weights that are no numbers are amber."
     scale = Scale(palette("grey"), f"{-largest:.3g}", f"{largest:.3g}")
-    picture = contact_sheet([_title(name, kernel), told, meaning], body, notes, scale)
-    top, left = body_corner(body, picture)
-    return Drawn(picture, np.where(boxes.any(axis=1, keepdims=True), boxes + np.array([top, left, top, left], np.int32), 0))
+    picture = contact_sheet([_title(name, kernel), body.legend, meaning], body.pixels, body.notes, scale)
+    top, left = body_corner(body.pixels, picture)
+    boxes = body.boxes
+    return KernelSheet(picture, np.where(boxes.any(axis=1, keepdims=True), boxes + np.array([top, left, top, left], np.int32), 0))
 
 
 def kind_of(kernel: Kernel) -> str:
@@ -114,7 +125,7 @@ def _grey(weights: np.ndarray, largest: float) -> np.ndarray:
     return np.where(np.isfinite(weights), np.rint(128 + 127 * scaled), 0).astype(np.uint8)
 
 
-def _tiles(grey: np.ndarray, filters: np.ndarray, limits: Limits) -> tuple[np.ndarray, list[Note], np.ndarray, str]:
+def _tiles(grey: np.ndarray, filters: np.ndarray, limits: Limits) -> _Body:
     """A tile a filter, its number above it. `grey`: (height, width, 1 or 3, filters)."""
     height, width = grey.shape[:2]
     digits = 8 * len(str(len(filters) - 1)) + 2
@@ -122,33 +133,30 @@ def _tiles(grey: np.ndarray, filters: np.ndarray, limits: Limits) -> tuple[np.nd
     def cell(pixels: int) -> tuple[int, int]:
         return height * pixels + _NUMBERS + 2 * _GAP, max(width * pixels, digits) + 2 * _GAP
 
-    def room(pixels: int, side: int) -> int:
+    def capacity(pixels: int, side: int) -> int:
         return (side // cell(pixels)[0]) * (side // cell(pixels)[1])
 
     most = min(len(filters), limits.filters or len(filters))
     sizes = _sizes(height, width)
-    pixels = next((size for size in sizes if room(size, _SIDE) >= most), sizes[-1])
+    pixels = next((size for size in sizes if capacity(size, _SIDE) >= most), sizes[-1])
     side = _MOST_SIDE if limits.filters else _SIDE
     high, wide = cell(pixels)
-    most = max(1, min(most, room(pixels, side)))
+    most = max(1, min(most, capacity(pixels, side)))
     columns = int(np.clip(round((1.5 * most * high / wide) ** 0.5), 1, max(1, side // wide)))
-    shown = filters[:most]
     boxes = np.zeros((len(filters), 4), np.int32)
     body = np.full((-(-most // columns) * high, columns * wide, 3), GROUND, np.uint8)
     notes = []
-    for place, filter in enumerate(shown):
-        y, x = place // columns * high, place % columns * wide
+    for number, filter in enumerate(filters[:most]):
+        y, x = number // columns * high, number % columns * wide
         tile = _enlarged(grey[..., filter], pixels)
         body[y + _NUMBERS : y + _NUMBERS + tile.shape[0], x : x + tile.shape[1]] = tile
         boxes[filter] = (y + _NUMBERS, x, y + _NUMBERS + tile.shape[0], x + tile.shape[1])
         notes.append(Note(y + _NUMBERS - 1, x, str(filter), "lb"))
     every = "Every filter" if most == len(filters) else f"{most:,} of {len(filters):,} filters"
-    return body, notes, boxes, f"{every}, {_first(limits.sort)} first; its number is above it."
+    return _Body(body, notes, boxes, f"{every}, {_first(limits.sort)} first; its number is above it.")
 
 
-def _matrix(
-    grey: np.ndarray, filters: np.ndarray, inputs: np.ndarray, limits: Limits, groups: int
-) -> tuple[np.ndarray, list[Note], np.ndarray, str]:
+def _matrix(grey: np.ndarray, filters: np.ndarray, inputs: np.ndarray, limits: Limits, groups: int) -> _Body:
     """A row of tiles a filter, a column an input. `grey`: (height, width, inputs, filters)."""
     height, width = grey.shape[:2]
     gap = _GAP if (height, width) != (1, 1) else 0
@@ -172,12 +180,14 @@ def _matrix(
         y = top + row * high
         boxes[filter] = (y, left, y + height * pixels, left + columns * wide - gap)
         notes.append(Note(y + (high - gap) // 2, left - 4, str(filter), "rm", size))
-        for column, place in enumerate(inputs[:columns]):
+        for column, number in enumerate(inputs[:columns]):
             x = left + column * wide
-            body[y : y + height * pixels, x : x + width * pixels] = _enlarged(grey[:, :, place : place + 1, filter], pixels)
-    told = f"A row is a filter: {_part(rows, len(filters))}, {_first(limits.sort)} first. A column is an input"
-    told += f": {_part(columns, len(inputs))}" + (" of the filter's group." if groups > 1 else f", {_first(limits.sort)} first.")
-    return body, notes, boxes, told
+            body[y : y + height * pixels, x : x + width * pixels] = _enlarged(grey[:, :, number : number + 1, filter], pixels)
+    legend = f"A row is a filter: {_part(rows, len(filters))}, {_first(limits.sort)} first. A column is an input"
+    legend += f": {_part(columns, len(inputs))}" + (
+        " of the filter's group." if groups > 1 else f", {_first(limits.sort)} first."
+    )
+    return _Body(body, notes, boxes, legend)
 
 
 def _part(drawn: int, count: int) -> str:

@@ -13,8 +13,8 @@ from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
 
 
-class EffectiveFields(Protocol):
-    """What finds the effective fields of a layer's units."""
+class FindsEffectiveFields(Protocol):
+    """Finds the effective fields of a layer's units."""
 
     def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
         """uint8 (n, height, width, 3), fitted; int (n, 3): row, col, channel -> int32 (n, 4); 0, 0, 0, 0 where there is none."""
@@ -28,7 +28,7 @@ class Winners:
     scores, examples, rows, cols: (channels, k), strongest first; example -1 where there are fewer than k.
     boxes: int32 (channels, k, 4): y1, x1, y2, x2 in pixels of the network's input, clipped to it.
     extents: int32 (channels, 2): height and width of each channel's field where nothing clips it.
-    effective: finds what the winners are cropped to, where that is not the box itself.
+    effective: where winners are cropped to their effective fields instead of their boxes.
     table: of the index, where they are listed; those of "activations" alone are cropped and drawn.
     """
 
@@ -40,15 +40,15 @@ class Winners:
     cols: np.ndarray
     boxes: np.ndarray
     extents: np.ndarray
-    effective: EffectiveFields | None = None
+    effective: FindsEffectiveFields | None = None
     table: str = "activations"
 
     def ranks(self, c: int) -> range:
-        """The filled places of the `c`-th channel."""
+        """The ranks of the `c`-th channel that a winner holds."""
         return range(int((self.examples[c] >= 0).sum()))
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """All filled places, as (place of the channel, rank)."""
+        """All winners, as (position of the channel, rank)."""
         return ((c, rank) for c in range(len(self.channels)) for rank in self.ranks(c))
 
     def seen(self, c: int, rank: int, fit: Fit) -> Box:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.geometry import EDGES, Box
-from pipeline.patches.album import Album, open_images
-from pipeline.patches.drawing import tile_sizes, write_mosaics
+from pipeline.patches.mosaics import tile_sizes, write_mosaics
+from pipeline.patches.winner_pictures import WinnerPictures, open_images
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
@@ -37,31 +37,31 @@ def write_patches(
     or, in layers that find them, at the effective fields.
 
     Args:
-        fit: how the source's images came to the network's input.
+        fit: how the source's images are resized to the network's input.
         folder: the job's folder.
         whole: crop the whole image that the network was shown instead of the field.
-        progress: told how many images are done, of how many.
+        progress: is called with the numbers of images done and of all images.
 
     Returns: {layer: for each channel, the labels of its winners, strongest first}.
     Raises: StoreFailed; UnusableData, for a winner that can no longer be read.
     """
     with Spool(folder / "parts") as spool:
         cropped = [layer for layer in winners if layer.table == "activations"]
-        album = Album(spool, {layer.layer: tile_sizes(layer, fit, whole) for layer in cropped})
-        open_images(winners, source, fit, whole, album, progress)
+        pictures = WinnerPictures(spool, {layer.layer: tile_sizes(layer, fit, whole) for layer in cropped})
+        open_images(winners, source, fit, whole, pictures, progress)
         for table in TABLES:
             listed = [layer for layer in winners if layer.table == table]
             if listed or table == "activations":
-                write_index(folder, table, _index_columns(listed, album))
+                write_index(folder, table, _index_columns(listed, pictures))
             else:
                 (folder / "index" / f"{table}.parquet").unlink(missing_ok=True)
-        write_images(folder, _image_rows(album))
+        write_images(folder, _image_rows(pictures))
         for layer in cropped:
-            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, album))
-            write_mosaics(layer, fit, whole, album, folder / "mosaics" / "activations")
+            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, pictures))
+            write_mosaics(layer, fit, whole, pictures, folder / "mosaics" / "activations")
         _remove_others(folder, [file_name(layer.layer) for layer in cropped])
         return {
-            layer.layer: [[album.of(layer, c, rank).label for rank in layer.ranks(c)] for c in range(len(layer.channels))]
+            layer.layer: [[pictures.of(layer, c, rank).label for rank in layer.ranks(c)] for c in range(len(layer.channels))]
             for layer in cropped
         }
 
@@ -74,55 +74,60 @@ def _remove_others(folder: Place, names: Sequence[str]) -> None:
             path.unlink()
 
 
-def _told(layer: Winners, c: int, rank: int, album: Album) -> dict[str, Any]:
-    """What the tables tell of one winner, by column."""
-    shown = album.of(layer, c, rank)
-    told = {
+def _row(layer: Winners, c: int, rank: int, pictures: WinnerPictures) -> dict[str, Any]:
+    """What the tables have of one winner, by column."""
+    details = pictures.of(layer, c, rank)
+    row = {
         "layer": layer.layer,
         "channel": int(layer.channels[c]),
         "rank": rank,
         "score": layer.scores[c, rank],
         "example": layer.examples[c, rank],
-        "key": shown.key,
-        "label": shown.label,
+        "key": details.key,
+        "label": details.label,
         "row": layer.rows[c, rank],
         "col": layer.cols[c, rank],
     }
-    boxes = {"": Box.of(layer.boxes[c, rank]), "src_": shown.source, "eff_": shown.effective, "eff_src_": shown.effective_source}
+    boxes = {
+        "": Box.of(layer.boxes[c, rank]),
+        "src_": details.source,
+        "eff_": details.effective,
+        "eff_src_": details.effective_source,
+    }
     for prefix, box in boxes.items():
-        told |= dict.fromkeys(f"{prefix}{edge}" for edge in EDGES) if box is None else box.columns(prefix)
-    return told
+        row |= dict.fromkeys(f"{prefix}{edge}" for edge in EDGES) if box is None else box.columns(prefix)
+    return row
 
 
-def _index_columns(winners: Sequence[Winners], album: Album) -> Mapping[str, Sequence[Any]]:
+def _index_columns(winners: Sequence[Winners], pictures: WinnerPictures) -> Mapping[str, Sequence[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["activations"].names}
     for layer in winners:
         for c, rank in layer.places():
-            told = _told(layer, c, rank, album)
+            row = _row(layer, c, rank, pictures)
             for name, column in columns.items():
-                column.append(told[name])
+                column.append(row[name])
     return columns
 
 
-def _image_rows(album: Album) -> Iterator[dict[str, list[Any]]]:
+def _image_rows(pictures: WinnerPictures) -> Iterator[dict[str, list[Any]]]:
     """The rows of index/images.parquet by example, in chunks; one empty chunk where there are none."""
-    examples = sorted(album.images)
+    examples = sorted(pictures.images)
     for start in range(0, max(len(examples), 1), _CHUNK):
         chunk = examples[start : start + _CHUNK]
-        pictured = [album.images[example] for example in chunk]
+        images = [pictures.images[example] for example in chunk]
         yield {
-            "image": [{"bytes": album.spool.get(("image", example)), "path": f"{example}.webp"} for example in chunk],
+            "image": [{"bytes": pictures.spool.get(("image", example)), "path": f"{example}.webp"} for example in chunk],
             "example": chunk,
-            **{name: [getattr(one, name) for one in pictured] for name in ("key", "label", "height", "width")},
+            **{name: [getattr(image, name) for image in images] for name in ("key", "label", "height", "width")},
         }
 
 
-def _crop_rows(layer: Winners, album: Album) -> Iterator[dict[str, list[Any]]]:
+def _crop_rows(layer: Winners, pictures: WinnerPictures) -> Iterator[dict[str, list[Any]]]:
     """The rows of crops/LAYER.parquet, in chunks; one empty chunk where there are none."""
     places = [(int(c), rank) for c in np.argsort(layer.channels) for rank in layer.ranks(int(c))]
     for start in range(0, max(len(places), 1), _CHUNK):
         rows = []
         for c, rank in places[start : start + _CHUNK]:
-            data, path = album.picture("crop", layer, c, rank), f"{layer.channels[c]}-{rank}.png"
-            rows.append({"image": {"bytes": data, "path": path}, **_told(layer, c, rank, album)})
+            data, path = pictures.picture("crop", layer, c, rank), f"{layer.channels[c]}-{rank}.png"
+            rows.append({"image": {"bytes": data, "path": path}, **_row(layer, c, rank, pictures)})
         yield {name: [row[name] for row in rows] for name in CROPS.names}

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import WrongSpec
-from pipeline.report.job_reader import Row, Shelf
-from pipeline.report.page import Written, collect
+from pipeline.report.job_reader import JobReader, Row
+from pipeline.report.page import collect
+from pipeline.report.page_files import PageFiles
 from pipeline.report.section import Sections
 from pipeline.store.files import aside
 from pipeline.store.places import Place
@@ -39,29 +40,29 @@ def write_comparison(
     sections: Sections,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Row:
-    """Make a page, and comparison.parquet beside it, that hold two jobs against each other.
+    """Make a page, and comparison.parquet beside it, that compare two jobs.
 
     Returns: the numbers of layers and channels that both have, and of files, and the bytes they take.
     Raises: WrongSpec, where a folder holds no job or the two have no channel in common; StoreFailed.
     """
-    shelves = Shelf(first), Shelf(second)
-    written = Written(out)
-    found = compare(*shelves)
-    if not len(found):
+    readers = JobReader(first), JobReader(second)
+    files = PageFiles(out)
+    table = compare(*readers)
+    if not len(table):
         raise WrongSpec(f"{first} and {second} have no channel of a layer in common. Compare jobs on the same layers.")
-    jobs = [collect(shelf, sections, written, prefix, progress) for shelf, prefix in zip(shelves, ("a/", "b/"), strict=True)]
-    layers = _layers(found)
-    told: Row = {"jobs": jobs, "layers": layers, "changes": _changes(shelves)}
-    columns = {name: found[name].to_pylist() for name in found.column_names}
-    written.script("data/comparison.js", "comparison", {**told, "channels": columns})
+    jobs = [collect(reader, sections, files, prefix, progress) for reader, prefix in zip(readers, ("a/", "b/"), strict=True)]
+    layers = _layers(table)
+    summary: Row = {"jobs": jobs, "layers": layers, "changes": _changes(readers)}
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    files.script("data/comparison.js", "comparison", {**summary, "channels": columns})
     with aside(out / "comparison.parquet") as temporary:
-        pq.write_table(found, temporary)
-    written.keep("comparison.parquet")
-    written.page("compare.html", ("page.css", "core.js", "compare.js"), told)
-    return {"layers": len(layers), "channels": len(found), **written.counts()}
+        pq.write_table(table, temporary)
+    files.keep("comparison.parquet")
+    files.page("compare.html", ("page.css", "core.js", "compare.js"), summary)
+    return {"layers": len(layers), "channels": len(table), **files.counts()}
 
 
-def compare(first: Shelf, second: Shelf) -> pa.Table:
+def compare(first: JobReader, second: JobReader) -> pa.Table:
     """A row of COMPARISON for every channel that both jobs have, in the first job's order.
 
     overlap is the share of images that both lists of winners name, of all that either names (Jaccard), by key;
@@ -74,11 +75,11 @@ def compare(first: Shelf, second: Shelf) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=COMPARISON)
 
 
-def _compare_layer(first: Shelf, second: Shelf, layer: str) -> list[Row]:
+def _compare_layer(first: JobReader, second: JobReader, layer: str) -> list[Row]:
     of_first, of_second = (
-        {row["channel"]: row for row in shelf.rows("channels", layer).to_pylist()} for shelf in (first, second)
+        {row["channel"]: row for row in reader.rows("channels", layer).to_pylist()} for reader in (first, second)
     )
-    won_first, won_second = (_winners(shelf, layer) for shelf in (first, second))
+    won_first, won_second = (_winners(reader, layer) for reader in (first, second))
     rows = []
     for channel, a in of_first.items():
         if channel not in of_second:
@@ -103,12 +104,12 @@ def _compare_layer(first: Shelf, second: Shelf, layer: str) -> list[Row]:
     return rows
 
 
-def _winners(shelf: Shelf, layer: str) -> dict[int, set[str]]:
-    winners = shelf.rows("activations", layer)
-    found: dict[int, set[str]] = {}
+def _winners(reader: JobReader, layer: str) -> dict[int, set[str]]:
+    winners = reader.rows("activations", layer)
+    keys: dict[int, set[str]] = {}
     for channel, key in zip(winners["channel"].to_pylist(), winners["key"].to_pylist(), strict=True):
-        found.setdefault(channel, set()).add(key)
-    return found
+        keys.setdefault(channel, set()).add(key)
+    return keys
 
 
 def _shift(a: Row, b: Row) -> float | None:
@@ -117,9 +118,9 @@ def _shift(a: Row, b: Row) -> float | None:
     return (b["mean"] - a["mean"]) / a["std"]
 
 
-def _layers(found: pa.Table) -> list[Row]:
+def _layers(table: pa.Table) -> list[Row]:
     """What changed in each layer, all channels together."""
-    rows = found.to_pylist()
+    rows = table.to_pylist()
     layers = []
     for layer in dict.fromkeys(row["layer"] for row in rows):
         of_layer = [row for row in rows if row["layer"] == layer]
@@ -137,13 +138,13 @@ def _layers(found: pa.Table) -> list[Row]:
     return layers
 
 
-def _changes(shelves: tuple[Shelf, Shelf]) -> list[tuple[str, Any, Any]]:
-    """The settings in which the two specs differ: name, the first's, the second's; and whether model and data do."""
-    first, second = (_flat(shelf.receipt["spec"]) for shelf in shelves)
+def _changes(readers: tuple[JobReader, JobReader]) -> list[tuple[str, Any, Any]]:
+    """The settings in which the two specs differ, and the digests of model and data where they do: name, first, second."""
+    first, second = (_flat(reader.receipt["spec"]) for reader in readers)
     names = [name for name in (first | second) if first.get(name) != second.get(name)]
     changes = [(name, first.get(name), second.get(name)) for name in names]
     for part in ("model", "data"):
-        a, b = (shelf.receipt.get("digests", {}).get(part) for shelf in shelves)
+        a, b = (reader.receipt.get("digests", {}).get(part) for reader in readers)
         if a != b:
             changes.append((f"digest of the {part}", a, b))
     return changes

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.job_reader import Row, Shelf
+from pipeline.report.job_reader import JobReader, Row
 from pipeline.report.section import Sections
 
 
-def overview(shelf: Shelf, sections: Sections, layers: list[Row], images: dict[int, list[Any]]) -> Row:
+def overview(reader: JobReader, sections: Sections, layers: list[Row], images: dict[int, list[Any]]) -> Row:
     """The job's facts, its layers, what it lacks, and how to make that."""
-    receipt = shelf.receipt
+    receipt = reader.receipt
     spec, stages = receipt["spec"], receipt.get("stages", {})
     return {
         "name": receipt.get("name", ""),
         "state": _state(receipt),
         "facts": _facts(receipt),
         "missing": _missing(sections, spec, stages),
-        "gaps": list(shelf.gaps),
+        "gaps": list(reader.gaps),
         "layers": layers,
         "images": images,
         "input": receipt.get("input"),
@@ -25,7 +25,7 @@ def overview(shelf: Shelf, sections: Sections, layers: list[Row], images: dict[i
 
 
 def _state(receipt: Row) -> str:
-    """The job's state as the page has to tell it: that of a run whose last stage is the page itself is as good as finished."""
+    """The job's state for its page: a run that waits for nothing but the page counts as finished."""
     waiting = set(receipt["spec"]["stages"]) - receipt.get("stages", {}).keys() - {"report"}
     return receipt.get("state", "unknown") if waiting else "finished"
 
@@ -49,9 +49,9 @@ def _facts(receipt: Row) -> list[tuple[str, str]]:
 
 def _missing(sections: Sections, spec: Row, stages: Row) -> list[Row]:
     """The stages that have not run, what they would show and how to run them."""
-    found = []
+    missing = []
     for name, section in sections.items():
         if name not in stages:
             how = "run the job to its end" if name in spec["stages"] else f"add {name!r} to the spec's stages and run it again"
-            found.append({"name": name, "shows": section.shows, "how": how})
-    return found
+            missing.append({"name": name, "shows": section.shows, "how": how})
+    return missing

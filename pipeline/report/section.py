@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.report.job_reader import Row, Shelf
+from pipeline.report.job_reader import JobReader, Row
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Section:
 
     shows: str
     view: str = ""
-    rows: Callable[[Shelf], list[Row]] = lambda shelf: []
+    rows: Callable[[JobReader], list[Row]] = lambda reader: []
 
 
 Sections = Mapping[str, Section]  # by the name of the stage, in the order of the stages

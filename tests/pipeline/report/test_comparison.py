@@ -10,7 +10,7 @@ from made import K, columns
 
 from pipeline.errors import WrongSpec
 from pipeline.report.compare import COMPARISON, compare, write_comparison
-from pipeline.report.job_reader import Shelf
+from pipeline.report.job_reader import JobReader
 from pipeline.stages import STAGES
 from pipeline.stages.stage import sections_of
 from pipeline.store.files import write_json
@@ -20,13 +20,13 @@ SECTIONS = sections_of(STAGES.values())
 
 
 def changed(folder, table, change):
-    rows = [change(dict(row)) for row in Shelf(folder).table(table).to_pylist()]
+    rows = [change(dict(row)) for row in JobReader(folder).table(table).to_pylist()]
     write_index(folder, table, columns(table, rows))
 
 
 def test_a_job_and_itself_overlap_wholly_and_nothing_moved(make_job):
     folder = make_job({"conv": 4})
-    rows = compare(Shelf(folder), Shelf(folder)).to_pylist()
+    rows = compare(JobReader(folder), JobReader(folder)).to_pylist()
     assert [row["channel"] for row in rows] == [0, 1, 2, 3]
     assert {(row["overlap"], row["shift"]) for row in rows} == {(1.0, 0.0)}
 
@@ -36,7 +36,7 @@ def test_overlap_counts_images_and_shift_is_in_standard_deviations(make_job):
     changed(second, "activations", lambda row: row | {"key": "another"} if row["rank"] == 0 else row)
     changed(first, "channels", lambda row: row | {"mean": 1.0, "std": 2.0})
     changed(second, "channels", lambda row: row | {"mean": 4.0, "top_label": "ant"})
-    for row in compare(Shelf(first), Shelf(second)).to_pylist():
+    for row in compare(JobReader(first), JobReader(second)).to_pylist():
         assert row["overlap"] == pytest.approx((K - 1) / (K + 1))
         assert row["shift"] == 1.5
         assert (row["top_label_a"], row["top_label_b"]) == ("cat", "ant")
@@ -45,7 +45,7 @@ def test_overlap_counts_images_and_shift_is_in_standard_deviations(make_job):
 def test_a_channel_that_never_varied_has_no_shift(make_job):
     first, second = make_job({"conv": 1}), make_job({"conv": 1})
     changed(first, "channels", lambda row: row | {"std": 0.0})
-    assert compare(Shelf(first), Shelf(second))["shift"].to_pylist() == [None]
+    assert compare(JobReader(first), JobReader(second))["shift"].to_pylist() == [None]
 
 
 def test_layers_and_channels_of_one_job_alone_are_left_out(make_job, tmp_path):

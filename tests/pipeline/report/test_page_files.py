@@ -12,9 +12,10 @@ from made import HOSTILE_LAYER, K, columns
 from pipeline import run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import WrongSpec
-from pipeline.report.job_reader import Shelf
-from pipeline.report.page import to_json, write_page
-from pipeline.report.sprites import ROWS, sheets, tiling
+from pipeline.report.job_reader import JobReader
+from pipeline.report.page import write_page
+from pipeline.report.page_files import to_json
+from pipeline.report.sprites import ROWS, draw_sprites, sprite_layout
 from pipeline.stages import STAGES
 from pipeline.stages.stage import sections_of
 from pipeline.store.files import write_json
@@ -30,10 +31,10 @@ def taken(folder, name):
 
 
 def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job):
-    crops = Shelf(make_job({"conv": ROWS + 3})).crops("conv")
-    layout = tiling(crops, {})
+    crops = JobReader(make_job({"conv": ROWS + 3})).crops("conv")
+    layout = sprite_layout(crops, {})
     assert (layout.height, layout.width, layout.k, layout.crisp) == (16, 16, K, True)
-    found = list(sheets(crops, list(range(ROWS + 3)), layout, {}))
+    found = list(draw_sprites(crops, list(range(ROWS + 3)), layout, {}))
     assert [(sheet.number, sheet.rows) for sheet in found] == [(0, ROWS), (1, 3)]
     for channel in (0, 1, ROWS - 1, ROWS, ROWS + 2):
         picture = decode_png(found[channel // ROWS].data)
@@ -44,7 +45,7 @@ def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job):
 
 def test_channels_that_the_spec_chose_keep_their_numbers(make_job):
     folder = make_job({"conv": 3})
-    rows = [row | {"channel": 7 * row["channel"]} for row in Shelf(folder).table("channels").to_pylist()]
+    rows = [row | {"channel": 7 * row["channel"]} for row in JobReader(folder).table("channels").to_pylist()]
     write_index(folder, "channels", columns("channels", rows))
     write_page(folder, SECTIONS)
     assert taken(folder, "data/conv.js")["order"] == [0, 1, 2, 7, 14]
@@ -149,9 +150,9 @@ def test_clipped_patches_keep_their_shape(make_job):
     rows += [{"channel": 1, "rank": 0, "image": {"bytes": encode_png(wide[:, :100]), "path": "x"}}]
     crops = pa.Table.from_pylist(rows)
     boxes = {(0, 0): (10, 40), (1, 0): (10, 10)}  # of the network's input: the second was clipped
-    layout = tiling(crops, boxes)
+    layout = sprite_layout(crops, boxes)
     assert (layout.height, layout.width) == (24, 96)
-    (sheet,) = sheets(crops, [0, 1], layout, boxes)
+    (sheet,) = draw_sprites(crops, [0, 1], layout, boxes)
     bright = decode_png(sheet.data).astype(int).min(axis=2) > 200
     assert bright[:24].all() and (bright[24:].sum(axis=1) > 20).all() and bright[24:].sum() < 30 * 24
 

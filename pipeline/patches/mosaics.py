@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.drawing.mosaic import MosaicLayout, centre_tile, draw_mosaic, fit_tile
 from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.geometry import Box
-from pipeline.patches.album import Album
+from pipeline.patches.winner_pictures import WinnerPictures
 from pipeline.patches.winners import Winners
 from pipeline.sources.fit import Fit
 from pipeline.store.files import file_name, write_bytes
@@ -18,13 +18,13 @@ from pipeline.store.places import Place
 _SIDE = 96  # pixels of a tile's longer side
 
 
-def write_mosaics(layer: Winners, fit: Fit, whole: bool, album: Album, folder: Place) -> None:
+def write_mosaics(layer: Winners, fit: Fit, whole: bool, pictures: WinnerPictures, folder: Place) -> None:
     """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side.
 
     Below whole images stand their labels.
     """
-    k, tiles = layer.examples.shape[1], album.tiles[layer.layer]
-    labels = {(c, rank): album.of(layer, c, rank).label for c, rank in layer.places()}
+    k, tiles = layer.examples.shape[1], pictures.tiles[layer.layer]
+    labels = {(c, rank): pictures.of(layer, c, rank).label for c, rank in layer.places()}
     numbers = [int(channel) for channel in layer.channels]
     for suffix, kinds in (("-crop", ("crop",)), ("-full", ("full",)), ("", ("crop", "full"))):
         captioned = "full" in kinds and any(labels.values())
@@ -35,9 +35,9 @@ def write_mosaics(layer: Winners, fit: Fit, whole: bool, album: Album, folder: P
         ) -> np.ndarray | None:
             if place >= len(layer.ranks(row)):
                 return None
-            pixels = decode_png(album.picture(kinds[group], layer, row, place))
+            pixels = decode_png(pictures.picture(kinds[group], layer, row, place))
             # A unit that sees nothing is shown with the whole image.
-            if kinds[group] == "full" or _each_to_its_own_scale(layer, whole) or not layer.boxes[row, place].any():
+            if kinds[group] == "full" or _fills_tiles(layer, whole) or not layer.boxes[row, place].any():
                 return centre_tile(pixels, layout.tile[group])
             return fit_tile(pixels, _inside(layer, row, place, fit), layout.tile[group])
 
@@ -50,7 +50,7 @@ def write_mosaics(layer: Winners, fit: Fit, whole: bool, album: Album, folder: P
 
 def tile_sizes(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
     """The sizes of the tiles of a layer, so that both kinds fit into one picture."""
-    own_scale = _each_to_its_own_scale(layer, whole)
+    own_scale = _fills_tiles(layer, whole)
     extent = (fit.height, fit.width) if own_scale else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
     k = layer.examples.shape[1]
     sizes = [_tile(*extent), (_SIDE, _SIDE)]
@@ -58,7 +58,7 @@ def tile_sizes(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, in
     return dict(zip(("crop", "full"), both.tile, strict=True))
 
 
-def _each_to_its_own_scale(layer: Winners, whole: bool) -> bool:
+def _fills_tiles(layer: Winners, whole: bool) -> bool:
     """Whether patches fill their tiles: whole images, which stand for fields of no size too, and effective fields."""
     return whole or layer.effective is not None or not layer.extents.all()
 

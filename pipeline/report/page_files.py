@@ -1,0 +1,94 @@
+"""The files of a page: data as scripts, pictures, and the page itself, in a folder that a browser opens from disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+from pipeline.store.files import write_bytes, write_json
+from pipeline.store.places import Place
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_FILES = "data/files.json"  # what a page consists of, so that the next one can clear it away
+
+
+class PageFiles:
+    """Writes the files of one page, and removes those of an earlier page that are not among them."""
+
+    def __init__(self, folder: Place) -> None:
+        self._folder = folder
+        self._sizes: dict[str, int] = {}
+
+    def add(self, name: str, data: bytes) -> str:
+        """Write a file. Returns: its name. Raises: StoreFailed."""
+        write_bytes(self._folder / name, data, durable=False)
+        self._sizes[name] = len(data)
+        return name
+
+    def keep(self, name: str) -> None:
+        """Count a file that something else wrote as one of the page's."""
+        self._sizes[name] = (self._folder / name).stat().st_size
+
+    def script(self, name: str, key: str, value: Any) -> str:
+        """A value as a script, because a page opened from disk may not read other files."""
+        return self.add(name, f"convscope.take({to_json(key)}, {to_json(value)});\n".encode())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sizes
+
+    def counts(self) -> dict[str, int]:
+        return {"files": len(self._sizes), "bytes": sum(self._sizes.values())}
+
+    def page(self, template: str, beside: Sequence[str], values: dict[str, Any]) -> None:
+        """Write the page itself and the files beside it, last: a page that is there finds all that it names."""
+        for name in beside:
+            self.add(name, (_TEMPLATES / name).read_bytes())
+        self.add("index.html", _render(template, values).encode())
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the files of an earlier page in this folder; files that no page wrote stay."""
+        for name in set(self._earlier()) - self._sizes.keys():
+            (self._folder / name).unlink(missing_ok=True)
+        write_json(self._folder / _FILES, sorted(self._sizes))
+
+    def _earlier(self) -> list[str]:
+        try:
+            names = json.loads((self._folder / _FILES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [name for name in names if isinstance(name, str) and ".." not in name and not name.startswith("/")]
+
+
+def to_json(value: Any) -> str:
+    """JSON that may stand in a script: no tag ends early in it, and NaN and infinities, which JSON lacks, are null."""
+    text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _render(template: str, values: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["address"] = lambda name: quote(name, safe="")
+    # Browsers keep scripts: a new page must not be shown with an old one's data.
+    return environment.get_template(template).render(version=uuid.uuid4().hex[:8], **values)
