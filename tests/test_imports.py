@@ -67,6 +67,18 @@ ON_USE = (*AT_ONCE, "pipeline.fields", "pipeline.sources")
 RAY = ("pipeline.engines.ray",)
 
 
+# What draws, by its name as code writes it, and its one room; and who turns pixels into bytes and back.
+DRAWING_MODULES = ("PIL.ImageDraw", "PIL.ImageFont", "matplotlib")
+DRAWING_CALLS = {
+    f"cv2.{name}"
+    for name in (
+        *("line", "arrowedLine", "rectangle", "circle", "ellipse", "polylines", "fillPoly", "drawContours", "drawMarker"),
+        *("putText", "getTextSize", "applyColorMap"),
+    )
+}
+CODECS = {"cv2.imencode": ("pipeline.drawing.pixels",), "cv2.imdecode": ("pipeline.drawing.pixels", "pipeline.sources.decode")}
+
+
 @dataclass(frozen=True)
 class Import:
     """One imported module: by whom, on which line, whether when the importer is itself imported, or for types alone."""
@@ -305,3 +317,29 @@ def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way():
 
 def test_ray_is_imported_in_its_engine_alone():
     assert [str(found) for found in IMPORTS if top(found.module) == "ray" and not within(found.by, RAY)] == []
+
+
+def attributes_of(source: str) -> Iterator[tuple[int, str]]:
+    """The line and the dotted name of every attribute that a module's source uses."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            yield node.lineno, ast.unparse(node)
+
+
+def test_one_room_draws():
+    imports = [found for found in IMPORTS if within(found.module, DRAWING_MODULES)]
+    assert {room(found.by) for found in imports} == {"drawing"}, [str(found) for found in imports if room(found.by) != "drawing"]
+    uses = [(name, line, used) for name in MODULES for line, used in attributes_of(MODULES[name].read_text(encoding="utf-8"))]
+    drawn = [(name, line, used) for name, line, used in uses if used in DRAWING_CALLS]
+    assert drawn and [use for use in drawn if room(use[0]) != "drawing"] == []
+    coded = [(name, line, used) for name, line, used in uses if used in CODECS]
+    assert coded and [use for use in coded if use[0] not in CODECS[use[2]]] == []
+
+
+def test_no_two_classes_have_one_name():
+    homes: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.drawing.pixels import decode_png
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
@@ -53,4 +54,4 @@ def _encode(path: Path, codec: str, frames: Iterable[np.ndarray], fps: float) ->
 
 
 def _read(frame: Place) -> np.ndarray:
-    return np.asarray(cv2.imdecode(np.frombuffer(frame.read_bytes(), np.uint8), cv2.IMREAD_COLOR))
+    return decode_png(frame.read_bytes())[..., ::-1]

@@ -1,4 +1,4 @@
-"""Effective fields: what a winner is shown with where the pixels that can change it are most of the image."""
+"""Effective fields: the part of a field that matters, for layers whose fields cover most of the image."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class EffectiveFields:
     the unit's field is centred; along an axis on which the map has one unit alone, the box may lie anywhere.
 
     Attributes:
-        found: units whose effective field was found.
-        without: units that no pixel of their image changes, as behind a closed rectifier; they have none.
+        found: how many units have an effective field, of those asked for so far.
+        without: how many have none, because no pixel of their image changes them, as behind an inactive ReLU.
     """
 
     found: int
@@ -35,7 +35,7 @@ class EffectiveFields:
     def __init__(self, network: Network, layer: LayerInfo, field: ReceptiveField) -> None:
         """For a layer with its solved field; nothing is compiled yet."""
         self._energy = energy_of(network, layer)
-        self._field, self._places = field, Places.of(field, *network.input_shape[:2])
+        self._field, self._centres = field, UnitCentres.of(field, *network.input_shape[:2])
         self.found = self.without = 0
 
     def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -48,10 +48,10 @@ class EffectiveFields:
         Returns: int32 (n, 4): y1, x1, y2, x2 in pixels of the input, half-open; 0, 0, 0, 0 for a unit without.
         """
         boxes = np.zeros((len(units), 4), np.int32)
-        for place, energy in enumerate(self._energy(images, units)):
-            row, col = (int(at) for at in units[place, :2])
-            box = effective_box(energy, self._field, self._places, (row, col))
-            boxes[place] = box.edges if box else 0
+        for number, energy in enumerate(self._energy(images, units)):
+            row, col = (int(position) for position in units[number, :2])
+            box = effective_box(energy, self._field, self._centres, (row, col))
+            boxes[number] = box.edges if box else 0
         none = int((boxes[:, 2] == 0).sum())
         self.found, self.without = self.found + len(units) - none, self.without + none
         return boxes
@@ -63,7 +63,7 @@ def covers_most(field: ReceptiveField, height: int, width: int) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class UnitCentres:
     """The pixels at the centres of a map's units, were there no border, clipped to the image.
 
     rows, cols: int (h,) and (w,).
@@ -73,34 +73,34 @@ class Places:
     cols: np.ndarray
 
     @classmethod
-    def of(cls, field: ReceptiveField, height: int, width: int) -> Places:
+    def of(cls, field: ReceptiveField, height: int, width: int) -> UnitCentres:
         """For the field of a layer, on an input of this size."""
         rows, cols = field.boxes[:, 0, ::2], field.boxes[0, :, 1::2]
         return cls(_centres(rows, height, field.stride[0]), _centres(cols, width, field.stride[1]))
 
 
-def effective_box(energy: np.ndarray, field: ReceptiveField, places: Places, unit: tuple[int, int]) -> Box | None:
+def effective_box(energy: np.ndarray, field: ReceptiveField, centres: UnitCentres, unit: tuple[int, int]) -> Box | None:
     """The effective field of one unit, row and col, from its energy, float (height, width); None where there is none."""
     seen = Box.of(field.boxes[unit])
     if seen.is_empty:
         return None
-    around = (_within(places.rows, unit[0], seen.y1, seen.y2), _within(places.cols, unit[1], seen.x1, seen.x2))
+    around = (_within(centres.rows, unit[0], seen.y1, seen.y2), _within(centres.cols, unit[1], seen.x1, seen.x2))
     edges = smallest_box(seen.cut(energy), SHARE, around)
     return None if edges is None else Box.of(edges).shifted(seen.y1, seen.x1)
 
 
-def _within(centres: np.ndarray, at: int, first: int, last: int) -> int | None:
-    """Where in its box, from first to last, a unit stands; None along an axis on which it is alone."""
-    return None if len(centres) == 1 else int(np.clip(centres[at], first, last - 1)) - first
+def _within(centres: np.ndarray, unit: int, first: int, last: int) -> int | None:
+    """The position of a unit within its box, from first to last; None along an axis on which the map has one unit alone."""
+    return None if len(centres) == 1 else int(np.clip(centres[unit], first, last - 1)) - first
 
 
 def _centres(edges: np.ndarray, size: int, stride: float) -> np.ndarray:
-    """Counted from units that no border clips; without any, the map lies in the middle of the image."""
+    """Counted from a unit that no border clips; where there is none, the map lies in the middle of the image."""
     inside = np.flatnonzero((edges[:, 0] > 0) & (edges[:, 1] < size))
-    at = np.arange(len(edges))
+    units = np.arange(len(edges))
     if len(inside):
         middle = inside[len(inside) // 2]
-        found = edges[middle].mean() + (at - middle) * stride
+        centres = edges[middle].mean() + (units - middle) * stride
     else:
-        found = size / 2 + (at - (len(edges) - 1) / 2) * stride
-    return np.clip(found.astype(np.int64), 0, size - 1)
+        centres = size / 2 + (units - (len(edges) - 1) / 2) * stride
+    return np.clip(centres.astype(np.int64), 0, size - 1)

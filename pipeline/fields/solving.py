@@ -22,8 +22,7 @@ def solve_fields(network: Network, layers: Sequence[LayerInfo]) -> dict[str, Rec
 def solve_in_groups(network: Network, layers: Sequence[LayerInfo]) -> Iterator[dict[str, ReceptiveField]]:
     """The fields of any number of layers, group by group; each group's layers come from one pass of probes.
 
-    A solved field keeps what the probes showed of its group, so memory stays bounded for those who let go of a
-    group before they ask for the next.
+    A solved field keeps its group's probes: memory stays bounded where a group is dropped before the next is asked for.
 
     Raises: FieldUnsolved.
     """

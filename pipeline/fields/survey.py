@@ -1,4 +1,4 @@
-"""A survey of a network's fields: every layer's measures, and how much of its central unit's gradient lies where."""
+"""A survey of a network's fields: every layer's measures, and where the gradient of its central unit has its energy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.compiled.energy import check_gradients, energy_of
 from pipeline.errors import UnusableData
-from pipeline.fields.effective import Places, effective_box
+from pipeline.fields.effective import UnitCentres, effective_box
 from pipeline.fields.solving import solve_in_groups
 from pipeline.geometry import Box
 from pipeline.job import Job
@@ -25,9 +25,9 @@ class FieldSurvey:
     """What is known of one layer's fields.
 
     unit: row and col of the central unit.
-    energy: float64 (height, width): the mean of the central unit's energy, which each gradient has as much of.
-    effective: the smallest box with 95 % of it; None where there is none.
-    gradients: how many were not zero, of how many.
+    energy: float64 (height, width): the mean over gradients of the central unit's energy, each normalised to a sum of 1.
+    effective: the smallest box with 95 % of the energy; None where every gradient is zero.
+    gradients: how many were not zero, and how many were computed.
     """
 
     layer: LayerInfo
@@ -52,29 +52,30 @@ def survey_fields(job: Job) -> Iterator[FieldSurvey]:
 
 def _images(job: Job) -> np.ndarray:
     """A few readable images, evenly spread over the data set, fitted to the network's input: uint8 (n, h, w, 3)."""
-    found, reason = [], ""
+    images, reason = [], ""
     for example in np.unique(np.linspace(0, len(job.source) - 1, _IMAGES).astype(int)):
         try:
             for _, image in job.source.fetch([int(example)]):
-                found.append(job.fit.apply(image.seen))
+                images.append(job.fit.apply(image.seen))
         except UnusableData as error:
             reason = str(error.args[0])
-    if not found:
+    if not images:
         raise UnusableData(f"not one of {_IMAGES} images can be read; the last: {reason}")
-    return np.stack(found)
+    return np.stack(images)
 
 
 def _survey(job: Job, layer: LayerInfo, field: ReceptiveField, images: np.ndarray) -> FieldSurvey:
     rows, cols = field.boxes.shape[:2]
     unit = (rows // 2, cols // 2)
     channels = np.unique(np.linspace(0, layer.channels - 1, _CHANNELS).astype(int))
-    asked = [(image, (*unit, channel)) for image in range(len(images)) for channel in channels]
-    shown, units = images[[image for image, _ in asked]], np.array([one for _, one in asked])
-    energies = energy_of(job.network, layer)(shown, units).astype(np.float64)
+    # Every image with every channel.
+    inputs = images.repeat(len(channels), axis=0)
+    units = np.array([(*unit, channel) for _ in images for channel in channels])
+    energies = energy_of(job.network, layer)(inputs, units).astype(np.float64)
     totals = energies.sum(axis=(1, 2))
-    heard = np.isfinite(totals) & (totals > 0)
-    # Each gradient counts the same, so that a few loud channels do not drown the others.
-    shares = energies[heard] / totals[heard, None, None]
-    energy = shares.mean(axis=0) if heard.any() else np.zeros(energies.shape[1:])
-    effective = effective_box(energy, field, Places.of(field, *energy.shape), unit)
-    return FieldSurvey(layer, field, unit, energy, effective, (int(heard.sum()), len(asked)))
+    nonzero = np.isfinite(totals) & (totals > 0)
+    # Each gradient counts the same, so that a few strong channels do not hide the others.
+    shares = energies[nonzero] / totals[nonzero, None, None]
+    energy = shares.mean(axis=0) if nonzero.any() else np.zeros(energies.shape[1:])
+    effective = effective_box(energy, field, UnitCentres.of(field, *energy.shape), unit)
+    return FieldSurvey(layer, field, unit, energy, effective, (int(nonzero.sum()), len(units)))

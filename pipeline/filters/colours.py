@@ -1,4 +1,4 @@
-"""Which inputs of a convolution are the image's red, green and blue: found by showing the network colours."""
+"""Which inputs of a convolution are the image's red, green and blue, measured with images of single colours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pipeline.models.network import Kernel, Network
 def colour_inputs(network: Network, layer: str, kernel: Kernel) -> tuple[int, int, int] | None:
     """For red, green and blue, the number of the input that carries it; None where the inputs are not the image's colours.
 
-    Many networks take BGR, and some put paddings or scalings before their first convolution, so it is asked for
-    what arrives there.
+    Many networks take BGR, and some pad or scale before their first convolution, so what arrives there is computed.
     """
     if kernel.inputs != 3 or kernel.groups != 1 or network.input_shape[2] != 3 or not sees_image(network, layer):
         return None
@@ -27,5 +26,5 @@ def colour_inputs(network: Network, layer: str, kernel: Kernel) -> tuple[int, in
     means = np.asarray(arrived).mean(axis=(1, 2))
     if means.shape[1] != 3:
         return None
-    red, green, blue = (int(place) for place in np.abs(means[1:] - means[0]).argmax(axis=1))
+    red, green, blue = (int(input) for input in np.abs(means[1:] - means[0]).argmax(axis=1))
     return (red, green, blue) if {red, green, blue} == {0, 1, 2} else None

@@ -42,24 +42,24 @@ def choose(network: Network, named: Sequence[str] | None, layers: Sequence[Layer
 def given_by(network: Network, convolutions: Sequence[LayerInfo], layers: Sequence[LayerInfo]) -> dict[str, list[str]]:
     """For each of some convolutions, the layers whose channels are its filters' own, one for one: itself, and those of the
     job that have it alone before them and as many channels."""
-    found = {one.name: [one.name] for one in convolutions}
-    channels = {one.name: one.channels for one in convolutions}
-    every = set(network.convolutions())
+    gives = {layer.name: [layer.name] for layer in convolutions}
+    channels = {layer.name: layer.channels for layer in convolutions}
+    all_convolutions = set(network.convolutions())
     for layer in layers:
-        before = nearest(network, layer.name, every)
-        if len(before) == 1 and layer.name not in every and channels.get(before[0]) == layer.channels:
-            found[before[0]].append(layer.name)
-    return found
+        before = nearest(network, layer.name, all_convolutions)
+        if len(before) == 1 and layer.name not in all_convolutions and channels.get(before[0]) == layer.channels:
+            gives[before[0]].append(layer.name)
+    return gives
 
 
 def nearest(network: Network, layer: str, convolutions: Container[str]) -> list[str]:
     """The layer itself, if it is one of the convolutions; else those the fewest steps before it; none where there are none."""
     seen, here = {layer}, [layer]
     while here:
-        found = [name for name in here if name in convolutions]
-        if found:
-            return found
-        here = list(dict.fromkeys(name for place in here for name in network.feeds(place) if name not in seen))
+        reached = [name for name in here if name in convolutions]
+        if reached:
+            return reached
+        here = list(dict.fromkeys(name for after in here for name in network.feeds(after) if name not in seen))
         seen.update(here)
     return []
 

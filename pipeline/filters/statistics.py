@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.models.network import Kernel
 
 NEAR_ZERO = 0.01  # of the kernel's largest weight
-_ROWS = 512  # filters that are held against all others at a time
+_ROWS = 512  # filters that are compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class FilterStatistics:
 
     @classmethod
     def of(cls, kernel: Kernel) -> FilterStatistics:
-        """The statistics of a kernel's filters. Filters of different groups are held against each other weight by weight."""
+        """The statistics of a kernel's filters. Filters of different groups are compared weight by weight."""
         weights = kernel.weights.reshape(-1, kernel.filters).T.astype(np.float64)
         norm = np.linalg.norm(weights, axis=1)
         small = np.abs(weights) < NEAR_ZERO * np.abs(weights).max()
@@ -47,9 +47,9 @@ def _twins(weights: np.ndarray, norm: np.ndarray) -> tuple[np.ndarray, np.ndarra
     for first in range(0, len(able) if len(able) > 1 else 0, _ROWS):
         rows = slice(first, first + _ROWS)
         cosines = directions[rows] @ directions.T
-        places = np.arange(len(cosines))
-        cosines[places, first + places] = -np.inf  # nobody's own twin
+        positions = np.arange(len(cosines))
+        cosines[positions, first + positions] = -np.inf  # no filter is its own twin
         best = cosines.argmax(axis=1)
         twin[able[rows]] = able[best]
-        cosine[able[rows]] = np.clip(cosines[places, best], -1, 1)
+        cosine[able[rows]] = np.clip(cosines[positions, best], -1, 1)
     return twin, cosine

@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     length: int
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A file in an archive; `text` is held of those that may be labels."""
 
     offset: int
@@ -201,9 +201,9 @@ def _samples(file: Stored, spec: DataSpec) -> list[Sample]:
     return samples
 
 
-def _groups(file: Stored, wanted: set[str]) -> dict[str, dict[str, Member]]:
+def _groups(file: Stored, wanted: set[str]) -> dict[str, dict[str, TarMember]]:
     """{key: {extension: member}} of an archive, in the order of first appearance."""
-    groups: dict[str, dict[str, Member]] = {}
+    groups: dict[str, dict[str, TarMember]] = {}
     with closing(_open(file.path)) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:
             folder, base = os.path.split(member.name)
@@ -213,7 +213,7 @@ def _groups(file: Stored, wanted: set[str]) -> dict[str, dict[str, Member]]:
             extension = extension.lower()
             held = archive.extractfile(member) if extension in wanted else None
             text = None if held is None else held.read(2**16)
-            groups.setdefault(os.path.join(folder, stem).removeprefix("./"), {})[extension] = Member(
+            groups.setdefault(os.path.join(folder, stem).removeprefix("./"), {})[extension] = TarMember(
                 member.offset_data, member.size, text
             )
             archive.members.clear()  # type: ignore[attr-defined,unused-ignore]  # it would keep every header
@@ -224,7 +224,7 @@ def _groups(file: Stored, wanted: set[str]) -> dict[str, dict[str, Member]]:
     return groups
 
 
-def _image_of(members: dict[str, Member], named: str | None, where: str) -> Member | None:
+def _image_of(members: dict[str, TarMember], named: str | None, where: str) -> TarMember | None:
     if named is not None:
         return members.get(named.lower().lstrip("."))
     found = [extension for extension in members if f".{extension}" in EXTENSIONS]
@@ -237,7 +237,7 @@ def _image_of(members: dict[str, Member], named: str | None, where: str) -> Memb
     return members[found[0]] if found else None
 
 
-def _label_of(members: dict[str, Member], named: str | None) -> str:
+def _label_of(members: dict[str, TarMember], named: str | None) -> str:
     keys = _JSON_KEYS if named is None else (named,)
     for extension in LABELS if named is None else (named.lower(), "json"):
         member = members.get(extension)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 256  # records parsed in one call
 
 
-class Part(NamedTuple):
+class RecordRange(NamedTuple):
     """Consecutive records of one file: `take` of them after `skip`; the first is example `first`."""
 
     path: str
@@ -41,7 +41,7 @@ class Prepared:
     labels: list[str] | None
     chunk: int
     version: str
-    parts: tuple[Part, ...]
+    parts: tuple[RecordRange, ...]
     image_feature: str
     label_feature: str | None
     label_is_text: bool
@@ -86,7 +86,7 @@ class Prepared:
         except tf.errors.OpError as error:
             raise UnusableData(f"{self.name} is damaged: {_one_line(error)}. Delete it and prepare it anew.") from None
 
-    def _parsed(self, parts: Sequence[Part], wanted: Sequence[int] | None = None) -> tf.data.Dataset:
+    def _parsed(self, parts: Sequence[RecordRange], wanted: Sequence[int] | None = None) -> tf.data.Dataset:
         """Batches of records of the parts, or of those among them that are wanted."""
         import tensorflow as tf
 
@@ -169,13 +169,13 @@ def _keys(name: tf.Tensor, ordinals: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([name, "__", tf.strings.as_string(ordinals)])
 
 
-def _between(parts: Sequence[Part], first: int, last: int) -> list[Part]:
+def _between(parts: Sequence[RecordRange], first: int, last: int) -> list[RecordRange]:
     """The parts of examples first to last, half-open."""
     cut = []
     for part in parts:
         begin, end = max(first, part.first), min(last, part.first + part.take)
         if begin < end:
-            cut.append(Part(part.path, part.skip + int(begin) - part.first, int(end - begin), int(begin)))
+            cut.append(RecordRange(part.path, part.skip + int(begin) - part.first, int(end - begin), int(begin)))
     return cut
 
 
@@ -237,7 +237,7 @@ def _folders(path: str) -> list[str]:
         return []
 
 
-def _parts(splits: Any, split: str, name: str) -> tuple[Part, ...]:
+def _parts(splits: Any, split: str, name: str) -> tuple[RecordRange, ...]:
     import tensorflow as tf
 
     for one in split.split("+"):
@@ -256,7 +256,7 @@ def _parts(splits: Any, split: str, name: str) -> tuple[Part, ...]:
             raise UnusableData(f"tfds:{name} is stored as {file.basename()}. Prepare it with file_format='tfrecord'.")
         if not tf.io.gfile.exists(file.filename):
             raise MissingInput(f"{file.filename} of tfds:{name} is missing. Prepare the data set anew.")
-        parts.append(Part(os.fspath(file.filename), file.skip, file.take, first))
+        parts.append(RecordRange(os.fspath(file.filename), file.skip, file.take, first))
         first += file.take
     return tuple(part for part in parts if part.take)
 

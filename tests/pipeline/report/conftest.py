@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import HOSTILE_KEY, K, columns, patch, receipt, whole, winner
+from example_job import HOSTILE_KEY, K, columns, patch, receipt, whole, winner
 
 from pipeline.store.files import file_name, write_json
 from pipeline.store.tables import write_crops, write_images, write_index

@@ -6,7 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from made import K, columns
+from example_job import K, columns
 
 from pipeline.errors import WrongSpec
 from pipeline.report.compare import COMPARISON, compare, write_comparison

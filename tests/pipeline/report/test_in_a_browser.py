@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from made import (
+from example_job import (
     HOSTILE_KEY,
     HOSTILE_LABEL,
     HOSTILE_LAYER,

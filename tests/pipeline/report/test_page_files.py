@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from made import HOSTILE_LAYER, K, columns
+from example_job import HOSTILE_LAYER, K, columns
 
 from pipeline import run
 from pipeline.drawing.pixels import decode_png

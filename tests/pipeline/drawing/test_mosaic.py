@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.drawing.boxes import thumbnail
 from pipeline.drawing.mosaic import MosaicLayout, draw_mosaic, fit_tile
 from pipeline.drawing.palettes import GROUND
-from pipeline.drawing.pixels import decode_png, encode_png, resize
+from pipeline.drawing.pixels import resize
 from pipeline.geometry import Box
 
 SIZES = st.tuples(st.integers(8, 40), st.integers(8, 40))
@@ -162,13 +161,6 @@ def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape):
         # About the middle, along the whole image, and wide enough to be seen where the image is not.
         assert abs(around - 48) <= 1
         assert abs(np.ptp(places) + 1 - max(5, length * 96 / max(shape))) <= 2
-
-
-def test_a_picture_survives_png_and_other_readers_see_the_same_colours():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    data = encode_png(pixels)
-    np.testing.assert_array_equal(decode_png(data), pixels)
-    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], pixels)
 
 
 # What stands below tiles.

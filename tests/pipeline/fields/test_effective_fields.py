@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-sys.path.insert(0, str(Path(__file__).parent / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from graphs import convolve, freeze_v1, opened, v1, weights
 
@@ -19,7 +19,7 @@ from pipeline.compiled import energy
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import WrongSpec
 from pipeline.fields import solve_fields
-from pipeline.fields.effective import EffectiveFields, Places, covers_most
+from pipeline.fields.effective import EffectiveFields, UnitCentres, covers_most
 from pipeline.geometry import EDGES
 from pipeline.load import parse_spec
 from pipeline.models.keras.model import keras_network
@@ -147,7 +147,7 @@ def test_a_unit_stands_in_the_middle_of_its_field(size, stride, padding):
     outputs = keras.layers.Conv2D(2, size, stride, padding, name="conv")(inputs)
     network = keras_network(keras.Model(inputs, outputs), "one", None, "unit")
     fields = solve_fields(network, network.layers())
-    places = Places.of(fields["conv"], 21, 22)
+    places = UnitCentres.of(fields["conv"], 21, 22)
     for row, col in np.ndindex(fields["conv"].boxes.shape[:2]):
         y1, x1, y2, x2 = fields["conv"].boxes[row, col]
         for centre, first, last in ((places.rows[row], y1, y2), (places.cols[col], x1, x2)):

@@ -1,4 +1,4 @@
-"""What the made jobs of these tests consist of."""
+"""What the example jobs of these tests consist of."""
 
 from __future__ import annotations
 
