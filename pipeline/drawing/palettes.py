@@ -21,7 +21,7 @@ MARK = (255, 176, 0)  # what is out of the ordinary; seen by colour-blind eyes t
 FRAME = (70, 74, 82)  # around maps: some palettes begin at black, as the ground nearly is
 OUTLINE = ((0, 0, 0), (255, 220, 0))  # of a box, outside and inside: one of the two stands out on any image
 
-# Okabe and Ito, 2008: told apart by people of any colour vision.
+# Okabe and Ito, 2008: people of any colour vision can tell these apart.
 CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 _MAPS = {"viridis": cv2.COLORMAP_VIRIDIS, "cividis": cv2.COLORMAP_CIVIDIS, "inferno": cv2.COLORMAP_INFERNO}

@@ -88,10 +88,10 @@ def _means(columns: Mapping[str, Sequence[Any]], rows: Sequence[int], x: str, y:
 def _by_method(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
     """The rows of each method, and of each layer where a method has several."""
     several = len({layer for layer in columns["layer"] if layer}) > 1
-    found: dict[str, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for row, (method, layer) in enumerate(zip(columns["method"], columns["layer"], strict=True)):
-        found.setdefault(f"{method} at {layer}" if several and layer else method, []).append(row)
-    return found
+        rows.setdefault(f"{method} at {layer}" if several and layer else method, []).append(row)
+    return rows
 
 
 def _png(figure: Figure) -> bytes:

@@ -57,11 +57,11 @@ def text_length(text: str, size: int) -> int:
 def cut_text(text: str, width: int, size: int, face: Face = "head") -> str:
     """A text on one line, as much of it as fits into so many pixels; what does not fit gives way to an ellipsis."""
     letters = font(size, face)
-    shown = text = " ".join(text.split())
-    while shown and letters.getlength(shown) > width:
+    cut = text = " ".join(text.split())
+    while cut and letters.getlength(cut) > width:
         text = text[:-1]
-        shown = f"{text.rstrip()}…" if text else ""
-    return shown
+        cut = f"{text.rstrip()}…" if text else ""
+    return cut
 
 
 def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
@@ -79,10 +79,10 @@ def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
 def caption(strip: np.ndarray, text: str) -> None:
     """Write a label, such as a data set may have, in the middle of a strip: uint8 (h, w, 3), in place."""
     height, width = strip.shape[:2]
-    shown = cut_text(text, width, 10, "label")
+    line = cut_text(text, width, 10, "label")
     mask = PIL.Image.new("L", (width, height))
     letters = font(10, "label")
-    PIL.ImageDraw.Draw(mask).text(((width - letters.getlength(shown)) // 2, 0), shown, fill=255, font=letters)
+    PIL.ImageDraw.Draw(mask).text(((width - letters.getlength(line)) // 2, 0), line, fill=255, font=letters)
     share = np.asarray(mask)[..., np.newaxis] / 255
     strip[:] = np.round(strip * (1 - share) + np.array(LETTERS) * share)
 

@@ -31,18 +31,18 @@ def write_mosaics(layer: Winners, fit: Fit, whole: bool, pictures: WinnerPicture
         layout = MosaicLayout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers), captioned)
 
         def tile(
-            row: int, group: int, place: int, kinds: Sequence[str] = kinds, layout: MosaicLayout = layout
+            row: int, group: int, column: int, kinds: Sequence[str] = kinds, layout: MosaicLayout = layout
         ) -> np.ndarray | None:
-            if place >= len(layer.ranks(row)):
+            if column >= len(layer.ranks(row)):
                 return None
-            pixels = decode_png(pictures.picture(kinds[group], layer, row, place))
-            # A unit that sees nothing is shown with the whole image.
-            if kinds[group] == "full" or _fills_tiles(layer, whole) or not layer.boxes[row, place].any():
+            pixels = decode_png(pictures.picture(kinds[group], layer, row, column))
+            # The crop of a unit that sees nothing is the whole image.
+            if kinds[group] == "full" or _fills_tiles(layer, whole) or not layer.boxes[row, column].any():
                 return centre_tile(pixels, layout.tile[group])
-            return fit_tile(pixels, _inside(layer, row, place, fit), layout.tile[group])
+            return fit_tile(pixels, _inside(layer, row, column, fit), layout.tile[group])
 
-        def caption(row: int, group: int, place: int, kinds: Sequence[str] = kinds) -> str:
-            return (labels.get((row, place)) or "") if kinds[group] == "full" else ""
+        def caption(row: int, group: int, column: int, kinds: Sequence[str] = kinds) -> str:
+            return (labels.get((row, column)) or "") if kinds[group] == "full" else ""
 
         picture = draw_mosaic(layout, numbers, tile, caption)
         write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", encode_png(picture))
