@@ -1,6 +1,7 @@
 """Objectives: what an ascent raises. They add, subtract and scale: `0.7 * channel("mixed5", 12) + 0.3 * logit(207)`.
 
-A new kind of term is one class here and its place in `TERMS`; the keys of `[[patterns.objectives]]` are its fields.
+A new kind of term is a class here, its place in `TERMS`, and a name for Python users below it; the keys of
+`[[patterns.objectives]]` are its fields.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class DreamRunner:
 
     def _frame(self, subject: Subject, frame: int, original: np.ndarray) -> DreamResult:
         key = self._key(subject, frame, original)
-        finished, unfinished = (self.job.folder / "parts" / "dream" / f"{key}{suffix}.npz" for suffix in (".done", ""))
+        finished, unfinished = (self.job.folder / "parts" / "dream" / f"{key}{suffix}.npz" for suffix in (".done", ".part"))
         arrays = load(finished)
         if not arrays:
             arrays = self._ascend(subject, original, Checkpoint(unfinished, self.job.spec.dream.snapshot))

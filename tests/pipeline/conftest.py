@@ -1,4 +1,4 @@
-"""Small networks to dream of: a smooth one, for finite differences; and ones that are hard to climb."""
+"""Small networks for ascents: a smooth one, for finite differences; and those on which an ascent may fail."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cliff():
 
 @pytest.fixture(scope="session")
 def silent():
-    """`eyes`, rectified: channel 0 always wakes, 1 where it is very red, 2 never, 3 in the dark; `cut`, behind a floor."""
+    """`eyes`, with ReLU: channel 0 always fires, 1 where it is very red, 2 never, 3 in the dark; `cut`, behind a floor."""
 
     def silent(keras, x):
         x = keras.layers.Conv2D(4, 3, activation="relu", name="eyes")(x)

@@ -36,7 +36,7 @@ def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch
             "model": {
                 "source": "keras:MobileNetV2",
                 "weights": f"{REAL}/mobilenet_v2.h5",
-                "layers": ["block_3_expand_BN", "block_6_expand_BN"],  # what their rectifiers cut off at 6 cannot be surpassed
+                "layers": ["block_3_expand_BN", "block_6_expand_BN"],  # what their ReLU6 cuts off at 6 cannot be surpassed
             },
             "data": {"source": f"folder:{SHARED}/photos", "batch": 16, "limit": 96},
             "activations": {"top_k": 3, "channels": list(range(5))},
@@ -47,8 +47,8 @@ def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch
     rows = pd.read_parquet(folder / "index" / "patterns.parquet")
     assert (rows.state == "done").all()
     assert rows.exceeds.mean() >= 0.9
-    told = json.loads((folder / "run.json").read_text())["stages"]["patterns"]
-    assert told["exceeding"] == rows.exceeds.sum()
+    entry = json.loads((folder / "run.json").read_text())["stages"]["patterns"]
+    assert entry["exceeding"] == rows.exceeds.sum()
 
 
 @needs_real

@@ -26,7 +26,7 @@ def logits(picture):
 @pytest.mark.parametrize("kind", sorted(PARAMETRIZATIONS))
 def test_zeros_are_grey_and_noise_has_the_given_contrast(kind, size):
     parametrization = PARAMETRIZATIONS[kind](*size, decorrelated=False)
-    values = tf.stack([parametrization.noise((0, place), 0.5) for place in range(200)])
+    values = tf.stack([parametrization.noise((0, number), 0.5) for number in range(200)])
     picture = parametrization.render(values).numpy()
     assert picture.shape == (200, *size, 3)
     np.testing.assert_allclose(logits(picture).std(), 0.5, rtol=0.03)
@@ -44,15 +44,17 @@ def test_the_gradient_of_the_fourier_parametrization_agrees_with_finite_differen
     gradient = tape.gradient(total, values).numpy()
     random = np.random.default_rng(0)
     for _ in range(5):
-        way = random.normal(size=values.shape).astype(np.float32)
-        above, below = (tf.reduce_sum(parametrization.render(values + step * way) * upstream) for step in (1e-2, -1e-2))
-        np.testing.assert_allclose((above - below) / 2e-2, (gradient * way).sum(), rtol=1e-2, atol=1e-2)
+        along = random.normal(size=values.shape).astype(np.float32)
+        above, below = (tf.reduce_sum(parametrization.render(values + step * along) * upstream) for step in (1e-2, -1e-2))
+        np.testing.assert_allclose((above - below) / 2e-2, (gradient * along).sum(), rtol=1e-2, atol=1e-2)
 
 
 def test_frequencies_have_the_energy_that_the_decay_gives_them():
     for decay in (0.5, 1.0, 2.0):
         parametrization = fourier(64, 64, decorrelated=False, decay=decay)
-        planes = logits(parametrization.render(tf.stack([parametrization.noise((0, place), 0.1) for place in range(20)])).numpy())
+        planes = logits(
+            parametrization.render(tf.stack([parametrization.noise((0, number), 0.1) for number in range(20)])).numpy()
+        )
         energy = np.sqrt((np.abs(np.fft.fft2(planes, axes=(1, 2))) ** 2).mean(axis=(0, 3)))
         np.testing.assert_allclose(energy[0, 4] / energy[0, 16], 4**decay, rtol=0.25)
 
@@ -83,9 +85,11 @@ def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_margin()
     see, seen = looking(transforms, picture, 8, 16), {}
     for step in range(60):
         moved = see(step)
-        places = [(y, x) for y in range(5) for x in range(9) if np.allclose(picture[:, y : y + 8, x : x + 16], moved, atol=1e-5)]
-        assert len(places) == 1
-        seen[places[0]] = step
+        positions = [
+            (y, x) for y in range(5) for x in range(9) if np.allclose(picture[:, y : y + 8, x : x + 16], moved, atol=1e-5)
+        ]
+        assert len(positions) == 1
+        seen[positions[0]] = step
     assert len(seen) > 15 and {y for y, _ in seen} == set(range(5)) and {x for _, x in seen} >= set(range(1, 8))
     np.testing.assert_array_equal(see(7), see(7))
 

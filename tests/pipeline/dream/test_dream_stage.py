@@ -29,9 +29,9 @@ def photos(tmp_path_factory):
     """Two pictures of one name in two folders, one of them with a grey side."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
-    for place, shape in (("a", (30, 41, 3)), ("b", (25, 22, 3))):
-        (folder / place).mkdir()
-        (folder / place / "one.png").write_bytes(encode_png(random.integers(0, 256, shape, np.uint8)))
+    for name, shape in (("a", (30, 41, 3)), ("b", (25, 22, 3))):
+        (folder / name).mkdir()
+        (folder / name / "one.png").write_bytes(encode_png(random.integers(0, 256, shape, np.uint8)))
     return folder
 
 
@@ -91,8 +91,8 @@ def test_what_a_class_reached_is_what_the_network_says_of_the_saved_picture(done
 def test_pictures_are_changed_and_fire_their_layers_more(done, photos):
     rows = rows_of(done)[1:3]
     assert (rows.reached > rows.before).all()
-    for row, place in zip(rows.itertuples(), "ab", strict=True):
-        before = decode_png((photos / place / "one.png").read_bytes()).astype(int)
+    for row, name in zip(rows.itertuples(), "ab", strict=True):
+        before = decode_png((photos / name / "one.png").read_bytes()).astype(int)
         change = np.abs(decode_png((done / row.path).read_bytes()).astype(int) - before).mean()
         assert 1 < change < 40
 

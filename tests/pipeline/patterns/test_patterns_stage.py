@@ -89,9 +89,9 @@ def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(spec, d
 
     def raised(folder):
         """The maps of the raised channels, each made by the picture of its own."""
-        some = [one for one in pq.read_table(folder / "patterns/edges.parquet").to_pylist() if one["sign"] == "positive"]
-        shown = np.float32([decode_png(one["image"]["bytes"]) for one in some])
-        return [maps[..., one["channel"]] for maps, one in zip(look(shown).numpy(), some, strict=True)]
+        rows = [row for row in pq.read_table(folder / "patterns/edges.parquet").to_pylist() if row["sign"] == "positive"]
+        pictures = np.float32([decode_png(row["image"]["bytes"]) for row in rows])
+        return [maps[..., row["channel"]] for maps, row in zip(look(pictures).numpy(), rows, strict=True)]
 
     maps, of_means = raised(folder), raised(done)
     assert rows.reached[rows.sign == "positive"].to_list() == pytest.approx([values.max() for values in maps], rel=1e-5)
