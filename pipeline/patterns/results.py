@@ -14,6 +14,7 @@ from pipeline.drawing.pixels import encode_png
 from pipeline.models.network import Network
 from pipeline.patterns.plan import Pattern
 from pipeline.progress import Reporter
+from pipeline.receipt import read_receipt
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
@@ -82,8 +83,8 @@ class PatternResult:
 
 def read_patches(folder: Place, layer: str) -> StrongestPatches:
     """The strongest patches of a layer in the job's folder, if the activations stage is done."""
-    receipt = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if "activations" not in receipt["stages"] or layer not in receipt["layers"]:
+    receipt = read_receipt(folder)
+    if "activations" not in receipt.stages or layer not in receipt.layers:
         return StrongestPatches()
     index = read_index(folder, "activations").select(["layer", "channel", "rank", "score"]).to_pydict()
     rows = zip(index["layer"], index["channel"], index["rank"], index["score"], strict=True)
