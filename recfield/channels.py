@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from recfield.probing import Prober
-from recfield.proving import show_edges
+from recfield.proving import retest_edges
 from recfield.solver import attempt
 from recfield.view import View
 
-_ENOUGH = 6  # times that a channel must have been awake and silent before an edge is believed not to matter to it
-_SLEEPY = 16  # times that any unit of a channel must have been awake for the channel to be judged at all
-_LUCK = 1e-4  # the chance of oversleeping by luck below which units are taken to see nothing
+_ENOUGH = 6  # times that a channel must have been active and silent before an edge is believed not to matter to it
+_LEAST_ACTIVE = 16  # times that any unit of a channel must have been active for the channel to be judged at all
+_LUCK = 1e-4  # units see nothing if the chance of their being inactive throughout is below this
 _MORE = 6  # further backgrounds for channels of which too little is known
 
 
@@ -36,9 +36,9 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
             waiting += _parted(view, short)
         views = [View(layer.layer, channels, layer.shape, layer.image) for channels in waiting]
         unproved = attempt(prober, views, prober.background()) if views else []
-        asleep = [view for view in views if view not in unproved and _overslept(prober, view, layer)]
-        unknown.update(int(channel) for view in [*unproved, *asleep] for channel in view.channels)
-        solved = [view for view in views if view not in unproved and view not in asleep]
+        inactive = [view for view in views if view not in unproved and _may_be_inactive(prober, view, layer)]
+        unknown.update(int(channel) for view in [*unproved, *inactive] for channel in view.channels)
+        solved = [view for view in views if view not in unproved and view not in inactive]
         for view in solved:
             for channel in view.channels:
                 boxes[channel] = view.boxes()
@@ -50,30 +50,30 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
 def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
     """What is known of each channel: bool (4, c), the sides where it falls short; bool (c,), those undecided."""
     silent = np.where(view.reached, 0, view.tried).sum(axis=2).reshape(4, -1)
-    lines = view.shown.any(axis=(2, 3))  # sides that any unit was shown to reach
+    lines = view.proven.any(axis=(2, 3))  # sides that any unit was shown to reach
     missing = (~view.reached & _lines(view)[..., None]).any(axis=2).reshape(4, -1) & lines.reshape(4, 1)
     short = missing & (silent >= _ENOUGH)
-    undecided = (missing & (silent < _ENOUGH)).any(axis=0) & ~short.any(axis=0) | (view.woken < _SLEEPY)
+    undecided = (missing & (silent < _ENOUGH)).any(axis=0) & ~short.any(axis=0) | (view.active_times < _LEAST_ACTIVE)
     return short & ~undecided, undecided
 
 
-def _overslept(prober: Prober, view: View, layer: View) -> bool:
-    """Whether units that never changed may have been asleep, where the layer's units see something.
+def _may_be_inactive(prober: Prober, view: View, layer: View) -> bool:
+    """Whether units that never changed may have been inactive, where the layer's units see something.
 
-    Units see nothing themselves, as in the gaps of a transposed convolution, if channels as wakeful as theirs
-    are elsewhere would hardly have slept through every background.
+    Units see nothing, as in the gaps of a transposed convolution, if channels that are elsewhere as active as theirs
+    would hardly have been inactive on every background.
     """
     blind, seeing = (~one.boxes().any(axis=2) for one in (view, layer))
     blind &= ~seeing
     if not blind.any():
         return False
     for _ in range(_MORE):
-        show_edges(prober, view)
+        retest_edges(prober, view)
         if (view.ever & blind).any():
             return True
-    wakeful = view.woken.sum() / max(1, view.looks * (~blind).sum() * len(view.channels))
-    # Units of one channel on one background count as one: where the bias rules, they wake and sleep together.
-    return bool((1 - min(wakeful, 1)) ** (len(view.channels) * len(view.backgrounds)) > _LUCK)
+    activity = view.active_times.sum() / max(1, view.looks * (~blind).sum() * len(view.channels))
+    # Units of one channel on one background count as one: where the bias dominates, they are active or inactive together.
+    return bool((1 - min(activity, 1)) ** (len(view.channels) * len(view.backgrounds)) > _LUCK)
 
 
 def _lines(view: View) -> np.ndarray:
@@ -86,12 +86,12 @@ def _lines(view: View) -> np.ndarray:
 
 
 def _ask_more(prober: Prober, view: View) -> None:
-    """Repeat the strips at the edges, on other backgrounds, until every channel has told enough or plainly will not."""
+    """Repeat the strips at the edges, on other backgrounds, until every channel is decided, or plainly will not be."""
     for _ in range(_MORE):
         _, undecided = _judge(view)
         if not undecided.any():
             return
-        show_edges(prober, view)
+        retest_edges(prober, view)
 
 
 def _parted(view: View, short: np.ndarray) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ class Edges:
         self.low = np.zeros((2, *shape), np.int32)
         self.high = np.full((2, *shape), length, np.int32)
 
-    def learn(self, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
+    def learn(self, on: np.ndarray, changed: np.ndarray, active: np.ndarray) -> None:
         """Narrow the brackets by one probe.
 
         A change means that one of the replaced pixels within the bracket is seen, so the edge lies no
@@ -40,12 +40,12 @@ class Edges:
         Args:
             on: bool (length,): the replaced pixels; nothing else in the image was replaced.
             changed: bool (h, w): the units that changed.
-            awake: bool (h, w): the units whose silence counts.
+            active: bool (h, w): the units whose silence counts.
         """
         sides = reach(on), reach(on[::-1])
         nearest = [sides[side][0][self.low[side]] for side in (FIRST, LAST)]
         seen = nearest[FIRST] <= self.length - 1 - nearest[LAST]
-        silent = ~changed & awake & seen
+        silent = ~changed & active & seen
         for side in (FIRST, LAST):
             furthest = self.length - 1 - nearest[1 - side]
             self.high[side] = np.where(changed & seen, np.minimum(self.high[side], furthest), self.high[side])

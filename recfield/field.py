@@ -82,7 +82,7 @@ class ReceptiveField:
     def channel_boxes(self, channel: int) -> np.ndarray:
         """The boxes of one channel; in concatenations they differ. The first call may send further probes.
 
-        A channel that is asleep for every random image (a dead rectifier) gets the layer's boxes and is named
+        A channel that is inactive for every random image (a dead ReLU) gets the layer's boxes and is named
         in `dead_channels`.
 
         Returns: int32 (h, w, 4), as `boxes`.

@@ -11,11 +11,11 @@ from recfield.errors import BatchDependent, RandomForward, UnsolvableField
 
 Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
-# How loud a background is, and what replaces it. A replaced row at the very edge of a deep unit's field
-# arrives there multiplied by many small weights, so it has to be loud for float32 to notice. Quiet
-# backgrounds lower the rounding noise against which it must be heard; loud ones reach what biases hold shut.
-_VOICES = ((1.0, 30.0), (0.03, 30.0), (1.0, 3000.0), (30.0, 3000.0), (1e-3, 1.0), (1.0, 1.0))
-_WAKE = 1e-2  # the relative size of the change of everything that shows which units are awake
+# The standard deviations of a background and of what replaces it. A replaced row at the very edge of a deep unit's
+# field arrives there multiplied by many small weights, so it has to be large for float32 to register it. Small
+# backgrounds lower the rounding noise that it must exceed; large ones reach units that biases keep inactive.
+_AMPLITUDES = ((1.0, 30.0), (0.03, 30.0), (1.0, 3000.0), (30.0, 3000.0), (1e-3, 1.0), (1.0, 1.0))
+_NUDGE = 1e-2  # the relative size of the change of everything that shows which units are active
 _RANDOM = 3e-5  # differences between equal images, over the map's range: above it is randomness, below rounding
 
 
@@ -23,9 +23,9 @@ _RANDOM = 3e-5  # differences between equal images, over the map's range: above 
 class Background:
     """A random image, its replacement, and how every layer answers to the image left alone.
 
-    awake: {layer: bool (h, w, c)}: units that a slight change of the whole image changes. A unit that
-    sleeps through a change of everything (a rectifier below zero) tells nothing when it sleeps through a
-    change of a part.
+    active: {layer: bool (h, w, c)}: units that a slight change of the whole image changes. A unit that
+    does not respond to a change of everything (a ReLU below zero) says nothing by not responding to a change
+    of a part.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Background:
     loud: np.ndarray
     nudged: np.ndarray
     base: dict[str, np.ndarray] = field(default_factory=dict)
-    awake: dict[str, np.ndarray] = field(default_factory=dict)
+    active: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +67,14 @@ class Prober:
 
     def background(self) -> Background:
         """A new random background; its answers are known after the next `changes`."""
-        quiet, loud = _VOICES[self._backgrounds % len(_VOICES)]
+        quiet, loud = _AMPLITUDES[self._backgrounds % len(_AMPLITUDES)]
         self._backgrounds += 1
 
         def noise() -> np.ndarray:
             return self._rng.standard_normal(self.image_shape, np.float32)
 
         pixels = quiet * noise()
-        background = Background(self._backgrounds, pixels, loud * noise(), pixels + _WAKE * quiet * noise())
+        background = Background(self._backgrounds, pixels, loud * noise(), pixels + _NUDGE * quiet * noise())
         self._first = self._first or background
         return background
 
@@ -97,7 +97,7 @@ class Prober:
                 elif sent is background.pixels:
                     background.base = answer
                 else:
-                    background.awake = self._differences(background, answer)
+                    background.active = self._differences(background, answer)
 
     def _send(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
         """One batch of exactly the agreed shape, filled up with the first background, which must always answer alike."""

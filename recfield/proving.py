@@ -17,7 +17,7 @@ _BACKGROUNDS = 4  # on which an edge may fail to show before it is believed not 
 def prove(prober: Prober, views: Sequence[View]) -> list[View]:
     """Hold the claimed boxes against fresh backgrounds. Returns: the views to be found anew."""
     disproved: dict[View, None] = {}
-    patterns = _outsides(prober, views) + _strips(prober, {view: ~view.shown for view in views})
+    patterns = _outsides(prober, views) + _strips(prober, {view: ~view.proven for view in views})
     tried = 0
     while patterns and tried < _BACKGROUNDS:
         # What few strips are left go out on several backgrounds at once: a batch costs the same half empty.
@@ -25,7 +25,7 @@ def prove(prober: Prober, views: Sequence[View]) -> list[View]:
         probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
         disproved |= _test(prober, views, probes)
         tried += count
-        patterns = _strips(prober, {view: ~view.shown for view in views if view not in disproved})
+        patterns = _strips(prober, {view: ~view.proven for view in views if view not in disproved})
     again = []
     for view in views:
         if view in disproved:
@@ -61,7 +61,7 @@ def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, n
     return list(zip(rows, cols, strict=True))
 
 
-def show_edges(prober: Prober, view: View) -> None:
+def retest_edges(prober: Prober, view: View) -> None:
     """Replace the outermost row or column of every unit once more, on a new background, for its channels to tell."""
     background = prober.background()
     everything = np.ones((2, 2, *view.shape), bool)
@@ -95,12 +95,12 @@ def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dic
     wrong: dict[View, None] = {}
     for probe, changes in prober.changes(probes):
         for view in views:
-            if _judge(view, probe, view.pick(changes[view.layer]), view.pick(probe.background.awake[view.layer])):
+            if _judge(view, probe, view.pick(changes[view.layer]), view.pick(probe.background.active[view.layer])):
                 wrong[view] = None
     return wrong
 
 
-def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> bool:
+def _judge(view: View, probe: Probe, changed: np.ndarray, active: np.ndarray) -> bool:
     """Take one answer: mark edges seen to matter. Returns: whether something outside a box mattered."""
     inside = []
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
@@ -113,14 +113,14 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, awake: np.ndarray) -> 
         alone = (inside[axis] == 1) & (inside[1 - axis] == 0)
         for side, edge in ((FIRST, view.first[axis]), (LAST, view.last[axis])):
             strip = alone & on[edge]
-            view.shown[axis, side] |= strip & any_changed
-            told = (changed | awake) & strip[:, :, None]
-            view.told[axis, side] += told.sum(axis=2, dtype=np.int32)
+            view.proven[axis, side] |= strip & any_changed
+            tested = (changed | active) & strip[:, :, None]
+            view.tested[axis, side] += tested.sum(axis=2, dtype=np.int32)
             lines = view.shape[axis]
             view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
-            view.tried[axis, side, :lines] += told.sum(axis=1 - axis, dtype=np.int32)
-    view.woken += awake.sum(axis=(0, 1))
-    view.ever |= awake.any(axis=2)
+            view.tried[axis, side, :lines] += tested.sum(axis=1 - axis, dtype=np.int32)
+    view.active_times += active.sum(axis=(0, 1))
+    view.ever |= active.any(axis=2)
     view.looks += 1
     view.backgrounds.add(probe.background.number)
     return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())

@@ -48,7 +48,7 @@ def solve(prober: Prober, views: Sequence[View], background: Background) -> None
     for view in attempt(prober, views, background):
         raise UnprovenField(
             f"the receptive field of {view.layer or 'the map'} was found {_ATTEMPTS} times and contradicted each time. "
-            "The function may be random now and then, or its units may be too seldom awake for random images."
+            "The function may be random now and then, or its units may be too seldom active for random images."
         )
 
 
@@ -175,8 +175,8 @@ def _ask(
     for probe, changes in prober.changes(list(probes)):
         axis, on = probes[probe]
         for view in views():
-            changed, awake = (view.pick(answer[view.layer]) for answer in (changes, background.awake))
-            view.learn(axis, on, np.any(changed, axis=2), np.any(awake, axis=2))
+            changed, active = (view.pick(answer[view.layer]) for answer in (changes, background.active))
+            view.learn(axis, on, np.any(changed, axis=2), np.any(active, axis=2))
 
 
 def _probe(prober: Prober, background: Background, axis: int, on: np.ndarray) -> Probe:

@@ -10,7 +10,7 @@ from recfield.edges import FIRST, LAST, Edges
 from recfield.guess import Guess, fit
 
 ROWS, COLS = 0, 1
-_MUCH = 12  # channels awake and silent at one unit's edge that may outweigh what its line shows
+_MUCH = 12  # channels active and silent at one unit's edge that may outweigh what its line shows
 
 
 @dataclass(eq=False)
@@ -18,14 +18,14 @@ class View:
     """A map to be solved: a layer, or some channels of one.
 
     first, last: int (2, h, w): what is claimed of each axis: the first and the last pixel of every unit.
-    shown: bool (2, 2, h, w): axis, side: edges that were seen to matter.
-    told: int (2, 2, h, w): how many channels were awake to tell.
+    proven: bool (2, 2, h, w): axis, side: edges that were seen to matter.
+    tested: int (2, 2, h, w): how many active channels the edges were tested on.
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
-    it, and how often it was awake to tell.
-    ever: bool (h, w): units of which any channel was ever awake.
-    woken: int (c,): how often any unit of a channel was awake, in `looks` looks at `backgrounds`.
-    lines: whether the units of a line vouch for each other: rows of pixels nearly always depend on the unit's
-    row alone, and where one unit is asleep or feels an edge too little to tell, another speaks for it.
+    it, and how often it was active when they were replaced.
+    ever: bool (h, w): units of which any channel was ever active.
+    active_times: int (c,): how often any unit of a channel was active, in `looks` probes on `backgrounds`.
+    lines: whether what one unit shows holds for its whole line: which rows a unit sees nearly always depends on the
+    unit's row alone, so an active unit answers for inactive ones, and for those that an edge changes too little.
     patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
     """
 
@@ -39,11 +39,11 @@ class View:
     def __post_init__(self) -> None:
         self.edges = (Edges(self.shape, self.image[ROWS]), Edges(self.shape, self.image[COLS]))
         self.first, self.last = np.zeros((2, 2, *self.shape), np.int32)
-        self.shown = np.zeros((2, 2, *self.shape), bool)
-        self.told = np.zeros((2, 2, *self.shape), np.int32)
+        self.proven = np.zeros((2, 2, *self.shape), bool)
+        self.tested = np.zeros((2, 2, *self.shape), np.int32)
         per_channel = (2, 2, max(self.shape), len(self.channels))
         self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
-        self.woken = np.zeros(len(self.channels), np.int64)
+        self.active_times = np.zeros(len(self.channels), np.int64)
         self.ever = np.zeros(self.shape, bool)
         self.looks = 0
         self.backgrounds: set[int] = set()
@@ -94,7 +94,7 @@ class View:
                 ends[axis] = edge if side == FIRST else length - 1 - edge
         nothing |= (self.first > self.last).any(axis=0)
         self.first[:, nothing], self.last[:, nothing] = 0, -1
-        self.shown[:], self.told[:] = nothing, 0
+        self.proven[:], self.tested[:] = nothing, 0
         self.reached[:], self.tried[:] = False, 0
 
     @property
@@ -104,10 +104,10 @@ class View:
         seeing = self.last[ROWS] >= self.first[ROWS]
         return bool(((rows == rows[:, :, :1]) | ~seeing).all() and ((cols == cols[:, :1]) | ~seeing).all())
 
-    def learn(self, axis: int, on: np.ndarray, changed: np.ndarray, awake: np.ndarray) -> None:
-        """Take what replacing the pixels `on` of an axis changed: bool (h, w), and which units were awake."""
+    def learn(self, axis: int, on: np.ndarray, changed: np.ndarray, active: np.ndarray) -> None:
+        """Narrow the brackets by what replacing the pixels `on` of an axis changed: bool (h, w), and which units were active."""
         self.changes.append((axis, on, np.packbits(changed)))
-        self.edges[axis].learn(on, self._of_lines(axis, changed), self._of_lines(axis, awake))
+        self.edges[axis].learn(on, self._of_lines(axis, changed), self._of_lines(axis, active))
 
     def _of_lines(self, axis: int, units: np.ndarray) -> np.ndarray:
         return np.broadcast_to(units.any(axis=1 - axis, keepdims=True), self.shape) if self.lines else units
@@ -123,30 +123,30 @@ class View:
             self.edges[axis].learn(on, self._of_lines(axis, changed), nobody)
 
     def accept(self) -> bool:
-        """Take what the proof has shown. Returns: whether the boxes stand.
+        """Update the boxes with the results of the proof. Returns: whether the boxes stand.
 
-        A unit that was asleep on every background keeps the box of its row and column if another unit of
-        that line was shown to reach as far; a line that never woke sees nothing. A unit that was awake
-        while its outermost pixels made no difference has its edge further in: it is to be found anew, the
-        others are not.
+        A unit that was inactive on every background keeps the box of its row and column if another unit of
+        that line was proven to reach as far; a line that was never active sees nothing. A unit that was active
+        while its outermost pixels made no difference has its edge further in: its edge is searched anew, those of
+        the others are not.
         """
         if self.lines and self._lines_part():
             self.lines = False
             self.forget()
             return False
         stands = True
-        asleep = np.zeros(self.shape, bool)
+        inactive = np.zeros(self.shape, bool)
         for axis, edges in enumerate(self.edges):
             for side, claimed in ((FIRST, self.first[axis]), (LAST, edges.length - 1 - self.last[axis])):
-                shown, told = (self._of_lines(axis, part[axis, side] > 0) for part in (self.shown, self.told))
-                refuted = told & ~shown
-                edges.low[side] = np.where(shown | refuted, claimed + refuted, edges.low[side])
-                edges.high[side] = np.where(shown, claimed, edges.high[side])
+                proven, tested = (self._of_lines(axis, part[axis, side] > 0) for part in (self.proven, self.tested))
+                refuted = tested & ~proven
+                edges.low[side] = np.where(proven | refuted, claimed + refuted, edges.low[side])
+                edges.high[side] = np.where(proven, claimed, edges.high[side])
                 if refuted.any():
                     self.patterned[axis, side] = stands = False
-                asleep |= ~shown & ~told
+                inactive |= ~proven & ~tested
         if stands:
-            self.first[:, asleep], self.last[:, asleep] = 0, -1
+            self.first[:, inactive], self.last[:, inactive] = 0, -1
         return stands
 
     def _lines_part(self) -> bool:
@@ -157,8 +157,8 @@ class View:
         """
         for axis in (ROWS, COLS):
             for side in (FIRST, LAST):
-                judged = self.told[axis, side] >= _MUCH
-                short = judged & ~self.shown[axis, side]
+                judged = self.tested[axis, side] >= _MUCH
+                short = judged & ~self.proven[axis, side]
                 plain = 2 * short.sum(axis=1 - axis, keepdims=True) < judged.sum(axis=1 - axis, keepdims=True)
                 if ((short & plain).sum(axis=axis) >= np.maximum(2, 0.6 * (judged & plain).sum(axis=axis))).any():
                     return True
