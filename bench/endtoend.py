@@ -59,14 +59,14 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def opened(tree: dict[str, Any]) -> tuple[Job, ScanPlan]:
     """What a spec names, and the plan of its scan; nothing is written."""
+    from pipeline.activations.plan import ScanPlan
     from pipeline.load import parse_spec
     from pipeline.progress import Reporter
     from pipeline.run import open_job
-    from pipeline.stages.activations import plan_of
     from pipeline.store.places import place
 
     job = open_job(parse_spec(tree), place(tempfile.gettempdir()), Reporter("bench"), fetch=False)
-    return job, plan_of(job)
+    return job, ScanPlan.of(job)
 
 
 def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:

@@ -62,13 +62,13 @@ class Found:
 def work(case: Case, index: int) -> Found:
     """Scan one worker's shard, in this process."""
     from pipeline.activations.part_file import Provenance, SavedPart, write_part
+    from pipeline.activations.plan import ScanPlan
     from pipeline.activations.scan import scan
     from pipeline.job import Job
     from pipeline.load import parse_spec
     from pipeline.progress import Reporter
     from pipeline.run import open_job
     from pipeline.sources.source import Shard
-    from pipeline.stages.activations import plan_of
     from pipeline.store.places import place
 
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def work(case: Case, index: int) -> Found:
         job: Job = open_job(parse_spec(tree), place(folder), Reporter("bench"))
         shard = Shard(index, case.workers, 256)
         began = time.perf_counter()
-        part, times = scan(job.network, job.source, plan_of(job), shard)
+        part, times = scan(job.network, job.source, ScanPlan.of(job), shard)
         seconds = time.perf_counter() - began
         megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         write_part(place(folder) / "one.part", SavedPart(Provenance.of(job), shard, part))

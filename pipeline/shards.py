@@ -41,9 +41,9 @@ def run_shard(
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say, part=(index, count)):
         job = open_job(spec, folder, reporter, options=options)
+        from pipeline.activations.plan import ScanPlan
         from pipeline.activations.scan_state import forget
         from pipeline.engines.registry import scan_part
-        from pipeline.stages.activations import plan_of
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:
@@ -52,7 +52,7 @@ def run_shard(
             reporter.say(nothing_to_do(folder))
             return folder
         with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
-            part = scan_part(job, plan_of(job), index, count, advance)
+            part = scan_part(job, ScanPlan.of(job), index, count, advance)
         reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. When all are: convscope merge {folder}")
     return folder
 

@@ -60,6 +60,14 @@ class Part:
         """Examples that were seen or skipped."""
         return self.seen + len(self.skipped)
 
+    def skipped_columns(self) -> dict[str, list[int] | list[str]]:
+        """The columns of index/skipped.parquet."""
+        return {
+            "example": [skipped.example for skipped in self.skipped],
+            "key": [skipped.key for skipped in self.skipped],
+            "reason": [skipped.reason for skipped in self.skipped],
+        }
+
     def of(self, kind: type[AnyMember]) -> dict[str, AnyMember]:
         """The members of one class, by layer; empty where the plan did not ask for them."""
         return {layer: member for layer, members in self.members.items() if isinstance(member := members.get(kind.NAME), kind)}

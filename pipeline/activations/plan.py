@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.models.network import LayerInfo
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
 
 Progress = Callable[[int, int], None]  # called with the examples done, and the examples in all
 
@@ -36,6 +40,24 @@ class ScanPlan:
     bottom_k: int = 0
     label_k: int = 0
     labels: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, job: Job) -> ScanPlan:
+        """The plan of a job."""
+        spec, data, model = job.spec.activations, job.spec.data, job.spec.model
+        return cls(
+            layers=job.layers,
+            channels=None if spec.channels == "all" else tuple(spec.channels),
+            top_k=spec.top_k,
+            batch=data.batch,
+            on_bad=data.on_bad,
+            max_bad=data.max_bad,
+            precision=model.precision,
+            xla=model.xla,
+            bottom_k=spec.bottom_k,
+            label_k=spec.label_k,
+            labels=tuple(job.source.labels or ()) if spec.label_k else (),
+        )
 
     def channels_of(self, layer: LayerInfo) -> np.ndarray:
         """The numbers of a layer's channels that are looked at: int64."""

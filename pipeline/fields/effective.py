@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,15 @@ class EffectiveFields:
 def covers_most(field: ReceptiveField, height: int, width: int) -> bool:
     """Whether a layer's field, where no border clips it, is more than half of an input of this size."""
     return field.size[0] * field.size[1] > _MOST * height * width
+
+
+def effective_fields(
+    network: Network, layers: Sequence[LayerInfo], fields: Mapping[str, ReceptiveField]
+) -> dict[str, EffectiveFields]:
+    """What finds the effective fields, by name, of those layers whose fields cover most of the input."""
+    height, width, _ = network.input_shape
+    large = [layer for layer in layers if covers_most(fields[layer.name], height, width)]
+    return {layer.name: EffectiveFields(network, layer, fields[layer.name]) for layer in large}
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,3 +49,18 @@ def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, Receptive
         return ReceptiveField.of_layers((batch, height, width, channels), forward)
     except UnsolvableField as error:
         raise FieldUnsolved(f"{network.name}: {type(error).__name__}: {error}") from error
+
+
+def field_columns(layers: Sequence[LayerInfo], fields: Mapping[str, ReceptiveField]) -> dict[str, list[Any]]:
+    """The columns of index/fields.parquet, for the fields of some layers by name."""
+    solved = [fields[layer.name] for layer in layers]
+    return {
+        "layer": [layer.name for layer in layers],
+        "height": [field.size[0] for field in solved],
+        "width": [field.size[1] for field in solved],
+        "stride_y": [field.stride[0] for field in solved],
+        "stride_x": [field.stride[1] for field in solved],
+        "map_height": [layer.shape[0] for layer in layers],
+        "map_width": [layer.shape[1] for layer in layers],
+        "global": [field.is_global for field in solved],
+    }

@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
-
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.models.network import LOGITS, Network
 
@@ -17,6 +15,8 @@ _BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks ha
 
 def count_classes(network: Network) -> int:
     """How many logits a network has. Raises: UnusableModel, for a network without logits."""
+    import tensorflow as tf
+
     height, width, channels = network.input_shape
     images = tf.TensorSpec((1, height, width, channels), tf.float32)
     traced = tf.function(lambda images: network.trace(images, [LOGITS]), autograph=False).get_concrete_function(images)

@@ -1,6 +1,6 @@
 """Winners to patches: cropped from the source images, stored, indexed and laid out as mosaics."""
 
-from pipeline.patches.winners import Winners, top_label
+from pipeline.patches.winners import Winners, winners_of
 from pipeline.patches.writing import write_patches
 
-__all__ = ["Winners", "top_label", "write_patches"]
+__all__ = ["Winners", "winners_of", "write_patches"]

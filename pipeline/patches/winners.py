@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
+from recfield import ReceptiveField
 
 
 class FindsEffectiveFields(Protocol):
@@ -57,10 +57,32 @@ class Winners:
         return Box.whole(fit.height, fit.width) if box.is_empty else box
 
 
-def top_label(labels: Sequence[str | None]) -> tuple[str | None, float | None]:
-    """The most frequent label of a channel's winners, the first in the alphabet among equals, and its share."""
-    counts = Counter(label for label in labels if label is not None)
-    if not counts:
-        return None, None
-    label, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
-    return label, count / len(labels)
+class Ranked(Protocol):
+    """The strongest responses of some channels, (channels, k) each, as a heap holds them."""
+
+    @property
+    def scores(self) -> np.ndarray: ...
+    @property
+    def examples(self) -> np.ndarray: ...
+    @property
+    def rows(self) -> np.ndarray: ...
+    @property
+    def cols(self) -> np.ndarray: ...
+
+
+def winners_of(layer: str, channels: np.ndarray, heap: Ranked, field: ReceptiveField, own_boxes: bool) -> Winners:
+    """The winners of a layer's channels with their boxes.
+
+    Args:
+        channels: int (channels,): the number of each channel of the heap.
+        own_boxes: whether each channel gets the boxes of its own field instead of the layer's.
+    """
+    rows, cols = np.maximum(heap.rows, 0), np.maximum(heap.cols, 0)
+    boxes = field.boxes[rows, cols]
+    extents = np.tile(np.array(field.size, np.int32), (len(channels), 1))
+    if own_boxes:
+        for c, channel in enumerate(channels):
+            own = field.channel_boxes(int(channel))
+            boxes[c] = own[rows[c], cols[c]]
+            extents[c] = (own[..., 2:] - own[..., :2]).max(axis=(0, 1))
+    return Winners(layer, channels, heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents)

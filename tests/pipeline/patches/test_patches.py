@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.activations.channel_table import top_label
 from pipeline.drawing.mosaic import MosaicLayout
 from pipeline.drawing.palettes import GROUND
 from pipeline.drawing.pixels import decode_png, resize
 from pipeline.errors import StoreFailed, UnusableData
-from pipeline.patches import Winners, top_label, write_patches
+from pipeline.patches import Winners, write_patches
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.spec.data import DataSpec
