@@ -151,7 +151,7 @@ def _add_manner(command: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=60,
         metavar="SECONDS",
-        help="save what the scan has found so often, so that a killed run loses no more (default: %(default)s)",
+        help="save the scan this often: a killed run loses no more than that (default: %(default)s)",
     )
     command.add_argument("--log-json", action="store_true", help="write the log as one JSON object a line")
 
@@ -211,8 +211,8 @@ def _complain(error: ConvscopeError, options: argparse.Namespace) -> int:
     if getattr(options, "log_json", False):
         from pipeline.progress import json_line
 
-        told = {"error": type(error).__name__, "message": str(error.args[0]), "exit": error.exit_code}
-        print(json_line(told), file=sys.stderr)
+        line = {"error": type(error).__name__, "message": str(error.args[0]), "exit": error.exit_code}
+        print(json_line(line), file=sys.stderr)
     else:
         print(error, file=sys.stderr)
     return error.exit_code

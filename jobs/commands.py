@@ -93,14 +93,14 @@ def _fields(options: argparse.Namespace) -> None:
         from pipeline.fields.survey import survey_fields
         from pipeline.fields.survey_sheet import draw_survey
 
-        for found in survey_fields(job):
-            path = folder / "mosaics" / "fields" / f"{file_name(found.layer.name)}.png"
-            write_bytes(path, encode_png(draw_survey(found)))
-            height, width, _ = found.layer.shape
-            field = found.field
+        for survey in survey_fields(job):
+            path = folder / "mosaics" / "fields" / f"{file_name(survey.layer.name)}.png"
+            write_bytes(path, encode_png(draw_survey(survey)))
+            height, width, _ = survey.layer.shape
+            field = survey.field
             size, stride = "{} x {}".format(*field.size), "{:g} x {:g}".format(*field.stride)
-            effective = f"{found.effective.height} x {found.effective.width}" if found.effective else "none"
-            rows.append((found.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
+            effective = f"{survey.effective.height} x {survey.effective.width}" if survey.effective else "none"
+            rows.append((survey.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
     _print_table(rows)
     print(f"pictures: {folder / 'mosaics' / 'fields'}")
 

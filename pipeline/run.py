@@ -41,7 +41,7 @@ def run(
     Args:
         out: the results go to OUT/name; a folder, or an address that fsspec knows.
         stages: run these alone, even where their results are there.
-        options: who scans, how often what was found is saved, whether data that grew are scanned from where they grew.
+        options: which engine scans, how often it saves, and whether a data set that grew is scanned from where it grew.
         anew: forget what earlier runs have saved and finished.
 
     Returns: the job's folder.

@@ -86,5 +86,5 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
 
 
 def _as_written(tree: dict[str, Any], where: str) -> JobSpec:
-    """The spec of a tree that holds all keys, without those that say what goes without saying: some may not be said."""
+    """The spec of a tree that holds every key, defaults too: a default may be a key that the kind of network refuses."""
     return parse_spec(parse_spec(tree, where).model_dump(mode="json", exclude_defaults=True), where)

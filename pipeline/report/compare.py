@@ -140,11 +140,11 @@ def _layers(table: pa.Table) -> list[Row]:
 
 def _changes(readers: tuple[JobReader, JobReader]) -> list[tuple[str, Any, Any]]:
     """The settings in which the two specs differ, and the digests of model and data where they do: name, first, second."""
-    first, second = (_flat(reader.receipt["spec"]) for reader in readers)
+    first, second = (_flat(reader.receipt.spec) for reader in readers)
     names = [name for name in (first | second) if first.get(name) != second.get(name)]
     changes = [(name, first.get(name), second.get(name)) for name in names]
     for part in ("model", "data"):
-        a, b = (reader.receipt.get("digests", {}).get(part) for reader in readers)
+        a, b = (reader.receipt.digests.get(part) for reader in readers)
         if a != b:
             changes.append((f"digest of the {part}", a, b))
     return changes

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.receipt import read_receipt
+from pipeline.receipt import Receipt, read_receipt
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
 from pipeline.store.tables import INDEX
@@ -35,9 +35,9 @@ class JobReader:
     _by_layer: dict[str, dict[str, pa.Table]] = field(default_factory=dict)
 
     @cached_property
-    def receipt(self) -> Row:
+    def receipt(self) -> Receipt:
         """run.json, of whatever version. Raises: WrongSpec, where there is none that can be read."""
-        return read_receipt(self.folder, any_format=True).as_json()
+        return read_receipt(self.folder, any_format=True)
 
     def table(self, name: str) -> pa.Table:
         """index/NAME.parquet with every column of its schema."""
@@ -61,7 +61,7 @@ class JobReader:
     def layers(self) -> list[str]:
         """The layers of the job, in the network's order, then those that only tables name."""
         tables = (self._layers_of(name) for name in ("fields", "channels", "activations"))
-        return list(dict.fromkeys([*self.receipt.get("layers", []), *(layer for table in tables for layer in table)]))
+        return list(dict.fromkeys([*self.receipt.layers, *(layer for table in tables for layer in table)]))
 
     def crops(self, layer: str) -> pa.Table | None:
         """The crops of a layer: channel, rank and image; None where there are none that can be read."""

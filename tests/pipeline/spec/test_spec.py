@@ -33,6 +33,7 @@ DEFAULTS = {
     "model.inputs": {},
     "model.logits": None,
     "model.trusted": False,
+    "model.allow": [],
     "model.custom": None,
     "data.data_dir": None,
     "data.limit": None,
@@ -545,7 +546,7 @@ def test_a_bad_value_in_a_file_names_the_file(spec_file):
     one_line(caught)
 
 
-SHIPPED = sorted(Path(__file__).resolve().parents[2].glob("jobs/*.toml"))
+SHIPPED = sorted(Path(__file__).resolve().parents[3].glob("jobs/*.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
