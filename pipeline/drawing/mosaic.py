@@ -145,4 +145,4 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
 
 def _write_number(picture: np.ndarray, number: str, y: int, right: int) -> None:
     height, width = text.written_size(number, _NUMBER)
-    text.write(picture, number, right - width, y + height // 2, _NUMBER)
+    text.write(picture, number, (y + height // 2, right - width), _NUMBER)

@@ -87,9 +87,9 @@ def caption(strip: np.ndarray, text: str) -> None:
     strip[:] = np.round(strip * (1 - share) + np.array(LETTERS) * share)
 
 
-def write(picture: np.ndarray, text: str, x: int, y: int, scale: float, colour: tuple[int, int, int] = LETTERS) -> None:
-    """Write plain ASCII in strokes, its lower left corner at `x, y`: uint8 (h, w, 3), in place."""
-    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+def write(picture: np.ndarray, text: str, corner: tuple[int, int], scale: float, colour: tuple[int, int, int] = LETTERS) -> None:
+    """Write plain ASCII in strokes, its lower left corner at y, x: uint8 (h, w, 3), in place."""
+    cv2.putText(picture, text, corner[::-1], cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
 
 
 def written_size(text: str, scale: float) -> tuple[int, int]:

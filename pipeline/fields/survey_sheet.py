@@ -79,8 +79,8 @@ def _joined(panels: list[_Panel], title: str, measures: str, legend: list[_Entry
     top = 2 * _MARGIN + 2 * _LINE
     bottom = top + max(panel.pixels.shape[0] for panel in panels) + _MARGIN
     picture = np.full((bottom + _LINE * len(legend) + _MARGIN, width, 3), GROUND, np.uint8)
-    write(picture, title, _MARGIN, _MARGIN + 14, _TITLE, WHITE)
-    write(picture, measures, _MARGIN, _MARGIN + 14 + _LINE, _SMALL, WHITE)
+    write(picture, title, (_MARGIN + 14, _MARGIN), _TITLE, WHITE)
+    write(picture, measures, (_MARGIN + 14 + _LINE, _MARGIN), _SMALL, WHITE)
     left = _MARGIN
     for panel in panels:
         high, wide = panel.pixels.shape[:2]
@@ -89,7 +89,7 @@ def _joined(panels: list[_Panel], title: str, measures: str, legend: list[_Entry
     for number, entry in enumerate(legend):
         y = bottom + _LINE * number
         entry.mark(picture[y : y + 14, _MARGIN : _MARGIN + 40])
-        write(picture, entry.text, _MARGIN + _TEXT, y + 12, _SMALL, WHITE)
+        write(picture, entry.text, (y + 12, _MARGIN + _TEXT), _SMALL, WHITE)
     return picture
 
 

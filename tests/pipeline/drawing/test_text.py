@@ -59,5 +59,5 @@ def test_lengths_are_what_is_drawn():
         _, cols = inked(inscribe(ground(30, 300), [Note(15, 0, text, "lm", 16)]))
         assert abs(cols.max() + 1 - text_length(text, 16)) <= 3
         picture = ground(40, 300)
-        write(picture, text, 0, 30, 0.5)
+        write(picture, text, (30, 0), 0.5)
         assert abs(inked(picture)[1].max() + 1 - written_size(text, 0.5)[1]) <= 3
