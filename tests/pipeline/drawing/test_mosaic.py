@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.drawing.boxes import thumbnail
-from pipeline.drawing.mosaic import MosaicLayout, draw_mosaic, fit_tile
+from pipeline.drawing.mosaic import MosaicLayout, centre_tile, draw_mosaic, fit_tile
 from pipeline.drawing.palettes import GROUND
 from pipeline.drawing.pixels import resize
 from pipeline.geometry import Box
@@ -199,3 +199,10 @@ def test_tiles_that_are_too_narrow_for_words_have_no_captions():
     assert MosaicLayout.of(1, [1], [(96, 96)], 0).caption == 0
     many = MosaicLayout.of(3000, [9], [(96, 96)], 2999, captioned=True)
     assert many.caption == 0 and many.size == MosaicLayout.of(3000, [9], [(96, 96)], 2999).size
+
+
+@pytest.mark.parametrize(("shape", "top", "left"), [((20, 40), 24, 0), ((40, 20), 0, 24), ((96, 96), 0, 0)])
+def test_a_patch_stands_in_the_middle_of_its_tile_as_large_as_it_can_be(shape, top, left):
+    tile = centre_tile(np.full((*shape, 3), 200, np.uint8), (96, 96))
+    filled = (tile == 200).all(axis=2)
+    assert filled[top : 96 - top, left : 96 - left].all() and filled.sum() == (96 - 2 * top) * (96 - 2 * left)
