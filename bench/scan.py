@@ -27,8 +27,8 @@ import numpy as np
 
 from bench.yardsticks import as_the_seed, bare, keras_model, predict_and_numpy, with_heaps
 from pipeline.run import start_tensorflow
+from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.source import Image, Shard
-from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -115,7 +115,7 @@ class InMemory:
         self.grown += 1
         none = np.full(len(images), b"")
         columns = {"example": np.arange(first, len(self)), "key": none, "label": none, "image": images, "error": none}
-        self._stream = untuned(tf.data.Dataset.from_tensor_slices(columns))
+        self._stream = without_autotune(tf.data.Dataset.from_tensor_slices(columns))
         return images
 
     def __len__(self) -> int:

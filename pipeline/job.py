@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
@@ -31,6 +32,8 @@ class Job:
     folder: Place
     reporter: Reporter
     options: RunOptions = field(default_factory=RunOptions)
+    # What a stage has read in its `prepare` and uses in its `run`, by its type.
+    prepared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def digests(self) -> dict[str, str]:

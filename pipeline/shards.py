@@ -42,17 +42,17 @@ def run_shard(
     with hold(folder, reporter.say, part=(index, count)):
         job = open_job(spec, folder, reporter, options=options)
         from pipeline.activations.plan import ScanPlan
-        from pipeline.activations.scan_state import forget
+        from pipeline.activations.scan_state import ScanState, clear_shard
         from pipeline.engines.registry import scan_part
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
         if anew:
-            forget(folder, index, count, added=options.update)
+            clear_shard(folder, index, count, added=options.update)
         elif "activations" in new_receipt(job, find_receipt(folder)).stages:
             reporter.say(nothing_to_do(folder))
             return folder
         with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
-            part = scan_part(job, ScanPlan.of(job), index, count, advance)
+            part = scan_part(ScanState.read_shard(job, index, count), ScanPlan.of(job), index, count, advance)
         reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. When all are: convscope merge {folder}")
     return folder
 
@@ -64,7 +64,7 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
     Raises: PartsMissing; WrongSpec, for parts that do not belong together, or to what the spec now names; any other
     ConvscopeError.
     """
-    from pipeline.activations.scan_state import found_parts, require_whole
+    from pipeline.activations.scan_state import ScanState, found_parts
 
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
@@ -77,7 +77,7 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
         sweep(folder)
         job = open_job(spec, folder, reporter, options=options)
         if parts:
-            require_whole(job, parts[0])
+            ScanState.read(job).require_whole(parts[0])
             if receipt is not None and "activations" in receipt.stages:
                 # The shards were scanned again, to replace the results that are there.
                 write_receipt(folder, receipt.begin(["activations"]))

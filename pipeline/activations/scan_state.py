@@ -1,4 +1,4 @@
-"""What of a scan is there already: whole, in the parts of shards, before the data grew, or begun; and what may be used."""
+"""ScanState: what earlier runs have left of a job's scan, read once, and what of it this run may use."""
 
 from __future__ import annotations
 
@@ -13,77 +13,122 @@ from pipeline.store.files import store_failed
 from pipeline.store.places import Place
 
 
-def whole(job: Job, provenance: Provenance) -> Part | None:
-    """What a scan that came to its end has found, or the parts of all shards together; None where some is to be scanned.
+class ScanState:
+    """What is there of a scan: all of it, what was there before the data grew, parts of shards, or nothing.
 
-    Raises: Fault, WrongSpec.
+    Engines ask it where to start (`begin`), which shards an earlier run had (`shard_count`), and what it has of each
+    (`take`).
+
+    provenance: what the parts of this run are scanned from.
+    base: the scan of the first examples, which this run continues; None where there is none.
     """
-    base = scanned_before(job, provenance)
-    if base is not None and base.provenance.examples == provenance.examples:
-        return base.part
-    found = saved_parts(job.folder)
-    for count in {saved.shard.count for saved in found}:
-        shards = [saved for saved in found if saved.shard.count == count and _fits(saved, provenance, base)]
-        if len(shards) == count and all(saved.complete for saved in shards):
-            return merge([saved.part for saved in (*shards, *([base] if base else []))])
-    return None
 
+    def __init__(self, job: Job, base: SavedPart | None, parts: Sequence[SavedPart]) -> None:
+        self.job, self.provenance, self.base = job, Provenance.of(job), base
+        self._parts = {(saved.shard.index, saved.shard.count): saved for saved in parts}
 
-def scanned_before(job: Job, provenance: Provenance) -> SavedPart | None:
-    """What is known of the data's beginning: all of them, or, for an update, what they were before they grew.
+    @classmethod
+    def read(cls, job: Job) -> ScanState:
+        """Read all that is there. Raises: WrongSpec, where an update was asked for and the data did not only grow; Fault."""
+        base = _base(job)
+        is_whole = base is not None and base.provenance.examples == len(job.source)
+        return cls(job, base, [] if is_whole else saved_parts(job.folder))
 
-    Raises: WrongSpec, where an update was asked for and the data did not only grow; Fault.
-    """
-    try:
-        saved = read_part(job.folder / WHOLE)
-    except FileNotFoundError:
-        return None
-    if saved.provenance.difference(provenance) is None:
-        return saved
-    if not job.options.update or saved.provenance.model != provenance.model or saved.provenance.settings != provenance.settings:
-        return None
-    if not _only_grew(saved.provenance, provenance, job):
+    @classmethod
+    def read_shard(cls, job: Job, index: int, count: int) -> ScanState:
+        """Read what one shard needs; the others may belong to runs that are at work. Raises: as `read`."""
+        base = _base(job)
+        try:
+            return cls(job, base, [read_part(shard_path(job.folder, Shard(index, count)))])
+        except FileNotFoundError:
+            return cls(job, base, [])
+
+    @property
+    def begin(self) -> int:
+        """The first example that the base does not cover."""
+        return self.base.provenance.examples if self.base else 0
+
+    def whole(self) -> Part | None:
+        """The whole scan, from the base or from the parts of all shards; None where some is left to scan."""
+        if self.base is not None and self.begin == self.provenance.examples:
+            return self.base.part
+        parts = self._complete_shards()
+        return merge([saved.part for saved in (*parts, *([self.base] if self.base else []))]) if parts else None
+
+    def check(self) -> None:
+        """Whether an interrupted scan can be continued, before anything is changed. Raises: WrongSpec."""
+        is_whole = self.base is not None and self.begin == self.provenance.examples
+        if not is_whole and not self._complete_shards():
+            self._usable(Shard(0, 1, self.job.spec.data.batch, self.begin))
+
+    def take(self, shard: Shard) -> Part | None:
+        """Hand over what an interrupted scan has saved of a shard; the state no longer holds it.
+
+        Raises: WrongSpec, where the network or the data are no longer what they were.
+        """
+        part = self._usable(shard)
+        self._parts.pop((shard.index, shard.count), None)
+        return part
+
+    def shard_count(self) -> int | None:
+        """Into how many shards an earlier run cut the examples from `begin` on; of several runs, the one that came furthest."""
+        several = [saved for saved in self._parts.values() if saved.shard.count > 1 and saved.shard.begin == self.begin]
+        return max(several, key=lambda saved: saved.part.done).shard.count if several else None
+
+    def require_whole(self, parts: SavedPart) -> None:
+        """Whether the parts in the folder, of which one is given, are all that there is to scan. Raises: WrongSpec."""
+        change = parts.provenance.difference(self.provenance)
+        if change is None and self.whole() is None:
+            change = f"they begin at example {parts.shard.begin:,}, and {WHOLE} does not hold the scan of those before it"
+        if change is not None:
+            raise WrongSpec(
+                f"the parts in {self.job.folder} cannot be merged: {change}. "
+                "Put back what was there, or scan the shards again with --anew."
+            )
+
+    def _complete_shards(self) -> list[SavedPart]:
+        """A complete set of shards that were scanned from what this run scans, after the base; empty where there is none."""
+        for count in {count for _, count in self._parts}:
+            shards = [
+                saved
+                for saved in self._parts.values()
+                if saved.shard.count == count
+                and saved.shard.begin == self.begin
+                and saved.provenance.difference(self.provenance) is None
+            ]
+            if len(shards) == count and all(saved.complete for saved in shards):
+                return shards
+        return []
+
+    def _usable(self, shard: Shard) -> Part | None:
+        saved = self._parts.get((shard.index, shard.count))
+        if saved is None:
+            return None
+        change = saved.provenance.difference(self.provenance)
+        if change is None:
+            return saved.part if saved.shard == shard else None
+        if saved.provenance.settings != self.provenance.settings:  # the user wants other results now
+            return None
+        if _may_have_grown(self.job, saved.provenance, self.provenance) and _only_grew(self.job, saved.provenance):
+            # A single shard is longer now; several now hold other examples each.
+            return saved.part if saved.shard == shard == Shard(0, 1, shard.unit, shard.begin) else None
         raise WrongSpec(
-            f"{job.folder} cannot be updated: the first {saved.provenance.examples:,} examples are not those that were scanned. "
-            "New ones must come after all old ones, in the order of their names. Run without --update to scan all of them."
+            f"{self.job.folder} holds a scan that stopped after {saved.part.done:,} examples, and {change}. "
+            "Put back what was there to continue, or start over with --anew."
         )
-    return saved
-
-
-def begun(job: Job, provenance: Provenance, shard: Shard) -> Part | None:
-    """What an interrupted scan of a shard has saved of it.
-
-    Raises: WrongSpec, where the network or the data are no longer what they were; Fault.
-    """
-    try:
-        saved = read_part(shard_path(job.folder, shard))
-    except FileNotFoundError:
-        return None
-    change = saved.provenance.difference(provenance)
-    if change is None:
-        return saved.part if saved.shard == shard else None
-    if saved.provenance.settings != provenance.settings:  # by someone who wanted other results
-        return None
-    if job.options.update and saved.provenance.model == provenance.model and _only_grew(saved.provenance, provenance, job):
-        # The last shard is longer now; where there are others, each is of other examples.
-        return saved.part if saved.shard == shard == Shard(0, 1, shard.unit, shard.begin) else None
-    raise WrongSpec(
-        f"{job.folder} holds a scan that stopped after {saved.part.done:,} examples, and {change}. "
-        "Put back what was there to go on, or start over with --anew."
-    )
 
 
 def found_parts(folder: Place) -> list[SavedPart]:
-    """The parts that shards have left in a folder: of every shard, complete, of one network and one data set; or none.
+    """The parts in a job's folder: of every shard, complete, of one network and one data set; or none.
 
-    Parts that are there still though a merge has joined them, since it was stopped when it cleared them away, are none.
+    Parts that a merge has already put into the whole scan, but was stopped before it removed them, do not count.
 
     Raises: WrongSpec, for parts that do not belong together; PartsMissing; Fault.
     """
-    found = saved_parts(folder)
-    if not found:
+    saved = saved_parts(folder)
+    if not saved:
         return []
-    sets = [[saved for saved in found if saved.shard.count == count] for count in {saved.shard.count for saved in found}]
+    sets = [[part for part in saved if part.shard.count == count] for count in {part.shard.count for part in saved}]
     parts = max(sets, key=lambda parts: (not _missing(parts), len(parts)))
     first, *others = parts
     for other in others:
@@ -91,45 +136,34 @@ def found_parts(folder: Place) -> list[SavedPart]:
         if change is None and other.shard.begin != first.shard.begin:
             change = f"it begins at another example: {other.shard.begin:,}, not {first.shard.begin:,}"
         if change is not None:
-            here, there = (str(shard_path(folder, saved.shard)) for saved in (first, other))
+            here, there = (str(shard_path(folder, part.shard)) for part in (first, other))
             raise WrongSpec(f"{there} does not belong to {here}: {change}. Run its shard again with --anew.")
     missing = _missing(parts)
     if not missing:
         return parts
-    if _joined(folder, first):
+    whole = _read_whole(folder)
+    if whole is not None and whole.provenance.difference(first.provenance) is None:
         return []
     raise PartsMissing(f"{folder} lacks {'; '.join(missing)}. Run what is missing with --shard I/N, then merge again.")
 
 
-def require_whole(job: Job, part: SavedPart) -> None:
-    """Whether a job's parts are all that there is to scan. Raises: WrongSpec, Fault."""
-    provenance = Provenance.of(job)
-    change = part.provenance.difference(provenance)
-    if change is None and whole(job, provenance) is None:
-        change = f"they begin at example {part.shard.begin:,}, and what was scanned before it is not in {WHOLE}"
-    if change is not None:
-        raise WrongSpec(
-            f"the parts in {job.folder} cannot be merged: {change}. Put back what was there, or scan the shards with --anew."
-        )
-
-
-def settle(job: Job, provenance: Provenance, part: Part) -> None:
-    """Put what the whole scan found in the place of the shards' parts. Raises: StoreFailed."""
-    write_part(job.folder / WHOLE, SavedPart(provenance, Shard(), part))
+def settle(job: Job, part: Part) -> None:
+    """Save the whole scan and remove the parts of its shards, once the results are in place. Raises: StoreFailed."""
+    write_part(job.folder / WHOLE, SavedPart(Provenance.of(job), Shard(), part))
     _clear_parts(job.folder)
 
 
 def clear(folder: Place) -> None:
-    """Forget all that was scanned. Raises: StoreFailed."""
+    """Remove all that was scanned. Raises: StoreFailed."""
     _clear_parts(folder)
     _remove(folder / WHOLE)
 
 
-def forget(folder: Place, index: int, count: int, added: bool) -> None:
-    """Forget what was scanned of one shard.
+def clear_shard(folder: Place, index: int, count: int, added: bool) -> None:
+    """Remove what was scanned of one shard.
 
     Args:
-        added: whether the shards are of what was added to an earlier scan, which then stays; else it goes too.
+        added: whether the shards are of examples added to an earlier scan, which then stays; else it is removed too.
 
     Raises: StoreFailed.
     """
@@ -139,8 +173,8 @@ def forget(folder: Place, index: int, count: int, added: bool) -> None:
 
 
 def _clear_parts(folder: Place) -> None:
-    found: list[Place] = list((folder / "parts").glob("*.part"))
-    for path in found:
+    paths: list[Place] = list((folder / "parts").glob("*.part"))
+    for path in paths:
         _remove(path)
 
 
@@ -151,21 +185,36 @@ def _remove(path: Place) -> None:
         raise store_failed(path, error) from error
 
 
-def _only_grew(old: Provenance, new: Provenance, job: Job) -> bool:
-    """Whether the examples are the old ones, and others after them."""
-    return old.examples <= new.examples and job.data_begin_with(old.examples, old.data)
-
-
-def _fits(saved: SavedPart, provenance: Provenance, base: SavedPart | None) -> bool:
-    return saved.provenance.difference(provenance) is None and saved.shard.begin == (base.provenance.examples if base else 0)
-
-
-def _joined(folder: Place, part: SavedPart) -> bool:
-    """Whether the whole scan that a folder holds is of all that a part is of."""
+def _read_whole(folder: Place) -> SavedPart | None:
     try:
-        return read_part(folder / WHOLE).provenance.difference(part.provenance) is None
+        return read_part(folder / WHOLE)
     except FileNotFoundError:
-        return False
+        return None
+
+
+def _base(job: Job) -> SavedPart | None:
+    """The scan of all examples or, for an update, of those before the data grew. Raises: as `ScanState.read`."""
+    saved, provenance = _read_whole(job.folder), Provenance.of(job)
+    if saved is None or saved.provenance.difference(provenance) is None:
+        return saved
+    if not _may_have_grown(job, saved.provenance, provenance):
+        return None
+    if not _only_grew(job, saved.provenance):
+        raise WrongSpec(
+            f"{job.folder} cannot be updated: the first {saved.provenance.examples:,} examples are not those that were scanned. "
+            "New ones must come after all old ones, in the order of their names. Run without --update to scan all of them."
+        )
+    return saved
+
+
+def _may_have_grown(job: Job, old: Provenance, new: Provenance) -> bool:
+    """Whether an update was asked for, and nothing but the data has changed."""
+    return job.options.update and old.model == new.model and old.settings == new.settings
+
+
+def _only_grew(job: Job, old: Provenance) -> bool:
+    """Whether the examples are the old ones, and others after them."""
+    return old.examples <= len(job.source) and job.data_begin_with(old.examples, old.data)
 
 
 def _missing(parts: Sequence[SavedPart]) -> list[str]:

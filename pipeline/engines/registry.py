@@ -1,4 +1,4 @@
-"""Who scans what is still to be scanned: a table of engines, and what stands before and after each of them."""
+"""The table of engines, and the scan of a job with one of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.activations.part import Part, check_bad
-from pipeline.activations.part_file import Provenance
 from pipeline.activations.plan import Progress, ScanPlan
-from pipeline.activations.scan_state import begun, scanned_before, settle, whole
+from pipeline.activations.scan_state import ScanState
 from pipeline.activations.scan_times import ScanTimes
 from pipeline.engines import local, ray
 from pipeline.errors import UnknownName, WrongSpec
-from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.sources.source import Shard
 
@@ -21,11 +19,12 @@ from pipeline.sources.source import Shard
 class Engine:
     """Who runs the shards.
 
-    scan_all: scans all examples from one on, leaves parts in the job's folder as it goes, and goes on from those it finds.
+    scan_all: scans the examples from `state.begin` on and saves parts in the job's folder as it goes; of each shard it
+    continues from what `state.take` hands over.
     require: raises WrongSpec, where something that the engine needs is not installed.
     """
 
-    scan_all: Callable[[Job, ScanPlan, Provenance, int, Progress], tuple[Part, ScanTimes]]
+    scan_all: Callable[[ScanState, ScanPlan, Progress], tuple[Part, ScanTimes]]
     require: Callable[[], object] = lambda: None
 
 
@@ -44,46 +43,25 @@ def check_engine(options: RunOptions) -> None:
     ENGINES[options.engine].require()
 
 
-def check(job: Job) -> None:
-    """Whether what an earlier run has left can be gone on from, before anything is changed. Raises: WrongSpec, Fault."""
-    provenance = Provenance.of(job)
-    base = scanned_before(job, provenance)
-    if whole(job, provenance) is None:
-        begun(job, provenance, Shard(0, 1, job.spec.data.batch, base.provenance.examples if base else 0))
+def scan_job(state: ScanState, plan: ScanPlan, progress: Progress) -> tuple[Part, ScanTimes]:
+    """Scan what the state lacks of a job's whole source.
 
-
-def scan_job(job: Job, plan: ScanPlan, progress: Progress) -> tuple[Part, ScanTimes]:
-    """What a scan of the whole source finds; only what no earlier run has scanned is scanned.
-
-    Raises: TooManyBad, Interrupted with what was found saved, and whatever the engine raises.
+    Returns: the part of the whole source, and where this run's time went.
+    Raises: TooManyBad; Interrupted, with everything scanned so far saved; whatever the engine raises.
     """
-    provenance = Provenance.of(job)
-    part, times = whole(job, provenance), ScanTimes()
-    if part is None:
-        base = scanned_before(job, provenance)
-        begin = base.provenance.examples if base else 0
-        if base is not None:
-            job.reporter.say(f"the first {begin:,} of {provenance.examples:,} examples were scanned before; the rest is new")
-        part, times = ENGINES[job.options.engine].scan_all(job, plan, provenance, begin, progress)
-        part = base.part.merge(part) if base else part
-    else:
+    job, examples = state.job, state.provenance.examples
+    part, times = state.whole(), ScanTimes()
+    if part is not None:
         job.reporter.say(f"all {part.done:,} examples were scanned before")
-    check_bad(part, plan, provenance.examples)
+    else:
+        if state.base is not None:
+            job.reporter.say(f"the first {state.begin:,} of {examples:,} examples were scanned before; the rest is new")
+        part, times = ENGINES[job.options.engine].scan_all(state, plan, progress)
+        part = state.base.part.merge(part) if state.base else part
+    check_bad(part, plan, examples)
     return part, times
 
 
-def scan_part(job: Job, plan: ScanPlan, index: int, count: int, progress: Progress) -> Part:
-    """What a scan of the `index`-th of `count` parts, from 0, of what no earlier run has scanned finds.
-
-    Raises: as `scan_job`.
-    """
-    provenance = Provenance.of(job)
-    base = scanned_before(job, provenance)
-    return local.scan_shard(
-        job, plan, provenance, Shard(index, count, plan.batch, base.provenance.examples if base else 0), progress
-    )[0]
-
-
-def settle_job(job: Job, part: Part) -> None:
-    """Keep what the whole scan found, once its results are in place. Raises: StoreFailed."""
-    settle(job, Provenance.of(job), part)
+def scan_part(state: ScanState, plan: ScanPlan, index: int, count: int, progress: Progress) -> Part:
+    """Scan the `index`-th of `count` shards, from 0, of the examples from `state.begin` on. Raises: as `scan_job`."""
+    return local.scan_shard(state, plan, Shard(index, count, plan.batch, state.begin), progress)[0]

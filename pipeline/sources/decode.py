@@ -1,4 +1,4 @@
-"""Encoded bytes to upright 8-bit RGB: the one place where image files are understood."""
+"""Encoded bytes to upright 8-bit RGB: the only module that decodes image files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import PIL.ImageFile
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-# Pillow refuses images of more than twice this; OpenCV stops at 2**30 too. Windows are for images that large.
+# Pillow refuses images of more than twice this many pixels, OpenCV of more than 2**30. Larger ones have to be cut up first.
 PIL.Image.MAX_IMAGE_PIXELS = 2**29
 
 _ORIENTATION = 0x0112  # the EXIF tag: 1 upright, 2 to 8 mirrored or turned
@@ -20,7 +20,7 @@ _FLOAT_MODES = ("F", "I")
 
 
 class Unreadable(Exception):
-    """Bytes that are no image, or not a whole one; the message is the reason, on one line."""
+    """Bytes that are not an image, or not a whole one; the message is the reason, on one line."""
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -32,7 +32,7 @@ def decode(data: bytes) -> np.ndarray:
     Raises: Unreadable, also for a file that breaks off before its last pixel.
     """
     if _is_plain_png(data):
-        # Several times the speed of the general path for data sets of thumbnails. If it balks, Pillow tells why.
+        # For data sets of thumbnails, several times as fast as the general path. If it fails, Pillow says why.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is not None:
             return pixels
@@ -80,17 +80,17 @@ def _is_plain_png(data: bytes) -> bool:
     """A whole PNG of 8-bit RGB or grey, with neither transparency nor orientation."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:26] not in (b"\x08\x00", b"\x08\x02") or data[-8:-4] != b"IEND":
         return False
-    place = 8  # of a chunk: 4 bytes of length, 4 of type, the content, 4 of check sum
-    while place < len(data):
-        if data[place + 4 : place + 8] in (b"tRNS", b"eXIf", b"acTL") or data[place + 8 : place + 19] == b"Raw profile":
+    offset = 8  # of a chunk: 4 bytes of length, 4 of type, the content, 4 of check sum
+    while offset < len(data):
+        if data[offset + 4 : offset + 8] in (b"tRNS", b"eXIf", b"acTL") or data[offset + 8 : offset + 19] == b"Raw profile":
             return False
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
     return True
 
 
 def _has_16_bits(image: PIL.ImageFile.ImageFile) -> bool:
     if image.format == "PNG":
-        return any("16" in str(tile[3]) for tile in image.tile)  # the mode of an RGB one does not tell
+        return any("16" in str(tile[3]) for tile in image.tile)  # the mode of an RGB image does not say
     if image.format == "TIFF":
         bits, sample_format = (image.tag_v2.get(tag, (1,)) for tag in (258, 339))  # type: ignore[attr-defined,unused-ignore]
         return max(bits) == 16 and sample_format[0] == 1
@@ -123,11 +123,11 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 def _png_may_be_turned(image: PIL.ImageFile.ImageFile, file: BinaryIO) -> bool:
     if "Raw profile type exif" in image.info or "exif" in image.info:
         return True
-    place = file.tell()
+    position = file.tell()
     file.seek(0)
-    found = b"eXIf" in file.read()
-    file.seek(place)
-    return found
+    has_exif = b"eXIf" in file.read()
+    file.seek(position)
+    return has_exif
 
 
 def _orientation(image: PIL.ImageFile.ImageFile) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _READERS = 8
-_REQUESTS = 16  # under way at the same time, to a remote address
+_REQUESTS = 16  # to a remote address at a time
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Files:
 
     paths: relative to the root, with `/`; or absolute, or addresses.
     file_labels: the label of each file, "" for none.
-    lengths: the bytes of each file, where a listing told them; else each is asked for.
+    lengths: the bytes of each file, where a listing has them; else each file is asked.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Files:
         return chunk_for(float(np.mean([max(0, self._bytes(index)) for index in some])))
 
     def digest(self, count: int) -> str:
-        # Not the times of change: a copy of the folder is the same data.
+        # Without modification times: a copy of the folder is the same data.
         return digest_of([(self.paths[index], self._bytes(index), self.file_labels[index]) for index in range(count)])
 
     @cached_property
@@ -64,7 +64,7 @@ class Files:
                 text.set_shape(())
             return {"example": example, **dict(zip(("key", "label", "data", "error"), texts, strict=True))}
 
-        # What waits for a network needs no core of its own.
+        # Waiting for a network takes no core.
         parallel = _REQUESTS if self._remote else cores()
         return tf.data.Dataset.range(first, last).map(record, num_parallel_calls=parallel, deterministic=True)
 
@@ -88,7 +88,7 @@ class Files:
 
     def _size(self, index: int) -> tuple[int, int]:
         try:
-            if remote.is_remote(self._path(index)):  # one request, instead of one for every few bytes of a header
+            if remote.is_remote(self._path(index)):  # one request instead of one for every few bytes of a header
                 return size_or_zero(remote.read(self._path(index)))
             with open(self._path(index), "rb") as file:
                 return size(file)
@@ -109,7 +109,7 @@ class Files:
 
 
 def length(path: str) -> int:
-    """The bytes of a file, here or elsewhere; -1 where it is not there. Raises: Unreachable."""
+    """The length of a file in bytes, by path or address; -1 where it does not exist. Raises: Unreachable."""
     try:
         if not remote.is_remote(path):
             return os.stat(path).st_size

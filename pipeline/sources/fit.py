@@ -1,4 +1,4 @@
-"""How a source image comes to the network's input size, and how boxes find their way back."""
+"""Fit: how a source image is resized to the network's input, and how boxes are mapped back."""
 
 from __future__ import annotations
 
@@ -26,59 +26,59 @@ class Fit:
     def scale_and_offset(self, height: int, width: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """For an image of this size: source pixels per input pixel, and the source position of the input's corner.
 
-        Exactly what `apply` does, which shows whole source pixels on whole input pixels.
+        Exactly what `apply` does, which maps whole source pixels to whole input pixels.
 
         Returns: ((scale_y, scale_x), (offset_y, offset_x)); source = offset + scale * input, for pixel edges.
         """
-        shown, lands = self._overlap(height, width)
-        scale_y, scale_x = shown.height / lands.height, shown.width / lands.width
-        return (scale_y, scale_x), (shown.y1 - scale_y * lands.y1, shown.x1 - scale_x * lands.x1)
+        seen, filled = self._overlap(height, width)
+        scale_y, scale_x = seen.height / filled.height, seen.width / filled.width
+        return (scale_y, scale_x), (seen.y1 - scale_y * filled.y1, seen.x1 - scale_x * filled.x1)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Resize uint8 (h, w, c) to uint8 (height, width, c): along each axis by area to shrink, bilinear to grow."""
         if pixels.shape[:2] == (self.height, self.width):
             return pixels
-        shown, lands = self._overlap(*pixels.shape[:2])
-        resized = _resized(shown.cut(pixels), lands.height, lands.width)
-        if (lands.height, lands.width) == (self.height, self.width):
+        seen, filled = self._overlap(*pixels.shape[:2])
+        resized = _resized(seen.cut(pixels), filled.height, filled.width)
+        if (filled.height, filled.width) == (self.height, self.width):
             return resized
-        canvas = np.zeros((self.height, self.width, pixels.shape[2]), np.uint8)
-        lands.cut(canvas)[:] = resized
-        return canvas
+        padded = np.zeros((self.height, self.width, pixels.shape[2]), np.uint8)
+        filled.cut(padded)[:] = resized
+        return padded
 
     def to_source(self, box: Box, region: Box) -> Box:
-        """The source pixels under a box of input pixels: rounded outwards, clipped to what was shown, never empty.
+        """The source pixels under a box of input pixels: rounded outwards, clipped to what the network saw, never empty.
 
         Args:
             box: pixels of the network's input.
             region: the part of the source image that was resized.
         """
-        shown, lands = self._overlap(region.height, region.width)
-        y1, y2 = _outwards(box.y1 - lands.y1, box.y2 - lands.y1, lands.height, shown.height)
-        x1, x2 = _outwards(box.x1 - lands.x1, box.x2 - lands.x1, lands.width, shown.width)
-        return Box(y1, x1, y2, x2).shifted(region.y1 + shown.y1, region.x1 + shown.x1)
+        seen, filled = self._overlap(region.height, region.width)
+        y1, y2 = _outwards(box.y1 - filled.y1, box.y2 - filled.y1, filled.height, seen.height)
+        x1, x2 = _outwards(box.x1 - filled.x1, box.x2 - filled.x1, filled.width, seen.width)
+        return Box(y1, x1, y2, x2).shifted(region.y1 + seen.y1, region.x1 + seen.x1)
 
     def _overlap(self, height: int, width: int) -> tuple[Box, Box]:
-        """The part of the image that is shown, in its own pixels, and where it lands, in input pixels."""
+        """The part of the image that the network sees, in source pixels, and the part of the input it fills, in input pixels."""
         scale_y, scale_x = height / self.height, width / self.width
         if self.mode == "crop":
             scale_y = scale_x = min(scale_y, scale_x)
         elif self.mode == "pad":
             scale_y = scale_x = max(scale_y, scale_x)
-        shown_y, lands_y = _middle(height, scale_y * self.height), _middle(self.height, height / scale_y)
-        shown_x, lands_x = _middle(width, scale_x * self.width), _middle(self.width, width / scale_x)
-        return Box(shown_y[0], shown_x[0], shown_y[1], shown_x[1]), Box(lands_y[0], lands_x[0], lands_y[1], lands_x[1])
+        seen_y, filled_y = _middle(height, scale_y * self.height), _middle(self.height, height / scale_y)
+        seen_x, filled_x = _middle(width, scale_x * self.width), _middle(self.width, width / scale_x)
+        return Box(seen_y[0], seen_x[0], seen_y[1], seen_x[1]), Box(filled_y[0], filled_x[0], filled_y[1], filled_x[1])
 
 
-def _middle(available: int, wanted: float) -> tuple[int, int]:
-    """The middle `wanted` of so many pixels, in whole pixels: all of them at most, one at least."""
-    length = max(1, min(available, round(wanted)))
+def _middle(available: int, length: float) -> tuple[int, int]:
+    """The middle `length` of so many pixels, rounded: all of them at most, one at least."""
+    length = max(1, min(available, round(length)))
     first = (available - length) // 2
     return first, first + length
 
 
 def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Shrinking comes first: OpenCV would interpolate, and alias, along both axes if either grows."""
+    """Shrink first, then grow: if either axis grows, OpenCV interpolates, and aliases, along both."""
     smaller = min(height, pixels.shape[0]), min(width, pixels.shape[1])
     for size, method in ((smaller, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
         if pixels.shape[:2] != size:
@@ -88,6 +88,6 @@ def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _outwards(first: int, last: int, target: int, source: int) -> tuple[int, int]:
-    """Pixels first to last of `target`, as pixels of `source` that fill the same length."""
+    """Pixels first to last of `target` pixels, mapped to `source` pixels and rounded outwards."""
     low = min(max(first * source // target, 0), source - 1)
     return low, min(max(-(-last * source // target), low + 1), source)

@@ -26,33 +26,33 @@ def open_folder(path: str, spec: DataSpec, fetch: bool) -> Files:
         what = "is not a folder" if path and os.path.exists(root) else "does not exist"
         raise MissingInput(f"the folder {path!r} in data.source {what}. Name a folder of images: folder:DIR.")
     try:
-        found = sorted(_image_paths(root, "", ()), key=os.fsencode)
+        paths = sorted(_image_paths(root, "", ()), key=os.fsencode)
     except OSError as error:
         raise MissingInput(f"the folder {error.filename!r} cannot be listed ({error.strerror}). Make it readable.") from None
-    return _labelled(path, root, found, None)
+    return _labelled(path, root, paths, None)
 
 
 def _open_remote(address: str) -> Files:
-    found = [(relative(file, address), length) for file, length in listing(f"{address.rstrip('/')}/")]
+    listed = [(relative(file, address), length) for file, length in listing(f"{address.rstrip('/')}/")]
     images = [
         (path, length)
-        for path, length in found
+        for path, length in listed
         if path.lower().endswith(EXTENSIONS) and not any(part.startswith(".") for part in path.split("/"))
     ]
     images.sort(key=lambda image: os.fsencode(image[0]))
     return _labelled(address, address, [path for path, _ in images], tuple(length for _, length in images))
 
 
-def _labelled(name: str, root: str, found: list[str], lengths: tuple[int, ...] | None) -> Files:
-    if not found:
+def _labelled(name: str, root: str, paths: list[str], lengths: tuple[int, ...] | None) -> Files:
+    if not paths:
         raise MissingInput(f"the folder {name!r} holds no images ({', '.join(EXTENSIONS)}). Name one that does.")
-    file_labels = tuple(PurePosixPath(file).parent.name for file in found)
+    file_labels = tuple(PurePosixPath(path).parent.name for path in paths)
     labels = sorted({as_text(label) for label in file_labels if label})
-    return Files(f"folder:{name}", root, tuple(found), file_labels, labels or None, lengths)
+    return Files(f"folder:{name}", root, tuple(paths), file_labels, labels or None, lengths)
 
 
 def _image_paths(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Paths of image files, relative to the root. Links to folders are followed, but never back up."""
+    """Paths of image files, relative to the root. Links to folders are followed, but not to a folder above."""
     here = os.path.realpath(folder)
     if here in above:
         return
@@ -68,5 +68,5 @@ def _image_paths(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[s
 
 
 def _is_file_or_dead(link: str) -> bool:
-    # An image that is not there must be told, not passed over.
+    # A dead link is kept: a missing image must be reported, not passed over.
     return os.path.isfile(link) or not os.path.exists(link)

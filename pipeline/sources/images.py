@@ -13,9 +13,9 @@ from pipeline.geometry import Box
 from pipeline.hardware import cores
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
+from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, Records, ascending, digest_of
 from pipeline.sources.source import Image, Shard
-from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -53,7 +53,7 @@ class Images:
             return {key: record[key] for key in ("example", "key", "label")} | {"image": images, "error": errors}
 
         chunks = records.batch(self.records.chunk)
-        return untuned(chunks.map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
+        return without_autotune(chunks.map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
 
     def find(self, key: str) -> int | None:
         example = self.records.find(key)
@@ -70,12 +70,12 @@ class Images:
     def _fitted(self, data: np.ndarray, known_errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = np.zeros((len(data), self.fit.height, self.fit.width, 3), np.uint8)
         errors = list(known_errors)
-        for place, encoded in enumerate(data):
-            if not errors[place]:
+        for number, encoded in enumerate(data):
+            if not errors[number]:
                 try:
-                    images[place] = self.fit.apply(decode(encoded))
+                    images[number] = self.fit.apply(decode(encoded))
                 except Unreadable as error:
-                    errors[place] = str(error).encode()
+                    errors[number] = str(error).encode()
         return images, np.array(errors, dtype=object)
 
 
@@ -87,4 +87,4 @@ def decode_record(record: Record, source: str) -> np.ndarray:
             return decode(record.data)
         except Unreadable as error:
             reason = str(error)
-    raise UnusableData(f"image {record.key!r} of {source} cannot be read: {reason}. Replace it, or take it out.")
+    raise UnusableData(f"image {record.key!r} of {source} cannot be read: {reason}. Replace the image, or remove it.")

@@ -17,14 +17,14 @@ _NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s*,(.*)",
 def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
     """The images of a list, in its order; paths are relative to the list's folder. A missing image is a bad example.
 
-    Empty lines, and lines that begin with `#`, do not count.
+    Empty lines and lines that begin with `#` are ignored.
 
-    Raises: MissingInput for a list that cannot be read or names nothing; UnusableData for one that is no text, or
+    Raises: MissingInput for a list that cannot be read or names nothing; UnusableData for one that is not text, or
     whose labels do not fit `data.labels`.
     """
-    place = path if remote.is_remote(path) else remote.local_path(path)
+    location = path if remote.is_remote(path) else remote.local_path(path)
     try:
-        text = remote.read_first(place).decode("utf-8-sig")
+        text = remote.read_first(location).decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise MissingInput(f"the list {path!r} in data.source cannot be read ({reason}). Name a text file: list:FILE.") from None
@@ -40,11 +40,11 @@ def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
         labels = tuple(
             numbered(names, spec.labels, label, f"{image!r} of list:{path}") for image, label in zip(paths, labels, strict=True)
         )
-    return Files(f"list:{path}", remote.parent(place), paths, labels, names or sorted(set(labels) - {""}) or None)
+    return Files(f"list:{path}", remote.parent(location), paths, labels, names or sorted(set(labels) - {""}) or None)
 
 
 def _entry(line: str) -> tuple[str, str]:
-    """(path, label). A comma may stand in either: the one that ends an image's name is the one between them."""
+    """(path, label). Either may hold commas: the one after an image's extension separates them."""
     path, tab, label = line.strip().partition("\t")
     named = None if tab else _NAMED.fullmatch(path)
     if named:

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UnknownName, UnusableData
-from pipeline.sources.file_patterns import Stored, check_reach, matching, of_each, read_names
-from pipeline.sources.record_batches import stream_runs
+from pipeline.errors import UnknownName, UnusableData, one_line
+from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
+from pipeline.sources.record_batches import stream_batches
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.spec.data import DataSpec
 from pipeline.store import remote
@@ -23,14 +23,14 @@ from pipeline.store import remote
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_PROBED = 8  # rows looked at to tell whether a column holds images
+_PROBED = 8  # rows whose bytes show whether a column holds images
 _BUFFER = 2**20  # bytes read of a column at a time: pages are decoded one by one, however large the row group
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A row group: the `number`-th of a file; its first row is the file's row `row` and the data set's example `first`."""
 
-    file: Stored
+    file: StoredFile
     number: int
     row: int
     rows: int
@@ -47,7 +47,7 @@ class Tables:
 
     name: str
     labels: list[str] | None
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     image: str
     label: str | None
     numbers: bool
@@ -65,16 +65,16 @@ class Tables:
         return digest_of(files, count, self.image, self.label, self.labels)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
-        return stream_runs(lambda: self._runs(first, last))
+        return stream_batches(lambda: self._batches(first, last))
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
         bounds = np.searchsorted(examples, [*self._firsts, len(self)])
         for group, begin, end in zip(self.groups, bounds[:-1], bounds[1:], strict=True):
-            if begin < end:  # pages before the first wanted are read too: Parquet has no way around them
+            if begin < end:  # the pages before the first example are read too: Parquet cannot skip them
                 yield from (
                     record
-                    for run in self._of_group(group, examples[begin], examples[end - 1] + 1, set(examples[begin:end]))
-                    for record in run
+                    for batch in self._of_group(group, examples[begin], examples[end - 1] + 1, set(examples[begin:end]))
+                    for record in batch
                 )
 
     def find(self, key: str) -> int | None:
@@ -85,22 +85,22 @@ class Tables:
         return None
 
     def sizes(self, first: int, last: int) -> np.ndarray:
-        found = [size_or_zero(record.data) for run in self._runs(first, last) for record in run]
-        return np.array(found, np.int64).reshape(-1, 2)
+        sizes = [size_or_zero(record.data) for batch in self._batches(first, last) for record in batch]
+        return np.array(sizes, np.int64).reshape(-1, 2)
 
     @cached_property
     def _firsts(self) -> list[int]:
         return [group.first for group in self.groups]
 
-    def _runs(self, first: int, last: int) -> Iterator[list[Record]]:
+    def _batches(self, first: int, last: int) -> Iterator[list[Record]]:
         start = max(0, int(np.searchsorted(self._firsts, first, side="right")) - 1)
         for group in self.groups[start:]:
             if group.first >= last:
                 return
             yield from self._of_group(group, max(first, group.first), min(last, group.first + group.rows), None)
 
-    def _of_group(self, group: Group, first: int, last: int, wanted: set[int] | None) -> Iterator[list[Record]]:
-        """Records first to last of one row group, or those among them that are wanted, in runs."""
+    def _of_group(self, group: RowGroup, first: int, last: int, chosen: set[int] | None) -> Iterator[list[Record]]:
+        """Records first to last of one row group, or only the chosen ones among them, in batches."""
         columns = [self.image] if self.label is None else [self.image, self.label]
         size = max(1, min(256, 8 * self.chunk))
 
@@ -110,23 +110,23 @@ class Tables:
                 pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table,
             ):
                 at = group.first
-                found = table.iter_batches(size, row_groups=[group.number], columns=columns, use_threads=False)
-                for place, batch in enumerate(found):
+                stored = table.iter_batches(size, row_groups=[group.number], columns=columns, use_threads=False)
+                for number, batch in enumerate(stored):
                     if at >= last:
                         return
-                    if place >= done:
+                    if number >= done:
                         yield at, batch
                     at += len(batch)
 
         try:
             for at, batch in remote.resumed(batches, group.file.path):
-                rows = [row for row in range(max(first, at), min(last, at + len(batch))) if wanted is None or row in wanted]
+                rows = [row for row in range(max(first, at), min(last, at + len(batch))) if chosen is None or row in chosen]
                 if rows:
                     yield self._records(group, rows, batch.take(pa.array([row - at for row in rows])))
         except (pa.ArrowException, OSError) as error:
             raise _damaged(group.file.path, error) from None
 
-    def _records(self, group: Group, rows: list[int], batch: pa.RecordBatch) -> list[Record]:
+    def _records(self, group: RowGroup, rows: list[int], batch: pa.RecordBatch) -> list[Record]:
         images = batch.column(self.image).to_pylist()
         labels = [None] * len(rows) if self.label is None else batch.column(self.label).to_pylist()
         records = []
@@ -141,7 +141,7 @@ class Tables:
         if label is None:
             return ""
         if self.numbers and self.labels is not None:
-            # Test splits often give -1 for a label that is kept secret.
+            # Test splits often give -1 for a label that is withheld.
             return self.labels[label] if 0 <= label < len(self.labels) else ""
         return str(label)
 
@@ -170,7 +170,7 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
     groups = _groups(files, footers)
     stored = sum(column.total_uncompressed_size for footer in footers for column in _columns(footer, image))
     first = _first_images(files, footers, image)
-    # Where the column holds paths, what it stores tells nothing of the images.
+    # A column of paths says nothing about the size of the images.
     mean_bytes = max(stored / sum(footer.num_rows for footer in footers), sum(map(len, first)) / len(first))
     numbers = label is not None and pa.types.is_integer(schema.field(label).type)
     labels = features.get(label, {}).get("names") if numbers and label is not None else None
@@ -181,25 +181,25 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
             )
         labels = read_names(spec.labels)
         highest = max((_highest(footer, str(label)) for footer in footers), default=-1)
-        check_reach(labels, spec.labels, highest, f"parquet:{pattern}")
+        check_highest(labels, spec.labels, highest, f"parquet:{pattern}")
     return Tables(f"parquet:{pattern}", labels, tuple(groups), image, label, numbers, mean_bytes)
 
 
-def _groups(files: list[Stored], footers: list[pq.FileMetaData]) -> list[Group]:
+def _groups(files: list[StoredFile], footers: list[pq.FileMetaData]) -> list[RowGroup]:
     groups, first = [], 0
     for file, footer in zip(files, footers, strict=True):
         row = 0
         for number in range(footer.num_row_groups):
             rows = footer.row_group(number).num_rows
             if rows:
-                groups.append(Group(file, number, row, rows, first))
+                groups.append(RowGroup(file, number, row, rows, first))
             row, first = row + rows, first + rows
     return groups
 
 
-def _footer(file: Stored) -> pq.FileMetaData:
+def _footer(file: StoredFile) -> pq.FileMetaData:
     try:
-        # The first request of a job to an address that listed it: it answers, or breaks off.
+        # The first request to a remote file: the connection may break, so it is retried.
         return (
             remote.patiently(lambda: _read_footer(file.path), file.path)
             if remote.is_remote(file.path)
@@ -207,7 +207,7 @@ def _footer(file: Stored) -> pq.FileMetaData:
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         what = "is cut short, or no Parquet" if isinstance(error, pa.ArrowInvalid) else "cannot be read"
-        raise UnusableData(f"{file.path} {what}: {_one_line(error)}. Fetch it or write it anew.") from None
+        raise UnusableData(f"{file.path} {what}: {one_line(error)}. Fetch it or write it again.") from None
 
 
 def _read_footer(path: str) -> pq.FileMetaData:
@@ -225,7 +225,7 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def _image_column(
-    files: list[Stored],
+    files: list[StoredFile],
     footers: list[pq.FileMetaData],
     schema: pa.Schema,
     features: dict[str, Any],
@@ -240,15 +240,15 @@ def _image_column(
         if named not in able and not pa.types.is_string(schema.field(named).type):
             raise UnusableData(f"data.image {named!r} of parquet:{pattern} holds no encoded images; its columns: {columns}.")
         return named
-    found = [name for name in able if features.get(name, {}).get("_type") == "Image"]
-    if not found:
+    images = [name for name in able if features.get(name, {}).get("_type") == "Image"]
+    if not images:
         first = {name: _first_images(files, footers, name) for name in able}
-        found = [name for name in able if any(size_or_zero(data) != (0, 0) for data in first[name])]
-    if not found:
+        images = [name for name in able if any(size_or_zero(data) != (0, 0) for data in first[name])]
+    if not images:
         raise UnusableData(f"parquet:{pattern} has no column of images; its columns: {columns}. Name another, or set data.image.")
-    if len(found) > 1:
-        raise UnusableData(f"parquet:{pattern} has several columns of images: {', '.join(found)}. Set data.image to one.")
-    return found[0]
+    if len(images) > 1:
+        raise UnusableData(f"parquet:{pattern} has several columns of images: {', '.join(images)}. Set data.image to one.")
+    return images[0]
 
 
 def _label_column(schema: pa.Schema, features: dict[str, Any], image: str, named: str | None, pattern: str) -> str | None:
@@ -270,7 +270,7 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], image: str, named
 
 
 def _kind(schema: pa.Schema, column: str) -> str:
-    """What is the same in all files; the width of numbers, or whether any bytes are there, need not be."""
+    """The kind of a column, which must be the same in all files; the width of its numbers need not be."""
     kind = schema.field(column).type
     return "images" if _may_hold_images(kind) else "numbers" if pa.types.is_integer(kind) else "text"
 
@@ -282,7 +282,7 @@ def _may_hold_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _first_images(files: list[Stored], footers: list[pq.FileMetaData], column: str) -> list[bytes]:
+def _first_images(files: list[StoredFile], footers: list[pq.FileMetaData], column: str) -> list[bytes]:
     """The first few values of a column, b"" for those that are missing."""
     file = next(file for file, footer in zip(files, footers, strict=True) if footer.num_rows)
 
@@ -300,7 +300,7 @@ def _first_images(files: list[Stored], footers: list[pq.FileMetaData], column: s
 
 
 def _encoded(image: Any, table: str) -> tuple[bytes, str]:
-    """(bytes, error) of one value of an image column; a path without bytes is a file beside the table."""
+    """(bytes, error) of one value of an image column; a path without bytes names a file beside the table."""
     data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
     if isinstance(data, str):
         data, path = None, data
@@ -315,7 +315,7 @@ def _encoded(image: Any, table: str) -> tuple[bytes, str]:
 
 
 def _columns(footer: pq.FileMetaData, name: str) -> Iterator[pq.ColumnChunkMetaData]:
-    """What a footer says of a column in each of the file's row groups."""
+    """A footer's entries for a column, one a row group."""
     for group in map(footer.row_group, range(footer.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             if column.path_in_schema.split(".")[0] == name:
@@ -323,15 +323,10 @@ def _columns(footer: pq.FileMetaData, name: str) -> Iterator[pq.ColumnChunkMetaD
 
 
 def _highest(footer: pq.FileMetaData, label: str) -> int:
-    """The highest label of a file, as its statistics have it; -1 where it keeps none."""
+    """The highest label of a file by its statistics; -1 where it has none."""
     stored = (column.statistics for column in _columns(footer, label))
-    return max((int(one.max) for one in stored if one is not None and one.has_min_max), default=-1)
+    return max((int(kept.max) for kept in stored if kept is not None and kept.has_min_max), default=-1)
 
 
 def _damaged(path: str, error: Exception) -> UnusableData:
-    return UnusableData(f"{path} is damaged: {_one_line(error)}. Fetch it or write it anew.")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return UnusableData(f"{path} is damaged: {one_line(error)}. Fetch it or write it again.")

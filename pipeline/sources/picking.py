@@ -1,4 +1,4 @@
-"""Picking: a few images to look at one by one, from the data set by example or key, or from files of their own."""
+"""Picking: a few images, by example or key from the data set, or from files outside it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.store import remote
 
 @dataclass(frozen=True, eq=False)
 class Picked:
-    """One image as its owner knows it, and as the network is shown it.
+    """One image as it is stored, and as the network sees it.
 
-    example: its place in the data set; None for a file.
+    example: its number in the data set; None for a file.
     shown: uint8 (height, width, 3) at the network's input size.
     """
 
@@ -34,10 +34,10 @@ class Picked:
 
 
 def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
-    """The images picked: those of the data set by example, each once, then the files in their order; one in memory at a time.
+    """The picked images: those of the data set by example, each once, then the files in their order; one in memory at a time.
 
-    Where none is named they are the first few examples that can be read. Files are taken whole, however the
-    data set's images are windowed; their key is their path.
+    Where none is named, they are the first few examples that can be read. Files are taken whole, however the data set's
+    images are cut into windows; their key is their path.
 
     Raises: WrongSpec, MissingInput, as `check_picks` does; UnusableData, for an image named that cannot be read.
     """
@@ -51,24 +51,24 @@ def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
 
 
 def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:
-    """Each image and what its pictures are called: by its example, or by its place among the files and its file's name."""
+    """Each image and the name of its pictures: by its example, or by its number among the files and its file's name."""
     files = 0
-    for one in picked:
-        if one.example is not None:
-            yield one, f"example-{one.example}"
+    for image in picked:
+        if image.example is not None:
+            yield image, f"example-{image.example}"
         else:
-            yield one, f"file-{files}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(one.image.key).stem)[:60]}"
+            yield image, f"file-{files}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(image.image.key).stem)[:60]}"
             files += 1
 
 
 def count_picks(source: Source, picks: Picks) -> int:
-    """How many images will be picked, if all can be read."""
+    """How many images are picked, if all can be read."""
     chosen = len(_examples(source, picks)) + len(set(picks.files))
     return chosen or min(picks.first, len(source))
 
 
 def check_picks(source: Source, picks: Picks, where: str) -> None:
-    """Find what cannot be picked before work starts; images are looked for, not read.
+    """Find out before work starts what cannot be picked; images are looked up, not read.
 
     Args:
         where: the table of the spec, for the errors.
@@ -84,16 +84,16 @@ def check_picks(source: Source, picks: Picks, where: str) -> None:
     for key in picks.keys:
         if source.find(key) is None:
             raise WrongSpec(
-                f"{where}: no example has the key {key!r}. Keys are what the column `key` of the index says, "
+                f"{where}: no example has the key {key!r}. The column `key` of the index lists them, "
                 f"such as {_first_key(source)!r}."
             )
     for path in picks.files:
         if length(path if remote.is_remote(path) else remote.local_path(path)) < 0:
-            raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that is there.")
+            raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that exists.")
 
 
 def digest_file(path: str) -> str:
-    """A short hexadecimal digest of what is in a file, a path or an address; "" for one that cannot be read."""
+    """A short hexadecimal digest of the content of a file, by path or address; "" where it cannot be read."""
     try:
         return hashlib.sha256(remote.read(path)).hexdigest()[:16]
     except OSError:
@@ -105,8 +105,8 @@ def _picked(example: int | None, image: Image, fit: Fit) -> Picked:
 
 
 def _examples(source: Source, picks: Picks) -> list[int]:
-    found = (source.find(key) for key in picks.keys)
-    return sorted({*picks.examples, *(example for example in found if example is not None)})
+    by_key = (source.find(key) for key in picks.keys)
+    return sorted({*picks.examples, *(example for example in by_key if example is not None)})
 
 
 def _first_readable(source: Source, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Encoded images in a fixed order: all that a kind of source has to offer; `Images` and `Windows` do the rest."""
+"""Records: encoded images in a fixed order, all that a kind of source provides; `Images` and `Windows` do the rest."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Record(NamedTuple):
     """One encoded image.
 
-    key: text that names it in its data set, the same however the data set is sliced.
-    error: "" or, where there is no data to be had, why.
+    key: its name in the data set, the same however the data set is sliced.
+    error: "" or, where its bytes cannot be read, why.
     """
 
     example: int
@@ -35,7 +35,7 @@ class Records(Protocol):
 
     @property
     def name(self) -> str:
-        """As the spec names it, for messages."""
+        """As the spec names the source, for messages."""
 
     @property
     def labels(self) -> list[str] | None:
@@ -51,7 +51,7 @@ class Records(Protocol):
     def digest(self, count: int) -> str:
         """Changes when the first `count` records, their order or their sizes change; the same on every machine.
 
-        What follows them does not count, so that data which only grew can be told from data that changed.
+        What follows them does not count: so data that only grew can be told from data that changed.
         """
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
@@ -71,7 +71,7 @@ class Records(Protocol):
 
 
 def chunk_for(mean_bytes: float) -> int:
-    """How many images of this many encoded bytes make one call worth its overhead, and memory stay small."""
+    """How many images of so many encoded bytes to decode in one call: enough to be worth its overhead, few enough for memory."""
     return int(min(128, max(1, 2**18 // max(1, mean_bytes))))
 
 
@@ -84,19 +84,19 @@ def size_or_zero(data: bytes) -> tuple[int, int]:
 
 
 def digest_of(*parts: object) -> str:
-    """16 hexadecimal digits of any values whose text says all."""
+    """16 hexadecimal digits of any values, by their repr."""
     return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def numbered_key(key: str) -> tuple[str, int]:
-    """File and ordinal of a key that is made of them, `FILE__ORDINAL`; ("", -1) for any other."""
+    """File and ordinal of a key `FILE__ORDINAL`; ("", -1) for any other key."""
     file, _, ordinal = key.rpartition("__")
     return (file, int(ordinal)) if re.fullmatch("0|[1-9][0-9]*", ordinal) else ("", -1)
 
 
 def ascending(examples: Iterable[int], total: int) -> list[int]:
-    """The examples, each once, in order. Raises: IndexError for one that is not there."""
-    wanted = sorted({int(example) for example in examples})
-    if wanted and not (wanted[0] >= 0 and wanted[-1] < total):
-        raise IndexError(f"examples run from 0 to {total - 1}; asked for {wanted[0]} to {wanted[-1]}.")
-    return wanted
+    """The examples, each once, in order. Raises: IndexError for one that the source does not have."""
+    chosen = sorted({int(example) for example in examples})
+    if chosen and not (chosen[0] >= 0 and chosen[-1] < total):
+        raise IndexError(f"examples run from 0 to {total - 1}; asked for {chosen[0]} to {chosen[-1]}.")
+    return chosen

@@ -9,7 +9,7 @@ from pipeline.errors import MissingInput, UnknownName
 from pipeline.sources.files import Files
 from pipeline.spec.data import DataSpec
 
-# What scikit-image's wheel itself holds, less text, drawings, test patterns and the motorcycle's other stereo half.
+# The photographs in scikit-image's wheel: no text, drawings or test patterns, and one half of the stereo pair.
 PHOTOS = (
     "astronaut.png",
     "brick.png",
@@ -37,11 +37,11 @@ def open_sample(name: str, spec: DataSpec, fetch: bool) -> Files:
     if name not in SAMPLES:
         raise UnknownName.among(name, SAMPLES, where="a sample")
     package, folder, files = SAMPLES[name]
-    found = importlib.util.find_spec(package)
-    places = list(found.submodule_search_locations or ()) if found else []
-    root = os.path.join(places[0], folder) if places else ""
+    installed = importlib.util.find_spec(package)
+    folders = list(installed.submodule_search_locations or ()) if installed else []
+    root = os.path.join(folders[0], folder) if folders else ""
     present = tuple(file for file in files if os.path.isfile(os.path.join(root, file)))
     if 2 * len(present) < len(files):
         where = f"{root!r} holds {len(present)} of its {len(files)} files" if root else f"{package} is not installed"
-        raise MissingInput(f"sample:{name} is incomplete: {where}. Install {package} anew, or use folder:DIR.")
+        raise MissingInput(f"sample:{name} is incomplete: {where}. Reinstall {package}, or use folder:DIR.")
     return Files(f"sample:{name}", root, present, ("",) * len(present), None)

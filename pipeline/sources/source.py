@@ -1,4 +1,4 @@
-"""What every kind of source offers, and the small nouns they share."""
+"""Source: the protocol of all data sets, with the shards that divide it and the images that it returns."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Shard:
     """The `index`-th of `count` contiguous parts of a source, counted from 0.
 
-    unit: parts begin and end at multiples of it. Where it is the batch, no batch is sent through the network twice.
-    begin: what is divided are the examples from this one on; those before it were seen by an earlier scan.
+    unit: shards begin and end at multiples of it. Where it is the batch size, no batch runs through the network twice.
+    begin: the first example to be divided; an earlier scan has seen those before it.
     """
 
     index: int = 0
@@ -28,20 +28,20 @@ class Shard:
     begin: int = 0
 
     def bounds(self, total: int) -> tuple[int, int]:
-        """First example and one past the last, of `total`. Parts differ by one unit at most."""
+        """The first example and one past the last, of `total`. The sizes of shards differ by one unit at most."""
         begin = min(self.begin, total)
         first, last = begin // self.unit, -(-total // self.unit)
-        edges = (first + (last - first) * place // self.count for place in (self.index, self.index + 1))
+        edges = (first + (last - first) * number // self.count for number in (self.index, self.index + 1))
         low, high = (min(max(edge * self.unit, begin), total) for edge in edges)
         return low, high
 
 
 @dataclass(frozen=True)
 class Image:
-    """A source image as its owner knows it, and the part of it that the network was shown.
+    """A source image as it is stored, and the part of it that the network sees.
 
     pixels: uint8 (height, width, 3), RGB, upright.
-    region: the part that `resize` started from: the whole image, or one window of it.
+    region: the part that was resized to the network's input: the whole image, or one window of it.
     """
 
     key: str

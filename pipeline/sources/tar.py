@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from pipeline.errors import UnusableData
-from pipeline.sources.file_patterns import Stored, matching, numbered, of_each, read_names
+from pipeline.sources.file_patterns import StoredFile, matching, numbered, of_each, read_names
 from pipeline.sources.files import as_text
 from pipeline.sources.folder import EXTENSIONS
-from pipeline.sources.record_batches import stream_runs
+from pipeline.sources.record_batches import stream_batches
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
 from pipeline.spec.data import DataSpec
 from pipeline.store import remote
@@ -28,14 +28,14 @@ from pipeline.store import remote
 if TYPE_CHECKING:
     import tensorflow as tf
 
-LABELS = ("cls", "json", "txt")  # the extensions that are asked for a label, in this order
+LABELS = ("cls", "json", "txt")  # the extensions of files with a label, in order of preference
 _JSON_KEYS = ("label", "cls")
-_RUN_BYTES = 2**22  # of an archive, read in one go
-_AHEAD = 4  # runs asked of a remote address before the first has come
+_RANGE_BYTES = 2**22  # of an archive, read in one request
+_AHEAD = 4  # requests to a remote address at a time
 
 
 class Sample(NamedTuple):
-    """An image in the `file`-th archive: `length` bytes from `offset` on, of what is left when the archive is unpacked."""
+    """An image in the `file`-th archive: `length` bytes from `offset` on; offsets count in the unpacked archive."""
 
     file: int
     key: str
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 
 
 class TarMember(NamedTuple):
-    """A file in an archive; `text` is held of those that may be labels."""
+    """A file in an archive; `text` is kept of files that may hold labels."""
 
     offset: int
     length: int
@@ -56,12 +56,12 @@ class TarMember(NamedTuple):
 class Archives:
     """The samples of tar files, archive by archive, in the order in which their names first appear.
 
-    names: what `data.labels` calls the classes; None where the labels are as they are.
+    names: the names of the classes by `data.labels`; None where the archives' labels are used as they are.
     """
 
     name: str
     labels: list[str] | None
-    files: tuple[Stored, ...]
+    files: tuple[StoredFile, ...]
     samples: tuple[Sample, ...]
     names: list[str] | None = None
 
@@ -80,10 +80,10 @@ class Archives:
         return digest_of([(file.name, file.length) for file in files], said, self.names)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
-        return stream_runs(lambda: self._records(self._runs(range(first, last))))
+        return stream_batches(lambda: self._records(self._ranges(range(first, last))))
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
-        for run in self._records(self._runs(examples)):
+        for run in self._records(self._ranges(examples)):
             yield from run
 
     def find(self, key: str) -> int | None:
@@ -91,41 +91,41 @@ class Archives:
         return next((example for example, name in enumerate(names) if name == key), None)
 
     def sizes(self, first: int, last: int) -> np.ndarray:
-        found = [size_or_zero(record.data) for run in self._records(self._runs(range(first, last))) for record in run]
-        return np.array(found, np.int64).reshape(-1, 2)
+        batches = self._records(self._ranges(range(first, last)))
+        return np.array([size_or_zero(record.data) for batch in batches for record in batch], np.int64).reshape(-1, 2)
 
-    def _runs(self, examples: Sequence[int]) -> Iterator[list[int]]:
-        """Examples that lie near each other, in order, so that one request brings them all."""
-        run: list[int] = []
+    def _ranges(self, examples: Sequence[int]) -> Iterator[list[int]]:
+        """Examples that lie near each other, in order, so that one request reads them all."""
+        range_: list[int] = []
         for example in examples:
             here = self.samples[example]
-            if run:
-                start, before = self.samples[run[0]], self.samples[run[-1]]
-                near = here.offset + here.length - start.offset <= _RUN_BYTES
+            if range_:
+                start, before = self.samples[range_[0]], self.samples[range_[-1]]
+                near = here.offset + here.length - start.offset <= _RANGE_BYTES
                 if here.file != start.file or here.offset < before.offset or not near:
-                    yield run
-                    run = []
-            run.append(example)
-        if run:
-            yield run
+                    yield range_
+                    range_ = []
+            range_.append(example)
+        if range_:
+            yield range_
 
-    def _records(self, runs: Iterator[list[int]]) -> Iterator[list[Record]]:
-        """The records of each run; those of a remote archive are asked for ahead."""
+    def _records(self, ranges: Iterator[list[int]]) -> Iterator[list[Record]]:
+        """The records of each range; ranges of remote archives are requested ahead."""
         with ThreadPoolExecutor(_AHEAD) as pool:
             waiting: list[Future[list[Record]]] = []
-            # A packed archive is unpacked from its beginning: once, by one reader that goes on from run to run.
+            # A packed archive can only be unpacked from its beginning: one reader goes through it once.
             unpacked = _Unpacked()
             try:
-                for run in runs:
-                    file = self.files[self.samples[run[0]].file]
+                for range_ in ranges:
+                    file = self.files[self.samples[range_[0]].file]
                     if _is_packed(file.path):
                         yield from (done.result() for done in waiting)
                         waiting.clear()
-                        yield self._cut(run, partial(unpacked.read, file.path))
+                        yield self._cut(range_, partial(unpacked.read, file.path))
                     elif not remote.is_remote(file.path):
-                        yield self._cut(run, partial(remote.read, file.path))
+                        yield self._cut(range_, partial(remote.read, file.path))
                     else:
-                        waiting.append(pool.submit(self._cut, run, partial(remote.read, file.path)))
+                        waiting.append(pool.submit(self._cut, range_, partial(remote.read, file.path)))
                         if len(waiting) == _AHEAD:
                             yield waiting.pop(0).result()
                 yield from (done.result() for done in waiting)
@@ -134,16 +134,16 @@ class Archives:
                 for future in waiting:
                     future.cancel()
 
-    def _cut(self, run: list[int], read: partial[bytes]) -> list[Record]:
-        samples = [self.samples[example] for example in run]
+    def _cut(self, range_: list[int], read: partial[bytes]) -> list[Record]:
+        samples = [self.samples[example] for example in range_]
         start, file = samples[0].offset, self.files[samples[0].file]
         last = samples[-1].offset + samples[-1].length
         try:
             data = read(start, last)
         except (OSError, EOFError, zlib.error) as error:
-            raise UnusableData(f"{file.path} cannot be read: {error}. Fetch it anew.") from None
+            raise UnusableData(f"{file.path} cannot be read: {error}. Fetch it again.") from None
         if len(data) != last - start:
-            raise UnusableData(f"{file.path} is shorter than it was when the job began. Start the job anew.")
+            raise UnusableData(f"{file.path} is shorter than it was when the job began. Start the job again with --anew.")
         return [
             Record(
                 example,
@@ -152,7 +152,7 @@ class Archives:
                 data[sample.offset - start : sample.offset - start + sample.length],
                 "",
             )
-            for example, sample in zip(run, samples, strict=True)
+            for example, sample in zip(range_, samples, strict=True)
         ]
 
 
@@ -161,8 +161,8 @@ def open_tar(pattern: str, spec: DataSpec, fetch: bool) -> Archives:
 
     A sample is what shares its path up to the first dot of the file's name. Its image is the member `data.image`
     (an extension), or the only one with an image's extension; its label the text of the member `data.label` (an
-    extension, or a key of the .json), or of .cls, .json (`label` or `cls`) or .txt. One pass over the headers finds
-    them all.
+    extension, or a key of the .json), or of .cls, .json (`label` or `cls`) or .txt. One pass over the headers indexes
+    all samples.
 
     Raises: MissingInput, UnusableData.
     """
@@ -179,19 +179,19 @@ def open_tar(pattern: str, spec: DataSpec, fetch: bool) -> Archives:
             for sample in samples
         ]
     texts = {sample.label for sample in samples if sample.label}
-    # Numbers without names are labels, but no names of classes.
+    # Numbers are labels, but not names of classes.
     labels = names or (None if all(text.lstrip("-").isdigit() for text in texts) else sorted(texts))
     return Archives(f"tar:{pattern}", labels, tuple(files), tuple(samples), names)
 
 
-def _samples(file: Stored, spec: DataSpec) -> list[Sample]:
+def _samples(file: StoredFile, spec: DataSpec) -> list[Sample]:
     """The index of one archive, as if it were the first."""
-    wanted = {*LABELS, *([] if spec.label is None else [spec.label.lower()])}
+    with_labels = {*LABELS, *([] if spec.label is None else [spec.label.lower()])}
     try:
-        groups = remote.patiently(lambda: _groups(file, wanted), file.path)
+        groups = remote.patiently(lambda: _groups(file, with_labels), file.path)
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise UnusableData(f"{file.path} is cut short, or no tar archive: {reason}. Fetch it or write it anew.") from None
+        raise UnusableData(f"{file.path} is cut short, or no tar archive: {reason}. Fetch it or write it again.") from None
     samples = []
     for key, members in groups.items():
         image = _image_of(members, spec.image, f"{file.path}: sample {key!r}")
@@ -201,40 +201,40 @@ def _samples(file: Stored, spec: DataSpec) -> list[Sample]:
     return samples
 
 
-def _groups(file: Stored, wanted: set[str]) -> dict[str, dict[str, TarMember]]:
+def _groups(file: StoredFile, with_labels: set[str]) -> dict[str, dict[str, TarMember]]:
     """{key: {extension: member}} of an archive, in the order of first appearance."""
     groups: dict[str, dict[str, TarMember]] = {}
     with closing(_open(file.path)) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:
             folder, base = os.path.split(member.name)
             stem, _, extension = base.partition(".")
-            if not member.isreg() or not stem:  # `._x`: what a Mac puts beside x
+            if not member.isreg() or not stem:  # macOS writes ._x beside x
                 continue
             extension = extension.lower()
-            held = archive.extractfile(member) if extension in wanted else None
+            held = archive.extractfile(member) if extension in with_labels else None
             text = None if held is None else held.read(2**16)
             groups.setdefault(os.path.join(folder, stem).removeprefix("./"), {})[extension] = TarMember(
                 member.offset_data, member.size, text
             )
             archive.members.clear()  # type: ignore[attr-defined,unused-ignore]  # it would keep every header
-        # What is no header ends the pass without a word; only zeros are an end.
+        # tarfile ends silently at anything that is not a header; only a block of zeros is the end.
         stream.seek(archive.offset)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise EOFError("the mark at its end is missing")
+            raise EOFError("its end is missing")
     return groups
 
 
 def _image_of(members: dict[str, TarMember], named: str | None, where: str) -> TarMember | None:
     if named is not None:
         return members.get(named.lower().lstrip("."))
-    found = [extension for extension in members if f".{extension}" in EXTENSIONS]
-    found = found or [extension for extension in members if f".{extension}".endswith(EXTENSIONS)]
-    if len(found) > 1:
+    images = [extension for extension in members if f".{extension}" in EXTENSIONS]
+    images = images or [extension for extension in members if f".{extension}".endswith(EXTENSIONS)]
+    if len(images) > 1:
         raise UnusableData(
-            f"{where} has several images: {', '.join(found)}. Set data.image to one of these extensions; "
+            f"{where} has several images: {', '.join(images)}. Set data.image to one of these extensions; "
             "a sample's name ends at the first dot."
         )
-    return members[found[0]] if found else None
+    return members[images[0]] if images else None
 
 
 def _label_of(members: dict[str, TarMember], named: str | None) -> str:
@@ -266,7 +266,7 @@ def _open(path: str) -> BinaryIO:
 
 
 class _Gunzipped(gzip.GzipFile):
-    """Unpacks a stream, and closes it too."""
+    """Unpacks a stream, and closes it when it is closed itself."""
 
     def __init__(self, packed: BinaryIO) -> None:
         super().__init__(fileobj=packed, mode="rb")

@@ -1,4 +1,4 @@
-"""`tfds:NAME/SPLIT`: TensorFlow Datasets, read as it stores them, without decoding what is not shown."""
+"""`tfds:NAME/SPLIT`: TensorFlow Datasets, whose stored records are read directly; other features are not decoded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.compiled.tfds_private import builder_on_disk, default_data_dir
-from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
+from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec, one_line
 from pipeline.hardware import cores
+from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
-from pipeline.sources.without_autotune import untuned
 from pipeline.spec.data import DataSpec
 from pipeline.store.remote import is_remote
 
@@ -41,69 +41,69 @@ class Prepared:
     labels: list[str] | None
     chunk: int
     version: str
-    parts: tuple[RecordRange, ...]
+    slices: tuple[RecordRange, ...]
     image_feature: str
     label_feature: str | None
     label_is_text: bool
 
     def __len__(self) -> int:
-        return sum(part.take for part in self.parts)
+        return sum(span.take for span in self.slices)
 
     def digest(self, count: int) -> str:
-        parts = _between(self.parts, 0, count)
-        return digest_of(self.version, [(os.path.basename(part.path), part.skip, part.take) for part in parts])
+        slices = _between(self.slices, 0, count)
+        return digest_of(self.version, [(os.path.basename(span.path), span.skip, span.take) for span in slices])
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
-        return self._parsed(_between(self.parts, first, last)).unbatch()
+        return self._parsed(_between(self.slices, first, last)).unbatch()
 
     def pick(self, examples: Sequence[int]) -> Iterator[Record]:
-        # Each file is passed over once, from its first example wanted to its last; nothing but the wanted is parsed.
-        parts = []
-        for part in self.parts:
-            begin, end = np.searchsorted(examples, [part.first, part.first + part.take])
+        # Each file is read once, from its first chosen example to its last; only the chosen ones are parsed.
+        slices = []
+        for span in self.slices:
+            begin, end = np.searchsorted(examples, [span.first, span.first + span.take])
             if begin < end:
-                parts += _between((part,), examples[begin], examples[end - 1] + 1)
-        yield from self._iterate(self._parsed(parts, wanted=examples).unbatch())
+                slices += _between((span,), examples[begin], examples[end - 1] + 1)
+        yield from self._iterate(self._parsed(slices, chosen=examples).unbatch())
 
     def find(self, key: str) -> int | None:
         file, place = numbered_key(key)
-        for part in self.parts:
-            if os.path.basename(part.path) == file and part.skip <= place < part.skip + part.take:
-                return part.first + place - part.skip
+        for span in self.slices:
+            if os.path.basename(span.path) == file and span.skip <= place < span.skip + span.take:
+                return span.first + place - span.skip
         return None
 
     def sizes(self, first: int, last: int) -> np.ndarray:
-        found = [size_or_zero(record.data) for record in self._iterate(self.read(first, last))]
-        return np.array(found, np.int64).reshape(-1, 2)
+        sizes = [size_or_zero(record.data) for record in self._iterate(self.read(first, last))]
+        return np.array(sizes, np.int64).reshape(-1, 2)
 
     def _iterate(self, records: tf.data.Dataset) -> Iterator[Record]:
         import tensorflow as tf
 
         try:
-            for record in untuned(records).as_numpy_iterator():
+            for record in without_autotune(records).as_numpy_iterator():
                 key, label, error = (record[name].decode() for name in ("key", "label", "error"))
                 yield Record(int(record["example"]), key, label, record["data"], error)
         except tf.errors.OpError as error:
-            raise UnusableData(f"{self.name} is damaged: {_one_line(error)}. Delete it and prepare it anew.") from None
+            raise UnusableData(f"{self.name} is damaged: {one_line(error)}. Delete it and prepare it again.") from None
 
-    def _parsed(self, parts: Sequence[RecordRange], wanted: Sequence[int] | None = None) -> tf.data.Dataset:
-        """Batches of records of the parts, or of those among them that are wanted."""
+    def _parsed(self, slices: Sequence[RecordRange], chosen: Sequence[int] | None = None) -> tf.data.Dataset:
+        """Batches of the slices' records, or only of the chosen examples among them."""
         import tensorflow as tf
 
         features = {self.image_feature: tf.io.FixedLenFeature((), tf.string)}
         if self.label_feature is not None:
             features[self.label_feature] = tf.io.FixedLenFeature((), tf.string if self.label_is_text else tf.int64)
-        wanted_examples = None if wanted is None else tf.constant(wanted, tf.int64)
+        chosen_examples = None if chosen is None else tf.constant(chosen, tf.int64)
 
-        def of_part(path: tf.Tensor, name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
+        def of_slice(path: tf.Tensor, name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
             stored = tf.data.TFRecordDataset(path, buffer_size=2**20).skip(skip).take(take)
             numbered = tf.data.Dataset.zip((tf.data.Dataset.range(take), stored)).batch(min(_AT_ONCE, 8 * self.chunk))
             return numbered.map(lambda place, record: (first + place, _keys(name, skip + place), record))
 
         def parse(example: tf.Tensor, key: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
-            if wanted_examples is not None:
-                at = tf.minimum(tf.searchsorted(wanted_examples, example), tf.size(wanted_examples) - 1)
-                here = tf.gather(wanted_examples, at) == example
+            if chosen_examples is not None:
+                at = tf.minimum(tf.searchsorted(chosen_examples, example), tf.size(chosen_examples) - 1)
+                here = tf.gather(chosen_examples, at) == example
                 example, key, record = (tf.boolean_mask(values, here) for values in (example, key, record))
             parsed = tf.io.parse_example(record, features)
             nothing = tf.fill(tf.shape(example), "")
@@ -111,12 +111,12 @@ class Prepared:
             return {"example": example, "key": key, "label": label, "data": parsed[self.image_feature], "error": nothing}
 
         columns = (
-            tf.constant([part.path for part in parts], tf.string),
-            # What tfds itself calls an example (`tfds_id`): the file and the ordinal in it, however the split is sliced.
-            tf.constant([os.path.basename(part.path) for part in parts], tf.string),
-            *(tf.constant([part[column] for part in parts], tf.int64) for column in (1, 2, 3)),
+            tf.constant([span.path for span in slices], tf.string),
+            # As tfds itself names an example (`tfds_id`): its file and its ordinal there, however the split is sliced.
+            tf.constant([os.path.basename(span.path) for span in slices], tf.string),
+            *(tf.constant([span[column] for span in slices], tf.int64) for column in (1, 2, 3)),
         )
-        batches = tf.data.Dataset.from_tensor_slices(columns).flat_map(of_part)
+        batches = tf.data.Dataset.from_tensor_slices(columns).flat_map(of_slice)
         return batches.map(parse, num_parallel_calls=cores(), deterministic=True)
 
     def _label_text(self, values: tf.Tensor) -> tf.Tensor:
@@ -126,7 +126,7 @@ class Prepared:
             return values
         if self.labels is None:
             return tf.strings.as_string(values)
-        # Test splits often give -1 for a label that is kept secret.
+        # Test splits often give -1 for a label that is withheld.
         known = (values >= 0) & (values < len(self.labels))
         return tf.where(known, tf.gather(self.labels, tf.where(known, values, 0)), "")
 
@@ -146,8 +146,8 @@ def open_tfds(path: str, spec: DataSpec, fetch: bool) -> Prepared:
         raise WrongSpec(f"data.source 'tfds:{path}' names no split. Write tfds:NAME/SPLIT, as in tfds:cifar10/test.")
     data_dir = None if spec.data_dir is None else os.path.expanduser(spec.data_dir)
     info = _prepared(name, data_dir, fetch).info
-    parts = _parts(info.splits, split, name)
-    if not parts:
+    slices = _slices(info.splits, split, name)
+    if not slices:
         raise UnusableData(f"tfds:{path} holds no examples. Name another split or a longer slice.")
     image, label = _image_feature(info.features, name), _label_feature(info.features)
     kind = info.features[label] if label is not None else None
@@ -156,7 +156,7 @@ def open_tfds(path: str, spec: DataSpec, fetch: bool) -> Prepared:
         labels=list(kind.names) if isinstance(kind, tfds.features.ClassLabel) else None,
         chunk=chunk_for(info.dataset_size / info.splits.total_num_examples),
         version=info.full_name,
-        parts=parts,
+        slices=slices,
         image_feature=image,
         label_feature=label,
         label_is_text=isinstance(kind, tfds.features.Text),
@@ -169,18 +169,18 @@ def _keys(name: tf.Tensor, ordinals: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([name, "__", tf.strings.as_string(ordinals)])
 
 
-def _between(parts: Sequence[RecordRange], first: int, last: int) -> list[RecordRange]:
-    """The parts of examples first to last, half-open."""
+def _between(slices: Sequence[RecordRange], first: int, last: int) -> list[RecordRange]:
+    """The slices of examples first to last, half-open."""
     cut = []
-    for part in parts:
-        begin, end = max(first, part.first), min(last, part.first + part.take)
+    for span in slices:
+        begin, end = max(first, span.first), min(last, span.first + span.take)
         if begin < end:
-            cut.append(RecordRange(part.path, part.skip + int(begin) - part.first, int(end - begin), int(begin)))
+            cut.append(RecordRange(span.path, span.skip + int(begin) - span.first, int(end - begin), int(begin)))
     return cut
 
 
 def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
-    """The builder of a data set that is on disk, or has been brought there."""
+    """The builder of a data set that is prepared on disk, or has just been."""
     import tensorflow_datasets as tfds
 
     try:
@@ -193,7 +193,7 @@ def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
                 f"data.data_dir {data_dir!r}: TensorFlow reads folders and gs:// addresses, and no others. Copy the data set "
                 "to one of these, or name its images by parquet:, tar: or folder:, which take any address."
             ) from None
-        raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. Prepare it anew.") from None
+        raise UnusableData(f"tfds:{name} cannot be opened: {one_line(error)}. Prepare it again.") from None
     where = data_dir or default_data_dir()
     bare = re.split("[/:]", name)[0]
     try:
@@ -208,9 +208,9 @@ def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
         config = name.split(":")[0].partition("/")[2]
         if config and config not in configs:
             raise UnknownName.among(config, configs, where=f"a config of {bare}") from None
-        raise UnusableData(f"tfds:{name} cannot be opened: {_one_line(error)}. See its page in the tfds catalog.") from None
+        raise UnusableData(f"tfds:{name} cannot be opened: {one_line(error)}. See its page in the tfds catalog.") from None
     mistyped = data_dir is not None and not is_remote(data_dir) and not os.path.isdir(data_dir)
-    if not fetch or mistyped:  # which is not to be filled
+    if not fetch or mistyped:  # a mistyped folder is not to be filled
         raise MissingInput(
             f"tfds:{name} is not prepared in {where}. Prepare it (tfds build {name}), or set data.data_dir to where it is."
         )
@@ -218,7 +218,7 @@ def _prepared(name: str, data_dir: str | None, fetch: bool) -> Any:
         builder.download_and_prepare()
     except Exception as error:
         raise MissingInput(
-            f"tfds:{name} is not prepared in {where}, and preparing it failed: {_one_line(error)}. "
+            f"tfds:{name} is not prepared in {where}, and preparing it failed: {one_line(error)}. "
             f"Prepare it (tfds build {name}), or set data.data_dir to where it is."
         ) from None
     return builder
@@ -237,28 +237,28 @@ def _folders(path: str) -> list[str]:
         return []
 
 
-def _parts(splits: Any, split: str, name: str) -> tuple[RecordRange, ...]:
+def _slices(splits: Any, split: str, name: str) -> tuple[RecordRange, ...]:
     import tensorflow as tf
 
-    for one in split.split("+"):
-        bare = one.partition("[")[0].strip()
+    for summand in split.split("+"):
+        bare = summand.partition("[")[0].strip()
         if bare not in splits and bare != "all":
             raise UnknownName.among(bare, splits, where=f"a split of tfds:{name}")
     try:
         files = splits[split].file_instructions
     except (ValueError, NotImplementedError, AssertionError) as error:
         raise WrongSpec(
-            f"{split!r} is no slice of tfds:{name}: {_one_line(error)}. Write train[:10%] or train[100:200]."
+            f"{split!r} is no slice of tfds:{name}: {one_line(error)}. Write train[:10%] or train[100:200]."
         ) from None
-    parts, first = [], 0
+    slices, first = [], 0
     for file in files:
         if not os.fspath(file.filename).partition(".tfrecord")[1]:
             raise UnusableData(f"tfds:{name} is stored as {file.basename()}. Prepare it with file_format='tfrecord'.")
         if not tf.io.gfile.exists(file.filename):
-            raise MissingInput(f"{file.filename} of tfds:{name} is missing. Prepare the data set anew.")
-        parts.append(RecordRange(os.fspath(file.filename), file.skip, file.take, first))
+            raise MissingInput(f"{file.filename} of tfds:{name} is missing. Prepare the data set again.")
+        slices.append(RecordRange(os.fspath(file.filename), file.skip, file.take, first))
         first += file.take
-    return tuple(part for part in parts if part.take)
+    return tuple(span for span in slices if span.take)
 
 
 def _image_feature(features: Any, name: str) -> str:
@@ -266,7 +266,7 @@ def _image_feature(features: Any, name: str) -> str:
 
     plain = [key for key, feature in features.items() if type(feature) is tfds.features.Image]
     if len(plain) != 1 or features[plain[0]].np_dtype not in (np.uint8, np.uint16):
-        listed = ", ".join(f"{key} ({_one_line(repr(feature))})" for key, feature in sorted(features.items()))
+        listed = ", ".join(f"{key} ({repr(feature)[:200]})" for key, feature in sorted(features.items()))
         raise UnusableData(
             f"tfds:{name} has not exactly one image of whole numbers in each example; its features: {listed}. Name another."
         )
@@ -284,8 +284,3 @@ def _label_feature(features: Any) -> str | None:
     if len(classes) == 1:
         return classes[0]
     return "label" if label is not None and label.shape == () and label.np_dtype == np.int64 else None
-
-
-def _one_line(error: object) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if len(text) <= 200 else f"{text[:197]}..."

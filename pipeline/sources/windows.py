@@ -13,24 +13,24 @@ from pipeline.hardware import cores
 from pipeline.sources.decode import Unreadable, decode
 from pipeline.sources.fit import Fit
 from pipeline.sources.images import decode_record
+from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Records, ascending, digest_of
 from pipeline.sources.source import Image, Shard
-from pipeline.sources.without_autotune import untuned
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_RUN_BYTES = 2**25  # the fitted windows that one call makes of one image: bounds memory, however large the image
+_CHUNK_BYTES = 2**25  # of fitted windows that one call cuts from an image: bounds memory, however large the image
 _SIZES_AT_ONCE = 1024
-_CHANGED = "is not of the size that its header said"
+_CHANGED = "is not of the size that its header says"
 
 
 class Windows:
     """Squares of `size` source pixels, `stride` apart, row by row in each image, image by image: a `Source`.
 
-    Only whole squares count. The first lies in the upper left corner; or, where they are `middle`, what is left over
-    beside the squares is shared by both sides. An image smaller than the square along either axis is one window, as it is; an
-    unreadable image is one bad example. Keys are `KEY@y,x`, the window's upper left corner.
+    Only whole squares count. The first lies in the upper left corner or, with `middle`, the squares are centred. An image
+    that is smaller than the square along either axis is one window, as it is; an unreadable image is one bad example. Keys are
+    `KEY@y,x`, the window's upper left corner.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Windows:
         self.records, self.fit, self.size, self.stride, self.middle = records, fit, size, stride, middle
         self.labels = records.labels
         self._sizes = _sizes_until(records, size, stride, limit)
-        # The first window of each image, and one past the last of all.
+        # The number of each image's first window, and the number of windows.
         self._edges = np.concatenate([[0], np.cumsum(_counts(self._sizes, size, stride))])
-        found = int(self._edges[-1])
-        self._total = found if limit is None else min(limit, found)
+        total = int(self._edges[-1])
+        self._total = total if limit is None else min(limit, total)
 
     def __len__(self) -> int:
         return self._total
@@ -61,13 +61,13 @@ class Windows:
         images = (self._image_of(first), self._image_of(last - 1) + 1) if first < last else (0, 0)
         records = self.records.read(*images)
         edges = tf.constant(self._edges)
-        run = max(1, _RUN_BYTES // (self.fit.height * self.fit.width * 3))
+        chunk = max(1, _CHUNK_BYTES // (self.fit.height * self.fit.width * 3))
 
-        def runs(record: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        def chunks(record: dict[str, tf.Tensor]) -> tf.data.Dataset:
             begin = tf.maximum(tf.gather(edges, record["example"]), first)
             end = tf.minimum(tf.gather(edges, record["example"] + 1), last)
-            begins = tf.range(begin, end, run)
-            return tf.data.Dataset.from_tensor_slices((begins, tf.minimum(begins + run, end))).map(
+            begins = tf.range(begin, end, chunk)
+            return tf.data.Dataset.from_tensor_slices((begins, tf.minimum(begins + chunk, end))).map(
                 lambda begin, end: record | {"begin": begin, "end": end}
             )
 
@@ -81,7 +81,7 @@ class Windows:
             labels = tf.fill(tf.shape(examples), record["label"])
             return {"example": examples, "key": keys, "label": labels, "image": images, "error": errors}
 
-        return untuned(records.flat_map(runs).map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
+        return without_autotune(records.flat_map(chunks).map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
 
     def find(self, key: str) -> int | None:
         image = self.records.find(key.rpartition("@")[0])
@@ -91,14 +91,14 @@ class Windows:
         return next((example for example in windows if key.endswith(_key("", self._box(image, example)))), None)
 
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
-        wanted: dict[int, list[int]] = {}
+        by_image: dict[int, list[int]] = {}
         for example in ascending(examples, len(self)):
-            wanted.setdefault(self._image_of(example), []).append(example)
-        for record in self.records.pick(list(wanted)):
+            by_image.setdefault(self._image_of(example), []).append(example)
+        for record in self.records.pick(list(by_image)):
             pixels = decode_record(record, self.records.name)
             if pixels.shape[:2] != tuple(self._sizes[record.example]):
-                raise UnusableData(f"image {record.key!r} of {self.records.name} {_CHANGED}. Start the job anew.")
-            for example in wanted[record.example]:
+                raise UnusableData(f"image {record.key!r} of {self.records.name} {_CHANGED}. Start the job again with --anew.")
+            for example in by_image[record.example]:
                 box = self._box(record.example, example)
                 yield example, Image(_key(record.key, box), record.label or None, pixels, box)
 
@@ -109,9 +109,9 @@ class Windows:
         height, width = map(int, self._sizes[image])
         if height < self.size or width < self.size:
             return Box.whole(height, width)
-        place = example - int(self._edges[image])
-        row, col = divmod(place, (width - self.size) // self.stride + 1)
-        # What no whole square covers, halved.
+        number = example - int(self._edges[image])
+        row, col = divmod(number, (width - self.size) // self.stride + 1)
+        # The pixels that no whole square covers, halved.
         top, left = (((side - self.size) % self.stride // 2) if self.middle else 0 for side in (height, width))
         y1, x1 = top + row * self.stride, left + col * self.stride
         return Box(y1, x1, y1 + self.size, x1 + self.size)
@@ -126,8 +126,8 @@ class Windows:
                 pixels = decode(data)
                 if pixels.shape[:2] != tuple(self._sizes[image]):
                     raise Unreadable(_CHANGED)
-                for place, box in enumerate(boxes):
-                    fitted[place] = self.fit.apply(box.cut(pixels))
+                for number, box in enumerate(boxes):
+                    fitted[number] = self.fit.apply(box.cut(pixels))
             except Unreadable as problem:
                 error = str(problem).encode()
         keys = [_key(key.decode(), box).encode() for box in boxes]
@@ -146,11 +146,11 @@ def _counts(sizes: np.ndarray, size: int, stride: int) -> np.ndarray:
 
 def _sizes_until(records: Records, size: int, stride: int, limit: int | None) -> np.ndarray:
     """The sizes of all images, or of as many as hold `limit` windows: int64 (n, 2)."""
-    parts: list[np.ndarray] = []
-    found = 0
+    sizes: list[np.ndarray] = []
+    windows = 0
     for first in range(0, len(records), _SIZES_AT_ONCE):
-        parts.append(records.sizes(first, min(first + _SIZES_AT_ONCE, len(records))))
-        found += int(_counts(parts[-1], size, stride).sum())
-        if limit is not None and found >= limit:
+        sizes.append(records.sizes(first, min(first + _SIZES_AT_ONCE, len(records))))
+        windows += int(_counts(sizes[-1], size, stride).sum())
+        if limit is not None and windows >= limit:
             break
-    return np.concatenate(parts)
+    return np.concatenate(sizes)

@@ -11,9 +11,8 @@ from pipeline.activations.channel_table import channel_columns
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Part
 from pipeline.activations.plan import ScanPlan
-from pipeline.activations.scan_state import clear
-from pipeline.engines.registry import check as check_saved
-from pipeline.engines.registry import scan_job, settle_job
+from pipeline.activations.scan_state import ScanState, clear, settle
+from pipeline.engines.registry import scan_job
 from pipeline.errors import WrongSpec
 from pipeline.fields import field_columns, solve_fields
 from pipeline.hardware import watch_gpus
@@ -37,7 +36,7 @@ def run(job: Job) -> Outcome:
     spec, plan = job.spec.activations, ScanPlan.of(job)
     began = time.monotonic()
     with job.reporter.step("scan", "images") as advance, watch_gpus() as gpus:
-        part, times = scan_job(job, plan, advance)
+        part, times = scan_job(job.prepared.pop(ScanState, None) or ScanState.read(job), plan, advance)
     scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers)
@@ -51,7 +50,7 @@ def run(job: Job) -> Outcome:
     write_index(job.folder, "fields", field_columns(job.layers, fields))
     write_index(job.folder, "channels", channel_columns(part, channels, labels))
     write_index(job.folder, "skipped", part.skipped_columns())
-    settle_job(job, part)
+    settle(job, part)
     return {
         "images": part.seen,
         "skipped": len(part.skipped),
@@ -89,13 +88,14 @@ def check(job: Job) -> None:
 
 
 def prepare(job: Job, again: bool) -> None:
-    """A scan that came to its end is forgotten where it is asked for again; one that was interrupted goes on.
+    """A finished scan that is asked for again is removed; one that was interrupted is continued.
 
     Raises: WrongSpec, for the part of another network or of other data; Fault, StoreFailed.
     """
     if again:
         clear(job.folder)
-    check_saved(job)
+    job.prepared[ScanState] = state = ScanState.read(job)
+    state.check()
 
 
 def _winners(

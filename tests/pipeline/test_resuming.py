@@ -44,7 +44,7 @@ def test_a_run_that_is_interrupted_again_and_again_goes_on_each_time_and_ends_wi
     for before, after in ((0, 6), (6, 8), (8, 18)):
         reporter = stopped(small, tmp_path, after)
         assert reporter.scanned[0] == before and reporter.scanned[1:] == list(range(before + 2, after + 1, 2))
-        assert (f"going on from example {before} of 20: so many were scanned before" in reporter.lines) == (before > 0)
+        assert (f"continuing after {before} of 20 examples, which an earlier run has scanned" in reporter.lines) == (before > 0)
         assert [saved.part.done for saved in saved_parts(tmp_path / "tiny")] == [after]
     last = Stopping()
     folder = run(small, tmp_path, reporter=last)
@@ -341,7 +341,7 @@ def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(process,
             unborn = status == 1 and number == signal.SIGINT and "Fatal Python error: init_import_site" in log
             assert unborn or (status in (0, 75, -number) and (status != 75 or number != signal.SIGKILL)), log
             killed += status != 0
-            went_on += "going on from" in log or "were scanned before" in log
+            went_on += "continuing after" in log or "were scanned before" in log
             parts = saved_parts(out / "demo")
             for saved in parts:
                 assert saved.part.done >= done, log  # what was saved stays saved

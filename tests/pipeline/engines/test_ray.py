@@ -18,6 +18,7 @@ from pipeline.activations.part_file import PartSaver, Provenance, SavedPart, sav
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan import scan
 from pipeline.activations.scan_pass import ScanPass
+from pipeline.activations.scan_state import ScanState
 from pipeline.engines import ray as engine
 from pipeline.errors import Fault, Interrupted, TooManyBad, Unreachable, UnusableData, WrongSpec
 from pipeline.models.keras.model import keras_network
@@ -55,8 +56,8 @@ def pretended(job, scan_pass, monkeypatch):
     return ray
 
 
-def scan_all(job, plan, begin=0, progress=lambda done, total: None):
-    return engine.scan_all(job, plan, Provenance.of(job), begin, progress)
+def scan_all(job, plan, progress=lambda done, total: None):
+    return engine.scan_all(ScanState.read(job), plan, progress)
 
 
 @pytest.fixture
@@ -88,12 +89,13 @@ def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_
     again = dataclasses.replace(job, options=RunOptions("ray", 1))
     part, times = scan_all(again, plan)
     assert in_bytes(part) == expected and times.images == 20 - sum(saved.part.done for saved in kept)
-    assert f"going on from example {20 - times.images} of 20: so many were scanned before" in job.reporter.lines
+    assert f"continuing after {20 - times.images} of 20 examples, which an earlier run has scanned" in job.reporter.lines
 
 
 def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, plan):
     write_part(shard_path(job.folder, Shard(0, 11)), SavedPart(Provenance.of(job), Shard(0, 11), Part.empty(plan)))
-    part, _ = scan_all(job, plan, begin=7)
+    base = SavedPart(dataclasses.replace(Provenance.of(job), examples=7), Shard(), Part.empty(plan))
+    part, _ = engine.scan_all(ScanState(job, base, saved_parts(job.folder)), plan, lambda done, total: None)
     assert (
         in_bytes(part) == in_bytes(scan(job.network, job.source, plan, Shard(0, 1, 1, 7), scan_pass=pretended.scan_pass)[0])
         and part.seen == 13

@@ -67,7 +67,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
 
     monkeypatch.setattr(engine._Crew, "_start", until_the_node_is_lost)
     folder = run(many, tmp_path / "ray", reporter=told, options=RunOptions("ray", workers=2))
-    assert any("going on from example" in line for line in told.lines)
+    assert any("continuing after" in line for line in told.lines)
     assert any(re.match(r"shard \d+-of-64 failed: .*node.*\. Trying again", line) for line in told.lines), told.lines
     assert node not in cluster.list_all_nodes() and not list(folder.glob("parts/*.part"))
     whole = run(many, tmp_path / "local", reporter=quiet)
@@ -98,7 +98,7 @@ def test_a_cluster_of_ones_own_is_quiet_stops_when_told_and_leaves_nothing_runni
 
     child = process(*command)
     _, errors = child.communicate(timeout=120)
-    assert child.returncode == 0 and "going on from example" in errors
+    assert child.returncode == 0 and "continuing after" in errors
     assert all(" many: " in line for line in errors.splitlines()), errors
     whole = run(many, tmp_path / "local", reporter=quiet)
     assert tree_of(tmp_path / "out/many", *RESULTS) == tree_of(whole, *RESULTS)

@@ -76,7 +76,7 @@ def test_every_kind_of_source_finds_every_key_that_it_gives(source, write_tables
 def test_what_cannot_be_picked_is_told_before_work_starts(source, tmp_path):
     for picks, kind, words in (
         (Picks(examples=[3, 12]), WrongSpec, "[featuremaps]: example 12 is not there; examples run from 0 to 11"),
-        (Picks(keys="a/1.png"), WrongSpec, "no example has the key 'a/1.png'. Keys are what the column `key` of the index says"),
+        (Picks(keys="a/1.png"), WrongSpec, "no example has the key 'a/1.png'. The column `key` of the index lists them"),
         (Picks(files=str(tmp_path / "none.png")), MissingInput, f"the image file {str(tmp_path / 'none.png')!r} is missing"),
     ):
         with pytest.raises(kind) as caught:
