@@ -2,7 +2,7 @@
 
 ConvscopeError            exit code
 |-- WrongSpec                 2    the spec, or a value given on the command line, cannot be right
-|   |-- UnknownName           2    a name that is not there: key, stage, kind, network, data set, layer
+|   |-- UnknownName           2    an unknown name: key, stage, kind, network, data set, layer
 |   |   `-- UnknownLayer      2
 |   |-- MissingInput          2    a file or folder that the spec names is missing, empty or unreadable
 |   |-- UnusableModel         2    a network that cannot be loaded, or not safely
@@ -12,7 +12,7 @@ ConvscopeError            exit code
 |   |-- Interrupted          75    stopped by a signal
 |   |-- FolderHeld           75    another run holds the output folder
 |   |-- PartsMissing         75    not every shard has left its part
-|   `-- Unreachable          75    a remote address that answered before does so no longer
+|   `-- Unreachable          75    a remote address that answered before no longer does
 `-- Fault                     1    the machine or the network failed under the job
     |-- StoreFailed           1    a result could not be written
     `-- FieldUnsolved         1    a receptive field that could not be found, or not be proved
@@ -41,11 +41,11 @@ class WrongSpec(ConvscopeError):
 
 
 class UnknownName(WrongSpec):
-    """A name that is not there; the message lists the nearest of the known ones."""
+    """An unknown name; the message lists the nearest known ones."""
 
     @classmethod
     def among(cls, name: str, known: Iterable[str], *, where: str, hint: str = "") -> UnknownName:
-        """The error for `name` missing from `where`, naming what is near and what is known."""
+        """The error for a `name` that is not `where`; lists the nearest known names and, if they are few, all."""
         known = sorted(set(known))
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         parts = [f"{name!r} is not {where}"]
@@ -114,18 +114,18 @@ class FieldUnsolved(Fault):
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of another library says, as at most 200 characters of one line, without a full stop."""
+    """The message of another library's exception in one line of at most 200 characters, without a full stop."""
     text = " ".join(str(error).split()) or type(error).__name__
     return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
 
 
 def carried(message: str) -> ConvscopeError | None:
-    """The error of ours that a message of TensorFlow carries, which wraps what its threads raise in lines of its own."""
+    """The ConvscopeError inside a message of TensorFlow, which wraps what its threads raise in lines of its own."""
     for line in message.splitlines():
         for kind in _kinds(ConvscopeError):
-            found = re.search(rf"(?:^|[\s.]){kind.__name__}: (.+)$", line)
-            if found:
-                return kind(found[1])
+            match = re.search(rf"(?:^|[\s.]){kind.__name__}: (.+)$", line)
+            if match:
+                return kind(match[1])
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the machine has to offer: its cores, and how busy its GPUs are while something runs."""
+"""The machine: its cores, and how busy its GPUs are while something runs."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_EVERY = 1  # seconds between two looks
+_EVERY = 1  # seconds between two samples
 
 
 def cores() -> int:
-    """The cores that this process may use; all of the machine's where the system does not tell."""
+    """The cores that this process may use; all of the machine's where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GpuUse:
-    """busy: the mean share of time in which the visible GPUs were at work, 0 to 1; None where there was none to look at."""
+    """busy: the mean share of time in which the visible GPUs were busy, 0 to 1; None where there is none."""
 
     busy: float | None = None
 
 
 @contextmanager
 def watch_gpus() -> Iterator[GpuUse]:
-    """Look at the GPUs that this process may use for as long as the block runs; what was seen is there after it."""
+    """Sample the GPUs that this process may use while the block runs; the result is filled in when it ends."""
     use, program = GpuUse(), shutil.which("nvidia-smi")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if program is None or visible in ("", "-1"):
         yield use
         return
     command = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--loop={_EVERY}"]
-    with tempfile.TemporaryFile("w+") as told:
-        # Its own program, so that looking takes nothing from the scan.
-        looking = subprocess.Popen(
+    with tempfile.TemporaryFile("w+") as samples:
+        # A program of its own takes no time from the scan.
+        sampler = subprocess.Popen(
             [*command, *([f"--id={visible}"] if visible else [])],
-            stdout=told,
+            stdout=samples,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
         )
         try:
             yield use
         finally:
-            looking.terminate()
-            looking.wait()
-            told.seek(0)
-            seen = [float(line) / 100 for line in told.read().splitlines() if line.strip().isdigit()]
-            use.busy = round(statistics.fmean(seen), 3) if seen else None
+            sampler.terminate()
+            sampler.wait()
+            samples.seek(0)
+            shares = [float(line) / 100 for line in samples.read().splitlines() if line.strip().isdigit()]
+            use.busy = round(statistics.fmean(shares), 3) if shares else None

@@ -1,4 +1,4 @@
-"""Telling how far a job is: to people by a bar on a terminal, a line a minute in a log; to programs by lines of JSON."""
+"""Progress of a job: a bar on a terminal, a line a minute in a log, lines of JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TextIO
 
 
 class Advance(Protocol):
-    """Told how far a step is: done so far, in all, and a few words such as the loss."""
+    """Called as a step advances: how much is done, how much there is, and a few words such as the loss."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
@@ -20,12 +20,12 @@ _LINE_EVERY = 60.0  # seconds
 
 
 class Reporter:
-    """Speaks for one job on a stream.
+    """Reports the progress of one job on a stream.
 
     Args:
         name: the job's, in every line of a log.
         stream: where to write; a terminal gets bars, anything else lines.
-        as_json: write one JSON object a line, wherever.
+        as_json: write one JSON object a line, on a terminal too.
     """
 
     def __init__(self, name: str, stream: TextIO | None = None, as_json: bool = False) -> None:
@@ -35,7 +35,7 @@ class Reporter:
         self._bars = self._stream.isatty() and not as_json
 
     def say(self, text: str, **facts: Any) -> None:
-        """One line. `facts` are what a program wants of it, and are told in JSON alone."""
+        """Write one line. `facts` are for programs: only JSON holds them."""
         if self._as_json:
             line = json_line({"job": self.name, "message": text, **facts})
         else:
@@ -44,7 +44,7 @@ class Reporter:
 
     @contextmanager
     def step(self, title: str, unit: str) -> Iterator[Advance]:
-        """A step whose progress the block reports by calling what it is given."""
+        """A step: the block reports its progress by calling what it is given."""
         with self._bar(title, unit) if self._bars else self._lines(title, unit) as advance:
             yield advance
 
@@ -59,7 +59,7 @@ class Reporter:
             nonlocal bar
             if bar is None:
                 rate = progressbar.Variable("rate", format=f"{{formatted_value}} {unit}/s", width=1, precision=5)
-                said = progressbar.Variable("note", format="{formatted_value}", width=1) if note else ""
+                note_widget = progressbar.Variable("note", format="{formatted_value}", width=1) if note else ""
                 widgets = [
                     f"{title} ",
                     progressbar.Percentage(),
@@ -70,7 +70,7 @@ class Reporter:
                     " ",
                     progressbar.ETA(),
                     " ",
-                    said,
+                    note_widget,
                 ]
                 bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=self._stream)
             bar.update(min(done, total), rate=pace.rate(done), **({"note": note} if note else {}))
@@ -101,26 +101,26 @@ class Reporter:
                     "rate": rate,
                     **({"note": note} if note else {}),
                 }
-                told = f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left"
-                self.say(f"{told}, {note}" if note else told, **facts)
+                line = f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left"
+                self.say(f"{line}, {note}" if note else line, **facts)
 
         self.say(title)
         yield advance
 
 
 def json_line(facts: dict[str, Any]) -> str:
-    """One line of a log for programs: the time, in UTC, and some facts."""
+    """One line of a log for programs: the time in UTC, and the facts."""
     return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts}, ensure_ascii=False)
 
 
 class _Pace:
-    """How fast a step is, from its first news on: what an earlier run has done tells nothing of it."""
+    """The rate of a step since its first report: what an earlier run has done does not count."""
 
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None
 
     def rate(self, done: int) -> float:
-        """What was done a second."""
+        """Units done per second."""
         now = time.monotonic()
         if self._first is None:
             self._first = (done, now)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-UNFILLED = -1  # the example of a place in a heap that nothing has taken yet
+UNFILLED = -1  # the example of an unfilled slot of a heap
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
     """Per-channel heaps of the k strongest responses, strongest first.
 
-    The response of an example is the maximum of the channel's map, at the first place in reading order that
-    has it. Responses are ordered by score, strongest first, then by example, row and col, lowest first: a
-    total order, so that any order of updates and merges gives the same heap.
+    The response of an example is the maximum of the channel's map, at its first position in reading order. Responses are
+    ordered by score, strongest first, then by example, row and col, lowest first: a total order, so that any order of
+    updates and merges gives the same heap.
 
     scores: float32 (channels, k); -inf where unfilled.
     examples: int64 (channels, k); -1 where unfilled.
@@ -31,12 +31,12 @@ class Activations:
 
     @classmethod
     def empty(cls, channels: int, k: int) -> Activations:
-        """Heaps that nothing has entered. Raises: ValueError for less than one channel or place."""
+        """Empty heaps. Raises: ValueError for less than one channel or slot."""
         if channels < 1 or k < 1:
             raise ValueError(f"channels = {channels}, k = {k}: both must be at least 1.")
-        places = np.full((channels, k), UNFILLED, np.int32)
+        unfilled = np.full((channels, k), UNFILLED, np.int32)
         scores = np.full((channels, k), -np.inf, np.float32)
-        return cls(scores, places.astype(np.int64), places, places.copy(), np.zeros(channels, np.int64))
+        return cls(scores, unfilled.astype(np.int64), unfilled, unfilled.copy(), np.zeros(channels, np.int64))
 
     @property
     def channels(self) -> int:
@@ -48,7 +48,7 @@ class Activations:
 
     @property
     def floor(self) -> np.ndarray:
-        """What a response must surpass to enter, if its example is higher than all that are here.
+        """The score that a response must exceed to enter, if its example comes after all in the heap.
 
         Returns: float32 (channels,); NaN where there is room for any.
         """
@@ -71,21 +71,21 @@ class Activations:
         batch, height, width, _ = features.shape
         maps = features.reshape(batch, height * width, self.channels)
         nans = np.isnan(maps)
-        lost = nans.sum(axis=1)
-        if lost.any():
+        nan_counts = nans.sum(axis=1)
+        if nan_counts.any():
             maps = np.where(nans, -np.inf, maps)
         maxima = maps.max(axis=1)
-        images, channels = self.entrants(maxima, examples, lost < maps.shape[1])
-        places = maps[images, :, channels].argmax(axis=1)
-        if lost.any():  # among NaN, -inf may be a real response: the first that is not NaN
-            places = np.where(np.isneginf(maxima[images, channels]), (~nans)[images, :, channels].argmax(axis=1), places)
-        heap = self.count_nans(lost[examples >= 0].sum(axis=0))
-        return heap.insert(channels, maxima[images, channels], examples[images], places // width, places % width)
+        images, channels = self.entrants(maxima, examples, nan_counts < maps.shape[1])
+        positions = maps[images, :, channels].argmax(axis=1)
+        if nan_counts.any():  # beside NaN, -inf may be a real response: at the first position that is not NaN
+            positions = np.where(np.isneginf(maxima[images, channels]), (~nans)[images, :, channels].argmax(axis=1), positions)
+        heap = self.count_nans(nan_counts[examples >= 0].sum(axis=0))
+        return heap.insert(channels, maxima[images, channels], examples[images], positions // width, positions % width)
 
     def entrants(
         self, maxima: np.ndarray, examples: np.ndarray, valid: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which responses of a batch can enter: those that no k others of the heap or the batch surpass by score.
+        """Which responses of a batch can enter: those that fewer than k others in the heap or the batch exceed.
 
         Args:
             maxima: float32 (batch, channels): spatial maxima, free of NaN.
@@ -110,18 +110,18 @@ class Activations:
         """The heaps after some responses: (n,) each, of any channels, in any order; none is NaN."""
         if not len(channels):
             return self
-        touched, of, counts = np.unique(channels, return_inverse=True, return_counts=True)
-        by_channel = np.argsort(of, kind="stable")
-        place = self.k + np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-        # A row a channel: its heap, then what is new. Many short sorts take a fraction of one long one's time.
+        touched, row, counts = np.unique(channels, return_inverse=True, return_counts=True)
+        by_channel = np.argsort(row, kind="stable")
+        slot = self.k + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # A row a channel: its heap, then the new responses. Many short sorts take a fraction of the time of a long one.
         wide = Activations.empty(len(touched), self.k + int(counts.max()))
         # Adding 0 makes -0.0 a 0.0: equal scores have equal bytes.
         new = {"scores": np.asarray(scores, np.float32) + np.float32(0), "examples": examples, "rows": rows, "cols": cols}
         for name, values in new.items():
             column = getattr(wide, name)
             column[:, : self.k] = getattr(self, name)[touched]
-            column[of[by_channel], place] = values[by_channel]
-        # Seen as unsigned, the example of an unfilled place is the largest there is: it comes last.
+            column[row[by_channel], slot] = values[by_channel]
+        # As an unsigned number, the example of an unfilled slot is the largest: it comes last.
         order = np.lexsort((wide.cols, wide.rows, wide.examples.view(np.uint64), -wide.scores), axis=-1)[:, : self.k]
         best = {name: np.take_along_axis(getattr(wide, name), order, axis=1) for name in new}
         return Activations(**{name: _with_rows(getattr(self, name), touched, best[name]) for name in new}, nans=self.nans)
@@ -137,13 +137,13 @@ class Activations:
         """
         if self.scores.shape != other.scores.shape:
             raise ValueError(f"heaps of {self.scores.shape} and {other.scores.shape} (channels, k) cannot be merged.")
-        channels, places = np.nonzero(other.examples != UNFILLED)
+        channels, slots = np.nonzero(other.examples != UNFILLED)
         merged = self.insert(
             channels,
-            other.scores[channels, places],
-            other.examples[channels, places],
-            other.rows[channels, places],
-            other.cols[channels, places],
+            other.scores[channels, slots],
+            other.examples[channels, slots],
+            other.rows[channels, slots],
+            other.cols[channels, slots],
         )
         return merged.count_nans(other.nans)
 

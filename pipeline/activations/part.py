@@ -18,6 +18,12 @@ from pipeline.errors import TooManyBad
 # What a scan keeps of every layer. A new statistic is a class in this table and its columns in `pipeline.store.tables`.
 MEMBERS: tuple[type[Member], ...] = (Strongest, Weakest, ByLabel, Statistics, Distribution)
 
+
+def member_kinds() -> dict[str, type[Member]]:
+    """The classes of MEMBERS by the names that they have in part files."""
+    return {kind.NAME: kind for kind in MEMBERS}
+
+
 AnyMember = TypeVar("AnyMember", bound=Member)
 
 
@@ -50,7 +56,7 @@ class Part:
         """The part that has seen nothing."""
         channels = {layer.name: len(plan.channels_of(layer)) for layer in plan.layers}
         members = {
-            layer: {kind.NAME: member for kind in MEMBERS if (member := kind.empty(count, plan)) is not None}
+            layer: {name: member for name, kind in member_kinds().items() if (member := kind.empty(count, plan)) is not None}
             for layer, count in channels.items()
         }
         return cls(channels, members)

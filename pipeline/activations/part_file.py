@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.activations.part import MEMBERS, Part, Skipped
+from pipeline.activations.part import Part, Skipped, member_kinds
 from pipeline.errors import Fault, WrongSpec, one_line
 from pipeline.job import Job
 from pipeline.sources.source import Shard
@@ -23,7 +23,6 @@ from pipeline.store.places import Place
 
 FORMAT = 2  # of part files; raised when a reader of the older one would go wrong
 WHOLE = "scan.part"  # in the job's folder: what the whole scan has collected, from which an update continues
-_KINDS = {kind.NAME: kind for kind in MEMBERS}
 _SAVING_SHARE = 50  # at most one part in so many of a scan's time goes into saving
 
 # Keys of the spec that say where things are, or what is made of the responses, but do not change them.
@@ -129,9 +128,9 @@ def read_part(path: Place) -> SavedPart:
                     f"{path} is of format {header['format']}, this version reads {FORMAT}. "
                     "Finish the job with the version that started it, or start over with --anew."
                 )
-            if header["members"] != [*_KINDS]:
+            if header["members"] != [*member_kinds()]:
                 raise WrongSpec(
-                    f"{path} holds {', '.join(header['members'])} of each layer, this version keeps {', '.join(_KINDS)}. "
+                    f"{path} holds {', '.join(header['members'])} of each layer, this version keeps {', '.join(member_kinds())}. "
                     "Finish the job with the version that started it, or start over with --anew."
                 )
             return _decode(header, archive)
@@ -190,7 +189,7 @@ def _encode(saved: SavedPart) -> bytes:
     }
     header = {
         "format": FORMAT,
-        "members": [*_KINDS],
+        "members": [*member_kinds()],
         "provenance": asdict(saved.provenance),
         "shard": asdict(saved.shard),
         "channels": part.channels,
@@ -204,13 +203,13 @@ def _encode(saved: SavedPart) -> bytes:
 
 
 def _decode(header: dict[str, Any], archive: Any) -> SavedPart:
-    layers = list(header["channels"])
+    layers, kinds = list(header["channels"]), member_kinds()
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = {layer: {} for layer in layers}
     for name in archive.files:
         if name != "header":
             number, member, array = name.split(".")
             arrays[layers[int(number)]].setdefault(member, {})[array] = archive[name]
-    members = {layer: {name: _KINDS[name].from_arrays(of) for name, of in kinds.items()} for layer, kinds in arrays.items()}
+    members = {layer: {name: kinds[name].from_arrays(of) for name, of in by_name.items()} for layer, by_name in arrays.items()}
     skipped = tuple(Skipped(*fields) for fields in header["skipped"])
     part = Part(header["channels"], members, header["seen"], skipped)
     return SavedPart(Provenance(**header["provenance"]), Shard(**header["shard"]), part)

@@ -1,4 +1,4 @@
-"""The card beside the crops: what Hugging Face `datasets`, and people, read first."""
+"""The data set card beside the crops, which Hugging Face `datasets` and people read first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write_card(folder: Place, job: str, layers: Sequence[str]) -> None:
         folder: the job's folder.
         job: its name.
     """
-    # JSON's strings are YAML's, whatever a layer is called.
+    # JSON strings are valid YAML, whatever a layer is called.
     configs = [
         f"- config_name: {json.dumps(file_name(layer))}\n  data_files: {json.dumps(file_name(layer) + '.parquet')}"
         for layer in layers

@@ -1,4 +1,4 @@
-"""Writing aside and renaming: a reader never sees half a file, and a failure leaves what was there before."""
+"""Writing aside and renaming: a reader never sees half a file, and a failure leaves the old file in place."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _ASIDE = ".aside-"
 
 @contextlib.contextmanager
 def aside(path: Place, durable: bool = True) -> Iterator[Path]:
-    """A local path to write to; it takes `path`'s place when the block ends well, and goes when it does not.
+    """A local path to write to: it replaces `path` when the block ends, and is removed when the block fails.
 
     For a remote `path` that is a temporary file, which is then sent whole.
 
     Args:
-        durable: whether to wait until the disk has it. Without, a failing machine may lose what a finished run wrote;
-            it is for many small files that are quickly made again.
+        durable: whether to wait until the disk has it. Without, a machine that fails may lose what a finished run has
+            written: for many small files that are quickly made again.
 
-    Raises: StoreFailed, for a full disk, a folder that cannot be written, a store that does not take it, and the like.
+    Raises: StoreFailed, for a full disk, a folder that cannot be written, a store that refuses it, and the like.
     """
     with _beside(path, durable) if isinstance(path, Path) else _sent(path) as temporary:
         yield temporary
@@ -89,7 +89,7 @@ def write_json(path: Place, tree: Any) -> None:
 
 
 def check_writable(folder: Place) -> None:
-    """Write a file where a folder is or would be, and remove it: what was not there is not there afterwards.
+    """Write a file in a folder, or in the nearest one above it that exists, and remove it; nothing is left behind.
 
     Raises: StoreFailed; MissingInput, for an address that does not answer.
     """
@@ -115,12 +115,12 @@ def check_writable(folder: Place) -> None:
 
 
 def sweep(folder: Place, name: str | None = None) -> None:
-    """Remove what killed runs left half written in a folder and those below it.
+    """Remove the half-written files of killed runs in a folder and the folders below it.
 
     Args:
         name: of the file that was being written; absent: any but a shard's part, which is another run's to write.
     """
-    if not isinstance(folder, Path):  # where nothing is written aside
+    if not isinstance(folder, Path):  # remote files are not written aside
         return
     for path in folder.rglob(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}"):
         if name is not None or path.parent != folder / "parts":
@@ -129,16 +129,16 @@ def sweep(folder: Place, name: str | None = None) -> None:
 
 
 def keep_only(folder: Place, kept: Collection[Place]) -> None:
-    """Remove the pictures that an earlier run left in a folder and this one did not write."""
+    """Remove pictures of an earlier run from a folder, which this run has not written."""
     for path in folder.rglob("*.png"):
         if path not in kept:
             path.unlink()
 
 
 def file_name(layer: str) -> str:
-    """A layer's name as part of a file name that every file system takes; different layers never share one."""
+    """A layer's name made fit for file names on every file system; different layers never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
     if safe == layer and not layer.startswith(".") and len(layer) <= 100:
         return layer
-    # What had to be changed gets a digest of the true name, which stands in the index.
+    # Changed names get a digest of the true name, which the index holds.
     return f"{safe.lstrip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"

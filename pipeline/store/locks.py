@@ -22,20 +22,19 @@ from pipeline.store.places import Place, Remote
 
 REFRESHED_EVERY = 30.0  # seconds
 STALE_AFTER = 300.0  # seconds: many refreshes, and more than the clocks of two machines are apart
-_WATCHED_FOR = 2.5  # refreshes, of a lock that looks stale
-_SETTLES_IN = 1.0  # seconds, until the last of two that take over at once is known
+_WATCHED_FOR = 2.5  # refresh intervals for which a lock that looks stale is watched
+_SETTLES_IN = 1.0  # seconds after which the winner of two runs that take over at once is known
 
 
 @contextlib.contextmanager
 def hold(folder: Place, say: Callable[[str], None] = lambda line: None, part: tuple[int, int] | None = None) -> Iterator[None]:
     """Keep other runs out of a folder, or out of one shard of its job.
 
-    On this machine the system lets go of a dead holder's lock by itself. A remote lock is an object that its holder
-    refreshes; one that has not been for a while, and is not while it is watched, or whose process on this host has
-    ended, is taken over.
+    A local lock ends with the process that holds it. A remote lock is an object that its holder refreshes; it is taken over
+    when it has not been refreshed for a while and is not while it is watched, or when its process on this host has ended.
 
     Args:
-        say: told when a lock is taken over.
+        say: called when a lock is taken over.
         part: the shard, from 0, and how many there are; absent: the folder.
 
     Raises: FolderHeld, StoreFailed.
@@ -51,7 +50,7 @@ def hold(folder: Place, say: Callable[[str], None] = lambda line: None, part: tu
 
 @contextlib.contextmanager
 def _hold_local(what: str, path: Path, removed: bool) -> Iterator[None]:
-    """removed: whether the file goes when it is let go of."""
+    """removed: whether the file is removed when the lock is released."""
     with _locked(what, path) as lock:
         try:
             lock.truncate(0)
@@ -72,12 +71,12 @@ def _locked(what: str, path: Path) -> FileIO:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileIO(path, "a+")  # nothing waits to be written when it is closed
+            lock = FileIO(path, "a+")  # unbuffered: closing it writes nothing
         except OSError as error:
             raise store_failed(path.parent, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last holder may have removed it between the opening and the locking: then it keeps nobody out.
+            # The last holder may have removed the file after it was opened here: then the lock keeps nobody out.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                     return lock
@@ -137,9 +136,9 @@ class _RemoteLock:
             raise _unwritable(self._address, error) from error
 
     def keep(self, stop: threading.Event) -> None:
-        """Refresh the lock until told to stop, or until it is another's."""
+        """Refresh the lock until `stop` is set, or another run holds it."""
         while not stop.wait(REFRESHED_EVERY):
-            # What cannot be refreshed now may be at the next turn; `release` tells if it was lost meanwhile.
+            # A failed refresh is tried again at the next turn; `release` notices if the lock was lost meanwhile.
             with contextlib.suppress(Exception):
                 if not self._is_mine():
                     return
@@ -155,12 +154,12 @@ class _RemoteLock:
         return None
 
     def _create(self) -> bool:
-        """Write the lock if there is none; stores that cannot say so in one step are asked again a moment later."""
+        """Write the lock if there is none, and read it back: not every store can do this in one step."""
         system, path = remote.file_system(self._address)
         try:
             system.pipe_file(path, self._content(), mode="create")
         except FileExistsError:
-            return self._is_mine()  # an attempt before this one may have gone through, and its answer been lost
+            return self._is_mine()  # an earlier attempt may have succeeded though its answer was lost
         return self._is_mine()
 
     def _write(self) -> None:
@@ -172,10 +171,10 @@ class _RemoteLock:
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(remote.read(self._address))
+            holder = json.loads(remote.read(self._address))
         except (FileNotFoundError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return holder if isinstance(holder, dict) else None
 
     def _is_mine(self) -> bool:
         return (self._holder() or {}).get("token") == self._me["token"]
@@ -185,13 +184,13 @@ class _RemoteLock:
             return True
         if abs(time.time() - float(holder.get("refreshed", 0))) <= STALE_AFTER:
             return False
-        # One of the two clocks may have jumped. Whoever is alive refreshes its lock while it is watched.
+        # One of the two clocks may have jumped. A live holder refreshes its lock while it is watched.
         time.sleep(_WATCHED_FOR * REFRESHED_EVERY)
         return self._holder() == holder
 
 
 def _has_ended(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this host that is no more."""
+    """Whether the holder was a process of this host and has ended."""
     if holder.get("host") != socket.gethostname():
         return False
     try:

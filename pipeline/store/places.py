@@ -1,4 +1,4 @@
-"""Places: where results lie, a path on this machine or an address elsewhere, with the same few verbs."""
+"""Place: a local path or a remote address, with the same few methods of `pathlib.Path`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.store import remote
 
 
 class Stat(NamedTuple):
-    """What is known of a remote file: bytes."""
+    """The length of a remote file in bytes, as os.stat names it."""
 
     st_size: int
 
@@ -24,11 +24,11 @@ class Stat(NamedTuple):
 class Remote:
     """A file or folder at an address that fsspec knows: as much of `pathlib.Path` as results need.
 
-    There are no folders of its own: one is there while it holds a file. Every verb is patient (`remote.patiently`).
+    A remote folder exists while it holds a file. Every method retries (`remote.patiently`).
     """
 
     address: str
-    length: int | None = field(default=None, compare=False)  # bytes, where a listing told them
+    length: int | None = field(default=None, compare=False)  # bytes, where known from a listing
 
     def __truediv__(self, name: str) -> Remote:
         return Remote(f"{self.address.rstrip('/')}/{name}")
@@ -57,7 +57,7 @@ class Remote:
         return Path(remote.relative(self.address, folder.address))
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: a folder is there once it holds a file."""
+        """Do nothing: a remote folder exists once it holds a file."""
 
     def exists(self) -> bool:
         return self.is_file() or next(self.rglob("*"), None) is not None
@@ -79,13 +79,13 @@ class Remote:
     def rglob(self, pattern: str) -> Iterator[Remote]:
         """The files below whose name matches."""
         for address, length in remote.listing(f"{self.address.rstrip('/')}/"):
-            found = Remote(address, length)
-            if fnmatchcase(found.name, pattern):
-                yield found
+            file = Remote(address, length)
+            if fnmatchcase(file.name, pattern):
+                yield file
 
     def glob(self, pattern: str) -> Iterator[Remote]:
         """The files right below whose name matches."""
-        return (found for found in self.rglob(pattern) if found.parent == self)
+        return (file for file in self.rglob(pattern) if file.parent == self)
 
     def read_bytes(self) -> bytes:
         """Raises: FileNotFoundError."""
@@ -102,7 +102,7 @@ class Remote:
         return io.BytesIO(self.read_bytes())
 
     def put(self, local: Path) -> None:
-        """Take the content of a local file, all at once: no reader sees half of it."""
+        """Upload a local file, all at once: no reader sees half of it."""
         system, path = remote.file_system(self.address)
         remote.patiently(lambda: system.put_file(str(local), path), self.address)
 
@@ -120,7 +120,7 @@ Place: TypeAlias = Path | Remote
 
 
 def place(path: str | os.PathLike[str]) -> Place:
-    """The place that a path or an address names. Raises: MissingInput, for an address that nobody serves."""
+    """The place of a path or an address. Raises: MissingInput, for an address that no installed file system serves."""
     text = os.fspath(path)
     if not remote.is_remote(text):
         return Path(remote.local_path(text)) if remote.has_scheme(text) else Path(path)

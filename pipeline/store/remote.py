@@ -1,4 +1,4 @@
-"""Remote addresses, through fsspec: patient where a connection breaks, bounded where nobody answers."""
+"""Remote addresses through fsspec: broken connections are retried, addresses that do not answer are given up in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from pipeline.errors import ConvscopeError, MissingInput, Unreachable
+from pipeline.errors import ConvscopeError, MissingInput, Unreachable, one_line
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -21,21 +21,21 @@ Result = TypeVar("Result")
 ATTEMPTS = 6
 FIRST_PAUSE = 0.5  # seconds; each pause is twice the one before
 DEADLINE = 30.0  # seconds, for the first answer of an address
-BLOCK = 2**22  # bytes that one request brings
+BLOCK = 2**22  # bytes a request
 
-# What another attempt would not change.
+# Errors that another attempt would not change.
 _FINAL = (
     *(FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError),
     *(ValueError, TypeError, NotImplementedError, ImportError, MemoryError, ConvscopeError),
 )
 
-# Without these, a host that drops packets is waited for for minutes; fsspec's own configuration goes before.
+# Without these, a host that drops packets is waited for for minutes. The user's fsspec configuration takes precedence.
 _S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1, "mode": "standard"}}}
 _SETTINGS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address that fsspec is asked for: it has a scheme, and that is not `file`."""
+    """Whether a path is an address for fsspec: it has a scheme other than `file`."""
     return has_scheme(path) and not path.startswith(("file://", "local://"))
 
 
@@ -65,7 +65,7 @@ def parent(path: str) -> str:
 
 
 def file_system(address: str) -> tuple[AbstractFileSystem, str]:
-    """Who serves an address, and what it calls it. Raises: MissingInput, where nobody does."""
+    """The file system that serves an address, and the path there. Raises: MissingInput, where none does."""
     import fsspec
 
     protocol = address.partition("://")[0]
@@ -74,14 +74,14 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
     try:
         system, path = fsspec.core.url_to_fs(address, **settings)
     except (ValueError, ImportError) as error:
-        raise MissingInput(f"{address!r} cannot be served: {_one_line(error)}.") from None
-    if hasattr(system, "retries"):  # `patiently` does that; patience of patience would take minutes
+        raise MissingInput(f"{address!r} cannot be served: {one_line(error)}.") from None
+    if hasattr(system, "retries"):  # `patiently` retries; both together would take minutes
         system.retries = 1
     return system, path
 
 
 def read(address: str, first: int = 0, last: int | None = None) -> bytes:
-    """The bytes first to last (half-open; None: the end) of a file. Raises: OSError where it is not there, Unreachable."""
+    """The bytes first to last (half-open; None: the end) of a file. Raises: OSError where it does not exist, Unreachable."""
     if not is_remote(address):
         with open(local_path(address), "rb") as file:
             file.seek(first)
@@ -91,18 +91,18 @@ def read(address: str, first: int = 0, last: int | None = None) -> bytes:
 
 
 def open_binary(address: str) -> BinaryIO:
-    """A file to read and to seek in; the caller closes it, and repeats what breaks off (`resumed`)."""
+    """A file to read and to seek in; the caller closes it, and retries where reading breaks off (`resumed`)."""
     if not is_remote(address):
         return open(local_path(address), "rb")
     system, path = file_system(address)
-    # Blocks, since readers of Parquet go back and forth between columns; few of them, to bound memory.
+    # Blocks, since Parquet readers go back and forth between columns; few, to bound memory.
     return system.open(path, "rb", block_size=BLOCK, cache_type="blockcache", cache_options={"maxblocks": 6})
 
 
 def listing(address: str, pattern: bool = False) -> list[tuple[str, int]]:
     """The files below an address, or those that it matches as a pattern: their addresses and bytes, sorted.
 
-    Raises: MissingInput, where nobody answers, or the store refuses.
+    Raises: MissingInput, where the address does not answer, or the store refuses.
     """
     system, path = file_system(address)
     scheme = address.partition("://")[0]
@@ -114,16 +114,16 @@ def listing(address: str, pattern: bool = False) -> list[tuple[str, int]]:
         return system.glob(path, detail=True) if re.search(r"[*?\[]", path) else {path: system.info(path)}
 
     try:
-        found = answered(ask, address)
+        entries = answered(ask, address)
     except FileNotFoundError as error:
-        # Over HTTP, a host that is not there, or refuses, is a file that is not there.
+        # Over HTTP, fsspec reports a host that is missing, or refuses, as a missing file.
         cause = error.__cause__
         if cause is not None and not isinstance(cause, FileNotFoundError) and getattr(cause, "status", None) not in (404, 410):
-            raise MissingInput(f"{address!r} cannot be read: {_one_line(cause)}. Check the address.") from None
-        found = {}
+            raise MissingInput(f"{address!r} cannot be read: {one_line(cause)}. Check the address.") from None
+        entries = {}
     except (OSError, ValueError) as error:
-        raise MissingInput(f"{address!r} cannot be listed: {_one_line(error)}. Name one that can.") from None
-    files = {name: entry for name, entry in found.items() if entry["type"] == "file"}
+        raise MissingInput(f"{address!r} cannot be listed: {one_line(error)}. Name one that can.") from None
+    files = {name: entry for name, entry in entries.items() if entry["type"] == "file"}
     return sorted(
         (name if has_scheme(name) else f"{scheme}://{name.lstrip('/')}", int(entry.get("size") or 0))
         for name, entry in files.items()
@@ -131,14 +131,14 @@ def listing(address: str, pattern: bool = False) -> list[tuple[str, int]]:
 
 
 def relative(address: str, folder: str) -> str:
-    """What stands behind a folder's address in that of a file below it."""
+    """The path of a file below a folder, both given by their addresses."""
     return _bare(address).removeprefix(f"{_bare(folder)}/")
 
 
 def patiently(action: Callable[[], Result], address: str) -> Result:
-    """The result of an action on an address, tried again after pauses where it breaks off; on this machine, tried once.
+    """The result of an action on an address, retried after pauses where it breaks off; on this machine, tried once.
 
-    Raises: Unreachable, when all attempts failed; what the action raises, where another attempt would not help.
+    Raises: Unreachable, when all attempts have failed; what the action raises, where another attempt would not help.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -176,7 +176,7 @@ def resumed(make: Callable[[int], Iterator[Result]], address: str) -> Iterator[R
 
 
 def answered(action: Callable[[], Result], address: str) -> Result:
-    """The first thing that is asked of an address, patiently but not for ever. Raises: MissingInput; what the action raises."""
+    """The result of the first action on an address, retried up to DEADLINE. Raises: MissingInput; what the action raises."""
     try:
         return within(DEADLINE, lambda: patiently(action, address), address)
     except Unreachable as error:
@@ -198,7 +198,7 @@ def within(seconds: float, action: Callable[[], Result], address: str) -> Result
         except BaseException as error:
             outcome.append((None, error))
 
-    # A daemon: what never comes back must not keep the process from ending.
+    # A daemon thread: an action that never returns must not keep the process alive.
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -211,15 +211,10 @@ def within(seconds: float, action: Callable[[], Result], address: str) -> Result
 
 
 def unreachable(address: str, error: Exception) -> Unreachable:
-    """The error for an address that failed time and again."""
-    return Unreachable(f"{address!r} did not answer in {ATTEMPTS} attempts; the last: {_one_line(error)}.")
+    """The error for an address that failed in all attempts."""
+    return Unreachable(f"{address!r} did not answer in {ATTEMPTS} attempts; the last: {one_line(error)}.")
 
 
 def _bare(address: str) -> str:
     parts = urlsplit(address)
     return f"{parts.netloc}{parts.path}".strip("/")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."

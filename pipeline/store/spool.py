@@ -1,4 +1,4 @@
-"""Spool: pictures that arrive in one order and are wanted in another, kept in a temporary file meanwhile."""
+"""Spool: a temporary file for pictures that are made in one order and read in another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.store.places import Place
 
 
 class Spool:
-    """Byte strings by key, on disk; memory holds where each one lies."""
+    """Byte strings by key, on disk; memory holds only their positions."""
 
     def __init__(self, folder: Place) -> None:
         """In a folder, or, where that is remote, among the machine's temporary files.
@@ -26,11 +26,11 @@ class Spool:
             self._file = tempfile.TemporaryFile(dir=folder if isinstance(folder, Path) else None)  # noqa: SIM115 (`__exit__` closes it)
         except OSError as error:
             raise store_failed(folder, error) from error
-        self._places: dict[Hashable, tuple[int, int]] = {}
+        self._positions: dict[Hashable, tuple[int, int]] = {}
 
     def put(self, key: Hashable, data: bytes) -> None:
         try:
-            self._places[key] = (self._file.seek(0, 2), len(data))
+            self._positions[key] = (self._file.seek(0, 2), len(data))
             self._file.write(data)
             self._file.flush()
         except OSError as error:
@@ -38,7 +38,7 @@ class Spool:
 
     def get(self, key: Hashable) -> bytes:
         """Raises: KeyError."""
-        start, length = self._places[key]
+        start, length = self._positions[key]
         self._file.seek(start)
         return self._file.read(length)
 
@@ -46,5 +46,5 @@ class Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # it was scratch
+        with contextlib.suppress(OSError):  # nobody needs the file any more
             self._file.close()

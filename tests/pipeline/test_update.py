@@ -1,8 +1,9 @@
-"""Updates: where a data set only grew, what was added to it alone is scanned, and the results are those of all of it."""
+"""Updates: where a data set only grew, only the added examples are scanned, and the results are those of a full scan."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -39,7 +40,7 @@ def growing(stock, spec, tmp_path):
 
 @pytest.fixture
 def expected(growing, tmp_path, tree_of):
-    """A function: the results of a run over all that there is now."""
+    """A function: the results of a run over all examples."""
 
     def results(spec):
         shutil.rmtree(tmp_path / "whole", ignore_errors=True)
@@ -191,3 +192,20 @@ def test_windows_of_added_pictures_are_an_update_too(growing, expected, tmp_path
     folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.lines[-1] != "" and any("were scanned before; the rest is new" in line for line in last.lines)
     assert tree_of(folder, *RESULTS) == expected(spec)
+
+
+def test_an_update_reads_each_part_file_once(growing, tmp_path, monkeypatch):
+    """Also where it continues an update that was interrupted."""
+    run(growing(6), tmp_path / "out", reporter=Stopping())
+    spec = growing(14)
+    with pytest.raises(Interrupted):
+        run(spec, tmp_path / "out", reporter=Stopping("scan", 4), options=UPDATE)
+    reads, read_bytes = [], Path.read_bytes
+
+    def counted(path):
+        reads.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    run(spec, tmp_path / "out", reporter=Stopping(), options=UPDATE)
+    assert [name for name in reads if name.endswith(".part")] == ["scan.part", "1-of-1.part"]

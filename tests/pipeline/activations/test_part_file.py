@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -17,7 +17,8 @@ from scanned import in_bytes
 
 from pipeline.activations import Statistics, part_file
 from pipeline.activations.heap_members import Strongest
-from pipeline.activations.part import Part, Skipped, merge
+from pipeline.activations.member import Member
+from pipeline.activations.part import MEMBERS, Part, Skipped, merge
 from pipeline.activations.part_file import PartSaver, Provenance, SavedPart, read_part, saved_parts, shard_path, write_part
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan import scan
@@ -135,6 +136,48 @@ def test_a_part_of_nothing_and_odd_layer_names_can_be_saved(tmp_path):
     write_part(tmp_path / "x.part", SavedPart(PROVENANCE, Shard(), part))
     found = read_part(tmp_path / "x.part")
     assert in_bytes(found.part) == in_bytes(part) and list(found.part.members) == list(part.members) and not found.complete
+
+
+@dataclass(frozen=True, eq=False)
+class Above(Member):
+    """How many responses of each channel are above 1."""
+
+    NAME = "above"
+
+    counts: np.ndarray
+
+    @classmethod
+    def empty(cls, channels, plan):
+        return cls(np.zeros(channels, np.int64))
+
+    def update(self, responses):
+        return Above(self.counts + (responses.maxima > 1).sum(axis=0))
+
+    def merge(self, other):
+        return Above(self.counts + other.counts)
+
+
+def test_a_new_statistic_is_one_class_which_the_scan_the_merge_and_the_part_files_take(
+    network, source, plan, steps, tmp_path, monkeypatch
+):
+    write_part(tmp_path / "old.part", SavedPart(PROVENANCE, Shard(), steps[-1]))
+    monkeypatch.setattr("pipeline.activations.part.MEMBERS", (*MEMBERS, Above))
+    whole, _ = scan(network, source, plan)
+    halves = [scan(network, source, plan, Shard(index, 2, 5))[0] for index in (1, 0)]
+    for index, half in enumerate(halves):
+        write_part(tmp_path / f"{index}.part", SavedPart(PROVENANCE, Shard(), half))
+    assert in_bytes(merge([read_part(tmp_path / f"{index}.part").part for index in (0, 1)])) == in_bytes(whole)
+    assert {name: of.counts.shape for name, of in whole.of(Above).items()} == {"one": (8,), "two": (6,)}
+    assert whole.of(Above)["one"].counts.max() > 0
+    with pytest.raises(WrongSpec, match=r"old.part holds strongest, .* of each layer, this version keeps .*, above\..*--anew"):
+        read_part(tmp_path / "old.part")
+
+
+def test_a_part_file_of_the_first_format_is_named_and_not_called_damaged(tmp_path):
+    header = np.frombuffer(b'{"format": 1}', np.uint8)
+    np.savez(tmp_path / "old.npz", told=header)
+    with pytest.raises(WrongSpec, match=r"old.npz is of format 1, this version reads 2. .*--anew"):
+        read_part(tmp_path / "old.npz")
 
 
 def test_a_part_file_holds_no_pickles_and_runs_none(steps, tmp_path):

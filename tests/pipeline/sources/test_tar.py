@@ -88,7 +88,7 @@ def test_several_images_under_one_name_are_not_guessed_at(archive, archives, png
 def test_ids_do_not_depend_on_shards_starts_or_packing(archive, archives, png, listed, monkeypatch, ending):
     from pipeline.sources import tar
 
-    monkeypatch.setattr(tar, "_RUN_BYTES", 3000)
+    monkeypatch.setattr(tar, "_RANGE_BYTES", 3000)
     for name in ("1", "2", "3"):
         members = [(f"{seed}.{kind}", data) for seed in range(5) for kind, data in (("png", png(seed)), ("cls", b"%d" % seed))]
         archive(f"{name}.{ending}", members)

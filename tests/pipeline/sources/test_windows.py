@@ -97,7 +97,7 @@ def test_long_runs_are_cut_so_that_memory_stays_bounded(write, folder, scene, li
     monkeypatch.setattr(windows.Windows, "_fitted", lambda self, *a: lengths.append(int(a[5] - a[4])) or fitted(self, *a))
     assert listed(source) == whole and lengths == [289]  # the image is decoded once
     lengths.clear()
-    monkeypatch.setattr(windows, "_RUN_BYTES", 100 * 4 * 4 * 3)
+    monkeypatch.setattr(windows, "_CHUNK_BYTES", 100 * 4 * 4 * 3)
     assert listed(source) == whole and sorted(lengths) == [89, 100, 100]
 
 
