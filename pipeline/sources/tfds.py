@@ -66,10 +66,10 @@ class Prepared:
         yield from self._iterate(self._parsed(slices, chosen=examples).unbatch())
 
     def find(self, key: str) -> int | None:
-        file, place = numbered_key(key)
+        file, ordinal = numbered_key(key)
         for span in self.slices:
-            if os.path.basename(span.path) == file and span.skip <= place < span.skip + span.take:
-                return span.first + place - span.skip
+            if os.path.basename(span.path) == file and span.skip <= ordinal < span.skip + span.take:
+                return span.first + ordinal - span.skip
         return None
 
     def sizes(self, first: int, last: int) -> np.ndarray:
@@ -98,7 +98,7 @@ class Prepared:
         def of_slice(path: tf.Tensor, name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
             stored = tf.data.TFRecordDataset(path, buffer_size=2**20).skip(skip).take(take)
             numbered = tf.data.Dataset.zip((tf.data.Dataset.range(take), stored)).batch(min(_AT_ONCE, 8 * self.chunk))
-            return numbered.map(lambda place, record: (first + place, _keys(name, skip + place), record))
+            return numbered.map(lambda number, record: (first + number, _keys(name, skip + number), record))
 
         def parse(example: tf.Tensor, key: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
             if chosen_examples is not None:

@@ -67,7 +67,7 @@ _ASCENT = [  # how a picture was climbed to
     ("losses", _list(pa.float32())),
 ]
 
-# index/NAME.parquet; every column is told in docs/results.md.
+# index/NAME.parquet; every column is described in docs/results.md.
 INDEX: dict[str, pa.Schema] = {
     "activations": _WINNERS,
     "weakest": _WINNERS,

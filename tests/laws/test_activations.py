@@ -184,7 +184,7 @@ def test_a_heap_has_the_documented_types():
 
 
 @pytest.mark.parametrize(("channels", "k"), [(0, 1), (1, 0), (-1, 3)])
-def test_a_heap_without_channels_or_places_is_refused(channels, k):
+def test_a_heap_without_channels_or_slots_is_refused(channels, k):
     with pytest.raises(ValueError, match="at least 1"):
         Activations.empty(channels, k)
 

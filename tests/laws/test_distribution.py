@@ -105,7 +105,7 @@ def test_the_selectivity_index_is_that_of_morcos():
     assert names[3] in ("ant", "cat", "dog")
 
 
-def test_one_label_is_no_choice():
+def test_a_single_label_has_no_selectivity():
     names, index = whole(np.ones((3, 2), np.float32), np.arange(3), np.full(3, "cat")).selectivity()
     assert names == [None, None] and np.isnan(index).all()
 

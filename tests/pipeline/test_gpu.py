@@ -36,7 +36,7 @@ def watched(asked):
     return use.busy
 
 
-def test_the_mean_of_what_was_seen_is_told_and_what_is_no_number_passed_over(smi):
+def test_gpu_use_is_the_mean_of_the_samples_that_are_numbers(smi):
     assert watched(smi("40\\n[N/A]\\n80\\n")) == 0.6
 
 
@@ -46,7 +46,7 @@ def test_only_the_gpus_that_the_process_may_use_are_looked_at(smi, monkeypatch):
     assert watched(asked) == 0.5 and "--id=1" in asked.read_text()
 
 
-def test_without_a_gpu_there_is_nothing_to_tell(monkeypatch, tmp_path):
+def test_without_a_gpu_there_is_no_gpu_use(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with watch_gpus() as use:
         pass

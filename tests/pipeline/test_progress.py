@@ -57,7 +57,7 @@ def test_a_short_step_is_one_line_in_a_log(clock):
     assert lines_of(stream) == ["job: scan"]
 
 
-def test_a_step_of_nothing_and_one_that_stands_still_do_not_fail(clock):
+def test_an_empty_step_and_one_without_progress_do_not_fail(clock):
     stream = io.StringIO()
     with Reporter("job", stream).step("scan", "images") as advance:
         clock.seconds += 60
@@ -133,7 +133,7 @@ def test_for_programs_every_line_is_one_object_with_time_and_job_even_on_a_termi
     assert third == {"job": "job", "step": "scan", "done": 600, "total": 7200, "unit": "images", "rate": 10.0}
 
 
-def test_what_an_earlier_run_has_done_is_no_part_of_the_speed(clock):
+def test_the_rate_leaves_out_what_an_earlier_run_has_done(clock):
     stream = io.StringIO()
     with Reporter("job", stream).step("scan", "images") as advance:
         advance(6000, 7200)

@@ -38,7 +38,7 @@ def stopped(spec, out, done, by=KeyboardInterrupt, options=RunOptions()):
     return reporter
 
 
-def test_a_run_that_is_interrupted_again_and_again_goes_on_each_time_and_ends_with_the_same_bytes(
+def test_a_run_that_is_interrupted_again_and_again_continues_each_time_and_ends_with_the_same_bytes(
     small, tmp_path, finished, tree_of
 ):
     for before, after in ((0, 6), (6, 8), (8, 18)):
@@ -62,7 +62,7 @@ def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
 
 
-def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_tells_what_an_earlier_one_has_saved(
+def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_reports_what_an_earlier_one_has_saved(
     small, tmp_path, monkeypatch
 ):
     def interrupted(scan_pass, images, thresholds):
@@ -82,7 +82,7 @@ def test_an_address_that_no_longer_answers_loses_nothing_that_was_scanned(small,
     assert last.scanned[0] == 6
 
 
-def test_a_stage_that_is_asked_for_again_scans_anew_but_goes_on_where_that_was_interrupted(copied, spec, tree_of):
+def test_a_stage_that_is_asked_for_again_scans_again_and_continues_where_that_was_interrupted(copied, spec, tree_of):
     before = tree_of(copied, *RESULTS)
     with pytest.raises(Interrupted):
         run(spec, copied.parent, stages=["activations"], reporter=Stopping("scan", 8))
@@ -107,7 +107,7 @@ def test_another_crop_of_the_same_winners_needs_no_scan(copied, spec):
 # What no longer fits.
 
 
-def test_a_network_that_has_changed_since_is_named_and_not_gone_on_with(small, tiny_model, tmp_path, tree_of):
+def test_a_scan_of_another_network_is_refused_and_nothing_is_changed(small, tiny_model, tmp_path, tree_of):
     import keras
 
     file = tmp_path / "model.keras"
@@ -131,7 +131,7 @@ def test_a_network_that_has_changed_since_is_named_and_not_gone_on_with(small, t
     assert last.scanned[0] == 0
 
 
-def test_a_data_set_that_has_shrunk_since_is_named_and_not_gone_on_with(small, write_pictures, tmp_path):
+def test_a_scan_of_a_data_set_that_has_shrunk_is_refused(small, write_pictures, tmp_path):
     images = write_pictures(tmp_path / "images", count=8)
     spec = changed(small, data={"source": f"folder:{images}"})
     stopped(spec, tmp_path / "out", 6)
@@ -150,7 +150,7 @@ def test_a_changed_spec_starts_over_since_other_results_are_wanted(small, tmp_pa
     assert last.scanned[0] == 0
 
 
-def test_a_raised_share_of_bad_images_goes_on(small, write_pictures, tmp_path):
+def test_a_run_with_a_raised_share_of_bad_images_continues(small, write_pictures, tmp_path):
     from pipeline.errors import TooManyBad
 
     images = write_pictures(tmp_path / "images", count=9)
@@ -178,7 +178,7 @@ def test_a_part_of_another_format_is_refused_by_name(small, tmp_path, monkeypatc
 # The machine.
 
 
-def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_run_goes_on(
+def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_run_continues(
     small, tmp_path, monkeypatch, finished, tree_of
 ):
     import errno

@@ -50,7 +50,7 @@ def expected(growing, tmp_path, tree_of):
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 12), (6, 23), (7, 8)])
-def test_an_update_scans_what_was_added_alone_and_ends_with_the_bytes_of_a_full_run(
+def test_an_update_scans_only_added_examples_and_ends_with_the_bytes_of_a_full_run(
     growing, expected, tmp_path, tree_of, before, after
 ):
     run(growing(before), tmp_path / "out", reporter=Stopping())
@@ -71,7 +71,7 @@ def test_updates_follow_each_other_and_one_of_nothing_does_nothing(growing, expe
     assert last.news == [] and "nothing to do" in last.lines[-1]
 
 
-def test_an_update_that_is_interrupted_goes_on_even_when_the_data_have_grown_again(growing, expected, tmp_path, tree_of):
+def test_an_interrupted_update_continues_even_when_the_data_have_grown_again(growing, expected, tmp_path, tree_of):
     run(growing(5), tmp_path / "out", reporter=Stopping())
     with pytest.raises(Interrupted):
         run(growing(15), tmp_path / "out", reporter=Stopping("scan", 7), options=UPDATE)
@@ -80,7 +80,7 @@ def test_an_update_that_is_interrupted_goes_on_even_when_the_data_have_grown_aga
     assert last.scanned[0] == 7 and last.scanned[-1] == 16 and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_a_first_run_that_is_interrupted_goes_on_with_data_that_have_grown(growing, expected, tmp_path, tree_of):
+def test_an_interrupted_first_run_continues_with_data_that_have_grown(growing, expected, tmp_path, tree_of):
     with pytest.raises(Interrupted):
         run(growing(10), tmp_path / "out", reporter=Stopping("scan", 8), options=UPDATE)
     spec, last = growing(14), Stopping()
@@ -107,7 +107,7 @@ def test_the_shards_of_an_update_are_nothing_without_what_was_there_before(growi
         merge(folder, Stopping())
 
 
-def test_parts_of_what_was_added_and_of_all_examples_are_told_apart(growing, tmp_path):
+def test_parts_of_added_examples_and_of_all_examples_are_not_confused(growing, tmp_path):
     folder, spec = run(growing(6), tmp_path / "out", reporter=Stopping()), growing(16)
     run_shard(spec, 0, 2, tmp_path / "out", Stopping())
     run_shard(spec, 1, 2, tmp_path / "out", Stopping(), UPDATE)
@@ -124,14 +124,14 @@ def test_a_shard_of_data_that_have_grown_since_is_of_other_examples(growing, tmp
     assert [done for _, done in last.news] == [0, 4, 8]
 
 
-def test_an_update_builds_on_nothing_that_was_found_with_other_settings(growing, tmp_path):
+def test_an_update_ignores_a_scan_with_other_settings(growing, tmp_path):
     run(growing(6), tmp_path / "out", reporter=Stopping())
     last = Stopping()
     run(changed(growing(9), activations={"top_k": 2}), tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned == [0, 4, 8, 9]
 
 
-def test_an_update_builds_on_nothing_that_another_network_has_found(growing, tiny_model, tmp_path):
+def test_an_update_ignores_a_scan_with_another_network(growing, tiny_model, tmp_path):
     import keras
 
     def saved(model, count):
@@ -146,7 +146,7 @@ def test_an_update_builds_on_nothing_that_another_network_has_found(growing, tin
     assert last.scanned == [0, 4, 8, 9]
 
 
-def test_without_the_word_grown_data_are_scanned_in_full(growing, expected, tmp_path, tree_of):
+def test_without_update_grown_data_are_scanned_in_full(growing, expected, tmp_path, tree_of):
     run(growing(6), tmp_path / "out", reporter=Stopping())
     spec, last = growing(9), Stopping()
     folder = run(spec, tmp_path / "out", reporter=last)

@@ -122,7 +122,7 @@ def test_a_pass_that_several_threads_run_at_once_is_compiled_once(network, plan)
     assert len(traced) == 2 * once and len({each["edges"].maxima.tobytes() for each in peaks}) == 1
 
 
-def test_the_times_of_a_scan_add_up_to_the_clocks_and_waiting_is_told_from_running(network, source, plan):
+def test_the_times_of_a_scan_add_up_to_the_clock_and_tell_waiting_from_running(network, source, plan):
     began = time.perf_counter()
     _, times = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
     assert 0.05 < times.writing <= times.seconds <= time.perf_counter() - began

@@ -62,7 +62,7 @@ def steps(network, source, plan):
     return kept
 
 
-def test_after_every_batch_the_scan_gives_a_part_of_exactly_what_is_done(network, source, plan, steps):
+def test_after_every_batch_the_scan_keeps_a_part_of_exactly_the_examples_done(network, source, plan, steps):
     assert [part.done for part in steps] == [5, 10, 15, 20, 23]
     for part in steps:  # seen again after the scan has ended: nothing changed them
         assert all((member.heap.examples < part.done).all() for member in part.of(Strongest).values())
@@ -70,21 +70,21 @@ def test_after_every_batch_the_scan_gives_a_part_of_exactly_what_is_done(network
     assert steps[0].skipped == (Skipped(4, "image4", "torn"),) and len(steps[-1].skipped) == 2
 
 
-def test_a_scan_that_goes_on_from_any_part_ends_with_the_same_bytes(network, source, plan, steps):
+def test_a_scan_continued_from_any_part_ends_with_the_same_bytes(network, source, plan, steps):
     for begun in steps:
         part, times = scan(network, source, plan, begun=begun)
         assert in_bytes(part) == in_bytes(steps[-1]) and times.images == steps[-1].seen - begun.seen
 
 
 @pytest.mark.parametrize(("count", "unit"), [(1, 1), (2, 5), (3, 1), (3, 5), (7, 5), (7, 1)])
-def test_any_shards_give_the_bytes_of_one_scan_even_where_kernels_round_by_place(network, source, plan, steps, count, unit):
+def test_any_sharding_gives_the_same_bytes_even_where_kernels_round_by_position(network, source, plan, steps, count, unit):
     parts = [scan(network, source, plan, Shard(index, count, unit))[0] for index in range(count)]
     random.Random(1).shuffle(parts)
     assert in_bytes(merge(parts)) == in_bytes(steps[-1])
 
 
 @pytest.mark.parametrize("begin", [1, 5, 12, 23])
-def test_what_was_added_is_scanned_in_the_batches_of_a_full_scan(network, source, in_memory, plan, steps, begin):
+def test_added_examples_are_scanned_in_the_batches_of_a_full_scan(network, source, in_memory, plan, steps, begin):
     old, _ = scan(network, in_memory(source.images[:begin], broken=[4, 11]), plan)
     new, times = scan(network, source, plan, Shard(0, 1, 5, begin))
     assert new.done == 23 - begin and times.images == new.seen and in_bytes(merge([new, old])) == in_bytes(steps[-1])
@@ -99,7 +99,7 @@ def test_shards_cover_every_example_once_and_end_at_whole_units(total, count, un
 
 
 @pytest.mark.parametrize("shard", [Shard(1, 3), Shard(0, 1, 5, 12), Shard(6, 7)])
-def test_an_image_is_at_the_same_place_of_its_batch_in_any_shard(network, source, plan, shard):
+def test_an_image_has_the_same_position_in_its_batch_in_any_shard(network, source, plan, shard):
     batches, scan_pass = [], ScanPass(network, plan)
 
     def run(images, thresholds):
@@ -119,7 +119,7 @@ def test_an_image_is_at_the_same_place_of_its_batch_in_any_shard(network, source
 # Part files.
 
 
-def test_a_part_file_gives_back_every_byte_and_is_the_same_each_time(steps, tmp_path):
+def test_a_part_file_returns_every_byte_and_is_the_same_each_time(steps, tmp_path):
     part = replace(steps[2], skipped=(Skipped(4, "caf\u00e9\n\u65e5.png", 'of "no"\tuse'),))
     for path in (tmp_path / "a.part", tmp_path / "b.part"):
         write_part(path, SavedPart(PROVENANCE, Shard(1, 3, 5, 2), part))
@@ -190,7 +190,7 @@ def test_a_part_file_holds_no_pickles_and_runs_none(steps, tmp_path):
         read_part(tmp_path / "y.part")
 
 
-def test_parts_are_found_in_order_and_other_files_are_passed_over(steps, tmp_path):
+def test_parts_are_read_in_order_and_other_files_are_passed_over(steps, tmp_path):
     for index in (2, 0, 10):
         write_part(shard_path(tmp_path, Shard(index, 12)), SavedPart(PROVENANCE, Shard(index, 12), steps[0]))
     (tmp_path / "parts" / ".aside-01234567-4-of-12.part").write_bytes(b"half")
@@ -208,7 +208,7 @@ def test_parts_are_found_in_order_and_other_files_are_passed_over(steps, tmp_pat
         ({"spec": {"name": "y"}}, None),
     ],
 )
-def test_what_differs_is_named(change, words):
+def test_a_change_of_provenance_is_named(change, words):
     assert PROVENANCE.difference(replace(PROVENANCE, **change)) == words
 
 
@@ -243,17 +243,17 @@ def provenance_of(spec, layers=(("edges", (14, 14, 4)),), labels=("cat", "dog"))
         {"activations": {"bottom_k": 1}},
     ],
 )
-def test_what_changes_responses_is_a_part_of_their_origin(spec, change):
+def test_whatever_changes_responses_belongs_to_their_provenance(spec, change):
     ((table, key),) = [(table, key) for table, keys in change.items() for key in keys]
     assert provenance_of(spec).difference(provenance_of(changed(spec, **change))) == f"the spec has changed: {table}.{key}"
 
 
 @pytest.mark.parametrize("change", [{"data": {"max_bad": 0.5}}, {"data": {"on_bad": "fail"}}, {"activations": {"crop": "image"}}])
-def test_what_changes_no_response_is_no_part_of_their_origin(spec, change):
+def test_whatever_changes_no_response_does_not_belong_to_their_provenance(spec, change):
     assert provenance_of(spec).difference(provenance_of(changed(spec, **change))) is None
 
 
-def test_layers_and_where_they_matter_labels_are_a_part_of_the_origin(spec):
+def test_layers_belong_to_the_provenance_and_labels_where_they_matter(spec):
     one = provenance_of(spec)
     for layers in ((("shapes", (14, 14, 4)),), (("edges", (14, 14, 5)),), (("edges", (14, 14, 4)), ("shapes", (6, 6, 5)))):
         assert one.difference(provenance_of(spec, layers)) == "the spec has changed: model.layers"

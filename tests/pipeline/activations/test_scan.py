@@ -218,7 +218,7 @@ def test_a_dense_layer_is_a_map_of_one_place(network, source, plan):
     assert heap.channels == 3 and not heap.rows.any() and not heap.cols.any()
 
 
-def test_more_places_than_images_stay_unfilled(network, in_memory, source, plan):
+def test_slots_beyond_the_number_of_images_stay_unfilled(network, in_memory, source, plan):
     part, _ = scan(network, in_memory(source.images[:2]), plan(network, "edges", k=5))
     heap = part.of(Strongest)["edges"].heap
     assert (heap.examples[:, 2:] == -1).all() and (heap.examples[:, :2] >= 0).all()
@@ -232,7 +232,7 @@ def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(tiny_
 
 
 @pytest.mark.parametrize(("k", "label_k", "batch"), [(1, 3, 2), (10, 1, 2), (1, 3, 5), (10, 1, 5)])
-def test_those_of_each_label_are_found_however_full_the_other_heaps_are(
+def test_the_strongest_for_each_label_are_found_however_full_the_other_heaps_are(
     tiny_model, network, in_memory, source, plan, k, label_k, batch
 ):
     labels = np.array(["cat", "ant", "bee"])[np.arange(23) % 3]
@@ -246,7 +246,7 @@ def test_those_of_each_label_are_found_however_full_the_other_heaps_are(
         np.testing.assert_array_equal(found[place], own[np.argsort(-maxima[own], axis=0, kind="stable")[:label_k]].T)
 
 
-def test_more_entrants_than_one_call_finds_places_for_are_all_found(in_memory, plan):
+def test_a_batch_whose_every_response_enters_loses_none(in_memory, plan):
     identity = one_layer(keras.layers.Identity(name="out"), size=8)
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (150, 8, 8, 3), np.uint8)
@@ -324,7 +324,7 @@ def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan
 
 
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])
-def test_places_are_the_same_however_maps_are_cut_to_look_for_them(in_memory, plan, monkeypatch, values):
+def test_positions_are_the_same_for_any_length_of_stretch(in_memory, plan, monkeypatch, values):
     monkeypatch.setattr("pipeline.activations.scan_pass._STRETCH", values)
     network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
     name = network.layers()[-1].name

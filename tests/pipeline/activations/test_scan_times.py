@@ -19,14 +19,14 @@ def clock(monkeypatch):
     return now
 
 
-def test_before_the_network_is_asked_it_waits(clock):
+def test_time_before_the_first_batch_is_waiting(clock):
     times = ScanTimes()
     with Stopwatch(times).spent_on("data"):
         clock.seconds += 3
     assert times == ScanTimes(data=3)
 
 
-def test_what_is_done_while_the_network_is_at_work_is_the_networks_time(clock):
+def test_time_while_the_network_runs_is_the_networks(clock):
     times = ScanTimes()
     stopwatch = Stopwatch(times)
     stopwatch.watch(Future())
@@ -36,7 +36,7 @@ def test_what_is_done_while_the_network_is_at_work_is_the_networks_time(clock):
     assert times == ScanTimes(network=6)
 
 
-def test_once_the_network_has_answered_it_stands_still(clock):
+def test_time_after_the_output_is_ready_is_waiting(clock):
     times, answer = ScanTimes(), Future()
     stopwatch = Stopwatch(times)
     stopwatch.watch(answer)
@@ -51,7 +51,7 @@ def test_once_the_network_has_answered_it_stands_still(clock):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-def test_a_network_that_will_not_answer_is_not_waited_for(clock, how):
+def test_a_network_that_was_cancelled_or_failed_is_not_waited_for(clock, how):
     times, answer = ScanTimes(), Future()
     stopwatch = Stopwatch(times)
     stopwatch.watch(answer)

@@ -79,7 +79,7 @@ def test_there_are_more_shards_than_workers_and_never_more_at_work_than_workers(
     assert sorted(map(id, pretended.killed)) == sorted(map(id, pretended.workers)), "nobody is left"
 
 
-def test_every_finished_shard_is_kept_and_a_scan_goes_on_with_them_however_many_workers_it_has(pretended, job, plan, expected):
+def test_finished_shards_are_kept_and_used_by_the_next_scan_with_any_number_of_workers(pretended, job, plan, expected):
     pretended.failures[4] = [TaskError(UnusableData("torn."))]
     with pytest.raises(UnusableData):
         scan_all(job, plan)
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended, j
 @pytest.mark.parametrize(
     ("broken", "max_bad", "fails"), [((0, 1, 2), 0.15, False), ((0, 7, 14), 0.15, False), ((0, 7, 14), 0.1, True)]
 )
-def test_unreadable_images_are_judged_over_the_whole_data_set_as_in_one_scan(
+def test_unreadable_images_are_counted_over_the_whole_data_set_as_in_one_scan(
     job, plan, scan_pass, monkeypatch, in_memory, broken, max_bad, fails
 ):
     pixels = np.random.default_rng(1).integers(0, 4, (20, 16, 16, 3))
@@ -211,7 +211,7 @@ def scan_one_batch(ray):
 
 
 @pytest.mark.parametrize(("every", "answers"), [(3600, True), (0, True), (0, False)])
-def test_an_interrupt_saves_what_the_shards_at_work_have_found_and_claims_no_more(
+def test_an_interrupt_saves_the_latest_parts_of_unfinished_shards_and_claims_no_more(
     pretended, job, plan, expected, monkeypatch, every, answers
 ):
     wait, rounds, stopped = pretended.wait, [], []
@@ -258,7 +258,7 @@ def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(preten
     assert saved.complete and saved.part.done == 4
 
 
-def test_what_the_shards_at_work_have_found_is_saved_when_the_job_is_to_be_tried_again(pretended, job, plan, monkeypatch):
+def test_the_latest_parts_are_saved_when_the_job_is_to_be_tried_again(pretended, job, plan, monkeypatch):
     monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
     monkeypatch.setattr(engine, "_PART_EVERY", 0)
     finished = []
@@ -291,7 +291,7 @@ def test_a_worker_that_owes_an_answer_is_not_asked_again(pretended, job, plan, m
     assert pretended.submitted["answer"] == 3
 
 
-def test_a_lost_worker_loses_no_more_than_was_found_since_it_was_last_asked(pretended, job, plan, expected, monkeypatch):
+def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(pretended, job, plan, expected, monkeypatch):
     monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
     monkeypatch.setattr(engine, "_PART_EVERY", 0)
     get, wait, begun = pretended.get, pretended.wait, []
@@ -344,7 +344,7 @@ def test_an_address_where_no_cluster_answers_is_one_line_and_worth_another_try(j
     assert "\n" not in str(caught.value)
 
 
-def test_the_address_of_the_dashboard_is_told_from_that_of_the_cluster(job, plan, monkeypatch):
+def test_the_address_of_the_dashboard_is_refused_by_name(job, plan, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
     with pytest.raises(WrongSpec, match="is where jobs are submitted"):
         scan_all(job, plan)

@@ -75,7 +75,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
 
 
 @pytest.mark.slow
-def test_a_cluster_of_ones_own_is_quiet_stops_when_told_and_leaves_nothing_running(
+def test_a_cluster_of_our_own_is_quiet_stops_on_a_signal_and_leaves_nothing_running(
     many, write_spec, tmp_path, process, finished, tree_of, quiet
 ):
     path = write_spec(tmp_path / "many.toml", "many")

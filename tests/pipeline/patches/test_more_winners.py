@@ -72,7 +72,7 @@ def test_the_strongest_of_each_label_are_those_of_brute_force(answered, seen):
     assert rows.channel.tolist() == sorted(rows.channel[rows.layer == "edges"]) + sorted(rows.channel[rows.layer == "shapes"])
 
 
-def test_what_channels_tell_is_that_of_brute_force(answered, seen):
+def test_the_columns_of_channels_are_those_of_brute_force(answered, seen):
     rows = table(answered, "channels")
     maxima, labels = seen
     for row in rows.itertuples():
@@ -117,7 +117,7 @@ def test_other_names_of_the_labels_are_not_mixed_with_those_of_an_earlier_scan(a
         assert set(table(folder, "channels").selective_label) == set(names.split())
 
 
-def test_a_label_that_comes_with_new_examples_has_its_place_among_the_others(asking, write_pictures, quiet, tmp_path, tree_of):
+def test_a_label_that_comes_with_new_examples_is_sorted_among_the_others(asking, write_pictures, quiet, tmp_path, tree_of):
     growing = changed(asking, data={"source": f"folder:{write_pictures(tmp_path / 'growing', 6)}"})
     run(growing, tmp_path / "updated", reporter=quiet)
     (tmp_path / "growing" / "elk").mkdir()

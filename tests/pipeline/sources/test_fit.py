@@ -55,7 +55,7 @@ def test_scale_and_offset_say_what_to_source_does(fit, height, width):
 
 @settings(deadline=None)
 @given(fit=fits, height=sides, width=sides, channels=st.sampled_from([1, 3]))
-def test_every_size_comes_to_the_input_size_in_every_mode(fit, height, width, channels):
+def test_every_size_is_resized_to_the_input_size_in_every_mode(fit, height, width, channels):
     fitted = fit.apply(np.full((height, width, channels), 77, np.uint8))
     assert fitted.shape == (fit.height, fit.width, channels) and fitted.dtype == np.uint8
     assert set(np.unique(fitted)) <= ({0, 77} if fit.mode == "pad" else {77})

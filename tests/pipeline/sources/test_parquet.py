@@ -186,7 +186,7 @@ def test_a_table_damaged_inside_is_named_when_it_is_read(table, tables, png, tmp
         list(source.fetch([30]))
 
 
-def test_files_that_do_not_belong_together_are_told_apart(table, tables, png):
+def test_files_that_do_not_belong_together_are_refused(table, tables, png):
     table("a.parquet", {"image": [png(0)], "label": [1]})
     table("b.parquet", {"image": [png(0)], "label": ["one"]})
     with pytest.raises(UnusableData, match=r"b.parquet has no column 'label' of the kind that .*a.parquet has"):

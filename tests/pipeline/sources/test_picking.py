@@ -73,7 +73,7 @@ def test_every_kind_of_source_finds_every_key_that_it_gives(source, write_tables
     assert source.find("b/11.png") == 11 and limited.find("b/11.png") is None
 
 
-def test_what_cannot_be_picked_is_told_before_work_starts(source, tmp_path):
+def test_a_wrong_pick_is_reported_before_work_starts(source, tmp_path):
     for picks, kind, words in (
         (Picks(examples=[3, 12]), WrongSpec, "[featuremaps]: example 12 is not there; examples run from 0 to 11"),
         (Picks(keys="a/1.png"), WrongSpec, "no example has the key 'a/1.png'. The column `key` of the index lists them"),
@@ -113,7 +113,7 @@ def write_tables():
     return write
 
 
-def test_pictures_are_named_by_example_or_by_place_among_the_files_and_safe_stem():
+def test_pictures_are_named_by_example_or_by_number_among_the_files_and_safe_stem():
     pixels = np.zeros((1, 1, 3), np.uint8)
     asked = [(7, "a.png"), (None, "one/cat.png"), (3, "b.png"), (None, "two/cat.png"), (None, "s3://x/größe 2.jpg")]
     found = named(Picked(example, Image(key, None, pixels, Box(0, 0, 1, 1)), pixels) for example, key in asked)

@@ -361,7 +361,7 @@ def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead
         pytest.fail("a lock that is refreshed was taken over")
 
 
-def test_a_lock_is_refreshed_and_one_that_was_lost_is_told_and_left_alone(bucket, monkeypatch):
+def test_a_lock_is_refreshed_and_a_lost_one_is_reported_and_left_alone(bucket, monkeypatch):
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     folder = place("s3://bucket/held")
     with locks.hold(folder):

@@ -78,7 +78,7 @@ def test_image_and_label_may_be_chosen(archive, archives, png, listed, scene):
     assert listed(archives(label="cls"))[0][2] == "5" and archives(label="cls").labels is None
 
 
-def test_several_images_under_one_name_are_not_guessed_at(archive, archives, png):
+def test_several_images_under_one_name_are_refused(archive, archives, png):
     archive("a.tar", [("photo 1.0.png", png(1)), ("photo 1.1.png", png(2))])
     with pytest.raises(UnusableData, match=r"a.tar: sample 'photo 1' has several images: 0.png, 1.png. Set data.image"):
         archives()

@@ -180,7 +180,7 @@ def test_fetching_a_slice_counts_within_the_slice(data_dir, prepared):
         assert np.array_equal(image.pixels, expected[example]["image"])
 
 
-def test_text_labels_grey_images_and_odd_sizes_are_served_and_a_bad_one_is_told(prepared, listed):
+def test_text_labels_grey_images_and_odd_sizes_are_read_and_a_bad_one_is_reported(prepared, listed):
     source = prepared("named/train", Fit(6, 6, "stretch"))
     elements = listed(source)
     assert source.labels is None and len(elements) == TRAIN
@@ -249,13 +249,13 @@ def test_an_unknown_split_is_named_and_the_known_are_listed(prepared, split):
 
 
 @pytest.mark.parametrize("source", ["thumbs", "thumbs/", "/train"])
-def test_a_source_without_a_split_is_told_how_to_name_one(prepared, source):
+def test_a_source_without_a_split_says_how_to_name_one(prepared, source):
     with pytest.raises(WrongSpec, match="names no split. Write tfds:NAME/SPLIT"):
         prepared(source)
 
 
 @pytest.mark.parametrize("split", ["train[5]", "train[a:b]", "train[5:3%]x"])
-def test_what_is_no_slice_is_refused_in_one_line(prepared, split):
+def test_a_malformed_slice_is_refused_in_one_line(prepared, split):
     with pytest.raises(WrongSpec, match="is no slice of tfds:thumbs") as caught:
         prepared(f"thumbs/{split}")
     assert "\n" not in str(caught.value)
@@ -303,7 +303,7 @@ def test_what_is_not_prepared_is_prepared(tmp_path, listed):
     assert len(listed(source)) == TEST
 
 
-def test_missing_and_damaged_files_are_told(tmp_path):
+def test_missing_and_damaged_files_are_named(tmp_path):
     Thumbs(data_dir=tmp_path).download_and_prepare()
     spec = DataSpec(source="tfds:thumbs/train", data_dir=str(tmp_path))
     source = open_source(spec, FIT)

@@ -209,7 +209,7 @@ def test_a_name_that_is_not_safe_can_still_be_recognised():
     assert file_name("block1/conv:0").startswith("block1-conv_0-")
 
 
-def test_a_spool_gives_back_what_was_put_in_any_order_and_leaves_nothing(tmp_path):
+def test_a_spool_returns_its_pictures_in_any_order_and_leaves_nothing(tmp_path):
     with Spool(tmp_path / "parts") as spool:
         for key in range(20):
             spool.put(("crop", key), bytes([key]) * (key * 1000))
@@ -237,7 +237,7 @@ def test_a_folder_is_tried_without_leaving_anything(tmp_path):
         check_writable(tmp_path / "gone" / "x")
 
 
-def test_a_file_system_that_cannot_be_written_is_told(small_disk):
+def test_a_file_system_that_cannot_be_written_is_named(small_disk):
     folder = small_disk(64)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     with pytest.raises(StoreFailed, match=r"out was not written: Read-only file system\. Check the folder"):

@@ -117,7 +117,7 @@ def test_what_another_attempt_would_not_change_is_not_tried_again():
     assert len(calls) == 1
 
 
-def test_items_that_break_off_go_on_where_they_stopped():
+def test_items_that_break_off_continue_where_they_stopped():
     starts = []
 
     def make(done):
