@@ -32,7 +32,7 @@ class Job:
     folder: Place
     reporter: Reporter
     options: RunOptions = field(default_factory=RunOptions)
-    # What a stage has read in its `prepare` and uses in its `run`, by its type.
+    # What has been read before the stages run and is used by one of them, by its type.
     prepared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property

@@ -77,7 +77,8 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
         sweep(folder)
         job = open_job(spec, folder, reporter, options=options)
         if parts:
-            ScanState.read(job).require_whole(parts[0])
+            job.prepared[ScanState] = state = ScanState.read(job)
+            state.require_whole(parts[0])
             if receipt is not None and "activations" in receipt.stages:
                 # The shards were scanned again, to replace the results that are there.
                 write_receipt(folder, receipt.begin(["activations"]))

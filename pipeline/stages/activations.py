@@ -94,8 +94,10 @@ def prepare(job: Job, again: bool) -> None:
     """
     if again:
         clear(job.folder)
-    job.prepared[ScanState] = state = ScanState.read(job)
+        job.prepared.pop(ScanState, None)
+    state = job.prepared.get(ScanState) or ScanState.read(job)
     state.check()
+    job.prepared[ScanState] = state
 
 
 def _winners(
