@@ -121,7 +121,7 @@ def read_part(path: Place) -> SavedPart:
         raise Fault(f"{path} cannot be read ({one_line(error)}). Make it readable.") from None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            # Format 1 named the header otherwise.
+            # Format 1 called the header by another name.
             header = json.loads(bytes(archive["header" if "header" in archive else "told"]))
             if header["format"] != FORMAT:
                 raise WrongSpec(

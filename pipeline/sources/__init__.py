@@ -1,1 +1,1 @@
-"""Where images come from: one file a kind, one protocol for all."""
+"""Data sets: one file a kind, one protocol for all."""

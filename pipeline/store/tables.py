@@ -17,7 +17,7 @@ QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channel
 
 
 def _list(kind: pa.DataType) -> pa.DataType:
-    """A list, its values named as Parquet names them, so that what is read is what was written."""
+    """A list whose values are named as Parquet names them, so that a table read back has the schema it was written with."""
     return pa.list_(pa.field("element", kind))
 
 
@@ -25,7 +25,7 @@ def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
     return [(f"{prefix}{edge}", pa.int32()) for edge in EDGES]
 
 
-# What index/activations.parquet and crops/LAYER.parquet both tell of a winner.
+# The columns of a winner that index/activations.parquet and crops/LAYER.parquet share.
 _WINNER = [
     ("layer", pa.string()),
     ("channel", pa.int32()),
@@ -36,7 +36,7 @@ _WINNER = [
     ("label", pa.string()),
 ]
 
-_EXPLAINED = [  # which map a row is about
+_EXPLAINED = [  # the map that a row describes
     ("example", pa.int64()),
     ("key", pa.string()),
     ("method", pa.string()),
@@ -58,7 +58,7 @@ _WINNERS = pa.schema(
     ]
 )
 
-_ASCENT = [  # how a picture was climbed to
+_ASCENT = [  # how a picture was optimised
     ("steps", pa.int32()),
     ("height", pa.int32()),
     ("width", pa.int32()),

@@ -98,12 +98,12 @@ def test_an_update_may_be_spread_over_shards(growing, expected, tmp_path, tree_o
     assert last.scanned == [] and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_the_shards_of_an_update_are_nothing_without_what_was_there_before(growing, tmp_path):
+def test_the_shards_of_an_update_need_the_scan_that_they_update(growing, tmp_path):
     folder = run(growing(6), tmp_path / "out", reporter=Stopping())
     for index in (0, 1):
         run_shard(growing(9), index, 2, tmp_path / "out", Stopping(), UPDATE)
     (folder / "scan.part").unlink()
-    with pytest.raises(WrongSpec, match=r"cannot be merged: they begin at example 6, and what was scanned before it is not in"):
+    with pytest.raises(WrongSpec, match=r"cannot be merged: they begin at example 6, and scan.part does not hold the scan of"):
         merge(folder, Stopping())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from broken_line import BrokenLine
 
 from pipeline import run
 from pipeline.errors import FolderHeld, MissingInput, StoreFailed, Unreachable, UnusableData
@@ -36,54 +36,6 @@ pytest.importorskip("moto.server", reason="moto's server is not installed: pip i
 
 FIT = Fit(8, 8)
 IMAGES = 9
-
-
-class Line:
-    """A TCP line to a server; each of the first `cuts` answers longer than `after` bytes breaks off there."""
-
-    def __init__(self, target, after, cuts):
-        self.target, self.after, self.cuts, self.broken = target, after, cuts, 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self.target)
-            threading.Thread(target=self._ask, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
-
-    def _ask(self, client, server):
-        try:
-            while data := client.recv(65536):
-                server.sendall(data)
-            server.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def _answer(self, server, client):
-        sent = 0
-        try:
-            while data := server.recv(65536):
-                if self.broken < self.cuts and sent + len(data) > self.after:
-                    self.broken += 1
-                    client.sendall(data[: max(0, self.after - sent)])
-                    break
-                client.sendall(data)
-                sent += len(data)
-        except OSError:
-            pass
-        for end in (client, server):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def close(self):
-        self._listener.close()
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +140,7 @@ def test_a_line_that_breaks_in_between_brings_the_same_bytes(server, ask, bucket
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
     expected = without_reasons(listed(opened(source, stored)))
     ask(server[1])
-    line = Line(server, after=1500, cuts=7)
+    line = BrokenLine(server, after=1500, cuts=7)
     try:
         ask(line.port)
         assert without_reasons(listed(opened(source, "s3://bucket/data"))) == expected
@@ -200,7 +152,7 @@ def test_a_line_that_breaks_in_between_brings_the_same_bytes(server, ask, bucket
 @pytest.mark.parametrize("source", ["folder:{}", "parquet:{}/parquet/*.parquet", "tar:{}/tar/a.tar"])
 def test_a_line_that_stays_broken_ends_in_one_line_that_names_the_address(server, ask, bucket, stored, tmp_path, source):
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
-    line = Line(server, after=0, cuts=0)
+    line = BrokenLine(server, after=0, cuts=0)
     ask(line.port)
     spec = job(tmp_path, source.format("s3://bucket/data"))
     runs = sys.modules["pipeline.run"]
@@ -314,7 +266,7 @@ def test_results_at_an_address_are_byte_for_byte_those_on_this_machine(bucket, s
 def test_results_survive_a_line_that_breaks_while_they_are_sent(server, ask, bucket, stored, tmp_path):
     spec = job(tmp_path, f"folder:{stored}")
     here = run(spec, tmp_path / "out")
-    line = Line(server, after=120, cuts=6)
+    line = BrokenLine(server, after=120, cuts=6)
     ask(line.port)
     there = run(spec, "s3://bucket/results")
     assert line.broken == 6
