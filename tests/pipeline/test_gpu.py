@@ -1,4 +1,4 @@
-"""What nvidia-smi tells of the GPUs, with a stand-in for it."""
+"""How busy the GPUs are by nvidia-smi, with a stand-in for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.hardware import watch_gpus
 
 @pytest.fixture
 def smi(tmp_path, monkeypatch):
-    """A function: put a program called nvidia-smi first on the path; it writes what it is given and goes on running."""
+    """A function: put a program called nvidia-smi first on the path; it writes the given text and keeps running."""
 
     def put(told):
         program = tmp_path / "nvidia-smi"

@@ -1,4 +1,4 @@
-"""Runs that are stopped in the midst of their work: what they save, and what the next run makes of it."""
+"""Runs that are interrupted: what they save, and what the next run uses of it."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_a_killed_run_loses_no_more_than_what_was_not_saved(write_spec, process,
 
 
 class Watched:
-    """A run whose log is read as it comes."""
+    """A process whose log is read while it runs."""
 
     def __init__(self, child):
         self.child, self.lines, self._started = child, [], time.monotonic()

@@ -1,4 +1,4 @@
-"""Part files and what is scanned in several goes: the same bytes as in one."""
+"""Part files, and scans that are interrupted or sharded: the same bytes as one scan."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def plan(network):
 
 @pytest.fixture(scope="module")
 def steps(network, source, plan):
-    """What a scan of everything had found after each of its batches."""
+    """The parts of a full scan after each of its batches."""
     kept = []
     scan(network, source, plan, keep=kept.append)
     return kept

@@ -202,7 +202,7 @@ class StoppingPass:
 
 
 def scan_one_batch(ray):
-    """Every shard that is at work comes as far as its first batch."""
+    """Every shard that is being scanned finishes its first batch."""
     for handle, method, arguments in [*ray._tasks.values()]:
         if method == "scan":
             handle._worker.scan_pass = StoppingPass(ray.scan_pass)
@@ -224,7 +224,7 @@ def test_an_interrupt_saves_the_latest_parts_of_unfinished_shards_and_claims_no_
             rounds.append(references)
             if len(rounds) == 1:
                 scan_one_batch(pretended)
-            if len(rounds) < 3 and not every:  # they tell how far they are
+            if len(rounds) < 3 and not every:  # they report how many examples are done
                 return [], references
             stopped.append(True)
             raise KeyboardInterrupt
@@ -297,7 +297,7 @@ def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(pre
     get, wait, begun = pretended.get, pretended.wait, []
 
     def one_batch_and_no_end(references, num_returns=1, timeout=None):
-        """Shard 2 comes as far as its first batch, and is not ready before its worker was asked."""
+        """Shard 2 finishes its first batch, and is not ready before its worker was asked."""
         for reference, (handle, method, arguments) in [*pretended._tasks.items()]:
             if method == "scan" and arguments[1].index == 1 and not begun:
                 begun.append(reference)

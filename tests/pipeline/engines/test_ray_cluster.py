@@ -1,4 +1,4 @@
-"""Real Ray clusters on this machine: what becomes of a job when it is stopped, and when one of two nodes is lost."""
+"""Real Ray clusters on this machine: a job that is stopped, and a job that loses one of two nodes."""
 
 from __future__ import annotations
 

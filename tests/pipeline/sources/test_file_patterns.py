@@ -30,7 +30,7 @@ def test_braces_count_and_choose_as_a_shell_has_them(pattern, expected):
 
 @pytest.fixture(params=["here", "elsewhere"])
 def shards(request, tmp_path):
-    """A place with four files in two folders, and a way to add one."""
+    """A folder or address with four files in two folders, and a function that adds one."""
     names = ["train/s-000.tar", "train/s-001.tar", "val/s-000.tar", "odd{0..1}.tar"]
     if request.param == "here":
         for name in names:

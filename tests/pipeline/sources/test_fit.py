@@ -1,4 +1,4 @@
-"""How images come to the input size, and boxes back."""
+"""How images are resized to the input, and boxes mapped back."""
 
 import numpy as np
 import pytest

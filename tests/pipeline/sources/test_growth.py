@@ -1,4 +1,4 @@
-"""Data that only grew are told from data that changed: by the digest of their beginning."""
+"""The digest of their beginning tells data that only grew from data that changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images picked one by one: by example, by key and from files, as the network is shown them."""
+"""Images picked by example, by key and from files, as the network sees them."""
 
 from __future__ import annotations
 

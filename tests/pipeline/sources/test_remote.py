@@ -73,7 +73,7 @@ def ask(monkeypatch):
 
 @pytest.fixture
 def bucket(server, ask):
-    """An empty bucket; everything in it goes at the end. Its file system is that of s3fs."""
+    """An empty bucket, removed at the end. Returns: its file system, that of s3fs."""
     import fsspec
 
     ask(server[1])
@@ -87,7 +87,7 @@ def bucket(server, ask):
 
 @pytest.fixture
 def stored(tmp_path, write, scene):
-    """The same pictures in every kind of file; the last but one is no picture. Returns: their folder."""
+    """The same pictures in every kind of file; the last but one is not a picture. Returns: their folder."""
     paths = [f"c{index % 2}/{index}.png" for index in range(IMAGES)]
     files = [write(path, b"text" if index == 7 else scene(40, 50, index)) for index, path in enumerate(paths)]
     data = [file.read_bytes() for file in files]
@@ -379,7 +379,7 @@ def job(tmp_path: Path, source: str):
 
 
 def contents(files):
-    """{path: bytes}, without what tells of the run and not of its result."""
+    """{path: bytes} of the results alone, without run.json and the lock."""
     return {path: data for path, data in files if path not in ("run.json", ".lock")}
 
 

@@ -1,4 +1,4 @@
-"""Writing aside: whatever goes wrong, the old file stays and nothing half written is left."""
+"""Writing aside: whatever fails, the old file stays and no half-written file is left."""
 
 from __future__ import annotations
 
