@@ -199,7 +199,7 @@ def test_an_update_reads_each_part_file_once(growing, tmp_path, monkeypatch):
     run(growing(6), tmp_path / "out", reporter=Stopping())
     spec = growing(14)
     with pytest.raises(Interrupted):
-        run(spec, tmp_path / "out", reporter=Stopping("scan", 4), options=UPDATE)
+        run(spec, tmp_path / "out", reporter=Stopping("scan", 2), options=UPDATE)
     reads, read_bytes = [], Path.read_bytes
 
     def counted(path):
