@@ -110,6 +110,8 @@ def _check(options: argparse.Namespace) -> None:
     folder = place(options.out) / spec.name
     check_writable(folder)
     job = open_job(spec, folder, Reporter(spec.name), fetch=False)
+    from pipeline.stages import STAGES
+
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
     print(f"{spec.name}: {len(job.source):,} examples, {spec.data.resize} to {height} x {width}, batches of {spec.data.batch}")
@@ -120,8 +122,11 @@ def _check(options: argparse.Namespace) -> None:
         names = job.class_names() or ()
         print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
     print(f"stages: {', '.join(spec.stages)}")
-    patches = f"index/, crops/, mosaics/ (up to {sum(counts) * spec.activations.top_k:,} patches)"
-    print(f"writes: {folder}/run.json, {patches if 'activations' in spec.stages else 'index/, mosaics/'}")
+    stages = [STAGES[name] for name in spec.stages]
+    index = ["index"] if any(stage.index for stage in stages) else []
+    folders = dict.fromkeys(index + [path.partition("/")[0] for stage in stages for path in stage.folders])
+    patches = f" (up to {sum(counts) * spec.activations.top_k:,} patches)" if "crops" in folders else ""
+    print(f"writes: {folder}/run.json, {', '.join(f'{name}/' for name in folders)}{patches}")
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -76,7 +76,7 @@ class Job:
 
     @cached_property
     def _class_names(self) -> tuple[str, ...] | None:
-        return class_names(self.spec.model.labels, self.count_classes(), self.source.labels)
+        return class_names(self.spec.model.labels, self.network.name, self.count_classes(), self.source.labels)
 
 
 def open_inputs(spec: JobSpec, fetch: bool = True) -> tuple[Network, Source]:

@@ -23,12 +23,12 @@ def count_classes(network: Network) -> int:
     return int(traced.structured_outputs[LOGITS].shape[-1])
 
 
-def class_names(named: str | None, count: int, of_data: Sequence[str] | None) -> tuple[str, ...] | None:
+def class_names(named: str | None, network: str, count: int, of_data: Sequence[str] | None) -> tuple[str, ...] | None:
     """The name of each logit.
 
     Args:
         named: `model.labels`: "imagenet", or the path of a text file with one name a line.
-        count: how many logits there are, as `count_classes` says.
+        network: the network's name, for the error. count: how many logits there are, as `count_classes` says.
         of_data: the data set's labels, which name the logits where nothing else does and there are as many.
 
     Returns: None where nothing names them.
@@ -41,7 +41,7 @@ def class_names(named: str | None, count: int, of_data: Sequence[str] | None) ->
         names = [_BACKGROUND, *names]
     if len(names) != count:
         raise WrongSpec(
-            f"model.labels = {named!r} has {len(names)} names, but the network has {count} classes. "
+            f"model.labels = {named!r} has {len(names)} names, but {network} has {count} classes. "
             "Name a file with one line a class."
         )
     return tuple(names)

@@ -23,21 +23,21 @@ def test_classes_are_counted_at_the_logits(network):
 
 def test_a_file_names_the_classes_line_by_line(tmp_path):
     (tmp_path / "names.txt").write_text("cat\n dog \nbird\n", encoding="utf-8")
-    assert class_names(str(tmp_path / "names.txt"), 3, ["x", "y", "z"]) == ("cat", "dog", "bird")
+    assert class_names(str(tmp_path / "names.txt"), "three", 3, ["x", "y", "z"]) == ("cat", "dog", "bird")
 
 
 def test_the_data_name_the_classes_where_there_are_as_many():
-    assert class_names(None, 3, ["x", "y", "z"]) == ("x", "y", "z")
-    assert class_names(None, 3, ["x", "y"]) is None
-    assert class_names(None, 3, None) is None
+    assert class_names(None, "three", 3, ["x", "y", "z"]) == ("x", "y", "z")
+    assert class_names(None, "three", 3, ["x", "y"]) is None
+    assert class_names(None, "three", 3, None) is None
 
 
 def test_a_file_of_another_length_is_refused_with_both_numbers(tmp_path):
     (tmp_path / "names.txt").write_text("cat\ndog\n", encoding="utf-8")
-    with pytest.raises(WrongSpec, match="2 names, but the network has 3 classes"):
-        class_names(str(tmp_path / "names.txt"), 3, None)
+    with pytest.raises(WrongSpec, match="2 names, but three has 3 classes"):
+        class_names(str(tmp_path / "names.txt"), "three", 3, None)
 
 
 def test_a_file_that_is_not_there_is_missing(tmp_path):
     with pytest.raises(MissingInput, match=r"none\.txt"):
-        class_names(str(tmp_path / "none.txt"), 3, None)
+        class_names(str(tmp_path / "none.txt"), "three", 3, None)
