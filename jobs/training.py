@@ -110,6 +110,7 @@ def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed
     started = time.monotonic()
     model.fit(
         data,
+        shuffle=False,  # the data set shuffles itself, and Keras warns that it cannot
         epochs=epochs,
         validation_data=held_out,
         verbose=1 if sys.stdout.isatty() else 2,

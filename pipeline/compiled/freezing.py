@@ -1,4 +1,4 @@
-"""Freezing: functions of tensors as graphs of fixed shapes, their variables made constants."""
+"""Freezing: a function of tensors becomes a graph of fixed shapes, with its variables as constants."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Pass = Callable[..., Any]
 def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     """Compile a function of tensors for these shapes and types, its variables read once and made constants.
 
-    Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off, but for what asks for it inside:
+    Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off, except in functions that ask for it:
     on the CPU it slows depthwise networks many times over.
 
     Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
-    Raises: UnusableModel, for one that asks a resource other than a variable.
+    Raises: UnusableModel, for a function that reads a resource other than a variable, such as a table.
     """
     frozen, _, structure = _frozen(function, specs)
 
