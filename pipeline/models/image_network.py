@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
@@ -29,6 +30,12 @@ class End:
 
     name: str
     classes: int | None
+
+    @classmethod
+    def of(cls, name: str, shape: Sequence[int | None], layout: Layout) -> End:
+        """An end by its shape, the batch first, in the network's own order of axes: (batch, classes), or a map of one place."""
+        height, width, channels = layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1] if len(shape) == 2 else None)
+        return cls(name, channels if (height, width) == (1, 1) else None)
 
 
 class Reader(Protocol):
@@ -236,5 +243,5 @@ def head_of_tensor(output: tf.Tensor) -> Head[tf.Tensor]:
 
 
 def _flat_logits(output: tf.Tensor) -> tf.Tensor:
-    """(batch, classes), or (batch, 1, 1, classes), after any softmax to float32 (batch, classes) before it."""
-    return tf.cast(tf.reshape(head_of_tensor(output).logits, (-1, output.shape[-1])), tf.float32)
+    """(batch, classes), or a map of one place, after any softmax to float32 (batch, classes) before it."""
+    return tf.cast(tf.reshape(head_of_tensor(output).logits, (-1, prod(output.shape[1:]))), tf.float32)

@@ -53,13 +53,8 @@ class FunctionalReader:
 
     def ends(self) -> Sequence[End]:
         names = {id(call.output): name for name, call in self._graph.calls.items()}
-        ends = []
-        for output in self.model.outputs:
-            shape = tuple(output.shape)
-            is_vector = len(shape) == 2 or (len(shape) == 4 and shape[1:3] == (1, 1))
-            if id(output) in names:
-                ends.append(End(names[id(output)], shape[-1] if is_vector else None))
-        return ends
+        known = [(names[id(output)], tuple(output.shape)) for output in self.model.outputs if id(output) in names]
+        return [End.of(name, shape, self.layout) for name, shape in known]
 
     def logits_before(self, layer: str) -> str:
         return layer

@@ -103,9 +103,10 @@ class SubclassedReader:
                     self._calls[name] = LayerCall(call.operation, keras.KerasTensor(shape))
             outputs = {name: call.output for name, call in calls.items() if name in self._calls}
             self._sources = {name: _sources(outputs, name, tensor) for name, tensor in outputs.items()}
-            is_vector = isinstance(output, tf.Tensor) and output.shape.rank == 2
-            self._ends.append(End(_OUTPUT, output.shape[1] if is_vector else None))
-            if is_vector:
+            if not isinstance(output, tf.Tensor):
+                self._ends.append(End(_OUTPUT, None))
+            else:
+                self._ends.append(End.of(_OUTPUT, tuple(output.shape), self.layout))
                 self._sources[_OUTPUT] = _sources(outputs, _OUTPUT, output)
 
         spec = tf.TensorSpec((_BATCH, *self.layout.shape(*self.input_shape)), tf.float32)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "graphs"))
 
-from graphs import convolve, freeze_v1, opened, v1, weights
+from frozen_graphs import convolve, freeze_v1, opened, v1, weights
 
 from pipeline import run
 from pipeline.compiled import energy

@@ -8,6 +8,11 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from pipeline.compiled.tf_private import constants_for_variables
+from pipeline.models.registry import open_network
+from pipeline.spec.model import ModelSpec
 
 
 def stir(model, seed=0):
@@ -64,3 +69,20 @@ def digest_of():
 def pixels():
     """A function: random uint8 RGB images."""
     return lambda *shape, seed=1: np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def opened_graph():
+    """A function: a Keras model written as a graph of a kind, "frozen" or "savedmodel", in a folder, and opened."""
+
+    def opened(model, kind, folder):
+        path = folder / ("net.pb" if kind == "frozen" else "net")
+        if kind == "frozen":
+            spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+            concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
+            path.write_bytes(constants_for_variables(concrete)[1].SerializeToString())
+        else:
+            model.export(path, verbose=False)
+        return open_network(ModelSpec(source=f"{kind}:{path}", layers=["*"], preprocess="none"))
+
+    return opened

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import graphs
+import frozen_graphs as graphs
 import keras
 import numpy as np
 import pytest

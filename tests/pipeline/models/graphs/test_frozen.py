@@ -11,7 +11,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from graphs import classify, convolve, freeze_v1, freeze_v2, opened, plain, plain_by_hand, v1, variable, weights, write
+from frozen_graphs import classify, convolve, freeze_v1, freeze_v2, opened, plain, plain_by_hand, v1, variable, weights, write
 
 from pipeline.activations import Activations
 from pipeline.activations.heap_members import Strongest
@@ -309,6 +309,22 @@ def two_heads():
     tf.nn.softmax(tf.matmul(pooled, weights(4, 2), name="main"), name="main/prob")
     tf.matmul(pooled, weights(4, 3), name="aux")
     tf.argmax(v1.get_default_graph().get_tensor_by_name("main:0"), 1)
+
+
+@pytest.mark.parametrize("order", ["NHWC", "NCHW"])
+def test_a_map_of_one_place_is_one_number_a_class_in_either_order_of_axes(tmp_path, order):
+    first = order == "NCHW"
+
+    def build():
+        x = v1.placeholder(tf.float32, (None, 3, 4, 4) if first else (None, 4, 4, 3), name="input")
+        x = tf.reduce_mean(x, (2, 3) if first else (1, 2), keepdims=True)
+        scores = tf.concat([x, -x], 1 if first else 3, name="scores")
+        tf.nn.softmax(tf.transpose(scores, (0, 2, 3, 1)) if first else scores)
+
+    images = random_images(2, 4, 4, 3)
+    mean = images.mean((1, 2))
+    network = opened(freeze_v1(tmp_path, build), logits="scores")
+    np.testing.assert_allclose(network.trace(images, ["logits"])["logits"], np.hstack([mean, -mean]), rtol=1e-4, atol=1e-6)
 
 
 def test_of_two_ends_the_logits_are_to_be_named(tmp_path):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from graphs import convolve, opened, plain, v1, weights
+from frozen_graphs import convolve, opened, plain, v1, weights
 
 from pipeline.compiled.compile import compile_tap
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
@@ -98,7 +98,7 @@ def test_a_savedmodel_of_tf1_is_read_too(tmp_path):
         v1.saved_model.simple_save(session, str(tmp_path / "net"), *ends)
     network = opened(tmp_path / "net", "savedmodel")
     images = np.random.default_rng(0).normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
-    from graphs import plain_by_hand
+    from frozen_graphs import plain_by_hand
 
     expected, logits = plain_by_hand(images)
     found = network.trace(images, ["conv/Relu", "logits"])

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from graphs import convolve, freeze_v1, opened, plain, v1, weights, write
+from frozen_graphs import convolve, freeze_v1, opened, plain, v1, weights, write
 from tensorflow.core.framework import graph_pb2
 
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec

@@ -15,7 +15,7 @@ from tensorflow.python.client import pywrap_tf_session
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from graphs import convolve, freeze_v1, opened, plain, v1, weights, write
+from frozen_graphs import convolve, freeze_v1, opened, plain, v1, weights, write
 
 from pipeline.errors import UnusableModel
 from pipeline.models.graphs.op_safety import ALL_ALLOWED, COMPUTABLE, VARIABLES, judge
