@@ -334,7 +334,7 @@ def test_of_two_ends_the_logits_are_to_be_named(tmp_path):
     for named in ("main", "main:0", "main/prob:0"):  # what is named a softmax gives way to its input too
         found = opened(path, logits=named).trace(random_images(1, 8, 8, 3), ["logits", "main"])
         np.testing.assert_array_equal(found["logits"], found["main"][:, 0, 0])
-    with pytest.raises(WrongSpec, match="'mian' is not a tensor of .*one number a class.*nearest: main"):
+    with pytest.raises(WrongSpec, match="'mian' is not a layer of .*one number a class.*nearest: main"):
         opened(path, logits="mian")
 
 
