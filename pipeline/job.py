@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pipeline.compiled.graph_walk import last_convolution
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.registry import open_network
@@ -52,6 +53,11 @@ class Job:
     def count_classes(self) -> int:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""
         return self._class_count
+
+    @cached_property
+    def last_convolution(self) -> LayerInfo:
+        """The last convolutional layer before the logits; see `pipeline.compiled.graph_walk`. Raises: UnusableModel."""
+        return last_convolution(self.network)
 
     @cached_property
     def _class_count(self) -> int:

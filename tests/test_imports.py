@@ -26,8 +26,8 @@ FLOORS = (
     ("compiled",),
     ("models", "sources"),
     ("receipt",),
-    ("spec",),  # asks the store what is an address, and the objectives which keys they have
-    ("store", "ascent.objectives"),
+    ("spec",),  # asks the store what is an address, and the tables of objectives and methods what there is
+    ("store", "ascent.objectives", "attribution.methods"),
     ("models.network",),
     ("drawing",),
     ("errors", "geometry", "hardware", "options", "progress"),

@@ -1,15 +1,16 @@
-"""Maps as numbers and as pixels: their peak and their box, and how they come back to the source image."""
+"""Maps as numbers: their peak, their box, and how they come back to the source image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.drawing.palettes import coloured
-from pipeline.drawing.pixels import grey
 from pipeline.geometry import Box
-from pipeline.sources.fit import Fit
+
+if TYPE_CHECKING:  # the spec reads the table of methods, which enlarge maps
+    from pipeline.sources.fit import Fit
 
 _MOST_CELLS = 56  # a side of the grid on which boxes are looked for
 
@@ -18,7 +19,7 @@ _MOST_CELLS = 56  # a side of the grid on which boxes are looked for
 class Focus:
     """Where a map has its energy.
 
-    peak: the largest energy of a place; row, col: where, in the map, the first in reading order.
+    peak: the largest energy of a position; row, col: where, in the map, the first in reading order.
     box: pixels of the network's input, half-open: the smallest rectangle that holds half of all energy.
     """
 
@@ -29,7 +30,7 @@ class Focus:
 
 
 def energy(values: np.ndarray) -> np.ndarray:
-    """How much a map says at each place: (h, w), or (h, w, 3) with a sign, to float32 (h, w), zero or more."""
+    """How much a map says at each position: (h, w), or (h, w, 3) with a sign, to float32 (h, w), zero or more."""
     return np.abs(values).sum(axis=-1) if values.ndim == 3 else np.abs(values)
 
 
@@ -43,14 +44,14 @@ def focus(values: np.ndarray, height: int, width: int) -> Focus:
     down, across = _edges(powers.shape[0]), _edges(powers.shape[1])
     sums = np.add.reduceat(np.add.reduceat(powers.astype(np.float64), down[:-1], axis=0), across[:-1], axis=1)
     y1, x1, y2, x2 = _half(sums)
-    # In whole numbers: 25 places of 224 / 25 pixels each are a little more than 224 in float64.
+    # In whole numbers: 25 cells of 224 / 25 pixels each are a little more than 224 in float64.
     top, bottom = _outwards(down[y1], down[y2], height, powers.shape[0])
     left, right = _outwards(across[x1], across[x2], width, powers.shape[1])
     return Focus(float(powers[row, col]), int(row), int(col), Box(top, left, bottom, right))
 
 
 def enlarge(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map (h, w) to float32 (height, width), bilinear, every place of the map filling an equal share."""
+    """A map (h, w) to float32 (height, width), bilinear, every position of the map filling an equal share."""
     rows = _weights(np.arange(height) + 0.5, height / values.shape[0], values.shape[0])
     cols = _weights(np.arange(width) + 0.5, width / values.shape[1], values.shape[1])
     return (rows @ values @ cols.T).astype(np.float32)
@@ -77,51 +78,38 @@ def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np
     return (spread if values.ndim == 3 else spread[..., 0]), seen
 
 
-def over(pixels: np.ndarray, share: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """A heat map over its image, which turns grey below it and dark where the network was shown nothing: uint8 RGB."""
-    below = grey(pixels)
-    mixed = 0.45 * below + 0.55 * coloured(share)
-    return np.where(seen[..., np.newaxis], mixed, 0.35 * below).round().astype(np.uint8)
-
-
-def centred(values: np.ndarray) -> np.ndarray:
-    """Gradients (h, w, 3) with a sign as uint8 RGB: grey is zero; all but the strongest hundredth lie within the range."""
-    bound = np.quantile(np.abs(values), 0.99) or np.abs(values).max() or 1.0
-    return np.round(127.5 + 127.5 * np.clip(values / bound, -1, 1)).astype(np.uint8)
-
-
 def _weights(position: np.ndarray, size: float, count: int) -> np.ndarray:
-    """Bilinear weights: positions in pixels to `count` places of `size` pixels each: float64 (positions, count)."""
-    place = np.clip(position / size - 0.5, 0, count - 1)
-    return np.clip(1 - np.abs(place[:, np.newaxis] - np.arange(count)), 0, None)
+    """Bilinear weights: positions in pixels to `count` cells of `size` pixels each: float64 (positions, count)."""
+    cell = np.clip(position / size - 0.5, 0, count - 1)
+    return np.clip(1 - np.abs(cell[:, np.newaxis] - np.arange(count)), 0, None)
 
 
 def _edges(size: int) -> np.ndarray:
-    """Where the cells of one axis begin and end, in places of the map; each cell is one place in small maps."""
+    """Where the cells of one axis begin and end, in positions of the map; each cell is one position in small maps."""
     count = min(size, _MOST_CELLS)
     return np.arange(count + 1) * size // count
 
 
 def _outwards(first: int, last: int, size: int, count: int) -> tuple[int, int]:
-    """The pixels that places from `first` to before `last`, of `count` on `size` pixels, touch: half-open."""
+    """The pixels that cells from `first` to before `last`, of `count` on `size` pixels, touch: half-open."""
     return int(first * size // count), int(-(-last * size // count))
 
 
 def _half(cells: np.ndarray) -> tuple[int, int, int, int]:
-    """The smallest rectangle of cells with half of the whole; the first found among equals."""
+    """The smallest rectangle of cells with half of the whole; the first among equals."""
     height, width = cells.shape
     half = cells.sum() / 2
     if half <= 0:
         return 0, 0, height, width
-    best, found = height * width + 1, (0, 0, height, width)
+    smallest, edges = height * width + 1, (0, 0, height, width)
     down = np.concatenate([np.zeros((1, width)), np.cumsum(cells, axis=0)])
     for y1 in range(height):
         for y2 in range(y1 + 1, height + 1):
             across = np.concatenate([[0.0], np.cumsum(down[y2] - down[y1])])
             # For every left edge the nearest right one; a hair is allowed for rounding.
             right = np.searchsorted(across, across[:-1] + half * (1 - 1e-9))
-            areas = np.where(right <= width, (right - np.arange(width)) * (y2 - y1), best)
+            areas = np.where(right <= width, (right - np.arange(width)) * (y2 - y1), smallest)
             x1 = int(areas.argmin())
-            if areas[x1] < best:
-                best, found = int(areas[x1]), (y1, x1, y2, int(right[x1]))
-    return found
+            if areas[x1] < smallest:
+                smallest, edges = int(areas[x1]), (y1, x1, y2, int(right[x1]))
+    return edges

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.attribution import heat
 from pipeline.drawing.palettes import GROUND, coloured
-from pipeline.drawing.pixels import resize
+from pipeline.drawing.pixels import grey, resize
 from pipeline.drawing.text import Note, font, inscribe
-from pipeline.sources.fit import Fit
 
 _GAP = 6
 _LEAST = 224  # pixels of the longer side of a picture; smaller images grow by a whole factor
@@ -19,14 +17,10 @@ _PANEL = 448  # pixels of the longer side of an image in a row of several
 _TILE = 160  # and in a mosaic
 _SCALE = 16  # width of the scale's bar
 
-TITLES = {
-    "gradcam": "GradCAM",
-    "hirescam": "HiResCAM",
-    "gradcam++": "Grad-CAM++",
-    "gradient": "gradient",
-    "guided_backprop": "guided backprop",
-    "guided_gradcam": "Guided-GradCAM",
-}
+# What speaks for a target and what against it, where a map has one number with a sign at each position.
+_FOR, _AGAINST = (255, 159, 28), (45, 125, 255)
+_NEUTRAL = 128  # grey
+_UNSEEN = 64
 
 
 @dataclass(frozen=True)
@@ -42,20 +36,38 @@ def plain(image: np.ndarray) -> np.ndarray:
     return _grown(image)
 
 
-def overlay(values: np.ndarray, image: np.ndarray, fit: Fit) -> np.ndarray:
-    """A map over its image, at the image's own resolution: the heat of a class activation map, or signed gradients on grey.
+def heat_over(image: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """A heat map over its image, which turns grey below it and dark where the network saw nothing.
 
     Args:
-        values: (h, w), zero or more; or (h, w, 3) with a sign.
-        image: uint8 (height, width, 3), what was fitted to the network's input.
+        image: uint8 (height, width, 3).
+        shares: (height, width), 0 to 1, of the map's peak.
+        seen: bool (height, width).
 
-    Returns: uint8 RGB; images under 224 pixels grow by a whole factor, and the map is drawn at that size.
+    Returns: uint8 RGB.
     """
-    image = _grown(image)
-    spread, seen = heat.on_source(values, fit, *image.shape[:2])
+    below = grey(image)
+    mixed = 0.45 * below + 0.55 * coloured(shares)
+    return np.where(seen[..., np.newaxis], mixed, 0.35 * below).round().astype(np.uint8)
+
+
+def signed(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Numbers with a sign on grey, which is zero; all but the strongest hundredth lie within the range.
+
+    Args:
+        values: (height, width, 3), each colour a number of its own; or (height, width): orange is above zero, blue below.
+        seen: bool (height, width); the rest is dark.
+
+    Returns: uint8 RGB.
+    """
+    bound = np.quantile(np.abs(values), 0.99) or np.abs(values).max() or 1.0
+    shares = np.clip(values / bound, -1, 1)
     if values.ndim == 3:
-        return np.where(seen[..., np.newaxis], heat.centred(spread), 64).astype(np.uint8)
-    return heat.over(image, spread / (float(values.max()) or 1.0), seen)
+        drawn = 127.5 + 127.5 * shares
+    else:
+        ends = np.where(shares[..., np.newaxis] > 0, _FOR, _AGAINST)
+        drawn = _NEUTRAL + np.abs(shares)[..., np.newaxis] * (ends - _NEUTRAL)
+    return np.where(seen[..., np.newaxis], np.round(drawn).astype(np.uint8), _UNSEEN).astype(np.uint8)
 
 
 def captioned(pixels: np.ndarray, caption: str, peak: float | None) -> np.ndarray:

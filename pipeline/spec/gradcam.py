@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
+from pipeline.attribution.methods import METHODS
 from pipeline.spec.picks import Picks, Texts
 from pipeline.spec.table import Positive, a_list
 
-Method = Literal["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam"]
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
 Check = Literal["randomisation", "curves"]
 
 
@@ -23,9 +27,11 @@ class GradcamSpec(Picks):
 
     layers: empty for the last convolutional one.
     classes: "predicted", "label", numbers, or names.
+    sanity: checks of the maps; its old name `trust` is read too.
+    steps: the most points of a path, for methods that sum over one.
     """
 
-    methods: Annotated[list[Method], BeforeValidator(a_list), Field(min_length=1)] = [
+    methods: Annotated[list[MethodName], BeforeValidator(a_list), Field(min_length=1)] = [
         "gradcam",
         "guided_backprop",
         "guided_gradcam",
@@ -36,10 +42,11 @@ class GradcamSpec(Picks):
         BeforeValidator(a_list_of_classes),
         Field(min_length=1),
     ] = ["predicted"]
-    trust: Annotated[list[Check], BeforeValidator(a_list)] = []
+    sanity: Annotated[list[Check], BeforeValidator(a_list), Field(validation_alias=AliasChoices("sanity", "trust"))] = []
+    steps: Annotated[int, Field(ge=2, strict=True)] = 256
     batch: Positive = 16
 
-    @field_validator("methods", "classes", "trust")
+    @field_validator("methods", "classes", "sanity")
     @classmethod
     def _once_each(cls, value: list[Any]) -> list[Any]:
         return list(dict.fromkeys(value))

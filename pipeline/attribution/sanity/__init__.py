@@ -1,1 +1,29 @@
-"""Sanity checks of attribution maps: weight randomisation, and deletion and insertion curves."""
+"""The table of sanity checks of maps: weight randomisation, and deletion and insertion curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pipeline.attribution.explainer import Explained, Explainer
+from pipeline.attribution.sanity.deletion import DeletionCurves
+from pipeline.attribution.sanity.similarity import RandomisationSimilarity
+
+
+class SanityCheck(Protocol):
+    """Collects what it finds of the maps of one batch after another."""
+
+    columns: dict[str, list[Any]]
+
+    def add(self, explained: Explained) -> None:
+        """Check the maps of a batch."""
+
+    def plot(self) -> bytes:
+        """What was found, as a PNG."""
+
+
+# As the spec names them, and as their table in the index is called.
+CHECKS: dict[str, Callable[[Explainer], SanityCheck]] = {
+    "curves": DeletionCurves,
+    "randomisation": RandomisationSimilarity,
+}

@@ -1,0 +1,137 @@
+"""Explainer: the maps of some methods for batches of images, from one traced graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from pipeline.attribution.explanation_graph import Answer, ExplanationGraph, Run, trace_explanations
+from pipeline.attribution.methods.method import Quantity
+from pipeline.attribution.plan import ExplainPlan, MapKey
+from pipeline.models.network import Network
+from pipeline.sources.picking import Picked
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some images that are explained together.
+
+    images: uint8 (count, height, width, 3), as the network is shown them.
+    asked: the class of each target for each image; None for a target that the image does not have.
+    """
+
+    picked: Sequence[Picked]
+    images: np.ndarray
+    asked: Sequence[Sequence[int | None]]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is said of a batch.
+
+    logits: float32 (count, classes of the network).
+    classes: int (count, targets): those explained.
+    slots: for each image the targets that count: each class once, and none that the image does not have.
+    maps: float32 (count, targets, …) by method and layer.
+    """
+
+    batch: ImageBatch
+    logits: np.ndarray
+    classes: np.ndarray
+    slots: Sequence[Sequence[int]]
+    maps: dict[MapKey, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Explains batches of images by the methods of a plan.
+
+    run: one pass of `graph`, as it is or with other weights.
+    """
+
+    plan: ExplainPlan
+    graph: ExplanationGraph
+    run: Run
+
+    @classmethod
+    def of(cls, network: Network, plan: ExplainPlan) -> Explainer:
+        """Trace a network, once. Raises: as `trace_explanations`."""
+        graph = trace_explanations(network, plan)
+        return cls(plan, graph, graph.run)
+
+    def batches(self, picked: Iterable[Picked]) -> Iterator[ImageBatch]:
+        """Images in batches of the plan's size, with what is to be explained of each."""
+        images = iter(picked)
+        while several := list(islice(images, self.plan.batch)):
+            asked = [[target.number(one.image.label) for target in self.plan.targets] for one in several]
+            yield ImageBatch(several, np.stack([one.shown for one in several]), asked)
+
+    def explain(self, batch: ImageBatch) -> Explained:
+        """The maps of a batch."""
+        asked = np.array([[0 if number is None else number for number in row] for row in batch.asked], np.int32)
+        evidence = BatchEvidence(self, batch.images, asked)
+        slots = [_distinct(row, evidence.classes[place]) for place, row in enumerate(batch.asked)]
+        return Explained(batch, evidence.logits, evidence.classes, slots, self._maps(evidence))
+
+    def maps(self, images: np.ndarray, classes: np.ndarray) -> dict[MapKey, np.ndarray]:
+        """The maps of images, uint8 (count, height, width, 3), for given classes, int (count, targets)."""
+        return self._maps(BatchEvidence(self, images, classes))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """What the network says of any number of images: uint8 (n, height, width, 3) to float32 (n, classes)."""
+        return self.answer(images, np.zeros((len(images), len(self.plan.targets)), np.int32), ()).logits
+
+    def answer(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
+        """Run the graph on any number of images, in batches; the last is filled up with its last image again and again."""
+        size, answers = self.plan.batch, []
+        for start in range(0, len(images), size):
+            missing = max(0, start + size - len(images))
+            padded = (
+                np.concatenate([rows[start : start + size], np.repeat(rows[-1:], missing, axis=0)]) for rows in (images, classes)
+            )
+            answers.append(self.run(*padded, quantities))
+        return Answer.joined(answers, len(images))
+
+    def with_run(self, run: Run) -> Explainer:
+        """The same methods for the graph with other weights."""
+        return replace(self, run=run)
+
+    def _maps(self, evidence: BatchEvidence) -> dict[MapKey, np.ndarray]:
+        return {(method.name, layer): method.explain(evidence, layer) for method, layer in self.plan.methods}
+
+
+class BatchEvidence:
+    """The evidence in one batch: what methods ask is answered from one pass for all of them, and from others on request."""
+
+    def __init__(self, explainer: Explainer, images: np.ndarray, classes: np.ndarray) -> None:
+        """Run one pass.
+
+        Args:
+            images: uint8 (count, height, width, 3).
+            classes: int (count, targets); PREDICTED for the one with the highest logit.
+        """
+        self._explainer = explainer
+        self._answer = explainer.answer(images, classes, explainer.plan.quantities)
+        self.images = images.astype(np.float32)
+        self.logits, self.classes = self._answer.logits, self._answer.classes
+        self.settings = explainer.plan.settings
+
+    def of(self, quantity: Quantity) -> np.ndarray:
+        """A quantity for the images as they are: float32 (count, targets, …)."""
+        return self._answer.values[quantity]
+
+    def at(self, quantity: Quantity, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and a quantity for other images; see `Evidence.at`."""
+        answer = self._explainer.answer(images, classes, (quantity,))
+        return answer.scores, answer.values[quantity]
+
+
+def _distinct(asked: Sequence[int | None], explained: np.ndarray) -> list[int]:
+    """The targets of one image that have a class, each class once."""
+    first: dict[int, int] = {}
+    for slot, number in enumerate(asked):
+        if number is not None:
+            first.setdefault(int(explained[slot]), slot)
+    return list(first.values())

@@ -1,0 +1,111 @@
+"""ExplanationPictures: the pictures of the stage below mosaics/gradcam/, and the mosaics that join them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipeline.attribution.heat import energy, on_source
+from pipeline.attribution.methods import METHODS
+from pipeline.attribution.plan import MapKey
+from pipeline.drawing import attribution_maps as drawing
+from pipeline.drawing import mosaic
+from pipeline.drawing.attribution_maps import Panel
+from pipeline.sources.fit import Fit
+from pipeline.sources.picking import Picked
+from pipeline.store.files import file_name, write_bytes
+from pipeline.store.places import Place
+
+_TILES = 48  # in one mosaic
+
+
+class ExplanationPictures:
+    """Writes pictures as they come; keeps the tiles of one mosaic a layer, at most, in memory.
+
+    EXAMPLE/CLASS-METHOD[-LAYER].png: one map over its image; EXAMPLE/CLASS-LAYER.png: all maps of a layer side by
+    side; LAYER.png, LAYER-2.png and so on: many images. A file's images are named for its path.
+    """
+
+    def __init__(self, folder: Place, layers: Sequence[str], fit: Fit, tiles: int = _TILES) -> None:
+        """Empty the folder of what an earlier run left there.
+
+        Args:
+            layers: those whose maps stand side by side, each with the maps that look at pixels alone.
+            fit: by which the network is shown the images.
+            tiles: in one mosaic.
+        """
+        self._folder, self._layers, self._fit, self._most = folder, layers, fit, tiles
+        self._tiles: dict[str, list[np.ndarray]] = {}
+        self._titles: dict[str, list[str]] = {}
+        self._pages: dict[str, int] = {}
+        for path in [*folder.glob("*.png"), *folder.glob("*/*.png")]:
+            path.unlink()
+
+    def add(self, picked: Picked, number: int, caption: str, maps: Mapping[MapKey, np.ndarray]) -> dict[MapKey, str]:
+        """Draw the maps of one image and one class.
+
+        Args:
+            number: of the class.
+            caption: what stands above every picture; the method's title follows.
+
+        Returns: the path of every map's picture below the job's folder.
+        """
+        folder = str(picked.example) if picked.example is not None else file_name(picked.image.key)
+        panels: dict[MapKey, Panel] = {}
+        paths: dict[MapKey, str] = {}
+        for (name, layer), values in maps.items():
+            method = METHODS[name]
+            pixels = overlay(values, method.draws, picked.image.seen, self._fit)
+            peak = float(energy(values).max()) if method.draws == "heat" else None
+            title = method.title if peak is None else f"{method.title}, 0 to {peak:.2g}"
+            panels[name, layer] = Panel(title, pixels)
+            file = f"{number}-{name.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
+            captioned = drawing.captioned(pixels, f"{caption}  {method.title}", peak)
+            paths[name, layer] = self._write(f"{folder}/{file}", captioned)
+        for shown in self._layers:
+            row = [panel for (_, layer), panel in panels.items() if layer in (None, shown)]
+            self._side_by_side(f"{folder}/{number}-{file_name(shown)}.png", picked, shown, row, caption)
+        return paths
+
+    def close(self) -> None:
+        """Write the mosaics that are not full."""
+        for layer, tiles in self._tiles.items():
+            if tiles:
+                self._write_mosaic(layer)
+
+    def _side_by_side(self, path: str, picked: Picked, layer: str, maps: Sequence[Panel], caption: str) -> None:
+        panels = [Panel("image", drawing.plain(picked.image.seen)), *maps]
+        self._write(path, drawing.side_by_side(panels, f"{caption}   {picked.image.key}"))
+        tiles = self._tiles.setdefault(layer, [])
+        tiles.append(drawing.tile(panels, caption))
+        self._titles[layer] = [panel.title.partition(",")[0] for panel in panels]
+        if len(tiles) == self._most:
+            self._write_mosaic(layer)
+
+    def _write_mosaic(self, layer: str) -> None:
+        self._pages[layer] = page = self._pages.get(layer, 0) + 1
+        name = f"{file_name(layer)}{'' if page == 1 else f'-{page}'}.png"
+        self._write(name, drawing.together(self._tiles[layer], self._titles[layer]))
+        self._tiles[layer].clear()
+
+    def _write(self, name: str, pixels: np.ndarray) -> str:
+        write_bytes(self._folder / name, mosaic.encode_png(pixels))
+        return f"mosaics/gradcam/{name}"
+
+
+def overlay(values: np.ndarray, draws: str, image: np.ndarray, fit: Fit) -> np.ndarray:
+    """A map laid over its image, at the image's own resolution.
+
+    Args:
+        values: (h, w), or (h, w, 3), standing for the network's whole input.
+        draws: as `Method.draws`.
+        image: uint8 (height, width, 3), what was fitted to the network's input.
+
+    Returns: uint8 RGB; images under 224 pixels grow by a whole factor, and the map is drawn at that size.
+    """
+    image = drawing.plain(image)
+    spread, seen = on_source(values, fit, *image.shape[:2])
+    if draws == "heat":
+        return drawing.heat_over(image, spread / (float(values.max()) or 1.0), seen)
+    return drawing.signed(spread, seen)

@@ -1,0 +1,38 @@
+"""ExplainPlan: which maps are made, of what, at which layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.attribution.methods.method import Method, MethodSettings, Quantity
+from pipeline.attribution.targets import Target
+
+MapKey = tuple[str, str | None]  # the name of a method, and of the layer where the method looks at one
+
+
+@dataclass(frozen=True)
+class ExplainPlan:
+    """What is explained, and how.
+
+    methods: each with a layer, or None where it looks at pixels alone.
+    batch: images at a time.
+    with_weights: whether the network is explained with other weights too.
+    """
+
+    methods: tuple[tuple[Method, str | None], ...]
+    targets: tuple[Target, ...]
+    batch: int
+    settings: MethodSettings = MethodSettings()
+    with_weights: bool = False
+
+    @classmethod
+    def of(cls, methods: Iterable[Method], layers: Sequence[str], targets: Sequence[Target], batch: int) -> ExplainPlan:
+        """Every method at every layer, method by method; one that looks at pixels alone, once."""
+        pairs = [(method, layer) for method in methods for layer in (layers if method.looks_at == "layer" else [None])]
+        return cls(tuple(pairs), tuple(targets), batch)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What the methods need of the graph, each once."""
+        return tuple(dict.fromkeys(quantity for method, layer in self.methods for quantity in method.needs(layer)))
