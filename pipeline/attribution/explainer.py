@@ -14,6 +14,7 @@ from pipeline.attribution.plan import ExplainPlan, MapKey
 from pipeline.models.network import Network
 from pipeline.sources.picking import Picked
 
+
 @dataclass(frozen=True)
 class ImageBatch:
     """Some images that are explained together.
@@ -88,10 +89,10 @@ class Explainer:
         size, answers = self.plan.batch, []
         for start in range(0, len(images), size):
             missing = max(0, start + size - len(images))
-            padded = (
+            pixels, numbers = (
                 np.concatenate([rows[start : start + size], np.repeat(rows[-1:], missing, axis=0)]) for rows in (images, classes)
             )
-            answers.append(self.run(*padded, quantities))
+            answers.append(self.run(pixels, numbers, quantities))
         return Answer.joined(answers, len(images))
 
     def with_run(self, run: Run) -> Explainer:

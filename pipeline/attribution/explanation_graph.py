@@ -77,9 +77,14 @@ class ExplanationGraph(Protocol):
     weights: of the network, from the logits back to the images; empty unless they were asked for.
     """
 
-    quantities: tuple[Quantity, ...]
-    guide: Guide | None
-    weights: Sequence[LayerWeights]
+    @property
+    def quantities(self) -> tuple[Quantity, ...]: ...
+
+    @property
+    def guide(self) -> Guide | None: ...
+
+    @property
+    def weights(self) -> Sequence[LayerWeights]: ...
 
     def run(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
         """One pass, which computes no more than these quantities need."""
@@ -187,7 +192,9 @@ class _FrozenExplanation:
             ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(one)] for one in quantities)]
 
             def part(*given: tf.Tensor) -> list[tf.Tensor]:
-                return list(tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name=""))
+                return list(
+                    tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name="")
+                )
 
             specs = [*self.specs, *(tf.TensorSpec(one.values.shape, one.values.dtype) for one in weights)]
             self._compiled[quantities, fed] = tf.function(part, autograph=False).get_concrete_function(*specs)
@@ -224,10 +231,7 @@ class _ExplanationWithVariables:
             others = (variables.get(capture.inner.op.name) for capture in self.captures)
             set_captures(
                 self.concrete,
-                [
-                    capture.outer if other is None else other.handle
-                    for capture, other in zip(self.captures, others, strict=True)
-                ],
+                [capture.outer if other is None else other.handle for capture, other in zip(self.captures, others, strict=True)],
             )
             whole = self.concrete(*_tensors(images, classes))
             return _answer([*whole[:3], *(whole[3 + self.quantities.index(one)] for one in quantities)], quantities)
@@ -241,9 +245,7 @@ def _with_variables(drawing: _Drawing, specs: tuple[tf.TensorSpec, ...]) -> Expl
     own = {capture.inner.op: capture.variable for capture in captures if capture.variable is not None}
     weights: list[LayerWeights] = []
     if drawing.with_weights:
-        weights = _weights_of(
-            concrete.outputs[0], drawing.owners, lambda source: own[source].numpy() if source in own else None
-        )
+        weights = _weights_of(concrete.outputs[0], drawing.owners, lambda source: own[source].numpy() if source in own else None)
     return _ExplanationWithVariables(drawing.quantities, drawing.guide, weights, concrete, captures)
 
 

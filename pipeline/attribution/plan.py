@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.attribution.methods.method import Method, MethodSettings, Quantity
 from pipeline.attribution.targets import Target
@@ -23,7 +23,7 @@ class ExplainPlan:
     methods: tuple[tuple[Method, str | None], ...]
     targets: tuple[Target, ...]
     batch: int
-    settings: MethodSettings = MethodSettings()
+    settings: MethodSettings = field(default_factory=MethodSettings)
     with_weights: bool = False
 
     @classmethod

@@ -23,7 +23,7 @@ class Target(Protocol):
     """What is explained: a number that the network gives for each image, and of which gradients are taken."""
 
     def number(self, label: str | None) -> int | None:
-        """Which output it is for an image with this label: its number, PREDICTED, or None for an image that has no such target."""
+        """The output that it is for an image with this label: a number, PREDICTED, or None where the image has no such target."""
 
     def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         """The number to differentiate, in the graph: float32 (batch, outputs) and int32 (batch,) to float32 (batch,)."""

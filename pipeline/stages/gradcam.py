@@ -53,8 +53,9 @@ def explain(job: Job) -> Outcome:
     with job.reporter.step("gradcam", "images") as advance:
         for batch in explainer.batches(pick(job.source, job.fit, spec)):
             explained = explainer.explain(batch)
-            for collector in (results, *checks.values()):
-                collector.add(explained)
+            results.add(explained)
+            for sanity in checks.values():
+                sanity.add(explained)
             advance(len(results.keys), total)
     results.write(job.folder)
     for name, sanity in checks.items():

@@ -8,8 +8,6 @@ for the difference of the two scores is halved, the worst parts first, until the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from pipeline.attribution.methods.method import AtPixels, Evidence, Method
@@ -28,9 +26,9 @@ def _of_image(evidence: Evidence, number: int) -> np.ndarray:
     """The maps of one image: float32 (targets, height, width)."""
     image, classes = evidence.images[number], evidence.classes[number]
 
-    def visit(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def visit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (points, targets), and gradient times image summed over the colours (points, targets, height, width)."""
-        images = np.asarray(points, np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * image
+        images = points.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * image
         scores, gradients = evidence.at(AtPixels(), images, np.tile(classes, (len(points), 1)))
         return scores.astype(np.float64), (gradients * image).sum(axis=-1)
 
