@@ -28,7 +28,10 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     from tf_keras_vis.utils.scores import CategoricalScore
 
     from bench.yardsticks import keras_model
-    from pipeline.attribution.methods import compile_pass
+    from pipeline.attribution.explanation_graph import trace_explanations
+    from pipeline.attribution.methods import METHODS
+    from pipeline.attribution.plan import ExplainPlan
+    from pipeline.attribution.targets import Classes
     from pipeline.compiled.graph_walk import last_convolution
     from pipeline.models.registry import open_network
     from pipeline.spec.model import ModelSpec
@@ -46,28 +49,32 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
             scores, pixels, penultimate_layer=layer, seek_penultimate_conv_layer=False, expand_cam=False, normalize_cam=False
         )
 
-    small = compile_pass(network, [("gradcam", layer)], batch // 2, 1)
-    small(images[: batch // 2], classes[: batch // 2, np.newaxis])
+    def compiled(size: int) -> Callable[[], np.ndarray]:
+        plan = ExplainPlan.of([METHODS["gradcam"]], [layer], Classes(1000, None).targets(["predicted"]), size)
+        graph = trace_explanations(network, plan)
+        return lambda: graph.run(images[:size], classes[:size, np.newaxis], plan.quantities).values[plan.quantities[0]]
+
+    compiled(batch // 2)()
     print(f"{'peak memory, GradCAM of ' + str(batch // 2):<36}{_peak():>8.2f} GB")
-    run = compile_pass(network, [("gradcam", layer)], batch, 1)
+    run = compiled(batch)
     contestants: dict[str, Callable[[], object]] = {
         "bare network": lambda: bare(tf.constant(images)).numpy(),
-        "GradCAM": lambda: run(images, classes[:, np.newaxis]),
+        "GradCAM": run,
         "tf-keras-vis": run_theirs,
     }
-    ours = run(images, classes[:, np.newaxis]).maps["gradcam", layer][:, 0]
+    ours = run()[:, 0]
     print(f"{'peak memory, GradCAM of ' + str(batch):<36}{_peak():>8.2f} GB")
     difference = np.abs(ours - np.asarray(run_theirs())).max() / np.abs(ours).max()
     print(f"{'largest difference of the two maps':<36}{difference:>8.1e} of the peak")
     for contestant in contestants.values():
         contestant()
-    found: dict[str, list[float]] = {title: [] for title in contestants}
+    timings: dict[str, list[float]] = {title: [] for title in contestants}
     for _ in range(rounds):
         for title, contestant in contestants.items():
             started = time.perf_counter()
             contestant()
-            found[title].append(time.perf_counter() - started)
-    return found
+            timings[title].append(time.perf_counter() - started)
+    return timings
 
 
 def _peak() -> float:
@@ -81,10 +88,10 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--network", default="ResNet50")
     chosen = options.parse_args()
-    found = measure(chosen.network, chosen.batch, chosen.rounds)
+    timings = measure(chosen.network, chosen.batch, chosen.rounds)
     print(f"{chosen.network + f', batch {chosen.batch}':<20}{'images/s':>12}{'GradCAM is':>16}")
-    for title, seconds in found.items():
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(seconds, found["GradCAM"], strict=True))
+    for title, seconds in timings.items():
+        ratio = statistics.median(theirs / ours for theirs, ours in zip(seconds, timings["GradCAM"], strict=True))
         print(f"{title:<20}{chosen.batch / statistics.median(seconds):>12.1f}{ratio:>11.2f} times")
 
 

@@ -13,7 +13,7 @@ from pipeline.attribution.methods.method import AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED
 from pipeline.compiled.freezing import FrozenGraph
-from pipeline.compiled.graph_walk import Tapped, Way, calls_functions, draw, kinds_inside, layers_of, upstream
+from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, calls_functions, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import Guide, guide
 from pipeline.compiled.tf_private import Capture, captures_of, set_captures
 from pipeline.errors import WrongSpec
@@ -111,14 +111,14 @@ def check_explanations(network: Network, layers: Sequence[str], guided: bool) ->
 
     def look(images: tf.Tensor) -> tf.Tensor:
         traced = network.trace(images, [*layers, LOGITS])
-        way = Way(traced[LOGITS])
+        logits_graph = LogitsGraph(traced[LOGITS])
         for layer in layers:
-            _tapped(way, traced[layer], layer, network)
+            _located(logits_graph, traced[layer], layer, network)
         if guided:
-            guide(way, images, network.name)
+            guide(logits_graph, images, network.name)
         return traced[LOGITS]
 
-    draw(network, look)
+    trace_once(network, look)
 
 
 class _Drawing:
@@ -138,17 +138,17 @@ class _Drawing:
         every = [layer.name for layer in self.network.layers()] if self.with_weights else []
         traced = self.network.trace(self.network.preprocess(pixels), [*layers, *every, LOGITS])
         logits = traced[LOGITS]
-        way = Way(logits)
-        owners = layers_of(way, {name: traced[name] for name in every})
+        logits_graph = LogitsGraph(logits)
+        owners = layers_of(logits_graph, {name: traced[name] for name in every})
         self.owners = {operation.name: layer for operation, layer in owners.items()}
-        taps = {layer: _tapped(way, traced[layer], layer, self.network) for layer in layers}
+        tensors = {layer: _located(logits_graph, traced[layer], layer, self.network) for layer in layers}
         explained = tf.where(classes == PREDICTED, tf.argmax(logits, axis=1, output_type=tf.int32)[:, tf.newaxis], classes)
         scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
         values: dict[Quantity, tf.Tensor] = {}
-        for layer, tap in taps.items():
-            maps = tap.show(tap.tensor)
-            gradients = [_gradient(total, tap, layer, self.network) for total in totals]
+        for layer, tensor in tensors.items():
+            maps = tensor.as_map(tensor.tensor)
+            gradients = [_gradient(total, tensor, layer, self.network) for total in totals]
             for quantity in self.quantities:
                 if isinstance(quantity, AtLayer) and quantity.layer == layer:
                     values[quantity] = tf.stack([quantity.combine(maps, gradient) for gradient in gradients], axis=1)
@@ -156,7 +156,7 @@ class _Drawing:
         for quantity in (AtPixels(), AtPixels(guided=True)):
             if quantity in self.quantities:
                 if quantity.guided:
-                    self.guide = guide(way, pixels, self.network.name)
+                    self.guide = guide(logits_graph, pixels, self.network.name)
                 values[quantity] = tf.stack([tf.gradients(total, pixels)[0] for total in totals], axis=1)
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
@@ -253,7 +253,7 @@ def _weights_of(logits: tf.Tensor, owners: Mapping[str, str], values_of: Callabl
     """The weights of the forward pass, those nearest the logits first; `values_of` an operation: None for no weights."""
     weights: dict[str, LayerWeights] = {}
     for operation in reversed(upstream(logits)):
-        if not kinds_inside(operation) & _WEIGHTED:
+        if not types_inside(operation) & _WEIGHTED:
             continue
         for given in operation.inputs:
             source = given.op
@@ -278,18 +278,18 @@ def _answer(outputs: Sequence[tf.Tensor], quantities: Sequence[Quantity]) -> Ans
     return Answer(logits, classes, scores, dict(zip(quantities, values, strict=True)))
 
 
-def _tapped(way: Way, traced: tf.Tensor, layer: str, network: Network) -> Tapped:
-    tap = way.tap(traced)
-    if tap is None:
+def _located(logits_graph: LogitsGraph, traced: tf.Tensor, layer: str, network: Network) -> LayerTensor:
+    located = logits_graph.locate(traced)
+    if located is None:
         raise _unconnected(layer, network)
-    return tap
+    return located
 
 
-def _gradient(total: tf.Tensor, tap: Tapped, layer: str, network: Network) -> tf.Tensor:
-    (gradient,) = tf.gradients(total, tap.tensor)
+def _gradient(total: tf.Tensor, located: LayerTensor, layer: str, network: Network) -> tf.Tensor:
+    (gradient,) = tf.gradients(total, located.tensor)
     if gradient is None:
         raise _unconnected(layer, network)
-    return tap.show(gradient)
+    return located.as_map(gradient)
 
 
 def _unconnected(layer: str, network: Network) -> WrongSpec:

@@ -10,8 +10,8 @@ from pipeline.attribution.heat import energy, on_source
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.plan import MapKey
 from pipeline.drawing import attribution_maps as drawing
-from pipeline.drawing import mosaic
 from pipeline.drawing.attribution_maps import Panel
+from pipeline.drawing.pixels import encode_png
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
 from pipeline.store.files import file_name, write_bytes
@@ -90,7 +90,7 @@ class ExplanationPictures:
         self._tiles[layer].clear()
 
     def _write(self, name: str, pixels: np.ndarray) -> str:
-        write_bytes(self._folder / name, mosaic.encode_png(pixels))
+        write_bytes(self._folder / name, encode_png(pixels))
         return f"mosaics/gradcam/{name}"
 
 

@@ -41,7 +41,7 @@ def test_mobilenet_knows_what_is_in_twenty_photographs(tmp_path, quiet):
 @needs_real
 def test_upper_layers_matter_to_gradcam_and_hardly_to_guided_backprop(tmp_path, quiet):
     """What Adebayo et al. found, on a trained network."""
-    keys = {"first": 2, "methods": ["gradcam", "guided_backprop"], "trust": "randomisation"}
+    keys = {"first": 2, "methods": ["gradcam", "guided_backprop"], "sanity": "randomisation"}
     folder, _ = explained(tmp_path, quiet, mobilenet_v2(), f"{REAL}/imagenet20", **keys)
     rows = [row for row in read_index(folder, "randomisation").to_pylist() if 0 < row["step"] <= 14]
     mean = {

@@ -8,16 +8,16 @@ import json
 import cv2
 import numpy as np
 import pytest
+from explaining import compile_explanations
 
 from pipeline import load_spec, run
 from pipeline.attribution import heat
-from pipeline.attribution.methods import compile_pass
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.registry import open_network
 from pipeline.sources.fit import Fit
 from pipeline.store.tables import read_index
 
-METHODS = ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam"]
+METHODS = ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam", "integrated_gradients"]
 
 
 def add_gradcam(path, keys):
@@ -47,8 +47,9 @@ def explained(write_spec, quiet, tmp_path_factory):
         "first": 3,
         "methods": METHODS,
         "classes": ["predicted", "label", 1],
-        "trust": ["randomisation", "curves"],
+        "sanity": ["randomisation", "curves"],
         "batch": 2,
+        "steps": 40,
     }
     spec = add_gradcam(write_spec(folder / "cam.toml", model={"labels": str(folder / "labels.txt")}), keys)
     return spec, run(spec, folder, reporter=quiet)
@@ -82,7 +83,7 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
     first = {row["example"]: row["class"] for row in rows(folder, "classification") if row["rank"] == 0}
     for example in range(3):
         classes = {first[example], 2, 1}  # the predicted one, the label's, the one asked for
-        layers = {"gradient": None, "guided_backprop": None}
+        layers = {"gradient": None, "guided_backprop": None, "integrated_gradients": None}
         expected = {(example, method, layers.get(method, "shapes"), number) for method in METHODS for number in classes}
         assert expected == {name for name in names if name[0] == example}
     chances = {(row["example"], row["class"]): row["probability"] for row in rows(folder, "classification")}
@@ -103,7 +104,7 @@ def test_digests_peaks_and_boxes_are_those_of_the_maps(explained, pictures):
     keys = [("gradcam", "shapes"), ("guided_backprop", None)]
     fit, source = Fit(16, 16), cv2.imread(str(sorted(pictures.rglob("*.png"))[0]))[..., ::-1]
     image, (scales, offsets) = fit.apply(source), fit.scale_and_offset(*source.shape[:2])
-    own = compile_pass(network, keys, 2, 3)(np.stack([image, image]), np.array([[1, 2, 0]] * 2, np.int32))
+    own = compile_explanations(network, keys, 2, 3)(np.stack([image, image]), np.array([[1, 2, 0]] * 2, np.int32))
     for method, layer in keys:
         values = own.maps[method, layer][0, 0]
         row = found[0, method, 1]
@@ -186,7 +187,7 @@ def test_a_second_run_leaves_no_pictures_of_the_first(write, quiet, tmp_path):
 
 
 def test_many_images_go_on_in_another_mosaic(write, quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.attribution.album._PAGE", 2)
+    monkeypatch.setattr("pipeline.attribution.pictures._TILES", 2)
     folder = run(write(first=5, methods="gradcam"), tmp_path / "out", reporter=quiet)
     assert {path.name for path in (folder / "mosaics/gradcam").glob("*.png")} == {"shapes.png", "shapes-2.png", "shapes-3.png"}
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.attribution import heat
+from pipeline.attribution.pictures import overlay
 from pipeline.drawing import attribution_maps as pictures
 from pipeline.drawing.palettes import coloured
 from pipeline.sources.fit import Fit
@@ -85,13 +86,25 @@ def test_boxes_of_large_maps_are_close_to_the_smallest():
     assert values[box.y1 : box.y2, box.x1 : box.x2].sum() >= values.sum() / 2
 
 
+def signed(values):
+    return pictures.signed(values, np.ones(values.shape[:2], bool))
+
+
+def test_evidence_for_and_against_a_target_differ_in_colour_and_what_the_network_did_not_see_is_dark():
+    values = np.array([[2.0, 0.0, -2.0, 1.0]])
+    drawn = pictures.signed(values, np.array([[True, True, True, False]])).astype(int)
+    red, blue = drawn[0, :, 0], drawn[0, :, 2]
+    assert drawn[0, 1].tolist() == [128] * 3 and drawn[0, 3].tolist() == [64] * 3
+    assert red[0] > 200 > 50 > blue[0] and blue[2] > 200 > 50 > red[2]
+
+
 def test_grey_is_zero_and_opposite_gradients_have_opposite_colours():
     values = np.random.default_rng(0).normal(size=(40, 40, 3)).astype(np.float32)
     values[0, 0] = 0
-    drawn = heat.centred(values).astype(int)
+    drawn = signed(values).astype(int)
     assert drawn[0, 0].tolist() == [128] * 3
-    assert np.abs(drawn + heat.centred(-values) - 255).max() <= 1
-    assert (heat.centred(np.zeros((4, 4, 3))) == 128).all()
+    assert np.abs(drawn + signed(-values) - 255).max() <= 1
+    assert (signed(np.zeros((4, 4, 3))) == 128).all()
     assert ((drawn == 0) | (drawn == 255)).mean() == pytest.approx(0.01, abs=0.005)
 
 
@@ -124,7 +137,7 @@ def test_heat_is_viridis_over_the_brightness_of_the_image():
     image = np.full((4, 4, 3), (200, 30, 90), np.uint8)
     brightness = image[0, 0] @ [0.299, 0.587, 0.114]
     seen = np.arange(4) < 2
-    drawn = heat.over(image, np.zeros((4, 4)), np.tile(seen, (4, 1)))
+    drawn = pictures.heat_over(image, np.zeros((4, 4)), np.tile(seen, (4, 1)))
     np.testing.assert_allclose(drawn[:, :2], np.full((4, 2, 3), 0.45 * brightness + 0.55 * ends[0]), atol=1)
     np.testing.assert_allclose(drawn[:, 2:], 0.35 * brightness, atol=1)
 
@@ -132,7 +145,7 @@ def test_heat_is_viridis_over_the_brightness_of_the_image():
 def test_colours_are_shares_of_the_whole_map_also_where_its_peak_is_not_on_the_image():
     image, values = np.full((224, 448, 3), 100, np.uint8), np.full((8, 8), 2.0, np.float32)
     values[0] = 4.0  # in the padding
-    drawn = pictures.overlay(values, image, Fit(224, 224, "pad"))
+    drawn = overlay(values, "heat", image, Fit(224, 224, "pad"))
     expected = 0.45 * 100 + 0.55 * coloured(np.array([0.5]))[0]
     np.testing.assert_allclose(drawn[100:200], np.broadcast_to(expected, (100, 448, 3)), atol=1.5)
 
@@ -141,14 +154,14 @@ def test_an_overlay_has_the_resolution_of_its_image_and_is_hot_where_the_map_is(
     image = np.full((300, 400, 3), 120, np.uint8)
     values = np.zeros((7, 7), np.float32)
     values[5, 1] = 3.0
-    drawn = pictures.overlay(values, image, Fit(224, 224, "stretch"))
+    drawn = overlay(values, "heat", image, Fit(224, 224, "stretch"))
     assert drawn.shape == image.shape
     light = cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY)
     y, x = np.unravel_index(light.argmax(), light.shape)
     assert abs(y - 5.5 / 7 * 300) < 6 and abs(x - 1.5 / 7 * 400) < 6
-    small = pictures.overlay(values, image[:32, :32], Fit(224, 224, "stretch"))
+    small = overlay(values, "heat", image[:32, :32], Fit(224, 224, "stretch"))
     assert small.shape == (224, 224, 3)  # seven times
-    cropped = pictures.overlay(values, image, Fit(224, 224, "crop"))
+    cropped = overlay(values, "heat", image, Fit(224, 224, "crop"))
     assert cropped[:, :40].max() < cropped[:, 60:340].min()  # dark where the network saw nothing
 
 

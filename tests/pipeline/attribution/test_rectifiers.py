@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from explaining import compile_explanations
 from stirring import stir
 
-from pipeline.attribution.methods import check_way, compile_pass
+from pipeline.attribution.explanation_graph import check_explanations
 from pipeline.errors import UnusableModel
 
 layers = keras.layers
@@ -76,7 +77,7 @@ def by_tape(model, images, number):
 
 
 def guided(network, images, number=1):
-    run = compile_pass(network, BOTH, len(images), 1)
+    run = compile_explanations(network, BOTH, len(images), 1)
     found = run(images, np.full((len(images), 1), number, np.int32))
     return found.maps["gradient", None][:, 0], found.maps["guided_backprop", None][:, 0], run.guide, found.logits
 
@@ -136,8 +137,8 @@ def stir_lightly(model):
 def test_the_forward_pass_is_the_same_to_the_last_bit(rectified, opened, photos):
     network, images = opened(rectified), photos(4, 16, 16)
     classes = np.zeros((4, 1), np.int32)
-    plain = compile_pass(network, [("gradient", None)], 4, 1)(images, classes)
-    both = compile_pass(network, BOTH, 4, 1)(images, classes)
+    plain = compile_explanations(network, [("gradient", None)], 4, 1)(images, classes)
+    both = compile_explanations(network, BOTH, 4, 1)(images, classes)
     assert np.array_equal(plain.logits, both.logits)
     assert np.array_equal(plain.maps["gradient", None], both.maps["gradient", None])
     assert not np.array_equal(both.maps["gradient", None], both.maps["guided_backprop", None])
@@ -162,7 +163,7 @@ def through(activation, values, above):
             return {"logits": tf.reduce_sum(activation(x) * tf.constant(above)[:, tf.newaxis], axis=(1, 2))}
 
     images = np.zeros((1, 1, len(values), 3), np.uint8)
-    run = compile_pass(Fed(), BOTH, 1, 1)
+    run = compile_explanations(Fed(), BOTH, 1, 1)
     found = run(images, np.zeros((1, 1), np.int32))
     return found.maps["guided_backprop", None][0, 0, 0, :, 0], found.maps["gradient", None][0, 0, 0, :, 0], run.guide
 
@@ -228,9 +229,9 @@ def test_what_is_no_activation_is_left_alone():
 
 def test_a_network_without_anything_to_guide_is_refused_at_once(opened):
     network = opened(small(lambda x: layers.Activation("tanh")(x)))
-    check_way(network, ["end"], False)
+    check_explanations(network, ["end"], False)
     with pytest.raises(UnusableModel, match="would be the plain gradient"):
-        check_way(network, ["end"], True)
+        check_explanations(network, ["end"], True)
 
 
 def test_a_rectifier_inside_a_function_is_never_passed_over(opened):
@@ -245,4 +246,4 @@ def test_a_rectifier_inside_a_function_is_never_passed_over(opened):
 
     network = opened(small(lambda x: Hidden()(layers.ReLU()(x))))
     with pytest.raises(UnusableModel, match="inside a function"):
-        check_way(network, ["end"], True)
+        check_explanations(network, ["end"], True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from explaining import compile_explanations
 
-from pipeline.attribution.methods import compile_pass
 from pipeline.compiled.graph_walk import last_convolution
 from pipeline.models.keras.applications import builders
 from pipeline.models.registry import open_network
@@ -21,7 +21,7 @@ _SMOOTH = ("ConvNeXt", "EfficientNet")  # those that have no rectifier
 def test_every_builder_is_explained(name, capsys):
     network = open_network(ModelSpec(source=f"keras:{name}", weights="none", layers=["*"], size=_SIZE))
     layer = last_convolution(network)
-    run = compile_pass(network, [("gradcam", layer.name), ("gradient", None), ("guided_backprop", None)], 1, 2)
+    run = compile_explanations(network, [("gradcam", layer.name), ("gradient", None), ("guided_backprop", None)], 1, 2)
     images = np.random.default_rng(0).integers(0, 256, (1, _SIZE, _SIZE, 3), dtype=np.uint8)
     found = run(images, np.array([[-1, 7]], np.int32))
     gradient, guided = found.maps["gradient", None], found.maps["guided_backprop", None]

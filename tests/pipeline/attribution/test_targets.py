@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.attribution.methods import PREDICTED
-from pipeline.attribution.targets import Classes, softmax, top
+from pipeline.attribution.targets import PREDICTED, Classes, softmax, top
 from pipeline.errors import UnknownName, WrongSpec
 
 NAMED = Classes(4, ("tabby cat", "red fox", "crane", "crane"))
@@ -47,8 +46,8 @@ def test_classes_that_are_not_there_are_named_before_work_starts(classes, named,
 def test_labels_mean_classes_by_name_or_else_by_number():
     assert [NAMED.of_label(label) for label in ("red_fox", "crane", "wolf", "1", None)] == [1, None, None, None, None]
     assert [NUMBERED.of_label(label) for label in ("2", "4", "wolf", None)] == [2, None, None, None]
-    assert NAMED.slots(["label", "predicted", 2], "red fox") == [1, PREDICTED, 2]
-    assert NAMED.slots(["label"], "wolf") == [None]
+    assert [target.number("red fox") for target in NAMED.targets(["label", "predicted", 2])] == [1, PREDICTED, 2]
+    assert [target.number("wolf") for target in NAMED.targets(["label"])] == [None]
 
 
 def test_labels_of_which_none_is_a_class_are_an_error():

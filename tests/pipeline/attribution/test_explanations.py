@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from explaining import compile_explanations
 from stirring import stir
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from pipeline.attribution.methods import PREDICTED, check_way, compile_pass
+from pipeline.attribution.explanation_graph import check_explanations
+from pipeline.attribution.targets import PREDICTED
 from pipeline.compiled.graph_walk import last_convolution
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.models.registry import open_network
@@ -32,7 +34,7 @@ def test_a_two_layer_network_gives_what_a_hand_calculates(opened):
     grey = np.array([[10, 20], [30, 40]])
     images = np.repeat(grey[np.newaxis, ..., np.newaxis], 3, axis=-1).astype(np.uint8)
     network = opened(model)
-    run = compile_pass(network, [*((method, "maps") for method in ALL), ("gradient", None)], 1, 2)
+    run = compile_explanations(network, [*((method, "maps") for method in ALL), ("gradient", None)], 1, 2)
     found = run(images, np.array([[0, 1]], np.int32))
     first, second = 2 * grey / 255, -grey / 255  # the two channels
     slopes = weights[:, 0].reshape(2, 2, 2)
@@ -65,7 +67,7 @@ def test_grad_cam_and_gradients_are_those_of_tf_keras_vis(rectified, opened, pho
     saliency = Saliency(logits)(scores, fed, keepdims=True, normalize_map=False, gradient_modifier=None)
     saliency = np.asarray(saliency)
     rectified.layers[-1].activation = keras.activations.softmax
-    run = compile_pass(opened(rectified), [("gradcam", "end"), ("gradient", None)], 3, 1)
+    run = compile_explanations(opened(rectified), [("gradcam", "end"), ("gradient", None)], 3, 1)
     found = run(images, np.array([[4], [0], [2]], np.int32))
     assert theirs.max() > 0 and close(found.maps["gradcam", "end"][:, 0], theirs)
     assert close(found.maps["gradient", None][:, 0] * 255, saliency)
@@ -88,15 +90,15 @@ def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified, opened
     assert core is not None
     classes = np.array([[1], [3]], np.int32)
     for name, twin in ((relu, own), ("inner/deep", "deep")):
-        ours = compile_pass(nested, [(method, name) for method in ALL], 2, 1)(images, classes)
-        theirs = compile_pass(flat, [(method, twin) for method in ALL], 2, 1)(images, classes)
+        ours = compile_explanations(nested, [(method, name) for method in ALL], 2, 1)(images, classes)
+        theirs = compile_explanations(flat, [(method, twin) for method in ALL], 2, 1)(images, classes)
         for method in ALL:
             assert theirs.maps[method, twin].any() and close(ours.maps[method, name], theirs.maps[method, twin])
 
 
 def test_a_layer_of_single_numbers_is_a_map_of_one_place(rectified, opened, photos):
     images, hidden = photos(2, 16, 16), rectified.get_layer("hidden")
-    found = compile_pass(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
+    found = compile_explanations(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
     numbers = keras.Model(rectified.input, hidden.output)(images / 255.0).numpy()
     slopes = rectified.get_layer("classes").kernel.numpy()  # by which a logit depends on them
     expected = [
@@ -162,8 +164,8 @@ def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified, opened, photo
     here, there = last_convolution(network).name, last_convolution(frozen).name
     assert there.endswith(("last_1/Relu", "last/Relu"))
     classes, pixels = np.array([[PREDICTED, 2], [PREDICTED, 0]], np.int32), [("gradient", None), ("guided_backprop", None)]
-    ours = compile_pass(network, [("gradcam", here), *pixels], 2, 2)
-    theirs = compile_pass(frozen, [("gradcam", there), *pixels], 2, 2)
+    ours = compile_explanations(network, [("gradcam", here), *pixels], 2, 2)
+    theirs = compile_explanations(frozen, [("gradcam", there), *pixels], 2, 2)
     assert ours.guide == theirs.guide
     ours, theirs = ours(images, classes), theirs(images, classes)
     assert close(theirs.logits, ours.logits) and np.array_equal(ours.classes, theirs.classes)
@@ -175,8 +177,8 @@ def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified, opened, photo
 def test_every_image_and_class_of_a_batch_gets_what_it_gets_alone(rectified, opened, photos):
     network, images = opened(rectified), photos(4, 16, 16)
     keys = [("gradcam", "last"), ("gradient", None), ("guided_backprop", None)]
-    together = compile_pass(network, keys, 4, 3)(images, np.tile(np.array([[PREDICTED, 1, 4]], np.int32), (4, 1)))
-    alone = compile_pass(network, keys, 1, 1)
+    together = compile_explanations(network, keys, 4, 3)(images, np.tile(np.array([[PREDICTED, 1, 4]], np.int32), (4, 1)))
+    alone = compile_explanations(network, keys, 1, 1)
     assert np.array_equal(together.classes[:, 0], together.logits.argmax(axis=1))
     for place in range(4):
         for slot in range(3):
@@ -196,9 +198,9 @@ def test_each_head_of_a_network_is_explained_by_name(opened, photos):
     assert last_convolution(opened(model, logits="one")).name == "shared"
     assert last_convolution(opened(model, logits="two")).name == "own"
     with pytest.raises(WrongSpec, match="do not depend on 'own'"):
-        compile_pass(opened(model, logits="one"), [("gradcam", "own")], 1, 1)
+        compile_explanations(opened(model, logits="one"), [("gradcam", "own")], 1, 1)
     with pytest.raises(WrongSpec, match="do not depend on 'own'"):
-        check_way(opened(model, logits="one"), ["own"], False)
+        check_explanations(opened(model, logits="one"), ["own"], False)
 
 
 def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opened, photos):
@@ -208,7 +210,7 @@ def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opene
     model = stir(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))))
     assert last_convolution(opened(model)).name == "grouped"
     keys, images = [("gradcam", "grouped"), ("gradient", None)], photos(1, 10, 10)
-    found = compile_pass(opened(model), keys, 1, 1)(images, np.array([[1]], np.int32))
+    found = compile_explanations(opened(model), keys, 1, 1)(images, np.array([[1]], np.int32))
     with tf.GradientTape() as tape:
         pixels = tf.constant(images, tf.float32)
         tape.watch(pixels)
@@ -229,7 +231,7 @@ def test_the_callers_model_stays_as_it_was(rectified, opened, photos):
 
     before, images = state(), photos(2, 16, 16)
     logits = rectified(images / 255.0, training=False).numpy()
-    compile_pass(opened(rectified), [("gradcam", "last"), ("guided_backprop", None)], 2, 1)(
+    compile_explanations(opened(rectified), [("gradcam", "last"), ("guided_backprop", None)], 2, 1)(
         images, np.array([[1], [1]], np.int32)
     )
     assert state() == before and np.array_equal(logits, rectified(images / 255.0, training=False).numpy())

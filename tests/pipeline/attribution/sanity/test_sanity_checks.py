@@ -5,13 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import stir
+from explaining import compile_explanations, explain, explainer_of
 from scipy.stats import spearmanr
+from stirring import stir
 
-from pipeline.attribution.methods import compile_pass
-from pipeline.attribution.sanity.deletion import Curves, deleted, inserted, ranks
+from pipeline.attribution.explainer import Explained, ImageBatch
+from pipeline.attribution.sanity.deletion import DeletionCurves, deleted, inserted, ranks
 from pipeline.attribution.sanity.similarity import rank_correlation, structure
-from pipeline.attribution.sanity.weight_randomisation import Cascade
+from pipeline.attribution.sanity.weight_randomisation import WeightRandomisation
 from pipeline.attribution.targets import softmax
 from pipeline.drawing import plots
 from pipeline.drawing.pixels import decode_png
@@ -20,6 +21,12 @@ from pipeline.sources.picking import Picked
 from pipeline.sources.source import Image
 
 layers = keras.layers
+
+
+def randomised(network, keys, images, classes, **options):
+    """For each step: how many weights are random, the layer of the last, and what is said then."""
+    randomisation = WeightRandomisation(explainer_of(network, keys, len(images), with_weights=True), **options)
+    return randomisation.weights, [(step, layer, explain(one, images, classes)) for step, layer, one in randomisation.steps()]
 
 
 def test_rank_correlation_is_spearmans_with_ties():
@@ -40,26 +47,24 @@ def test_structure_is_one_for_the_same_map_and_near_zero_for_noise():
     assert structure(small, small) == pytest.approx(1) and structure(small, small[::-1]) < 0.9
 
 
-def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos, monkeypatch):
+def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos):
     network, images = opened(rectified), photos(2, 16, 16)
     keys, classes = [("gradcam", "last"), ("guided_backprop", None)], np.array([[1], [3]], np.int32)
     before = [value.numpy().copy() for value in rectified.weights]
-    cascade = Cascade.of(network, keys, 2, 1)
-    assert [kernel.layer for kernel in cascade.kernels] == ["logits", "hidden", "end", "inner/deep", "inner/core", "first"]
-    steps = list(cascade.steps(images, classes))
+    weights, steps = randomised(network, keys, images, classes)
+    assert [one.layer for one in weights] == ["logits", "hidden", "end", "inner/deep", "inner/core", "first"]
     assert [step for step, _, _ in steps] == [0, 1, 2, 3, 4, 5, 6]
     assert [layer for _, layer, _ in steps] == ["", "logits", "hidden", "end", "inner/deep", "inner/core", "first"]
-    own = compile_pass(network, keys, 2, 1)(images, classes)
+    own = compile_explanations(network, keys, 2, 1)(images, classes)
     np.testing.assert_allclose(steps[0][2].logits, own.logits, rtol=1e-5)
     for key in keys:
         np.testing.assert_allclose(steps[0][2].maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
     differences = [np.abs(found.logits - own.logits).max() for _, _, found in steps[1:]]
     assert min(differences) > 1e-3
     assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
-    again = list(Cascade.of(network, keys, 2, 1).steps(images, classes))
-    assert np.array_equal(again[3][2].logits, steps[3][2].logits)  # the same random numbers every time
-    monkeypatch.setattr("pipeline.attribution.sanity.weight_randomisation._MOST_STEPS", 3)
-    assert [step for step, _, _ in cascade.steps(images, classes)] == [0, 1, 2, 4, 6]
+    _, again = randomised(network, keys, images, classes, most_steps=3)
+    assert [step for step, _, _ in again] == [0, 1, 2, 4, 6]
+    assert np.array_equal(again[3][2].logits, steps[4][2].logits)  # the same random numbers every time
     # The same random numbers put in by hand, those of one layer after the other, and none taken back.
     own_weights, random = rectified.get_weights(), np.random.default_rng(0)
     try:
@@ -83,21 +88,20 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
     model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(x), name="grouped"))
     before, network, images = model.get_weights(), opened(model), photos(2, 10, 10)
     keys, classes = [("gradcam", "alone"), ("guided_backprop", None)], np.array([[1], [2]], np.int32)
-    cascade = Cascade.of(network, keys, 2, 1)
+    weights, steps = randomised(network, keys, images, classes)
     names = ["classes", "alone", "pairs", "stem"]
-    assert [kernel.layer for kernel in cascade.kernels] == names
-    assert [kernel.values.shape for kernel in cascade.kernels] == [model.get_layer(name).kernel.shape for name in names]
-    steps = list(cascade.steps(images, classes))
+    assert [one.layer for one in weights] == names
+    assert [one.values.shape for one in weights] == [model.get_layer(name).kernel.shape for name in names]
     assert [layer for _, layer, _ in steps] == ["", *names]
     assert all(np.array_equal(one, kept) for one, kept in zip(model.get_weights(), before, strict=True))
-    again = list(cascade.steps(images, classes))
+    _, again = randomised(network, keys, images, classes)
     # The same network, the same random numbers put in by hand.
     random = np.random.default_rng(0)
     for (_, layer, found), (_, _, repeated) in zip(steps, again, strict=True):
         if layer:
             kernel = model.get_layer(layer).kernel
             kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
-        own = compile_pass(network, keys, 2, 1)(images, classes)
+        own = compile_explanations(network, keys, 2, 1)(images, classes)
         np.testing.assert_allclose(found.logits, own.logits, rtol=1e-5)
         for key in keys:
             np.testing.assert_allclose(found.maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
@@ -111,9 +115,9 @@ def test_weights_of_attention_and_of_products_over_places_are_made_random_too(op
     x = layers.EinsumDense("abc,cd->abd", output_shape=(9, 4), name="mixed")(x)
     x = layers.MultiHeadAttention(2, 2, name="looked")(x, x)
     model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(layers.GlobalAveragePooling1D()(x)), name="attentive"))
-    kernels = Cascade.of(opened(model), [("gradient", None)], 1, 1).kernels
+    weights = explainer_of(opened(model), [("gradient", None)], 1, with_weights=True).graph.weights
     looked = [(2, 2, 4), (4, 2, 2), (4, 2, 2), (4, 2, 2)]  # from its output back to its value, key and query
-    assert [kernel.values.shape for kernel in kernels] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
+    assert [one.values.shape for one in weights] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
 
 
 def test_deletion_and_insertion_are_plotted_apart():
@@ -167,14 +171,11 @@ def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     right, wrong = np.zeros((2, 32, 32), np.float32)
     right[:16, :16], wrong[16:, 16:] = 1, 1
-    curves = Curves.of(Corner(), 4)
+    curves = DeletionCurves(explainer_of(Corner(), [("gradient", None)], 4))
     picked = Picked(0, Image("a.png", None, image, Box(0, 0, 32, 32)), image)
     maps = {("gradcam", "right"): right[None, None], ("gradcam", "wrong"): wrong[None, None]}
-
-    class Explained:
-        classes = np.array([[0]])
-
-    curves.add([picked], image[None], Explained, maps, [[0]])
+    batch = ImageBatch([picked], image[np.newaxis], [[0]])
+    curves.add(Explained(batch, np.zeros((1, 2)), np.array([[0]]), [[0]], maps))
     columns = curves.columns
     area = {
         (layer, kind): np.mean(

@@ -1,0 +1,75 @@
+"""Integrated gradients: complete on networks of several kinds, exact where a hand can calculate them, and alike in any batch."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from explaining import explain, explainer_of
+from stirring import stir
+
+from pipeline.attribution.methods.method import MethodSettings
+
+layers = keras.layers
+KEY = ("integrated_gradients", None)
+
+
+def maps_of(network, images, classes, batch=None, **settings):
+    explainer = explainer_of(network, [KEY], batch or len(images), classes.shape[1], settings=MethodSettings(**settings))
+    return explainer, explain(explainer, images, classes).maps[KEY]
+
+
+def network_of(build):
+    inputs = keras.Input((16, 16, 3))
+    return stir(keras.Model(inputs, build(inputs), name="built"))
+
+
+def smooth(x):
+    x = layers.Conv2D(6, 3, activation="gelu")(x)
+    return layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, activation="swish")(x)))
+
+
+def clipped(x):
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2)(x))
+    return layers.Dense(4)(layers.Flatten()(layers.DepthwiseConv2D(3)(layers.ReLU(6)(x))))
+
+
+def pooled(x):
+    x = layers.MaxPooling2D()(layers.Conv2D(8, 3, activation="relu")(x))
+    return layers.Dense(4)(layers.GlobalMaxPooling2D()(layers.Conv2D(8, 3, activation="leaky_relu")(x)))
+
+
+def grouped(x):
+    x = layers.Conv2D(4, 3, activation="relu")(x)
+    return layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, groups=2, activation="relu")(x)))
+
+
+@pytest.mark.parametrize("build", [smooth, clipped, pooled, grouped])
+def test_the_map_sums_to_the_difference_of_the_scores_within_one_percent(build, opened, photos):
+    images, classes = photos(2, 16, 16), np.array([[0, 3], [1, 2]], np.int32)
+    explainer, maps = maps_of(opened(network_of(build)), images, classes)
+    ends = (np.take_along_axis(explainer.logits(shown), classes, axis=1) for shown in (images, np.zeros_like(images)))
+    image, black = ends
+    assert maps.shape == (2, 2, 16, 16)
+    np.testing.assert_allclose(maps.sum(axis=(2, 3)), image - black, rtol=0.01, atol=1e-4)
+
+
+def test_a_linear_network_is_given_its_weights_times_the_pixels(opened, photos):
+    inputs = keras.Input((4, 4, 3))
+    model = stir(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs)), name="linear"))
+    images = photos(1, 4, 4)
+    _, maps = maps_of(opened(model), images, np.array([[2]], np.int32))
+    by_hand = (images[0] / 255 * model.layers[-1].kernel.numpy()[:, 2].reshape(4, 4, 3)).sum(axis=-1)
+    np.testing.assert_allclose(maps[0, 0], by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_a_map_is_the_same_in_any_batch_and_more_steps_bring_it_nearer_to_completeness(opened, photos):
+    network, images, classes = opened(network_of(clipped)), photos(3, 16, 16), np.array([[0], [1], [2]], np.int32)
+    explainer, together = maps_of(network, images, classes)
+    _, apart = maps_of(network, images, classes, batch=2)
+    np.testing.assert_allclose(apart, together, rtol=1e-3, atol=1e-5)
+    image, black = (np.take_along_axis(explainer.logits(shown), classes, axis=1) for shown in (images, np.zeros_like(images)))
+    gaps = [
+        np.abs(maps_of(network, images, classes, steps=steps)[1].sum(axis=(2, 3)) - (image - black)).max() for steps in (2, 256)
+    ]
+    assert gaps[1] < gaps[0] / 5
