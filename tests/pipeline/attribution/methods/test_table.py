@@ -12,7 +12,7 @@ from explaining import compile_explanations
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.methods.class_activation import class_activation_map
 from pipeline.errors import WrongSpec
-from pipeline.spec import parse_spec
+from pipeline.load import parse_spec
 from pipeline.spec.gradcam import GradcamSpec
 
 LEAST = {"name": "x", "model": {"source": "keras:VGG16", "layers": ["*"]}, "data": {"source": "folder:pictures"}}
