@@ -111,6 +111,12 @@ def test_the_stage_measures_every_layer(out: Path, name: str, layers: list[str])
     assert shares["share_positive"].between(0.01, 0.99).all()
 
 
+def test_the_attribution_method_has_maps_and_pictures_beside_those_that_were_there(out: Path) -> None:
+    maps = pd.read_parquet(out / "doors" / "index" / "attributions.parquet")
+    assert set(maps["method"]) == {"gradcam", "mean_activation"} and (maps["peak"] > 0).all()
+    assert all((out / "doors" / picture).exists() for picture in maps["picture"])
+
+
 def test_the_objective_is_raised(out: Path) -> None:
     (pattern,) = pd.read_parquet(out / "doors" / "index" / "patterns.parquet").to_dict("records")
     assert pattern["objective"] == 'peak("conv2", 7)'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -13,14 +12,13 @@ from pipeline.attribution.methods.method import AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED
 from pipeline.compiled.freezing import FrozenGraph
-from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, calls_functions, layers_of, trace_once, types_inside, upstream
+from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import Guide, guide
-from pipeline.compiled.tf_private import Capture, captures_of, set_captures
 from pipeline.errors import WrongSpec
 from pipeline.models.network import LOGITS, Network
 
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
-_PASSES_ON = ("Identity", "Cast", "ReadVariableOp", "Reshape", "Transpose")  # attention reshapes its weights
+_PASSES_ON = ("Identity", "Cast", "Reshape", "Transpose")  # attention reshapes its weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ Run = Callable[[np.ndarray, np.ndarray, Sequence[Quantity]], Answer]
 class LayerWeights:
     """The weights of one operation.
 
-    source: the operation, a constant or a variable's placeholder, that they come from.
+    source: the constant of the graph that holds them.
     layer: the one they belong to; "logits" where a layer gives them and goes on to something else, such as a softmax.
     """
 
@@ -70,27 +68,51 @@ class LayerWeights:
     layer: str
 
 
-class ExplanationGraph(Protocol):
-    """The traced network with the quantities of a job. It runs batches of one fixed size.
+@dataclass(frozen=True)
+class ExplanationGraph:
+    """The traced network with the quantities of a job, its variables made constants. It runs batches of one fixed size.
+
+    Its parts are compiled when they first run.
 
     guide: what guided backpropagation replaced; None where no quantity is guided.
     weights: of the network, from the logits back to the images; empty unless they were asked for.
+    frozen: gives the logits, the classes, the scores and then the quantities, of tensors of the specs.
     """
 
-    @property
-    def quantities(self) -> tuple[Quantity, ...]: ...
-
-    @property
-    def guide(self) -> Guide | None: ...
-
-    @property
-    def weights(self) -> Sequence[LayerWeights]: ...
+    quantities: tuple[Quantity, ...]
+    guide: Guide | None
+    weights: Sequence[LayerWeights]
+    frozen: FrozenGraph
+    specs: tuple[tf.TensorSpec, ...]
+    _parts: dict[tuple[tuple[Quantity, ...], bool], Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
 
     def run(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
         """One pass, which computes no more than these quantities need."""
+        return _answer(self._part(tuple(quantities), False)(*_tensors(images, classes)), quantities)
 
     def with_weights(self, values: Mapping[str, np.ndarray]) -> Run:
         """The same with other weights in the place of some, by their source."""
+        weights = [tf.constant(values.get(one.source, one.values)) for one in self.weights]
+
+        def run(images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
+            return _answer(self._part(tuple(quantities), True)(*_tensors(images, classes), *weights), quantities)
+
+        return run
+
+    def _part(self, quantities: tuple[Quantity, ...], takes_weights: bool) -> Callable[..., list[tf.Tensor]]:
+        if (quantities, takes_weights) not in self._parts:
+            weights = self.weights if takes_weights else ()
+            names = [*self.frozen.inputs, *(f"{one.source}:0" for one in weights)]
+            ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(one)] for one in quantities)]
+
+            def part(*given: tf.Tensor) -> list[tf.Tensor]:
+                return list(
+                    tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name="")
+                )
+
+            specs = [*self.specs, *(tf.TensorSpec(one.values.shape, one.values.dtype) for one in weights)]
+            self._parts[quantities, takes_weights] = tf.function(part, autograph=False).get_concrete_function(*specs)
+        return self._parts[quantities, takes_weights]
 
 
 def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
@@ -102,8 +124,9 @@ def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
     drawing = _Drawing(network, plan)
     height, width, _ = network.input_shape
     specs = (tf.TensorSpec((plan.batch, height, width, 3), tf.float32), tf.TensorSpec((plan.batch, len(plan.targets)), tf.int32))
-    # TensorFlow cannot freeze the gradients of functions that read variables.
-    return (_with_variables if calls_functions(network) else _frozen)(drawing, specs)
+    frozen = FrozenGraph.of(drawing, *specs)
+    weights = _weights_of(frozen, drawing.owners) if plan.with_weights else []
+    return ExplanationGraph(drawing.quantities, drawing.guide, weights, frozen, specs)
 
 
 def check_explanations(network: Network, layers: Sequence[str], guided: bool) -> None:
@@ -161,97 +184,12 @@ class _Drawing:
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
 
-@dataclass(frozen=True)
-class _FrozenExplanation:
-    """An explanation whose variables are constants. Its parts are compiled when they first run."""
-
-    quantities: tuple[Quantity, ...]
-    guide: Guide | None
-    weights: Sequence[LayerWeights]
-    frozen: FrozenGraph
-    specs: tuple[tf.TensorSpec, ...]
-    _compiled: dict[tuple[tuple[Quantity, ...], bool], Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
-
-    def run(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
-        part = self._part(tuple(quantities), False)
-        return _answer(part(*_tensors(images, classes)), quantities)
-
-    def with_weights(self, values: Mapping[str, np.ndarray]) -> Run:
-        fed = [tf.constant(values.get(weights.source, weights.values)) for weights in self.weights]
-
-        def run(images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
-            part = self._part(tuple(quantities), True)
-            return _answer(part(*_tensors(images, classes), *fed), quantities)
-
-        return run
-
-    def _part(self, quantities: tuple[Quantity, ...], fed: bool) -> Callable[..., list[tf.Tensor]]:
-        if (quantities, fed) not in self._compiled:
-            weights = self.weights if fed else ()
-            names = [*self.frozen.inputs, *(f"{one.source}:0" for one in weights)]
-            ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(one)] for one in quantities)]
-
-            def part(*given: tf.Tensor) -> list[tf.Tensor]:
-                return list(
-                    tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name="")
-                )
-
-            specs = [*self.specs, *(tf.TensorSpec(one.values.shape, one.values.dtype) for one in weights)]
-            self._compiled[quantities, fed] = tf.function(part, autograph=False).get_concrete_function(*specs)
-        return self._compiled[quantities, fed]
-
-
-def _frozen(drawing: _Drawing, specs: tuple[tf.TensorSpec, ...]) -> ExplanationGraph:
-    frozen = FrozenGraph.of(drawing, *specs)
-    weights: list[LayerWeights] = []
-    if drawing.with_weights:
-        with tf.Graph().as_default() as graph:
-            tf.graph_util.import_graph_def(frozen.graph, name="")
-            weights = _weights_of(graph.get_tensor_by_name(frozen.outputs[0]), drawing.owners, _constant)
-    return _FrozenExplanation(drawing.quantities, drawing.guide, weights, frozen, specs)
-
-
-@dataclass(frozen=True)
-class _ExplanationWithVariables:
-    """An explanation that reads variables inside functions, as Keras does for grouped convolutions, and runs as a whole."""
-
-    quantities: tuple[Quantity, ...]
-    guide: Guide | None
-    weights: Sequence[LayerWeights]
-    concrete: Any
-    captures: list[Capture]
-
-    def run(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
-        return self.with_weights({})(images, classes, quantities)
-
-    def with_weights(self, values: Mapping[str, np.ndarray]) -> Run:
-        variables = {source: tf.Variable(value, trainable=False) for source, value in values.items()}
-
-        def run(images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
-            others = (variables.get(capture.inner.op.name) for capture in self.captures)
-            set_captures(
-                self.concrete,
-                [capture.outer if other is None else other.handle for capture, other in zip(self.captures, others, strict=True)],
-            )
-            whole = self.concrete(*_tensors(images, classes))
-            return _answer([*whole[:3], *(whole[3 + self.quantities.index(one)] for one in quantities)], quantities)
-
-        return run
-
-
-def _with_variables(drawing: _Drawing, specs: tuple[tf.TensorSpec, ...]) -> ExplanationGraph:
-    concrete = tf.function(drawing, autograph=False).get_concrete_function(*specs)
-    captures = captures_of(concrete)
-    own = {capture.inner.op: capture.variable for capture in captures if capture.variable is not None}
-    weights: list[LayerWeights] = []
-    if drawing.with_weights:
-        weights = _weights_of(concrete.outputs[0], drawing.owners, lambda source: own[source].numpy() if source in own else None)
-    return _ExplanationWithVariables(drawing.quantities, drawing.guide, weights, concrete, captures)
-
-
-def _weights_of(logits: tf.Tensor, owners: Mapping[str, str], values_of: Callable[[tf.Operation], Any]) -> list[LayerWeights]:
-    """The weights of the forward pass, those nearest the logits first; `values_of` an operation: None for no weights."""
+def _weights_of(frozen: FrozenGraph, owners: Mapping[str, str]) -> list[LayerWeights]:
+    """The weights of the forward pass, those nearest the logits first."""
     weights: dict[str, LayerWeights] = {}
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(frozen.graph, name="")
+        logits = graph.get_tensor_by_name(frozen.outputs[0])
     for operation in reversed(upstream(logits)):
         if not types_inside(operation) & _WEIGHTED:
             continue
@@ -259,14 +197,10 @@ def _weights_of(logits: tf.Tensor, owners: Mapping[str, str], values_of: Callabl
             source = given.op
             while source.type in _PASSES_ON:
                 source = source.inputs[0].op
-            values = values_of(source)
+            values = tf.get_static_value(source.outputs[0]) if source.type == "Const" else None
             if values is not None and values.ndim >= 2 and values.dtype.kind == "f":
                 weights.setdefault(source.name, LayerWeights(source.name, values, owners.get(operation.name, LOGITS)))
     return list(weights.values())
-
-
-def _constant(source: tf.Operation) -> np.ndarray | None:
-    return tf.get_static_value(source.outputs[0]) if source.type == "Const" else None
 
 
 def _tensors(images: np.ndarray, classes: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:

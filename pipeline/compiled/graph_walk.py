@@ -151,19 +151,6 @@ def trace_once(network: Network, function: Callable[[tf.Tensor], tf.Tensor]) -> 
     tf.function(function, autograph=False).get_concrete_function(images)
 
 
-def calls_functions(network: Network) -> bool:
-    """Whether the logits are computed with calls of functions, as Keras makes them for grouped convolutions."""
-    types: set[str] = set()
-
-    def search(images: tf.Tensor) -> tf.Tensor:
-        logits = network.trace(images, [LOGITS])[LOGITS]
-        types.update(operation.type for operation in upstream(logits))
-        return logits
-
-    trace_once(network, search)
-    return not types.isdisjoint(_CALLS)
-
-
 def types_inside(operation: tf.Operation) -> set[str]:
     """The type of an operation; for a call (Keras makes one of a grouped convolution), the types of all that it runs."""
     if operation.type not in _CALLS:

@@ -20,6 +20,8 @@ def explanations(reader: JobReader) -> list[Row]:
         image = images.setdefault((row["example"], row["key"]), _image(row))
         image["top"].append({name: row[name] for name in ("rank", "class", "name", "probability")})
     rows = reader.table("attributions").to_pylist()
+    gradcam = reader.receipt.stages.get("gradcam")
+    titles: dict[str, str] = (gradcam.model_extra or {}).get("methods", {}) if gradcam else {}
     layers: dict[tuple[Any, ...], set[str]] = {}
     for row in rows:
         layers.setdefault(_explained(row), set()).update({row["layer"]} - {None})
@@ -29,7 +31,7 @@ def explanations(reader: JobReader) -> list[Row]:
         beside: list[str | None] = [*sorted(layers[_explained(row)])] if row["layer"] is None else [row["layer"]]
         for layer in beside or [None]:
             _group(reader, image["groups"], row, layer)["maps"].append(
-                {"method": row["method"], "picture": row["picture"], "rule": row["rule"]}
+                {"method": titles.get(row["method"], row["method"]), "picture": row["picture"], "rule": row["rule"]}
             )
     return list(images.values())
 
