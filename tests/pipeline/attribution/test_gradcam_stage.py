@@ -186,12 +186,6 @@ def test_a_second_run_leaves_no_pictures_of_the_first(write, quiet, tmp_path):
     }
 
 
-def test_many_images_go_on_in_another_mosaic(write, quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.attribution.pictures._TILES", 2)
-    folder = run(write(first=5, methods="gradcam"), tmp_path / "out", reporter=quiet)
-    assert {path.name for path in (folder / "mosaics/gradcam").glob("*.png")} == {"shapes.png", "shapes-2.png", "shapes-3.png"}
-
-
 @pytest.mark.parametrize(
     ("keys", "kind", "words"),
     [

@@ -157,6 +157,14 @@ def test_a_panel_shows_the_window_alone(tmp_path):
     assert pictures.written["0/2-gradient.png"].shape[1] == 20 * 11  # 16 x 20, as often as it goes into 224
 
 
+def test_many_images_go_on_in_another_mosaic(tmp_path):
+    pictures = ExplanationPictures(tmp_path, ["end"], Fit(8, 12), tiles=2)
+    for example in range(5):
+        pictures.add(picked(example), 1, "cat", {CAM: np.ones((2, 3), np.float32)})
+    pictures.close()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"end.png", "end-2.png", "end-3.png"}
+
+
 def test_every_curve_is_of_its_own_image_class_and_map():
     """The network says of each class how bright the picture is, times the class's number."""
 
