@@ -58,21 +58,21 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
         return tf.function(one_batch, autograph=False).get_concrete_function(*signature)
 
     def energy(images: np.ndarray, units: np.ndarray) -> np.ndarray:
-        found = by_batches(images, units, False)
-        silent = ~found.any(axis=(1, 2))
-        if silent.any():
-            found[silent] = by_batches(images[silent], units[silent], True)
-        return found
+        energies = by_batches(images, units, False)
+        zero = ~energies.any(axis=(1, 2))
+        if zero.any():
+            energies[zero] = by_batches(images[zero], units[zero], True)
+        return energies
 
     def by_batches(images: np.ndarray, units: np.ndarray, without_ceilings: bool) -> np.ndarray:
-        found = np.empty((len(images), height, width), np.float32)
+        energies = np.empty((len(images), height, width), np.float32)
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             missing = batch - len(images[part])
-            shown, asked = (np.pad(array[part], [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in (images, units))
-            answer = compiled(without_ceilings)(tf.constant(shown, tf.uint8), tf.constant(asked, tf.int32))
-            found[part] = answer.numpy()[: batch - missing]
-        return found
+            padded = [np.pad(array[part], [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in (images, units)]
+            run = compiled(without_ceilings)
+            energies[part] = run(tf.constant(padded[0], tf.uint8), tf.constant(padded[1], tf.int32)).numpy()[: batch - missing]
+        return energies
 
     return energy
 
