@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
-def tiny_model():
+def tiny_model() -> Any:
     """16x16 RGB pixels -> `edges` (14x14x4, rectified), `shapes` (6x6x5), `classes` (3 units); never trained.
 
     All weights are small whole numbers: on pixels of 0 to 3 every sum is exact in float32, in any order.
@@ -46,7 +48,7 @@ def tiny_model():
 
 
 @pytest.fixture(scope="session")
-def tiny_file(tiny_model, tmp_path_factory):
+def tiny_file(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny network as a file."""
     path = tmp_path_factory.mktemp("model") / "tiny.keras"
     tiny_model.save(path)
@@ -54,10 +56,10 @@ def tiny_file(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def write_pictures():
+def write_pictures() -> Any:
     """A function: `count` random PNGs of 20x24 pixels and more in FOLDER/cat and FOLDER/dog."""
 
-    def write(folder, count=20, seed=0):
+    def write(folder: Any, count: Any = 20, seed: Any = 0) -> Any:
         random = np.random.default_rng(seed)
         for index in range(count):
             pixels = random.integers(0, 256, (20 + index % 5, 24 + index % 3, 3), np.uint8)
@@ -70,16 +72,16 @@ def write_pictures():
 
 
 @pytest.fixture(scope="session")
-def pictures(write_pictures, tmp_path_factory):
+def pictures(write_pictures: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder of 20 pictures that no test changes."""
     return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="session")
-def write_spec(tiny_file, pictures):
+def write_spec(tiny_file: Any, pictures: Any) -> Any:
     """A function: a spec file for the tiny network on the 20 pictures; tables given by name add to it or change it."""
 
-    def write(path, name="tiny", **tables):
+    def write(path: Any, name: Any = "tiny", **tables: Any) -> Any:
         tree = {
             "model": {"source": f"file:{tiny_file}", "layers": ["edges", "shapes", "classes"], "preprocess": "none"},
             "data": {"source": f"folder:{pictures}", "batch": 8},
@@ -99,40 +101,40 @@ def write_spec(tiny_file, pictures):
 class Told(Reporter):
     """A reporter that remembers what was said instead of printing it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("test")
         self.lines = []
 
-    def say(self, text, **facts):
+    def say(self, text: Any, **facts: Any) -> None:
         self.lines.append(text)
 
 
 @pytest.fixture
-def told():
+def told() -> Any:
     """A reporter; `told.lines` is what it was told."""
     return Told()
 
 
 @pytest.fixture(scope="session")
-def quiet():
+def quiet() -> Any:
     """A reporter for runs of which nothing but the results matters."""
     return Told()
 
 
 @pytest.fixture(scope="session")
-def spec(write_spec, tmp_path_factory):
+def spec(write_spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The spec of the tiny network on the 20 pictures, three winners a channel."""
     return load_spec(write_spec(tmp_path_factory.mktemp("spec") / "tiny.toml"))
 
 
 @pytest.fixture(scope="session")
-def finished(spec, quiet, tmp_path_factory):
+def finished(spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of a finished job, which no test changes."""
     return run(spec, tmp_path_factory.mktemp("out"), reporter=quiet)
 
 
 @pytest.fixture
-def copied(finished, tmp_path):
+def copied(finished: Any, tmp_path: Path) -> Any:
     """A copy of the finished job to do anything to."""
     return shutil.copytree(finished, tmp_path / "out" / finished.name)
 
@@ -140,7 +142,7 @@ def copied(finished, tmp_path):
 class InMemory:
     """A source of arrays. `broken` examples cannot be read; `fetched` counts who asked for which."""
 
-    def __init__(self, images, labels=None, broken=(), fit=None):
+    def __init__(self, images: Any, labels: Any = None, broken: Any = (), fit: Any = None) -> None:
         self.images = [np.asarray(image, np.uint8) for image in images]
         self.labels = sorted(set(labels)) if labels else None
         self._labels = labels or [""] * len(self.images)
@@ -148,13 +150,13 @@ class InMemory:
         self._fit = fit or Fit(*self.images[0].shape[:2])
         self.fetched = []
 
-    def __len__(self):
+    def __len__(self) -> Any:
         return len(self.images)
 
-    def digest(self, count=None):
+    def digest(self, count: Any = None) -> Any:
         return "0"
 
-    def stream(self, shard: Shard, start=0):
+    def stream(self, shard: Shard, start: Any = 0) -> Any:
         import tensorflow as tf
 
         first, last = shard.bounds(len(self))
@@ -170,10 +172,10 @@ class InMemory:
         }
         return tf.data.Dataset.from_tensor_slices(columns)
 
-    def find(self, key):
+    def find(self, key: Any) -> Any:
         return next((example for example in range(len(self)) if key == f"image{example}"), None)
 
-    def fetch(self, examples):
+    def fetch(self, examples: Any) -> Iterator[Any]:
         for example in sorted(set(examples)):
             self.fetched.append(example)
             if example in self._broken:
@@ -183,24 +185,24 @@ class InMemory:
 
 
 @pytest.fixture(scope="session")
-def in_memory():
+def in_memory() -> Any:
     """The class of sources in memory."""
     return InMemory
 
 
 @pytest.fixture
-def command(capsys):
+def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """A function: run the command line in this process. Returns: exit status, stdout, stderr."""
     from jobs.cli import main
 
     handler = signal.getsignal(signal.SIGTERM)
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         capsys.readouterr()
         try:
             status = main([str(argument) for argument in arguments])
         except SystemExit as stop:  # argparse's way
-            status = stop.code
+            status = stop.code  # type: ignore[assignment]
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -209,11 +211,11 @@ def command(capsys):
 
 
 @pytest.fixture(scope="session")
-def process():
+def process() -> Iterator[Any]:
     """A function: start Python with some arguments, in a process of its own that finds convscope from any folder."""
     started = []
 
-    def start(*arguments, **options):
+    def start(*arguments: Any, **options: Any) -> Any:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         child = subprocess.Popen(
@@ -237,11 +239,11 @@ def process():
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Any]:
     """A function: a folder on a real file system of so many KiB."""
     mounted = []
 
-    def mount(kibibytes):
+    def mount(kibibytes: Any) -> Any:
         folder = tmp_path / f"disk{len(mounted)}"
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(folder)]
@@ -260,10 +262,10 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def tree_of():
+def tree_of() -> Any:
     """A function: {relative path: bytes} of the files below a folder, hidden ones too."""
 
-    def tree(folder, *parts):
+    def tree(folder: Any, *parts: Any) -> Any:
         tops = [Path(folder) / part for part in parts] or [Path(folder)]
         return {
             str(path.relative_to(folder)): path.read_bytes() for top in tops for path in sorted(top.rglob("*")) if path.is_file()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.activations.member import Candidates, Member, Responses
 from pipeline.activations.part import Part
 
 
-def responses_of(maxima, examples=None, labels=None, label_numbers=None) -> Responses:
+def responses_of(maxima: Any, examples: Any = None, labels: Any = None, label_numbers: Any = None) -> Responses:
     """Responses float32 (n, channels), all of them candidates, in row 0."""
     maxima = np.asarray(maxima, np.float32)
     examples = np.arange(len(maxima)) if examples is None else np.asarray(examples, np.int64)

@@ -44,7 +44,7 @@ def test_type_checkers_see_the_names_that_python_sees() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'scna'"):
-        convscope.scna  # type: ignore[attr-defined]  # noqa: B018
+        convscope.scna  # noqa: B018
 
 
 def test_importing_convscope_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def described(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_a_command_is_told_with_its_default(command):
+def test_every_option_of_a_command_is_told_with_its_default(command: Any) -> None:
     positional = [action for action in COMMANDS[command]._actions if not action.option_strings]
     arguments = [str(action.metavar or "|".join(action.choices or [])) for action in positional]
     told = section("docs/commands.md", f"`{' '.join([command, *arguments])}`")
@@ -132,18 +132,18 @@ def test_every_option_of_a_command_is_told_with_its_default(command):
     assert {name: row[1] for name, row in by_name(told).items()} == expected if expected else not rows(told)
 
 
-def test_no_command_is_told_that_is_not_there():
+def test_no_command_is_told_that_is_not_there() -> None:
     assert {
         heading.strip("`").split()[0] for heading in headings("docs/commands.md") if heading.startswith("`")
     } == COMMANDS.keys()
 
 
-def test_every_shipped_spec_is_told():
+def test_every_shipped_spec_is_told() -> None:
     assert by_name(section("docs/commands.md", "Commands").split("\n## ")[0]).keys() == shipped_specs().keys()
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
-def test_every_command_line_in_the_documents_is_one(block):
+def test_every_command_line_in_the_documents_is_one(block: Any) -> None:
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         place = next((place for place, word in enumerate(words) if Path(word).name == "convscope"), None)
@@ -151,7 +151,7 @@ def test_every_command_line_in_the_documents_is_one(block):
             parser().parse_args(words[place + 1 :])
 
 
-def test_every_error_is_told_with_its_exit_code():
+def test_every_error_is_told_with_its_exit_code() -> None:
     def below(kind: type[errors.ConvscopeError]) -> Iterator[type[errors.ConvscopeError]]:
         yield kind
         for child in kind.__subclasses__():
@@ -164,7 +164,7 @@ def test_every_error_is_told_with_its_exit_code():
         assert codes == {"0", *expected.values()}, document
 
 
-def test_every_error_of_recfield_is_told():
+def test_every_error_of_recfield_is_told() -> None:
     found = {name for name in recfield.__all__ if issubclass(getattr(recfield, name), Exception)}
     assert by_name(section("docs/concepts.md", "What is detected")).keys() == found
 
@@ -196,7 +196,7 @@ def choices(annotation: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("path", "table"), [pytest.param(path, table, id=path or "top") for path, table in spec_tables()])
-def test_every_key_of_a_spec_is_told_with_its_default(path, table):
+def test_every_key_of_a_spec_is_told_with_its_default(path: Any, table: Any) -> None:
     told = section("docs/spec.md", f"`[{path}]`" if path else "Top of the file")
     keys = {name: row[2] for name, row in by_name(re.split("^### ", told, flags=re.MULTILINE)[0]).items()}
     assert keys == {name: as_told(field.get_default(), field.is_required()) for name, field in table.model_fields.items()}
@@ -205,7 +205,7 @@ def test_every_key_of_a_spec_is_told_with_its_default(path, table):
             assert f'`"{choice}"`' in told, f"{path}.{name}: {choice}"
 
 
-def test_every_kind_sample_and_preprocessing_is_told():
+def test_every_kind_sample_and_preprocessing_is_told() -> None:
     kinds = {
         "Kinds of network": set(models.KINDS),
         "Kinds of source": set(sources.KINDS),
@@ -222,7 +222,7 @@ _LEAST: dict[str, Any] = {"name": "a", "model": {"source": "keras:VGG16", "layer
 
 # The specs of extending.md are of a tree that has what the page adds; tests/test_extending.py runs them there.
 @pytest.mark.parametrize("block", [block for block in blocks("toml") if block.document != "docs/extending.md"], ids=str)
-def test_every_spec_in_the_documents_is_valid(block):
+def test_every_spec_in_the_documents_is_valid(block: Any) -> None:
     tree = tomllib.loads(block.text)
     spec = parse_spec(tree if "name" in tree else _LEAST | tree)
     assert spec.model.source.partition(":")[0] in models.KINDS
@@ -245,13 +245,13 @@ def as_named(kind: pa.DataType) -> str:
         ("patterns/LAYER.parquet", PATTERNS),
     ],
 )
-def test_every_column_is_told_with_its_type(file, schema):
+def test_every_column_is_told_with_its_type(file: Any, schema: Any) -> None:
     told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/results.md", f"`{file}`")).items()]
     assert told == [(field.name, as_named(field.type)) for field in schema]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the examples take for granted: a small demo that has run, some photographs and a spec."""
     folder: Path = tmp_path_factory.mktemp("docs")
     (folder / "photos").mkdir()
@@ -266,7 +266,7 @@ def workplace(tmp_path_factory) -> Path:
     return folder
 
 
-def test_every_file_that_a_job_leaves_is_told(workplace):
+def test_every_file_that_a_job_leaves_is_told(workplace: Any) -> None:
     told = set(by_name(section("docs/results.md", "What a job leaves")))
     layers = json.loads((workplace / "out/demo/run.json").read_text())["layers"]
     for path in (workplace / "out/demo").rglob("*"):
@@ -277,7 +277,7 @@ def test_every_file_that_a_job_leaves_is_told(workplace):
             assert name.startswith(".") or f"| `{name}` |" in section("README.md", "What is where in `OUT/name`"), name
 
 
-def test_every_key_of_the_receipt_is_told(workplace):
+def test_every_key_of_the_receipt_is_told(workplace: Any) -> None:
     receipt = json.loads((workplace / "out/demo/run.json").read_text())
     top, stage = section("docs/results.md", "`run.json`").split("The entry of the stage")
     assert by_name(top).keys() == receipt.keys()
@@ -286,7 +286,7 @@ def test_every_key_of_the_receipt_is_told(workplace):
     assert all(f"`{name}`" in top + stage for name in inner)
 
 
-def test_the_demo_ends_as_the_readme_shows_it(workplace, monkeypatch):
+def test_the_demo_ends_as_the_readme_shows_it(workplace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     (shown,) = (block.text for block in blocks("text") if block.text.startswith("demo: "))
 
@@ -300,12 +300,14 @@ def test_the_demo_ends_as_the_readme_shows_it(workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
-def test_every_python_example_compiles(block):
+def test_every_python_example_compiles(block: Any) -> None:
     compile(block.text, str(block), "exec")
 
 
 @pytest.mark.parametrize("document", sorted({block.document for block in blocks("python") if block.runs}))
-def test_the_examples_of_a_document_run_one_after_the_other(document, workplace, monkeypatch, capsys):
+def test_the_examples_of_a_document_run_one_after_the_other(
+    document: Any, workplace: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(workplace / "cache"))
     names: dict[str, Any] = {"__name__": "example"}
@@ -317,7 +319,7 @@ def test_the_examples_of_a_document_run_one_after_the_other(document, workplace,
                 assert promise in printed, block
 
 
-def test_every_link_and_picture_is_there():
+def test_every_link_and_picture_is_there() -> None:
     for path in DOCUMENTS + OUTSIDE:
         for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(path.read_text(encoding="utf-8"))):
             if re.match(r"\w+:", target):
@@ -330,20 +332,20 @@ def test_every_link_and_picture_is_there():
                 assert anchor in anchors, f"{path.name} links to {target}"
 
 
-def test_every_document_is_linked_from_the_readme_and_from_the_start_page():
+def test_every_document_is_linked_from_the_readme_and_from_the_start_page() -> None:
     for path in [*sorted((ROOT / "docs").glob("*.md")), *OUTSIDE]:
         assert f"]({path.relative_to(ROOT)})" in section("README.md", "More"), path.name
     for path in sorted((ROOT / "docs").rglob("*.md")):
         assert path.name == "index.md" or f"]({path.relative_to(ROOT / 'docs')})" in read("docs/index.md"), path.name
 
 
-def test_the_site_lists_the_pages_that_the_start_page_lists_in_the_same_order():
+def test_the_site_lists_the_pages_that_the_start_page_lists_in_the_same_order() -> None:
     listed = re.findall(r": ([\w/]+\.md)$", read("mkdocs.yml"), re.MULTILINE)
     assert listed == ["index.md", *re.findall(r"\]\(([\w/]+\.md)\)", read("docs/index.md"))]
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
-def test_the_targets_of_make_are_those_that_are_told():
+def test_the_targets_of_make_are_those_that_are_told() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", read("Makefile"), re.MULTILINE))
     helped = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = {word for line in helped.splitlines() for word in line.split()[:2] if word in targets}

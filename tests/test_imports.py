@@ -156,7 +156,7 @@ def within_pipeline() -> list[Import]:
     return [found for found in inside if room(found.by) != room(found.module) and found.by != "pipeline"]
 
 
-def test_the_reader_of_imports_sees_every_kind_of_import():
+def test_the_reader_of_imports_sees_every_kind_of_import() -> None:
     source = """
 import a.b, c
 from pipeline import spec, run as r, load_spec
@@ -186,27 +186,27 @@ except ImportError:
     assert len(MODULES) > 30 and len(IMPORTS) > 100
 
 
-def test_jobs_import_pipeline_and_pipeline_imports_recfield_and_nothing_points_back():
+def test_jobs_import_pipeline_and_pipeline_imports_recfield_and_nothing_points_back() -> None:
     ours = {*PACKAGES, "tests", "bench"}
     assert [str(found) for found in IMPORTS if top(found.module) in ours - PACKAGES[top(found.by)]] == []
 
 
-def test_recfield_imports_numpy_and_the_standard_library_alone():
+def test_recfield_imports_numpy_and_the_standard_library_alone() -> None:
     allowed = {"recfield", "numpy", *sys.stdlib_module_names}
     assert [str(found) for found in IMPORTS if top(found.by) == "recfield" and top(found.module) not in allowed] == []
 
 
-def test_every_room_stands_on_a_floor():
+def test_every_room_stands_on_a_floor() -> None:
     rooms = {room(name) for name in MODULES if top(name) == "pipeline"} - {""}
     assert rooms - {name for rooms_ in FLOORS for name in rooms_} == set()
 
 
-def test_a_room_imports_from_lower_floors_alone():
+def test_a_room_imports_from_lower_floors_alone() -> None:
     inside = [found for found in within_pipeline() if found.module not in PRIVATE_DOORS]
     assert [str(found) for found in inside if room(found.module) == "" or floor(found.module) <= floor(found.by)] == []
 
 
-def test_the_doors_to_private_apis_import_nothing_of_ours():
+def test_the_doors_to_private_apis_import_nothing_of_ours() -> None:
     assert set(PRIVATE_DOORS) == {name for name in MODULES if name.endswith("_private")}
     assert [str(found) for found in IMPORTS if found.by in PRIVATE_DOORS and top(found.module) in PACKAGES] == []
 
@@ -240,7 +240,7 @@ def private_uses(name: str, source: str) -> Iterator[str]:
                 yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
 
 
-def test_the_reader_of_private_uses_sees_every_kind_of_use():
+def test_the_reader_of_private_uses_sees_every_kind_of_use() -> None:
     source = """
 from tensorflow.python.eager import context
 import keras.src.utils
@@ -266,7 +266,7 @@ from tensorflow.core.framework import graph_pb2
     }
 
 
-def test_private_apis_are_used_in_their_doors_alone():
+def test_private_apis_are_used_in_their_doors_alone() -> None:
     product = {name: path for name, path in MODULES.items() if name not in PRIVATE_DOORS}
     uses = [use for name, path in product.items() for use in private_uses(name, path.read_text(encoding="utf-8"))]
     assert uses == []
@@ -274,12 +274,12 @@ def test_private_apis_are_used_in_their_doors_alone():
     assert len(doors) > 5
 
 
-def test_rooms_know_only_what_all_models_and_all_sources_have_in_common():
+def test_rooms_know_only_what_all_models_and_all_sources_have_in_common() -> None:
     kinds = [found for found in within_pipeline() if room(found.module) in ("models", "sources")]
     assert [str(found) for found in kinds if room(found.by) not in JOINERS and found.module not in COMMON] == []
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {name: {found.module for found in IMPORTS if found.by == name and found.module in MODULES} for name in MODULES}
     done: set[str] = set()
 
@@ -294,14 +294,14 @@ def test_no_modules_import_each_other_in_a_circle():
         visit(name, ())
 
 
-def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is_enough():
+def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is_enough() -> None:
     users = [found for found in IMPORTS if top(found.module) in TENSORFLOW and not found.for_types]
     assert users
     assert [str(found) for found in users if not within(found.by, ON_USE)] == []
     assert [str(found) for found in users if found.at_once and not within(found.by, AT_ONCE)] == []
 
 
-def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way():
+def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
     """Not even through other modules: specs are read, and help is printed, without it."""
     waiting, seen = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.load", "pipeline.spec", "pipeline.progress"], set()
     while waiting:
@@ -315,7 +315,7 @@ def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way():
     assert "pipeline.store.files" in seen
 
 
-def test_ray_is_imported_in_its_engine_alone():
+def test_ray_is_imported_in_its_engine_alone() -> None:
     assert [str(found) for found in IMPORTS if top(found.module) == "ray" and not within(found.by, RAY)] == []
 
 
@@ -326,7 +326,7 @@ def attributes_of(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, ast.unparse(node)
 
 
-def test_one_room_draws():
+def test_one_room_draws() -> None:
     imports = [found for found in IMPORTS if within(found.module, DRAWING_MODULES)]
     assert {room(found.by) for found in imports} == {"drawing"}, [str(found) for found in imports if room(found.by) != "drawing"]
     uses = [(name, line, used) for name in MODULES for line, used in attributes_of(MODULES[name].read_text(encoding="utf-8"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import duckdb
@@ -15,7 +16,7 @@ from pipeline.load import parse_spec
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "queries.md").read_text(encoding="utf-8")
-START = re.search(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
+START = re.search(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)[1]
 QUESTIONS = {
     match[1]: (match[2], match[3])
     for match in re.finditer(r"^## ([^\n]+)\n\n```sql\n([^`]+)```\n\n```python\n([^`]+)```$", TEXT, re.MULTILINE)
@@ -23,7 +24,7 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory) -> Path:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job on labelled images, some of which cannot be read, through the shipped network and a layer with dead channels."""
     import keras
 
@@ -59,12 +60,12 @@ def job(tmp_path_factory) -> Path:
     return run(parse_spec(tree), folder / "out")  # type: ignore[return-value]
 
 
-def test_there_are_ten():
+def test_there_are_ten() -> None:
     assert len(QUESTIONS) == 10 == len(re.findall(r"^## ", TEXT, re.MULTILINE))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_both_ways_give_the_same_answer_and_there_is_one(job, monkeypatch, question):
+def test_both_ways_give_the_same_answer_and_there_is_one(job: Any, monkeypatch: pytest.MonkeyPatch, question: Any) -> None:
     monkeypatch.chdir(job)
     query, program = QUESTIONS[question]
     names: dict[str, object] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +19,12 @@ HEAVY = ("tensorflow", "keras", "numpy", "pandas", "pyarrow", "pydantic", "cv2",
 
 
 @pytest.fixture
-def spec_file(write_spec, tmp_path):
+def spec_file(write_spec: Any, tmp_path: Path) -> Any:
     """The spec file of the tiny network on the 20 pictures."""
     return write_spec(tmp_path / "tiny.toml")
 
 
-def complaint(result, status):
+def complaint(result: Any, status: Any) -> Any:
     """The one line on standard error that a failed command leaves."""
     found, out, error = result
     assert found == status, error
@@ -42,7 +44,7 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
 
 
-def test_help_and_wrong_arguments_import_nothing_that_takes_time(process):
+def test_help_and_wrong_arguments_import_nothing_that_takes_time(process: Any) -> None:
     child = process("-c", ASK_FOR_HELP)
     out, error = child.communicate(timeout=60)
     assert error.splitlines()[-1] == "[]"
@@ -50,7 +52,7 @@ def test_help_and_wrong_arguments_import_nothing_that_takes_time(process):
     assert "['--help'] 0" in error and "['run', 'x', '--nonsense'] 2" in error
 
 
-def test_help_names_every_command_and_each_command_has_one(command):
+def test_help_names_every_command_and_each_command_has_one(command: Any) -> None:
     assert command("--help")[0] == 0
     out = command("--help")[1]
     for name in commands.COMMANDS:
@@ -62,13 +64,13 @@ def test_help_names_every_command_and_each_command_has_one(command):
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["show"], ["run", "a", "b"], ["train", "vgg"]])
-def test_wrong_arguments_exit_2_and_show_the_usage(command, arguments):
+def test_wrong_arguments_exit_2_and_show_the_usage(command: Any, arguments: Any) -> None:
     status, out, error = command(*arguments)
     assert status == 2 and out == "" and error.startswith("usage: convscope")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
-def test_train_takes_whole_numbers_alone(command, value):
+def test_train_takes_whole_numbers_alone(command: Any, value: Any) -> None:
     status, _, error = command("train", "cifar10", "--epochs", value)
     assert status == 2 and "is not a whole number above 0" in error
 
@@ -76,7 +78,7 @@ def test_train_takes_whole_numbers_alone(command, value):
 # What each command prints.
 
 
-def test_run_does_the_job_and_ends_with_where_to_look(command, spec_file, tmp_path):
+def test_run_does_the_job_and_ends_with_where_to_look(command: Any, spec_file: Any, tmp_path: Path) -> None:
     status, out, error = command("run", spec_file, "--out", tmp_path / "out", "--set", "activations.top_k=2")
     assert status == 0
     lines = out.splitlines()
@@ -90,7 +92,7 @@ def test_run_does_the_job_and_ends_with_where_to_look(command, spec_file, tmp_pa
     assert status == 0 and "is finished: nothing to do" in error and out.splitlines() == lines
 
 
-def test_show_tells_what_a_folder_holds(command, finished):
+def test_show_tells_what_a_folder_holds(command: Any, finished: Any) -> None:
     status, out, _ = command("show", finished)
     assert status == 0
     assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
@@ -98,7 +100,7 @@ def test_show_tells_what_a_folder_holds(command, finished):
         assert f"  {what}: " in out and f": {count} files, " in out
 
 
-def test_show_tells_of_stages_still_to_come_of_bad_images_and_of_nan(command, finished, tmp_path):
+def test_show_tells_of_stages_still_to_come_of_bad_images_and_of_nan(command: Any, finished: Any, tmp_path: Path) -> None:
     receipt = json.loads((finished / "run.json").read_text())
     receipt["stages"]["activations"] |= {"skipped": 1234, "nans": {"edges": 5678}}
     (tmp_path / "run.json").write_text(json.dumps(receipt))
@@ -109,7 +111,7 @@ def test_show_tells_of_stages_still_to_come_of_bad_images_and_of_nan(command, fi
     assert command("show", tmp_path)[1] == "tiny: running, 20 examples, 3 layers\n  activations: not yet\n"
 
 
-def test_layers_lists_every_layer_with_its_receptive_field(command, spec_file):
+def test_layers_lists_every_layer_with_its_receptive_field(command: Any, spec_file: Any) -> None:
     status, out, _ = command("layers", spec_file)
     assert status == 0
     rows = [line.split("  ") for line in out.splitlines()]
@@ -120,13 +122,13 @@ def test_layers_lists_every_layer_with_its_receptive_field(command, spec_file):
     assert [row[0] for row in table[3:]] == ["flat", "classes"]
 
 
-def test_layers_fast_leaves_the_fields_out(command, spec_file):
+def test_layers_fast_leaves_the_fields_out(command: Any, spec_file: Any) -> None:
     status, out, _ = command("layers", spec_file, "--fast")
     assert status == 0 and out.splitlines()[0].split() == ["layer", "kind", "map", "channels"]
     assert out.splitlines()[1].split() == ["edges", "Conv2D", "14", "x", "14", "4"]
 
 
-def test_check_says_what_a_run_would_do_and_does_nothing(command, spec_file, tmp_path):
+def test_check_says_what_a_run_would_do_and_does_nothing(command: Any, spec_file: Any, tmp_path: Path) -> None:
     status, out, _ = command("check", spec_file, "--out", tmp_path / "out", "--set", "activations.channels=[0, 2]")
     assert status == 0
     assert out.splitlines() == [
@@ -141,14 +143,16 @@ def test_check_says_what_a_run_would_do_and_does_nothing(command, spec_file, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_shipped_spec_is_known_by_its_name_unless_a_file_has_it(command, spec_file, tmp_path, monkeypatch):
+def test_a_shipped_spec_is_known_by_its_name_unless_a_file_has_it(
+    command: Any, spec_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert command("layers", "demo", "--fast")[1].startswith("layer")
     spec_file.rename("demo")
     assert "edges" in command("layers", "demo", "--fast")[1]
 
 
-def test_check_tells_the_names_of_the_classes(command, spec_file, tmp_path):
+def test_check_tells_the_names_of_the_classes(command: Any, spec_file: Any, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\nmole\n")
     status, out, _ = command("check", spec_file, "--set", f"model.labels={tmp_path / 'names.txt'}", "--out", tmp_path / "out")
     assert status == 0 and "classes: 3, cat to mole" in out
@@ -158,7 +162,9 @@ def test_check_tells_the_names_of_the_classes(command, spec_file, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run", "check"])
-def test_a_file_of_class_names_of_the_wrong_length_stops_before_work_starts(command, spec_file, tmp_path, name):
+def test_a_file_of_class_names_of_the_wrong_length_stops_before_work_starts(
+    command: Any, spec_file: Any, tmp_path: Path, name: Any
+) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     result = command(name, spec_file, "--set", f"model.labels={tmp_path / 'names.txt'}", "--out", tmp_path / "out")
     message = complaint(result, 2)
@@ -166,12 +172,12 @@ def test_a_file_of_class_names_of_the_wrong_length_stops_before_work_starts(comm
     assert not list((tmp_path / "out").rglob("*.p*"))
 
 
-def test_class_names_that_are_missing_are_told_by_check(command, spec_file, tmp_path):
+def test_class_names_that_are_missing_are_told_by_check(command: Any, spec_file: Any, tmp_path: Path) -> None:
     result = command("check", spec_file, "--set", f"model.labels={tmp_path / 'none.txt'}", "--out", tmp_path / "out")
     assert "none.txt' cannot be read" in complaint(result, 2)
 
 
-def test_check_tries_whether_the_results_can_be_written_and_leaves_nothing(command, spec_file, tmp_path):
+def test_check_tries_whether_the_results_can_be_written_and_leaves_nothing(command: Any, spec_file: Any, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     message = complaint(command("check", spec_file, "--out", tmp_path / "out"), 1)
     assert message.startswith(f"StoreFailed: {tmp_path}/out/tiny was not written: Not a directory.")
@@ -180,7 +186,9 @@ def test_check_tries_whether_the_results_can_be_written_and_leaves_nothing(comma
 
 
 @pytest.mark.parametrize("name", ["run", "layers", "check"])
-def test_an_unknown_spec_is_named_with_the_shipped_ones(command, tmp_path, monkeypatch, name):
+def test_an_unknown_spec_is_named_with_the_shipped_ones(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     message = complaint(command(name, "demos"), 2)
     known = ", ".join(shipped_specs())
@@ -207,7 +215,9 @@ def test_an_unknown_spec_is_named_with_the_shipped_ones(command, tmp_path, monke
         ("nonsense", "WrongSpec: --set 'nonsense' is not of the form"),
     ],
 )
-def test_a_wrong_spec_exits_2_before_any_work(command, spec_file, tmp_path, tree_of, monkeypatch, override, words):
+def test_a_wrong_spec_exits_2_before_any_work(
+    command: Any, spec_file: Any, tmp_path: Path, tree_of: Any, monkeypatch: pytest.MonkeyPatch, override: Any, words: Any
+) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for name in ("check", "run"):
@@ -216,24 +226,24 @@ def test_a_wrong_spec_exits_2_before_any_work(command, spec_file, tmp_path, tree
     assert set(tree_of(tmp_path / "out")) <= {"tiny/.lock"}
 
 
-def test_a_stage_that_the_spec_does_not_have_exits_2(command, spec_file, tmp_path):
+def test_a_stage_that_the_spec_does_not_have_exits_2(command: Any, spec_file: Any, tmp_path: Path) -> None:
     message = complaint(command("run", spec_file, "--stage", "dreams", "--out", tmp_path / "out"), 2)
     assert "'dreams' is not a stage of this spec" in message
 
 
-def test_too_many_bad_images_exit_3(command, spec_file, write_pictures, tmp_path):
+def test_too_many_bad_images_exit_3(command: Any, spec_file: Any, write_pictures: Any, tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "images", count=3)
     (images / "cat" / "torn.png").write_bytes(b"torn")
     message = complaint(command("run", spec_file, "--set", f"data.source=folder:{images}", "--out", tmp_path / "out"), 3)
     assert message.startswith("TooManyBad: 1 of 4 images cannot be read")
 
 
-def test_a_result_that_cannot_be_written_exits_1(command, spec_file, tmp_path):
+def test_a_result_that_cannot_be_written_exits_1(command: Any, spec_file: Any, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     assert complaint(command("run", spec_file, "--out", tmp_path / "out"), 1).startswith("StoreFailed: ")
 
 
-def test_a_folder_that_holds_no_job_exits_2(command, tmp_path):
+def test_a_folder_that_holds_no_job_exits_2(command: Any, tmp_path: Path) -> None:
     assert "holds no job" in complaint(command("show", tmp_path), 2)
 
 
@@ -245,15 +255,17 @@ def test_a_folder_that_holds_no_job_exits_2(command, tmp_path):
         (StoreFailed("no."), 1, "StoreFailed: no."),
     ],
 )
-def test_what_stops_a_command_is_one_line_and_its_status(command, monkeypatch, raised, status, words):
-    def stop(options):
+def test_what_stops_a_command_is_one_line_and_its_status(
+    command: Any, monkeypatch: pytest.MonkeyPatch, raised: Any, status: Any, words: Any
+) -> None:
+    def stop(options: Any) -> None:
         raise raised
 
     monkeypatch.setitem(commands.COMMANDS, "show", stop)
     assert complaint(command("show", "x"), status).startswith(words)
 
 
-def test_every_error_has_the_exit_status_that_its_docstring_draws():
+def test_every_error_has_the_exit_status_that_its_docstring_draws() -> None:
     from pipeline import errors
 
     drawn = [line.split() for line in errors.__doc__.splitlines() if "--" in line]
@@ -264,8 +276,8 @@ def test_every_error_has_the_exit_status_that_its_docstring_draws():
         assert str(classes[name].exit_code) in words[:5], name
 
 
-def test_an_error_of_our_own_making_is_not_hidden(command, monkeypatch):
-    def stop(options):
+def test_an_error_of_our_own_making_is_not_hidden(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(options: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setitem(commands.COMMANDS, "show", stop)
@@ -276,7 +288,7 @@ def test_an_error_of_our_own_making_is_not_hidden(command, monkeypatch):
 # As a process of its own.
 
 
-def test_a_process_exits_with_the_status_and_one_line_alone(process, spec_file, tmp_path):
+def test_a_process_exits_with_the_status_and_one_line_alone(process: Any, spec_file: Any, tmp_path: Path) -> None:
     child = process("-m", "jobs", "check", spec_file, "--set", "model.layers=edge", cwd=tmp_path)
     out, error = child.communicate(timeout=60)
     assert child.returncode == 2 and out == ""
@@ -302,7 +314,7 @@ sys.exit(cli.main(["show", "x"]))
 """
 
 
-def test_a_second_signal_of_a_scheduler_does_not_stop_the_saving(process):
+def test_a_second_signal_of_a_scheduler_does_not_stop_the_saving(process: Any) -> None:
     child = process("-c", WAIT_TWICE)
     for line in ("on\n", "saving\n"):
         assert child.stdout.readline() == line
@@ -325,7 +337,7 @@ sys.exit(cli.main(["show", "x"]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_process_with_75_and_one_line(process, number):
+def test_a_signal_ends_a_process_with_75_and_one_line(process: Any, number: Any) -> None:
     child = process("-c", WAIT)
     assert child.stdout.readline() == "on\n"
     child.send_signal(number)
@@ -333,14 +345,14 @@ def test_a_signal_ends_a_process_with_75_and_one_line(process, number):
     assert child.returncode == 75 and error.startswith("Interrupted: ") and error.count("\n") == 1
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(process, finished):
+def test_a_reader_that_has_seen_enough_is_no_error(process: Any, finished: Any) -> None:
     child = process("-m", "jobs", "show", finished)
     child.stdout.close()
     error = child.stderr.read()
     assert (child.wait(timeout=60), error) == (0, "")
 
 
-def test_report_makes_the_page_of_a_job_from_an_older_version(command, copied):
+def test_report_makes_the_page_of_a_job_from_an_older_version(command: Any, copied: Any) -> None:
     receipt = json.loads((copied / "run.json").read_text())
     (copied / "run.json").write_text(json.dumps(receipt | {"format": 0}))
     status, out, _ = command("report", copied)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -63,16 +64,16 @@ REQUIRED = {
 }
 
 
-def documents(name):
+def documents(name: Any) -> Any:
     return list(yaml.safe_load_all((FOLDER / name).read_text(encoding="utf-8")))
 
 
-def validate(document):
+def validate(document: Any) -> None:
     """Against the schema of Kubernetes itself; unknown fields are errors."""
     kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
-def check(value, schema, where):
+def check(value: Any, schema: Any, where: Any) -> None:
     """Hold a value of a custom resource against what its reference says."""
     if schema == POD:
         metadata = {"name": "pod", **value.get("metadata", {})}
@@ -91,14 +92,14 @@ def check(value, schema, where):
         assert isinstance(value, schema) and not (schema is int and isinstance(value, bool)), f"{where} = {value!r}"
 
 
-def understood(command):
+def understood(command: Any) -> Any:
     """The options of a `convscope` command line."""
     name, *arguments = shlex.split(command)
     assert name == "convscope"
     return parser().parse_args(arguments)
 
 
-def test_the_rayjob_is_as_kuberay_documents_it():
+def test_the_rayjob_is_as_kuberay_documents_it() -> None:
     (job,) = documents("kuberay-job.yaml")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     check(job, RAY_JOB, "RayJob")
@@ -108,21 +109,21 @@ def test_the_rayjob_is_as_kuberay_documents_it():
     ("place", "value"),
     [("entrypont", "convscope"), ("backoffLimit", "2"), ("entrypoint", None), ("rayClusterSpec", {"workerGroupSpecs": []})],
 )
-def test_the_check_of_the_rayjob_finds_mistakes(place, value):
+def test_the_check_of_the_rayjob_finds_mistakes(place: Any, value: Any) -> None:
     (job,) = documents("kuberay-job.yaml")
     job["spec"][place] = value
     with pytest.raises(AssertionError):
         check(job, RAY_JOB, "RayJob")
 
 
-def test_the_check_of_the_rayjob_looks_into_its_pods():
+def test_the_check_of_the_rayjob_looks_into_its_pods() -> None:
     (job,) = documents("kuberay-job.yaml")
     job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["imagen"] = "x"
     with pytest.raises(kubernetes_validate.ValidationError):
         check(job, RAY_JOB, "RayJob")
 
 
-def test_the_rayjob_runs_one_worker_in_each_pod_with_all_of_its_cores():
+def test_the_rayjob_runs_one_worker_in_each_pod_with_all_of_its_cores() -> None:
     (job,) = documents("kuberay-job.yaml")
     options = understood(job["spec"]["entrypoint"])
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
@@ -134,7 +135,7 @@ def test_the_rayjob_runs_one_worker_in_each_pod_with_all_of_its_cores():
         assert path.startswith(container["volumeMounts"][0]["mountPath"])
 
 
-def test_the_nightly_cronjob_is_valid_and_may_create_the_rayjob():
+def test_the_nightly_cronjob_is_valid_and_may_create_the_rayjob() -> None:
     found = {document["kind"]: document for document in documents("kuberay-nightly.yaml")}
     assert set(found) == {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
     for document in found.values():
@@ -153,7 +154,7 @@ def test_the_nightly_cronjob_is_valid_and_may_create_the_rayjob():
     assert "generateName" in job["metadata"], "every night's job needs a name of its own"
 
 
-def test_the_script_submits_what_convscope_and_ray_understand(tmp_path):
+def test_the_script_submits_what_convscope_and_ray_understand(tmp_path: Path) -> None:
     script = FOLDER / "ray-job.sh"
     ray = tmp_path / "ray"
     ray.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -17,13 +20,13 @@ PANEL, MARGIN = 400, 20  # pixels
 
 
 @pytest.fixture(scope="module")
-def surveyed(write_spec, quiet, tmp_path_factory):
+def surveyed(write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("fields")
     job = open_job(load_spec(write_spec(folder / "tiny.toml")), folder, quiet)
     return {found.layer.name: found for found in survey_fields(job)}
 
 
-def test_the_table_tells_every_layer_and_each_gets_a_picture(command, write_spec, tmp_path):
+def test_the_table_tells_every_layer_and_each_gets_a_picture(command: Any, write_spec: Any, tmp_path: Path) -> None:
     status, told, _ = command("fields", write_spec(tmp_path / "tiny.toml"), "--out", tmp_path / "out")
     assert status == 0
     head, *rows = (line.split("  ") for line in told.splitlines()[:-1])
@@ -40,7 +43,7 @@ def test_the_table_tells_every_layer_and_each_gets_a_picture(command, write_spec
     assert sorted(path.name for path in (tmp_path / "out/tiny").iterdir() if not path.name.startswith(".")) == ["mosaics"]
 
 
-def test_the_energy_lies_inside_the_central_units_box_and_sums_to_one(surveyed):
+def test_the_energy_lies_inside_the_central_units_box_and_sums_to_one(surveyed: Any) -> None:
     for found in surveyed.values():
         y1, x1, y2, x2 = found.field.boxes[found.unit]
         assert found.energy.sum() == pytest.approx(1)
@@ -50,7 +53,7 @@ def test_the_energy_lies_inside_the_central_units_box_and_sums_to_one(surveyed):
     assert surveyed["edges"].gradients[1] == survey._IMAGES * 4
 
 
-def test_the_boxes_are_drawn_where_they_lie(surveyed):
+def test_the_boxes_are_drawn_where_they_lie(surveyed: Any) -> None:
     for name, unit_box, corner_box in (("edges", (7, 7, 10, 10), (0, 0, 3, 3)), ("shapes", (6, 6, 11, 11), (0, 0, 5, 5))):
         picture = draw_survey(surveyed[name])
         panel = picture[92 : 92 + PANEL, MARGIN : MARGIN + PANEL]
@@ -60,7 +63,7 @@ def test_the_boxes_are_drawn_where_they_lie(surveyed):
             np.testing.assert_allclose(drawn, 25 * np.array(box), atol=2)
 
 
-def test_the_brightest_spot_is_where_most_energy_lies(surveyed):
+def test_the_brightest_spot_is_where_most_energy_lies(surveyed: Any) -> None:
     found = surveyed["shapes"]
     picture = draw_survey(found)
     panel = picture[92 : 92 + PANEL, MARGIN : MARGIN + PANEL].astype(int).sum(axis=2)
@@ -68,7 +71,7 @@ def test_the_brightest_spot_is_where_most_energy_lies(surveyed):
     assert np.unravel_index(middles.argmax(), middles.shape) == np.unravel_index(found.energy.argmax(), found.energy.shape)
 
 
-def test_no_text_runs_out_of_the_picture(surveyed):
+def test_no_text_runs_out_of_the_picture(surveyed: Any) -> None:
     for found in surveyed.values():
         picture = draw_survey(found)
         edge = picture[:, -MARGIN // 2 :]

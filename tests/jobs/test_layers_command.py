@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +15,7 @@ from jobs.cli import main
 
 
 @pytest.fixture
-def spec(tmp_path):
+def spec(tmp_path: Path) -> Any:
     """A spec beside the frozen graph it names by a relative path."""
     with tf.Graph().as_default() as graph:
         image = tf.compat.v1.placeholder(tf.float32, (None, 16, 16, 3), name="input")
@@ -29,7 +32,7 @@ def spec(tmp_path):
     return path
 
 
-def test_the_layers_of_a_frozen_graph_are_listed_with_their_fields(spec, capsys):
+def test_the_layers_of_a_frozen_graph_are_listed_with_their_fields(spec: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", str(spec)]) == 0
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
@@ -42,7 +45,9 @@ def test_the_layers_of_a_frozen_graph_are_listed_with_their_fields(spec, capsys)
 
 
 @pytest.mark.parametrize("source", ["frozen:net.pb", "keras:MobileNetV2"])
-def test_the_graph_is_written_for_tensorboard_without_the_weights(spec, tmp_path, capsys, source):
+def test_the_graph_is_written_for_tensorboard_without_the_weights(
+    spec: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: Any
+) -> None:
     if source != "frozen:net.pb":
         text = spec.read_text().replace("frozen:net.pb", source).replace('inputs = { image = "input:0" }', "size = 32")
         spec.write_text(text.replace('layers = ["*"]', 'weights = "none"\nlayers = ["*"]'))
@@ -59,7 +64,9 @@ def test_the_graph_is_written_for_tensorboard_without_the_weights(spec, tmp_path
         assert b"bytes left out" in file.read_bytes()
 
 
-def test_a_graph_that_cannot_be_written_is_a_fault_in_one_line(spec, tmp_path, capsys):
+def test_a_graph_that_cannot_be_written_is_a_fault_in_one_line(
+    spec: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "board").write_text("a file stands where the folder should")
     assert main(["layers", str(spec), "--fast", "--tensorboard", str(tmp_path / "board")]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,10 +51,10 @@ use_tv_bregman=True
 
 
 @pytest.fixture
-def old(tmp_path):
+def old(tmp_path: Path) -> Any:
     """A function: text -> a file of it."""
 
-    def write(text):
+    def write(text: Any) -> Any:
         path = tmp_path / "params.py"
         path.write_text(text, encoding="utf-8")
         return path
@@ -60,13 +62,13 @@ def old(tmp_path):
     return write
 
 
-def spec_of(text):
+def spec_of(text: Any) -> Any:
     return parse_spec(
         {"name": "a", "model": {"source": "keras:VGG16", "layers": "*"}, "data": {"source": "folder:a"}, **tomllib.loads(text)}
     ).dream.visualization
 
 
-def test_the_old_parameters_become_the_defaults_of_a_spec(old):
+def test_the_old_parameters_become_the_defaults_of_a_spec(old: Any) -> None:
     assert spec_of(convert(old(OLD))) == VisualizationSpec()
     told = VisualizationSpec()
     assert [(one.scale, one.iter_n, one.start_sigma, one.end_sigma) for one in told.octaves] == [
@@ -76,21 +78,21 @@ def test_the_old_parameters_become_the_defaults_of_a_spec(old):
     assert told.use_bilateral and told.use_tv_bregman
 
 
-def test_values_that_are_changed_arrive_changed(old):
+def test_values_that_are_changed_arrive_changed(old: Any) -> None:
     text = OLD.replace("190", "7").replace("[10, 90, 140]", "(1.5, 2, 3)").replace("[1,2,3,4,5]", "[11, 76]")
     spec = spec_of(convert(old(text.replace("use_bilateral=True", "use_bilateral=False"))))
     assert spec.octaves[0].iter_n == 7 and spec.background_color == (1.5, 2, 3) and spec.classes == [11, 76]
     assert not spec.use_bilateral
 
 
-def test_what_has_no_meaning_here_is_told(old):
+def test_what_has_no_meaning_here_is_told(old: Any) -> None:
     printed = convert(old(OLD + "spped = 3\n"))
     assert '# model = "tensorflow_inception_graph.pb": now model.source, as frozen:PATH' in printed
     assert '# layer = "import/softmax2_pre_activation": now model.logits' in printed
     assert "# spped = 3: now nothing" in printed
 
 
-def test_nothing_in_the_file_is_run(old, tmp_path):
+def test_nothing_in_the_file_is_run(old: Any, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     convert(old(f"open({str(trace)!r}, 'w')\nother = open({str(trace)!r}, 'w')\n{OLD}"))
     assert not trace.exists()
@@ -109,17 +111,17 @@ def test_nothing_in_the_file_is_run(old, tmp_path):
         ("a = 3", "sets none of octaves"),
     ],
 )
-def test_what_cannot_be_right_is_one_line(old, text, match):
+def test_what_cannot_be_right_is_one_line(old: Any, text: Any, match: Any) -> None:
     with pytest.raises(WrongSpec, match=match) as caught:
         convert(old(text))
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="params.py"):
         convert(tmp_path / "params.py")
 
 
-def test_the_command_prints_the_table(command, old):
+def test_the_command_prints_the_table(command: Any, old: Any) -> None:
     status, printed, _ = command("params", old(OLD))
     assert status == 0 and spec_of(printed) == VisualizationSpec()

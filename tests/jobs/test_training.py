@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from jobs import training
 
 
 @pytest.fixture
-def two_colours(monkeypatch):
+def two_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny data set in CIFAR-10's place: class 0 is dark, class 1 is light."""
 
     def load(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +33,7 @@ def epochs_logged(out: Path) -> list[int]:
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-def test_training_learns_and_leaves_a_network_that_loads(two_colours, tmp_path):
+def test_training_learns_and_leaves_a_network_that_loads(two_colours: Any, tmp_path: Path) -> None:
     result = training.train_cifar10(tmp_path, None, epochs=6, batch=16)
     assert result["test_accuracy"] > 0.9
     assert json.loads((tmp_path / "result.json").read_text()) == result
@@ -41,15 +42,17 @@ def test_training_learns_and_leaves_a_network_that_loads(two_colours, tmp_path):
     assert (model.predict(images.astype(np.float32), verbose=0).argmax(axis=1) == labels).mean() == result["test_accuracy"]
 
 
-def test_an_interrupted_training_goes_on_from_the_last_whole_epoch_and_keeps_its_best(two_colours, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_from_the_last_whole_epoch_and_keeps_its_best(
+    two_colours: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
+        def on_epoch_begin(self, epoch: Any, logs: Any = None) -> None:
             if epoch == 3:
                 raise KeyboardInterrupt
 
     fit = keras.Model.fit
 
-    def interrupted(self, *arguments, callbacks, **options):
+    def interrupted(self: Any, *arguments: Any, callbacks: Any, **options: Any) -> Any:
         return fit(self, *arguments, callbacks=[*callbacks, Stop()], **options)
 
     monkeypatch.setattr(keras.Model, "fit", interrupted)
@@ -64,13 +67,13 @@ def test_an_interrupted_training_goes_on_from_the_last_whole_epoch_and_keeps_its
     assert (tmp_path / "best.weights.h5").read_bytes() == best
 
 
-def test_the_best_accuracy_of_an_interrupted_run_is_read_from_its_log(tmp_path):
+def test_the_best_accuracy_of_an_interrupted_run_is_read_from_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("epoch,accuracy,val_accuracy\n0,0.3,0.25\n1,0.5,0.75\n2,0.9,0.5\n")
     assert training._best_so_far(log) == 0.75
 
 
-def test_the_network_is_the_tutorials():
+def test_the_network_is_the_tutorials() -> None:
     model = training.build_network()
     assert [model.get_layer(name).output.shape[1:] for name in ("conv1", "pool1", "conv2", "pool2")] == [
         (32, 32, 64),

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ settings.load_profile("laws")
 
 
 @st.composite
-def responses(draw, values=TIED, most=8):
+def responses(draw: Any, values: Any = TIED, most: Any = 8) -> Any:
     """Some images' maps and their ids: float32 (n, h, w, channels), int64 (n,)."""
     shape = draw(st.tuples(st.integers(0, most), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)))
     maps = draw(arrays(np.float32, shape, elements=values, fill=st.nothing()))
@@ -40,24 +41,24 @@ def responses(draw, values=TIED, most=8):
 
 
 @st.composite
-def cuts(draw, count):
+def cuts(draw: Any, count: Any) -> Any:
     """The numbers 0 to count - 1 in any order, cut into batches, some of them empty."""
     order = draw(st.permutations(range(count)))
     edges = sorted(draw(st.lists(st.integers(0, count), max_size=4)))
     return [np.array(order[first:last], int) for first, last in zip([0, *edges], [*edges, count], strict=True)]
 
 
-def in_bytes(state):
+def in_bytes(state: Any) -> Any:
     """All that a state holds, to the sign of a zero."""
     arrays_ = [getattr(state, field.name) for field in dataclasses.fields(state)]
     return [(array.dtype.kind, array.shape, array.tobytes()) for array in arrays_]
 
 
-def one_batch(maps, examples, k):
+def one_batch(maps: Any, examples: Any, k: Any) -> Any:
     return Activations.empty(maps.shape[3], k).update(maps, examples)
 
 
-def sorted_by_hand(maps, examples, k):
+def sorted_by_hand(maps: Any, examples: Any, k: Any) -> Any:
     """The heap by a plain Python sort of every image's response."""
     batch, height, width, channels = maps.shape
     heap = Activations.empty(channels, k)
@@ -79,12 +80,12 @@ def sorted_by_hand(maps, examples, k):
 
 
 @given(responses(), st.integers(1, 6))
-def test_a_heap_holds_exactly_what_a_sort_of_all_responses_puts_first(data, k):
-    assert in_bytes(one_batch(*data, k)) == in_bytes(sorted_by_hand(*data, k))
+def test_a_heap_holds_exactly_what_a_sort_of_all_responses_puts_first(data: Any, k: Any) -> None:
+    assert in_bytes(one_batch(*data, k)) == in_bytes(sorted_by_hand(*data, k))  # type: ignore[call-arg]
 
 
 @given(st.data(), responses(), st.integers(1, 6))
-def test_any_batches_shards_and_merge_tree_give_the_same_bytes(data, seen, k):
+def test_any_batches_shards_and_merge_tree_give_the_same_bytes(data: Any, seen: Any, k: Any) -> None:
     maps, examples = seen
     heaps = []
     for shard in data.draw(cuts(len(maps))):
@@ -100,7 +101,7 @@ def test_any_batches_shards_and_merge_tree_give_the_same_bytes(data, seen, k):
 
 
 @given(responses(), responses(), responses(), st.integers(1, 4))
-def test_merging_heaps_is_associative_and_commutative_and_an_empty_one_is_neutral(one, two, three, k):
+def test_merging_heaps_is_associative_and_commutative_and_an_empty_one_is_neutral(one: Any, two: Any, three: Any, k: Any) -> None:
     channels = min(maps.shape[3] for maps, _ in (one, two, three))
     a, b, c = (one_batch(maps[..., :channels], examples, k) for maps, examples in (one, two, three))
     assert in_bytes(a.merge(b)) == in_bytes(b.merge(a))
@@ -110,8 +111,8 @@ def test_merging_heaps_is_associative_and_commutative_and_an_empty_one_is_neutra
 
 
 @given(responses(), st.integers(1, 6))
-def test_the_order_is_total_score_then_example_then_row_then_col_and_the_unfilled_come_last(data, k):
-    heap = one_batch(*data, k)
+def test_the_order_is_total_score_then_example_then_row_then_col_and_the_unfilled_come_last(data: Any, k: Any) -> None:
+    heap = one_batch(*data, k)  # type: ignore[call-arg]
     for channel in range(heap.channels):
         filled = int((heap.examples[channel] >= 0).sum())
         columns = (-heap.scores, heap.examples, heap.rows, heap.cols)
@@ -122,7 +123,7 @@ def test_the_order_is_total_score_then_example_then_row_then_col_and_the_unfille
 
 
 @given(responses(), st.integers(1, 6))
-def test_nan_is_counted_and_never_in_and_padding_is_not_even_counted(data, k):
+def test_nan_is_counted_and_never_in_and_padding_is_not_even_counted(data: Any, k: Any) -> None:
     maps, examples = data
     heap = one_batch(maps, examples, k)
     assert not np.isnan(heap.scores).any()
@@ -132,14 +133,14 @@ def test_nan_is_counted_and_never_in_and_padding_is_not_even_counted(data, k):
 
 
 @given(responses(values=st.sampled_from([-1e30, -2.0, -1.0, -INF])), st.integers(1, 6))
-def test_channels_that_are_always_negative_have_winners(data, k):
+def test_channels_that_are_always_negative_have_winners(data: Any, k: Any) -> None:
     maps, examples = data
     heap = one_batch(maps, examples, k)
     assert ((heap.examples >= 0).sum(axis=1) == min(k, (examples >= 0).sum())).all()
 
 
 @given(responses(), responses(), st.integers(1, 4))
-def test_update_and_merge_leave_the_old_heap_untouched(first, second, k):
+def test_update_and_merge_leave_the_old_heap_untouched(first: Any, second: Any, k: Any) -> None:
     channels = min(first[0].shape[3], second[0].shape[3])
     heap = one_batch(first[0][..., :channels], first[1], k)
     before = in_bytes(heap)
@@ -151,25 +152,25 @@ def test_update_and_merge_leave_the_old_heap_untouched(first, second, k):
     assert in_bytes(heap) == before
 
 
-def test_minus_zero_ties_with_zero_and_is_kept_as_zero():
+def test_minus_zero_ties_with_zero_and_is_kept_as_zero() -> None:
     maps = np.array([-0.0, 0.0, -0.0], np.float32).reshape(3, 1, 1, 1)
     heap = one_batch(maps, np.array([7, 5, 6]), 3)
     assert heap.examples.tolist() == [[5, 6, 7]]
     assert not np.signbit(heap.scores).any()
 
 
-def test_minus_infinity_is_a_response_like_any_other_and_nan_around_it_is_not():
+def test_minus_infinity_is_a_response_like_any_other_and_nan_around_it_is_not() -> None:
     maps = np.array([[NAN, NAN], [NAN, -INF]], np.float32).reshape(1, 2, 2, 1)
     heap = one_batch(maps, np.array([3]), 2)
     assert heap.examples.tolist() == [[3, -1]] and (heap.rows[0, 0], heap.cols[0, 0]) == (1, 1) and heap.nans.tolist() == [3]
 
 
-def test_an_image_of_nothing_but_nan_is_passed_over():
+def test_an_image_of_nothing_but_nan_is_passed_over() -> None:
     heap = one_batch(np.full((1, 2, 2, 1), NAN, np.float32), np.array([3]), 2)
     assert heap.examples.tolist() == [[-1, -1]] and heap.nans.tolist() == [4]
 
 
-def test_a_heap_has_the_documented_types():
+def test_a_heap_has_the_documented_types() -> None:
     heap = one_batch(np.ones((2, 2, 2, 3), np.float32), np.arange(2), 4)
     found = {
         name: (getattr(heap, name).dtype, getattr(heap, name).shape) for name in ("scores", "examples", "rows", "cols", "nans")
@@ -184,18 +185,18 @@ def test_a_heap_has_the_documented_types():
 
 
 @pytest.mark.parametrize(("channels", "k"), [(0, 1), (1, 0), (-1, 3)])
-def test_a_heap_without_channels_or_slots_is_refused(channels, k):
+def test_a_heap_without_channels_or_slots_is_refused(channels: Any, k: Any) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Activations.empty(channels, k)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 3), (2, 3, 3, 5), (3, 3, 3, 4)])
-def test_features_that_do_not_fit_the_heap_are_refused(shape):
+def test_features_that_do_not_fit_the_heap_are_refused(shape: Any) -> None:
     with pytest.raises(ValueError, match="do not fit heaps of 4 channels"):
         Activations.empty(4, 2).update(np.zeros(shape), np.arange(2))
 
 
-def test_heaps_of_different_sizes_are_not_merged():
+def test_heaps_of_different_sizes_are_not_merged() -> None:
     with pytest.raises(ValueError, match="cannot be merged"):
         Activations.empty(4, 2).merge(Activations.empty(4, 3))
 
@@ -208,17 +209,17 @@ FLOATS = st.one_of(
 
 
 @st.composite
-def maxima(draw, values=FLOATS):
+def maxima(draw: Any, values: Any = FLOATS) -> Any:
     """float32 (n, channels)."""
     return draw(arrays(np.float32, st.tuples(st.integers(0, 12), st.integers(1, 3)), elements=values, fill=st.nothing()))
 
 
-def statistics_of(values):
+def statistics_of(values: Any) -> Any:
     return Statistics.empty(values.shape[1]).update(responses_of(values))
 
 
 @given(st.data(), maxima())
-def test_statistics_have_the_same_bytes_in_any_order_batches_and_merges(data, values):
+def test_statistics_have_the_same_bytes_in_any_order_batches_and_merges(data: Any, values: Any) -> None:
     parts = []
     for shard in data.draw(cuts(len(values))):
         part = Statistics.empty(values.shape[1])
@@ -232,7 +233,7 @@ def test_statistics_have_the_same_bytes_in_any_order_batches_and_merges(data, va
 
 
 @given(maxima(), maxima(), maxima())
-def test_merging_statistics_is_associative_and_commutative_and_nothing_is_neutral(one, two, three):
+def test_merging_statistics_is_associative_and_commutative_and_nothing_is_neutral(one: Any, two: Any, three: Any) -> None:
     channels = min(values.shape[1] for values in (one, two, three))
     a, b, c = (statistics_of(values[:, :channels]) for values in (one, two, three))
     assert in_bytes(a.merge(b)) == in_bytes(b.merge(a))
@@ -241,7 +242,7 @@ def test_merging_statistics_is_associative_and_commutative_and_nothing_is_neutra
 
 
 @given(maxima())
-def test_mean_and_deviation_are_those_of_fractions(values):
+def test_mean_and_deviation_are_those_of_fractions(values: Any) -> None:
     statistics = statistics_of(values)
     for channel in range(values.shape[1]):
         finite = [Fraction(float(value)) for value in values[:, channel] if math.isfinite(value)]
@@ -256,7 +257,7 @@ def test_mean_and_deviation_are_those_of_fractions(values):
 
 
 @given(maxima())
-def test_extremes_counts_and_dead_channels_are_those_of_the_finite_responses(values):
+def test_extremes_counts_and_dead_channels_are_those_of_the_finite_responses(values: Any) -> None:
     statistics = statistics_of(values)
     for channel in range(values.shape[1]):
         finite = [float(value) for value in values[:, channel] if math.isfinite(value)]
@@ -266,17 +267,17 @@ def test_extremes_counts_and_dead_channels_are_those_of_the_finite_responses(val
         assert statistics.dead[channel] == (bool(finite) and all(value == 0 for value in finite))
 
 
-def test_a_channel_that_never_varies_has_no_deviation():
+def test_a_channel_that_never_varies_has_no_deviation() -> None:
     for value in (0.1, 1e6 + 0.3, 1e-30, 3e38):
         assert statistics_of(np.full((1000, 1), value, np.float32)).std.tolist() == [0.0]
 
 
-def test_a_small_deviation_about_a_large_mean_is_not_lost():
+def test_a_small_deviation_about_a_large_mean_is_not_lost() -> None:
     values = np.array([[16777214.0], [16777216.0]] * 500, np.float32)
     assert statistics_of(values).std.tolist() == [1.0]
 
 
-def test_sums_of_many_addends_of_every_size_are_exact():
+def test_sums_of_many_addends_of_every_size_are_exact() -> None:
     random = np.random.default_rng(0)
     large = np.ldexp(random.uniform(1, 2, 24_000), np.repeat(np.arange(-30, 30), 400)).astype(np.float32)
     values = np.concatenate([large, [np.float32(1e-40)], -large])  # all but the smallest cancel
@@ -287,12 +288,12 @@ def test_sums_of_many_addends_of_every_size_are_exact():
 LABELS = ("a", "b")
 
 
-def plan_for(channels):
+def plan_for(channels: Any) -> Any:
     """A plan under which every member is kept."""
     return ScanPlan((LayerInfo("layer", "Conv2D", (1, 9, channels)),), None, 2, 4, bottom_k=1, label_k=3, labels=LABELS)
 
 
-def part_of(values, examples, skipped=()):
+def part_of(values: Any, examples: Any, skipped: Any = ()) -> Any:
     """The part of some responses, labelled by their examples' numbers."""
     numbers = np.asarray(examples) % len(LABELS)
     responses = responses_of(values, examples, np.array(LABELS)[numbers], numbers)
@@ -300,12 +301,12 @@ def part_of(values, examples, skipped=()):
     return Part.empty(plan_for(values.shape[1])).update({"layer": responses}, len(values), unread)
 
 
-def test_a_plan_that_asks_for_everything_has_every_member():
+def test_a_plan_that_asks_for_everything_has_every_member() -> None:
     assert [type(member) for member in Part.empty(plan_for(1)).members["layer"].values()] == list(MEMBERS)
 
 
 @given(st.data(), maxima(PLAIN), st.sets(st.integers(0, 30), max_size=4))
-def test_parts_merge_to_the_same_whole_in_any_order_their_skipped_images_sorted(data, values, skipped):
+def test_parts_merge_to_the_same_whole_in_any_order_their_skipped_images_sorted(data: Any, values: Any, skipped: Any) -> None:
     whole = part_of(values, np.arange(len(values)), sorted(skipped))
     shards = data.draw(cuts(len(values)))
     owners = data.draw(st.lists(st.integers(0, len(shards) - 1), min_size=len(skipped), max_size=len(skipped)))
@@ -319,13 +320,13 @@ def test_parts_merge_to_the_same_whole_in_any_order_their_skipped_images_sorted(
     assert part_in_bytes(whole.merge(empty)) == part_in_bytes(empty.merge(whole)) == part_in_bytes(whole)
 
 
-def test_no_parts_at_all_cannot_be_merged():
+def test_no_parts_at_all_cannot_be_merged() -> None:
     with pytest.raises(ValueError, match="no parts"):
         merge([])
 
 
 @given(responses(values=st.sampled_from([-1.0, -0.0, 0.0, 0.5, INF, -INF])), responses(values=PLAIN), st.integers(1, 4))
-def test_of_later_examples_only_what_surpasses_the_floor_enters(first, second, k):
+def test_of_later_examples_only_what_surpasses_the_floor_enters(first: Any, second: Any, k: Any) -> None:
     channels = min(first[0].shape[3], second[0].shape[3])
     heap = one_batch(first[0][..., :channels], np.arange(len(first[0])), k)
     maps, examples = second[0][..., :channels], 100 + np.arange(len(second[0]))

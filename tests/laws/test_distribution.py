@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ VALUES = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, -0.0, 6
 
 
 @st.composite
-def cases(draw, most=12):
+def cases(draw: Any, most: Any = 12) -> Any:
     """Responses float32 (n, channels), examples, labels."""
     n, channels = draw(st.integers(0, most)), draw(st.integers(1, 3))
     maxima = draw(arrays(np.float32, (n, channels), elements=VALUES, fill=st.nothing()))
@@ -27,13 +28,13 @@ def cases(draw, most=12):
     return maxima, examples, np.array(draw(st.lists(st.sampled_from(["", "a", "bb", "ccc"]), min_size=n, max_size=n)), dtype=str)
 
 
-def whole(maxima, examples, labels):
+def whole(maxima: Any, examples: Any, labels: Any) -> Any:
     return Distribution.empty(maxima.shape[1]).update(responses_of(maxima, examples, labels)).settled()
 
 
 @settings(deadline=None, max_examples=100)
 @given(cases(), st.randoms(use_true_random=False), st.integers(1, 4))
-def test_any_split_in_any_order_gives_the_same_bytes(case, random, parts):
+def test_any_split_in_any_order_gives_the_same_bytes(case: Any, random: Any, parts: Any) -> None:
     maxima, examples, labels = case
     order = list(range(len(examples)))
     random.shuffle(order)
@@ -48,7 +49,7 @@ def test_any_split_in_any_order_gives_the_same_bytes(case, random, parts):
     assert bytes_of(one_by_one) == bytes_of(whole(*case))
 
 
-def test_pending_batches_are_counted_before_they_pile_up(monkeypatch):
+def test_pending_batches_are_counted_before_they_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PENDING", 50)
     maxima, examples, labels = np.ones((100, 2), np.float32), np.arange(100), np.full(100, "a")
     distribution = Distribution.empty(2)
@@ -58,7 +59,7 @@ def test_pending_batches_are_counted_before_they_pile_up(monkeypatch):
     assert bytes_of(distribution) == bytes_of(whole(maxima, examples, labels))
 
 
-def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds():
+def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds() -> None:
     rng = np.random.default_rng(0)
     maxima, examples = rng.normal(size=(3000, 2)).astype(np.float32), np.arange(3000)
     labels = np.full(3000, "")
@@ -71,7 +72,7 @@ def test_the_sample_is_the_same_for_any_split_of_more_than_it_holds():
 
 
 @given(arrays(np.float32, st.integers(1, 30), elements=st.floats(-60000, 60000, width=32)))
-def test_every_response_lies_within_its_bucket(values):
+def test_every_response_lies_within_its_bucket(values: Any) -> None:
     edges, at = bucket_edges(), bucket_of(values)
     assert len(edges) == BUCKETS + 1 and (np.diff(edges) > 0).all()
     low, high = edges[at], edges[at + 1]
@@ -80,7 +81,7 @@ def test_every_response_lies_within_its_bucket(values):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_quantiles_are_off_by_a_bucket_at_most(share):
+def test_quantiles_are_off_by_a_bucket_at_most(share: Any) -> None:
     rng = np.random.default_rng(1)
     maxima = np.stack([rng.gamma(2, 3, 5000), rng.normal(0, 20, 5000), np.maximum(rng.normal(-1, 1, 5000), 0)], axis=1).astype(
         np.float32
@@ -90,13 +91,13 @@ def test_quantiles_are_off_by_a_bucket_at_most(share):
     assert (np.abs(found - expected) <= np.abs(expected) / 8 + 1e-4).all(), (found, expected)
 
 
-def test_nothing_seen_has_no_quantiles_no_twins_and_no_label():
+def test_nothing_seen_has_no_quantiles_no_twins_and_no_label() -> None:
     empty = Distribution.empty(3)
     assert np.isnan(empty.quantile(0.5)).all()
     assert empty.twins()[0].tolist() == [-1, -1, -1] and empty.selectivity()[0] == [None] * 3
 
 
-def test_the_selectivity_index_is_that_of_morcos():
+def test_the_selectivity_index_is_that_of_morcos() -> None:
     maxima = np.array([[4, 1, 0, -1], [2, 1, 0, -3], [1, 1, 0, -2], [1, 1, 0, -2]], np.float32)
     labels = np.array(["cat", "cat", "dog", "ant"])
     names, index = whole(maxima, np.arange(4), labels).selectivity()
@@ -105,12 +106,12 @@ def test_the_selectivity_index_is_that_of_morcos():
     assert names[3] in ("ant", "cat", "dog")
 
 
-def test_a_single_label_has_no_selectivity():
+def test_a_single_label_has_no_selectivity() -> None:
     names, index = whole(np.ones((3, 2), np.float32), np.arange(3), np.full(3, "cat")).selectivity()
     assert names == [None, None] and np.isnan(index).all()
 
 
-def test_more_labels_than_can_be_kept_are_given_up_whatever_the_split(monkeypatch):
+def test_more_labels_than_can_be_kept_are_given_up_whatever_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_LABELS", 3)
     labels = np.array(["a", "b", "c", "d"])
     maxima, examples = np.ones((4, 2), np.float32), np.arange(4)
@@ -120,7 +121,7 @@ def test_more_labels_than_can_be_kept_are_given_up_whatever_the_split(monkeypatc
     assert not parts[0].crowded[0]
 
 
-def test_twins_are_the_channels_that_go_together():
+def test_twins_are_the_channels_that_go_together() -> None:
     rng = np.random.default_rng(2)
     base = rng.normal(size=(400, 3)).astype(np.float32)
     maxima = np.concatenate([base, base[:, [1]] * 3 + 1 + 0.01 * rng.normal(size=(400, 1)), np.full((400, 1), 0.1)], axis=1)
@@ -131,13 +132,13 @@ def test_twins_are_the_channels_that_go_together():
     assert correlation[0] == pytest.approx(max(*expected, np.corrcoef(maxima[:, 0], maxima[:, 3])[0, 1]), abs=1e-6)
 
 
-def test_how_often_the_largest_response_came_is_counted():
+def test_how_often_the_largest_response_came_is_counted() -> None:
     maxima = np.array([[6, -1], [6, -1], [3, -2], [np.nan, np.inf]], np.float32)
     distribution = whole(maxima, np.arange(4), np.full(4, ""))
     assert distribution.high.tolist() == [6, -1] and distribution.at_high.tolist() == [2, 2]
 
 
-def test_histograms_hold_every_finite_response_once():
+def test_histograms_hold_every_finite_response_once() -> None:
     rng = np.random.default_rng(3)
     maxima = np.concatenate([rng.normal(3, 5, (500, 2)), [[np.nan, np.inf]]]).astype(np.float32)
     counts, edges = whole(maxima, np.arange(501), np.full(501, "")).histogram()
@@ -149,24 +150,24 @@ def test_histograms_hold_every_finite_response_once():
     assert np.abs(np.cumsum(counts[0]) - np.cumsum(expected)).max() < 25  # buckets are an eighth wide
 
 
-def test_histograms_of_even_responses_are_even():
+def test_histograms_of_even_responses_are_even() -> None:
     """Buckets grow wider with the values, and may be wider than a bin: none must look empty for that."""
     maxima = np.linspace(0, 40, 20_000, dtype=np.float32)[:, None]
     counts, _ = whole(maxima, np.arange(20_000), np.full(20_000, "")).histogram()
     assert counts.min() > 0.8 * counts.mean() and counts.max() < 1.2 * counts.mean()
 
 
-def one_response(value, label, example=0):
+def one_response(value: Any, label: Any, example: Any = 0) -> Any:
     """The distribution of one response of one channel, still pending."""
     return Distribution.empty(1).update(responses_of([[value]], [example], [label]))
 
 
-def test_responses_too_large_to_be_summed_count_as_the_largest_that_are_not():
+def test_responses_too_large_to_be_summed_count_as_the_largest_that_are_not() -> None:
     for value, units in ((2.0**31, 2**54), (2.0**40, 2**54), (-(2.0**40), -(2**54)), (2.0**29, 2**53)):
         assert one_response(value, "ant").settled().sums.tolist() == [[units]]
 
 
-def test_whichever_of_two_is_pending_or_crowded_shows_in_their_merge(monkeypatch):
+def test_whichever_of_two_is_pending_or_crowded_shows_in_their_merge(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = one_response(1, "ant"), one_response(2, "bee", 1)
     for left, right in ((one.settled(), other), (one, other.settled()), (other.settled(), one)):
         assert left.merge(right).labels.tolist() == ["ant", "bee"] and left.merge(right).counts.sum() == 2

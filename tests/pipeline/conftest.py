@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.models.keras.model import keras_network
 
 
-def _network(build, seed=0):
+def _network(build: Any, seed: Any = 0) -> Any:
     """A network of 12x12 RGB, from a function of its input; random weights."""
     import keras
 
@@ -21,10 +23,10 @@ def _network(build, seed=0):
 
 
 @pytest.fixture(scope="session")
-def smooth():
+def smooth() -> Any:
     """`first` (10x10x4), `second` (4x4x5), 3 classes; twice differentiable everywhere."""
 
-    def smooth(keras, x):
+    def smooth(keras: Any, x: Any) -> Any:
         x = keras.layers.Conv2D(4, 3, activation="tanh", name="first")(x)
         x = keras.layers.Conv2D(5, 3, strides=2, activation="softplus", name="second")(x)
         return keras.layers.Dense(3, activation="softmax", name="classes")(keras.layers.Flatten(name="flat")(x))
@@ -33,10 +35,10 @@ def smooth():
 
 
 @pytest.fixture(scope="session")
-def cliff():
+def cliff() -> Any:
     """`light`: the picture itself, but NaN everywhere as soon as its mean red is over 0.6."""
 
-    def cliff(keras, x):
+    def cliff(keras: Any, x: Any) -> Any:
         red = keras.ops.mean(x[..., :1], axis=(1, 2), keepdims=True)
         return keras.layers.Activation("linear", name="light")(x + 0.0 * keras.ops.log(0.6 - red))
 
@@ -44,10 +46,10 @@ def cliff():
 
 
 @pytest.fixture(scope="session")
-def silent():
+def silent() -> Any:
     """`eyes`, with ReLU: channel 0 always fires, 1 where it is very red, 2 never, 3 in the dark; `cut`, behind a floor."""
 
-    def silent(keras, x):
+    def silent(keras: Any, x: Any) -> Any:
         x = keras.layers.Conv2D(4, 3, activation="relu", name="eyes")(x)
         return keras.layers.Conv2D(2, 3, name="cut")(keras.ops.floor(x))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ edges = st.tuples(*[st.integers(0, 9)] * 4)
 
 
 @given(edges)
-def test_a_box_survives_the_way_through_an_array_and_through_columns(values):
+def test_a_box_survives_the_way_through_an_array_and_through_columns(values: Any) -> None:
     box = Box(*values)
     assert Box.of(np.array(values, np.int32)) == Box.of(list(values)) == box and box.edges == values
     columns = box.columns("src_")
@@ -21,7 +23,7 @@ def test_a_box_survives_the_way_through_an_array_and_through_columns(values):
 
 
 @given(edges)
-def test_a_box_cuts_the_pixels_whose_rows_and_columns_lie_inside(values):
+def test_a_box_cuts_the_pixels_whose_rows_and_columns_lie_inside(values: Any) -> None:
     box = Box(*values)
     rows, cols = np.mgrid[:9, :9]
     inside = (rows >= box.y1) & (rows < box.y2) & (cols >= box.x1) & (cols < box.x2)
@@ -31,11 +33,11 @@ def test_a_box_cuts_the_pixels_whose_rows_and_columns_lie_inside(values):
 
 
 @given(edges, st.integers(-9, 9), st.integers(-9, 9))
-def test_a_shifted_box_keeps_its_size(values, down, right):
+def test_a_shifted_box_keeps_its_size(values: Any, down: Any, right: Any) -> None:
     box = Box(*values)
     moved = box.shifted(down, right)
     assert (moved.height, moved.width) == (box.height, box.width) and (moved.y1 - box.y1, moved.x1 - box.x1) == (down, right)
 
 
-def test_the_whole_of_an_image_is_a_box_of_its_size():
+def test_the_whole_of_an_image_is_a_box_of_its_size() -> None:
     assert Box.whole(3, 5).edges == (0, 0, 3, 5) and (Box.whole(3, 5).height, Box.whole(3, 5).width) == (3, 5)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import stat
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +15,10 @@ from pipeline.hardware import watch_gpus
 
 
 @pytest.fixture
-def smi(tmp_path, monkeypatch):
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function: put a program called nvidia-smi first on the path; it writes the given text and keeps running."""
 
-    def put(told):
+    def put(told: Any) -> Any:
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\nprintf '{told}'\nexec sleep 60\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -27,7 +29,7 @@ def smi(tmp_path, monkeypatch):
     return put
 
 
-def watched(asked):
+def watched(asked: Any) -> Any:
     with watch_gpus() as use:
         deadline = time.monotonic() + 10
         while not (asked.exists() and asked.read_text()) and time.monotonic() < deadline:
@@ -36,24 +38,24 @@ def watched(asked):
     return use.busy
 
 
-def test_gpu_use_is_the_mean_of_the_samples_that_are_numbers(smi):
+def test_gpu_use_is_the_mean_of_the_samples_that_are_numbers(smi: Any) -> None:
     assert watched(smi("40\\n[N/A]\\n80\\n")) == 0.6
 
 
-def test_only_the_gpus_that_the_process_may_use_are_looked_at(smi, monkeypatch):
+def test_only_the_gpus_that_the_process_may_use_are_looked_at(smi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = smi("50\\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert watched(asked) == 0.5 and "--id=1" in asked.read_text()
 
 
-def test_without_a_gpu_there_is_no_gpu_use(monkeypatch, tmp_path):
+def test_without_a_gpu_there_is_no_gpu_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with watch_gpus() as use:
         pass
     assert use.busy is None
 
 
-def test_where_gpus_are_hidden_nobody_looks(smi, monkeypatch):
+def test_where_gpus_are_hidden_nobody_looks(smi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = smi("50\\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with watch_gpus() as use:
@@ -61,7 +63,7 @@ def test_where_gpus_are_hidden_nobody_looks(smi, monkeypatch):
     assert use.busy is None and not asked.exists()
 
 
-def test_the_looking_ends_with_the_block_also_when_it_fails(smi):
+def test_the_looking_ends_with_the_block_also_when_it_fails(smi: Any) -> None:
     asked = smi("50\\n")
     with contextlib.suppress(RuntimeError), watch_gpus() as use:
         while not asked.exists():

@@ -8,6 +8,7 @@ import re
 import time
 from datetime import datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,26 +17,26 @@ from pipeline.progress import Reporter
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> Any:
         return True
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The time as progress sees it, in seconds; the test moves it."""
     now = SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds, strftime=time.strftime))
     return now
 
 
-def lines_of(stream):
+def lines_of(stream: Any) -> Any:
     """The lines of a log without the time that each begins with."""
     found = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)", line) for line in stream.getvalue().splitlines()]
     assert all(found), stream.getvalue()
     return [match[1] for match in found]
 
 
-def test_a_log_gets_a_line_at_the_start_and_one_a_minute(clock):
+def test_a_log_gets_a_line_at_the_start_and_one_a_minute(clock: Any) -> None:
     stream = io.StringIO()
     with Reporter("job", stream).step("scan", "images") as advance:
         for second in range(1, 181):
@@ -49,7 +50,7 @@ def test_a_log_gets_a_line_at_the_start_and_one_a_minute(clock):
     ]
 
 
-def test_a_short_step_is_one_line_in_a_log(clock):
+def test_a_short_step_is_one_line_in_a_log(clock: Any) -> None:
     stream = io.StringIO()
     with Reporter("job", stream).step("scan", "images") as advance:
         clock.seconds += 59
@@ -57,7 +58,7 @@ def test_a_short_step_is_one_line_in_a_log(clock):
     assert lines_of(stream) == ["job: scan"]
 
 
-def test_an_empty_step_and_one_without_progress_do_not_fail(clock):
+def test_an_empty_step_and_one_without_progress_do_not_fail(clock: Any) -> None:
     stream = io.StringIO()
     with Reporter("job", stream).step("scan", "images") as advance:
         clock.seconds += 60
@@ -67,7 +68,7 @@ def test_an_empty_step_and_one_without_progress_do_not_fail(clock):
     assert len(lines_of(stream)) == 3
 
 
-def test_what_is_said_begins_with_time_and_job_in_a_log_and_stands_alone_on_a_terminal():
+def test_what_is_said_begins_with_time_and_job_in_a_log_and_stands_alone_on_a_terminal() -> None:
     log, terminal = io.StringIO(), Terminal()
     Reporter("job", log).say("fields of 3 layers")
     Reporter("job", terminal).say("fields of 3 layers")
@@ -75,7 +76,7 @@ def test_what_is_said_begins_with_time_and_job_in_a_log_and_stands_alone_on_a_te
     assert terminal.getvalue() == "fields of 3 layers\n"
 
 
-def test_a_terminal_gets_a_bar_with_share_rate_and_time_left():
+def test_a_terminal_gets_a_bar_with_share_rate_and_time_left() -> None:
     stream = Terminal()
     with Reporter("job", stream).step("scan", "images") as advance:
         for done in (10, 25, 50):
@@ -89,10 +90,10 @@ def test_a_terminal_gets_a_bar_with_share_rate_and_time_left():
     assert shown.endswith("\n")
 
 
-def test_a_bar_that_is_interrupted_leaves_the_cursor_on_a_new_line():
+def test_a_bar_that_is_interrupted_leaves_the_cursor_on_a_new_line() -> None:
     stream = Terminal()
 
-    def interrupted():
+    def interrupted() -> None:
         with Reporter("job", stream).step("scan", "images") as advance:
             advance(10, 50)
             raise KeyboardInterrupt
@@ -102,14 +103,14 @@ def test_a_bar_that_is_interrupted_leaves_the_cursor_on_a_new_line():
     assert stream.getvalue().endswith("\n") and "100%" not in stream.getvalue()
 
 
-def test_a_step_that_never_advances_draws_no_bar():
+def test_a_step_that_never_advances_draws_no_bar() -> None:
     stream = Terminal()
     with Reporter("job", stream).step("scan", "images"):
         pass
     assert stream.getvalue() == ""
 
 
-def test_more_done_than_there_is_does_not_break_the_bar():
+def test_more_done_than_there_is_does_not_break_the_bar() -> None:
     stream = Terminal()
     with Reporter("job", stream).step("scan", "images") as advance:
         advance(5, 10)
@@ -117,8 +118,10 @@ def test_more_done_than_there_is_does_not_break_the_bar():
     assert "100%" in stream.getvalue()
 
 
-def test_for_programs_every_line_is_one_object_with_time_and_job_even_on_a_terminal(clock, monkeypatch):
-    monkeypatch.setattr(progress.time, "gmtime", time.gmtime, raising=False)
+def test_for_programs_every_line_is_one_object_with_time_and_job_even_on_a_terminal(
+    clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.time, "gmtime", time.gmtime, raising=False)  # type: ignore[attr-defined]
     stream = Terminal()
     reporter = Reporter("job", stream, as_json=True)
     reporter.say('a "line"\nof two')
@@ -133,7 +136,7 @@ def test_for_programs_every_line_is_one_object_with_time_and_job_even_on_a_termi
     assert third == {"job": "job", "step": "scan", "done": 600, "total": 7200, "unit": "images", "rate": 10.0}
 
 
-def test_the_rate_leaves_out_what_an_earlier_run_has_done(clock):
+def test_the_rate_leaves_out_what_an_earlier_run_has_done(clock: Any) -> None:
     stream = io.StringIO()
     with Reporter("job", stream).step("scan", "images") as advance:
         advance(6000, 7200)

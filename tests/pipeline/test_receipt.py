@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ TREE = {
 }
 
 
-def with_value(path, value):
+def with_value(path: Any, value: Any) -> Any:
     """TREE with another value at a path of keys; without the key where the value is None."""
     tree = json.loads(json.dumps(TREE))
     *tables, key = path.split(".")
@@ -39,14 +41,14 @@ def with_value(path, value):
     return tree
 
 
-def test_a_receipt_is_read_and_written_key_for_key_also_those_that_only_its_stage_knows(tmp_path):
+def test_a_receipt_is_read_and_written_key_for_key_also_those_that_only_its_stage_knows(tmp_path: Path) -> None:
     tree = {**TREE, "of a later version": [1]}
     (tmp_path / "run.json").write_text(json.dumps(tree))
     write_receipt(tmp_path, read_receipt(tmp_path))
     assert json.loads((tmp_path / "run.json").read_text()) == tree
 
 
-def test_a_job_is_finished_when_its_last_missing_stage_has_run_and_running_when_one_begins_again():
+def test_a_job_is_finished_when_its_last_missing_stage_has_run_and_running_when_one_begins_again() -> None:
     receipt = Receipt.model_validate(TREE)
     finished = receipt.end("report", StageRecord(told="a page"))
     assert finished.state == "finished" and list(finished.stages) == ["activations", "report"]
@@ -55,13 +57,13 @@ def test_a_job_is_finished_when_its_last_missing_stage_has_run_and_running_when_
     assert receipt.as_json() == TREE  # no receipt is changed in place
 
 
-def test_a_folder_without_a_job_has_no_receipt(tmp_path):
+def test_a_folder_without_a_job_has_no_receipt(tmp_path: Path) -> None:
     assert find_receipt(tmp_path) is None
     with pytest.raises(WrongSpec, match="holds no job"):
         read_receipt(tmp_path)
 
 
-def test_the_receipt_of_another_version_is_read_only_where_that_is_asked_for(tmp_path):
+def test_the_receipt_of_another_version_is_read_only_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({**TREE, "format": FORMAT + 1}))
     with pytest.raises(WrongSpec, match=f"is of format {FORMAT + 1}, this version writes {FORMAT}"):
         find_receipt(tmp_path)
@@ -93,7 +95,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("path", "value"), BAD)
-def test_a_value_that_no_run_writes_is_named_in_one_line(tmp_path, path, value):
+def test_a_value_that_no_run_writes_is_named_in_one_line(tmp_path: Path, path: Any, value: Any) -> None:
     (tmp_path / "run.json").write_text(json.dumps(with_value(path, value)))
     with pytest.raises(WrongSpec, match=r"run\.json is no receipt of a job|is of format None") as caught:
         find_receipt(tmp_path)
@@ -103,7 +105,7 @@ def test_a_value_that_no_run_writes_is_named_in_one_line(tmp_path, path, value):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"run"', "\xff", "[" * 100_000])
-def test_what_is_no_receipt_at_all_is_one_line(tmp_path, text):
+def test_what_is_no_receipt_at_all_is_one_line(tmp_path: Path, text: Any) -> None:
     (tmp_path / "run.json").write_text(text, encoding="latin-1")
     with pytest.raises(WrongSpec, match=r"run\.json (cannot be read|is no receipt)") as caught:
         find_receipt(tmp_path)
@@ -112,7 +114,9 @@ def test_what_is_no_receipt_at_all_is_one_line(tmp_path, text):
 
 @pytest.mark.parametrize("words", [["show"], ["merge"], ["report"], ["compare"]])
 @pytest.mark.parametrize(("path", "value"), [("stages.activations.seconds", "2"), ("layers", None), ("spec", {})])
-def test_every_command_that_reads_a_job_refuses_such_a_receipt_in_one_line(command, tmp_path, words, path, value):
+def test_every_command_that_reads_a_job_refuses_such_a_receipt_in_one_line(
+    command: Any, tmp_path: Path, words: Any, path: Any, value: Any
+) -> None:
     (tmp_path / "run.json").write_text(json.dumps(with_value(path, value)))
     folders = [tmp_path, tmp_path] if words == ["compare"] else [tmp_path]
     status, _, error = command(*words, *folders)

@@ -9,7 +9,10 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -25,12 +28,12 @@ ALWAYS = RunOptions(save_every=0)
 
 
 @pytest.fixture
-def small(spec):
+def small(spec: Any) -> Any:
     """The spec of the 20 pictures in ten batches; the tiny network's sums are exact, so the bytes are those of any batch."""
     return changed(spec, data={"batch": 2})
 
 
-def stopped(spec, out, done, by=KeyboardInterrupt, options=RunOptions()):
+def stopped(spec: Any, out: Any, done: Any, by: Any = KeyboardInterrupt, options: Any = RunOptions()) -> Any:
     """A run that is stopped when its scan has done so many; the reporter."""
     reporter = Stopping("scan", done, by)
     with pytest.raises(Interrupted if by is KeyboardInterrupt else type(by)):
@@ -39,8 +42,8 @@ def stopped(spec, out, done, by=KeyboardInterrupt, options=RunOptions()):
 
 
 def test_a_run_that_is_interrupted_again_and_again_continues_each_time_and_ends_with_the_same_bytes(
-    small, tmp_path, finished, tree_of
-):
+    small: Any, tmp_path: Path, finished: Any, tree_of: Any
+) -> None:
     for before, after in ((0, 6), (6, 8), (8, 18)):
         reporter = stopped(small, tmp_path, after)
         assert reporter.scanned[0] == before and reporter.scanned[1:] == list(range(before + 2, after + 1, 2))
@@ -53,7 +56,9 @@ def test_a_run_that_is_interrupted_again_and_again_continues_each_time_and_ends_
     assert not list((folder / "parts").iterdir())
 
 
-def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(small, tmp_path, finished, tree_of, told):
+def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(
+    small: Any, tmp_path: Path, finished: Any, tree_of: Any, told: Any
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, reporter=Stopping("patches", 3))
     last = Stopping()
@@ -63,9 +68,9 @@ def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(
 
 
 def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_reports_what_an_earlier_one_has_saved(
-    small, tmp_path, monkeypatch
-):
-    def interrupted(scan_pass, images, thresholds):
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(scan_pass: Any, images: Any, thresholds: Any) -> None:
         raise KeyboardInterrupt
 
     stopped(small, tmp_path, 6)
@@ -75,14 +80,16 @@ def test_a_run_that_is_interrupted_before_its_first_batch_keeps_and_reports_what
     assert [saved.part.done for saved in saved_parts(tmp_path / "tiny")] == [6]
 
 
-def test_an_address_that_no_longer_answers_loses_nothing_that_was_scanned(small, tmp_path):
+def test_an_address_that_no_longer_answers_loses_nothing_that_was_scanned(small: Any, tmp_path: Path) -> None:
     stopped(small, tmp_path, 6, by=Unreachable("gone."))
     last = Stopping()
     run(small, tmp_path, reporter=last)
     assert last.scanned[0] == 6
 
 
-def test_a_stage_that_is_asked_for_again_scans_again_and_continues_where_that_was_interrupted(copied, spec, tree_of):
+def test_a_stage_that_is_asked_for_again_scans_again_and_continues_where_that_was_interrupted(
+    copied: Any, spec: Any, tree_of: Any
+) -> None:
     before = tree_of(copied, *RESULTS)
     with pytest.raises(Interrupted):
         run(spec, copied.parent, stages=["activations"], reporter=Stopping("scan", 8))
@@ -92,13 +99,13 @@ def test_a_stage_that_is_asked_for_again_scans_again_and_continues_where_that_wa
     assert last.scanned == [8, 16, 20] and tree_of(copied, *RESULTS) == before
 
 
-def test_a_finished_job_that_is_run_anew_is_scanned_again(copied, spec, tree_of):
+def test_a_finished_job_that_is_run_anew_is_scanned_again(copied: Any, spec: Any, tree_of: Any) -> None:
     before, last = tree_of(copied, *RESULTS), Stopping()
     run(spec, copied.parent, reporter=last, anew=True)
     assert last.scanned == [0, 8, 16, 20] and tree_of(copied, *RESULTS) == before
 
 
-def test_another_crop_of_the_same_winners_needs_no_scan(copied, spec):
+def test_another_crop_of_the_same_winners_needs_no_scan(copied: Any, spec: Any) -> None:
     last = Stopping()
     run(changed(spec, activations={"crop": "image"}), copied.parent, reporter=last)
     assert last.scanned == [] and ("patches", 1) in last.news
@@ -107,7 +114,9 @@ def test_another_crop_of_the_same_winners_needs_no_scan(copied, spec):
 # What no longer fits.
 
 
-def test_a_scan_of_another_network_is_refused_and_nothing_is_changed(small, tiny_model, tmp_path, tree_of):
+def test_a_scan_of_another_network_is_refused_and_nothing_is_changed(
+    small: Any, tiny_model: Any, tmp_path: Path, tree_of: Any
+) -> None:
     import keras
 
     file = tmp_path / "model.keras"
@@ -131,7 +140,7 @@ def test_a_scan_of_another_network_is_refused_and_nothing_is_changed(small, tiny
     assert last.scanned[0] == 0
 
 
-def test_a_scan_of_a_data_set_that_has_shrunk_is_refused(small, write_pictures, tmp_path):
+def test_a_scan_of_a_data_set_that_has_shrunk_is_refused(small: Any, write_pictures: Any, tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "images", count=8)
     spec = changed(small, data={"source": f"folder:{images}"})
     stopped(spec, tmp_path / "out", 6)
@@ -143,14 +152,14 @@ def test_a_scan_of_a_data_set_that_has_shrunk_is_refused(small, write_pictures, 
     assert last.scanned == [0, 2, 4, 6, 7] and read_receipt(folder).examples == 7
 
 
-def test_a_changed_spec_starts_over_since_other_results_are_wanted(small, tmp_path):
+def test_a_changed_spec_starts_over_since_other_results_are_wanted(small: Any, tmp_path: Path) -> None:
     stopped(small, tmp_path, 6)
     last = Stopping()
     run(changed(small, activations={"top_k": 1}), tmp_path, reporter=last)
     assert last.scanned[0] == 0
 
 
-def test_a_run_with_a_raised_share_of_bad_images_continues(small, write_pictures, tmp_path):
+def test_a_run_with_a_raised_share_of_bad_images_continues(small: Any, write_pictures: Any, tmp_path: Path) -> None:
     from pipeline.errors import TooManyBad
 
     images = write_pictures(tmp_path / "images", count=9)
@@ -164,7 +173,9 @@ def test_a_run_with_a_raised_share_of_bad_images_continues(small, write_pictures
 
 
 @pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 2"), (3, "is of format 3")])
-def test_a_part_of_another_format_is_refused_by_name(small, tmp_path, monkeypatch, format_, words):
+def test_a_part_of_another_format_is_refused_by_name(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: Any, words: Any
+) -> None:
     from pipeline.activations import part_file as saved
 
     with monkeypatch.context() as patched:
@@ -179,13 +190,13 @@ def test_a_part_of_another_format_is_refused_by_name(small, tmp_path, monkeypatc
 
 
 def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_run_continues(
-    small, tmp_path, monkeypatch, finished, tree_of
-):
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Any, tree_of: Any
+) -> None:
     import errno
 
     write, left = files.write_bytes, [3]
 
-    def until_full(path, data):
+    def until_full(path: Any, data: Any) -> None:
         if not left[0]:
             raise files.store_failed(path, OSError(errno.ENOSPC, "No space left on device"))
         left[0] -= 1
@@ -200,13 +211,13 @@ def test_a_disk_that_fills_up_during_the_scan_keeps_the_last_state_and_the_next_
     assert last.scanned[0] == 6 and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
 
 
-def test_a_disk_that_is_really_full_keeps_the_last_state(small, small_disk):
+def test_a_disk_that_is_really_full_keeps_the_last_state(small: Any, small_disk: Any) -> None:
     disk = small_disk(200)
 
     class Filling(Stopping):
         @contextmanager
-        def step(self, title, unit):
-            def advance(done, total):
+        def step(self, title: Any, unit: Any) -> Iterator[Any]:
+            def advance(done: Any, total: Any) -> None:
                 if done == 6:
                     with open(disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
                         while filler.write(bytes(4096)):
@@ -222,7 +233,9 @@ def test_a_disk_that_is_really_full_keeps_the_last_state(small, small_disk):
     stopped(small, disk, 8)
 
 
-def test_a_clock_that_jumps_changes_neither_results_nor_speeds_nor_what_is_saved(small, tmp_path, monkeypatch, finished, tree_of):
+def test_a_clock_that_jumps_changes_neither_results_nor_speeds_nor_what_is_saved(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Any, tree_of: Any
+) -> None:
     real, jumps = time.time, random.Random(3)
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: real() + jumps.choice([-1e7, 0, 1e7]))
@@ -256,7 +269,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_killed_run_loses_no_more_than_what_was_not_saved(write_spec, process, tmp_path, finished, tree_of, small):
+def test_a_killed_run_loses_no_more_than_what_was_not_saved(
+    write_spec: Any, process: Any, tmp_path: Path, finished: Any, tree_of: Any, small: Any
+) -> None:
     path = write_spec(tmp_path / "tiny.toml", data={"batch": 2})
     child = process("-c", TELLING, "run", path, "--out", tmp_path, "--save-every", "0")
     heard = []
@@ -277,16 +292,16 @@ def test_a_killed_run_loses_no_more_than_what_was_not_saved(write_spec, process,
 class Watched:
     """A process whose log is read while it runs."""
 
-    def __init__(self, child):
+    def __init__(self, child: Any) -> None:
         self.child, self.lines, self._started = child, [], time.monotonic()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def _read(self):
+    def _read(self) -> None:
         for line in self.child.stderr:
             self.lines.append((time.monotonic() - self._started, line))
 
-    def heard(self, words):
+    def heard(self, words: Any) -> Any:
         """When a line with some words came, in seconds from the start; None where it never will."""
         while True:
             ended = self.child.poll() is not None
@@ -297,7 +312,7 @@ class Watched:
                 return None
             time.sleep(0.005)
 
-    def end(self):
+    def end(self) -> Any:
         """Wait for the end. Returns: the exit status."""
         status = self.child.wait()
         self._reader.join()
@@ -305,14 +320,14 @@ class Watched:
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(process, tmp_path, tree_of):
+def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(process: Any, tmp_path: Path, tree_of: Any) -> None:
     """CONVSCOPE_KILLS processes are killed, most of them during the scan; after a few each job is let finish."""
     kills = int(os.environ.get("CONVSCOPE_KILLS", "40"))
     chance = random.Random(int(os.environ.get("CONVSCOPE_SEED", "1")))
     settings = ["data.limit=6000", "data.batch=20", "activations.channels=[0, 7, 33]", "activations.top_k=4"]
     words = [word for setting in settings for word in ("--set", setting)]
 
-    def start(out):
+    def start(out: Any) -> Any:
         return Watched(process("-m", "jobs", "run", "demo", "--out", out, "--save-every", "0", *words))
 
     began = time.monotonic()

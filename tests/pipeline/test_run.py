@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,14 +26,14 @@ RESULTS = ("index", "crops", "mosaics")
 
 
 @pytest.fixture(scope="module")
-def shown(spec):
+def shown(spec: Any) -> Any:
     """The 20 images as the network was shown them: float32 (20, 16, 16, 3)."""
     source = open_source(spec.data, Fit(16, 16))
     return np.float32([element["image"] for element in source.stream(Shard()).as_numpy_iterator()])
 
 
 @pytest.fixture(scope="module")
-def maps_of(tiny_model):
+def maps_of(tiny_model: Any) -> Any:
     """A function: a layer's maps of some images, float32 (n, h, w, channels)."""
     import keras
 
@@ -39,11 +41,11 @@ def maps_of(tiny_model):
     return lambda layer, images: readers[layer].predict(images, verbose=0).reshape(-1, *LAYERS[layer])
 
 
-def index(folder, name):
+def index(folder: Any, name: Any) -> Any:
     return pd.read_parquet(folder / "index" / f"{name}.parquet")
 
 
-def one_line(caught, status):
+def one_line(caught: Any, status: Any) -> Any:
     assert "\n" not in str(caught.value) and caught.value.exit_code == status
     return str(caught.value)
 
@@ -51,7 +53,7 @@ def one_line(caught, status):
 # What a job leaves.
 
 
-def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(finished, tree_of):
+def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(finished: Any, tree_of: Any) -> None:
     names = sorted(name for name in tree_of(finished) if name != ".lock")
     assert names == sorted(
         [
@@ -65,7 +67,7 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
     )
 
 
-def test_the_winners_of_a_job_are_those_of_brute_force(finished, shown, maps_of):
+def test_the_winners_of_a_job_are_those_of_brute_force(finished: Any, shown: Any, maps_of: Any) -> None:
     winners = index(finished, "activations")
     assert winners.groupby("layer").size().to_dict() == {layer: 3 * shape[2] for layer, shape in LAYERS.items()}
     for layer in LAYERS:
@@ -76,7 +78,7 @@ def test_the_winners_of_a_job_are_those_of_brute_force(finished, shown, maps_of)
             np.testing.assert_array_equal(rows.score, maxima[order, channel])
 
 
-def test_each_box_holds_all_that_the_score_depends_on_and_no_edge_of_it_is_idle(finished, shown, maps_of):
+def test_each_box_holds_all_that_the_score_depends_on_and_no_edge_of_it_is_idle(finished: Any, shown: Any, maps_of: Any) -> None:
     """Whatever lies outside the box, the unit answers the same; without the strip along any edge it does not."""
     winners = index(finished, "activations")
     random = np.random.default_rng(9)
@@ -97,7 +99,7 @@ def test_each_box_holds_all_that_the_score_depends_on_and_no_edge_of_it_is_idle(
             assert changed[awake].all()
 
 
-def test_crops_are_the_pixels_of_the_source_files_at_the_boxes_of_the_index(finished, pictures):
+def test_crops_are_the_pixels_of_the_source_files_at_the_boxes_of_the_index(finished: Any, pictures: Any) -> None:
     winners = index(finished, "activations")
     for layer in LAYERS:
         crops = pq.read_table(finished / "crops" / f"{layer}.parquet").to_pylist()
@@ -114,7 +116,7 @@ def test_crops_are_the_pixels_of_the_source_files_at_the_boxes_of_the_index(fini
             assert row["label"] == row["key"].split("/")[0]
 
 
-def test_the_fields_of_the_index_are_those_of_the_architecture(finished):
+def test_the_fields_of_the_index_are_those_of_the_architecture(finished: Any) -> None:
     fields = index(finished, "fields").set_index("layer")
     assert fields.loc["edges"].to_list() == [3, 3, 1.0, 1.0, 14, 14, False]
     assert fields.loc["shapes"].to_list() == [5, 5, 2.0, 2.0, 6, 6, False]
@@ -122,7 +124,7 @@ def test_the_fields_of_the_index_are_those_of_the_architecture(finished):
     assert fields.loc["classes", ["height", "width", "map_height", "map_width"]].to_list() == [15, 15, 1, 1]
 
 
-def test_the_channels_of_the_index_tell_of_all_images(finished, shown, maps_of):
+def test_the_channels_of_the_index_tell_of_all_images(finished: Any, shown: Any, maps_of: Any) -> None:
     channels = index(finished, "channels")
     winners = index(finished, "activations")
     for layer, (_, _, count) in LAYERS.items():
@@ -140,17 +142,19 @@ def test_the_channels_of_the_index_tell_of_all_images(finished, shown, maps_of):
             assert row.label_purity == labels.count(row.top_label) / 3
 
 
-def test_the_receipt_tells_what_was_run_on_what_and_how_fast(finished, spec):
+def test_the_receipt_tells_what_was_run_on_what_and_how_fast(finished: Any, spec: Any) -> None:
     receipt = read_receipt(finished)
     assert receipt.state == "finished" and receipt.name == "tiny" and receipt.examples == 20
     assert receipt.spec == spec.model_dump(mode="json") and receipt.layers == list(LAYERS)
     assert set(receipt.digests) == {"model", "data"} and receipt.versions["tensorflow"]
     stage = receipt.stages["activations"]
     assert stage.images == 20 and stage.skipped == 0 and stage.nans == {} and stage.images_per_second > 0
-    assert stage.probes > 0 and set(stage.scan_seconds) == {"data", "network", "heaps", "writing"}
+    assert stage.probes > 0 and set(stage.scan_seconds) == {"data", "network", "heaps", "writing"}  # type: ignore[attr-defined]
 
 
-def test_the_same_spec_in_two_folders_gives_byte_identical_results(finished, spec, tmp_path, tree_of, quiet):
+def test_the_same_spec_in_two_folders_gives_byte_identical_results(
+    finished: Any, spec: Any, tmp_path: Path, tree_of: Any, quiet: Any
+) -> None:
     again = run(spec, tmp_path, reporter=quiet)
     assert tree_of(again, *RESULTS) == tree_of(finished, *RESULTS)
 
@@ -158,7 +162,7 @@ def test_the_same_spec_in_two_folders_gives_byte_identical_results(finished, spe
 # What a job notices.
 
 
-def test_a_second_run_does_nothing_and_says_so(copied, spec, told, tree_of):
+def test_a_second_run_does_nothing_and_says_so(copied: Any, spec: Any, told: Any, tree_of: Any) -> None:
     times = {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")}
     before = tree_of(copied)
     assert run(spec, copied.parent, reporter=told) == copied
@@ -166,7 +170,7 @@ def test_a_second_run_does_nothing_and_says_so(copied, spec, told, tree_of):
     assert tree_of(copied) == before and {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")} == times
 
 
-def test_a_stage_that_is_named_runs_again(copied, spec, told, tree_of):
+def test_a_stage_that_is_named_runs_again(copied: Any, spec: Any, told: Any, tree_of: Any) -> None:
     before = tree_of(copied, *RESULTS)
     (copied / "mosaics" / "activations" / "edges.png").unlink()
     (copied / "index" / "fields.parquet").write_bytes(b"damaged")
@@ -175,24 +179,26 @@ def test_a_stage_that_is_named_runs_again(copied, spec, told, tree_of):
     assert read_receipt(copied).state == "finished"
 
 
-def test_a_job_is_not_finished_before_all_its_stages_are(spec, tmp_path, quiet):
+def test_a_job_is_not_finished_before_all_its_stages_are(spec: Any, tmp_path: Path, quiet: Any) -> None:
     both = spec.model_copy(update={"stages": ["activations", "filters"]})
     receipt = read_receipt(run(both, tmp_path, stages=["filters"], reporter=quiet))
     assert receipt.state == "running" and list(receipt.stages) == ["filters"]
 
 
-def test_a_stage_that_is_not_in_the_spec_is_refused_before_the_folder_is_made(spec, tmp_path):
+def test_a_stage_that_is_not_in_the_spec_is_refused_before_the_folder_is_made(spec: Any, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"'activation' is not a stage of this spec; nearest: activations") as caught:
         run(spec, tmp_path / "out", stages=["activation"])
     one_line(caught, 2)
     assert not (tmp_path / "out").exists()
 
 
-def changed(spec, **tables):
+def changed(spec: Any, **tables: Any) -> Any:
     return spec.model_copy(update={table: getattr(spec, table).model_copy(update=values) for table, values in tables.items()})
 
 
-def test_a_changed_set_of_images_is_noticed_and_run(spec, write_pictures, tmp_path, told, quiet):
+def test_a_changed_set_of_images_is_noticed_and_run(
+    spec: Any, write_pictures: Any, tmp_path: Path, told: Any, quiet: Any
+) -> None:
     images = write_pictures(tmp_path / "images", count=6)
     spec = changed(spec, data={"source": f"folder:{images}"})
     folder = run(spec, tmp_path / "out", reporter=quiet)
@@ -205,7 +211,9 @@ def test_a_changed_set_of_images_is_noticed_and_run(spec, write_pictures, tmp_pa
     assert "cat/000.png" not in index(folder, "activations").key.tolist()
 
 
-def test_another_network_behind_the_same_name_is_noticed_and_run(spec, tiny_model, tmp_path, told, write_pictures, quiet):
+def test_another_network_behind_the_same_name_is_noticed_and_run(
+    spec: Any, tiny_model: Any, tmp_path: Path, told: Any, write_pictures: Any, quiet: Any
+) -> None:
     images = write_pictures(tmp_path / "images", count=4)
     file = tmp_path / "model.keras"
     tiny_model.save(file)
@@ -221,12 +229,12 @@ def test_another_network_behind_the_same_name_is_noticed_and_run(spec, tiny_mode
     assert "scan" in told.lines and (index(folder, "activations").score != old).any()
 
 
-def test_changed_settings_run_the_job_anew(copied, spec, told):
+def test_changed_settings_run_the_job_anew(copied: Any, spec: Any, told: Any) -> None:
     run(changed(spec, activations={"top_k": 1}), copied.parent, reporter=told)
     assert "scan" in told.lines and set(index(copied, "activations")["rank"]) == {0}
 
 
-def test_chosen_channels_and_layers_alone_are_in_the_results(spec, tmp_path, quiet):
+def test_chosen_channels_and_layers_alone_are_in_the_results(spec: Any, tmp_path: Path, quiet: Any) -> None:
     spec = changed(spec, activations={"channels": [3, 1]}, model={"layers": ["s*", "edges"]})
     folder = run(spec, tmp_path, reporter=quiet)
     for name in ("activations", "channels"):
@@ -236,7 +244,7 @@ def test_chosen_channels_and_layers_alone_are_in_the_results(spec, tmp_path, qui
     assert sorted(set(crops.channel)) == [1, 3]
 
 
-def test_nothing_is_left_of_layers_that_the_job_no_longer_has(copied, spec, quiet, tree_of):
+def test_nothing_is_left_of_layers_that_the_job_no_longer_has(copied: Any, spec: Any, quiet: Any, tree_of: Any) -> None:
     run(changed(spec, model={"layers": ["shapes"]}), copied.parent, reporter=quiet)
     names = [name for name in tree_of(copied, "crops", "mosaics") if "shapes" not in name]
     assert names == ["crops/README.md"] and (copied / "crops" / "shapes.parquet").exists()
@@ -244,7 +252,7 @@ def test_nothing_is_left_of_layers_that_the_job_no_longer_has(copied, spec, quie
         assert set(index(copied, name).layer) == {"shapes"}
 
 
-def test_crops_are_sorted_by_channel_and_rank(spec, finished, tmp_path, quiet):
+def test_crops_are_sorted_by_channel_and_rank(spec: Any, finished: Any, tmp_path: Path, quiet: Any) -> None:
     folders = [
         finished,
         run(changed(spec, activations={"channels": [2, 0]}, model={"layers": ["edges"]}), tmp_path, reporter=quiet),
@@ -254,21 +262,21 @@ def test_crops_are_sorted_by_channel_and_rank(spec, finished, tmp_path, quiet):
         assert crops[["channel", "rank"]].equals(crops[["channel", "rank"]].sort_values(["channel", "rank"], ignore_index=True))
 
 
-def test_a_channel_that_a_layer_does_not_have_is_named_before_any_work(spec, tmp_path, quiet):
+def test_a_channel_that_a_layer_does_not_have_is_named_before_any_work(spec: Any, tmp_path: Path, quiet: Any) -> None:
     with pytest.raises(WrongSpec, match=r"channel 4, but edges has 4 \(0 to 3\)") as caught:
         run(changed(spec, activations={"channels": [4]}), tmp_path, reporter=quiet)
     one_line(caught, 2)
     assert not list(tmp_path.rglob("*.p*"))
 
 
-def test_an_unknown_layer_is_named_before_any_work(spec, tmp_path, quiet):
+def test_an_unknown_layer_is_named_before_any_work(spec: Any, tmp_path: Path, quiet: Any) -> None:
     with pytest.raises(UnknownLayer, match=r"'edge' is not in tiny; nearest: edges.*convscope layers SPEC") as caught:
         run(changed(spec, model={"layers": ["edge"]}), tmp_path, reporter=quiet)
     one_line(caught, 2)
     assert not (tmp_path / "tiny" / "run.json").exists()
 
 
-def test_images_that_cannot_be_read_are_listed_in_the_index(spec, write_pictures, tmp_path, quiet):
+def test_images_that_cannot_be_read_are_listed_in_the_index(spec: Any, write_pictures: Any, tmp_path: Path, quiet: Any) -> None:
     images = write_pictures(tmp_path / "images", count=5)
     (images / "dog" / "torn.png").write_bytes((images / "cat" / "000.png").read_bytes()[:200])
     (images / "cat" / "none.jpg").write_bytes(b"")
@@ -281,7 +289,7 @@ def test_images_that_cannot_be_read_are_listed_in_the_index(spec, write_pictures
     assert set(index(folder, "channels").seen) == {5}
 
 
-def test_too_many_bad_images_end_the_job_and_leave_no_results(spec, write_pictures, tmp_path, quiet):
+def test_too_many_bad_images_end_the_job_and_leave_no_results(spec: Any, write_pictures: Any, tmp_path: Path, quiet: Any) -> None:
     images = write_pictures(tmp_path / "images", count=5)
     (images / "cat" / "none.jpg").write_bytes(b"")
     with pytest.raises(TooManyBad, match="cat/none.jpg") as caught:
@@ -290,7 +298,7 @@ def test_too_many_bad_images_end_the_job_and_leave_no_results(spec, write_pictur
     assert not list((tmp_path / "tiny").rglob("*.parquet")) and read_receipt(tmp_path / "tiny").state == "running"
 
 
-def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copied, spec, quiet):
+def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copied: Any, spec: Any, quiet: Any) -> None:
     (copied / "run.json").write_text("{")
     with pytest.raises(WrongSpec, match=r"run.json cannot be read") as caught:
         run(spec, copied.parent, reporter=quiet)

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,12 +21,12 @@ from pipeline.receipt import read_receipt
 RESULTS = ("index", "crops", "mosaics")
 
 
-def one_line(caught, status):
+def one_line(caught: Any, status: Any) -> Any:
     assert "\n" not in str(caught.value) and caught.value.exit_code == status
     return str(caught.value)
 
 
-def test_a_file_in_the_place_of_the_output_folder_is_one_line(spec, tmp_path, quiet):
+def test_a_file_in_the_place_of_the_output_folder_is_one_line(spec: Any, tmp_path: Path, quiet: Any) -> None:
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(StoreFailed, match=r"was not written: .*another with --out") as caught:
         run(spec, tmp_path / "out", reporter=quiet)
@@ -32,14 +34,14 @@ def test_a_file_in_the_place_of_the_output_folder_is_one_line(spec, tmp_path, qu
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_an_output_folder_that_cannot_be_written_is_one_line(spec, tmp_path, quiet):
+def test_an_output_folder_that_cannot_be_written_is_one_line(spec: Any, tmp_path: Path, quiet: Any) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreFailed, match="Permission denied") as caught:
         run(spec, tmp_path / "out", reporter=quiet)
     one_line(caught, 1)
 
 
-def test_a_disk_that_takes_no_writes_is_one_line(spec, small_disk, quiet):
+def test_a_disk_that_takes_no_writes_is_one_line(spec: Any, small_disk: Any, quiet: Any) -> None:
     disk = small_disk(64)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(StoreFailed, match="Read-only file system") as caught:
@@ -49,12 +51,12 @@ def test_a_disk_that_takes_no_writes_is_one_line(spec, small_disk, quiet):
 
 @pytest.mark.parametrize("writes", [0, 1, 3, 6, 10])
 def test_a_disk_that_fills_up_anywhere_leaves_whole_files_and_the_next_run_completes(
-    copied, spec, tree_of, monkeypatch, writes, quiet, told
-):
+    copied: Any, spec: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch, writes: Any, quiet: Any, told: Any
+) -> None:
     before = tree_of(copied, *RESULTS)
     replace, left = os.replace, [writes]
 
-    def until_full(*arguments):
+    def until_full(*arguments: Any) -> None:
         if not left[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
         left[0] -= 1
@@ -73,7 +75,9 @@ def test_a_disk_that_fills_up_anywhere_leaves_whole_files_and_the_next_run_compl
 
 
 @pytest.mark.parametrize("kibibytes", [8, 60, 100, 140])
-def test_a_disk_that_is_really_full_is_one_line_and_leaves_whole_files(spec, small_disk, kibibytes, quiet):
+def test_a_disk_that_is_really_full_is_one_line_and_leaves_whole_files(
+    spec: Any, small_disk: Any, kibibytes: Any, quiet: Any
+) -> None:
     disk = small_disk(kibibytes)
     with pytest.raises(StoreFailed, match="the disk is full") as caught:
         run(spec, disk, reporter=quiet)
@@ -83,7 +87,7 @@ def test_a_disk_that_is_really_full_is_one_line_and_leaves_whole_files(spec, sma
         pq.read_table(table)
 
 
-def test_a_disk_that_is_full_from_the_start_is_one_line(spec, small_disk, quiet):
+def test_a_disk_that_is_full_from_the_start_is_one_line(spec: Any, small_disk: Any, quiet: Any) -> None:
     disk = small_disk(64)
     (disk / "filler").write_bytes(bytes(64 * 1024))
     with pytest.raises(StoreFailed, match="the disk is full") as caught:
@@ -102,14 +106,16 @@ with hold(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def holder(process, tmp_path):
+def holder(process: Any, tmp_path: Path) -> Any:
     """Another process that holds the folder tmp_path/tiny."""
     child = process("-c", HOLDER, tmp_path / "tiny")
     assert child.stdout.readline() == "held\n", child.stderr.read()
     return child
 
 
-def test_a_folder_that_another_process_holds_is_named_with_host_process_and_time(spec, holder, tmp_path, tree_of, quiet):
+def test_a_folder_that_another_process_holds_is_named_with_host_process_and_time(
+    spec: Any, holder: Any, tmp_path: Path, tree_of: Any, quiet: Any
+) -> None:
     before = tree_of(tmp_path / "tiny")
     with pytest.raises(FolderHeld) as caught:
         run(spec, tmp_path, reporter=quiet)
@@ -119,7 +125,9 @@ def test_a_folder_that_another_process_holds_is_named_with_host_process_and_time
     assert tree_of(tmp_path / "tiny") == before
 
 
-def test_the_lock_of_a_process_that_died_is_taken_over_and_its_debris_swept(spec, holder, tmp_path, finished, tree_of, quiet):
+def test_the_lock_of_a_process_that_died_is_taken_over_and_its_debris_swept(
+    spec: Any, holder: Any, tmp_path: Path, finished: Any, tree_of: Any, quiet: Any
+) -> None:
     debris = tmp_path / "tiny" / "index" / ".aside-0123abcd-fields.parquet"
     debris.parent.mkdir()
     debris.write_bytes(b"half")
@@ -151,8 +159,8 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.parametrize(("step", "first_news"), [("scan", "scan 8\n"), ("patches", "patches 1\n")])
 def test_an_interrupted_run_leaves_no_half_files_and_the_next_completes_to_the_same_bytes(
-    write_spec, process, tmp_path, finished, tree_of, spec, step, first_news, quiet
-):
+    write_spec: Any, process: Any, tmp_path: Path, finished: Any, tree_of: Any, spec: Any, step: Any, first_news: Any, quiet: Any
+) -> None:
     path = write_spec(tmp_path / "tiny.toml")
     child = process("-c", SLOW, step, "run", path, "--out", tmp_path / "out")
     heard = []

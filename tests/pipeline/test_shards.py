@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -23,19 +24,21 @@ from pipeline.store.places import place
 
 
 @pytest.fixture(scope="module")
-def small(spec):
+def small(spec: Any) -> Any:
     """The spec of the 20 pictures in ten batches."""
     return changed(spec, data={"batch": 2})
 
 
-def shards(spec, out, numbers, count):
+def shards(spec: Any, out: Any, numbers: Any, count: Any) -> Any:
     for index in numbers:
         run_shard(spec, index, count, out, Stopping())
     return out / spec.name
 
 
 @pytest.mark.parametrize(("count", "order"), [(1, [0]), (3, [0, 2, 1]), (7, [6, 1, 4, 0, 5, 3, 2])])
-def test_any_number_of_shards_in_any_order_gives_the_bytes_of_one_run(small, tmp_path, finished, tree_of, count, order):
+def test_any_number_of_shards_in_any_order_gives_the_bytes_of_one_run(
+    small: Any, tmp_path: Path, finished: Any, tree_of: Any, count: Any, order: Any
+) -> None:
     folder = shards(small, tmp_path, order, count)
     assert sorted(tree_of(folder)) == sorted(f"parts/{index + 1}-of-{count}.part" for index in order)
     last = Stopping()
@@ -45,7 +48,9 @@ def test_any_number_of_shards_in_any_order_gives_the_bytes_of_one_run(small, tmp
     assert read_receipt(folder).state == "finished" and not list((folder / "parts").iterdir())
 
 
-def test_a_shard_that_is_interrupted_goes_on_and_the_merge_has_the_same_bytes(small, tmp_path, finished, tree_of):
+def test_a_shard_that_is_interrupted_goes_on_and_the_merge_has_the_same_bytes(
+    small: Any, tmp_path: Path, finished: Any, tree_of: Any
+) -> None:
     with pytest.raises(Interrupted, match="4 of 10 examples are scanned and saved"):
         run_shard(small, 1, 2, tmp_path, Stopping("scan of shard 2 of 2", 4))
     with pytest.raises(PartsMissing, match=r"lacks parts 1 of 2; the rest of part 2 of 2, which stands at 4 of 10"):
@@ -57,20 +62,20 @@ def test_a_shard_that_is_interrupted_goes_on_and_the_merge_has_the_same_bytes(sm
     assert tree_of(tmp_path / "tiny", *RESULTS) == tree_of(finished, *RESULTS)
 
 
-def test_missing_parts_are_named_and_worth_another_try(small, tmp_path):
+def test_missing_parts_are_named_and_worth_another_try(small: Any, tmp_path: Path) -> None:
     folder = shards(small, tmp_path, [1, 3], 5)
     with pytest.raises(PartsMissing, match=r"tiny lacks parts 1, 3, 5 of 5\. Run what is missing with --shard I/N") as caught:
         merge(folder, Stopping())
     assert caught.value.exit_code == 75 and "\n" not in str(caught.value)
 
 
-def test_shards_of_another_number_do_not_come_into_the_way(small, tmp_path, finished, tree_of):
+def test_shards_of_another_number_do_not_come_into_the_way(small: Any, tmp_path: Path, finished: Any, tree_of: Any) -> None:
     shards(small, tmp_path, [0, 2, 3], 4)
     folder = merge(shards(small, tmp_path, [0, 1], 2), Stopping())
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS) and not list((folder / "parts").iterdir())
 
 
-def test_a_plain_run_uses_the_parts_that_all_shards_have_left(small, tmp_path, finished, tree_of):
+def test_a_plain_run_uses_the_parts_that_all_shards_have_left(small: Any, tmp_path: Path, finished: Any, tree_of: Any) -> None:
     folder = shards(small, tmp_path, [0, 1], 2)
     with hold(folder), pytest.raises(FolderHeld):
         merge(folder, Stopping())
@@ -79,14 +84,14 @@ def test_a_plain_run_uses_the_parts_that_all_shards_have_left(small, tmp_path, f
     assert last.scanned == [] and tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)
 
 
-def test_a_run_with_other_settings_uses_no_parts(small, tmp_path):
+def test_a_run_with_other_settings_uses_no_parts(small: Any, tmp_path: Path) -> None:
     shards(small, tmp_path, [0, 1], 2)
     last = Stopping()
     run(changed(small, activations={"top_k": 1}), tmp_path, reporter=last)
     assert last.scanned[0] == 0 and last.scanned[-1] == 20
 
 
-def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied, spec, tree_of):
+def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied: Any, spec: Any, tree_of: Any) -> None:
     before = tree_of(copied)
     shard, merged = Stopping(), Stopping()
     run_shard(spec, 0, 2, copied.parent, shard)
@@ -96,7 +101,7 @@ def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied, spec,
     assert tree_of(copied) == before
 
 
-def test_shards_that_are_scanned_anew_replace_what_is_finished(copied, spec, tree_of, told):
+def test_shards_that_are_scanned_anew_replace_what_is_finished(copied: Any, spec: Any, tree_of: Any, told: Any) -> None:
     before = tree_of(copied, *RESULTS)
     (copied / "index" / "activations.parquet").write_bytes(b"damaged")
     for index, examples in ((0, 8), (1, 12)):
@@ -107,10 +112,12 @@ def test_shards_that_are_scanned_anew_replace_what_is_finished(copied, spec, tre
     assert tree_of(copied, *RESULTS) == before
 
 
-def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with(small, tmp_path, monkeypatch, finished, tree_of):
+def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Any, tree_of: Any
+) -> None:
     folder, remove = shards(small, tmp_path, [0, 1], 2), Path.unlink
 
-    def stopped(path, missing_ok=False):
+    def stopped(path: Any, missing_ok: Any = False) -> None:
         remove(path, missing_ok)
         if path.suffix == ".part":
             raise KeyboardInterrupt
@@ -126,7 +133,7 @@ def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with
     assert read_receipt(folder).state == "finished" and not list((folder / "parts").iterdir())
 
 
-def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small, tmp_path):
+def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small: Any, tmp_path: Path) -> None:
     from pipeline.errors import Fault
 
     with pytest.raises(WrongSpec, match="none holds no parts"):
@@ -144,7 +151,9 @@ def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small, tmp_path):
 # Parts that do not belong together.
 
 
-def test_a_part_of_another_network_or_other_data_is_named(small, tiny_model, write_pictures, tmp_path):
+def test_a_part_of_another_network_or_other_data_is_named(
+    small: Any, tiny_model: Any, write_pictures: Any, tmp_path: Path
+) -> None:
     import keras
 
     file, images = tmp_path / "model.keras", write_pictures(tmp_path / "images", count=8)
@@ -165,7 +174,7 @@ def test_a_part_of_another_network_or_other_data_is_named(small, tiny_model, wri
     assert not (folder / "run.json").exists()
 
 
-def test_unreadable_images_of_all_shards_are_judged_together(small, write_pictures, tmp_path):
+def test_unreadable_images_of_all_shards_are_judged_together(small: Any, write_pictures: Any, tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "images", count=9)
     for name in ("cat/000.png", "dog/007.png"):
         (images / name).write_bytes(b"torn")
@@ -178,7 +187,7 @@ def test_unreadable_images_of_all_shards_are_judged_together(small, write_pictur
 # Runs side by side.
 
 
-def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_free(small, tmp_path):
+def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_free(small: Any, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     with hold(folder, part=(1, 3)):
         with pytest.raises(FolderHeld) as caught:
@@ -191,10 +200,10 @@ def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_fre
     assert sorted(path.name for path in (folder / "parts").iterdir()) == ["1-of-3.part", "2-of-3.part"]
 
 
-def test_a_lock_whose_last_holder_has_just_removed_it_is_made_anew(tmp_path, monkeypatch):
+def test_a_lock_whose_last_holder_has_just_removed_it_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, flock, calls = tmp_path / "tiny", fcntl.flock, []
 
-    def removed_meanwhile(file, how):
+    def removed_meanwhile(file: Any, how: Any) -> None:
         calls.append(how)
         if len(calls) == 1:
             (folder / "parts" / ".1-of-2.lock").unlink()
@@ -206,7 +215,7 @@ def test_a_lock_whose_last_holder_has_just_removed_it_is_made_anew(tmp_path, mon
     assert not list((folder / "parts").iterdir())
 
 
-def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small, small_disk):
+def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small: Any, small_disk: Any) -> None:
     disk = small_disk(64)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(StoreFailed, match="Read-only file system") as caught:
@@ -214,7 +223,7 @@ def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small, small_disk):
     assert "\n" not in str(caught.value) and caught.value.exit_code == 1
 
 
-def test_a_run_spares_what_another_shard_is_writing(small, tmp_path):
+def test_a_run_spares_what_another_shard_is_writing(small: Any, tmp_path: Path) -> None:
     half = tmp_path / "tiny" / "parts" / ".aside-0123abcd-2-of-2.part"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
@@ -224,7 +233,7 @@ def test_a_run_spares_what_another_shard_is_writing(small, tmp_path):
     assert not half.exists()
 
 
-def test_shards_meet_at_an_address(small, finished, tree_of):
+def test_shards_meet_at_an_address(small: Any, finished: Any, tree_of: Any) -> None:
     address = f"memory://{os.urandom(8).hex()}"
     with pytest.raises(Interrupted):
         run_shard(small, 1, 2, address, Stopping("scan of shard 2 of 2", 4))
@@ -240,7 +249,9 @@ def test_shards_meet_at_an_address(small, finished, tree_of):
 # The command line.
 
 
-def test_shards_and_merge_from_the_command_line(command, write_spec, tmp_path, finished, tree_of):
+def test_shards_and_merge_from_the_command_line(
+    command: Any, write_spec: Any, tmp_path: Path, finished: Any, tree_of: Any
+) -> None:
     path, out = write_spec(tmp_path / "tiny.toml"), tmp_path / "out"
     status, _, error = command("run", path, "--out", out, "--shard", "2/2", "--log-json")
     assert status == 0
@@ -258,22 +269,24 @@ def test_shards_and_merge_from_the_command_line(command, write_spec, tmp_path, f
 
 
 @pytest.mark.parametrize("words", [["--shard", "0/2"], ["--shard", "3/2"], ["--shard", "2"], ["--shard", "a/b"]])
-def test_a_shard_that_cannot_be_is_refused(command, words):
+def test_a_shard_that_cannot_be_is_refused(command: Any, words: Any) -> None:
     status, _, error = command("run", "demo", *words)
     assert status == 2 and "is not of the form I/N, with I from 1 to N" in error
 
 
 @pytest.mark.parametrize("value", ["-1", "often", "inf", "nan"])
-def test_a_time_between_saves_that_cannot_be_is_refused(command, value):
+def test_a_time_between_saves_that_cannot_be_is_refused(command: Any, value: Any) -> None:
     status, _, error = command("run", "demo", "--save-every", value)
     assert status == 2 and "is not a number of seconds" in error
 
 
-def test_a_shard_has_no_stages_of_its_own(command):
+def test_a_shard_has_no_stages_of_its_own(command: Any) -> None:
     assert command("run", "demo", "--shard", "1/2", "--stage", "activations")[0] == 2
 
 
-def test_the_time_between_saves_reaches_the_run(command, write_spec, tmp_path, monkeypatch):
+def test_the_time_between_saves_reaches_the_run(
+    command: Any, write_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from jobs import commands
 
     seen = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stopping import RESULTS, Stopping, changed
@@ -18,18 +19,18 @@ UPDATE = RunOptions(update=True)
 
 
 @pytest.fixture(scope="module")
-def stock(write_pictures, tmp_path_factory):
+def stock(write_pictures: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """23 pictures, of which a data set is made that grows."""
     folder = write_pictures(tmp_path_factory.mktemp("stock"), count=23)
     return sorted(folder.rglob("*.png"), key=lambda path: path.name)
 
 
 @pytest.fixture
-def growing(stock, spec, tmp_path):
+def growing(stock: Any, spec: Any, tmp_path: Path) -> Any:
     """A function: make the data set so many pictures long. Returns: the spec of it."""
     images = tmp_path / "images"
 
-    def grow(count, **data):
+    def grow(count: Any, **data: Any) -> Any:
         images.mkdir(exist_ok=True)
         for path in stock[:count]:
             shutil.copy(path, images / path.name)
@@ -39,10 +40,10 @@ def growing(stock, spec, tmp_path):
 
 
 @pytest.fixture
-def expected(growing, tmp_path, tree_of):
+def expected(growing: Any, tmp_path: Path, tree_of: Any) -> Any:
     """A function: the results of a run over all examples."""
 
-    def results(spec):
+    def results(spec: Any) -> Any:
         shutil.rmtree(tmp_path / "whole", ignore_errors=True)
         return tree_of(run(spec, tmp_path / "whole", reporter=Stopping()), *RESULTS)
 
@@ -51,8 +52,8 @@ def expected(growing, tmp_path, tree_of):
 
 @pytest.mark.parametrize(("before", "after"), [(8, 12), (6, 23), (7, 8)])
 def test_an_update_scans_only_added_examples_and_ends_with_the_bytes_of_a_full_run(
-    growing, expected, tmp_path, tree_of, before, after
-):
+    growing: Any, expected: Any, tmp_path: Path, tree_of: Any, before: Any, after: Any
+) -> None:
     run(growing(before), tmp_path / "out", reporter=Stopping())
     spec, last = growing(after), Stopping()
     folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
@@ -61,7 +62,9 @@ def test_an_update_scans_only_added_examples_and_ends_with_the_bytes_of_a_full_r
     assert tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_updates_follow_each_other_and_one_of_nothing_does_nothing(growing, expected, tmp_path, tree_of):
+def test_updates_follow_each_other_and_one_of_nothing_does_nothing(
+    growing: Any, expected: Any, tmp_path: Path, tree_of: Any
+) -> None:
     for count in (3, 10, 11, 23):
         last = Stopping()
         folder = run(growing(count), tmp_path / "out", reporter=last, options=UPDATE)
@@ -71,7 +74,9 @@ def test_updates_follow_each_other_and_one_of_nothing_does_nothing(growing, expe
     assert last.news == [] and "nothing to do" in last.lines[-1]
 
 
-def test_an_interrupted_update_continues_even_when_the_data_have_grown_again(growing, expected, tmp_path, tree_of):
+def test_an_interrupted_update_continues_even_when_the_data_have_grown_again(
+    growing: Any, expected: Any, tmp_path: Path, tree_of: Any
+) -> None:
     run(growing(5), tmp_path / "out", reporter=Stopping())
     with pytest.raises(Interrupted):
         run(growing(15), tmp_path / "out", reporter=Stopping("scan", 7), options=UPDATE)
@@ -80,7 +85,9 @@ def test_an_interrupted_update_continues_even_when_the_data_have_grown_again(gro
     assert last.scanned[0] == 7 and last.scanned[-1] == 16 and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_an_interrupted_first_run_continues_with_data_that_have_grown(growing, expected, tmp_path, tree_of):
+def test_an_interrupted_first_run_continues_with_data_that_have_grown(
+    growing: Any, expected: Any, tmp_path: Path, tree_of: Any
+) -> None:
     with pytest.raises(Interrupted):
         run(growing(10), tmp_path / "out", reporter=Stopping("scan", 8), options=UPDATE)
     spec, last = growing(14), Stopping()
@@ -88,7 +95,7 @@ def test_an_interrupted_first_run_continues_with_data_that_have_grown(growing, e
     assert last.scanned == [8, 12, 14] and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_an_update_may_be_spread_over_shards(growing, expected, tmp_path, tree_of):
+def test_an_update_may_be_spread_over_shards(growing: Any, expected: Any, tmp_path: Path, tree_of: Any) -> None:
     run(growing(6), tmp_path / "out", reporter=Stopping())
     spec = growing(23)
     for index in (1, 0, 2):
@@ -98,7 +105,7 @@ def test_an_update_may_be_spread_over_shards(growing, expected, tmp_path, tree_o
     assert last.scanned == [] and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_the_shards_of_an_update_need_the_scan_that_they_update(growing, tmp_path):
+def test_the_shards_of_an_update_need_the_scan_that_they_update(growing: Any, tmp_path: Path) -> None:
     folder = run(growing(6), tmp_path / "out", reporter=Stopping())
     for index in (0, 1):
         run_shard(growing(9), index, 2, tmp_path / "out", Stopping(), UPDATE)
@@ -107,7 +114,7 @@ def test_the_shards_of_an_update_need_the_scan_that_they_update(growing, tmp_pat
         merge(folder, Stopping())
 
 
-def test_parts_of_added_examples_and_of_all_examples_are_not_confused(growing, tmp_path):
+def test_parts_of_added_examples_and_of_all_examples_are_not_confused(growing: Any, tmp_path: Path) -> None:
     folder, spec = run(growing(6), tmp_path / "out", reporter=Stopping()), growing(16)
     run_shard(spec, 0, 2, tmp_path / "out", Stopping())
     run_shard(spec, 1, 2, tmp_path / "out", Stopping(), UPDATE)
@@ -117,24 +124,24 @@ def test_parts_of_added_examples_and_of_all_examples_are_not_confused(growing, t
     assert [(saved.shard.begin, saved.part.done) for saved in saved_parts(folder)] == [(6, 2), (6, 8)]
 
 
-def test_a_shard_of_data_that_have_grown_since_is_of_other_examples(growing, tmp_path):
+def test_a_shard_of_data_that_have_grown_since_is_of_other_examples(growing: Any, tmp_path: Path) -> None:
     run_shard(growing(8), 1, 2, tmp_path / "out", Stopping(), UPDATE)
     last = Stopping()
     run_shard(growing(16), 1, 2, tmp_path / "out", last, UPDATE)
     assert [done for _, done in last.news] == [0, 4, 8]
 
 
-def test_an_update_ignores_a_scan_with_other_settings(growing, tmp_path):
+def test_an_update_ignores_a_scan_with_other_settings(growing: Any, tmp_path: Path) -> None:
     run(growing(6), tmp_path / "out", reporter=Stopping())
     last = Stopping()
     run(changed(growing(9), activations={"top_k": 2}), tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned == [0, 4, 8, 9]
 
 
-def test_an_update_ignores_a_scan_with_another_network(growing, tiny_model, tmp_path):
+def test_an_update_ignores_a_scan_with_another_network(growing: Any, tiny_model: Any, tmp_path: Path) -> None:
     import keras
 
-    def saved(model, count):
+    def saved(model: Any, count: Any) -> Any:
         model.save(tmp_path / "model.keras")
         return changed(growing(count), model={"source": f"file:{tmp_path / 'model.keras'}"})
 
@@ -146,14 +153,16 @@ def test_an_update_ignores_a_scan_with_another_network(growing, tiny_model, tmp_
     assert last.scanned == [0, 4, 8, 9]
 
 
-def test_without_update_grown_data_are_scanned_in_full(growing, expected, tmp_path, tree_of):
+def test_without_update_grown_data_are_scanned_in_full(growing: Any, expected: Any, tmp_path: Path, tree_of: Any) -> None:
     run(growing(6), tmp_path / "out", reporter=Stopping())
     spec, last = growing(9), Stopping()
     folder = run(spec, tmp_path / "out", reporter=last)
     assert last.scanned[-1] == 9 and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_pictures_that_came_in_between_are_refused_and_nothing_is_changed(growing, stock, tmp_path, tree_of):
+def test_pictures_that_came_in_between_are_refused_and_nothing_is_changed(
+    growing: Any, stock: Any, tmp_path: Path, tree_of: Any
+) -> None:
     folder = run(growing(6), tmp_path / "out", reporter=Stopping())
     before = tree_of(folder)
     shutil.copy(stock[7], tmp_path / "images" / "000-between.png")
@@ -168,7 +177,7 @@ def test_pictures_that_came_in_between_are_refused_and_nothing_is_changed(growin
     assert last.scanned[-1] == 7
 
 
-def test_a_data_set_that_has_shrunk_is_refused(growing, stock, tmp_path):
+def test_a_data_set_that_has_shrunk_is_refused(growing: Any, stock: Any, tmp_path: Path) -> None:
     spec = growing(6)
     run(spec, tmp_path / "out", reporter=Stopping())
     (tmp_path / "images" / stock[5].name).unlink()
@@ -176,14 +185,14 @@ def test_a_data_set_that_has_shrunk_is_refused(growing, stock, tmp_path):
         run(spec, tmp_path / "out", reporter=Stopping(), options=UPDATE)
 
 
-def test_a_raised_limit_is_an_update_too(growing, expected, tmp_path, tree_of):
+def test_a_raised_limit_is_an_update_too(growing: Any, expected: Any, tmp_path: Path, tree_of: Any) -> None:
     run(growing(20, limit=6), tmp_path / "out", reporter=Stopping())
     spec, last = growing(20, limit=13), Stopping()
     folder = run(spec, tmp_path / "out", reporter=last, options=UPDATE)
     assert last.scanned[-1] == 7 and tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_windows_of_added_pictures_are_an_update_too(growing, expected, tmp_path, tree_of):
+def test_windows_of_added_pictures_are_an_update_too(growing: Any, expected: Any, tmp_path: Path, tree_of: Any) -> None:
     from pipeline.spec.data import WindowSpec
 
     window = WindowSpec(size=12, stride=8)
@@ -194,7 +203,7 @@ def test_windows_of_added_pictures_are_an_update_too(growing, expected, tmp_path
     assert tree_of(folder, *RESULTS) == expected(spec)
 
 
-def test_an_update_reads_each_part_file_once(growing, tmp_path, monkeypatch):
+def test_an_update_reads_each_part_file_once(growing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it continues an update that was interrupted."""
     run(growing(6), tmp_path / "out", reporter=Stopping())
     spec = growing(14)
@@ -202,7 +211,7 @@ def test_an_update_reads_each_part_file_once(growing, tmp_path, monkeypatch):
         run(spec, tmp_path / "out", reporter=Stopping("scan", 2), options=UPDATE)
     reads, read_bytes = [], Path.read_bytes
 
-    def counted(path):
+    def counted(path: Any) -> Any:
         reads.append(path.name)
         return read_bytes(path)
 

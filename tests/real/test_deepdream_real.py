@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,11 @@ OCTAVES = [{"scale": 1.4, "iter_n": steps} for steps in (40, 40)]
 CHANCE = 20 / 1000
 
 
-def rows_of(tmp_path: Path, model, dream) -> pd.DataFrame:
+def rows_of(tmp_path: Path, model: Any, dream: Any) -> pd.DataFrame:
     tree = {"name": "dreams", "stages": ["dream"], "model": model, "data": {"source": "sample:photos"}, "dream": dream}
     folder = run(parse_spec(tree), tmp_path)
     rows = pd.read_parquet(folder / "index/dreams.parquet")
-    rows["picture"] = [decode_png((folder / path).read_bytes()) for path in rows.path]
+    rows["picture"] = [decode_png((folder / path).read_bytes()) for path in rows.path]  # type: ignore[assignment]
     return rows
 
 
@@ -42,7 +43,7 @@ def looks_well(picture: np.ndarray) -> bool:
     return bool(picture.std() > 15 and clipped < 0.1 and corner.sum() < 0.01 * spectrum.sum())
 
 
-def takes_them_for_the_classes(tmp_path: Path, model, classes: list[int]) -> bool:
+def takes_them_for_the_classes(tmp_path: Path, model: Any, classes: list[int]) -> bool:
     """Whether a network takes what is drawn as some classes for them, and it looks well."""
     rows = rows_of(tmp_path, model, {"visualization": {"classes": classes, "octaves": OCTAVES}})
     taken = (rows.probability > CHANCE).all() and (rows.reached > rows.before + 5).all()
@@ -50,20 +51,20 @@ def takes_them_for_the_classes(tmp_path: Path, model, classes: list[int]) -> boo
 
 
 @needs_real
-def test_mobilenet_takes_what_is_drawn_for_the_class(tmp_path: Path):
+def test_mobilenet_takes_what_is_drawn_for_the_class(tmp_path: Path) -> None:
     model = {"source": "keras:MobileNetV2", "weights": f"{REAL}/mobilenet_v2.h5", "layers": ["out_relu"]}
     assert takes_them_for_the_classes(tmp_path, model, [76, 327])
 
 
 @needs_shared
-def test_a_frozen_graph_takes_what_is_drawn_for_the_class(tmp_path: Path):
+def test_a_frozen_graph_takes_what_is_drawn_for_the_class(tmp_path: Path) -> None:
     path = f"{SHARED}/models/mobilenet_v1_0.25_224.frozen.pb"
     model = {"source": f"frozen:{path}", "preprocess": "symmetric", "layers": ["*Conv2d_13_pointwise/Relu6"]}
     assert takes_them_for_the_classes(tmp_path, model, [77, 981])
 
 
 @needs_real
-def test_vgg_dreams_on_a_photograph_that_can_still_be_told(tmp_path: Path):
+def test_vgg_dreams_on_a_photograph_that_can_still_be_told(tmp_path: Path) -> None:
     weights = f"{REAL}/vgg16_notop.weights.h5"
     model = {"source": "keras:VGG16", "top": False, "size": 128, "weights": weights, "layers": ["block4_conv3"]}
     rows = rows_of(tmp_path, model, {"keys": ["chelsea.png"], "longest": 200, "num_octave": 2, "iterations": 8})

@@ -28,7 +28,7 @@ needs_photos = pytest.mark.skipif(
 
 
 @needs_photos
-def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch_of_the_photographs(tmp_path: Path):
+def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch_of_the_photographs(tmp_path: Path) -> None:
     spec = parse_spec(
         {
             "name": "dreams",
@@ -52,7 +52,7 @@ def test_patterns_of_mobilenet_fire_their_channels_more_than_the_strongest_patch
 
 
 @needs_real
-def test_a_frozen_network_dreams_as_the_keras_network_that_it_was_frozen_from():
+def test_a_frozen_network_dreams_as_the_keras_network_that_it_was_frozen_from() -> None:
     layers = {
         f"frozen:{REAL}/facenet.pb": "InceptionResnetV1_1/Block35_1_Activation_1/Relu",
         f"file:{REAL}/facenet.keras": "Block35_1_Activation",
@@ -70,7 +70,7 @@ def test_a_frozen_network_dreams_as_the_keras_network_that_it_was_frozen_from():
 
 
 @needs_real
-def test_a_deep_channel_that_noise_leaves_silent_wakes_at_its_second_start():
+def test_a_deep_channel_that_noise_leaves_silent_wakes_at_its_second_start() -> None:
     name = "block5_conv3"
     weights = f"{REAL}/vgg16_notop.weights.h5"
     network = open_network(ModelSpec(source="keras:VGG16", layers=[name], top=False, size=96, weights=weights))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,13 +27,13 @@ FACES = 6
 
 
 @pytest.fixture(scope="module")
-def faces():
+def faces() -> Any:
     files = sorted(Path(f"{SHARED}/lfw").rglob("*.jpg"))[::11][:FACES]
     return np.stack([Fit(160, 160).apply(cv2.imread(str(file))[..., ::-1]) for file in files])
 
 
 @pytest.fixture(scope="module")
-def found(faces):
+def found(faces: Any) -> Any:
     """By network: how to trace the layer, the strongest units of some channels, and their effective fields."""
     answers = {}
     units = None
@@ -46,21 +47,21 @@ def found(faces):
             for number, value in enumerate(values):
                 channel = int(value.max(axis=(0, 1)).argsort()[-1 - number])
                 units.append((*np.unravel_index(value[..., channel].argmax(), value.shape[:2]), channel))
-            units = np.array(units)
+            units = np.array(units)  # type: ignore[assignment]
         (layer,) = select_layers(network, [name])
         field = solve_fields(network, [layer])[name]
         answers[source] = network, maps, units, EffectiveFields(network, layer, field).boxes(faces, units)
     return answers
 
 
-def test_both_files_of_one_network_give_the_same_effective_fields(found):
+def test_both_files_of_one_network_give_the_same_effective_fields(found: Any) -> None:
     first, second = (boxes for *_, boxes in found.values())
     np.testing.assert_array_equal(first, second)
     areas = (first[:, 2:] - first[:, :2]).prod(axis=1)
     assert (areas > 0).all() and np.median(areas) < 0.25 * 160**2
 
 
-def test_faint_noise_inside_moves_a_unit_and_outside_hardly(found, faces):
+def test_faint_noise_inside_moves_a_unit_and_outside_hardly(found: Any, faces: Any) -> None:
     network, maps, units, boxes = found["file:facenet.keras"]
     random = np.random.default_rng(0)
     for face, (row, col, channel), (y1, x1, y2, x2) in zip(faces, units, boxes, strict=True):

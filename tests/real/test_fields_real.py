@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
@@ -51,26 +52,26 @@ def solve_and_compare(model: keras.Model, layers: list[str]) -> int:
     return result.probes
 
 
-def test_five_layers_of_vgg16_agree_within_450_probes(vgg16):
+def test_five_layers_of_vgg16_agree_within_450_probes(vgg16: Any) -> None:
     assert solve_and_compare(vgg16, VGG_LAYERS) <= 450
 
 
 @pytest.mark.parametrize("layer", ["block3_conv3"])
-def test_one_layer_of_vgg16_agrees_within_160_probes(vgg16, layer):
+def test_one_layer_of_vgg16_agrees_within_160_probes(vgg16: Any, layer: Any) -> None:
     field = ReceptiveField((8, 224, 224, 3), networks.forward_one(vgg16, layer))
     agreement.assert_agree({layer: field}, oracle.fields(vgg16))
     assert field.probes <= 160
 
 
-def test_mobilenet_v2_agrees(mobilenet):
+def test_mobilenet_v2_agrees(mobilenet: Any) -> None:
     solve_and_compare(mobilenet, ["Conv1_relu", "block_3_expand_relu", "block_6_project", "block_12_add", "out_relu"])
 
 
-def test_facenet_agrees(facenet):
+def test_facenet_agrees(facenet: Any) -> None:
     solve_and_compare(facenet, agreement.three_depths(facenet))
 
 
-def test_the_channels_of_a_concatenation_in_facenet_agree(facenet):
+def test_the_channels_of_a_concatenation_in_facenet_agree(facenet: Any) -> None:
     """Mixed_5a... joins branches of unlike reach: its channels differ, and each gets its own boxes."""
     layer = next(op.name for op in facenet.operations if isinstance(op, keras.layers.Concatenate))
     expected = oracle.fields(facenet)[layer]

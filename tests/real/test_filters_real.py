@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ VGG16 = {"source": "keras:VGG16", "top": False, "weights": f"{REAL}/vgg16_notop.
 
 
 @needs_real
-def test_facenets_graph_and_its_keras_twin_have_the_same_kernels():
+def test_facenets_graph_and_its_keras_twin_have_the_same_kernels() -> None:
     graph, twin = (
         open_network(ModelSpec(source=source, layers=["*"], preprocess="standardize"))
         for source in (f"frozen:{REAL}/facenet.pb", f"file:{REAL}/facenet.keras")
@@ -32,7 +34,7 @@ def test_facenets_graph_and_its_keras_twin_have_the_same_kernels():
     ours, theirs = graph.kernels(graph.convolutions()), twin.kernels(twin.convolutions())
     assert len(ours) == len(theirs) == 132
 
-    def in_order(kernels):
+    def in_order(kernels: Any) -> Any:
         return sorted(
             (kernel for (kernel,) in kernels.values()), key=lambda kernel: float(np.abs(kernel.weights).sum(dtype=float))
         )
@@ -42,7 +44,7 @@ def test_facenets_graph_and_its_keras_twin_have_the_same_kernels():
 
 
 @needs_both
-def test_the_tf1_mobilenet_has_its_27_convolutions_and_takes_rgb():
+def test_the_tf1_mobilenet_has_its_27_convolutions_and_takes_rgb() -> None:
     path = f"{SHARED}/models/mobilenet_v1_0.25_224.frozen.pb"
     network = open_network(ModelSpec(source=f"frozen:{path}", layers=["*"], preprocess="symmetric"))
     kernels = network.kernels(network.convolutions())
@@ -53,7 +55,7 @@ def test_the_tf1_mobilenet_has_its_27_convolutions_and_takes_rgb():
 
 
 @needs_both
-def test_the_greenest_filter_of_vgg16_fires_on_grass_and_its_bluest_on_the_sea(quiet, tmp_path):
+def test_the_greenest_filter_of_vgg16_fires_on_grass_and_its_bluest_on_the_sea(quiet: Any, tmp_path: Path) -> None:
     network = open_network(ModelSpec(**VGG16))
     (kernel,) = network.kernels(["block1_conv1"])["block1_conv1"]
     colours = colour_inputs(network, "block1_conv1", kernel)

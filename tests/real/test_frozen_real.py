@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -43,13 +44,13 @@ TWINS = {
 }
 
 
-def mobilenet():
+def mobilenet() -> Any:
     path = f"{SHARED}/models/mobilenet_v1_0.25_224.frozen.pb"
     return open_network(ModelSpec(source=f"frozen:{path}", layers=["*"], preprocess="symmetric"))
 
 
 @pytest.fixture(scope="module")
-def facenets():
+def facenets() -> Any:
     return [
         open_network(ModelSpec(source=f"{kind}:{REAL}/facenet.{end}", layers=["*"], preprocess="standardize"))
         for kind, end in (("frozen", "pb"), ("file", "keras"))
@@ -57,11 +58,11 @@ def facenets():
 
 
 @needs_shared
-def test_the_tf1_mobilenet_knows_what_is_in_four_hundred_photographs():
+def test_the_tf1_mobilenet_knows_what_is_in_four_hundred_photographs() -> None:
     network = mobilenet()
     files = sorted(Path(f"{SHARED}/photos").iterdir())
     classes = np.array([int(file.name[:3]) for file in files])
-    tap, fit = compile_tap(network, ["logits"], 50), Fit(*network.input_shape[:2], "crop")
+    tap, fit = compile_tap(network, ["logits"], 50), Fit(*network.input_shape[:2], "crop")  # type: ignore[call-arg]
     ranked = []
     for start in range(0, len(files), 50):
         photos = np.stack([fit.apply(cv2.imread(str(file))[..., ::-1]) for file in files[start : start + 50]])
@@ -73,7 +74,7 @@ def test_the_tf1_mobilenet_knows_what_is_in_four_hundred_photographs():
 
 
 @needs_shared
-def test_the_fields_of_the_tf1_mobilenet_are_those_of_its_keras_twin():
+def test_the_fields_of_the_tf1_mobilenet_are_those_of_its_keras_twin() -> None:
     network = mobilenet()
     twin = keras.applications.MobileNet(alpha=0.25, weights=None, input_shape=(224, 224, 3))
     blocks = (1, 3, 5, 11)
@@ -83,7 +84,7 @@ def test_the_fields_of_the_tf1_mobilenet_are_those_of_its_keras_twin():
 
 
 @needs_real
-def test_facenet_gives_the_same_maps_from_the_graph_and_from_keras(facenets):
+def test_facenet_gives_the_same_maps_from_the_graph_and_from_keras(facenets: Any) -> None:
     frozen, twin = facenets
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), np.uint8))
     ours = compile_tap(frozen, [*TWINS, "logits"], 4)(images)
@@ -96,7 +97,7 @@ def test_facenet_gives_the_same_maps_from_the_graph_and_from_keras(facenets):
 
 
 @needs_real
-def test_facenet_has_the_same_winners_from_the_graph_and_from_keras(facenets):
+def test_facenet_has_the_same_winners_from_the_graph_and_from_keras(facenets: Any) -> None:
     frozen, twin = facenets
     source = open_source(DataSpec(source="tfds:lfw/train", data_dir=f"{REAL}/tfds", limit=200), Fit(160, 160))
     found = []
@@ -117,19 +118,19 @@ def test_facenet_has_the_same_winners_from_the_graph_and_from_keras(facenets):
 
 
 @needs_real
-def test_the_fields_of_the_facenet_graph_are_those_of_the_keras_model(facenets):
+def test_the_fields_of_the_facenet_graph_are_those_of_the_keras_model(facenets: Any) -> None:
     frozen, twin = facenets
     fields = solve_fields(frozen, select_layers(frozen, list(TWINS)))
     agreement.assert_agree({TWINS[name]: field for name, field in fields.items()}, oracle.fields(twin.model))
 
 
 @needs_real
-def test_gradients_flow_through_the_facenet_graph_as_through_the_keras_model(facenets):
+def test_gradients_flow_through_the_facenet_graph_as_through_the_keras_model(facenets: Any) -> None:
     frozen, twin = facenets
     images = np.random.default_rng(0).normal(0, 1, (1, 160, 160, 3)).astype(np.float32)
 
-    def gradient(network, layer):
-        def run(pixels):
+    def gradient(network: Any, layer: Any) -> Any:
+        def run(pixels: Any) -> Any:
             return tf.gradients(tf.reduce_max(network.trace(pixels, [layer])[layer]), pixels)[0]
 
         return tf.function(run, autograph=False)(tf.constant(images)).numpy()

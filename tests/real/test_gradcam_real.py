@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +18,19 @@ needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder
 needs_shared = pytest.mark.skipif(not SHARED, reason="CONVSCOPE_SHARED names no folder of shared inputs")
 
 
-def explained(tmp_path, quiet, model, data, **keys):
+def explained(tmp_path: Any, quiet: Any, model: Any, data: Any, **keys: Any) -> Any:
     """The index of a job with this stage alone: classification, attributions."""
     tree = {"name": "real", "stages": ["gradcam"], "model": {"layers": ["*"], **model}, "data": {"source": f"folder:{data}"}}
     folder = run(parse_spec(tree | {"gradcam": keys}), tmp_path, reporter=quiet)
     return folder, [read_index(folder, name).to_pylist() for name in ("classification", "attributions")]
 
 
-def mobilenet_v2():
+def mobilenet_v2() -> Any:
     return {"source": "keras:MobileNetV2", "weights": f"{REAL}/mobilenet_v2.h5"}
 
 
 @needs_real
-def test_mobilenet_knows_what_is_in_twenty_photographs(tmp_path, quiet):
+def test_mobilenet_knows_what_is_in_twenty_photographs(tmp_path: Path, quiet: Any) -> None:
     folder, (classes, maps) = explained(tmp_path, quiet, mobilenet_v2(), f"{REAL}/imagenet20", first=20, methods="gradcam")
     first = [row for row in classes if row["rank"] == 0]
     assert len(first) == 20
@@ -39,7 +40,7 @@ def test_mobilenet_knows_what_is_in_twenty_photographs(tmp_path, quiet):
 
 
 @needs_real
-def test_upper_layers_matter_to_gradcam_and_hardly_to_guided_backprop(tmp_path, quiet):
+def test_upper_layers_matter_to_gradcam_and_hardly_to_guided_backprop(tmp_path: Path, quiet: Any) -> None:
     """What Adebayo et al. found, on a trained network."""
     keys = {"first": 2, "methods": ["gradcam", "guided_backprop"], "sanity": "randomisation"}
     folder, _ = explained(tmp_path, quiet, mobilenet_v2(), f"{REAL}/imagenet20", **keys)
@@ -52,7 +53,7 @@ def test_upper_layers_matter_to_gradcam_and_hardly_to_guided_backprop(tmp_path, 
 
 
 @needs_shared
-def test_the_tf1_mobilenet_classifies_and_explains_photographs(tmp_path, quiet):
+def test_the_tf1_mobilenet_classifies_and_explains_photographs(tmp_path: Path, quiet: Any) -> None:
     graph = f"{SHARED}/models/mobilenet_v1_0.25_224.frozen.pb"
     model = {"source": f"frozen:{graph}", "preprocess": "symmetric"}
     _, (classes, maps) = explained(tmp_path, quiet, model, f"{SHARED}/photos", first=60, methods=["gradcam", "guided_backprop"])

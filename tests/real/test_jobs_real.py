@@ -46,7 +46,7 @@ def mobilenet(**activations: object) -> JobSpec:
 
 
 @needs_real
-def test_the_shipped_network_knows_eight_of_ten_test_images():
+def test_the_shipped_network_knows_eight_of_ten_test_images() -> None:
     spec = cifar10('data.source="tfds:cifar10/test"')
     network = open_network(spec.model)
     source = open_source(spec.data, Fit(32, 32))
@@ -60,7 +60,7 @@ def test_the_shipped_network_knows_eight_of_ten_test_images():
 
 
 @needs_real
-def test_the_first_example_keeps_the_strongest_responses_of_the_network(tmp_path: Path):
+def test_the_first_example_keeps_the_strongest_responses_of_the_network(tmp_path: Path) -> None:
     spec = cifar10("data.limit=3000", "activations.channels=[0, 7, 40]")
     folder = run(spec, tmp_path)
     index = pd.read_parquet(folder / "index" / "activations.parquet")
@@ -77,7 +77,7 @@ def test_the_first_example_keeps_the_strongest_responses_of_the_network(tmp_path
 
 
 @needs_photos
-def test_nothing_outside_a_winners_box_made_it_win(tmp_path: Path):
+def test_nothing_outside_a_winners_box_made_it_win(tmp_path: Path) -> None:
     spec = mobilenet()
     folder = run(spec, tmp_path)
     index = pd.read_parquet(folder / "index" / "activations.parquet")
@@ -95,7 +95,7 @@ def test_nothing_outside_a_winners_box_made_it_win(tmp_path: Path):
 
 
 @needs_photos
-def test_crops_are_the_photographs_own_pixels(tmp_path: Path):
+def test_crops_are_the_photographs_own_pixels(tmp_path: Path) -> None:
     import cv2
 
     from pipeline.sources.decode import decode

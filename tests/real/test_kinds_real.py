@@ -7,6 +7,7 @@ import os
 import tarfile
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder
 needs_shared = pytest.mark.skipif(not SHARED, reason="CONVSCOPE_SHARED names no folder of shared inputs")
 
 
-def job(source: str):
+def job(source: str) -> Any:
     return parse_spec(
         {
             "name": "kind",
@@ -41,7 +42,7 @@ def job(source: str):
 
 @needs_real
 @pytest.mark.parametrize("stored", ["bytes", "paths"])
-def test_a_data_set_of_hugging_face_gives_the_winners_of_its_folder_with_its_class_names(tmp_path, stored):
+def test_a_data_set_of_hugging_face_gives_the_winners_of_its_folder_with_its_class_names(tmp_path: Path, stored: Any) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install convscope[dev]")
     photos = sorted((Path(str(REAL)) / "imagenet20").glob("*.jpg"))
     classes = [f"class {photo.stem.rpartition('_')[2]}" for photo in photos]
@@ -64,7 +65,7 @@ def test_a_data_set_of_hugging_face_gives_the_winners_of_its_folder_with_its_cla
 
 @needs_shared
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
-def test_faces_in_archives_are_those_of_the_folder(tmp_path, ending):
+def test_faces_in_archives_are_those_of_the_folder(tmp_path: Path, ending: Any) -> None:
     root = Path(str(SHARED)) / "lfw"
     faces = sorted(islice(sorted(root.rglob("*.jpg")), 50), key=os.fsencode)
     for number in range(2):
@@ -88,7 +89,7 @@ def test_faces_in_archives_are_those_of_the_folder(tmp_path, ending):
 
 
 @needs_real
-def test_the_class_names_of_tensorflow_datasets_stand_in_the_index(tmp_path):
+def test_the_class_names_of_tensorflow_datasets_stand_in_the_index(tmp_path: Path) -> None:
     spec = job("tfds:cifar10/test[50%:51%]").model_dump()
     spec["data"] |= {"data_dir": f"{REAL}/tfds"}
     folder = run(parse_spec(spec), tmp_path)

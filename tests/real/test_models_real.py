@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,25 +21,25 @@ REAL = Path(os.environ.get("CONVSCOPE_REAL", ""))
 pytestmark = pytest.mark.skipif("CONVSCOPE_REAL" not in os.environ, reason="CONVSCOPE_REAL names no folder of real inputs")
 
 
-def opened(**keys):
+def opened(**keys: Any) -> Any:
     return open_network(ModelSpec(layers=["*"], **keys))
 
 
-def read(file):
+def read(file: Any) -> Any:
     return cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
 
 
-def test_mobilenet_with_real_weights_knows_what_is_in_the_photographs():
+def test_mobilenet_with_real_weights_knows_what_is_in_the_photographs() -> None:
     network = opened(source="keras:MobileNetV2", weights=str(REAL / "mobilenet_v2.h5"))
     files = sorted((REAL / "imagenet20").glob("*.jpg"))
-    fit = Fit(*network.input_shape[:2], "crop")
+    fit = Fit(*network.input_shape[:2], "crop")  # type: ignore[call-arg]
     photos = np.stack([fit.apply(read(file)) for file in files])
     found = np.argmax(compile_tap(network, ["logits"], len(files))(photos)["logits"], axis=1)
     right = sum(int(file.stem.rsplit("_", 1)[1]) == guess for file, guess in zip(files, found, strict=True))
     assert len(files) == 20 and right >= 17
 
 
-def test_vgg16_without_its_classifier_loads_and_is_told_when_it_should_not_have_one():
+def test_vgg16_without_its_classifier_loads_and_is_told_when_it_should_not_have_one() -> None:
     weights = str(REAL / "vgg16_notop.weights.h5")
     network = opened(source="keras:VGG16", weights=weights, top=False)
     assert network.input_shape == (224, 224, 3) and network.layers()[-1].shape == (7, 7, 512)
@@ -46,14 +47,14 @@ def test_vgg16_without_its_classifier_loads_and_is_told_when_it_should_not_have_
         opened(source="keras:VGG16", weights=weights)
 
 
-def test_a_real_file_with_bytecode_is_refused():
+def test_a_real_file_with_bytecode_is_refused() -> None:
     with pytest.raises(UnusableModel, match="layer 'lambda' and 20 more.*model.trusted = true"):
         opened(source=f"file:{REAL / 'facenet_keras.h5'}")
 
 
 @pytest.mark.skipif("CONVSCOPE_SHARED" not in os.environ, reason="CONVSCOPE_SHARED names no folder of shared inputs")
 @pytest.mark.skipif("CONVSCOPE_SHARED" not in os.environ, reason="CONVSCOPE_SHARED names no folder of real inputs")
-def test_the_same_network_without_bytecode_loads_and_tells_people_apart():
+def test_the_same_network_without_bytecode_loads_and_tells_people_apart() -> None:
     network = opened(source=f"file:{REAL / 'facenet.keras'}", preprocess="standardize")
     assert network.input_shape == (160, 160, 3) and network.layers()[-1].shape == (1, 1, 128)
     folders = sorted((Path(os.environ["CONVSCOPE_SHARED"]) / "lfw").iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,14 @@ needs_photos = pytest.mark.skipif(
 TWINS = ["Conv2d_2b_3x3", "Conv2d_4a_3x3", "Conv2d_4b_3x3", "add", "add_10"]
 
 
-def shipped(name: str, *overrides: str):
+def shipped(name: str, *overrides: str) -> Any:
     return load_spec(shipped_specs()[name], overrides)
 
 
 @needs_real
-def test_facenet_has_the_same_winners_from_the_graph_and_from_the_keras_file(tmp_path: Path, monkeypatch):
+def test_facenet_has_the_same_winners_from_the_graph_and_from_the_keras_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FACENET", f"{REAL}/facenet.pb")
     few = [f"data.data_dir={REAL}/tfds", "data.limit=64", "activations.channels=[0, 9, 21, 40, 62]", "activations.top_k=3"]
     keras_file = [f"model.source=file:{REAL}/facenet.keras", f"model.layers={TWINS}".replace("'", '"'), "name=keras"]
@@ -50,7 +53,7 @@ def test_facenet_has_the_same_winners_from_the_graph_and_from_the_keras_file(tmp
 @pytest.mark.parametrize(
     ("name", "weights"), [("imagenet_vgg16", "vgg16_notop.weights.h5"), ("imagenet_mobilenet_v2", "mobilenet_v2.h5")]
 )
-def test_a_shipped_network_looks_at_photographs(tmp_path: Path, monkeypatch, name, weights):
+def test_a_shipped_network_looks_at_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any, weights: Any) -> None:
     monkeypatch.setenv("PHOTOS", f"{SHARED}/photos")
     top = ["model.top=false", "model.size=112"] if "notop" in weights else []
     few = ["data.limit=24", "data.batch=8", "activations.channels=[0, 5, 11]", "activations.top_k=2"]

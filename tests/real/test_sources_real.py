@@ -1,8 +1,11 @@
 """Sources on real data: CIFAR-10, Labeled Faces in the Wild, photographs."""
 
+from __future__ import annotations
+
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +21,12 @@ needs_real = pytest.mark.skipif(REAL is None, reason="CONVSCOPE_REAL names no fo
 needs_shared = pytest.mark.skipif(SHARED is None, reason="CONVSCOPE_SHARED names no folder of shared inputs")
 
 
-def prepared(source, fit, **spec):
+def prepared(source: Any, fit: Any, **spec: Any) -> Any:
     return open_source(DataSpec(source=f"tfds:{source}", data_dir=f"{REAL}/tfds", **spec), fit)
 
 
 @needs_real
-def test_cifar10_streams_whole_in_the_order_of_tfds_faster_than_any_network_eats():
+def test_cifar10_streams_whole_in_the_order_of_tfds_faster_than_any_network_eats() -> None:
     import tensorflow_datasets as tfds
 
     source = prepared("cifar10/train", Fit(32, 32))
@@ -45,7 +48,7 @@ def test_cifar10_streams_whole_in_the_order_of_tfds_faster_than_any_network_eats
 
 
 @needs_real
-def test_two_thousand_scattered_winners_of_cifar10_are_fetched_in_seconds():
+def test_two_thousand_scattered_winners_of_cifar10_are_fetched_in_seconds() -> None:
     source = prepared("cifar10/train", Fit(32, 32))
     wanted = np.random.default_rng(0).choice(50000, 2000, replace=False)
     begin = time.monotonic()
@@ -58,7 +61,7 @@ def test_two_thousand_scattered_winners_of_cifar10_are_fetched_in_seconds():
 
 
 @needs_real
-def test_a_late_shard_of_cifar10_begins_without_delay():
+def test_a_late_shard_of_cifar10_begins_without_delay() -> None:
     source = prepared("cifar10/train", Fit(32, 32))
     begin = time.monotonic()
     first = next(source.stream(Shard(9, 10), start=4000).as_numpy_iterator())
@@ -66,7 +69,7 @@ def test_a_late_shard_of_cifar10_begins_without_delay():
 
 
 @needs_real
-def test_lfw_gives_names_for_labels_and_fits_its_faces():
+def test_lfw_gives_names_for_labels_and_fits_its_faces() -> None:
     source = prepared("lfw/train", Fit(160, 160), limit=100)
     batch = next(source.stream(Shard()).batch(100).as_numpy_iterator())
     assert batch["image"].shape == (100, 160, 160, 3) and set(batch["error"]) == {b""}
@@ -77,7 +80,7 @@ def test_lfw_gives_names_for_labels_and_fits_its_faces():
 
 
 @needs_shared
-def test_photographs_are_read_in_order_and_look_as_opencv_sees_them():
+def test_photographs_are_read_in_order_and_look_as_opencv_sees_them() -> None:
     folder = Path(f"{SHARED}/photos")
     source = open_source(DataSpec(source=f"folder:{folder}"), Fit(64, 64))
     elements = list(source.stream(Shard()).as_numpy_iterator())

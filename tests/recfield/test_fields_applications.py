@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", networks.APPLICATIONS)
-def test_three_depths_of_every_application_agree_in_every_unit(name: str):
+def test_three_depths_of_every_application_agree_in_every_unit(name: str) -> None:
     model = networks.application(name)
     result = agreement.solve(model, agreement.three_depths(model), batch=8)
     print("\n" + result.line(name))
@@ -18,5 +18,5 @@ def test_three_depths_of_every_application_agree_in_every_unit(name: str):
 
 
 @pytest.mark.slow
-def test_there_are_forty_builders():
+def test_there_are_forty_builders() -> None:
     assert len(networks.APPLICATIONS) == 40

@@ -27,61 +27,61 @@ def rows_of(size: int, *stack: Any) -> list[tuple[int, int]]:
     return [tuple(edges) for edges in found[:, 0, [0, 2]].tolist()]
 
 
-def test_a_valid_convolution_sees_its_kernel():
+def test_a_valid_convolution_sees_its_kernel() -> None:
     assert rows_of(5, L.Conv2D(1, 3)) == [(0, 3), (1, 4), (2, 5)]
 
 
-def test_a_same_convolution_is_clipped_at_both_ends():
+def test_a_same_convolution_is_clipped_at_both_ends() -> None:
     assert rows_of(4, L.Conv2D(1, 3, padding="same")) == [(0, 2), (0, 3), (1, 4), (2, 4)]
 
 
-def test_an_even_kernel_is_padded_more_at_the_end():
+def test_an_even_kernel_is_padded_more_at_the_end() -> None:
     assert rows_of(4, L.Conv2D(1, 2, padding="same")) == [(0, 2), (1, 3), (2, 4), (3, 4)]
 
 
-def test_a_stride_of_two_on_an_even_side_pads_at_the_end_only():
+def test_a_stride_of_two_on_an_even_side_pads_at_the_end_only() -> None:
     assert rows_of(6, L.Conv2D(1, 3, 2, padding="same")) == [(0, 3), (2, 5), (4, 6)]
 
 
-def test_a_dilated_kernel_has_holes_but_its_hull_is_whole():
+def test_a_dilated_kernel_has_holes_but_its_hull_is_whole() -> None:
     assert rows_of(6, L.Conv2D(1, 3, dilation_rate=2)) == [(0, 5), (1, 6)]
 
 
-def test_rows_that_a_strided_pixel_skips_are_not_counted_by_the_layer_above():
+def test_rows_that_a_strided_pixel_skips_are_not_counted_by_the_layer_above() -> None:
     # Units of the first layer stand on rows 0, 2, 4; the second sees the first two of them, or the last two.
     assert rows_of(6, L.Conv2D(1, 1, 2), L.Conv2D(1, 2)) == [(0, 3), (2, 5)]
 
 
-def test_a_hole_of_a_dilated_kernel_stays_a_hole_under_a_strided_one():
+def test_a_hole_of_a_dilated_kernel_stays_a_hole_under_a_strided_one() -> None:
     # Rows 0 and 2, then 3 and 5: the pair of units 0 and 3 sees rows 0 to 5, and nothing of unit 1.
     assert rows_of(6, L.Conv2D(1, 2, dilation_rate=2), L.Conv2D(1, 2, dilation_rate=3)) == [(0, 6)]
 
 
-def test_a_transposed_convolution_with_same_padding_cuts_its_first_row():
+def test_a_transposed_convolution_with_same_padding_cuts_its_first_row() -> None:
     # Kernel 3, stride 2, one row too many: cut at the end, so row 0 is tap 0 of unit 0.
     assert rows_of(3, L.Conv2DTranspose(1, 3, 2, padding="same")) == [(0, 1), (0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
 
 
-def test_a_transposed_convolution_with_valid_padding_keeps_every_row():
+def test_a_transposed_convolution_with_valid_padding_keeps_every_row() -> None:
     assert rows_of(2, L.Conv2DTranspose(1, 3, 2)) == [(0, 1), (0, 1), (0, 2), (1, 2), (1, 2)]
 
 
-def test_units_between_the_copies_of_a_small_transposed_kernel_see_nothing():
+def test_units_between_the_copies_of_a_small_transposed_kernel_see_nothing() -> None:
     assert rows_of(2, L.Conv2DTranspose(1, 1, 2)) == [(0, 1), (0, 0), (1, 2), (0, 0)]
 
 
-def test_nearest_upsampling_repeats():
+def test_nearest_upsampling_repeats() -> None:
     assert rows_of(2, L.UpSampling2D(2)) == [(0, 1), (0, 1), (1, 2), (1, 2)]
 
 
-def test_bilinear_upsampling_leaves_out_a_neighbour_of_weight_zero():
+def test_bilinear_upsampling_leaves_out_a_neighbour_of_weight_zero() -> None:
     # By two no unit falls on a pixel's centre; by three each middle one does.
     assert rows_of(3, L.UpSampling2D(2, interpolation="bilinear")) == [(0, 1), (0, 2), (0, 2), (1, 3), (1, 3), (2, 3)]
     by_three = rows_of(2, L.UpSampling2D(3, interpolation="bilinear"))
     assert by_three == [(0, 1), (0, 1), (0, 2), (0, 2), (1, 2), (1, 2)]
 
 
-def test_a_unit_that_sees_padding_only_has_an_empty_box():
+def test_a_unit_that_sees_padding_only_has_an_empty_box() -> None:
     found = boxes_of(2, 3, L.ZeroPadding2D(((1, 0), (0, 0))), L.Conv2D(1, 1))
     assert found.tolist() == [
         [[0, 0, 0, 0]] * 3,
@@ -90,7 +90,7 @@ def test_a_unit_that_sees_padding_only_has_an_empty_box():
     ]
 
 
-def test_a_blind_row_does_not_lend_its_columns():
+def test_a_blind_row_does_not_lend_its_columns() -> None:
     # One branch sees nothing in row 0 though its columns reach far: the sum sees there what the other branch sees.
     inputs = keras.Input((2, 5, 1))
     blind = L.Conv2D(1, (1, 5), padding="same")(L.ZeroPadding2D(((1, 0), (0, 0)))(L.Cropping2D(((0, 1), (0, 0)))(inputs)))
@@ -98,13 +98,13 @@ def test_a_blind_row_does_not_lend_its_columns():
     assert oracle.boxes(model, "sum")[:, 2].tolist() == [[0, 2, 1, 3], [0, 0, 2, 5]]
 
 
-def test_a_gate_from_global_pooling_shows_the_whole_image():
+def test_a_gate_from_global_pooling_shows_the_whole_image() -> None:
     model = zoo.build("squeeze_and_excite")
     whole = oracle.boxes(model, "gated")
     assert whole.shape == (12, 12, 4) and (whole == [0, 0, 24, 24]).all()
 
 
-def test_channels_of_a_concatenation_keep_their_own_boxes():
+def test_channels_of_a_concatenation_keep_their_own_boxes() -> None:
     inputs = keras.Input((6, 6, 2))
     model = keras.Model(inputs, L.Concatenate(name="both")([inputs, L.Conv2D(3, 3, padding="same")(inputs)]))
     found = oracle.channel_boxes(model, "both")
@@ -113,7 +113,7 @@ def test_channels_of_a_concatenation_keep_their_own_boxes():
     assert oracle.boxes(model, "both")[2, 3].tolist() == [1, 2, 4, 5]
 
 
-def test_vgg16_has_the_field_sizes_of_the_literature():
+def test_vgg16_has_the_field_sizes_of_the_literature() -> None:
     model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
     found = oracle.fields(model)
     sizes = {name: int(np.ptp(found[name].boxes()[..., [0, 2]], axis=-1).max()) for name in found if name.endswith("conv3")}
@@ -132,19 +132,19 @@ def test_vgg16_has_the_field_sizes_of_the_literature():
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_a_layer_without_a_rule_raises(layer: keras.Layer):
+def test_a_layer_without_a_rule_raises(layer: keras.Layer) -> None:
     with pytest.raises(oracle.UnknownKind):
         boxes_of(6, 6, layer)
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
-def test_the_oracle_says_what_keras_layers_do_to_sets_of_pixels(name: str):
+def test_the_oracle_says_what_keras_layers_do_to_sets_of_pixels(name: str) -> None:
     assert_oracle_equals_sets(zoo.build(name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", networks.APPLICATIONS)
-def test_the_oracle_says_what_keras_layers_do_to_sets_of_pixels_in_applications(name: str):
+def test_the_oracle_says_what_keras_layers_do_to_sets_of_pixels_in_applications(name: str) -> None:
     assert_oracle_equals_sets(networks.application(name))
 
 

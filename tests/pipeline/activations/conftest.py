@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,21 +12,21 @@ from pipeline.models.keras.model import keras_network
 
 
 @pytest.fixture(scope="module")
-def network(tiny_model):
+def network(tiny_model: Any) -> Any:
     return keras_network(tiny_model, "tiny", None, "none")
 
 
 @pytest.fixture(scope="module")
-def source(in_memory):
+def source(in_memory: Any) -> Any:
     """23 images of pixels from 0 to 3: many responses tie."""
     return in_memory(np.random.default_rng(3).integers(0, 4, (23, 16, 16, 3)))
 
 
 @pytest.fixture
-def plan():
+def plan() -> Any:
     """A function: a plan for layers of a network, by name."""
 
-    def of(network, *names, channels=None, k=4, batch=5, **options):
+    def of(network: Any, *names: Any, channels: Any = None, k: Any = 4, batch: Any = 5, **options: Any) -> Any:
         return ScanPlan(tuple(layer for layer in network.layers() if layer.name in names), channels, k, batch, **options)
 
     return of

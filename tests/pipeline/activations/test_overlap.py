@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,18 +16,18 @@ from pipeline.activations.scan import scan
 from pipeline.activations.scan_pass import ScanPass
 
 
-def network_threads():
+def network_threads() -> Any:
     return [thread for thread in threading.enumerate() if thread.name.startswith("network")]
 
 
 class WatchedPass(ScanPass):
     """A pass that calls a function before each batch."""
 
-    def __init__(self, network, plan, before):
+    def __init__(self, network: Any, plan: Any, before: Any) -> None:
         super().__init__(network, plan)
         self._before = before
 
-    def run(self, images, thresholds):
+    def run(self, images: Any, thresholds: Any) -> Any:
         self._before()
         return super().run(images, thresholds)
 
@@ -37,18 +37,18 @@ class WatchedPart(Part):
 
     log: ClassVar[list[str]] = []
 
-    def thresholds(self, label_numbers):
+    def thresholds(self, label_numbers: Any) -> Any:
         self.log.append("submitted")
         return super().thresholds(label_numbers)
 
-    def update(self, responses, seen, skipped):
+    def update(self, responses: Any, seen: Any, skipped: Any) -> Any:
         self.log.append("updated")
         return super().update(responses, seen, skipped)
 
 
 @pytest.mark.parametrize("where", ["keep", "progress"])
-def test_an_interrupt_from_outside_leaves_no_thread_behind(network, source, plan, where):
-    def stop(*news):
+def test_an_interrupt_from_outside_leaves_no_thread_behind(network: Any, source: Any, plan: Any, where: Any) -> None:
+    def stop(*news: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -56,8 +56,8 @@ def test_an_interrupt_from_outside_leaves_no_thread_behind(network, source, plan
     assert network_threads() == []
 
 
-def test_an_error_in_the_network_is_raised_where_the_scan_was_called(network, source, plan):
-    def fail():
+def test_an_error_in_the_network_is_raised_where_the_scan_was_called(network: Any, source: Any, plan: Any) -> None:
+    def fail() -> None:
         raise RuntimeError("out of memory")
 
     edges = plan(network, "edges")
@@ -66,10 +66,10 @@ def test_an_error_in_the_network_is_raised_where_the_scan_was_called(network, so
     assert network_threads() == []
 
 
-def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network, source, plan):
+def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network: Any, source: Any, plan: Any) -> None:
     started, kept = [], []
 
-    def keep(part):
+    def keep(part: Any) -> None:
         kept.append(part)
         assert len(started) <= len(kept) + 2
 
@@ -78,7 +78,7 @@ def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network, 
     assert len(kept) == len(started) == 12
 
 
-def test_two_batches_are_in_the_network_at_the_same_time(network, source, plan):
+def test_two_batches_are_in_the_network_at_the_same_time(network: Any, source: Any, plan: Any) -> None:
     barrier, together = threading.Barrier(2), []
     edges = plan(network, "edges", batch=2)
     # Twelve batches: each waits until a second one is in the network too.
@@ -87,7 +87,7 @@ def test_two_batches_are_in_the_network_at_the_same_time(network, source, plan):
     assert sorted(together) == [0] * 6 + [1] * 6 and part.seen == 23
 
 
-def test_two_more_batches_are_submitted_before_the_heaps_are_updated_with_one(network, source, plan):
+def test_two_more_batches_are_submitted_before_the_heaps_are_updated_with_one(network: Any, source: Any, plan: Any) -> None:
     edges = plan(network, "edges", batch=2)
     begun = WatchedPart(**vars(Part.empty(edges)))
     begun.log.clear()
@@ -96,16 +96,16 @@ def test_two_more_batches_are_submitted_before_the_heaps_are_updated_with_one(ne
     assert submitted == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12]
 
 
-def test_a_pass_that_several_threads_run_at_once_is_compiled_once(network, plan):
+def test_a_pass_that_several_threads_run_at_once_is_compiled_once(network: Any, plan: Any) -> None:
     traced = []
 
     class Counting:
         """The network, counting how often it is traced, and slow at it."""
 
-        def __getattr__(self, name):
+        def __getattr__(self, name: Any) -> Any:
             return getattr(network, name)
 
-        def trace(self, images, layers):
+        def trace(self, images: Any, layers: Any) -> Any:
             traced.append(layers)
             time.sleep(0.2)
             return network.trace(images, layers)
@@ -122,7 +122,7 @@ def test_a_pass_that_several_threads_run_at_once_is_compiled_once(network, plan)
     assert len(traced) == 2 * once and len({each["edges"].maxima.tobytes() for each in peaks}) == 1
 
 
-def test_the_times_of_a_scan_add_up_to_the_clock_and_tell_waiting_from_running(network, source, plan):
+def test_the_times_of_a_scan_add_up_to_the_clock_and_tell_waiting_from_running(network: Any, source: Any, plan: Any) -> None:
     began = time.perf_counter()
     _, times = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
     assert 0.05 < times.writing <= times.seconds <= time.perf_counter() - began

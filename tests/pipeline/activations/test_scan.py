@@ -6,6 +6,8 @@ within rounding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -26,19 +28,19 @@ LAYERS = ("edges", "shapes", "classes")
 
 
 @pytest.fixture(autouse=True)
-def in_small_pieces(monkeypatch):
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches go through the network two images at a time; networks as small as here would have them go whole."""
     monkeypatch.setattr(microbatches, "CACHED_BYTES", 1)
     monkeypatch.setattr(microbatches, "FEWEST_IMAGES", 2)
 
 
-def one_layer(build, name="out", size=4):
+def one_layer(build: Any, name: Any = "out", size: Any = 4) -> Any:
     """A network of one step on raw pixels."""
     inputs = keras.Input((size, size, 3))
     return keras_network(keras.Model(inputs, build(inputs)), name, None, "none")
 
 
-def pointwise(kernel, bias):
+def pointwise(kernel: Any, bias: Any) -> Any:
     """A 1x1 convolution of the red channel alone."""
     layer = keras.layers.Conv2D(1, 1, name="out")
     network = one_layer(layer)
@@ -46,17 +48,17 @@ def pointwise(kernel, bias):
     return network
 
 
-def flat_images(*levels):
+def flat_images(*levels: Any) -> Any:
     """An image of one grey for each level."""
     return [np.full((4, 4, 3), level, np.uint8) for level in levels]
 
 
-def heaps_of(part):
+def heaps_of(part: Any) -> Any:
     """The heaps of the strongest responses by layer."""
     return {layer: member.heap for layer, member in part.of(Strongest).items()}
 
 
-def brute_force(model, images, layer, k, channels=None):
+def brute_force(model: Any, images: Any, layer: Any, k: Any, channels: Any = None) -> Any:
     """The heap of a layer from the model's own maps of all images, in NumPy."""
     maps = keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0)
     maps = maps if maps.ndim == 4 else maps[:, None, None, :]
@@ -68,12 +70,14 @@ def brute_force(model, images, layer, k, channels=None):
     return flat.max(axis=1)[order, every], order, rows, cols
 
 
-def brute_force_maxima(model, images, layer):
+def brute_force_maxima(model: Any, images: Any, layer: Any) -> Any:
     """Spatial maxima: (images, channels)."""
     return keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0).max(axis=(1, 2))
 
 
-def test_the_scan_finds_what_brute_force_over_the_models_maps_finds(tiny_model, network, source, plan):
+def test_the_scan_finds_what_brute_force_over_the_models_maps_finds(
+    tiny_model: Any, network: Any, source: Any, plan: Any
+) -> None:
     part, times = scan(network, source, plan(network, *LAYERS))
     assert list(part.channels) == list(LAYERS)
     for layer, heap in heaps_of(part).items():
@@ -83,7 +87,7 @@ def test_the_scan_finds_what_brute_force_over_the_models_maps_finds(tiny_model, 
     assert part.seen == times.images == 23 and part.skipped == ()
 
 
-def test_the_scan_of_a_folder_is_the_scan_of_its_pictures(tiny_model, network, pictures, plan):
+def test_the_scan_of_a_folder_is_the_scan_of_its_pictures(tiny_model: Any, network: Any, pictures: Any, plan: Any) -> None:
     from pipeline.sources.fit import Fit
 
     source = open_source(DataSpec(source=f"folder:{pictures}"), Fit(16, 16))
@@ -96,7 +100,7 @@ def test_the_scan_of_a_folder_is_the_scan_of_its_pictures(tiny_model, network, p
     np.testing.assert_array_equal([heap.rows, heap.cols], [rows, cols])
 
 
-def test_the_statistics_are_those_of_all_responses(tiny_model, network, source, plan):
+def test_the_statistics_are_those_of_all_responses(tiny_model: Any, network: Any, source: Any, plan: Any) -> None:
     part, _ = scan(network, source, plan(network, "shapes"))
     maps = keras.Model(tiny_model.inputs, tiny_model.get_layer("shapes").output).predict(np.float32(source.images), verbose=0)
     maxima = maps.max(axis=(1, 2)).astype(np.float64)
@@ -109,14 +113,16 @@ def test_the_statistics_are_those_of_all_responses(tiny_model, network, source, 
 
 
 @pytest.mark.parametrize(("batch", "shards"), [(1, 1), (7, 1), (23, 1), (64, 1), (5, 4), (4, 23), (3, 30)])
-def test_where_sums_are_exact_any_batch_size_and_any_shards_give_the_same_bytes(network, source, plan, batch, shards):
+def test_where_sums_are_exact_any_batch_size_and_any_shards_give_the_same_bytes(
+    network: Any, source: Any, plan: Any, batch: Any, shards: Any
+) -> None:
     whole, _ = scan(network, source, plan(network, *LAYERS))
     parts = [scan(network, source, plan(network, *LAYERS, batch=batch), Shard(index, shards))[0] for index in range(shards)]
     assert in_bytes(merge(parts[::-1])) == in_bytes(whole)
 
 
 @pytest.fixture(scope="module")
-def real_network():
+def real_network() -> Any:
     """A network of real numbers, whose sums depend on their order in the last bits."""
     random = np.random.default_rng(5)
     x = inputs = keras.Input((16, 16, 3))
@@ -127,7 +133,9 @@ def real_network():
     return keras_network(model, "real", None, "unit")
 
 
-def test_real_numbers_give_the_same_winners_in_batches_of_any_size_and_scores_to_within_rounding(real_network, source, plan):
+def test_real_numbers_give_the_same_winners_in_batches_of_any_size_and_scores_to_within_rounding(
+    real_network: Any, source: Any, plan: Any
+) -> None:
     heaps = [
         scan(real_network, source, plan(real_network, "two", batch=batch))[0].of(Strongest)["two"].heap for batch in (1, 6, 23)
     ]
@@ -137,14 +145,16 @@ def test_real_numbers_give_the_same_winners_in_batches_of_any_size_and_scores_to
         np.testing.assert_allclose(heap.scores, heaps[0].scores, rtol=1e-5)
 
 
-def test_real_numbers_give_the_same_bytes_where_shards_end_with_batches(real_network, in_memory, source, plan):
+def test_real_numbers_give_the_same_bytes_where_shards_end_with_batches(
+    real_network: Any, in_memory: Any, source: Any, plan: Any
+) -> None:
     source = in_memory(source.images[:20])
     whole, _ = scan(real_network, source, plan(real_network, "one", "two"))
     halves = [scan(real_network, source, plan(real_network, "one", "two"), Shard(index, 2))[0] for index in (1, 0)]
     assert in_bytes(merge(halves)) == in_bytes(whole)
 
 
-def test_the_padding_of_the_last_batch_never_wins_nor_counts(in_memory, plan):
+def test_the_padding_of_the_last_batch_never_wins_nor_counts(in_memory: Any, plan: Any) -> None:
     darkest_wins = pointwise(-1, 0)  # and padding is black
     source = in_memory(flat_images(9, 5, 7, 6, 8))
     part, _ = scan(darkest_wins, source, plan(darkest_wins, "out", k=6, batch=4))
@@ -153,12 +163,12 @@ def test_the_padding_of_the_last_batch_never_wins_nor_counts(in_memory, plan):
     assert part.of(Statistics)["out"].seen.tolist() == [5] and part.of(Statistics)["out"].high.tolist() == [-5]
 
 
-def logarithm(x):
+def logarithm(x: Any) -> Any:
     """Of red, less 100: NaN below, -inf at it."""
     return keras.ops.log(keras.ops.subtract(x[..., :1], 100.0))
 
 
-def test_nan_is_counted_and_kept_out_and_minus_infinity_is_not(in_memory, plan):
+def test_nan_is_counted_and_kept_out_and_minus_infinity_is_not(in_memory: Any, plan: Any) -> None:
     network = one_layer(logarithm)
     name = network.layers()[-1].name
     images = flat_images(50, 100, 110, 50)
@@ -175,7 +185,7 @@ def test_nan_is_counted_and_kept_out_and_minus_infinity_is_not(in_memory, plan):
     assert part.of(Statistics)[name].seen.tolist() == [2]
 
 
-def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory, plan):
+def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory: Any, plan: Any) -> None:
     network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(254.0, x)), size=7)  # NaN for white
     name = network.layers()[-1].name
     images = np.random.default_rng(0).integers(0, 200, (49, 7, 7, 3), np.uint8)
@@ -185,7 +195,7 @@ def test_a_single_nan_anywhere_in_a_map_is_noticed(in_memory, plan):
     assert heap.nans.tolist() == [0, 49, 0] and not np.isnan(heap.scores).any() and (heap.examples >= 0).all()
 
 
-def test_nan_of_a_later_layer_alone_is_noticed_too(in_memory, plan):
+def test_nan_of_a_later_layer_alone_is_noticed_too(in_memory: Any, plan: Any) -> None:
     inputs = keras.Input((4, 4, 3))
     first = keras.layers.Identity(name="first")(inputs)
     second = keras.layers.Identity(name="second")(logarithm(first))  # NaN for dark
@@ -196,14 +206,14 @@ def test_nan_of_a_later_layer_alone_is_noticed_too(in_memory, plan):
     assert heaps["first"].examples.tolist() == [[2, 1, 0, -1]] * 3
 
 
-def test_nan_in_padding_is_not_counted(in_memory, plan):
+def test_nan_in_padding_is_not_counted(in_memory: Any, plan: Any) -> None:
     network = one_layer(logarithm)  # NaN for black
     name = network.layers()[-1].name
     part, _ = scan(network, in_memory(flat_images(110, 120)), plan(network, name, batch=8))
     assert part.of(Strongest)[name].heap.nans.tolist() == [0]
 
 
-def test_chosen_channels_come_in_the_order_of_the_spec(tiny_model, network, source, plan):
+def test_chosen_channels_come_in_the_order_of_the_spec(tiny_model: Any, network: Any, source: Any, plan: Any) -> None:
     part, _ = scan(network, source, plan(network, "edges", channels=(3, 1)))
     heap = part.of(Strongest)["edges"].heap
     expected = brute_force(tiny_model, source.images, "edges", 4, channels=(3, 1))
@@ -212,20 +222,22 @@ def test_chosen_channels_come_in_the_order_of_the_spec(tiny_model, network, sour
     assert part.of(Statistics)["edges"].seen.shape == (2,)
 
 
-def test_a_dense_layer_is_a_map_of_one_place(network, source, plan):
+def test_a_dense_layer_is_a_map_of_one_place(network: Any, source: Any, plan: Any) -> None:
     part, _ = scan(network, source, plan(network, "classes"))
     heap = part.of(Strongest)["classes"].heap
     assert heap.channels == 3 and not heap.rows.any() and not heap.cols.any()
 
 
-def test_slots_beyond_the_number_of_images_stay_unfilled(network, in_memory, source, plan):
+def test_slots_beyond_the_number_of_images_stay_unfilled(network: Any, in_memory: Any, source: Any, plan: Any) -> None:
     part, _ = scan(network, in_memory(source.images[:2]), plan(network, "edges", k=5))
     heap = part.of(Strongest)["edges"].heap
     assert (heap.examples[:, 2:] == -1).all() and (heap.examples[:, :2] >= 0).all()
 
 
 @pytest.mark.parametrize(("k", "bottom_k"), [(1, 12), (10, 1)])
-def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(tiny_model, network, source, plan, k, bottom_k):
+def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(
+    tiny_model: Any, network: Any, source: Any, plan: Any, k: Any, bottom_k: Any
+) -> None:
     part, _ = scan(network, source, plan(network, "edges", k=k, batch=2, bottom_k=bottom_k))
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
     np.testing.assert_array_equal(part.of(Weakest)["edges"].heap.examples, np.argsort(maxima, axis=0, kind="stable")[:bottom_k].T)
@@ -233,8 +245,8 @@ def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(tiny_
 
 @pytest.mark.parametrize(("k", "label_k", "batch"), [(1, 3, 2), (10, 1, 2), (1, 3, 5), (10, 1, 5)])
 def test_the_strongest_for_each_label_are_found_however_full_the_other_heaps_are(
-    tiny_model, network, in_memory, source, plan, k, label_k, batch
-):
+    tiny_model: Any, network: Any, in_memory: Any, source: Any, plan: Any, k: Any, label_k: Any, batch: Any
+) -> None:
     labels = np.array(["cat", "ant", "bee"])[np.arange(23) % 3]
     labelled = in_memory(source.images, labels=labels.tolist())
     asking = plan(network, "edges", k=k, batch=batch, label_k=label_k, labels=("ant", "cat"))
@@ -246,7 +258,7 @@ def test_the_strongest_for_each_label_are_found_however_full_the_other_heaps_are
         np.testing.assert_array_equal(found[place], own[np.argsort(-maxima[own], axis=0, kind="stable")[:label_k]].T)
 
 
-def test_a_batch_whose_every_response_enters_loses_none(in_memory, plan):
+def test_a_batch_whose_every_response_enters_loses_none(in_memory: Any, plan: Any) -> None:
     identity = one_layer(keras.layers.Identity(name="out"), size=8)
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (150, 8, 8, 3), np.uint8)
@@ -257,7 +269,7 @@ def test_a_batch_whose_every_response_enters_loses_none(in_memory, plan):
         np.testing.assert_array_equal(getattr(heap, name), getattr(expected, name))
 
 
-def test_images_that_cannot_be_read_are_listed_and_neither_win_nor_count(in_memory, plan):
+def test_images_that_cannot_be_read_are_listed_and_neither_win_nor_count(in_memory: Any, plan: Any) -> None:
     darkest_wins = pointwise(-1, 0)  # an unreadable image comes as black
     source = in_memory(flat_images(9, 5, 7, 6, 8), broken=[1, 4])
     part, times = scan(darkest_wins, source, plan(darkest_wins, "out", k=4, batch=2))
@@ -266,7 +278,7 @@ def test_images_that_cannot_be_read_are_listed_and_neither_win_nor_count(in_memo
     assert part.skipped == (Skipped(1, "image1", "torn"), Skipped(4, "image4", "torn"))
 
 
-def test_as_many_bad_images_as_allowed_pass_and_one_more_stops_the_scan(in_memory, plan):
+def test_as_many_bad_images_as_allowed_pass_and_one_more_stops_the_scan(in_memory: Any, plan: Any) -> None:
     network = pointwise(1, 0)
     images = flat_images(1, 2, 3, 4)
     allowed = plan(network, "out", batch=2, max_bad=0.25)
@@ -276,20 +288,20 @@ def test_as_many_bad_images_as_allowed_pass_and_one_more_stops_the_scan(in_memor
     assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
 
 
-def test_on_bad_fail_stops_at_the_first_bad_image_whatever_the_share(in_memory, plan):
+def test_on_bad_fail_stops_at_the_first_bad_image_whatever_the_share(in_memory: Any, plan: Any) -> None:
     network = pointwise(1, 0)
     with pytest.raises(TooManyBad, match="'image2' cannot be read: torn") as caught:
         scan(network, in_memory(flat_images(1, 2, 3), broken=[2]), plan(network, "out", on_bad="fail", max_bad=1.0))
     assert caught.value.exit_code == 3
 
 
-def test_a_data_set_with_nothing_readable_gives_empty_heaps_where_that_is_allowed(in_memory, plan):
+def test_a_data_set_with_nothing_readable_gives_empty_heaps_where_that_is_allowed(in_memory: Any, plan: Any) -> None:
     network = pointwise(1, 0)
     part, _ = scan(network, in_memory(flat_images(1, 2), broken=[0, 1]), plan(network, "out", max_bad=1.0))
     assert part.of(Strongest)["out"].heap.examples.max() == -1 and part.seen == 0 and len(part.skipped) == 2
 
 
-def test_progress_counts_every_image_read_or_not_up_to_all(in_memory, plan):
+def test_progress_counts_every_image_read_or_not_up_to_all(in_memory: Any, plan: Any) -> None:
     network = pointwise(1, 0)
     told = []
     source = in_memory(flat_images(1, 2, 3, 4, 5), broken=[1])
@@ -297,13 +309,13 @@ def test_progress_counts_every_image_read_or_not_up_to_all(in_memory, plan):
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_the_callers_model_is_not_changed(tiny_model, network, source, plan):
+def test_the_callers_model_is_not_changed(tiny_model: Any, network: Any, source: Any, plan: Any) -> None:
     before = [variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()
     scan(network, source, plan(network, *LAYERS))
     assert ([variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()) == before
 
 
-def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network, source, plan):
+def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network: Any, source: Any, plan: Any) -> None:
     kept = []
     whole, _ = scan(network, source, plan(network, *LAYERS), keep=kept.append)
     assert [part.done for part in kept] == [5, 10, 15, 20, 23]
@@ -314,7 +326,9 @@ def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network, 
 
 
 @pytest.mark.parametrize("small", [9_500, 16_000, 2**30])  # three images a piece, five, and all nine
-def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan, monkeypatch, small):
+def test_pieces_of_any_size_give_the_same_bytes(
+    network: Any, in_memory: Any, source: Any, plan: Any, monkeypatch: pytest.MonkeyPatch, small: Any
+) -> None:
     labelled = in_memory(source.images, labels=(["cat", "ant", "bee"] * 8)[:23])
     asking = plan(network, *LAYERS, batch=9, bottom_k=3, label_k=2, labels=("ant", "cat"))
     by_twos, _ = scan(network, labelled, asking)
@@ -324,7 +338,9 @@ def test_pieces_of_any_size_give_the_same_bytes(network, in_memory, source, plan
 
 
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])
-def test_positions_are_the_same_for_any_length_of_stretch(in_memory, plan, monkeypatch, values):
+def test_positions_are_the_same_for_any_length_of_stretch(
+    in_memory: Any, plan: Any, monkeypatch: pytest.MonkeyPatch, values: Any
+) -> None:
     monkeypatch.setattr("pipeline.activations.scan_pass._STRETCH", values)
     network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
     name = network.layers()[-1].name

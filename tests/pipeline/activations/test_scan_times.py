@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,21 +13,21 @@ from pipeline.activations.scan_times import ScanTimes, Stopwatch
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The time as the stopwatch sees it; the test moves it."""
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(scan_times, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     return now
 
 
-def test_time_before_the_first_batch_is_waiting(clock):
+def test_time_before_the_first_batch_is_waiting(clock: Any) -> None:
     times = ScanTimes()
     with Stopwatch(times).spent_on("data"):
         clock.seconds += 3
     assert times == ScanTimes(data=3)
 
 
-def test_time_while_the_network_runs_is_the_networks(clock):
+def test_time_while_the_network_runs_is_the_networks(clock: Any) -> None:
     times = ScanTimes()
     stopwatch = Stopwatch(times)
     stopwatch.watch(Future())
@@ -36,7 +37,7 @@ def test_time_while_the_network_runs_is_the_networks(clock):
     assert times == ScanTimes(network=6)
 
 
-def test_time_after_the_output_is_ready_is_waiting(clock):
+def test_time_after_the_output_is_ready_is_waiting(clock: Any) -> None:
     times, answer = ScanTimes(), Future()
     stopwatch = Stopwatch(times)
     stopwatch.watch(answer)
@@ -51,7 +52,7 @@ def test_time_after_the_output_is_ready_is_waiting(clock):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-def test_a_network_that_was_cancelled_or_failed_is_not_waited_for(clock, how):
+def test_a_network_that_was_cancelled_or_failed_is_not_waited_for(clock: Any, how: Any) -> None:
     times, answer = ScanTimes(), Future()
     stopwatch = Stopwatch(times)
     stopwatch.watch(answer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +25,11 @@ from pipeline.errors import UnusableModel
 MOVED = AscentConfig(transforms=Transforms(pad=0.1, jitter=0.1, scale=0.1, rotate=5))
 
 
-def start(parametrization, count, contrast=0.1):
+def start(parametrization: Any, count: Any, contrast: Any = 0.1) -> Any:
     return State.start(tf.stack([parametrization.noise((0, number), contrast) for number in range(count)]))
 
 
-def make(compiled, objectives, steps, checkpoint, report=lambda steps, loss: None):
+def make(compiled: Any, objectives: Any, steps: Any, checkpoint: Any, report: Any = lambda steps, loss: None) -> Any:
     """All steps of a batch, from its noises or a checkpoint: the trajectory, and the noises tried."""
     checkpoint = Checkpoint(checkpoint, 0.0)
     trajectory = Trajectory.load(checkpoint)
@@ -38,14 +40,14 @@ def make(compiled, objectives, steps, checkpoint, report=lambda steps, loss: Non
     return trajectory
 
 
-def ascent(network, objectives, config=MOVED, kind=fourier):
+def ascent(network: Any, objectives: Any, config: Any = MOVED, kind: Any = fourier) -> Any:
     margin = config.transforms.margin(12)
     return Ascent.compile(network, kind(12 + 2 * margin, 12 + 2 * margin), objectives, config)
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 @pytest.mark.parametrize("kind", sorted(PARAMETRIZATIONS))
-def test_every_picture_of_a_batch_raises_its_own_objective(smooth, kind, optimiser):
+def test_every_picture_of_a_batch_raises_its_own_objective(smooth: Any, kind: Any, optimiser: Any) -> None:
     objectives = [channel("second", 0), channel("second", 3), -1 * channel("second", 0)]
     compiled = ascent(smooth, objectives, replace(MOVED, optimiser=optimiser), PARAMETRIZATIONS[kind])
     state = start(compiled.parametrization, 3)
@@ -55,7 +57,7 @@ def test_every_picture_of_a_batch_raises_its_own_objective(smooth, kind, optimis
     assert (after > before + 0.05 * abs(before)).all()
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(smooth):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(smooth: Any) -> None:
     objectives = [logit(0), logit(2)]
     runs = []
     for seed in (0, 0, 1):
@@ -69,7 +71,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(smooth):
     assert len(set(curve[:, 0].tolist())) == 6
 
 
-def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth):
+def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth: Any) -> None:
     objectives = [channel("first", 1)] * 2
     compiled = ascent(smooth, objectives)
     state = start(compiled.parametrization, 2)
@@ -83,7 +85,7 @@ def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth):
         np.testing.assert_array_equal(at_once, divided)
 
 
-def test_a_picture_of_a_batch_with_unequal_halves_becomes_what_it_would_be_alone(smooth):
+def test_a_picture_of_a_batch_with_unequal_halves_becomes_what_it_would_be_alone(smooth: Any) -> None:
     objectives = [channel("second", number) for number in (3, 0, 4)]
     together, alone = ascent(smooth, objectives), ascent(smooth, objectives[:1])
     begin = start(together.parametrization, 3)
@@ -94,7 +96,7 @@ def test_a_picture_of_a_batch_with_unequal_halves_becomes_what_it_would_be_alone
         np.testing.assert_allclose(state.values[number], single.values[0], atol=1e-3)
 
 
-def test_variants_of_one_channel_differ_the_same_way_in_either_half_of_a_batch(smooth):
+def test_variants_of_one_channel_differ_the_same_way_in_either_half_of_a_batch(smooth: Any) -> None:
     """Three groups of three, in halves of one and of two groups: wherever a group stands, it becomes the same."""
     objectives = [channel("first", number) for number in (1, 2, 0) for _ in range(3)]
     compiled = ascent(smooth, objectives, AscentConfig(group=3, diversity=3.0), pixels)
@@ -104,7 +106,7 @@ def test_variants_of_one_channel_differ_the_same_way_in_either_half_of_a_batch(s
     np.testing.assert_allclose(turned.values, tf.roll(state.values, 3, 0), atol=1e-3)
 
 
-def test_the_values_are_those_of_the_objectives_before_each_step(smooth):
+def test_the_values_are_those_of_the_objectives_before_each_step(smooth: Any) -> None:
     objectives = [layer("first")]
     compiled = ascent(smooth, objectives, AscentConfig(), pixels)
     state = start(compiled.parametrization, 1)
@@ -122,7 +124,7 @@ def test_the_values_are_those_of_the_objectives_before_each_step(smooth):
         ("l2", lambda picture: float(np.var(picture))),
     ],
 )
-def test_a_larger_penalty_leaves_less_of_what_it_penalises(smooth, penalty, size):
+def test_a_larger_penalty_leaves_less_of_what_it_penalises(smooth: Any, penalty: Any, size: Any) -> None:
     sizes = []
     for weight in (0.0, 0.5, 5.0):
         compiled = ascent(smooth, [channel("second", 0)], AscentConfig(**{penalty: weight}), pixels)
@@ -131,10 +133,10 @@ def test_a_larger_penalty_leaves_less_of_what_it_penalises(smooth, penalty, size
     assert sizes[0] > 1.1 * sizes[1] > 1.2 * sizes[2]
 
 
-def test_diversity_makes_the_variants_of_one_channel_differ(smooth):
+def test_diversity_makes_the_variants_of_one_channel_differ(smooth: Any) -> None:
     objectives = [channel("first", 1)] * 3
 
-    def difference(diversity):
+    def difference(diversity: Any) -> Any:
         compiled = ascent(smooth, objectives, AscentConfig(group=3, diversity=diversity), pixels)
         state, _ = compiled.run(start(compiled.parametrization, 3), objectives, 30)
         maps = smooth.trace(smooth.preprocess(compiled.pictures(state.good)), ["first"])["first"].numpy().reshape(3, -1, 4)
@@ -145,7 +147,7 @@ def test_diversity_makes_the_variants_of_one_channel_differ(smooth):
     assert difference(3.0) > 10 * difference(0.0)
 
 
-def test_at_nan_the_step_is_halved_then_the_picture_stops_and_the_last_good_one_is_kept(cliff, tmp_path):
+def test_at_nan_the_step_is_halved_then_the_picture_stops_and_the_last_good_one_is_kept(cliff: Any, tmp_path: Path) -> None:
     red, dark = channel("light", 0), -1 * channel("light", 0)
     compiled = ascent(cliff, [red, dark], AscentConfig(rate=0.3), pixels)
     trajectory = make(compiled, [red, dark], 60, tmp_path / "none")
@@ -160,14 +162,16 @@ def test_at_nan_the_step_is_halved_then_the_picture_stops_and_the_last_good_one_
     assert pictures[1, ..., 0].mean() < 60
 
 
-def test_a_picture_that_is_nan_from_the_start_stops_too(cliff):
+def test_a_picture_that_is_nan_from_the_start_stops_too(cliff: Any) -> None:
     compiled = ascent(cliff, [channel("light", 1)], AscentConfig(), plain)
     state, curve = compiled.run(State.start(tf.fill((1, 12, 12, 3), 0.9)), [channel("light", 1)], 30)
     assert np.isnan(curve).all() and state.rate_scale[0] == 0
     assert (compiled.pictures(state.good) == 230).all()
 
 
-def test_a_silent_channel_gets_a_start_with_a_gradient_and_a_dead_one_is_given_up_after_several(silent, tmp_path):
+def test_a_silent_channel_gets_a_start_with_a_gradient_and_a_dead_one_is_given_up_after_several(
+    silent: Any, tmp_path: Path
+) -> None:
     objectives = [channel("eyes", number) for number in range(3)]
     compiled = ascent(silent, objectives, AscentConfig(rate=0.3), pixels)
     plain, _ = compiled.run(start(compiled.parametrization, 3), objectives, 1)
@@ -180,9 +184,9 @@ def test_a_silent_channel_gets_a_start_with_a_gradient_and_a_dead_one_is_given_u
 
 
 @pytest.mark.parametrize("relu", [tf.nn.relu, tf.nn.relu6])
-def test_only_relus_that_stop_all_of_an_image_are_opened(relu):
+def test_only_relus_that_stop_all_of_an_image_are_opened(relu: Any) -> None:
     @tf.function(autograph=False)
-    def slope(images):
+    def slope(images: Any) -> Any:
         with replaced_gradients(OPENED):
             return tf.gradients(relu(relu(images) - [[2.0]]), images)[0]
 
@@ -191,12 +195,12 @@ def test_only_relus_that_stop_all_of_an_image_are_opened(relu):
     assert slope(images).numpy().tolist() == [[0, 1, 1], [0, 0, 1]]
 
 
-def test_an_ascent_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_bits(smooth, tmp_path):
+def test_an_ascent_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_bits(smooth: Any, tmp_path: Path) -> None:
     objectives = [channel("second", 0), channel("second", 1)]
     compiled = ascent(smooth, objectives)
     whole = make(compiled, objectives, 24, tmp_path / "whole.npz")
 
-    def stop(steps, loss):
+    def stop(steps: Any, loss: Any) -> None:
         if steps > 10:
             raise KeyboardInterrupt
 
@@ -210,7 +214,7 @@ def test_an_ascent_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_bits
         np.testing.assert_array_equal(resumed, uninterrupted)
 
 
-def test_a_torn_checkpoint_counts_as_none(smooth, tmp_path):
+def test_a_torn_checkpoint_counts_as_none(smooth: Any, tmp_path: Path) -> None:
     objectives = [channel("second", 0)]
     compiled = ascent(smooth, objectives)
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 half a file")
@@ -218,7 +222,7 @@ def test_a_torn_checkpoint_counts_as_none(smooth, tmp_path):
     np.testing.assert_array_equal(np.concatenate(torn.losses), np.concatenate(none.losses))
 
 
-def test_layers_that_no_gradient_reaches_are_named(silent, smooth):
+def test_layers_that_no_gradient_reaches_are_named(silent: Any, smooth: Any) -> None:
     check_gradients(smooth, ["first", "second", "logits"])
     with pytest.raises(UnusableModel, match=r"no gradient reaches floor or cut in silent"):
         check_gradients(silent, ["eyes", "floor", "cut"])

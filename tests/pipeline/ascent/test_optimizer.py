@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,23 +18,23 @@ from pipeline.compiled.gradients import OPENED, replaced_gradients
 SHAPE = (3, 4, 2)  # of the values of one picture
 
 
-def noise(count, seed, *shape):
+def noise(count: Any, seed: Any, *shape: Any) -> Any:
     return np.random.default_rng(seed).normal(size=(count, *(shape or SHAPE))).astype(np.float32)
 
 
-def gradient(ascent, values=None, inactive=None):
+def gradient(ascent: Any, values: Any = None, inactive: Any = None) -> Any:
     count = len(ascent)
     given = np.ones(count, np.float32) if values is None else np.float32(values)
     return Gradient(tf.constant(given), tf.constant([False] * count if inactive is None else inactive), tf.constant(ascent))
 
 
 @pytest.fixture
-def on_cpu(monkeypatch):
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, whatever this machine has."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
 
 
-def test_the_steps_of_adam_are_those_of_keras():
+def test_the_steps_of_adam_are_those_of_keras() -> None:
     import keras
 
     theirs = keras.Variable(noise(2, 0))
@@ -47,7 +48,7 @@ def test_the_steps_of_adam_are_those_of_keras():
     assert state.step == 5
 
 
-def test_steps_of_one_length_go_along_the_gradient_whatever_its_strength():
+def test_steps_of_one_length_go_along_the_gradient_whatever_its_strength() -> None:
     direction = noise(1, 1)
     unit = direction / np.sqrt((direction**2).mean())
     for strength in (1e-30, 1.0, 1e30):
@@ -58,7 +59,7 @@ def test_steps_of_one_length_go_along_the_gradient_whatever_its_strength():
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
-def test_a_picture_that_is_not_finite_goes_back_at_half_the_rate_and_the_others_are_not_touched(optimiser):
+def test_a_picture_that_is_not_finite_goes_back_at_half_the_rate_and_the_others_are_not_touched(optimiser: Any) -> None:
     config, ascent = AscentConfig(optimiser, rate=0.1), noise(3, 2)
     begin = updated(State.start(tf.constant(noise(3, 0))), gradient(noise(3, 1)), config)
     alone = updated(begin, gradient(ascent), config)
@@ -79,7 +80,7 @@ def test_a_picture_that_is_not_finite_goes_back_at_half_the_rate_and_the_others_
     np.testing.assert_array_equal(again.failures, [1, 1, 0])
 
 
-def test_steps_without_a_gradient_are_counted_in_a_row():
+def test_steps_without_a_gradient_are_counted_in_a_row() -> None:
     state, counts = State.start(tf.zeros((1, *SHAPE))), []
     for inactive, value in ((True, 1), (True, 1), (True, np.nan), (True, 1), (False, 1)):
         state = updated(state, gradient(0 * noise(1, 0), [value], [inactive]), AscentConfig())
@@ -87,7 +88,7 @@ def test_steps_without_a_gradient_are_counted_in_a_row():
     assert counts == [1, 2, 0, 1, 0]
 
 
-def test_the_diversity_penalty_is_how_alike_the_gram_matrices_of_a_group_are():
+def test_the_diversity_penalty_is_how_alike_the_gram_matrices_of_a_group_are() -> None:
     maps, values = noise(6, 3, 4, 5, 3), np.float32([1, -2, 3, 0.5, 1, -1])
     flat = maps.reshape(6, 20, 3).astype(np.float64)
     grams = np.einsum("npc,npd->ncd", flat, flat).reshape(6, -1)
@@ -105,7 +106,7 @@ def test_the_diversity_penalty_is_how_alike_the_gram_matrices_of_a_group_are():
     assert tape.gradient(penalty, given) is None  # how strong the penalty is has no gradient
 
 
-def test_penalties_pull_towards_grey_and_evenness_beside_a_normalised_gradient():
+def test_penalties_pull_towards_grey_and_evenness_beside_a_normalised_gradient() -> None:
     upstream, picture = tf.constant(100 * noise(2, 4, 5, 6, 3)), tf.constant(0.5 + 0.1 * noise(2, 5, 5, 6, 3))
     with tf.GradientTape() as tape:
         tape.watch(picture)
@@ -118,8 +119,8 @@ def test_penalties_pull_towards_grey_and_evenness_beside_a_normalised_gradient()
 
 
 @pytest.mark.parametrize("relu", [tf.nn.relu, tf.nn.relu6], ids=["relu", "relu6"])
-def test_opened_relus_let_every_gradient_pass_and_others_do_not(relu):
-    def look(x):
+def test_opened_relus_let_every_gradient_pass_and_others_do_not(relu: Any) -> None:
+    def look(x: Any) -> Any:
         with replaced_gradients(OPENED):
             opened = relu(x)
         return opened, tf.gradients(opened, x)[0], tf.gradients(relu(x), x)[0]
@@ -135,18 +136,18 @@ def test_opened_relus_let_every_gradient_pass_and_others_do_not(relu):
     ("batch", "group", "sizes"),
     [(9, 3, [3, 6]), (12, 3, [6, 6]), (3, 3, [3]), (5, 5, [5]), (1, 1, [1]), (2, 1, [1, 1]), (3, 1, [1, 2]), (16, 1, [8, 8])],
 )
-def test_a_batch_is_cut_in_two_between_groups_and_loses_nothing(on_cpu, batch, group, sizes):
+def test_a_batch_is_cut_in_two_between_groups_and_loses_nothing(on_cpu: Any, batch: Any, group: Any, sizes: Any) -> None:
     pieces = [list(range(batch))[piece] for piece in microbatches(batch, group)]
     assert [len(piece) for piece in pieces] == sizes and [*chain(*pieces)] == [*range(batch)]
     assert all(piece[0] % group == 0 for piece in pieces)
 
 
-def test_a_batch_stays_in_one_where_there_is_a_gpu(monkeypatch):
+def test_a_batch_stays_in_one_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"] if kind == "GPU" else [])
     assert microbatches(16) == [slice(16)]
 
 
-def test_a_part_of_a_state_has_its_own_pictures_and_the_same_step():
+def test_a_part_of_a_state_has_its_own_pictures_and_the_same_step() -> None:
     state = State.start(tf.constant(noise(3, 0)))._replace(step=tf.constant(7))
     arguments = tf.nest.map_structure(tf.constant, stack([channel("first", number) for number in range(3)]))
     some = slice_batch(state, slice(1, 3))

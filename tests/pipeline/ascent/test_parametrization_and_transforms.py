@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,19 +14,19 @@ from pipeline.ascent.transforms import STILL, Transforms, inner
 SEED = tf.constant([0, 1])
 
 
-def looking(transforms, picture, height, width):
+def looking(transforms: Any, picture: Any, height: Any, width: Any) -> Any:
     """A function of the step; compiled once."""
     see = tf.function(lambda seed: transforms.apply(tf.constant(picture), height, width, seed), autograph=False)
     return lambda step: see(tf.constant([0, step])).numpy()
 
 
-def logits(picture):
+def logits(picture: Any) -> Any:
     return np.log(picture / (1 - picture))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 20), (20, 15)], ids=str)
 @pytest.mark.parametrize("kind", sorted(PARAMETRIZATIONS))
-def test_zeros_are_grey_and_noise_has_the_given_contrast(kind, size):
+def test_zeros_are_grey_and_noise_has_the_given_contrast(kind: Any, size: Any) -> None:
     parametrization = PARAMETRIZATIONS[kind](*size, decorrelated=False)
     values = tf.stack([parametrization.noise((0, number), 0.5) for number in range(200)])
     picture = parametrization.render(values).numpy()
@@ -34,7 +36,7 @@ def test_zeros_are_grey_and_noise_has_the_given_contrast(kind, size):
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 9)], ids=str)
-def test_the_gradient_of_the_fourier_parametrization_agrees_with_finite_differences(size):
+def test_the_gradient_of_the_fourier_parametrization_agrees_with_finite_differences(size: Any) -> None:
     parametrization = fourier(*size)
     values = tf.random.stateless_normal((2, *parametrization.shape), (1, 2))
     upstream = tf.random.stateless_normal((2, *size, 3), (3, 4))
@@ -49,7 +51,7 @@ def test_the_gradient_of_the_fourier_parametrization_agrees_with_finite_differen
         np.testing.assert_allclose((above - below) / 2e-2, (gradient * along).sum(), rtol=1e-2, atol=1e-2)
 
 
-def test_frequencies_have_the_energy_that_the_decay_gives_them():
+def test_frequencies_have_the_energy_that_the_decay_gives_them() -> None:
     for decay in (0.5, 1.0, 2.0):
         parametrization = fourier(64, 64, decorrelated=False, decay=decay)
         planes = logits(
@@ -60,11 +62,11 @@ def test_frequencies_have_the_energy_that_the_decay_gives_them():
 
 
 @pytest.mark.parametrize(("size", "fast"), [(248, 250), (142, 144), (106, 108), (13, 15), (224, 224)])
-def test_pictures_grow_at_both_ends_to_a_size_with_a_fast_fourier_transform(size, fast):
+def test_pictures_grow_at_both_ends_to_a_size_with_a_fast_fourier_transform(size: Any, fast: Any) -> None:
     assert fast_size(size) == fast
 
 
-def test_decorrelated_noise_has_the_colours_of_photographs():
+def test_decorrelated_noise_has_the_colours_of_photographs() -> None:
     parametrization = pixels(64, 64)
     colours = logits(parametrization.render(parametrization.noise((0, 0), 0.1)[tf.newaxis]).numpy()).reshape(-1, 3)
     red, green, _ = np.corrcoef(colours.T)
@@ -73,13 +75,13 @@ def test_decorrelated_noise_has_the_colours_of_photographs():
     assert green[2] == pytest.approx(0.91, abs=0.02)
 
 
-def test_without_transforms_the_network_sees_the_centre_of_the_picture():
+def test_without_transforms_the_network_sees_the_centre_of_the_picture() -> None:
     picture = tf.random.stateless_uniform((2, 14, 13, 3), (0, 0))
     np.testing.assert_array_equal(STILL.apply(picture, 10, 11, SEED), picture[:, 2:12, 1:12])
     np.testing.assert_array_equal(inner(picture, 10, 11), picture[:, 2:12, 1:12])
 
 
-def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_margin():
+def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_margin() -> None:
     transforms = Transforms(pad=0.25, jitter=0.25)
     picture = tf.random.stateless_uniform((2, 8 + 2 * transforms.margin(8), 16 + 2 * transforms.margin(16), 3), (0, 0)).numpy()
     see, seen = looking(transforms, picture, 8, 16), {}
@@ -95,7 +97,7 @@ def test_jitter_moves_the_whole_batch_by_whole_pixels_and_brings_in_the_margin()
 
 
 @pytest.mark.parametrize("transforms", [Transforms(scale=0.3), Transforms(rotate=30)], ids=["scale", "rotate"])
-def test_rotation_and_scale_are_about_the_centre_and_stay_in_their_range(transforms):
+def test_rotation_and_scale_are_about_the_centre_and_stay_in_their_range(transforms: Any) -> None:
     y, x = np.mgrid[:41, :41] / 100
     look = looking(transforms, np.stack([y, x, 0 * x], axis=-1)[np.newaxis].astype(np.float32), 41, 41)
     factors, angles = [], []
@@ -114,12 +116,12 @@ def test_rotation_and_scale_are_about_the_centre_and_stay_in_their_range(transfo
         np.testing.assert_allclose(factors, 1, atol=0.01)
 
 
-def test_outside_the_picture_is_grey():
+def test_outside_the_picture_is_grey() -> None:
     seen = looking(Transforms(jitter=1.0), np.zeros((1, 8, 8, 3), np.float32), 8, 8)(3)
     assert {0.0, 0.5} == set(np.unique(seen))
 
 
-def test_a_moved_picture_and_its_gradient_are_those_of_tensorflow():
+def test_a_moved_picture_and_its_gradient_are_those_of_tensorflow() -> None:
     transforms = Transforms(pad=0.1, jitter=0.2, scale=0.2, rotate=20)
     picture = tf.random.stateless_uniform((2, 14, 17, 3), (0, 0))
     upstream = tf.random.stateless_normal((2, 12, 15, 3), (0, 1))
@@ -127,10 +129,10 @@ def test_a_moved_picture_and_its_gradient_are_those_of_tensorflow():
         seed = tf.constant([0, step])
         across_and_down = tf.reshape(transforms._transform(14, 17, 12, 15, seed), (1, 6))
 
-        def see(picture, seed=seed):
+        def see(picture: Any, seed: Any = seed) -> Any:
             return transforms.apply(picture, 12, 15, seed)
 
-        def reference(picture, transforms=tf.concat([across_and_down, tf.zeros((1, 2))], axis=1)):
+        def reference(picture: Any, transforms: Any = tf.concat([across_and_down, tf.zeros((1, 2))], axis=1)) -> Any:
             return tf.raw_ops.ImageProjectiveTransformV3(
                 images=picture,
                 transforms=transforms,

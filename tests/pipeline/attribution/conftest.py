@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ layers = keras.layers
 
 
 @pytest.fixture(scope="session")
-def rectified():
+def rectified() -> Any:
     """16x16: fused relu, a ReLU6 layer, keras.ops.relu in a nested model, an Activation, and two convolutions at the end."""
     inner = inner_input = keras.Input((14, 14, 8))
     inner = keras.ops.relu(layers.BatchNormalization(name="norm")(layers.Conv2D(6, 3, padding="same", name="core")(inner)))
@@ -27,12 +29,12 @@ def rectified():
 
 
 @pytest.fixture
-def opened():
+def opened() -> Any:
     """A function: a Keras model as a network whose pixels are divided by 255."""
     return lambda model, **options: keras_network(model, model.name, None, "unit", **options)
 
 
 @pytest.fixture
-def photos():
+def photos() -> Any:
     """A function: random uint8 RGB images."""
     return lambda *shape, seed=1: np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)

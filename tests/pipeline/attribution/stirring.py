@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
-def stir(model, seed=0):
+def stir(model: Any, seed: Any = 0) -> Any:
     """Random weights of which about half are negative, so that every rectifier has something to do."""
     random = np.random.default_rng(seed)
     for variable in model.weights:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -21,11 +24,11 @@ layers = keras.layers
 ALL = ("gradcam", "hirescam", "gradcam++")
 
 
-def close(one, other):
+def close(one: Any, other: Any) -> Any:
     return np.abs(one - other).max() < 1e-4 * np.abs(other).max()
 
 
-def test_a_two_layer_network_gives_what_a_hand_calculates(opened):
+def test_a_two_layer_network_gives_what_a_hand_calculates(opened: Any) -> None:
     x = inputs = keras.Input((2, 2, 1))
     maps = layers.Conv2D(2, 1, use_bias=False, name="maps")(x)
     model = keras.Model(inputs, layers.Dense(2, use_bias=False)(layers.Flatten()(maps)))
@@ -54,7 +57,7 @@ def test_a_two_layer_network_gives_what_a_hand_calculates(opened):
     assert not found.maps["gradcam", "maps"][0, 1].any() and not found.maps["gradient", None][0, 1].any()
 
 
-def test_grad_cam_and_gradients_are_those_of_tf_keras_vis(rectified, opened, photos):
+def test_grad_cam_and_gradients_are_those_of_tf_keras_vis(rectified: Any, opened: Any, photos: Any) -> None:
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.saliency import Saliency
 
@@ -73,7 +76,7 @@ def test_grad_cam_and_gradients_are_those_of_tf_keras_vis(rectified, opened, pho
     assert close(found.maps["gradient", None][:, 0] * 255, saliency)
 
 
-def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified, opened, photos):
+def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified: Any, opened: Any, photos: Any) -> None:
     inner = rectified.get_layer("inner")
     x = rectified.get_layer("first").output
     for name in ("core", "norm"):
@@ -96,7 +99,7 @@ def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified, opened
             assert theirs.maps[method, twin].any() and close(ours.maps[method, name], theirs.maps[method, twin])
 
 
-def test_a_layer_of_single_numbers_is_a_map_of_one_place(rectified, opened, photos):
+def test_a_layer_of_single_numbers_is_a_map_of_one_place(rectified: Any, opened: Any, photos: Any) -> None:
     images, hidden = photos(2, 16, 16), rectified.get_layer("hidden")
     found = compile_explanations(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
     numbers = keras.Model(rectified.input, hidden.output)(images / 255.0).numpy()
@@ -108,44 +111,44 @@ def test_a_layer_of_single_numbers_is_a_map_of_one_place(rectified, opened, phot
     np.testing.assert_allclose(found.maps["gradcam", "hidden"][..., 0, 0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_last_convolution_is_found_by_walking_back(rectified, opened, plain_networks):
+def test_the_last_convolution_is_found_by_walking_back(rectified: Any, opened: Any, plain_networks: Any) -> None:
     assert last_convolution(opened(rectified)).name == "last"
     for model, name in plain_networks:
         assert last_convolution(opened(model)).name == name
 
 
 @pytest.fixture
-def plain_networks():
-    def network(build, size=12):
+def plain_networks() -> Any:
+    def network(build: Any, size: Any = 12) -> Any:
         inputs = keras.Input((size, size, 3))
         return keras.Model(inputs, build(inputs))
 
-    def gated(x):  # a gate and a classifier that are convolutions of single places
+    def gated(x: Any) -> Any:  # a gate and a classifier that are convolutions of single places
         x = layers.Conv2D(4, 3, activation="relu", name="seen")(x)
         gate = layers.Conv2D(4, 1, activation="sigmoid", name="gate")(layers.GlobalAveragePooling2D(keepdims=True)(x))
         x = layers.GlobalAveragePooling2D(keepdims=True)(layers.Multiply(name="scaled")([x, gate]))
         return layers.Flatten()(layers.Conv2D(5, 1, name="scores")(x))
 
-    def pooled(x):
+    def pooled(x: Any) -> Any:
         x = layers.MaxPooling2D()(layers.Conv2D(4, 3, name="only")(x))
         return layers.Dense(3)(layers.Flatten()(layers.Dropout(0.5)(x)))
 
-    def joined(x):
+    def joined(x: Any) -> Any:
         x = layers.Conv2D(4, 3, padding="same", name="stem")(x)
         x = layers.Concatenate(name="both")([x, layers.Conv2D(2, 1, activation="relu", name="branch")(x)])
         return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
 
-    def nested(x):
+    def nested(x: Any) -> Any:
         inner = keras.Sequential(
             [keras.Input((12, 12, 3)), layers.Conv2D(3, 3, name="core"), layers.ReLU(name="act")], name="net"
         )
         return layers.Dense(3)(layers.Flatten()(layers.AveragePooling2D(2)(inner(x))))
 
-    def depthwise(x):
+    def depthwise(x: Any) -> Any:
         x = layers.DepthwiseConv2D(3, name="own")(layers.Conv2D(4, 3, name="stem")(x))
         return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
 
-    def enlarged(x):
+    def enlarged(x: Any) -> Any:
         x = layers.Conv2DTranspose(4, 3, name="wider")(layers.Conv2D(4, 3, name="stem")(x))
         return layers.Dense(3)(layers.GlobalMaxPooling2D()(x))
 
@@ -153,7 +156,7 @@ def plain_networks():
     return [(network(build), name) for build, name in named.items()]
 
 
-def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified, opened, photos, tmp_path):
+def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified: Any, opened: Any, photos: Any, tmp_path: Path) -> None:
     concrete = tf.function(lambda images: rectified(images, training=False), autograph=False).get_concrete_function(
         tf.TensorSpec((None, 16, 16, 3), tf.float32)
     )
@@ -174,7 +177,7 @@ def test_a_frozen_graph_gives_what_its_keras_twin_gives(rectified, opened, photo
         assert close(theirs.maps[key], ours.maps[key])
 
 
-def test_every_image_and_class_of_a_batch_gets_what_it_gets_alone(rectified, opened, photos):
+def test_every_image_and_class_of_a_batch_gets_what_it_gets_alone(rectified: Any, opened: Any, photos: Any) -> None:
     network, images = opened(rectified), photos(4, 16, 16)
     keys = [("gradcam", "last"), ("gradient", None), ("guided_backprop", None)]
     together = compile_explanations(network, keys, 4, 3)(images, np.tile(np.array([[PREDICTED, 1, 4]], np.int32), (4, 1)))
@@ -187,7 +190,7 @@ def test_every_image_and_class_of_a_batch_gets_what_it_gets_alone(rectified, ope
                 np.testing.assert_allclose(together.maps[key][place, slot], one.maps[key][0, 0], rtol=1e-4, atol=1e-6)
 
 
-def test_each_head_of_a_network_is_explained_by_name(opened, photos):
+def test_each_head_of_a_network_is_explained_by_name(opened: Any, photos: Any) -> None:
     inputs = keras.Input((10, 10, 3))
     x = layers.Conv2D(4, 3, activation="relu", name="shared")(inputs)
     other = layers.Conv2D(4, 3, activation="relu", name="own")(x)
@@ -203,7 +206,7 @@ def test_each_head_of_a_network_is_explained_by_name(opened, photos):
         check_explanations(opened(model, logits="one"), ["own"], False)
 
 
-def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opened, photos):
+def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opened: Any, photos: Any) -> None:
     inputs = keras.Input((10, 10, 4 - 1))
     x = layers.Conv2D(4, 3, activation="relu", name="stem")(inputs)
     x = layers.Conv2D(4, 3, groups=2, name="grouped")(x)
@@ -218,15 +221,15 @@ def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opene
     assert close(found.maps["gradient", None][:, 0], tape.gradient(score, pixels).numpy())
 
 
-def test_a_network_without_a_convolution_says_so(opened):
+def test_a_network_without_a_convolution_says_so(opened: Any) -> None:
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs)), name="flat")
     with pytest.raises(UnusableModel, match="no convolution with a map"):
         last_convolution(opened(model))
 
 
-def test_the_callers_model_stays_as_it_was(rectified, opened, photos):
-    def state():
+def test_the_callers_model_stays_as_it_was(rectified: Any, opened: Any, photos: Any) -> None:
+    def state() -> Any:
         return [value.numpy().tobytes() for value in rectified.weights], [str(layer.get_config()) for layer in rectified.layers]
 
     before, images = state(), photos(2, 16, 16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ _SMOOTH = ("ConvNeXt", "EfficientNet")  # those that have no rectifier
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", builders())
-def test_every_builder_is_explained(name, capsys):
+def test_every_builder_is_explained(name: Any, capsys: pytest.CaptureFixture[str]) -> None:
     network = open_network(ModelSpec(source=f"keras:{name}", weights="none", layers=["*"], size=_SIZE))
     layer = last_convolution(network)
     run = compile_explanations(network, [("gradcam", layer.name), ("gradient", None), ("guided_backprop", None)], 1, 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,17 +22,17 @@ from pipeline.store.tables import read_index
 METHODS = ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam", "integrated_gradients"]
 
 
-def add_gradcam(path, keys):
+def add_gradcam(path: Any, keys: Any) -> Any:
     lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
     path.write_text("\n".join([path.read_text(), "[gradcam]", *lines, ""]))
     return load_spec(path, ['stages=["gradcam"]'])
 
 
 @pytest.fixture
-def write(write_spec, tmp_path):
+def write(write_spec: Any, tmp_path: Path) -> Any:
     """A function: a spec of the stage alone, with some keys of [gradcam] and [model]."""
 
-    def write(model=None, **keys):
+    def write(model: Any = None, **keys: Any) -> Any:
         labels = tmp_path / "labels.txt"
         labels.write_text("dog\nhouse\ncat\n")
         return add_gradcam(write_spec(tmp_path / "cam.toml", model={"labels": str(labels), **(model or {})}), keys)
@@ -39,7 +41,7 @@ def write(write_spec, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def explained(write_spec, quiet, tmp_path_factory):
+def explained(write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A finished job: three images in batches of two, all methods, three classes, all checks."""
     folder = tmp_path_factory.mktemp("explained")
     (folder / "labels.txt").write_text("dog\nhouse\ncat\n")
@@ -55,11 +57,11 @@ def explained(write_spec, quiet, tmp_path_factory):
     return spec, run(spec, folder, reporter=quiet)
 
 
-def rows(folder, name):
+def rows(folder: Any, name: Any) -> Any:
     return read_index(folder, name).to_pylist()
 
 
-def test_the_likeliest_classes_of_every_image_are_in_the_index(explained, tiny_model):
+def test_the_likeliest_classes_of_every_image_are_in_the_index(explained: Any, tiny_model: Any) -> None:
     _spec, folder = explained
     found = rows(folder, "classification")
     assert len(found) == 3 * 3  # a network of three classes has no five
@@ -75,7 +77,7 @@ def test_the_likeliest_classes_of_every_image_are_in_the_index(explained, tiny_m
         assert own[0]["label"] == ("cat", "dog")[0] and own[0]["key"].startswith("cat/")
 
 
-def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
+def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained: Any) -> None:
     _spec, folder = explained
     found = rows(folder, "attributions")
     names = [(row["example"], row["method"], row["layer"], row["class"]) for row in found]
@@ -97,7 +99,7 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained):
         assert (row["rule"], row["replaced"]) == (("rectifiers", 1) if guided else (None, None))
 
 
-def test_digests_peaks_and_boxes_are_those_of_the_maps(explained, pictures):
+def test_digests_peaks_and_boxes_are_those_of_the_maps(explained: Any, pictures: Any) -> None:
     spec, folder = explained
     found = {(row["example"], row["method"], row["class"]): row for row in rows(folder, "attributions")}
     network = open_network(spec.model)
@@ -120,7 +122,7 @@ def test_digests_peaks_and_boxes_are_those_of_the_maps(explained, pictures):
             assert row["digest"] == hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
 
 
-def test_every_picture_is_where_the_index_says_and_shows_the_source(explained, pictures):
+def test_every_picture_is_where_the_index_says_and_shows_the_source(explained: Any, pictures: Any) -> None:
     _, folder = explained
     found = rows(folder, "attributions")
     for row in found:
@@ -135,7 +137,7 @@ def test_every_picture_is_where_the_index_says_and_shows_the_source(explained, p
     assert written == singles | sides | trust | {"mosaics/gradcam/shapes.png"}
 
 
-def test_the_checks_are_a_table_and_a_plot(explained):
+def test_the_checks_are_a_table_and_a_plot(explained: Any) -> None:
     _, folder = explained
     maps = len(rows(folder, "attributions"))
     curves = rows(folder, "curves")
@@ -151,7 +153,7 @@ def test_the_checks_are_a_table_and_a_plot(explained):
         assert -1 <= row["rank_correlation"] <= 1.0001 and (row["step"] or row["ssim"] > 0.999)
 
 
-def test_the_receipt_and_show_tell_where_and_what(explained, command):
+def test_the_receipt_and_show_tell_where_and_what(explained: Any, command: Any) -> None:
     _, folder = explained
     done = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]
     assert done["layers"] == ["shapes"] and done["images"] == 3 and (done["rule"], done["replaced"]) == ("rectifiers", 1)
@@ -160,7 +162,7 @@ def test_the_receipt_and_show_tell_where_and_what(explained, command):
     assert status == 0 and "3 images explained at shapes" in out
 
 
-def test_single_pictures_are_explained_beside_the_data(write, quiet, tmp_path):
+def test_single_pictures_are_explained_beside_the_data(write: Any, quiet: Any, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "one.png"), pixels)
     spec = write(files=[str(tmp_path / "one.png")], keys=["dog/001.png"], layers=["edges", "shapes"], methods="gradcam")
@@ -177,7 +179,7 @@ def test_single_pictures_are_explained_beside_the_data(write, quiet, tmp_path):
     assert {path.name for path in (folder / "mosaics/gradcam").glob("*.png")} == {"edges.png", "shapes.png"}
 
 
-def test_a_second_run_leaves_no_pictures_of_the_first(write, quiet, tmp_path):
+def test_a_second_run_leaves_no_pictures_of_the_first(write: Any, quiet: Any, tmp_path: Path) -> None:
     for first in (3, 1):
         folder = run(write(first=first, methods="gradcam"), tmp_path / "out", reporter=quiet)
     assert {path.name for path in (folder / "mosaics/gradcam").iterdir() if any(path.glob("*")) or path.is_file()} == {
@@ -197,13 +199,15 @@ def test_a_second_run_leaves_no_pictures_of_the_first(write, quiet, tmp_path):
         ({"files": ["nowhere.png"]}, MissingInput, "nowhere.png"),
     ],
 )
-def test_what_is_not_there_is_found_before_work_starts(write, quiet, tmp_path, keys, kind, words):
+def test_what_is_not_there_is_found_before_work_starts(
+    write: Any, quiet: Any, tmp_path: Path, keys: Any, kind: Any, words: Any
+) -> None:
     with pytest.raises(kind, match=words):
         run(write(**keys), tmp_path / "out", reporter=quiet)
     assert not (tmp_path / "out" / "tiny" / "index").exists()
 
 
-def test_a_file_of_class_names_that_does_not_fit_is_refused(write, quiet, tmp_path):
+def test_a_file_of_class_names_that_does_not_fit_is_refused(write: Any, quiet: Any, tmp_path: Path) -> None:
     (tmp_path / "two.txt").write_text("one\ntwo\n")
     with pytest.raises(WrongSpec, match="has 2 names, but tiny has 3 classes"):
         run(write(model={"labels": str(tmp_path / "two.txt")}), tmp_path / "out", reporter=quiet)
@@ -213,8 +217,8 @@ def test_a_file_of_class_names_that_does_not_fit_is_refused(write, quiet, tmp_pa
 
 
 def test_when_the_file_of_class_names_holds_other_names_the_stage_runs_again_and_when_it_does_not_it_does_not(
-    write, quiet, tmp_path
-):
+    write: Any, quiet: Any, tmp_path: Path
+) -> None:
     spec = write(first=2)
     named, anew = tmp_path / "labels.txt", []
     for text in ("dog\nhouse\ncat\n", "dog\nhouse\ncat\n", "Dog\nHouse\nCat\n"):
@@ -227,7 +231,7 @@ def test_when_the_file_of_class_names_holds_other_names_the_stage_runs_again_and
     assert {row["name"] for row in rows(folder, "classification")} == {"Dog", "House", "Cat"}
 
 
-def test_a_network_without_a_classifier_can_do_everything_else(write_spec, quiet, tmp_path):
+def test_a_network_without_a_classifier_can_do_everything_else(write_spec: Any, quiet: Any, tmp_path: Path) -> None:
     import keras
 
     inputs = keras.Input((16, 16, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from fractions import Fraction
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.drawing.palettes import coloured
 from pipeline.sources.fit import Fit
 
 
-def test_a_map_grows_as_opencv_grows_it_but_exactly():
+def test_a_map_grows_as_opencv_grows_it_but_exactly() -> None:
     values = np.random.default_rng(0).random((7, 5), np.float32)
     theirs = cv2.resize(values, (40, 84), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(heat.enlarge(values, 84, 40), theirs, atol=2e-3)
@@ -28,8 +29,8 @@ def test_a_map_grows_as_opencv_grows_it_but_exactly():
 @pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("seen_as", [(64, 64), (48, 80)], ids=["square", "oblong"])
 @pytest.mark.parametrize("size", [(90, 60), (40, 200), (64, 64), (20, 30)])
-def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode, size, seen_as):
-    fit = Fit(*seen_as, mode)
+def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode: Any, size: Any, seen_as: Any) -> None:
+    fit = Fit(*seen_as, mode)  # type: ignore[call-arg]
     height, width = size
     image = np.zeros((height, width, 3), np.uint8)
     y, x = int(height * 0.6), int(width * 0.55)
@@ -51,7 +52,7 @@ def test_heat_lies_on_the_source_pixels_that_the_network_saw(mode, size, seen_as
         assert seen.all()
 
 
-def test_the_box_is_the_smallest_that_holds_half_of_the_energy():
+def test_the_box_is_the_smallest_that_holds_half_of_the_energy() -> None:
     random = np.random.default_rng(3)
     for _ in range(20):
         values = random.random((5, 6), np.float32) ** 4
@@ -67,7 +68,7 @@ def test_the_box_is_the_smallest_that_holds_half_of_the_energy():
         assert inside.sum() >= values.sum() * 0.4999
 
 
-def test_the_peak_is_the_first_of_the_strongest_places_and_signs_do_not_count():
+def test_the_peak_is_the_first_of_the_strongest_places_and_signs_do_not_count() -> None:
     values = np.zeros((9, 9, 3), np.float32)
     values[2, 3], values[7, 7] = (-1, 2, -3), (6, 0, 0)
     focus = heat.focus(values, 9, 9)
@@ -78,7 +79,7 @@ def test_the_peak_is_the_first_of_the_strongest_places_and_signs_do_not_count():
     assert nothing.peak == 0 and (nothing.box.height, nothing.box.width) == (8, 8)
 
 
-def test_boxes_of_large_maps_are_close_to_the_smallest():
+def test_boxes_of_large_maps_are_close_to_the_smallest() -> None:
     values = np.zeros((331, 224, 3), np.float32)
     values[100:140, 50:90] = 1
     box = heat.focus(values, 331, 224).box
@@ -86,11 +87,11 @@ def test_boxes_of_large_maps_are_close_to_the_smallest():
     assert values[box.y1 : box.y2, box.x1 : box.x2].sum() >= values.sum() / 2
 
 
-def signed(values):
+def signed(values: Any) -> Any:
     return pictures.signed(values, np.ones(values.shape[:2], bool))
 
 
-def test_evidence_for_and_against_a_target_differ_in_colour_and_what_the_network_did_not_see_is_dark():
+def test_evidence_for_and_against_a_target_differ_in_colour_and_what_the_network_did_not_see_is_dark() -> None:
     values = np.array([[2.0, 0.0, -2.0, 1.0]])
     drawn = pictures.signed(values, np.array([[True, True, True, False]])).astype(int)
     red, blue = drawn[0, :, 0], drawn[0, :, 2]
@@ -98,7 +99,7 @@ def test_evidence_for_and_against_a_target_differ_in_colour_and_what_the_network
     assert red[0] > 200 > 50 > blue[0] and blue[2] > 200 > 50 > red[2]
 
 
-def test_grey_is_zero_and_opposite_gradients_have_opposite_colours():
+def test_grey_is_zero_and_opposite_gradients_have_opposite_colours() -> None:
     values = np.random.default_rng(0).normal(size=(40, 40, 3)).astype(np.float32)
     values[0, 0] = 0
     drawn = signed(values).astype(int)
@@ -108,13 +109,13 @@ def test_grey_is_zero_and_opposite_gradients_have_opposite_colours():
     assert ((drawn == 0) | (drawn == 255)).mean() == pytest.approx(0.01, abs=0.005)
 
 
-def test_colours_grow_lighter_with_the_heat_so_that_any_eye_can_order_them():
+def test_colours_grow_lighter_with_the_heat_so_that_any_eye_can_order_them() -> None:
     colours = coloured(np.linspace(0, 1, 64))
     light = cv2.cvtColor(colours[np.newaxis], cv2.COLOR_RGB2GRAY)[0].astype(int)
     assert (np.diff(light) >= 0).all() and light[-1] - light[0] > 100
 
 
-def test_a_box_reaches_to_the_far_edge_of_pixels_that_it_touches():
+def test_a_box_reaches_to_the_far_edge_of_pixels_that_it_touches() -> None:
     values = np.zeros((3, 3), np.float32)
     values[1, 1] = 1
     box = heat.focus(values, 10, 20).box
@@ -122,7 +123,7 @@ def test_a_box_reaches_to_the_far_edge_of_pixels_that_it_touches():
 
 
 @pytest.mark.parametrize(("count", "size"), [(25, 224), (7, 29), (23, 21), (3, 10)])
-def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly(count, size):
+def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly(count: Any, size: Any) -> None:
     for place in range(count):
         values = np.zeros((count, 1), np.float32)
         values[place] = 1
@@ -131,7 +132,7 @@ def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly
         assert (box.y1, box.y2) == (math.floor(Fraction(place * size, count)), math.ceil(Fraction((place + 1) * size, count)))
 
 
-def test_heat_is_viridis_over_the_brightness_of_the_image():
+def test_heat_is_viridis_over_the_brightness_of_the_image() -> None:
     ends = coloured(np.array([0.0, 1.0]))
     assert np.abs(ends.astype(int) - [[68, 1, 84], [253, 231, 37]]).max() <= 2
     image = np.full((4, 4, 3), (200, 30, 90), np.uint8)
@@ -142,7 +143,7 @@ def test_heat_is_viridis_over_the_brightness_of_the_image():
     np.testing.assert_allclose(drawn[:, 2:], 0.35 * brightness, atol=1)
 
 
-def test_colours_are_shares_of_the_whole_map_also_where_its_peak_is_not_on_the_image():
+def test_colours_are_shares_of_the_whole_map_also_where_its_peak_is_not_on_the_image() -> None:
     image, values = np.full((224, 448, 3), 100, np.uint8), np.full((8, 8), 2.0, np.float32)
     values[0] = 4.0  # in the padding
     drawn = overlay(values, "heat", image, Fit(224, 224, "pad"))
@@ -150,7 +151,7 @@ def test_colours_are_shares_of_the_whole_map_also_where_its_peak_is_not_on_the_i
     np.testing.assert_allclose(drawn[100:200], np.broadcast_to(expected, (100, 448, 3)), atol=1.5)
 
 
-def test_an_overlay_has_the_resolution_of_its_image_and_is_hot_where_the_map_is():
+def test_an_overlay_has_the_resolution_of_its_image_and_is_hot_where_the_map_is() -> None:
     image = np.full((300, 400, 3), 120, np.uint8)
     values = np.zeros((7, 7), np.float32)
     values[5, 1] = 3.0
@@ -165,7 +166,7 @@ def test_an_overlay_has_the_resolution_of_its_image_and_is_hot_where_the_map_is(
     assert cropped[:, :40].max() < cropped[:, 60:340].min()  # dark where the network saw nothing
 
 
-def test_pictures_with_words_keep_the_pixels_they_are_about():
+def test_pictures_with_words_keep_the_pixels_they_are_about() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     drawn = pictures.captioned(image, "a very long name of a class that cannot fit on such a small picture", 0.5)
     assert (drawn[-60:, :80] == image).all() and drawn.shape[1] > 80
@@ -178,7 +179,7 @@ def test_pictures_with_words_keep_the_pixels_they_are_about():
     assert scale[0] > scale[30] > scale[-1]  # the peak is above
 
 
-def test_no_tile_is_lost_in_a_mosaic_which_is_about_as_high_as_wide():
+def test_no_tile_is_lost_in_a_mosaic_which_is_about_as_high_as_wide() -> None:
     for panels in (1, 6):
         shades = [pictures.Panel(str(n), np.full((160, 160, 3), 60 + 10 * n, np.uint8)) for n in range(13)]
         page = pictures.together([pictures.tile([shade] * panels, "") for shade in shades], ["one"] * panels)

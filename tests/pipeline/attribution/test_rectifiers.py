@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -17,33 +20,33 @@ BOTH = [("gradient", None), ("guided_backprop", None)]
 
 
 @tf.custom_gradient
-def guided_relu(x):
+def guided_relu(x: Any) -> Any:
     return tf.nn.relu(x), lambda dy: dy * tf.cast((x > 0) & (dy > 0), dy.dtype)
 
 
 @tf.custom_gradient
-def guided_relu6(x):
+def guided_relu6(x: Any) -> Any:
     return tf.nn.relu6(x), lambda dy: dy * tf.cast((x > 0) & (x < 6) & (dy > 0), dy.dtype)
 
 
-class Guided(layers.Layer):
+class Guided(layers.Layer):  # type: ignore[name-defined]
     """A rectifier with the gradient of Springenberg's paper, written by hand."""
 
-    def __init__(self, function, **options):
+    def __init__(self, function: Any, **options: Any) -> None:
         super().__init__(**options)
         self.function = function
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return self.function(x)
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: Any) -> Any:
         return shape
 
 
-def rebuilt(model):
+def rebuilt(model: Any) -> Any:
     """The same network with every rectifier written by hand: layers, fused activations, nested models."""
 
-    def clone(layer):
+    def clone(layer: Any) -> Any:
         config = layer.get_config()
         if isinstance(layer, keras.Model):
             inner = keras.models.clone_model(layer, clone_function=clone)
@@ -64,7 +67,7 @@ def rebuilt(model):
     return twin
 
 
-def by_tape(model, images, number):
+def by_tape(model: Any, images: Any, number: Any) -> Any:
     """The gradient of a logit by pixels, by the model's own gradients, one image at a time."""
     found = []
     for image in images:
@@ -76,20 +79,20 @@ def by_tape(model, images, number):
     return np.stack(found)
 
 
-def guided(network, images, number=1):
+def guided(network: Any, images: Any, number: Any = 1) -> Any:
     run = compile_explanations(network, BOTH, len(images), 1)
     found = run(images, np.full((len(images), 1), number, np.int32))
     return found.maps["gradient", None][:, 0], found.maps["guided_backprop", None][:, 0], run.guide, found.logits
 
 
-def small(build, seed=0):
+def small(build: Any, seed: Any = 0) -> Any:
     inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(6, 3, name="stem")(inputs)
     x = layers.Conv2D(5, 3, name="end")(build(x))
     return stir(keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)), name="small"), seed)
 
 
-def test_guided_backprop_is_that_of_a_network_rebuilt_by_hand(opened, photos):
+def test_guided_backprop_is_that_of_a_network_rebuilt_by_hand(opened: Any, photos: Any) -> None:
     inner_input = keras.Input((10, 10, 6))
     inner = keras.Model(inner_input, layers.ReLU()(layers.BatchNormalization()(inner_input)), name="inner")
     model = small(lambda x: layers.Activation("relu")(layers.Conv2D(6, 3, activation="relu")(layers.ReLU(6)(inner(x) * 3))))
@@ -104,7 +107,7 @@ def test_guided_backprop_is_that_of_a_network_rebuilt_by_hand(opened, photos):
 
 
 @pytest.fixture
-def double():
+def double() -> Iterator[Any]:
     """Networks of float64: in float32 a last bit opens a rectifier in one batch that is shut in another, now and then."""
     keras.config.set_dtype_policy("float64")
     yield
@@ -113,7 +116,7 @@ def double():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["VGG16", "ResNet50", "MobileNetV2", "DenseNet121", "Xception"])
-def test_five_great_networks_agree_with_their_copies_by_hand(name, opened, photos, double):
+def test_five_great_networks_agree_with_their_copies_by_hand(name: Any, opened: Any, photos: Any, double: Any) -> None:
     model = stir_lightly(
         getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10, classifier_activation=None)
     )
@@ -125,7 +128,7 @@ def test_five_great_networks_agree_with_their_copies_by_hand(name, opened, photo
     assert np.abs(ours - plain).max() > 0.05 * np.abs(plain).max()
 
 
-def stir_lightly(model):
+def stir_lightly(model: Any) -> Any:
     """Normalisation that does something: what was just built has means of 0 and variances of 1."""
     random = np.random.default_rng(0)
     for variable in model.weights:
@@ -134,7 +137,7 @@ def stir_lightly(model):
     return model
 
 
-def test_the_forward_pass_is_the_same_to_the_last_bit(rectified, opened, photos):
+def test_the_forward_pass_is_the_same_to_the_last_bit(rectified: Any, opened: Any, photos: Any) -> None:
     network, images = opened(rectified), photos(4, 16, 16)
     classes = np.zeros((4, 1), np.int32)
     plain = compile_explanations(network, [("gradient", None)], 4, 1)(images, classes)
@@ -144,21 +147,21 @@ def test_the_forward_pass_is_the_same_to_the_last_bit(rectified, opened, photos)
     assert not np.array_equal(both.maps["gradient", None], both.maps["guided_backprop", None])
 
 
-def through(activation, values, above):
+def through(activation: Any, values: Any, above: Any) -> Any:
     """What comes back through one activation: by the rule, for some inputs and some gradients from above."""
 
     class One:
         name, input_shape = "one", (1, len(values), 3)
 
-        def trace(self, images, names):
+        def trace(self, images: Any, names: Any) -> Any:
             x = tf.constant(values)[tf.newaxis, tf.newaxis, :, tf.newaxis] + 0 * images
             return {"logits": tf.reduce_sum(activation(x) * tf.constant(above)[:, tf.newaxis], axis=(1, 2))}
 
-        def preprocess(self, images):
+        def preprocess(self, images: Any) -> Any:
             return images
 
     class Fed(One):  # the activation's input is the pixels themselves, so that what comes back can be read there
-        def trace(self, images, names):
+        def trace(self, images: Any, names: Any) -> Any:
             x = images - tf.stop_gradient(images) + tf.constant(values)[:, tf.newaxis]
             return {"logits": tf.reduce_sum(activation(x) * tf.constant(above)[:, tf.newaxis], axis=(1, 2))}
 
@@ -191,7 +194,7 @@ ABOVE = np.array([1.0] * 6 + [-1.0] * 6, np.float32)
         (lambda x: tf.nn.relu(tf.nn.elu(x)), [0, 0, 1, 1, 1, 1], 1),  # where there are rectifiers, what is smooth stays
     ],
 )
-def test_every_form_of_rectifier_lets_nothing_negative_back(activation, expected, replaced):
+def test_every_form_of_rectifier_lets_nothing_negative_back(activation: Any, expected: Any, replaced: Any) -> None:
     back, plain, guide = through(activation, VALUES, ABOVE)
     assert guide.rule == "rectifiers" and guide.replaced == replaced
     np.testing.assert_allclose(back, [*expected, *[0] * 6], atol=1e-6)
@@ -212,14 +215,14 @@ def test_every_form_of_rectifier_lets_nothing_negative_back(activation, expected
         tf.nn.softplus,
     ],
 )
-def test_a_network_of_smooth_activations_has_a_rule_for_them(activation):
+def test_a_network_of_smooth_activations_has_a_rule_for_them(activation: Any) -> None:
     back, plain, guide = through(activation, VALUES, ABOVE)
     assert guide == type(guide)("smooth", 1)
     np.testing.assert_allclose(back, [*plain[:6], *[0] * 6], atol=1e-6)
     assert plain[6:].any()
 
 
-def test_what_is_no_activation_is_left_alone():
+def test_what_is_no_activation_is_left_alone() -> None:
     with pytest.raises(UnusableModel, match="no ReLU"):
         through(lambda x: x * tf.sigmoid(tf.reduce_mean(x, axis=2, keepdims=True)), VALUES, ABOVE)  # a gate of all places
     for other in (tf.tanh, lambda x: tf.maximum(x, 0.25 * tf.reverse(x, [2]))):  # the larger of two places
@@ -227,21 +230,21 @@ def test_what_is_no_activation_is_left_alone():
             through(other, VALUES, ABOVE)
 
 
-def test_a_network_without_anything_to_guide_is_refused_at_once(opened):
+def test_a_network_without_anything_to_guide_is_refused_at_once(opened: Any) -> None:
     network = opened(small(lambda x: layers.Activation("tanh")(x)))
     check_explanations(network, ["end"], False)
     with pytest.raises(UnusableModel, match="would be the plain gradient"):
         check_explanations(network, ["end"], True)
 
 
-def test_a_rectifier_inside_a_function_is_never_passed_over(opened):
+def test_a_rectifier_inside_a_function_is_never_passed_over(opened: Any) -> None:
     hidden = tf.function(tf.nn.relu, jit_compile=True)
 
-    class Hidden(layers.Layer):
-        def call(self, x):
+    class Hidden(layers.Layer):  # type: ignore[name-defined]
+        def call(self, x: Any) -> Any:
             return hidden(x)
 
-        def compute_output_shape(self, shape):
+        def compute_output_shape(self, shape: Any) -> Any:
             return shape
 
     network = opened(small(lambda x: Hidden()(layers.ReLU()(x))))

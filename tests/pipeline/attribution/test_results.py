@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ CAM, GUIDED, PRODUCT = ("gradcam", "end"), ("guided_backprop", None), ("guided_g
 NAMES = Classes(4, ("ant", "bee", "cat", "dog"))
 
 
-def picked(example=0, region=Box(0, 0, 30, 40), fill=0):
+def picked(example: Any = 0, region: Any = Box(0, 0, 30, 40), fill: Any = 0) -> Any:
     pixels = np.full((30, 40, 3), fill, np.uint8)
     pixels[region.y1 : region.y2, region.x1 : region.x2, 0] = 200
     image = Image(f"{example}.png", "bee", pixels, region)
@@ -39,29 +41,29 @@ def picked(example=0, region=Box(0, 0, 30, 40), fill=0):
 class Recorder(ExplanationPictures):
     """Keeps the panels that it draws."""
 
-    def __init__(self, folder, fit, layers=("end",)):
+    def __init__(self, folder: Any, fit: Any, layers: Any = ("end",)) -> None:
         super().__init__(folder, layers, fit)
         self.written = {}
 
-    def _write(self, name, pixels):
+    def _write(self, name: Any, pixels: Any) -> Any:
         self.written[name] = pixels
         return name
 
 
-def results(folder, fit, guide=None):
+def results(folder: Any, fit: Any, guide: Any = None) -> Any:
     pictures = Recorder(folder, fit)
     return ExplanationResults(NAMES, fit, guide, pictures), pictures
 
 
-def said(several, logits, classes, slots, maps):
+def said(several: Any, logits: Any, classes: Any, slots: Any, maps: Any) -> Any:
     """What an explainer says of some images; the maps of one image and class are repeated for all."""
     return Explained(ImageBatch(several, np.stack([one.shown for one in several]), classes), logits, classes, slots, maps)
 
 
-def fake_explainer(run, keys=(CAM,), size=2):
+def fake_explainer(run: Any, keys: Any = (CAM,), size: Any = 2) -> Any:
     """An explainer whose network is a function: float32 images to logits."""
 
-    def answer(images, classes, quantities):
+    def answer(images: Any, classes: Any, quantities: Any) -> Any:
         logits = np.asarray(run(images), np.float32)
         return Answer(logits, classes, np.take_along_axis(logits, classes, axis=1), {})
 
@@ -69,10 +71,10 @@ def fake_explainer(run, keys=(CAM,), size=2):
     return Explainer(ExplainPlan(tuple((METHODS[name], layer) for name, layer in keys), targets, size), None, answer)
 
 
-def test_a_batch_that_is_not_full_is_filled_with_its_last_image():
+def test_a_batch_that_is_not_full_is_filled_with_its_last_image() -> None:
     seen = []
 
-    def run(images):
+    def run(images: Any) -> Any:
         seen.append(images[:, 0, 0, 0].tolist())
         return images.reshape(len(images), -1)[:, :4]
 
@@ -90,8 +92,8 @@ def test_a_batch_that_is_not_full_is_filled_with_its_last_image():
         ([1, 1, 2], [9, 0, 0], [0, 2]),
     ],
 )
-def test_each_class_of_an_image_is_explained_once_and_what_is_none_not_at_all(asked, logits, slots):
-    def answer(images, classes, quantities):
+def test_each_class_of_an_image_is_explained_once_and_what_is_none_not_at_all(asked: Any, logits: Any, slots: Any) -> None:
+    def answer(images: Any, classes: Any, quantities: Any) -> Any:
         rows = np.tile(np.float32(logits), (len(images), 1))
         chosen = np.where(classes == PREDICTED, rows.argmax(axis=1)[:, None], classes)
         return Answer(rows, chosen, np.take_along_axis(rows, chosen, axis=1), {})
@@ -101,7 +103,7 @@ def test_each_class_of_an_image_is_explained_once_and_what_is_none_not_at_all(as
     assert explainer.explain(ImageBatch([], images, [asked])).slots == [slots]
 
 
-def test_guided_grad_cam_is_the_product_of_its_two_factors_slot_by_slot():
+def test_guided_grad_cam_is_the_product_of_its_two_factors_slot_by_slot() -> None:
     random = np.random.default_rng(0)
     pixels, cams = random.normal(size=(2, 3, 8, 12, 3)), random.random((2, 3, 2, 3))
     values = {GUIDED_BACKPROP.needs(None)[0]: pixels, GRADCAM.needs("end")[0]: cams}
@@ -112,7 +114,7 @@ def test_guided_grad_cam_is_the_product_of_its_two_factors_slot_by_slot():
             np.testing.assert_allclose(product[place, slot], pixels[place, slot] * large[..., None], rtol=1e-6)
 
 
-def test_the_likeliest_classes_have_their_own_logits_and_probabilities(tmp_path):
+def test_the_likeliest_classes_have_their_own_logits_and_probabilities(tmp_path: Path) -> None:
     rows, _ = results(tmp_path, Fit(8, 12))
     logits = np.float32([0.5, 3.0, -1.0, 2.0])
     rows.add(said([picked(7)], logits[np.newaxis], np.array([[0]]), [[]], {}))
@@ -123,13 +125,13 @@ def test_the_likeliest_classes_have_their_own_logits_and_probabilities(tmp_path)
     assert columns["example"] == [7] * 4 and rows.keys == ["7.png"]
 
 
-def one_class(one, maps):
+def one_class(one: Any, maps: Any) -> Any:
     """What is said of one image and class 2, whose probability is 0.25."""
     logits = np.zeros((1, 4), np.float32)
     return said([one], logits, np.array([[2]]), [[0]], {key: values[np.newaxis, np.newaxis] for key, values in maps.items()})
 
 
-def test_a_map_is_kept_with_its_own_size_and_its_box_on_the_source(tmp_path):
+def test_a_map_is_kept_with_its_own_size_and_its_box_on_the_source(tmp_path: Path) -> None:
     region, fit = Box(10, 20, 26, 40), Fit(8, 12, "stretch")
     collected, pictures = results(tmp_path, fit, Guide("rectifiers", 5))
     cam = np.zeros((4, 6), np.float32)
@@ -151,13 +153,13 @@ def test_a_map_is_kept_with_its_own_size_and_its_box_on_the_source(tmp_path):
     assert set(pictures.written) == {*(f"0/{file}" for file in files), "0/2-end.png"}
 
 
-def test_a_panel_shows_the_window_alone(tmp_path):
+def test_a_panel_shows_the_window_alone(tmp_path: Path) -> None:
     collected, pictures = results(tmp_path, Fit(8, 12, "stretch"))
     collected.add(one_class(picked(region=Box(10, 20, 26, 40)), {("gradient", None): np.ones((8, 12, 3), np.float32)}))
     assert pictures.written["0/2-gradient.png"].shape[1] == 20 * 11  # 16 x 20, as often as it goes into 224
 
 
-def test_many_images_go_on_in_another_mosaic(tmp_path):
+def test_many_images_go_on_in_another_mosaic(tmp_path: Path) -> None:
     pictures = ExplanationPictures(tmp_path, ["end"], Fit(8, 12), tiles=2)
     for example in range(5):
         pictures.add(picked(example), 1, "cat", {CAM: np.ones((2, 3), np.float32)})
@@ -165,10 +167,10 @@ def test_many_images_go_on_in_another_mosaic(tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == {"end.png", "end-2.png", "end-3.png"}
 
 
-def test_every_curve_is_of_its_own_image_class_and_map():
+def test_every_curve_is_of_its_own_image_class_and_map() -> None:
     """The network says of each class how bright the picture is, times the class's number."""
 
-    def forward(images):
+    def forward(images: Any) -> Any:
         bright = images[..., 0].mean(axis=(1, 2)) / 255
         return np.stack([number * 4 * bright for number in range(4)], axis=1)
 
@@ -181,7 +183,7 @@ def test_every_curve_is_of_its_own_image_class_and_map():
     curves.add(Explained(batch, np.zeros((2, 4)), np.array([[3, 0], [1, 2]]), [[0], [0, 1]], {CAM: maps}))
     rows = list(zip(*(curves.columns[name] for name in ("example", "class", "kind", "share", "probability")), strict=True))
 
-    def chance(number, bright):
+    def chance(number: Any, bright: Any) -> Any:
         return softmax(np.float32([4 * bright * other for other in range(4)]))[number]
 
     at = {row[:3]: [] for row in rows}
@@ -196,7 +198,7 @@ def test_every_curve_is_of_its_own_image_class_and_map():
     np.testing.assert_allclose(at[1, 2, "deletion"][10], chance(2, 0.75), rtol=2e-2)
 
 
-def test_every_likeness_is_of_its_own_image_slot_and_method():
+def test_every_likeness_is_of_its_own_image_slot_and_method() -> None:
     random = np.random.default_rng(0)
     first = {key: random.random((2, 2, 9, 9)).astype(np.float32) for key in (CAM, PRODUCT)}
     later = {key: values.copy() for key, values in first.items()}

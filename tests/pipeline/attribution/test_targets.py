@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,19 +14,19 @@ NAMED = Classes(4, ("tabby cat", "red fox", "crane", "crane"))
 NUMBERED = Classes(4, None)
 
 
-def test_probabilities_are_those_of_the_logits_and_never_overflow():
+def test_probabilities_are_those_of_the_logits_and_never_overflow() -> None:
     logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]], np.float32)
     powers = np.exp([1.0, 2.0, 3.0])
     np.testing.assert_allclose(softmax(logits)[0], powers / powers.sum())
     np.testing.assert_allclose(softmax(logits)[1], [1, 0, 0], atol=1e-12)
 
 
-def test_the_likeliest_come_first_and_the_lower_number_among_equals():
+def test_the_likeliest_come_first_and_the_lower_number_among_equals() -> None:
     assert top(np.array([0.5, 2, -1, 2, 7]), 4).tolist() == [4, 1, 3, 0]
     assert top(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
 
 
-def test_classes_are_found_by_number_and_by_name_however_written():
+def test_classes_are_found_by_number_and_by_name_however_written() -> None:
     assert [NAMED.find(name) for name in (1, "red fox", "Red_Fox", "tabby-cat")] == [1, 1, 1, 0]
     assert NUMBERED.find(3) == 3 and NUMBERED.name(3) == "3" and NAMED.name(0) == "tabby cat"
 
@@ -38,19 +40,19 @@ def test_classes_are_found_by_number_and_by_name_however_written():
         (NUMBERED, "red fox", UnknownName, "have no names"),
     ],
 )
-def test_classes_that_are_not_there_are_named_before_work_starts(classes, named, kind, words):
+def test_classes_that_are_not_there_are_named_before_work_starts(classes: Any, named: Any, kind: Any, words: Any) -> None:
     with pytest.raises(kind, match=words):
         classes.check([named], None)
 
 
-def test_labels_mean_classes_by_name_or_else_by_number():
+def test_labels_mean_classes_by_name_or_else_by_number() -> None:
     assert [NAMED.of_label(label) for label in ("red_fox", "crane", "wolf", "1", None)] == [1, None, None, None, None]
     assert [NUMBERED.of_label(label) for label in ("2", "4", "wolf", None)] == [2, None, None, None]
     assert [target.number("red fox") for target in NAMED.targets(["label", "predicted", 2])] == [1, PREDICTED, 2]
     assert [target.number("wolf") for target in NAMED.targets(["label"])] == [None]
 
 
-def test_labels_of_which_none_is_a_class_are_an_error():
+def test_labels_of_which_none_is_a_class_are_an_error() -> None:
     NAMED.check(["label"], ["wolf", "red fox"])
     NAMED.check(["label"], None)
     with pytest.raises(WrongSpec, match="no label of the data"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 
 
 @pytest.fixture
-def plain_model():
+def plain_model() -> Any:
     """conv, normalisation, relu, a deeper convolution, pooling: 16x16 RGB, random weights."""
     x = inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(6, 3, strides=2, padding="same", name="conv")(x)
@@ -22,6 +24,6 @@ def plain_model():
 
 
 @pytest.fixture
-def pixels():
+def pixels() -> Any:
     """A function: random uint8 RGB images."""
     return lambda *shape: np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,13 +14,13 @@ from pipeline.compiled.freezing import freeze
 from pipeline.models.keras.model import keras_network
 
 
-def state_of(model):
+def state_of(model: Any) -> Any:
     """What a pass could change in a model: its weights, what is trainable, its configuration."""
     weights = [variable.numpy().tobytes() for variable in model.variables]
     return weights, [layer.trainable for layer in model.layers], model.get_config()
 
 
-def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model, pixels):
+def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model: Any, pixels: Any) -> None:
     network = keras_network(plain_model, "plain", None, "symmetric")
     tap = compile_tap(network, ["relu", "deep", "pool"], batch=3)
     images = pixels(3, 16, 16)
@@ -30,7 +32,7 @@ def test_the_frozen_tap_gives_the_maps_of_the_model(plain_model, pixels):
         np.testing.assert_allclose(np.squeeze(ours), np.squeeze(theirs), rtol=1e-4, atol=1e-4)
 
 
-def test_a_frozen_pass_does_not_follow_later_changes_nor_make_any(plain_model, pixels):
+def test_a_frozen_pass_does_not_follow_later_changes_nor_make_any(plain_model: Any, pixels: Any) -> None:
     network = keras_network(plain_model, "plain", None, "unit")
     before = state_of(plain_model)
     tap = compile_tap(network, ["conv"], batch=2)
@@ -41,10 +43,10 @@ def test_a_frozen_pass_does_not_follow_later_changes_nor_make_any(plain_model, p
     np.testing.assert_array_equal(tap(pixels(2, 16, 16))["conv"], first)
 
 
-def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_structure(plain_model, pixels):
+def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_structure(plain_model: Any, pixels: Any) -> None:
     network = keras_network(plain_model, "plain", None, "unit")
 
-    def finish(maps, count):
+    def finish(maps: Any, count: Any) -> Any:
         tops = {name: tf.reduce_max(values, (1, 2))[:, :2] for name, values in maps.items()}
         return {"tops": tops, "sizes": (count + 1, [tf.shape(maps["conv"])[1]])}
 
@@ -56,13 +58,13 @@ def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_struc
         np.testing.assert_allclose(found["tops"][name], np.max(maps[name], (1, 2))[:, :2], rtol=1e-4, atol=1e-4)
 
 
-def test_the_pass_takes_its_one_batch_shape_alone(plain_model, pixels):
+def test_the_pass_takes_its_one_batch_shape_alone(plain_model: Any, pixels: Any) -> None:
     tap = compile_tap(keras_network(plain_model, "plain", None, "unit"), ["conv"], batch=2)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="shape|Shape"):
         tap(pixels(3, 16, 16))
 
 
-def test_freezing_leaves_no_variable_reads_in_the_graph():
+def test_freezing_leaves_no_variable_reads_in_the_graph() -> None:
     variable = tf.Variable([1.0, 2.0])
     double = freeze(lambda x: [x * variable, {"sum": tf.reduce_sum(x)}], tf.TensorSpec((2,)))
     variable.assign([5.0, 5.0])
@@ -70,7 +72,7 @@ def test_freezing_leaves_no_variable_reads_in_the_graph():
     assert product.numpy().tolist() == [3.0, 8.0] and float(rest["sum"]) == 7.0
 
 
-def test_devices_can_be_prepared_with_or_without_a_gpu_and_twice():
+def test_devices_can_be_prepared_with_or_without_a_gpu_and_twice() -> None:
     prepare_devices()
     tf.zeros(1)
     prepare_devices()

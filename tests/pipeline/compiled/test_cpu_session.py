@@ -8,6 +8,7 @@ import sys
 import textwrap
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import tensorflow as tf
 from pipeline.compiled.cpu_session import in_session
 
 
-def test_a_session_returns_arrays_in_the_structure_of_the_function():
+def test_a_session_returns_arrays_in_the_structure_of_the_function() -> None:
     specs = [tf.TensorSpec((2, None)), tf.TensorSpec((), tf.int64)]
     run = in_session(lambda x, n: {"sum": tf.reduce_sum(x, 1), "rest": [x * 2, (n + 1,)]}, specs, threads=2)
     result = run(tf.constant([[1.0, 2.0], [3.0, 4.0]]), 41)
@@ -25,13 +26,13 @@ def test_a_session_returns_arrays_in_the_structure_of_the_function():
     assert run(np.ones((2, 5), np.float32), 0)["sum"].tolist() == [5.0, 5.0]
 
 
-def test_it_takes_no_other_shape():
+def test_it_takes_no_other_shape() -> None:
     run = in_session(lambda x: x + 1, [tf.TensorSpec((2, 3))], threads=1)
     with pytest.raises(ValueError, match="shape"):
         run(np.ones((3, 3), np.float32))
 
 
-def test_several_threads_may_call_at_the_same_time():
+def test_several_threads_may_call_at_the_same_time() -> None:
     weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     run = in_session(lambda x: tf.matmul(x, weights), [tf.TensorSpec((None, 64))], threads=2)
     given = [np.full((50 + number, 64), number, np.float32) for number in range(40)]
@@ -40,10 +41,10 @@ def test_several_threads_may_call_at_the_same_time():
             np.testing.assert_allclose(product, x @ weights, rtol=1e-4, atol=1e-3)
 
 
-def test_a_session_that_nobody_holds_is_closed(monkeypatch):
+def test_a_session_that_nobody_holds_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     made, new = [], tf.compat.v1.Session
 
-    def kept(*args, **options):
+    def kept(*args: Any, **options: Any) -> Any:
         session = new(*args, **options)
         made.append(weakref.ref(session))
         return session
@@ -58,7 +59,7 @@ def test_a_session_that_nobody_holds_is_closed(monkeypatch):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as Linux lists them")
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="on a GPU batches stay whole")
-def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_beside_those_that_run_them():
+def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_beside_those_that_run_them() -> None:
     code = """
         import os
         import tensorflow as tf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,15 +11,15 @@ import tensorflow as tf
 from pipeline.compiled.graph_walk import LogitsGraph, map_size
 
 
-def run(function, *shapes):
+def run(function: Any, *shapes: Any) -> Any:
     """Run a function of tensors as a tf.function, on random numbers of these shapes."""
     random = np.random.default_rng(0)
     given = [tf.constant(random.normal(size=shape).astype(np.float32)) for shape in shapes]
     return tf.function(function, autograph=False)(*given)
 
 
-def test_a_map_in_another_order_of_axes_is_traced_back_to_the_tensor_that_the_logits_use():
-    def check(images):
+def test_a_map_in_another_order_of_axes_is_traced_back_to_the_tensor_that_the_logits_use() -> None:
+    def check(images: Any) -> Any:
         maps = tf.cast(tf.transpose(images, (0, 3, 1, 2)), tf.float16)  # the network's own: channels first, in half precision
         logits = tf.cast(tf.reduce_sum(maps, axis=(2, 3)), tf.float32)
         turned = tf.transpose(tf.cast(maps, tf.float32), (0, 2, 3, 1))
@@ -32,8 +34,8 @@ def test_a_map_in_another_order_of_axes_is_traced_back_to_the_tensor_that_the_lo
     np.testing.assert_array_equal(doubled, 2 * returned)
 
 
-def test_a_vector_is_read_as_a_map_of_one_by_one():
-    def check(images):
+def test_a_vector_is_read_as_a_map_of_one_by_one() -> None:
+    def check(images: Any) -> Any:
         units = tf.reduce_mean(images, axis=(1, 2))
         layer = LogitsGraph(2 * units).locate(units[:, tf.newaxis, tf.newaxis, :])
         assert layer.tensor is units
@@ -55,8 +57,10 @@ def test_a_vector_is_read_as_a_map_of_one_by_one():
         (lambda x, other: tf.nn.max_pool(x, 2, 1, "SAME"), lambda x, other: tf.nn.max_pool(x, 3, 1, "SAME"), False),
     ],
 )
-def test_a_map_computed_a_second_time_is_traced_to_its_twin_and_one_that_only_looks_alike_is_not(used, returned, same):
-    def check(x, other):
+def test_a_map_computed_a_second_time_is_traced_to_its_twin_and_one_that_only_looks_alike_is_not(
+    used: Any, returned: Any, same: Any
+) -> None:
+    def check(x: Any, other: Any) -> Any:
         inside, outside = used(x, other), returned(x, other)
         assert inside is not outside
         layer = LogitsGraph(tf.reduce_sum(inside, axis=(1, 2))).locate(outside)
@@ -67,8 +71,8 @@ def test_a_map_computed_a_second_time_is_traced_to_its_twin_and_one_that_only_lo
 
 
 @pytest.mark.parametrize(("order", "shape"), [("NHWC", (2, 8, 9, 3)), ("NCHW", (2, 3, 8, 9))])
-def test_a_map_has_its_height_and_width_in_either_order_of_axes(order, shape):
-    def check(images):
+def test_a_map_has_its_height_and_width_in_either_order_of_axes(order: Any, shape: Any) -> None:
+    def check(images: Any) -> Any:
         convolved = tf.nn.conv2d(images, tf.ones((3, 3, 3, 5)), 1, "VALID", data_format=order)
         assert map_size(convolved.op) == (6, 7) and map_size(tf.reduce_sum(convolved).op) == (1, 1)
         return images

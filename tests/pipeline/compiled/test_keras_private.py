@@ -6,6 +6,8 @@ import contextlib
 import json
 import threading
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -29,12 +31,12 @@ from pipeline.compiled.keras_private import (
 class Subclassed(keras.Model):
     """A model whose graph stands in its code, with an attribute that Keras uses in sequential models."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.inner = keras.layers.Dense(2)
         self._functional = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return self.inner(self._functional(x))
 
 
@@ -42,24 +44,24 @@ class Derived(keras.Model):
     """A functional model by its arguments, of a class of its own."""
 
 
-def functional():
+def functional() -> Any:
     x = inputs = keras.Input((8, 8, 3), name="images")
     x = keras.layers.Conv2D(4, 3, name="conv")(x)
     y = keras.ops.relu(x)
     return keras.Model(inputs, keras.layers.Add(name="sum")([x, y]))
 
 
-def sequential():
+def sequential() -> Any:
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Flatten(name="flat")])
 
 
-def error_of(function, *arguments, **options):
+def error_of(function: Any, *arguments: Any, **options: Any) -> Any:
     with pytest.raises(Exception) as caught:
         function(*arguments, **options)
     return caught.value
 
 
-def test_functional_and_built_sequential_models_have_a_graph_and_others_do_not():
+def test_functional_and_built_sequential_models_have_a_graph_and_others_do_not() -> None:
     inputs = keras.Input((3,))
     subclassed = Subclassed()
     subclassed(np.zeros((1, 3), np.float32))
@@ -68,7 +70,7 @@ def test_functional_and_built_sequential_models_have_a_graph_and_others_do_not()
 
 
 @pytest.mark.parametrize("model", [functional, sequential])
-def test_the_ends_of_a_model_are_the_tensors_that_its_nodes_take_and_give(model):
+def test_the_ends_of_a_model_are_the_tensors_that_its_nodes_take_and_give(model: Any) -> None:
     model = model()
     inputs, outputs = ends_of(model)
     nodes = nodes_of(model)
@@ -76,7 +78,7 @@ def test_the_ends_of_a_model_are_the_tensors_that_its_nodes_take_and_give(model)
     assert inputs[0] is nodes[0].inputs[0] and outputs[0] is nodes[-1].outputs[0]
 
 
-def test_nodes_come_in_forward_order_without_inputs_and_without_calls_in_other_models():
+def test_nodes_come_in_forward_order_without_inputs_and_without_calls_in_other_models() -> None:
     model = functional()
     keras.Model(again := keras.Input((8, 8, 3)), model.get_layer("conv")(again))  # a call of the same layer elsewhere
     nodes = nodes_of(model)
@@ -86,7 +88,7 @@ def test_nodes_come_in_forward_order_without_inputs_and_without_calls_in_other_m
     assert nodes[1].inputs[0] is nodes[0].outputs[0] and nodes[2].inputs == (nodes[0].outputs[0], nodes[1].outputs[0])
 
 
-def test_the_inputs_of_a_tensor_are_those_of_the_call_that_gave_it_and_not_of_another():
+def test_the_inputs_of_a_tensor_are_those_of_the_call_that_gave_it_and_not_of_another() -> None:
     first, second = keras.Input((4,)), keras.Input((4,))
     layer = keras.layers.Dense(2)
     one, two = layer(first), layer(second)
@@ -94,11 +96,11 @@ def test_the_inputs_of_a_tensor_are_those_of_the_call_that_gave_it_and_not_of_an
     assert [tensor is expected for tensor, expected in zip(inputs_of(one + two), (one, two), strict=True)] == [True, True]
 
 
-def test_calls_of_layers_operations_and_models_go_through_one_function_in_all_threads_until_the_block_ends():
+def test_calls_of_layers_operations_and_models_go_through_one_function_in_all_threads_until_the_block_ends() -> None:
     model, heard = functional(), []
     plain_before = keras.Operation.__call__
 
-    def call(operation, *arguments, **options):
+    def call(operation: Any, *arguments: Any, **options: Any) -> Any:
         heard.append(operation.name)
         return plain(operation, *arguments, **options)
 
@@ -113,7 +115,7 @@ def test_calls_of_layers_operations_and_models_go_through_one_function_in_all_th
     assert heard[0] == model.name and {"conv", "sum", "elsewhere"} <= set(heard)
 
 
-def test_keras_keeps_sublayers_in_attributes_of_its_own_and_a_models_are_not_among_them():
+def test_keras_keeps_sublayers_in_attributes_of_its_own_and_a_models_are_not_among_them() -> None:
     model = Subclassed()
     model.blocks = [keras.layers.Dense(1)]
     assert "_layers" in own_attributes()
@@ -121,7 +123,7 @@ def test_keras_keeps_sublayers_in_attributes_of_its_own_and_a_models_are_not_amo
 
 
 @pytest.mark.parametrize("name", ["own.weights.h5", "own.h5"])
-def test_files_of_weights_alone_are_known_by_their_layout(name, tmp_path):
+def test_files_of_weights_alone_are_known_by_their_layout(name: Any, tmp_path: Path) -> None:
     model = functional()
     path = tmp_path / name
     if name == "own.weights.h5":
@@ -135,7 +137,7 @@ def test_files_of_weights_alone_are_known_by_their_layout(name, tmp_path):
         assert not is_weights_file(file)
 
 
-def test_the_error_for_a_class_that_keras_does_not_know_names_it(tmp_path):
+def test_the_error_for_a_class_that_keras_does_not_know_names_it(tmp_path: Path) -> None:
     model = sequential()
     model.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:
@@ -153,14 +155,14 @@ def test_the_error_for_a_class_that_keras_does_not_know_names_it(tmp_path):
     assert unknown_class(ValueError("Layer 'conv' expected 2 variables")) is None
 
 
-def test_the_same_error_for_a_file_of_keras_two_names_it(tmp_path):
+def test_the_same_error_for_a_file_of_keras_two_names_it(tmp_path: Path) -> None:
     sequential().save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace('"Conv2D"', '"Novel"')
     assert unknown_class(error_of(keras.models.load_model, tmp_path / "model.h5", compile=False)) == "Novel"
 
 
-def test_the_error_for_a_file_that_carries_code_says_so_and_others_do_not(tmp_path):
+def test_the_error_for_a_file_that_carries_code_says_so_and_others_do_not(tmp_path: Path) -> None:
     inputs = keras.Input((3,))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
     error = error_of(keras.models.load_model, tmp_path / "model.keras", safe_mode=True)
@@ -169,7 +171,7 @@ def test_the_error_for_a_file_that_carries_code_says_so_and_others_do_not(tmp_pa
 
 
 @pytest.mark.parametrize(("builder", "size"), [("VGG16", (224, 224)), ("InceptionV3", (299, 299)), ("NASNetLarge", (331, 331))])
-def test_a_builder_that_is_asked_for_an_impossible_size_names_its_own(builder, size):
+def test_a_builder_that_is_asked_for_an_impossible_size_names_its_own(builder: Any, size: Any) -> None:
     build = getattr(keras.applications, builder)
     assert size_asked_for(error_of(build, weights="imagenet", include_top=True, input_shape=(1, 1, 3))) == size
     assert size_asked_for(ValueError("The `weights` argument should be a path")) is None

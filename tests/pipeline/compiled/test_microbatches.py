@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pipeline.errors import UnusableModel
 from pipeline.models.network import LayerInfo
 
 
-def with_maps(*shapes):
+def with_maps(*shapes: Any) -> Any:
     """A network of layers of these shapes, as far as the size of a micro-batch depends on it."""
     return SimpleNamespace(layers=lambda: [LayerInfo(f"layer{number}", "Conv2D", shape) for number, shape in enumerate(shapes)])
 
@@ -33,20 +34,22 @@ def with_maps(*shapes):
         ((1, 1, 10), 512, 512),
     ],
 )
-def test_a_microbatch_is_four_mebibytes_of_the_largest_map_or_four_images_and_all_are_about_equal(shape, batch, size):
+def test_a_microbatch_is_four_mebibytes_of_the_largest_map_or_four_images_and_all_are_about_equal(
+    shape: Any, batch: Any, size: Any
+) -> None:
     assert microbatch_size(with_maps((1, 1, 3), shape, (1, 1, 2)), batch) == size
 
 
-def test_where_there_is_a_gpu_a_batch_stays_whole(monkeypatch):
+def test_where_there_is_a_gpu_a_batch_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
     assert microbatch_size(with_maps((512, 512, 64)), 32) == 32
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 6])
-def test_microbatches_give_what_the_whole_batch_gives_row_by_row(pixels, size):
+def test_microbatches_give_what_the_whole_batch_gives_row_by_row(pixels: Any, size: Any) -> None:
     weights = tf.Variable(np.float32([[1, 2], [3, 4], [5, 6]]))
 
-    def answer(images, first, floor):
+    def answer(images: Any, first: Any, floor: Any) -> Any:
         """Sums of every image, which images are above the floor, and by how much."""
         sums = tf.reduce_sum(tf.cast(images, tf.float32), axis=(1, 2)) @ weights
         above = tf.where(sums > floor)
@@ -64,11 +67,11 @@ def test_microbatches_give_what_the_whole_batch_gives_row_by_row(pixels, size):
     assert result["sums"].shape[0] == -(-6 // size) * size and not np.any(result["sums"][6:])
 
 
-def test_the_function_is_traced_once_however_many_microbatches_there_are(pixels):
+def test_the_function_is_traced_once_however_many_microbatches_there_are(pixels: Any) -> None:
     kernel = tf.Variable(np.ones((3, 3, 3, 8), np.float32))
     traced = []
 
-    def answer(images, first):
+    def answer(images: Any, first: Any) -> Any:
         traced.append(images.shape)
         return tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, "SAME")
 
@@ -78,7 +81,9 @@ def test_the_function_is_traced_once_however_many_microbatches_there_are(pixels)
 
 
 @pytest.mark.parametrize(("cores", "each"), [(1, 1), (2, 1), (6, 1), (7, 7), (64, 64)])
-def test_an_operation_has_one_thread_where_two_batches_have_microbatches_for_all_cores(monkeypatch, cores, each):
+def test_an_operation_has_one_thread_where_two_batches_have_microbatches_for_all_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: Any, each: Any
+) -> None:
     asked = []
     monkeypatch.setattr(microbatches, "cpu_threads", lambda: cores)
     monkeypatch.setattr(microbatches, "in_session", lambda function, specs, threads, each: asked.append((threads, each)))
@@ -87,7 +92,7 @@ def test_an_operation_has_one_thread_where_two_batches_have_microbatches_for_all
 
 
 @pytest.mark.parametrize("size", [2, 6])
-def test_microbatches_do_not_follow_later_changes_of_a_variable(pixels, size):
+def test_microbatches_do_not_follow_later_changes_of_a_variable(pixels: Any, size: Any) -> None:
     weight = tf.Variable(2.0)
     run = in_microbatches(lambda images, first: tf.cast(images, tf.float32) * weight, size, tf.TensorSpec((6, 4, 4, 3), tf.uint8))
     weight.assign(3.0)
@@ -96,8 +101,8 @@ def test_microbatches_do_not_follow_later_changes_of_a_variable(pixels, size):
 
 
 @pytest.mark.parametrize("size", [2, 6])
-def test_a_function_that_calls_python_may_run_in_microbatches_too(pixels, size):
-    def answer(images, first):
+def test_a_function_that_calls_python_may_run_in_microbatches_too(pixels: Any, size: Any) -> None:
+    def answer(images: Any, first: Any) -> Any:
         inverted = tf.numpy_function(lambda values: 255 - values, [images], tf.uint8)
         return tf.ensure_shape(inverted, images.shape)
 
@@ -109,7 +114,7 @@ def test_a_function_that_calls_python_may_run_in_microbatches_too(pixels, size):
 
 
 @pytest.mark.parametrize("size", [2, 6])
-def test_a_function_that_reads_a_table_is_refused_with_the_tables_name(size):
+def test_a_function_that_reads_a_table_is_refused_with_the_tables_name(size: Any) -> None:
     keys = tf.lookup.KeyValueTensorInitializer(tf.range(3, dtype=tf.int64), tf.range(3, dtype=tf.int64))
     table = tf.lookup.StaticHashTable(keys, -1)
     with pytest.raises(UnusableModel, match="table_handle.*Take the layer"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ BATCH = 4
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> Any:
     """Two convolutions of real numbers."""
     random = np.random.default_rng(5)
     inputs = keras.Input((16, 16, 3))
@@ -35,22 +36,22 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Any:
     return np.random.default_rng(0).integers(0, 256, (BATCH, 16, 16, 3), np.uint8)
 
 
-def maps_of(network, images, **options):
+def maps_of(network: Any, images: Any, **options: Any) -> Any:
     names = [layer.name for layer in network.layers()]
     return {
         name: value.numpy() for name, value in compile_pass(network, names, BATCH, lambda maps: maps, **options)(images).items()
     }
 
 
-def error(found, exact):
+def error(found: Any, exact: Any) -> Any:
     return max(np.abs(found[name] - exact[name]).max() / np.abs(exact[name]).max() for name in exact)
 
 
-def has_bfloat16(network):
+def has_bfloat16(network: Any) -> Any:
     try:
         compile_pass(network, ["two"], BATCH, lambda maps: maps, precision="bfloat16")
     except WrongSpec:
@@ -59,7 +60,7 @@ def has_bfloat16(network):
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
-def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_same(network, images):
+def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_same(network: Any, images: Any) -> None:
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
     exact, found = maps_of(network, images), maps_of(network, images, precision="bfloat16")
@@ -69,7 +70,9 @@ def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_sa
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
 @pytest.mark.parametrize("small", [1, 2**30])
-def test_a_scan_in_bfloat16_may_run_in_microbatches_too(network, images, monkeypatch, small):
+def test_a_scan_in_bfloat16_may_run_in_microbatches_too(
+    network: Any, images: Any, monkeypatch: pytest.MonkeyPatch, small: Any
+) -> None:
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
     monkeypatch.setattr(microbatches, "CACHED_BYTES", small)
@@ -84,7 +87,7 @@ def test_a_scan_in_bfloat16_may_run_in_microbatches_too(network, images, monkeyp
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
-def test_in_bfloat16_every_layer_has_its_own_map_in_whatever_order_they_are_asked_for(network, images):
+def test_in_bfloat16_every_layer_has_its_own_map_in_whatever_order_they_are_asked_for(network: Any, images: Any) -> None:
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
     for names in (["one", "two"], ["two", "one"]):
@@ -92,17 +95,17 @@ def test_in_bfloat16_every_layer_has_its_own_map_in_whatever_order_they_are_aske
         assert {name: found[name].shape[-1] for name in names} == {"one": 8, "two": 16}
 
 
-def test_xla_gives_the_same_maps_to_within_rounding(network, images):
+def test_xla_gives_the_same_maps_to_within_rounding(network: Any, images: Any) -> None:
     assert error(maps_of(network, images, xla=True), maps_of(network, images)) < 1e-5
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="float16 is for GPUs")
-def test_float16_without_a_gpu_is_refused_in_words_that_say_what_to_set(network, images):
+def test_float16_without_a_gpu_is_refused_in_words_that_say_what_to_set(network: Any, images: Any) -> None:
     with pytest.raises(WrongSpec, match='float16" is for GPUs.*Set "bfloat16"'):
         maps_of(network, images, precision="float16")
 
 
-def test_a_network_with_nothing_to_reduce_is_told(images):
+def test_a_network_with_nothing_to_reduce_is_told(images: Any) -> None:
     inputs = keras.Input((16, 16, 3))
     network = keras_network(keras.Model(inputs, keras.layers.Identity(name="same")(inputs)), "plain", None, "none")
     pixels = tf.TensorSpec((BATCH, 16, 16, 3), tf.uint8)
@@ -112,7 +115,7 @@ def test_a_network_with_nothing_to_reduce_is_told(images):
         reduced(lambda images: network.trace(network.preprocess(images), ["same"]), pixels, "bfloat16", network.name)
 
 
-def test_xla_and_a_reduced_precision_together_are_refused_before_any_work():
+def test_xla_and_a_reduced_precision_together_are_refused_before_any_work() -> None:
     model = {"source": "keras:VGG16", "layers": "*", "precision": "bfloat16", "xla": True}
     with pytest.raises(WrongSpec, match="model.xla = True .* does not go together"):
         parse_spec({"name": "a", "model": model, "data": {"source": "folder:a"}})

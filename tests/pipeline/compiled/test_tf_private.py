@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from pipeline.compiled.tf_private import (
 )
 
 
-def concrete(function, *specs):
+def concrete(function: Any, *specs: Any) -> Any:
     return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
@@ -39,7 +40,7 @@ def library_of(function: object, *specs: tf.TensorSpec) -> function_pb2.Function
     return next(found for found in graph.library.function if found.signature.name == call.attr["f"].func.name)
 
 
-def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outputs_keep_their_order():
+def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outputs_keep_their_order() -> None:
     variable, inner = tf.Variable([1.0, 2.0]), tf.function(lambda x: 2 * x, autograph=False)
     function = concrete(lambda x, y: (inner(x) * variable, x + y), tf.TensorSpec((2,)), tf.TensorSpec(()))
     frozen, graph = constants_for_variables(function)
@@ -56,7 +57,7 @@ def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outp
 
 
 @pytest.mark.parametrize("kind", ["inlined", "compiled by XLA", "compiled by XLA, calling another", "loop"])
-def test_gradients_by_what_functions_and_loops_read_from_variables_become_constant(kind):
+def test_gradients_by_what_functions_and_loops_read_from_variables_become_constant(kind: Any) -> None:
     kernel, scale = tf.Variable([[0.5, -1.0], [2.0, 0.25]]), tf.Variable([2.0, 3.0])
     inner = tf.function(lambda x: tf.nn.relu(x @ kernel) * scale, autograph=False)
     called = {
@@ -66,7 +67,7 @@ def test_gradients_by_what_functions_and_loops_read_from_variables_become_consta
         "loop": lambda x: tf.while_loop(lambda i, x: i < 2, lambda i, x: (i + 1, inner(x)), (0, x), maximum_iterations=2)[1],
     }[kind]
 
-    def gradients(x):
+    def gradients(x: Any) -> Any:
         y = called(x)
         return y, tf.gradients(y**2, x)[0]
 
@@ -84,20 +85,20 @@ def test_gradients_by_what_functions_and_loops_read_from_variables_become_consta
 
 
 @pytest.mark.parametrize(("lower", "kinds"), [(True, {"Switch", "Merge"}), (False, {"StatelessIf"})])
-def test_conditions_are_lowered_only_where_that_is_asked_for(lower, kinds):
+def test_conditions_are_lowered_only_where_that_is_asked_for(lower: Any, kinds: Any) -> None:
     function = concrete(lambda x: tf.cond(x > 0, lambda: 2 * x, lambda: -x), tf.TensorSpec(()))
     _, graph = constants_for_variables(function, lower_control_flow=lower)
     assert {node.op for node in graph.node} & {"Switch", "Merge", "If", "StatelessIf"} == kinds
 
 
-def test_what_cannot_be_a_constant_is_one_more_input_after_all_others():
+def test_what_cannot_be_a_constant_is_one_more_input_after_all_others() -> None:
     keys = tf.lookup.KeyValueTensorInitializer(tf.range(3, dtype=tf.int64), tf.range(3, dtype=tf.int64))
     table = tf.lookup.StaticHashTable(keys, -1)
     frozen, _ = constants_for_variables(concrete(table.lookup, tf.TensorSpec((1,), tf.int64)))
     assert [tensor.dtype for tensor in frozen.inputs] == [tf.int64, tf.resource]
 
 
-def test_a_flat_call_takes_tensors_by_position_and_refuses_too_many_or_too_few():
+def test_a_flat_call_takes_tensors_by_position_and_refuses_too_many_or_too_few() -> None:
     frozen, _ = constants_for_variables(concrete(lambda x, y: {"difference": x - y}, tf.TensorSpec(()), tf.TensorSpec(())))
     assert [float(value) for value in call_flat(frozen, [tf.constant(5.0), tf.constant(3.0)])] == [2.0]
     for count in (1, 3):
@@ -105,7 +106,7 @@ def test_a_flat_call_takes_tensors_by_position_and_refuses_too_many_or_too_few()
             call_flat(frozen, [tf.constant(5.0)] * count)
 
 
-def test_captures_pair_what_is_outside_with_its_placeholder_and_can_be_replaced_and_put_back():
+def test_captures_pair_what_is_outside_with_its_placeholder_and_can_be_replaced_and_put_back() -> None:
     first, second, constant = tf.Variable(2.0), tf.Variable(3.0), tf.constant(10.0)
     function = concrete(lambda x: x * first + second + constant, tf.TensorSpec(()))
     captures = captures_of(function)
@@ -119,7 +120,7 @@ def test_captures_pair_what_is_outside_with_its_placeholder_and_can_be_replaced_
     assert float(function(tf.constant(1.0))) == 15.0
 
 
-def test_an_operation_in_a_graph_takes_another_gradient_and_gradients_asked_for_before_stay():
+def test_an_operation_in_a_graph_takes_another_gradient_and_gradients_asked_for_before_stay() -> None:
     tf.RegisterGradient("ContractTimesSeven")(lambda operation, above: 7 * above)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         x = tf.constant([-1.0, 2.0])
@@ -133,7 +134,7 @@ def test_an_operation_in_a_graph_takes_another_gradient_and_gradients_asked_for_
     assert [value.tolist() for value in values] == [[0, 1], [7, 7], [0, 2]]
 
 
-def test_the_gradient_under_an_operations_name_is_the_one_that_tf_gradients_calls():
+def test_the_gradient_under_an_operations_name_is_the_one_that_tf_gradients_calls() -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         x = tf.constant([-1.0, 2.0, 8.0])
         operation = tf.nn.relu6(x).op
@@ -143,11 +144,11 @@ def test_the_gradient_under_an_operations_name_is_the_one_that_tf_gradients_call
             registered_gradient("Bucketize")
 
 
-def test_types_of_tensorflow_one_are_registered_and_invented_ones_are_not():
+def test_types_of_tensorflow_one_are_registered_and_invented_ones_are_not() -> None:
     assert is_registered("Conv2D") and is_registered("RefSwitch") and not is_registered("Conv2DOfNobody")
 
 
-def test_a_function_of_a_library_becomes_a_graph_with_its_arguments_as_placeholders_and_its_results_named():
+def test_a_function_of_a_library_becomes_a_graph_with_its_arguments_as_placeholders_and_its_results_named() -> None:
     function = library_of(lambda x, y: (tf.split(x, 2)[1], x + y), tf.TensorSpec((4,)), tf.TensorSpec(()))
     with tf.Graph().as_default():
         graph, flat = function_body(function)
@@ -161,7 +162,7 @@ def test_a_function_of_a_library_becomes_a_graph_with_its_arguments_as_placehold
     assert half.tolist() == [3, 4] and total.tolist() == [11, 12, 13, 14]
 
 
-def test_a_registered_function_can_be_called_by_name_and_registering_it_again_changes_nothing():
+def test_a_registered_function_can_be_called_by_name_and_registering_it_again_changes_nothing() -> None:
     function = library_of(lambda x: 3 * x, tf.TensorSpec(()))
     function.signature.name = "contract_triple"
     register_function(function)
@@ -175,13 +176,13 @@ def test_a_registered_function_can_be_called_by_name_and_registering_it_again_ch
     graph = graph_pb2.GraphDef(node=[placeholder, call])
     graph.versions.producer = tf.version.GRAPH_DEF_VERSION
 
-    def by_name(x):
+    def by_name(x: Any) -> Any:
         return tf.graph_util.import_graph_def(graph, {"x:0": x}, ["call:0"], name="")
 
     assert float(tf.compat.v1.wrap_function(by_name, [tf.TensorSpec(())])(tf.constant(2.0))[0]) == 6.0
 
 
-def test_grappler_runs_the_one_optimizer_that_is_named_and_keeps_what_it_is_told_to_keep():
+def test_grappler_runs_the_one_optimizer_that_is_named_and_keeps_what_it_is_told_to_keep() -> None:
     frozen, graph = constants_for_variables(concrete(lambda x: tf.identity(x + (tf.constant(2.0) + 3.0)), tf.TensorSpec((2,))))
     kept = [tensor.name for tensor in (*frozen.inputs, *frozen.outputs)]
     before = sum(node.op == "AddV2" for node in graph.node)
@@ -193,7 +194,7 @@ def test_grappler_runs_the_one_optimizer_that_is_named_and_keeps_what_it_is_told
         assert session.run(end, {kept[0]: np.float32([1, 2])}).tolist() == [6, 7]
 
 
-def test_the_number_of_threads_is_the_programs_then_the_environments(monkeypatch):
+def test_the_number_of_threads_is_the_programs_then_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     assert intra_op_threads() == (tf.config.threading.get_intra_op_parallelism_threads() or 3)
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
@@ -202,7 +203,7 @@ def test_the_number_of_threads_is_the_programs_then_the_environments(monkeypatch
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as Linux lists them")
 @pytest.mark.parametrize("owned", [True, False])
-def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_the_first_device(owned):
+def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_the_first_device(owned: Any) -> None:
     code = f"""
         import os
         import tensorflow as tf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,25 +19,25 @@ SIZES = st.tuples(st.integers(8, 40), st.integers(8, 40))
 
 
 @st.composite
-def layouts(draw, most=15):
+def layouts(draw: Any, most: Any = 15) -> Any:
     groups = draw(st.lists(st.integers(1, 4), min_size=1, max_size=2))
     tiles = draw(st.lists(SIZES, min_size=len(groups), max_size=len(groups)))
     count = draw(st.integers(1, most))
     return MosaicLayout.of(count, groups, tiles, draw(st.sampled_from([0, 9, 2999, 123456])))
 
 
-def drawn(layout, tile=lambda row, group, place: None, numbers=None):
+def drawn(layout: Any, tile: Any = lambda row, group, place: None, numbers: Any = None) -> Any:
     return draw_mosaic(layout, range(layout.count) if numbers is None else numbers, tile)
 
 
-def colour(row, group, place):
+def colour(row: Any, group: Any, place: Any) -> Any:
     """One for each tile, none of them the ground's or the text's."""
     return np.array([100 + row % 50, 100 + row // 50, 10 * group + place + 1], np.uint8)
 
 
 @settings(deadline=None, max_examples=50)
 @given(layouts())
-def test_tiles_never_overlap_and_lie_in_the_row_that_corner_names(layout):
+def test_tiles_never_overlap_and_lie_in_the_row_that_corner_names(layout: Any) -> None:
     picture = drawn(layout, lambda *at: np.broadcast_to(colour(*at), (*layout.tile[at[1]], 3)))
     assert picture.shape == (*layout.size, 3) and picture.dtype == np.uint8
     for row in range(layout.count):
@@ -54,7 +56,7 @@ def test_tiles_never_overlap_and_lie_in_the_row_that_corner_names(layout):
 
 @settings(deadline=None)
 @given(layouts(most=3000))
-def test_rows_never_overlap_nor_leave_the_picture(layout):
+def test_rows_never_overlap_nor_leave_the_picture(layout: Any) -> None:
     corners = [layout.corner(row) for row in range(layout.count)]
     assert len(set(corners)) == layout.count
     for y, x in corners:
@@ -62,7 +64,7 @@ def test_rows_never_overlap_nor_leave_the_picture(layout):
         assert (y - corners[0][0]) % layout.row_height == 0 and (x - corners[0][1]) % layout.row_width == 0
 
 
-def test_the_channels_numbers_stand_beside_their_rows():
+def test_the_channels_numbers_stand_beside_their_rows() -> None:
     layout = MosaicLayout.of(4, [2], [(32, 32)], 2999)
     numbers = [1, 2, 1, 2999]
     picture = drawn(layout, numbers=numbers)
@@ -79,7 +81,7 @@ def test_the_channels_numbers_stand_beside_their_rows():
 
 
 @pytest.mark.parametrize("largest", [0, 99, 4095, 99999])
-def test_the_longest_number_fits_beside_its_row(largest):
+def test_the_longest_number_fits_beside_its_row(largest: Any) -> None:
     layout = MosaicLayout.of(1, [1], [(32, 32)], largest)
     y, x = layout.corner(0)
     beside = drawn(layout, numbers=[largest])[y : y + layout.row_height, : x + layout.label]
@@ -87,26 +89,26 @@ def test_the_longest_number_fits_beside_its_row(largest):
     assert cols.min() >= x and cols.max() < x + layout.label
 
 
-def test_numbers_are_read_on_a_dark_ground_whatever_the_page():
+def test_numbers_are_read_on_a_dark_ground_whatever_the_page() -> None:
     picture = drawn(MosaicLayout.of(1, [1], [(32, 32)], 5), numbers=[5])
     assert max(GROUND) < 64 and picture.max() > 200
     assert (picture[0] == GROUND).all() and (picture[:, 0] == GROUND).all()
 
 
-def test_one_row_is_one_row():
+def test_one_row_is_one_row() -> None:
     layout = MosaicLayout.of(1, [9], [(96, 96)], 0)
     assert layout.columns == 1 and layout.tile == ((96, 96),)
     assert layout.size[0] < 2 * 96 and layout.size[1] > 9 * 96
 
 
-def test_few_rows_keep_their_tiles_size_and_stand_about_as_high_as_wide():
+def test_few_rows_keep_their_tiles_size_and_stand_about_as_high_as_wide() -> None:
     layout = MosaicLayout.of(64, [5, 5], [(95, 95), (96, 96)], 63)
     assert layout.tile == ((95, 95), (96, 96)) or layout.tile[0][0] >= 40
     height, width = layout.size
     assert 0.4 < height / width < 2.5
 
 
-def test_tiles_of_3000_rows_shrink_and_stay_readable_in_a_picture_that_viewers_open():
+def test_tiles_of_3000_rows_shrink_and_stay_readable_in_a_picture_that_viewers_open() -> None:
     layout = MosaicLayout.of(3000, [9, 9], [(96, 48), (96, 96)], 2999)
     (high, wide), square = layout.tile
     assert square[0] == square[1] < 96 and high == square[0] and abs(high - 2 * wide) <= 1
@@ -116,43 +118,43 @@ def test_tiles_of_3000_rows_shrink_and_stay_readable_in_a_picture_that_viewers_o
     assert len({layout.corner(row) for row in range(3000)}) == 3000
 
 
-def test_the_picture_stays_small_while_tiles_can_shrink():
+def test_the_picture_stays_small_while_tiles_can_shrink() -> None:
     whole, small = (MosaicLayout.of(count, [9], [(96, 96)], 500) for count in (20, 400))
     assert whole.tile == ((96, 96),) and small.tile[0][0] < 96
     assert np.prod(small.size) <= 24_000_000
 
 
-def test_a_tile_that_nothing_fills_is_told_from_the_ground():
+def test_a_tile_that_nothing_fills_is_told_from_the_ground() -> None:
     layout = MosaicLayout.of(1, [2], [(32, 32)], 0)
     y, x = layout.corner(0)
     empty = drawn(layout)[y : y + 32, x + layout.label : x + layout.label + 32]
     assert (empty == empty[0, 0]).all() and tuple(empty[0, 0]) != GROUND
 
 
-def test_a_patch_smaller_than_its_tile_lies_where_it_is_told_and_the_rest_is_empty():
+def test_a_patch_smaller_than_its_tile_lies_where_it_is_told_and_the_rest_is_empty() -> None:
     patch = np.full((4, 2, 3), 200, np.uint8)
     tile = fit_tile(patch, (0.5, 0.0, 1.0, 0.25), (80, 40))
     filled = (tile == 200).all(axis=2)
     assert filled[40:, :10].all() and filled.sum() == 40 * 10
 
 
-def test_the_smallest_patch_still_takes_a_pixel():
+def test_the_smallest_patch_still_takes_a_pixel() -> None:
     tile = fit_tile(np.full((1, 1, 3), 200, np.uint8), (1.0, 0.999, 1.0, 1.0), (8, 8))
     assert (tile == 200).all(axis=2).sum() == 1
 
 
-def test_pixels_stay_squares_where_a_patch_grows_much():
+def test_pixels_stay_squares_where_a_patch_grows_much() -> None:
     patch = np.random.default_rng(0).integers(0, 256, (3, 3, 3), np.uint8)
     np.testing.assert_array_equal(resize(patch, 12, 12), patch.repeat(4, axis=0).repeat(4, axis=1))
 
 
-def test_shrinking_averages():
+def test_shrinking_averages() -> None:
     board = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (8, 8))[..., None].repeat(3, axis=2)
     assert np.abs(resize(board, 4, 4).astype(int) - 128).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(200, 50), (50, 200), (1, 300), (7, 7)])
-def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape):
+def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape: Any) -> None:
     small = thumbnail(np.full((*shape, 3), 90, np.uint8), Box.whole(*shape), (96, 96))
     assert small.shape == (96, 96, 3)
     outlined = (small == (255, 220, 0)).all(axis=2)
@@ -166,7 +168,7 @@ def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape):
 # What stands below tiles.
 
 
-def captioned(text, width=96):
+def captioned(text: Any, width: Any = 96) -> Any:
     """The strip below a tile of some width with a line of text."""
     layout = MosaicLayout.of(1, [1], [(width, width)], 0, captioned=True)
     picture = draw_mosaic(layout, [0], lambda *at: None, lambda *at: text)
@@ -176,24 +178,24 @@ def captioned(text, width=96):
     return strip
 
 
-def test_a_caption_stands_below_its_tile_in_the_middle():
+def test_a_caption_stands_below_its_tile_in_the_middle() -> None:
     columns = np.nonzero(captioned("cat").max(axis=(0, 2)) > 150)[0]
     assert abs((columns.min() + columns.max()) / 2 - 48) <= 2 and 8 <= len(columns) <= 40
     assert not (captioned("") > max(GROUND)).any()
 
 
-def test_a_caption_that_is_too_long_ends_in_an_ellipsis_and_never_leaves_its_tile():
+def test_a_caption_that_is_too_long_ends_in_an_ellipsis_and_never_leaves_its_tile() -> None:
     long, longer = captioned("a" * 100), captioned("a" * 200)
     assert np.array_equal(long, longer) and not np.array_equal(long, captioned("a" * 12))
     assert np.array_equal(captioned("German  shorthaired\npointer", 200), captioned("German shorthaired pointer", 200))
     assert captioned("a" * 100).shape[1] == 96
 
 
-def test_captions_have_the_accents_of_their_language():
+def test_captions_have_the_accents_of_their_language() -> None:
     assert len({captioned(text).tobytes() for text in ("Müller", "Muller", "M?ller", "M\ufffdller")}) == 4
 
 
-def test_tiles_that_are_too_narrow_for_words_have_no_captions():
+def test_tiles_that_are_too_narrow_for_words_have_no_captions() -> None:
     assert MosaicLayout.of(1, [1], [(40, 40)], 0, captioned=True).caption == 0
     assert MosaicLayout.of(1, [1], [(96, 96)], 0, captioned=True).caption > 0
     assert MosaicLayout.of(1, [1], [(96, 96)], 0).caption == 0
@@ -202,7 +204,7 @@ def test_tiles_that_are_too_narrow_for_words_have_no_captions():
 
 
 @pytest.mark.parametrize(("shape", "top", "left"), [((20, 40), 24, 0), ((40, 20), 0, 24), ((96, 96), 0, 0)])
-def test_a_patch_stands_in_the_middle_of_its_tile_as_large_as_it_can_be(shape, top, left):
+def test_a_patch_stands_in_the_middle_of_its_tile_as_large_as_it_can_be(shape: Any, top: Any, left: Any) -> None:
     tile = centre_tile(np.full((*shape, 3), 200, np.uint8), (96, 96))
     filled = (tile == 200).all(axis=2)
     assert filled[top : 96 - top, left : 96 - left].all() and filled.sum() == (96 - 2 * top) * (96 - 2 * left)

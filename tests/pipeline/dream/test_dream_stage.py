@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +27,7 @@ TABLE = {"layers": {"edges": 1.0, "shapes": 0.5}, "iterations": 4, "num_octave":
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Two pictures of one name in two folders, one of them with a grey side."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
@@ -36,11 +38,11 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dream_spec(spec, photos):
+def dream_spec(spec: Any, photos: Any) -> Any:
     """A function: keys of [dream] -> the spec of the tiny job with that one stage."""
     tree = spec.model_dump(exclude_unset=True)
 
-    def make(model=None, **keys):
+    def make(model: Any = None, **keys: Any) -> Any:
         given = {"files": [f"{photos}/a/one.png", f"{photos}/b/one.png"], **TABLE, **keys}
         return parse_spec(tree | {"stages": ["dream"], "dream": given} | ({"model": model} if model else {}))
 
@@ -48,16 +50,16 @@ def dream_spec(spec, photos):
 
 
 @pytest.fixture(scope="module")
-def done(dream_spec, quiet, tmp_path_factory):
+def done(dream_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of the job with two pictures, one example and two classes, finished."""
     return run(dream_spec(examples=[3], visualization=DRAWN), tmp_path_factory.mktemp("dreams"), reporter=quiet)
 
 
-def rows_of(folder):
+def rows_of(folder: Any) -> Any:
     return pd.read_parquet(folder / "index/dreams.parquet")
 
 
-def test_every_picture_is_in_the_index_with_what_made_it(done, photos):
+def test_every_picture_is_in_the_index_with_what_made_it(done: Any, photos: Any) -> None:
     rows = rows_of(done)
     assert rows.kind.to_list() == ["picture"] * 3 + ["class"] * 2
     assert rows.key[1:3].to_list() == [str(photos / "a/one.png"), str(photos / "b/one.png")]
@@ -79,7 +81,7 @@ def test_every_picture_is_in_the_index_with_what_made_it(done, photos):
         assert (done / f"mosaics/dream/{name}.png").exists() and (done / f"mosaics/dream/{name}-loss.png").exists()
 
 
-def test_what_a_class_reached_is_what_the_network_says_of_the_saved_picture(done, tiny_model):
+def test_what_a_class_reached_is_what_the_network_says_of_the_saved_picture(done: Any, tiny_model: Any) -> None:
     for row in rows_of(done)[3:].itertuples():
         picture = cv2.resize(decode_png((done / row.path).read_bytes()), (16, 16), interpolation=cv2.INTER_AREA)
         logits = tiny_model(np.float32(picture)[np.newaxis]).numpy()[0]
@@ -88,7 +90,7 @@ def test_what_a_class_reached_is_what_the_network_says_of_the_saved_picture(done
         assert row.probability == pytest.approx(tf.nn.softmax(logits)[number].numpy(), abs=1e-5)
 
 
-def test_pictures_are_changed_and_fire_their_layers_more(done, photos):
+def test_pictures_are_changed_and_fire_their_layers_more(done: Any, photos: Any) -> None:
     rows = rows_of(done)[1:3]
     assert (rows.reached > rows.before).all()
     for row, name in zip(rows.itertuples(), "ab", strict=True):
@@ -97,7 +99,7 @@ def test_pictures_are_changed_and_fire_their_layers_more(done, photos):
         assert 1 < change < 40
 
 
-def test_the_same_spec_gives_the_same_bytes(done, dream_spec, quiet, tree_of, tmp_path):
+def test_the_same_spec_gives_the_same_bytes(done: Any, dream_spec: Any, quiet: Any, tree_of: Any, tmp_path: Path) -> None:
     again = run(dream_spec(examples=[3], visualization=DRAWN), tmp_path / "again", reporter=quiet)
     assert tree_of(again, "index", "mosaics") == tree_of(done, "index", "mosaics")
 
@@ -105,32 +107,32 @@ def test_the_same_spec_gives_the_same_bytes(done, dream_spec, quiet, tree_of, tm
 class Stopping(Reporter):
     """Stops the run at a call to tell how far it is."""
 
-    def __init__(self, at):
+    def __init__(self, at: Any) -> None:
         super().__init__("test")
         self.at, self.calls = at, []
 
-    def say(self, text):
+    def say(self, text: Any) -> None:  # type: ignore[override]
         pass
 
-    def step(self, title, unit):
+    def step(self, title: Any, unit: Any) -> Any:
         reporter = self
 
         class Step:
-            def __enter__(self):
-                def advance(done, total, note=""):
+            def __enter__(self) -> Any:
+                def advance(done: Any, total: Any, note: Any = "") -> None:
                     reporter.calls.append((done, total, note))
                     if len(reporter.calls) == reporter.at:
                         raise KeyboardInterrupt
 
                 return advance
 
-            def __exit__(self, *error):
+            def __exit__(self, *error: Any) -> None:
                 pass
 
         return Step()
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done, dream_spec, tree_of, tmp_path):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done: Any, dream_spec: Any, tree_of: Any, tmp_path: Path) -> None:
     spec = dream_spec(examples=[3], visualization=DRAWN)
     whole, stopped = Stopping(0), Stopping(9)
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +145,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(done, dream_spec, tree
     assert not list((folder / "parts/dream").glob("*"))
 
 
-def test_a_zoom_is_frames_and_a_film(dream_spec, photos, quiet, tmp_path):
+def test_a_zoom_is_frames_and_a_film(dream_spec: Any, photos: Any, quiet: Any, tmp_path: Path) -> None:
     spec = dream_spec(files=[f"{photos}/a/one.png"], zoom={"frames": 4, "scale": 1.2, "fps": 8.0})
     folder = run(spec, tmp_path, reporter=quiet)
     rows = rows_of(folder)
@@ -160,21 +162,25 @@ def test_a_zoom_is_frames_and_a_film(dream_spec, photos, quiet, tmp_path):
     assert first.shape == (30, 40, 3) and np.corrcoef(first[..., ::-1].ravel(), frames[0][:, :40].ravel())[0, 1] > 0.5
 
 
-def test_where_no_video_can_be_written_the_user_hears_so_and_the_frames_stay(dream_spec, photos, told, tmp_path, monkeypatch):
+def test_where_no_video_can_be_written_the_user_hears_so_and_the_frames_stay(
+    dream_spec: Any, photos: Any, told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(film, "FORMATS", (("none", "NONE"),))
     folder = run(dream_spec(files=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=told)
     assert any("can write no video" in line and "mosaics/dream/file-0-one" in line for line in told.lines)
     assert len(list((folder / "mosaics/dream/file-0-one").glob("*.png"))) == 2
 
 
-def test_what_an_earlier_run_left_is_removed(done, dream_spec, photos, quiet, tmp_path):
+def test_what_an_earlier_run_left_is_removed(done: Any, dream_spec: Any, photos: Any, quiet: Any, tmp_path: Path) -> None:
     shutil.copytree(done, tmp_path / "out" / done.name)
     folder = run(dream_spec(files=[f"{photos}/b/one.png"]), tmp_path / "out", reporter=quiet)
     names = {path.name for path in (folder / "mosaics/dream").rglob("*.png")}
     assert names == {"+pictures-loss.png", "+pictures.png", "file-0-one.png"}
 
 
-def test_a_frozen_graph_dreams_as_its_keras_model_does(done, dream_spec, tiny_model, quiet, tmp_path):
+def test_a_frozen_graph_dreams_as_its_keras_model_does(
+    done: Any, dream_spec: Any, tiny_model: Any, quiet: Any, tmp_path: Path
+) -> None:
     function = tf.function(lambda image: {"classes": tiny_model(image)}, autograph=False)
     frozen = convert_variables_to_constants_v2(
         function.get_concrete_function(tf.TensorSpec((None, 16, 16, 3), tf.float32, name="image"))
@@ -205,24 +211,26 @@ def test_a_frozen_graph_dreams_as_its_keras_model_does(done, dream_spec, tiny_mo
         ({"longest": 6}, WrongSpec, "a/one.png is 4 x 6 pixels, too small"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_any_work(dream_spec, quiet, tmp_path, keys, error, match):
+def test_what_does_not_fit_is_refused_before_any_work(
+    dream_spec: Any, quiet: Any, tmp_path: Path, keys: Any, error: Any, match: Any
+) -> None:
     with pytest.raises(error, match=match) as caught:
         open_job(dream_spec(**keys), tmp_path / "out", quiet)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_not_a_picture_is_refused_before_any_work(dream_spec, quiet, tmp_path):
+def test_a_file_that_is_not_a_picture_is_refused_before_any_work(dream_spec: Any, quiet: Any, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(UnusableData, match=r"the image file '.*a.jpg' cannot be read: .* Replace it"):
         open_job(dream_spec(files=[str(tmp_path / "a.jpg")]), tmp_path / "out", quiet)
 
 
-def test_octaves_that_are_too_small_are_left_out_and_counted(dream_spec, photos, told, tmp_path):
+def test_octaves_that_are_too_small_are_left_out_and_counted(dream_spec: Any, photos: Any, told: Any, tmp_path: Path) -> None:
     folder = run(dream_spec(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
     assert rows_of(folder).octaves.to_list() == [4]  # 22, 15, 11, 8; the next, 5, is under a third of 16
     assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in told.lines)
 
 
-def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(dream_spec, quiet, tmp_path):
+def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(dream_spec: Any, quiet: Any, tmp_path: Path) -> None:
     folder = run(dream_spec(files=[], first=2, iterations=1), tmp_path, reporter=quiet)
     assert rows_of(folder).name.to_list() == ["example-0", "example-1"]

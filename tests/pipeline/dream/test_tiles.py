@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ TEN_STEPS = Segment(0, 10)
 
 
 @pytest.fixture(scope="module")
-def pointwise():
+def pointwise() -> Any:
     """12x12 RGB -> `same`: each pixel's red times 3, and its red plus its blue; no pixel sees another."""
     import keras
 
@@ -30,17 +31,25 @@ def pointwise():
 
 
 @pytest.fixture(scope="module")
-def picture():
+def picture() -> Any:
     """A function: height, width -> a picture, float32 (height, width, 3)."""
     return lambda height, width: np.random.default_rng(5).uniform(0.3, 0.7, (height, width, 3)).astype(np.float32)
 
 
 @functools.cache
-def compiled(network, objective, config, batch):
+def compiled(network: Any, objective: Any, config: Any, batch: Any) -> Any:
     return TiledAscent.compile(network, objective, config, batch)
 
 
-def ascend(network, objective, picture, config=TileConfig(), batch=2, steps=(10,), segment=TEN_STEPS):
+def ascend(
+    network: Any,
+    objective: Any,
+    picture: Any,
+    config: Any = TileConfig(),
+    batch: Any = 2,
+    steps: Any = (10,),
+    segment: Any = TEN_STEPS,
+) -> Any:
     ascent = compiled(network, objective, config, batch)
     state, losses = start(picture), []
     for number in steps:
@@ -50,7 +59,7 @@ def ascend(network, objective, picture, config=TileConfig(), batch=2, steps=(10,
 
 
 @pytest.mark.parametrize("size", [(12, 12), (24, 36), (31, 20), (13, 50)])
-def test_every_pixel_changes_once_by_its_own_gradient(pointwise, picture, size):
+def test_every_pixel_changes_once_by_its_own_gradient(pointwise: Any, picture: Any, size: Any) -> None:
     before = picture(*size)
     red, blue = before[..., 0], before[..., 2]
     # The mean square of a tile's 288 numbers; what is divided by the root mean square need not be divided by 288.
@@ -61,7 +70,7 @@ def test_every_pixel_changes_once_by_its_own_gradient(pointwise, picture, size):
         np.testing.assert_allclose(state.values[0], expected, atol=1e-6)
 
 
-def test_the_loss_is_the_mean_over_the_tiles(smooth, picture):
+def test_the_loss_is_the_mean_over_the_tiles(smooth: Any, picture: Any) -> None:
     whole = picture(24, 24)
     objective = logit(1) + 0.5 * layer("second")
     _, losses = ascend(smooth, objective, whole, TileConfig(shift=0.0), batch=3, steps=(1,))
@@ -72,7 +81,7 @@ def test_the_loss_is_the_mean_over_the_tiles(smooth, picture):
     np.testing.assert_allclose([losses[0], value], expected, rtol=1e-5)
 
 
-def test_the_objective_rises(smooth, picture):
+def test_the_objective_rises(smooth: Any, picture: Any) -> None:
     _, losses = ascend(
         smooth, logit(2), picture(31, 20), TileConfig(levels=2, sigma=0.44), steps=(30,), segment=Segment(0, 30, 0.4, 0.3)
     )
@@ -80,7 +89,7 @@ def test_the_objective_rises(smooth, picture):
 
 
 @pytest.mark.parametrize("config", [TileConfig(seed=3), TileConfig(levels=2, sigma=0.5, seed=3)], ids=["plain", "smoothed"])
-def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth, picture, config):
+def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth: Any, picture: Any, config: Any) -> None:
     segment = Segment(0, 10, 0.5, 0.3)
     whole, losses = ascend(smooth, layer("first"), picture(20, 31), config, segment=segment)
     cut, same = ascend(smooth, layer("first"), picture(20, 31), config, steps=(1, 2, 7), segment=segment)
@@ -88,7 +97,7 @@ def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth, pictu
     np.testing.assert_array_equal(losses, same)
 
 
-def test_the_seed_decides_and_the_number_of_tiles_at_once_does_not(smooth, picture):
+def test_the_seed_decides_and_the_number_of_tiles_at_once_does_not(smooth: Any, picture: Any) -> None:
     first, _ = ascend(smooth, layer("first"), picture(20, 31), TileConfig(seed=3), batch=1)
     more, _ = ascend(smooth, layer("first"), picture(20, 31), TileConfig(seed=3), batch=4)
     other, _ = ascend(smooth, layer("first"), picture(20, 31), TileConfig(seed=4), batch=4)
@@ -96,14 +105,14 @@ def test_the_seed_decides_and_the_number_of_tiles_at_once_does_not(smooth, pictu
     assert np.abs(other.values - more.values).max() > 1e-2
 
 
-def test_the_grid_moves_at_every_step(smooth, picture):
+def test_the_grid_moves_at_every_step(smooth: Any, picture: Any) -> None:
     """A picture that does not change is cut into other tiles each time."""
     ascent = compiled(smooth, layer("first"), TileConfig(seed=3), 4)
     _, losses = ascent.run(start(picture(20, 31))._replace(rate_scale=tf.zeros(1)), layer("first"), TEN_STEPS, 6)
     assert len(set(losses[:, 0].tolist())) > 3
 
 
-def test_the_filter_goes_from_its_first_sigma_to_its_last(pointwise, picture):
+def test_the_filter_goes_from_its_first_sigma_to_its_last(pointwise: Any, picture: Any) -> None:
     ascent = compiled(pointwise, layer("same"), TileConfig(sigma=0.5), 2)
     begin = start(picture(20, 31))._replace(step=tf.constant(7), rate_scale=tf.zeros(1))
     state, _ = ascent.run(begin, layer("same"), Segment(7, 4, 0.5, 0.3), 3)
@@ -114,7 +123,7 @@ def test_the_filter_goes_from_its_first_sigma_to_its_last(pointwise, picture):
     assert np.abs(state.values - begin.values).max() > 1e-3
 
 
-def test_gradients_are_normalised_by_their_levels_and_pictures_stay_between_black_and_white(pointwise, picture):
+def test_gradients_are_normalised_by_their_levels_and_pictures_stay_between_black_and_white(pointwise: Any, picture: Any) -> None:
     before = picture(24, 36) + np.float32(0.25)
     state, _ = ascend(pointwise, layer("same"), before, TileConfig(0.05, levels=2), batch=3, steps=(1,))
     red, blue = before[..., 0], before[..., 2]
@@ -124,7 +133,7 @@ def test_gradients_are_normalised_by_their_levels_and_pictures_stay_between_blac
     assert state.values.numpy().max() == 1
 
 
-def test_above_the_largest_loss_nothing_changes(smooth, picture):
+def test_above_the_largest_loss_nothing_changes(smooth: Any, picture: Any) -> None:
     before = picture(24, 24)
     _, losses = ascend(smooth, layer("second"), before)
     limit = float(np.sort(losses)[4])
@@ -135,7 +144,7 @@ def test_above_the_largest_loss_nothing_changes(smooth, picture):
     np.testing.assert_array_equal(state.values, unlimited.values)
 
 
-def test_nan_halves_the_step_and_then_stops_with_the_last_good_picture(cliff, picture):
+def test_nan_halves_the_step_and_then_stops_with_the_last_good_picture(cliff: Any, picture: Any) -> None:
     height, width, _ = cliff.input_shape
     before = picture(2 * height, 2 * width)
     state, losses = ascend(cliff, layer("light"), before, TileConfig(0.02), steps=(200,))
@@ -144,6 +153,6 @@ def test_nan_halves_the_step_and_then_stops_with_the_last_good_picture(cliff, pi
     assert np.isfinite(good).all() and 0.55 < good[..., 0].mean() < 0.65
 
 
-def test_a_layer_that_no_gradient_reaches_is_named(silent):
+def test_a_layer_that_no_gradient_reaches_is_named(silent: Any) -> None:
     with pytest.raises(UnusableModel, match="no gradient reaches cut"):
         TiledAscent.compile(silent, layer("cut"), TileConfig(), 1)

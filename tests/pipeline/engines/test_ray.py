@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,19 +30,19 @@ from pipeline.sources.source import Shard
 
 
 @pytest.fixture
-def job(write_spec, tmp_path, told):
+def job(write_spec: Any, tmp_path: Path, told: Any) -> Any:
     """The tiny network on 20 pictures, one a batch, for three workers."""
     spec = load_spec(write_spec(tmp_path / "tiny.toml"), ["data.batch=1"])
     return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), options=RunOptions("ray", 3, save_every=3600))
 
 
 @pytest.fixture
-def plan(job):
+def plan(job: Any) -> Any:
     return ScanPlan(job.layers, None, 3, 1)
 
 
 @pytest.fixture(scope="module")
-def scan_pass(tiny_model):
+def scan_pass(tiny_model: Any) -> Any:
     """The compiled pass of all workers."""
     network = keras_network(tiny_model, "tiny", None, "none")
     layers = tuple(layer for layer in network.layers() if layer.name in ("edges", "shapes", "classes"))
@@ -48,7 +50,7 @@ def scan_pass(tiny_model):
 
 
 @pytest.fixture
-def pretended(job, scan_pass, monkeypatch):
+def pretended(job: Any, scan_pass: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The Ray that the engine finds."""
     ray = PretendedRay(job, scan_pass)
     monkeypatch.setattr(engine, "require", lambda: ray)
@@ -56,30 +58,32 @@ def pretended(job, scan_pass, monkeypatch):
     return ray
 
 
-def scan_all(job, plan, progress=lambda done, total: None):
+def scan_all(job: Any, plan: Any, progress: Any = lambda done, total: None) -> Any:
     return engine.scan_all(ScanState.read(job), plan, progress)
 
 
 @pytest.fixture
-def expected(job, plan, scan_pass):
+def expected(job: Any, plan: Any, scan_pass: Any) -> Any:
     return in_bytes(scan(job.network, job.source, plan, scan_pass=scan_pass)[0])
 
 
-def test_shards_in_any_order_give_what_one_scan_gives(pretended, job, plan, expected):
+def test_shards_in_any_order_give_what_one_scan_gives(pretended: Any, job: Any, plan: Any, expected: Any) -> None:
     news = []
     part, times = scan_all(job, plan, progress=lambda done, total: news.append((done, total)))
     assert in_bytes(part) == expected and times.images == 20 and times.network > 0
     assert news[-1] == (20, 20) and news == sorted(news) and len(news) > 5
 
 
-def test_there_are_more_shards_than_workers_and_never_more_at_work_than_workers(pretended, job, plan):
+def test_there_are_more_shards_than_workers_and_never_more_at_work_than_workers(pretended: Any, job: Any, plan: Any) -> None:
     scan_all(job, plan)
     assert len(pretended.workers) == 3 and pretended.most_at_work == 3 and pretended.submitted["scan"] == 6
     assert pretended.submitted["open"] == 3, "a worker opens the network once"
     assert sorted(map(id, pretended.killed)) == sorted(map(id, pretended.workers)), "nobody is left"
 
 
-def test_finished_shards_are_kept_and_used_by_the_next_scan_with_any_number_of_workers(pretended, job, plan, expected):
+def test_finished_shards_are_kept_and_used_by_the_next_scan_with_any_number_of_workers(
+    pretended: Any, job: Any, plan: Any, expected: Any
+) -> None:
     pretended.failures[4] = [TaskError(UnusableData("torn."))]
     with pytest.raises(UnusableData):
         scan_all(job, plan)
@@ -92,7 +96,7 @@ def test_finished_shards_are_kept_and_used_by_the_next_scan_with_any_number_of_w
     assert f"continuing after {20 - times.images} of 20 examples, which an earlier run has scanned" in job.reporter.lines
 
 
-def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, plan):
+def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended: Any, job: Any, plan: Any) -> None:
     write_part(shard_path(job.folder, Shard(0, 11)), SavedPart(Provenance.of(job), Shard(0, 11), Part.empty(plan)))
     base = SavedPart(dataclasses.replace(Provenance.of(job), examples=7), Shard(), Part.empty(plan))
     part, _ = engine.scan_all(ScanState(job, base, saved_parts(job.folder)), plan, lambda done, total: None)
@@ -106,7 +110,9 @@ def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended, job, pla
 @pytest.mark.parametrize(
     "error", [RayError("its node has died"), TaskError(OSError("no such device")), TaskError(Unreachable("no answer."))]
 )
-def test_a_worker_that_fails_is_replaced_and_its_shard_runs_again(pretended, job, plan, expected, error):
+def test_a_worker_that_fails_is_replaced_and_its_shard_runs_again(
+    pretended: Any, job: Any, plan: Any, expected: Any, error: Any
+) -> None:
     pretended.failures[2] = [error, error]
     part, _ = scan_all(job, plan)
     assert in_bytes(part) == expected
@@ -123,7 +129,9 @@ def test_a_worker_that_fails_is_replaced_and_its_shard_runs_again(pretended, job
         (TaskError(Unreachable("no answer.")), Unreachable, "no answer."),
     ],
 )
-def test_a_shard_that_fails_three_times_stops_the_job_with_its_error(pretended, job, plan, error, raised, says):
+def test_a_shard_that_fails_three_times_stops_the_job_with_its_error(
+    pretended: Any, job: Any, plan: Any, error: Any, raised: Any, says: Any
+) -> None:
     pretended.failures[2] = [error] * 9
     with pytest.raises(raised, match=says) as caught:
         scan_all(job, plan)
@@ -132,7 +140,7 @@ def test_a_shard_that_fails_three_times_stops_the_job_with_its_error(pretended, 
 
 
 @pytest.mark.parametrize("error", [UnusableData("torn."), TooManyBad("all of them.")])
-def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended, job, plan, error):
+def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended: Any, job: Any, plan: Any, error: Any) -> None:
     pretended.failures[2] = [TaskError(error)]
     with pytest.raises(type(error)) as caught:
         scan_all(job, plan)
@@ -143,8 +151,8 @@ def test_what_is_wrong_with_the_spec_or_the_data_is_not_tried_again(pretended, j
     ("broken", "max_bad", "fails"), [((0, 1, 2), 0.15, False), ((0, 7, 14), 0.15, False), ((0, 7, 14), 0.1, True)]
 )
 def test_unreadable_images_are_counted_over_the_whole_data_set_as_in_one_scan(
-    job, plan, scan_pass, monkeypatch, in_memory, broken, max_bad, fails
-):
+    job: Any, plan: Any, scan_pass: Any, monkeypatch: pytest.MonkeyPatch, in_memory: Any, broken: Any, max_bad: Any, fails: Any
+) -> None:
     pixels = np.random.default_rng(1).integers(0, 4, (20, 16, 16, 3))
     job = dataclasses.replace(job, source=in_memory(pixels, broken=broken))
     plan = dataclasses.replace(plan, max_bad=max_bad)
@@ -159,13 +167,13 @@ def test_unreadable_images_are_counted_over_the_whole_data_set_as_in_one_scan(
             scanned()
 
 
-def test_workers_that_cannot_be_started_three_times_in_a_row_stop_the_job(pretended, job, plan):
+def test_workers_that_cannot_be_started_three_times_in_a_row_stop_the_job(pretended: Any, job: Any, plan: Any) -> None:
     pretended.opening_fails = [RayError("out of memory")] * 3
     with pytest.raises(Fault, match="opening the job in a worker failed 3 times; the last time: out of memory"):
         scan_all(job, plan)
 
 
-def test_workers_that_are_started_at_last_forget_the_failures_before(pretended, job, plan, expected):
+def test_workers_that_are_started_at_last_forget_the_failures_before(pretended: Any, job: Any, plan: Any, expected: Any) -> None:
     twice = [RayError("out of memory")] * 2
     pretended.opening_fails = [*twice, None, None, None, *twice]
     pretended.failures[2] = [RayError("its node has died")]
@@ -175,8 +183,8 @@ def test_workers_that_are_started_at_last_forget_the_failures_before(pretended, 
 
 @pytest.mark.parametrize(("gpus", "asked", "workers"), [(0, None, 2), (5, None, 5), (2, 4, 4)])
 def test_there_is_a_worker_for_each_gpu_else_for_each_machine_unless_their_number_is_given(
-    job, plan, scan_pass, monkeypatch, gpus, asked, workers
-):
+    job: Any, plan: Any, scan_pass: Any, monkeypatch: pytest.MonkeyPatch, gpus: Any, asked: Any, workers: Any
+) -> None:
     ray = PretendedRay(job, scan_pass, gpus)
     monkeypatch.setattr(engine, "require", lambda: ray)
     monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
@@ -191,17 +199,17 @@ class Stop(Exception):
 class StoppingPass:
     """A compiled pass that stops the scan at its second batch."""
 
-    def __init__(self, scan_pass):
+    def __init__(self, scan_pass: Any) -> None:
         self._pass, self._calls = scan_pass, 0
 
-    def run(self, images, thresholds):
+    def run(self, images: Any, thresholds: Any) -> Any:
         self._calls += 1
         if self._calls > 1:
             raise Stop
         return self._pass.run(images, thresholds)
 
 
-def scan_one_batch(ray):
+def scan_one_batch(ray: Any) -> None:
     """Every shard that is being scanned finishes its first batch."""
     for handle, method, arguments in [*ray._tasks.values()]:
         if method == "scan":
@@ -212,11 +220,11 @@ def scan_one_batch(ray):
 
 @pytest.mark.parametrize(("every", "answers"), [(3600, True), (0, True), (0, False)])
 def test_an_interrupt_saves_the_latest_parts_of_unfinished_shards_and_claims_no_more(
-    pretended, job, plan, expected, monkeypatch, every, answers
-):
+    pretended: Any, job: Any, plan: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, every: Any, answers: Any
+) -> None:
     wait, rounds, stopped = pretended.wait, [], []
 
-    def interrupted(references, num_returns=1, timeout=None):
+    def interrupted(references: Any, num_returns: Any = 1, timeout: Any = None) -> Any:
         if stopped and not answers:
             return [], references
         for_scans = all(pretended._tasks[reference][1] == "scan" for reference in references)
@@ -242,10 +250,12 @@ def test_an_interrupt_saves_the_latest_parts_of_unfinished_shards_and_claims_no_
     assert in_bytes(part) == expected and times.images == 20 - done
 
 
-def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(pretended, job, plan, monkeypatch):
+def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(
+    pretended: Any, job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save, calls = PartSaver.save, []
 
-    def interrupted(keeper):
+    def interrupted(keeper: Any) -> None:
         calls.append(keeper)
         if len(calls) == 1:
             raise KeyboardInterrupt
@@ -258,12 +268,14 @@ def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(preten
     assert saved.complete and saved.part.done == 4
 
 
-def test_the_latest_parts_are_saved_when_the_job_is_to_be_tried_again(pretended, job, plan, monkeypatch):
+def test_the_latest_parts_are_saved_when_the_job_is_to_be_tried_again(
+    pretended: Any, job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
     monkeypatch.setattr(engine, "_PART_EVERY", 0)
     finished = []
 
-    def unreachable(done, total):
+    def unreachable(done: Any, total: Any) -> None:
         if pretended.submitted["scan"] > 2:
             finished.append(done)
             scan_one_batch(pretended)
@@ -275,10 +287,12 @@ def test_the_latest_parts_are_saved_when_the_job_is_to_be_tried_again(pretended,
     assert 1 in [saved.part.done for saved in saved_parts(job.folder)]
 
 
-def test_a_worker_that_owes_an_answer_is_not_asked_again(pretended, job, plan, monkeypatch):
+def test_a_worker_that_owes_an_answer_is_not_asked_again(
+    pretended: Any, job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wait, rounds = pretended.wait, []
 
-    def silent(references, num_returns=1, timeout=None):
+    def silent(references: Any, num_returns: Any = 1, timeout: Any = None) -> Any:
         kinds = {pretended._tasks[reference][1] for reference in references}
         rounds.append(kinds)
         if kinds == {"answer"} or (kinds == {"scan"} and len(rounds) < 40):
@@ -291,12 +305,14 @@ def test_a_worker_that_owes_an_answer_is_not_asked_again(pretended, job, plan, m
     assert pretended.submitted["answer"] == 3
 
 
-def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(pretended, job, plan, expected, monkeypatch):
+def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(
+    pretended: Any, job: Any, plan: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "_COUNT_EVERY", 0)
     monkeypatch.setattr(engine, "_PART_EVERY", 0)
     get, wait, begun = pretended.get, pretended.wait, []
 
-    def one_batch_and_no_end(references, num_returns=1, timeout=None):
+    def one_batch_and_no_end(references: Any, num_returns: Any = 1, timeout: Any = None) -> Any:
         """Shard 2 finishes its first batch, and is not ready before its worker was asked."""
         for reference, (handle, method, arguments) in [*pretended._tasks.items()]:
             if method == "scan" and arguments[1].index == 1 and not begun:
@@ -308,7 +324,7 @@ def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(pre
         others = [reference for reference in references if asked or reference not in begun]
         return wait(others, num_returns, timeout) if others else ([], references)
 
-    def lost(reference):
+    def lost(reference: Any) -> Any:
         if reference in begun:
             del pretended._tasks[reference]
             raise RayError("its node has died")
@@ -321,7 +337,7 @@ def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(pre
     assert times.images == 19, "the first image of shard 2 is not scanned again"
 
 
-def test_a_worker_that_sees_another_network_or_other_data_says_so(job, monkeypatch):
+def test_a_worker_that_sees_another_network_or_other_data_says_so(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "prepare_devices", lambda threads: None)
     engine.Worker().open(job.spec, job.digests, 1)
     for table in ("model", "data"):
@@ -329,7 +345,7 @@ def test_a_worker_that_sees_another_network_or_other_data_says_so(job, monkeypat
             engine.Worker().open(job.spec, {**job.digests, table: "another"}, 1)
 
 
-def test_without_ray_the_engine_names_the_extra(job, plan, monkeypatch):
+def test_without_ray_the_engine_names_the_extra(job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(WrongSpec, match="needs Ray, .*the extra 'cluster'") as caught:
         scan_all(job, plan)
@@ -337,21 +353,23 @@ def test_without_ray_the_engine_names_the_extra(job, plan, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
-def test_an_address_where_no_cluster_answers_is_one_line_and_worth_another_try(job, plan, monkeypatch, address):
+def test_an_address_where_no_cluster_answers_is_one_line_and_worth_another_try(
+    job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch, address: Any
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(Unreachable, match=f"no Ray cluster answers at RAY_ADDRESS = '{address}'") as caught:
         scan_all(job, plan)
     assert "\n" not in str(caught.value)
 
 
-def test_the_address_of_the_dashboard_is_refused_by_name(job, plan, monkeypatch):
+def test_the_address_of_the_dashboard_is_refused_by_name(job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
     with pytest.raises(WrongSpec, match="is where jobs are submitted"):
         scan_all(job, plan)
 
 
-def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, monkeypatch):
-    def init(**settings):
+def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**settings: Any) -> None:
         assert settings["address"] == "local" and settings["num_cpus"] == 3
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(15))  # as Ray does
         signal.raise_signal(signal.SIGTERM)
@@ -365,7 +383,9 @@ def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job, plan, mo
 
 
 @pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])
-def test_an_engine_is_checked_before_anything_is_opened(spec, tmp_path, told, engine_name, workers, error):
+def test_an_engine_is_checked_before_anything_is_opened(
+    spec: Any, tmp_path: Path, told: Any, engine_name: Any, workers: Any, error: Any
+) -> None:
     with pytest.raises(WrongSpec, match=error):
         run(spec, tmp_path, reporter=told, options=RunOptions(engine_name, workers))
     assert not (tmp_path / "tiny" / "run.json").exists()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,30 +24,30 @@ WINDOWS = "data.window={size=16, stride=1}"
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster() -> Iterator[Any]:
     """A cluster of one node, to which others are added."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": SMALL, "include_dashboard": False})
     yield made
-    made.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
-def many(write_spec, tmp_path_factory):
+def many(write_spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A spec of a thousand small windows: enough to be caught in the middle."""
     return load_spec(write_spec(tmp_path_factory.mktemp("many") / "many.toml", "many"), [WINDOWS, "data.batch=2"])
 
 
 def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local_run(
-    cluster, many, tmp_path, told, quiet, tree_of, monkeypatch
-):
+    cluster: Any, many: Any, tmp_path: Path, told: Any, quiet: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = cluster.add_node(num_cpus=2, object_store_memory=SMALL)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
     @contextmanager
-    def stopped(title, unit):
-        def advance(done, total):
+    def stopped(title: Any, unit: Any) -> Iterator[Any]:
+        def advance(done: Any, total: Any) -> None:
             if done > total / 4:
                 raise KeyboardInterrupt
 
@@ -59,7 +62,7 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
 
     start, begun = engine._Crew._start, []
 
-    def until_the_node_is_lost(crew, worker, shard):
+    def until_the_node_is_lost(crew: Any, worker: Any, shard: Any) -> None:
         start(crew, worker, shard)
         begun.append(worker)
         if len(set(begun)) == 2 and node in cluster.list_all_nodes():
@@ -76,8 +79,8 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
 
 @pytest.mark.slow
 def test_a_cluster_of_our_own_is_quiet_stops_on_a_signal_and_leaves_nothing_running(
-    many, write_spec, tmp_path, process, finished, tree_of, quiet
-):
+    many: Any, write_spec: Any, tmp_path: Path, process: Any, finished: Any, tree_of: Any, quiet: Any
+) -> None:
     path = write_spec(tmp_path / "many.toml", "many")
     command = ["-m", "jobs", "run", path, "--set", WINDOWS, "--set", "data.batch=2", "--out", tmp_path / "out"]
     command += ["--engine", "ray", "--workers", "2", "--save-every", "0"]

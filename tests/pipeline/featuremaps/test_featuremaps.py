@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -23,28 +25,28 @@ CORNER = np.full((8, 8, 3), 200, np.uint8)
 
 
 @pytest.fixture
-def job_of(write_spec, quiet, tmp_path):
+def job_of(write_spec: Any, quiet: Any, tmp_path: Path) -> Any:
     """A function: run a job of the stage alone. Returns: its folder."""
 
-    def start(model=None, **featuremaps):
+    def start(model: Any = None, **featuremaps: Any) -> Any:
         spec = write_spec(tmp_path / "spec.toml", model=model or {}, featuremaps=featuremaps)
         return run(load_spec(spec, ['stages=["featuremaps"]']), tmp_path, reporter=quiet)
 
     return start
 
 
-def index(folder):
+def index(folder: Any) -> Any:
     return pd.read_parquet(folder / "index" / "featuremaps.parquet")
 
 
-def as_drawn(values, colours, low, high, times=1):
+def as_drawn(values: Any, colours: Any, low: Any, high: Any, times: Any = 1) -> Any:
     """A map as it must look: uint8 RGB."""
     low, high = float(low), float(high)
     places = np.rint(255 * (values.astype(np.float64) - low) / ((high - low) or 1)).astype(int)
     return palette(colours)[places].repeat(times, axis=0).repeat(times, axis=1)
 
 
-def is_on(picture, tile):
+def is_on(picture: Any, tile: Any) -> Any:
     """Where a tile is drawn, as (y, x), in reading order of all places."""
     height, width = tile.shape[:2]
     corners = (picture[: 1 - height, : 1 - width] == tile[0, 0]) & (picture[height - 1 :, width - 1 :] == tile[-1, -1])
@@ -54,13 +56,13 @@ def is_on(picture, tile):
 
 
 @pytest.fixture
-def maps():
+def maps() -> Any:
     return np.random.default_rng(5).normal(size=(20, 30, 7)).astype(np.float32)
 
 
 @pytest.mark.parametrize("colours", ["viridis", "grey", "cividis", "inferno"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps, colours, shared):
+def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps: Any, colours: Any, shared: Any) -> None:
     maps[..., 2] *= 5
     picture = draw_maps(maps, ["title"], CORNER, MapStyle(colours, shared, 100))
     ends = [(maps.min(), maps.max()) if shared else (maps[..., c].min(), maps[..., c].max()) for c in range(7)]
@@ -69,14 +71,14 @@ def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps, colours, 
     assert [found[0] for found in places] == sorted(found[0] for found in places)
 
 
-def test_maps_that_grow_are_made_of_squares():
+def test_maps_that_grow_are_made_of_squares() -> None:
     maps = np.random.default_rng(1).normal(size=(50, 40, 2)).astype(np.float32)
     picture = draw_maps(maps, ["title"], CORNER, MapStyle("viridis", False, 2))
     tile = as_drawn(maps[..., 1], "viridis", maps[..., 1].min(), maps[..., 1].max(), times=2)
     assert len(is_on(picture, tile)) == 1
 
 
-def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_are_said(monkeypatch):
+def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     monkeypatch.setattr(
         "pipeline.featuremaps.map_sheet.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
@@ -90,7 +92,7 @@ def test_large_maps_shrink_and_channels_beyond_the_limit_are_left_out_and_both_a
     assert max(draw_maps(wide, ["title"], CORNER, MapStyle("grey", False, 4096)).shape) < 3000
 
 
-def test_dead_maps_are_crossed_out_and_counted(maps, monkeypatch):
+def test_dead_maps_are_crossed_out_and_counted(maps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     maps[..., 3], maps[..., 5] = 0, -2.5
     statistics = MapStatistics.of(maps)
     assert np.flatnonzero(statistics.dead).tolist() == [3, 5]
@@ -107,7 +109,7 @@ def test_dead_maps_are_crossed_out_and_counted(maps, monkeypatch):
     assert not one.dead.any()  # a single value is the same everywhere, which says nothing
 
 
-def test_what_is_no_number_is_marked_counted_and_left_out_of_the_statistics(maps):
+def test_what_is_no_number_is_marked_counted_and_left_out_of_the_statistics(maps: Any) -> None:
     maps[0, 0, 1], maps[3, 4, 1], maps[..., 6] = np.nan, np.inf, np.nan
     statistics = MapStatistics.of(maps)
     finite = maps[..., 1][np.isfinite(maps[..., 1])]
@@ -122,7 +124,9 @@ def test_what_is_no_number_is_marked_counted_and_left_out_of_the_statistics(maps
     assert len(is_on(picture, expected.repeat(3, axis=0).repeat(3, axis=1))) == 1
 
 
-def test_the_index_tells_of_every_map_what_the_network_gave(job_of, tiny_model, pictures, tree_of, tmp_path):
+def test_the_index_tells_of_every_map_what_the_network_gave(
+    job_of: Any, tiny_model: Any, pictures: Any, tree_of: Any, tmp_path: Path
+) -> None:
     file = pictures / "dog" / "003.png"
     folder = job_of(examples=[4], keys="cat/002.png", files=str(file))
     names = ["example-1", "example-4", "file-0-003"]
@@ -153,7 +157,7 @@ def test_the_index_tells_of_every_map_what_the_network_gave(job_of, tiny_model, 
     assert told.images == 3 and told.told.startswith("36 maps of 3 layers and 3 images, ")
 
 
-def test_without_a_choice_the_first_few_images_and_the_jobs_layers_are_drawn(job_of):
+def test_without_a_choice_the_first_few_images_and_the_jobs_layers_are_drawn(job_of: Any) -> None:
     rows = index(job_of(layers="shapes", first=2, channels=3))
     assert rows.example.unique().tolist() == [0, 1] and rows.layer.unique().tolist() == ["shapes"]
     assert rows.drawn.tolist() == [True, True, True, False, False] * 2
@@ -161,13 +165,15 @@ def test_without_a_choice_the_first_few_images_and_the_jobs_layers_are_drawn(job
     assert rows.example.unique().tolist() == [0, 1, 2, 3] and rows.layer.unique().tolist() == ["edges", "shapes", "classes"]
 
 
-def test_layers_whose_maps_are_many_are_drawn_in_several_passes_with_the_same_result(job_of, monkeypatch, tree_of):
+def test_layers_whose_maps_are_many_are_drawn_in_several_passes_with_the_same_result(
+    job_of: Any, monkeypatch: pytest.MonkeyPatch, tree_of: Any
+) -> None:
     whole = tree_of(job_of(), "index", "mosaics")
     monkeypatch.setattr("pipeline.featuremaps.results._MOST_FLOATS", 1)
     assert tree_of(job_of(first=4), "index", "mosaics") == whole
 
 
-def test_pictures_of_an_earlier_choice_are_removed(job_of, tree_of):
+def test_pictures_of_an_earlier_choice_are_removed(job_of: Any, tree_of: Any) -> None:
     job_of(first=3)
     assert [name for name in tree_of(job_of(layers="edges", examples=[7])) if name.endswith(".png")] == [
         "mosaics/featuremaps/edges/example-7.png"
@@ -175,12 +181,12 @@ def test_pictures_of_an_earlier_choice_are_removed(job_of, tree_of):
 
 
 def test_a_file_that_holds_another_picture_under_the_same_name_is_drawn_again_and_one_that_does_not_is_not(
-    job_of, tmp_path, pictures
-):
+    job_of: Any, tmp_path: Path, pictures: Any
+) -> None:
     file = tmp_path / "mine.png"
     file.write_bytes((pictures / "dog" / "003.png").read_bytes())
 
-    def drawn():
+    def drawn() -> Any:
         folder = job_of(files=str(file))
         return index(folder)["mean"].tolist(), (folder / "mosaics/featuremaps/edges/file-0-mine.png").stat().st_mtime_ns
 
@@ -204,14 +210,18 @@ def test_a_file_that_holds_another_picture_under_the_same_name_is_drawn_again_an
         ({"first": 0}, WrongSpec, "featuremaps.first = 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_before_anything_is_written(job_of, tmp_path, featuremaps, kind, words):
+def test_what_cannot_be_drawn_is_told_before_anything_is_written(
+    job_of: Any, tmp_path: Path, featuremaps: Any, kind: Any, words: Any
+) -> None:
     with pytest.raises(kind) as caught:
         job_of(**featuremaps)
     assert words in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
     assert not (tmp_path / "tiny" / "run.json").exists()
 
 
-def test_files_of_a_spec_are_beside_the_spec_and_files_of_the_command_line_here(write_spec, tmp_path, monkeypatch):
+def test_files_of_a_spec_are_beside_the_spec_and_files_of_the_command_line_here(
+    write_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_spec(tmp_path / "spec.toml", featuremaps={"files": ["a.png", "/b.png", "s3://c/d.png"]})
     assert load_spec(path).featuremaps.files == [str(tmp_path / "a.png"), "/b.png", "s3://c/d.png"]
     monkeypatch.chdir("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,7 +30,7 @@ SIDE = 20
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     """Squeeze and excitation, by which every unit sees the whole image; a ceiling; a closed rectifier; a vector."""
     L = keras.layers
     x = inputs = keras.Input((SIDE, SIDE, 3))
@@ -49,34 +50,34 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def network(model):
+def network(model: Any) -> Any:
     return keras_network(model, "small", None, "unit")
 
 
 @pytest.fixture(scope="module")
-def fields(network):
+def fields(network: Any) -> Any:
     return solve_fields(network, network.layers())
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Any:
     """Smooth random pictures, in which some places matter more than others."""
     noise = np.random.default_rng(5).random((7, 5, 5, 3))
     return tf.image.resize(noise * 255, (SIDE, SIDE), "bicubic").numpy().clip(0, 255).astype(np.uint8)
 
 
-def finder(network, fields, name):
+def finder(network: Any, fields: Any, name: Any) -> Any:
     (layer,) = (layer for layer in network.layers() if layer.name == name)
     return EffectiveFields(network, layer, fields[name])
 
 
-def units(fields, name, channels, count, seed=0):
+def units(fields: Any, name: Any, channels: Any, count: Any, seed: Any = 0) -> Any:
     random = np.random.default_rng(seed)
     height, width = fields[name].boxes.shape[:2]
     return np.stack([random.integers(size, size=count) for size in (height, width, channels)], axis=1)
 
 
-def slow_energy(function, pixels, unit):
+def slow_energy(function: Any, pixels: Any, unit: Any) -> Any:
     """One unit's squared gradient, by a tape and without batches, float64 (h, w)."""
     pixels = tf.constant(pixels[None], tf.float32)
     with tf.GradientTape() as tape:
@@ -87,7 +88,7 @@ def slow_energy(function, pixels, unit):
     return (tape.gradient(value, pixels).numpy()[0].astype(np.float64) ** 2).sum(axis=-1)
 
 
-def slow_box(energy, within, around):
+def slow_box(energy: Any, within: Any, around: Any) -> Any:
     """The smallest box by trying all inside another."""
     sums = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     best = None
@@ -108,7 +109,7 @@ def slow_box(energy, within, around):
 
 
 @pytest.mark.parametrize("name", ["scaled", "deep", "vector"])
-def test_boxes_are_those_of_a_slow_independent_search(model, network, fields, images, name):
+def test_boxes_are_those_of_a_slow_independent_search(model: Any, network: Any, fields: Any, images: Any, name: Any) -> None:
     part = keras.Model(model.input, model.get_layer(name).output)
     images = np.tile(images, (2, 1, 1, 1))
     asked = units(fields, name, part.output.shape[-1], len(images))
@@ -128,7 +129,9 @@ def test_boxes_are_those_of_a_slow_independent_search(model, network, fields, im
     assert fields[name].is_global and ((found[:, 2:] - found[:, :2]).prod(axis=1) < 0.9 * SIDE**2).any()
 
 
-def test_a_box_reaches_from_the_energy_to_the_unit_where_it_has_a_place(network, fields, images, monkeypatch):
+def test_a_box_reaches_from_the_energy_to_the_unit_where_it_has_a_place(
+    network: Any, fields: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spot = np.zeros((1, SIDE, SIDE), np.float32)
     spot[0, 18, 17] = 1
     for name, unit, expected in (
@@ -142,7 +145,7 @@ def test_a_box_reaches_from_the_energy_to_the_unit_where_it_has_a_place(network,
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(5, 1, "valid"), (4, 2, "valid"), (5, 2, "same"), (3, 4, "valid")])
-def test_a_unit_stands_in_the_middle_of_its_field(size, stride, padding):
+def test_a_unit_stands_in_the_middle_of_its_field(size: Any, stride: Any, padding: Any) -> None:
     inputs = keras.Input((21, 22, 3))
     outputs = keras.layers.Conv2D(2, size, stride, padding, name="conv")(inputs)
     network = keras_network(keras.Model(inputs, outputs), "one", None, "unit")
@@ -154,7 +157,7 @@ def test_a_unit_stands_in_the_middle_of_its_field(size, stride, padding):
             assert last - first < size or centre == (first + last) // 2
 
 
-def test_a_box_lies_inside_the_units_own_field(network, fields, images):
+def test_a_box_lies_inside_the_units_own_field(network: Any, fields: Any, images: Any) -> None:
     asked = units(fields, "first", 6, len(images))
     found = finder(network, fields, "first").boxes(images, asked)
     limits = fields["first"].boxes[asked[:, 0], asked[:, 1]]
@@ -163,7 +166,9 @@ def test_a_box_lies_inside_the_units_own_field(network, fields, images):
     assert (found[some, :2] >= limits[some, :2]).all() and (found[some, 2:] <= limits[some, 2:]).all()
 
 
-def test_the_size_of_the_batches_makes_no_difference(network, fields, images, monkeypatch):
+def test_the_size_of_the_batches_makes_no_difference(
+    network: Any, fields: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = units(fields, "deep", 5, len(images))
     boxes = []
     for most in (1, 3, 32):
@@ -173,7 +178,9 @@ def test_the_size_of_the_batches_makes_no_difference(network, fields, images, mo
     np.testing.assert_array_equal(boxes[0], boxes[2])
 
 
-def test_units_at_a_ceiling_get_the_field_that_they_would_have_below_it(model, network, fields, images):
+def test_units_at_a_ceiling_get_the_field_that_they_would_have_below_it(
+    model: Any, network: Any, fields: Any, images: Any
+) -> None:
     maps = keras.Model(model.input, [model.get_layer(name).output for name in ("deep", "capped")])(images / np.float32(255))
     deep, capped = (value.numpy() for value in maps)
     image, row, col, channel = np.argwhere((capped == 6).sum(axis=(1, 2), keepdims=True) * (capped == 6) > 0)[0]
@@ -184,21 +191,21 @@ def test_units_at_a_ceiling_get_the_field_that_they_would_have_below_it(model, n
     np.testing.assert_array_equal(at_ceiling, below)
 
 
-def test_units_that_nothing_wakes_have_none_and_are_counted(network, fields, images):
+def test_units_that_nothing_wakes_have_none_and_are_counted(network: Any, fields: Any, images: Any) -> None:
     closed = finder(network, fields, "closed")
     assert not closed.boxes(images, units(fields, "closed", 5, len(images))).any()
     assert (closed.found, closed.without) == (0, len(images))
 
 
-def test_a_frozen_graph_gives_them_too(tmp_path, images):
+def test_a_frozen_graph_gives_them_too(tmp_path: Path, images: Any) -> None:
     kernel, deeper = weights(3, 3, 3, 4), weights(3, 3, 4, 2, seed=1)
 
-    def build():
+    def build() -> None:
         x = convolve(v1.placeholder(tf.float32, (None, SIDE, SIDE, 3), name="input"), kernel, 2)
         x = tf.multiply(x, tf.sigmoid(tf.reduce_mean(x, (1, 2), keepdims=True)))
         convolve(tf.nn.relu(x), deeper, name="end")
 
-    def by_hand(pixels):
+    def by_hand(pixels: Any) -> Any:
         x = convolve(pixels, kernel, 2)
         return convolve(tf.nn.relu(x * tf.sigmoid(tf.reduce_mean(x, (1, 2), keepdims=True))), deeper)
 
@@ -212,7 +219,7 @@ def test_a_frozen_graph_gives_them_too(tmp_path, images):
         assert (y2 - y1) * (x2 - x1) == slow_box(expected, (0, 0, SIDE, SIDE), around)[0]
 
 
-def test_most_of_the_image_is_more_than_half_of_its_area(fields):
+def test_most_of_the_image_is_more_than_half_of_its_area(fields: Any) -> None:
     assert not covers_most(fields["first"], SIDE, SIDE) and covers_most(fields["scaled"], SIDE, SIDE)
     assert not covers_most(fields["first"], 3, 6) and covers_most(fields["first"], 3, 5)
 
@@ -220,7 +227,7 @@ def test_most_of_the_image_is_more_than_half_of_its_area(fields):
 # ---- a job
 
 
-def effective_job(tmp_path, model, pictures, **data):
+def effective_job(tmp_path: Any, model: Any, pictures: Any, **data: Any) -> Any:
     path = tmp_path / "small.keras"
     model.save(path)
     return parse_spec(
@@ -233,7 +240,9 @@ def effective_job(tmp_path, model, pictures, **data):
     )
 
 
-def test_a_job_crops_large_fields_to_the_effective_ones_and_keeps_both_boxes(model, fields, pictures, quiet, tmp_path):
+def test_a_job_crops_large_fields_to_the_effective_ones_and_keeps_both_boxes(
+    model: Any, fields: Any, pictures: Any, quiet: Any, tmp_path: Path
+) -> None:
     import pyarrow.parquet as pq
 
     tables = []
@@ -257,7 +266,9 @@ def test_a_job_crops_large_fields_to_the_effective_ones_and_keeps_both_boxes(mod
     assert any((row["eff_y2"] - row["eff_y1"]) * (row["eff_x2"] - row["eff_x1"]) < SIDE**2 / 2 for row in layers["deep"])
 
 
-def test_the_receipt_says_what_was_cropped_so_and_what_could_not_be(model, pictures, quiet, tmp_path):
+def test_the_receipt_says_what_was_cropped_so_and_what_could_not_be(
+    model: Any, pictures: Any, quiet: Any, tmp_path: Path
+) -> None:
     import json
 
     folder = run(effective_job(tmp_path, model, pictures), tmp_path / "out", reporter=quiet)
@@ -269,8 +280,10 @@ def test_the_receipt_says_what_was_cropped_so_and_what_could_not_be(model, pictu
     }
 
 
-def test_a_network_with_an_operation_without_gradient_is_refused_before_work_starts(pictures, quiet, tmp_path):
-    def build():
+def test_a_network_with_an_operation_without_gradient_is_refused_before_work_starts(
+    pictures: Any, quiet: Any, tmp_path: Path
+) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, SIDE, SIDE, 3), name="input")
         v1.image.resize_area(image, (5, 5), name="end")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,14 +14,14 @@ from pipeline.models.network import LayerInfo, in_groups
 
 
 @pytest.fixture
-def network():
+def network() -> Any:
     x = inputs = keras.Input((24, 24, 3))
     for index in range(6):
         x = keras.layers.Conv2D(4, 3, padding="same", strides=2 if index == 2 else 1, name=f"conv{index}")(x)
     return keras_network(keras.Model(inputs, x), "six", None, "unit")
 
 
-def test_groups_hold_the_same_boxes_as_one_pass(network, monkeypatch):
+def test_groups_hold_the_same_boxes_as_one_pass(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = network.layers()
     together = fields.solve_fields(network, layers)
     monkeypatch.setattr(fields, "_MOST_BYTES", 4 * 8 * (24 * 24 * 3 + 2 * 24 * 24 * 4))  # two large maps at a time
@@ -31,7 +33,7 @@ def test_groups_hold_the_same_boxes_as_one_pass(network, monkeypatch):
         np.testing.assert_array_equal(field.boxes, together[name].boxes)
 
 
-def test_hundreds_of_layers_never_stand_in_one_group_of_more_than_the_bound():
+def test_hundreds_of_layers_never_stand_in_one_group_of_more_than_the_bound() -> None:
     rng = np.random.default_rng(0)
     layers = [LayerInfo(f"layer{index}", "Conv2D", tuple(int(n) for n in rng.integers(1, 40, 3))) for index in range(400)]
     layers.insert(200, LayerInfo("huge", "Conv2D", (100, 100, 64)))
@@ -42,7 +44,7 @@ def test_hundreds_of_layers_never_stand_in_one_group_of_more_than_the_bound():
     assert len(groups) < 2 * sum(sizes) / 100_000 + 2
 
 
-def test_a_group_is_solved_only_when_it_is_asked_for(network, monkeypatch):
+def test_a_group_is_solved_only_when_it_is_asked_for(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fields, "_MOST_BYTES", 1)
     solved = []
     monkeypatch.setattr(fields, "_solve", lambda network, group: solved.append(len(group)) or {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,16 +11,16 @@ from pipeline.filters.statistics import FilterStatistics
 from pipeline.models.network import Kernel
 
 
-def of(weights, groups=1):
+def of(weights: Any, groups: Any = 1) -> Any:
     return FilterStatistics.of(Kernel(np.asarray(weights, np.float32), groups))
 
 
 @pytest.fixture
-def weights():
+def weights() -> Any:
     return np.random.default_rng(0).normal(size=(3, 3, 4, 700)).astype(np.float32)  # more than are compared at a time
 
 
-def test_norm_mean_and_near_zeros_are_those_of_each_filter(weights):
+def test_norm_mean_and_near_zeros_are_those_of_each_filter(weights: Any) -> None:
     weights[0, :, :, 5] = weights[..., :].max() * 0.0099
     weights[..., 6] = 0
     found = of(weights)
@@ -30,7 +32,7 @@ def test_norm_mean_and_near_zeros_are_those_of_each_filter(weights):
     assert found.share_near_zero[5] >= 1 / 3 and found.share_near_zero[6] == 1
 
 
-def test_the_twin_is_the_filter_that_points_the_same_way(weights):
+def test_the_twin_is_the_filter_that_points_the_same_way(weights: Any) -> None:
     weights[..., 650] = 3 * weights[..., 2]
     weights[..., 7] = -weights[..., 8]  # opposite is no twin
     weights[..., 9] = 0
@@ -49,7 +51,7 @@ def test_the_twin_is_the_filter_that_points_the_same_way(weights):
     np.testing.assert_allclose(found.twin_cosine[some], cosines.max(axis=0)[some], atol=1e-6)
 
 
-def test_a_filter_alone_or_without_numbers_has_no_twin():
+def test_a_filter_alone_or_without_numbers_has_no_twin() -> None:
     assert of(np.ones((3, 3, 2, 1))).twin.tolist() == [-1]
     weights = np.random.default_rng(1).normal(size=(2, 2, 1, 4))
     weights[0, 0, 0, 1] = np.nan
@@ -57,5 +59,5 @@ def test_a_filter_alone_or_without_numbers_has_no_twin():
     assert found.twin[1] == -1 and 1 not in found.twin and np.isnan(found.norm[1]) and (found.twin[[0, 2, 3]] >= 0).all()
 
 
-def test_a_kernel_of_zeros_is_all_near_zero():
+def test_a_kernel_of_zeros_is_all_near_zero() -> None:
     assert of(np.zeros((3, 3, 2, 4))).share_near_zero.tolist() == [1] * 4

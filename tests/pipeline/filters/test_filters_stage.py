@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pandas as pd
@@ -19,7 +22,7 @@ LAYERS = keras.layers
 
 
 @pytest.fixture(scope="module")
-def branched():
+def branched() -> Any:
     """Every kind of convolution, and two branches that meet: 12x12 RGB."""
     keras.utils.set_random_seed(4)
     inputs = keras.Input((12, 12, 3))
@@ -35,12 +38,12 @@ def branched():
 
 
 @pytest.fixture(scope="module")
-def job_of(branched, write_spec, quiet, tmp_path_factory):
+def job_of(branched: Any, write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A function: run a job of the stage alone. Returns: its folder."""
     path = tmp_path_factory.mktemp("branched") / "branched.keras"
     branched.save(path)
 
-    def start(chosen="*", out=None, source=f"file:{path}", **filters):
+    def start(chosen: Any = "*", out: Any = None, source: Any = f"file:{path}", **filters: Any) -> Any:
         folder = tmp_path_factory.mktemp("out") if out is None else out
         model = {"source": source, "layers": [chosen] if isinstance(chosen, str) else chosen}
         spec = load_spec(write_spec(folder / "spec.toml", model=model, filters=filters), ['stages=["filters"]'])
@@ -49,11 +52,11 @@ def job_of(branched, write_spec, quiet, tmp_path_factory):
     return start
 
 
-def index(folder):
+def index(folder: Any) -> Any:
     return pd.read_parquet(folder / "index" / "filters.parquet")
 
 
-def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_of, branched, tree_of):
+def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_of: Any, branched: Any, tree_of: Any) -> None:
     folder = job_of()
     pictures = ["first", "last", "left", "right", "separable-depthwise", "separable-pointwise", "transposed"]
     names = [name for name in tree_of(folder) if name != ".lock"]
@@ -98,14 +101,16 @@ def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_
         ("first", ["l*", "right"], ["left", "right", "last"]),
     ],
 )
-def test_without_names_the_convolutions_that_the_layers_are_or_come_from_are_taken(job_of, chosen, named, expected):
+def test_without_names_the_convolutions_that_the_layers_are_or_come_from_are_taken(
+    job_of: Any, chosen: Any, named: Any, expected: Any
+) -> None:
     folder = job_of(chosen, **({} if named is None else {"layers": named}))
     found = index(folder).layer.unique().tolist()
     assert sorted(found) == sorted(expected) and found[-1] == expected[-1]
-    assert read_receipt(folder).stages["filters"].layers == found
+    assert read_receipt(folder).stages["filters"].layers == found  # type: ignore[attr-defined]
 
 
-def test_another_choice_replaces_the_pictures_of_the_one_before(job_of, tree_of, tmp_path):
+def test_another_choice_replaces_the_pictures_of_the_one_before(job_of: Any, tree_of: Any, tmp_path: Path) -> None:
     job_of("first", tmp_path)
     folder = job_of("left", tmp_path)
     assert [name for name in tree_of(folder) if name.endswith(".png")] == ["mosaics/filters/left.png"]
@@ -114,7 +119,7 @@ def test_another_choice_replaces_the_pictures_of_the_one_before(job_of, tree_of,
     assert set(limited[limited.drawn].channel) == set(strongest)
 
 
-def test_a_frozen_graph_leaves_the_same_table_as_its_keras_twin(job_of, branched, tmp_path):
+def test_a_frozen_graph_leaves_the_same_table_as_its_keras_twin(job_of: Any, branched: Any, tmp_path: Path) -> None:
     concrete = tf.function(lambda x: branched(x, training=False)).get_concrete_function(tf.TensorSpec((None, 12, 12, 3)))
     path = tmp_path / "twin.pb"
     path.write_bytes(convert_variables_to_constants_v2(concrete).graph.as_graph_def().SerializeToString())
@@ -139,14 +144,16 @@ def test_a_frozen_graph_leaves_the_same_table_as_its_keras_twin(job_of, branched
         ({"filters": 0}, WrongSpec, "filters.filters = 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_before_anything_is_written(job_of, tmp_path, filters, kind, words):
+def test_what_cannot_be_drawn_is_told_before_anything_is_written(
+    job_of: Any, tmp_path: Path, filters: Any, kind: Any, words: Any
+) -> None:
     with pytest.raises(kind) as caught:
         job_of("*", tmp_path, **filters)
     assert words in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
     assert not (tmp_path / "tiny" / "run.json").exists()
 
 
-def test_a_network_without_convolutions_is_told(job_of, tmp_path):
+def test_a_network_without_convolutions_is_told(job_of: Any, tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), LAYERS.Flatten(name="flat"), LAYERS.Dense(4, name="dense")])
     model.save(tmp_path / "flat.keras")
     with pytest.raises(WrongSpec, match=r"such as 'flat' \(Flatten\), is or comes from a convolution.* has: none"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -15,12 +17,12 @@ LAYERS = keras.layers
 MARK = (255, 176, 0)
 
 
-def kernel(height, width, inputs, filters, groups=1, seed=0):
+def kernel(height: Any, width: Any, inputs: Any, filters: Any, groups: Any = 1, seed: Any = 0) -> Any:
     weights = np.random.default_rng(seed).normal(size=(height, width, inputs, filters)).astype(np.float32)
     return Kernel(weights, groups)
 
 
-def find(picture, tile):
+def find(picture: Any, tile: Any) -> Any:
     """Where, and how large, a tile is drawn: y, x, pixels a weight; it must be there exactly once at its largest."""
     high, wide = tile.shape[:2]
     same = [(picture == tile[corner]).all(axis=2) for corner in ((0, 0), (-1, -1))]
@@ -39,21 +41,21 @@ def find(picture, tile):
     raise AssertionError("the tile is not on the picture")
 
 
-def grey(weights, largest):
+def grey(weights: Any, largest: Any) -> Any:
     """(h, w) or (h, w, 3) as it must look: white is the largest, black its opposite, 128 nothing."""
     values = np.rint(128 + 127 * np.clip(weights / largest, -1, 1)).astype(np.uint8)
     return values if values.ndim == 3 else np.repeat(values[..., np.newaxis], 3, axis=2)
 
 
-def in_reading_order(places):
+def in_reading_order(places: Any) -> Any:
     return sorted(places) == places and len(set(places)) == len(places)
 
 
 @pytest.mark.parametrize(
     ("shape", "groups"), [((3, 3, 5, 4), 1), ((5, 2, 4, 6), 2), ((2, 3, 2, 2), 1)], ids=["standard", "grouped", "small"]
 )
-def test_a_row_is_a_filter_and_a_column_an_input(shape, groups):
-    drawn = kernel(*shape, groups)
+def test_a_row_is_a_filter_and_a_column_an_input(shape: Any, groups: Any) -> None:
+    drawn = kernel(*shape, groups)  # type: ignore[call-arg]
     picture = draw_kernel("layer", drawn, Limits("channel")).picture
     largest = np.abs(drawn.weights).max()
     places = [
@@ -66,7 +68,7 @@ def test_a_row_is_a_filter_and_a_column_an_input(shape, groups):
     assert len({size for row in places for _, _, size in row}) == 1
 
 
-def test_a_kernel_of_1_x_1_is_a_matrix_of_squares():
+def test_a_kernel_of_1_x_1_is_a_matrix_of_squares() -> None:
     drawn = kernel(1, 1, 7, 5)
     picture = draw_kernel("layer", drawn, Limits("channel")).picture
     *_, size = find(picture, grey(drawn.weights[0, 0].T, np.abs(drawn.weights).max()))
@@ -74,7 +76,7 @@ def test_a_kernel_of_1_x_1_is_a_matrix_of_squares():
 
 
 @pytest.mark.parametrize("sort", ["channel", "norm"])
-def test_a_depthwise_kernel_is_a_tile_a_filter_in_the_order_asked_for(sort):
+def test_a_depthwise_kernel_is_a_tile_a_filter_in_the_order_asked_for(sort: Any) -> None:
     drawn = kernel(3, 3, 1, 12, groups=12)
     picture = draw_kernel("layer", drawn, Limits(sort)).picture
     norms = np.sqrt(np.square(drawn.weights).sum(axis=(0, 1, 2)))
@@ -83,7 +85,7 @@ def test_a_depthwise_kernel_is_a_tile_a_filter_in_the_order_asked_for(sort):
     assert in_reading_order([find(picture, grey(drawn.weights[:, :, 0, filter], largest))[:2] for filter in order])
 
 
-def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch):
+def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     monkeypatch.setattr(
         "pipeline.filters.kernel_sheet.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
@@ -104,7 +106,7 @@ def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch):
     assert scale.palette[0].tolist() == [0, 0, 0] and scale.palette[255].tolist() == [255, 255, 255]
 
 
-def test_a_few_outliers_lie_beyond_the_scale_and_this_is_said(monkeypatch):
+def test_a_few_outliers_lie_beyond_the_scale_and_this_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     monkeypatch.setattr(
         "pipeline.filters.kernel_sheet.contact_sheet", lambda lines, body, *rest: said.append((lines, rest)) or body
@@ -116,7 +118,7 @@ def test_a_few_outliers_lie_beyond_the_scale_and_this_is_said(monkeypatch):
     assert float(scale.high) < 5 and "0.10% of the weights lie beyond the scale." in meaning
 
 
-def test_huge_layers_make_pictures_of_bounded_size():
+def test_huge_layers_make_pictures_of_bounded_size() -> None:
     for shape, groups, most in (
         ((3, 3, 400, 500), 1, 1),
         ((1, 1, 900, 1200), 1, 1),
@@ -129,7 +131,7 @@ def test_huge_layers_make_pictures_of_bounded_size():
     assert asked.filters.all() and 9 * 300 < max(asked.picture.shape) < 3000
 
 
-def test_zeros_are_grey_and_what_is_no_number_is_marked():
+def test_zeros_are_grey_and_what_is_no_number_is_marked() -> None:
     weights = np.zeros((3, 3, 1, 2), np.float32)
     weights[0, 1, 0, 1], weights[2, 2, 0, 1], weights[1, 1, 0, 0] = np.nan, np.inf, -0.5
     picture = draw_kernel("layer", Kernel(weights, 2), Limits("channel")).picture
@@ -142,7 +144,7 @@ def test_zeros_are_grey_and_what_is_no_number_is_marked():
 # Colours.
 
 
-def colour_model(*before, filters=3):
+def colour_model(*before: Any, filters: Any = 3) -> Any:
     x = inputs = keras.Input((8, 8, 3))
     for layer in before:
         x = layer(x)
@@ -151,7 +153,7 @@ def colour_model(*before, filters=3):
 
 
 @pytest.mark.parametrize("mode", ["none", "unit", "symmetric", "caffe", "torch", "standardize"])
-def test_a_filter_for_red_is_red_whatever_the_network_is_given(mode):
+def test_a_filter_for_red_is_red_whatever_the_network_is_given(mode: Any) -> None:
     order = {"red": 0, "green": 1, "blue": 2} if mode != "caffe" else {"red": 2, "green": 1, "blue": 0}
     model = colour_model(LAYERS.ZeroPadding2D(1), LAYERS.Rescaling(-0.5, 3.0))
     network = keras_network(model, "net", None, mode)
@@ -168,7 +170,7 @@ def test_a_filter_for_red_is_red_whatever_the_network_is_given(mode):
     assert in_reading_order([find(picture, tile)[:2] for tile in tiles])
 
 
-def test_colours_are_for_kernels_that_see_the_image_alone():
+def test_colours_are_for_kernels_that_see_the_image_alone() -> None:
     model = colour_model()
     passing = np.zeros((3, 3, 3, 3), np.float32)
     passing[1, 1] = np.eye(3)  # what it learned is to let colours pass, and still it learned them
@@ -188,7 +190,7 @@ def test_colours_are_for_kernels_that_see_the_image_alone():
 
 @pytest.mark.parametrize("limits", [Limits("channel"), Limits("norm"), Limits("norm", filters=3)], ids=["all", "sorted", "some"])
 @pytest.mark.parametrize("colours", [None, (0, 1, 2)], ids=["matrix", "tiles"])
-def test_every_filter_is_where_its_box_says(limits, colours):
+def test_every_filter_is_where_its_box_says(limits: Any, colours: Any) -> None:
     drawn = kernel(3, 3, 3, 6, seed=5)
     told = draw_kernel("layer", drawn, limits, colours)
     assert told.filters.sum() == (limits.filters or 6)

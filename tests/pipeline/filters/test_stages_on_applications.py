@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +26,7 @@ BGR = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")
 LEAST_SIDE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
-def layers_of(model, prefix=""):
+def layers_of(model: Any, prefix: Any = "") -> Any:
     """Every layer by name, those of models inside as `outer/inner`."""
     found = {}
     for layer in model.layers:
@@ -33,7 +36,7 @@ def layers_of(model, prefix=""):
 
 
 @pytest.fixture(autouse=True)
-def one_network_at_a_time():
+def one_network_at_a_time() -> Iterator[Any]:
     """Keras keeps what it has built; forty networks are more than memory holds."""
     yield
     keras.utils.clear_session()
@@ -42,12 +45,12 @@ def one_network_at_a_time():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", builders())
-def test_every_application_passes_both_stages(name, in_memory, quiet, tmp_path):
+def test_every_application_passes_both_stages(name: Any, in_memory: Any, quiet: Any, tmp_path: Path) -> None:
     side = LEAST_SIDE.get(name, 64)
     model = {"source": f"keras:{name}", "weights": "none", "top": False, "size": side, "layers": "*"}
     spec = parse_spec({"name": "a", "model": model, "data": {"source": "folder:."}, "featuremaps": {"first": 1}})
     network = open_application(name, spec.model)
-    by_name = layers_of(network.reader.model)
+    by_name = layers_of(network.reader.model)  # type: ignore[attr-defined]
     layers = [layer for layer in network.layers() if layer.name in by_name and "/" not in layer.name]
     chosen = tuple(layers[place] for place in (len(layers) // 20 + 1, len(layers) // 2, len(layers) - 1))
     images = in_memory(np.random.default_rng(0).integers(0, 256, (1, side, side, 3)))
@@ -77,11 +80,11 @@ def test_every_application_passes_both_stages(name, in_memory, quiet, tmp_path):
     assert all((tmp_path / picture).is_file() for picture in found.picture.unique())
 
     maps = pd.read_parquet(tmp_path / "index/featuremaps.parquet")
-    reader = keras.Model(network.reader.model.inputs, [by_name[layer.name].output for layer in chosen])
+    reader = keras.Model(network.reader.model.inputs, [by_name[layer.name].output for layer in chosen])  # type: ignore[attr-defined]
     pixels = network.preprocess(images.images[0][np.newaxis])
     # Untrained, the deepest networks make much of nothing: where a millionth of the pixels changes a map, so does rounding.
     answers, swings = (reader(given, training=False) for given in (pixels, pixels * (1 + 1e-6)))
-    for layer, values, others in zip(chosen, answers, swings, strict=True):
+    for layer, values, others in zip(chosen, answers, swings, strict=True):  # type: ignore[assignment]
         peaks, swing = np.asarray(values).reshape(-1, layer.channels).max(axis=0), float(np.abs(others - values).max())
         rows = maps[maps.layer == layer.name]
         np.testing.assert_allclose(rows["max"], peaks, rtol=1e-3, atol=1e-4 * np.abs(peaks).max() + 10 * swing)
@@ -89,5 +92,5 @@ def test_every_application_passes_both_stages(name, in_memory, quiet, tmp_path):
 
 
 @pytest.mark.slow
-def test_there_are_forty_of_them():
+def test_there_are_forty_of_them() -> None:
     assert len(builders()) == 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
 
-def stir(model, seed=0):
+def stir(model: Any, seed: Any = 0) -> Any:
     """Give every weight a random value, so that no normalisation is an identity."""
     random = np.random.default_rng(seed)
     for variable in model.weights:
@@ -24,7 +25,7 @@ def stir(model, seed=0):
 
 
 @pytest.fixture
-def plain_model():
+def plain_model() -> Any:
     """conv, normalisation, relu, dropout, pool, dense with a softmax inside: 16x16 RGB, 5 classes."""
     x = inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(6, 3, strides=2, padding="same", name="conv")(x)
@@ -38,7 +39,7 @@ def plain_model():
 
 
 @pytest.fixture
-def nested_model(plain_model):
+def nested_model(plain_model: Any) -> Any:
     """A model in a model in a model, a shared layer, and an op that is no layer."""
     inner_input = keras.Input((None, None, 6))
     inner = keras.Model(inner_input, keras.layers.Conv2D(4, 3, name="core")(inner_input), name="inner")
@@ -52,10 +53,10 @@ def nested_model(plain_model):
 
 
 @pytest.fixture
-def digest_of():
+def digest_of() -> Any:
     """A function: a digest of everything a stage could change in a model."""
 
-    def digest(model):
+    def digest(model: Any) -> Any:
         text = json.dumps(model.get_config(), default=str, sort_keys=True)
         nodes = [len(layer._inbound_nodes) for layer in model.layers]
         weights = b"".join(keras.ops.convert_to_numpy(value).tobytes() for value in model.variables)
@@ -66,16 +67,16 @@ def digest_of():
 
 
 @pytest.fixture
-def pixels():
+def pixels() -> Any:
     """A function: random uint8 RGB images."""
     return lambda *shape, seed=1: np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
 @pytest.fixture
-def opened_graph():
+def opened_graph() -> Any:
     """A function: a Keras model written as a graph of a kind, "frozen" or "savedmodel", in a folder, and opened."""
 
-    def opened(model, kind, folder):
+    def opened(model: Any, kind: Any, folder: Any) -> Any:
         path = folder / ("net.pb" if kind == "frozen" else "net")
         if kind == "frozen":
             spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import frozen_graphs as graphs
 import keras
 import numpy as np
@@ -26,17 +29,17 @@ KINDS = {
 }
 
 
-def network(model):
+def network(model: Any) -> Any:
     return keras_network(model, "net", None, "none")
 
 
-def around(layer, shape=SHAPE):
+def around(layer: Any, shape: Any = SHAPE) -> Any:
     """A network of an image, a convolution to six channels, and the layer."""
     inputs = keras.Input((*shape[:2], 3))
     return keras.Model(inputs, layer(LAYERS.Conv2D(shape[2], 1, name="before")(inputs)))
 
 
-def by_hand(kernel, channels):
+def by_hand(kernel: Any, channels: Any) -> Any:
     """A kernel written out: (height, width, channels of the input, filters), with zeros where a filter takes nothing."""
     height, width, inputs, filters = kernel.weights.shape
     whole = np.zeros((height, width, channels, filters), np.float32)
@@ -46,7 +49,7 @@ def by_hand(kernel, channels):
     return whole
 
 
-def applied(layer, kernels, images):
+def applied(layer: Any, kernels: Any, images: Any) -> Any:
     """What plain TensorFlow makes of images with the kernels, with the layer's own strides and padding."""
     for kernel in kernels:
         whole = by_hand(kernel, images.shape[3])
@@ -60,14 +63,14 @@ def applied(layer, kernels, images):
 
 
 @pytest.fixture
-def images():
+def images() -> Any:
     return np.random.default_rng(3).normal(size=(2, *SHAPE)).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kernel_does_by_hand_what_its_layer_does(kind, images):
+def test_a_kernel_does_by_hand_what_its_layer_does(kind: Any, images: Any) -> None:
     make, groups = KINDS[kind]
-    model = around(make())
+    model = around(make())  # type: ignore[no-untyped-call]
     layer = model.get_layer("it")
     (kernel,) = network(model).kernels(["it"])["it"]
     assert kernel.groups == groups and kernel.part == "kernel" and kernel.transposed == (kind == "transposed")
@@ -76,7 +79,7 @@ def test_a_kernel_does_by_hand_what_its_layer_does(kind, images):
     np.testing.assert_allclose(applied(layer, [kernel], images), np.asarray(layer(images)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_separable_convolution_has_two_kernels_one_after_the_other(images):
+def test_a_separable_convolution_has_two_kernels_one_after_the_other(images: Any) -> None:
     model = around(LAYERS.SeparableConv2D(4, 3, depth_multiplier=2, use_bias=False, padding="same", name="it"))
     depthwise, pointwise = network(model).kernels(["it"])["it"]
     assert (depthwise.part, depthwise.groups, depthwise.filters) == ("depthwise", 6, 12)
@@ -85,7 +88,7 @@ def test_a_separable_convolution_has_two_kernels_one_after_the_other(images):
     np.testing.assert_allclose(applied(layer, [depthwise, pointwise], images), np.asarray(layer(images)), rtol=1e-4, atol=1e-5)
 
 
-def test_layers_without_a_kernel_are_left_out_and_nested_and_wrapped_ones_found(nested_model):
+def test_layers_without_a_kernel_are_left_out_and_nested_and_wrapped_ones_found(nested_model: Any) -> None:
     opened = network(nested_model)
     found = opened.kernels([layer.name for layer in opened.layers()])
     assert list(found) == ["shared", "middle/first", "middle/inner/core"]
@@ -98,8 +101,8 @@ def test_layers_without_a_kernel_are_left_out_and_nested_and_wrapped_ones_found(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dense"])
-def test_a_frozen_graph_gives_the_same_kernels_as_its_keras_twin(kind, tmp_path):
-    model = around(KINDS[kind][0]())
+def test_a_frozen_graph_gives_the_same_kernels_as_its_keras_twin(kind: Any, tmp_path: Path) -> None:
+    model = around(KINDS[kind][0]())  # type: ignore[no-untyped-call]
     path = graphs.freeze_v2(tmp_path, lambda x: model(x, training=False), tf.TensorSpec((None, 10, 10, 3), tf.float32))
     frozen = graphs.opened(path)
     found = frozen.kernels([layer.name for layer in frozen.layers()])
@@ -110,10 +113,10 @@ def test_a_frozen_graph_gives_the_same_kernels_as_its_keras_twin(kind, tmp_path)
     assert (twin.groups, twin.transposed) == (own.groups, own.transposed)
 
 
-def test_the_kernels_of_a_graph_of_tf1_are_found_behind_reads_and_folded_normalisation(tmp_path):
+def test_the_kernels_of_a_graph_of_tf1_are_found_behind_reads_and_folded_normalisation(tmp_path: Path) -> None:
     kernel, scale = graphs.weights(3, 3, 3, 4), np.float32([1, 2, 3, 4])
 
-    def build():
+    def build() -> None:
         image = graphs.v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         read = tf.identity(graphs.variable("kernel", kernel), name="kernel/read")
         x = graphs.convolve(image, tf.multiply(read, scale), name="folded")
@@ -130,7 +133,7 @@ def test_the_kernels_of_a_graph_of_tf1_are_found_behind_reads_and_folded_normali
     assert found["dilated"][0].groups == 2 and found["dilated"][0].weights.shape == (3, 3, 2, 6)
 
 
-def test_what_feeds_a_layer_is_the_nearest_on_every_way_back(nested_model, plain_model):
+def test_what_feeds_a_layer_is_the_nearest_on_every_way_back(nested_model: Any, plain_model: Any) -> None:
     opened = network(nested_model)
     told = {layer.name: opened.feeds(layer.name) for layer in opened.layers()}
     assert told["shared"] == () and opened.feeds("logits") == ("end",)
@@ -146,8 +149,8 @@ def test_what_feeds_a_layer_is_the_nearest_on_every_way_back(nested_model, plain
     assert set(opened.feeds("sum")) == {"left", "right"} and opened.feeds("left") == ()
 
 
-def test_what_feeds_a_tensor_of_a_graph_leaves_shapes_out(tmp_path):
-    def build():
+def test_what_feeds_a_tensor_of_a_graph_leaves_shapes_out(tmp_path: Path) -> None:
+    def build() -> None:
         image = graphs.v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         a = graphs.convolve(image * 2.0, graphs.variable("a/k", graphs.weights(3, 3, 3, 4)), name="a")
         b = tf.nn.relu(a, name="b")

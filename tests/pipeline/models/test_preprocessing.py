@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from pipeline.spec.model import PREPROCESSING
 PIXEL = np.array([[[[255, 0, 51]]]], np.float32)
 
 
-def test_the_spec_and_the_table_name_the_same_modes():
+def test_the_spec_and_the_table_name_the_same_modes() -> None:
     assert set(PREPROCESSING) == {"auto", *MODES}
 
 
@@ -28,18 +30,18 @@ def test_the_spec_and_the_table_name_the_same_modes():
         ("standardize", (np.array([255, 0, 51]) - 102) / np.std([255, 0, 51])),
     ],
 )
-def test_each_mode_does_what_it_says_to_one_pixel(mode, expected):
+def test_each_mode_does_what_it_says_to_one_pixel(mode: Any, expected: Any) -> None:
     np.testing.assert_allclose(np.ravel(MODES[mode](tf.constant(PIXEL))), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("symmetric", "tf"), ("caffe", "caffe"), ("torch", "torch")])
-def test_modes_of_the_library_are_matched_on_whole_images(ours, theirs, pixels):
+def test_modes_of_the_library_are_matched_on_whole_images(ours: Any, theirs: Any, pixels: Any) -> None:
     images = pixels(2, 5, 7).astype(np.float32)
     expected = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=theirs)
     np.testing.assert_allclose(MODES[ours](tf.constant(images)), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_standardize_treats_each_image_by_itself(pixels):
+def test_standardize_treats_each_image_by_itself(pixels: Any) -> None:
     images = pixels(3, 8, 8).astype(np.float32)
     images[1] *= 0.1
     found = np.asarray(MODES["standardize"](images)).reshape(3, -1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pandas as pd
@@ -21,19 +24,19 @@ BOTTOM, OF_LABEL = 3, 2
 
 
 @pytest.fixture(scope="module")
-def asking(spec):
+def asking(spec: Any) -> Any:
     """The tiny job with the weakest, and with winners for each label, in batches of three."""
     more = {"bottom_k": BOTTOM, "label_k": OF_LABEL}
     return changed(spec, activations=more, model={"layers": list(LAYERS)}, data={"batch": 3})
 
 
 @pytest.fixture(scope="module")
-def answered(asking, quiet, tmp_path_factory):
+def answered(asking: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run(asking, tmp_path_factory.mktemp("answered"), reporter=quiet)
 
 
 @pytest.fixture(scope="module")
-def seen(spec, tiny_model):
+def seen(spec: Any, tiny_model: Any) -> Any:
     """By layer the spatial maxima of all images, (images, channels), and the images' labels."""
     elements = list(open_source(spec.data, Fit(16, 16)).stream(Shard()).as_numpy_iterator())
     images = np.float32([element["image"] for element in elements])
@@ -44,11 +47,11 @@ def seen(spec, tiny_model):
     return maxima, np.array([element["label"].decode() for element in elements])
 
 
-def table(folder, name):
+def table(folder: Any, name: Any) -> Any:
     return pd.read_parquet(folder / "index" / f"{name}.parquet")
 
 
-def test_the_weakest_are_those_of_brute_force(answered, seen):
+def test_the_weakest_are_those_of_brute_force(answered: Any, seen: Any) -> None:
     rows = table(answered, "weakest")
     maxima, labels = seen
     assert len(rows) == BOTTOM * sum(shape[2] for shape in LAYERS.values())
@@ -59,7 +62,7 @@ def test_the_weakest_are_those_of_brute_force(answered, seen):
         assert of.label.tolist() == labels[order].tolist()
 
 
-def test_the_strongest_of_each_label_are_those_of_brute_force(answered, seen):
+def test_the_strongest_of_each_label_are_those_of_brute_force(answered: Any, seen: Any) -> None:
     rows = table(answered, "by_label")
     maxima, labels = seen
     assert len(set(labels)) > 1
@@ -72,7 +75,7 @@ def test_the_strongest_of_each_label_are_those_of_brute_force(answered, seen):
     assert rows.channel.tolist() == sorted(rows.channel[rows.layer == "edges"]) + sorted(rows.channel[rows.layer == "shapes"])
 
 
-def test_the_columns_of_channels_are_those_of_brute_force(answered, seen):
+def test_the_columns_of_channels_are_those_of_brute_force(answered: Any, seen: Any) -> None:
     rows = table(answered, "channels")
     maxima, labels = seen
     for row in rows.itertuples():
@@ -88,24 +91,26 @@ def test_the_columns_of_channels_are_those_of_brute_force(answered, seen):
         assert row.always_negative == (values < 0).all()
 
 
-def test_any_shards_give_the_same_bytes(asking, answered, tmp_path, tree_of):
+def test_any_shards_give_the_same_bytes(asking: Any, answered: Any, tmp_path: Path, tree_of: Any) -> None:
     for index in (2, 0, 1):
         run_shard(asking, index, 3, tmp_path, Stopping())
     assert tree_of(merge(tmp_path / "tiny", Stopping()), "index", "crops") == tree_of(answered, "index", "crops")
 
 
-def test_tables_that_are_no_longer_asked_for_go(asking, quiet, tmp_path):
+def test_tables_that_are_no_longer_asked_for_go(asking: Any, quiet: Any, tmp_path: Path) -> None:
     folder = run(asking, tmp_path, reporter=quiet)
     run(changed(asking, activations={"bottom_k": 0}), tmp_path, reporter=quiet)
     assert not (folder / "index" / "weakest.parquet").exists() and (folder / "index" / "by_label.parquet").exists()
 
 
-def test_winners_for_each_label_need_labels(asking, quiet, tmp_path):
+def test_winners_for_each_label_need_labels(asking: Any, quiet: Any, tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match="does not name its labels"):
         run(changed(asking, data={"source": "sample:photos"}), tmp_path, reporter=quiet)
 
 
-def test_other_names_of_the_labels_are_not_mixed_with_those_of_an_earlier_scan(asking, pictures, quiet, tmp_path):
+def test_other_names_of_the_labels_are_not_mixed_with_those_of_an_earlier_scan(
+    asking: Any, pictures: Any, quiet: Any, tmp_path: Path
+) -> None:
     files = sorted(pictures.rglob("*.png"))
     (tmp_path / "list.txt").write_text("".join(f"{file}\t{number % 2}\n" for number, file in enumerate(files)))
     for names in ("cat dog", "ant bee"):
@@ -117,7 +122,9 @@ def test_other_names_of_the_labels_are_not_mixed_with_those_of_an_earlier_scan(a
         assert set(table(folder, "channels").selective_label) == set(names.split())
 
 
-def test_a_label_that_comes_with_new_examples_is_sorted_among_the_others(asking, write_pictures, quiet, tmp_path, tree_of):
+def test_a_label_that_comes_with_new_examples_is_sorted_among_the_others(
+    asking: Any, write_pictures: Any, quiet: Any, tmp_path: Path, tree_of: Any
+) -> None:
     growing = changed(asking, data={"source": f"folder:{write_pictures(tmp_path / 'growing', 6)}"})
     run(growing, tmp_path / "updated", reporter=quiet)
     (tmp_path / "growing" / "elk").mkdir()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,13 +25,13 @@ FIT = Fit(16, 16, "stretch")
 
 
 @pytest.fixture
-def source(in_memory):
+def source(in_memory: Any) -> Any:
     """Five images of 80x64 pixels: five rows and four columns of the source to a pixel of the network's input."""
     images = np.random.default_rng(2).integers(0, 256, (5, 80, 64, 3), np.uint8)
     return in_memory(images, labels=["cat", "dog", "cat", "ant", "dog"], fit=FIT)
 
 
-def winners(examples, boxes, extents=(8, 8), channels=None, layer="conv"):
+def winners(examples: Any, boxes: Any, extents: Any = (8, 8), channels: Any = None, layer: Any = "conv") -> Any:
     """Winners of a layer: examples and boxes by channel and rank; scores fall from 10, rows are ranks, cols channels."""
     examples = np.array(examples, np.int64)
     count, k = examples.shape
@@ -46,17 +49,17 @@ def winners(examples, boxes, extents=(8, 8), channels=None, layer="conv"):
     )
 
 
-def crops(folder, layer="conv"):
+def crops(folder: Any, layer: Any = "conv") -> Any:
     """The crops of a layer as (channel, rank) -> RGB pixels."""
     rows = pq.read_table(folder / "crops" / f"{layer}.parquet").to_pylist()
     return {(row["channel"], row["rank"]): decode_png(row["image"]["bytes"]) for row in rows}
 
 
-def picture(folder, name):
+def picture(folder: Any, name: Any) -> Any:
     return cv2.imread(str(folder / "mosaics" / "activations" / f"{name}.png"))[..., ::-1]
 
 
-def tile_at(whole, layout, row, group, place):
+def tile_at(whole: Any, layout: Any, row: Any, group: Any, place: Any) -> Any:
     """A tile of a mosaic, by the layout's own account of where it lies."""
     y, x = layout.corner(row)
     x += layout.label + sum(
@@ -67,7 +70,7 @@ def tile_at(whole, layout, row, group, place):
     return whole[y : y + height, x : x + width]
 
 
-def test_crops_are_the_source_images_own_pixels_at_the_boxes_of_the_index(source, tmp_path):
+def test_crops_are_the_source_images_own_pixels_at_the_boxes_of_the_index(source: Any, tmp_path: Path) -> None:
     boxes = [[(4, 4, 12, 12), (0, 0, 5, 6)], [(11, 10, 16, 16), (3, 0, 11, 7)]]
     write_patches([winners([[3, 0], [1, 3]], boxes)], source, FIT, tmp_path)
     rows = read_index(tmp_path, "activations").to_pylist()
@@ -80,7 +83,7 @@ def test_crops_are_the_source_images_own_pixels_at_the_boxes_of_the_index(source
         np.testing.assert_array_equal(found[row["channel"], row["rank"]], source.images[row["example"]][y1:y2, x1:x2])
 
 
-def test_the_index_tells_score_place_key_and_label_of_every_winner(source, tmp_path):
+def test_the_index_tells_score_place_key_and_label_of_every_winner(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[3, 0]], [(4, 4, 12, 12)] * 2, channels=[17])], source, FIT, tmp_path)
     first, second = read_index(tmp_path, "activations").to_pylist()
     told = ("layer", "channel", "rank", "score", "example", "key", "label", "row", "col")
@@ -88,7 +91,7 @@ def test_the_index_tells_score_place_key_and_label_of_every_winner(source, tmp_p
     assert [second[name] for name in told] == ["conv", 17, 1, 9.0, 0, "image0", "cat", 1, 0]
 
 
-def test_every_image_is_opened_once_however_many_patches_it_gives(source, tmp_path):
+def test_every_image_is_opened_once_however_many_patches_it_gives(source: Any, tmp_path: Path) -> None:
     layers = [
         winners([[3, 0, 3], [0, 3, 4]], [(0, 0, 8, 8)] * 6, layer="one"),
         winners([[4, 3]], [(0, 0, 4, 4)] * 2, layer="two"),
@@ -99,7 +102,7 @@ def test_every_image_is_opened_once_however_many_patches_it_gives(source, tmp_pa
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_fewer_winners_than_places_give_fewer_rows_and_empty_tiles(source, tmp_path):
+def test_fewer_winners_than_places_give_fewer_rows_and_empty_tiles(source: Any, tmp_path: Path) -> None:
     labels = write_patches([winners([[2, -1], [-1, -1]], [(0, 0, 8, 8)] * 4)], source, FIT, tmp_path)
     assert labels == {"conv": [["cat"], []]}
     assert len(read_index(tmp_path, "activations")) == 1 and list(crops(tmp_path)) == [(0, 0)]
@@ -111,13 +114,13 @@ def test_fewer_winners_than_places_give_fewer_rows_and_empty_tiles(source, tmp_p
     assert (tile_at(whole, layout, 0, 0, 0) != empty).any()
 
 
-def test_a_layer_that_nothing_won_leaves_an_empty_table_and_a_picture(source, tmp_path):
+def test_a_layer_that_nothing_won_leaves_an_empty_table_and_a_picture(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[-1, -1]], [(0, 0, 8, 8)] * 2)], source, FIT, tmp_path)
     assert crops(tmp_path) == {} and len(read_index(tmp_path, "activations")) == 0
     assert picture(tmp_path, "conv").shape[0] > 96
 
 
-def test_units_that_see_nothing_are_shown_with_the_whole_input(source, tmp_path):
+def test_units_that_see_nothing_are_shown_with_the_whole_input(source: Any, tmp_path: Path) -> None:
     boxes = [(0, 0, 0, 0), (4, 4, 12, 12)]
     write_patches(
         [winners([[3]], boxes[:1], extents=(0, 0), layer="none"), winners([[3, 3]], boxes, layer="some")], source, FIT, tmp_path
@@ -133,7 +136,9 @@ def test_units_that_see_nothing_are_shown_with_the_whole_input(source, tmp_path)
     [((0, 0, 5, 6), 3, 2), ((11, 4, 16, 12), -3, 0), ((4, 10, 12, 16), 0, -2)],
     ids=["upper left", "bottom", "right"],
 )
-def test_a_patch_that_the_border_clips_is_padded_on_that_side_and_not_stretched(in_memory, tmp_path, box, empty_rows, empty_cols):
+def test_a_patch_that_the_border_clips_is_padded_on_that_side_and_not_stretched(
+    in_memory: Any, tmp_path: Path, box: Any, empty_rows: Any, empty_cols: Any
+) -> None:
     source = in_memory(np.random.default_rng(0).integers(100, 256, (1, 16, 16, 3)))
     write_patches([winners([[0]], [box])], source, Fit(16, 16), tmp_path)
     tile = tile_at(picture(tmp_path, "conv-crop"), MosaicLayout.of(1, [1], [(96, 96)], 0), 0, 0, 0)
@@ -146,11 +151,11 @@ def test_a_patch_that_the_border_clips_is_padded_on_that_side_and_not_stretched(
     assert (tile[~shown].reshape(-1, 3) < 100).all()
 
 
-def _both(length):
+def _both(length: Any) -> Any:
     return (length, 0) if length > 0 else (0, -length)
 
 
-def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_memory, tmp_path):
+def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_memory: Any, tmp_path: Path) -> None:
     source = in_memory(np.full((1, 96, 96, 3), 90))
     write_patches([winners([[0]], [(4, 6, 12, 10)])], source, Fit(16, 16), tmp_path)
     tile = tile_at(picture(tmp_path, "conv-full"), MosaicLayout.of(1, [1], [(96, 96)], 0), 0, 0, 0)
@@ -159,7 +164,7 @@ def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_
     assert (tile[:20] == 90).all() and (tile[30:60, 42:54] == 90).all()
 
 
-def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(source, tmp_path):
+def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)], source, FIT, tmp_path)
     both, crop, full = (picture(tmp_path, f"conv{suffix}") for suffix in ("", "-crop", "-full"))
     tiles = [(96, 96), (96, 96)]
@@ -172,7 +177,7 @@ def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(
 
 
 @pytest.fixture
-def windows(tmp_path):
+def windows(tmp_path: Path) -> Any:
     """24-pixel windows, 12 apart, over two pictures of 60x72 pixels."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -182,7 +187,7 @@ def windows(tmp_path):
     return open_source(DataSpec(source=f"folder:{folder}", window={"size": 24, "stride": 12}), Fit(16, 16))
 
 
-def test_boxes_of_windows_lie_inside_their_windows(windows, tmp_path):
+def test_boxes_of_windows_lie_inside_their_windows(windows: Any, tmp_path: Path) -> None:
     examples = np.arange(len(windows))[None]
     boxes = [(0, 0, 16, 16) if example % 2 else (5, 6, 16, 9) for example in examples[0]]
     write_patches([winners(examples, boxes)], windows, windows.fit, tmp_path)
@@ -201,7 +206,7 @@ def test_boxes_of_windows_lie_inside_their_windows(windows, tmp_path):
     np.testing.assert_array_equal(crops(tmp_path)[0, 7], image.pixels[y1:y2, x1:x2])
 
 
-def test_whole_crops_are_the_image_that_the_network_was_shown_and_boxes_stay(windows, source, tmp_path):
+def test_whole_crops_are_the_image_that_the_network_was_shown_and_boxes_stay(windows: Any, source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 39]], [(4, 4, 12, 12)] * 2)], windows, windows.fit, tmp_path, whole=True)
     assert [pixels.shape for pixels in crops(tmp_path).values()] == [(24, 24, 3)] * 2
     row = read_index(tmp_path, "activations").to_pylist()[0]
@@ -210,17 +215,19 @@ def test_whole_crops_are_the_image_that_the_network_was_shown_and_boxes_stay(win
     np.testing.assert_array_equal(crops(tmp_path)[0, 0], source.images[2])
 
 
-def test_a_unit_that_sees_nothing_is_shown_with_the_whole_image(source, tmp_path):
+def test_a_unit_that_sees_nothing_is_shown_with_the_whole_image(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[1]], [(0, 0, 0, 0)])], source, FIT, tmp_path)
     np.testing.assert_array_equal(crops(tmp_path)[0, 0], source.images[1])
 
 
-def test_labels_come_by_channel_strongest_first(source, tmp_path):
+def test_labels_come_by_channel_strongest_first(source: Any, tmp_path: Path) -> None:
     found = write_patches([winners([[3, 0], [1, 4]], [(0, 0, 8, 8)] * 4)], source, FIT, tmp_path)
     assert found == {"conv": [["ant", "cat"], ["dog", "dog"]]}
 
 
-def test_a_winner_that_can_no_longer_be_read_stops_the_job_and_leaves_the_old_results(in_memory, tmp_path, tree_of):
+def test_a_winner_that_can_no_longer_be_read_stops_the_job_and_leaves_the_old_results(
+    in_memory: Any, tmp_path: Path, tree_of: Any
+) -> None:
     images = np.zeros((2, 16, 16, 3))
     write_patches([winners([[0, 1]], [(0, 0, 8, 8)] * 2)], in_memory(images), Fit(16, 16), tmp_path)
     before = tree_of(tmp_path)
@@ -229,7 +236,7 @@ def test_a_winner_that_can_no_longer_be_read_stops_the_job_and_leaves_the_old_re
     assert tree_of(tmp_path) == before
 
 
-def test_a_folder_for_scratch_that_cannot_be_made_is_one_line(source, tmp_path):
+def test_a_folder_for_scratch_that_cannot_be_made_is_one_line(source: Any, tmp_path: Path) -> None:
     (tmp_path / "parts").write_text("in the way")
     with pytest.raises(StoreFailed, match="parts was not written") as caught:
         write_patches([winners([[0]], [(0, 0, 8, 8)])], source, FIT, tmp_path)
@@ -247,15 +254,15 @@ def test_a_folder_for_scratch_that_cannot_be_made_is_one_line(source, tmp_path):
         ([], (None, None)),
     ],
 )
-def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_alphabet(labels, expected):
+def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_alphabet(labels: Any, expected: Any) -> None:
     assert top_label(labels) == expected
 
 
-def test_labels_stand_below_whole_images_and_nowhere_else(source, tmp_path):
+def test_labels_stand_below_whole_images_and_nowhere_else(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 2, 3], [1, 4, -1]], [(4, 4, 12, 12)] * 6)], source, FIT, tmp_path)
     layout = MosaicLayout.of(2, [3, 3], [(96, 96)] * 2, 1, captioned=True)
 
-    def below(row, group, place):
+    def below(row: Any, group: Any, place: Any) -> Any:
         y, x = layout.corner(row)
         x += layout.label + group * (3 * 98 + 8) + place * 98
         return picture(tmp_path, "conv")[y + 96 : y + 96 + layout.caption, x : x + 96]
@@ -267,7 +274,7 @@ def test_labels_stand_below_whole_images_and_nowhere_else(source, tmp_path):
     assert below(1, 1, 2).max() == max(GROUND)  # of a place that nothing fills
 
 
-def test_without_labels_no_room_is_kept_for_them(in_memory, tmp_path):
+def test_without_labels_no_room_is_kept_for_them(in_memory: Any, tmp_path: Path) -> None:
     unnamed = in_memory(np.zeros((2, 80, 64, 3), np.uint8), fit=FIT)
     write_patches([winners([[0, 1]], [(4, 4, 12, 12)] * 2)], unnamed, FIT, tmp_path)
     assert picture(tmp_path, "conv-full").shape[:2] == MosaicLayout.of(1, [2], [(96, 96)], 0).size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,11 +30,11 @@ TABLE = {
 }
 
 
-def flat(shade, height=20, width=40):
+def flat(shade: Any, height: Any = 20, width: Any = 40) -> Any:
     return np.full((height, width, 3), (shade, 7, 90), np.uint8)  # no colour of the sheet's own
 
 
-def finished(pattern=RAISED, shade=9, state="done", reached=3.0, strongest=None):
+def finished(pattern: Any = RAISED, shade: Any = 9, state: Any = "done", reached: Any = 3.0, strongest: Any = None) -> Any:
     return PatternResult(pattern, flat(shade), np.float32([1, 2]), 1, state, reached, strongest)
 
 
@@ -41,10 +43,10 @@ class Steps:
 
     parametrization = pixels(4, 5)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.objectives = []
 
-    def run(self, state, objectives, steps):
+    def run(self, state: Any, objectives: Any, steps: Any) -> Any:
         self.objectives.append(objectives)
         first, scale = int(state.step), 10.0 ** np.arange(len(objectives))
         inactive = state.inactive + steps * np.int32([number == 2 for number in range(len(objectives))]) * (first > 0)
@@ -52,19 +54,19 @@ class Steps:
         losses = np.float32([number * scale for number in range(first + 1, first + steps + 1)])
         return state._replace(step=first + steps, inactive=inactive, failures=failures), losses
 
-    def pictures(self, values):
+    def pictures(self, values: Any) -> Any:
         return np.stack([flat(number + 1) for number in range(len(values))])
 
 
-def test_a_batch_is_made_reported_and_measured_by_its_objectives(tmp_path):
+def test_a_batch_is_made_reported_and_measured_by_its_objectives(tmp_path: Path) -> None:
     batch, reports, measured, steps = [RAISED, LOWERED, NAMED], [], [], Steps()
 
-    def measure(pictures, objectives):
+    def measure(pictures: Any, objectives: Any) -> Any:
         measured.extend(objectives)
         return np.float32([0.1, 0.2, 0.3]), np.float32([5, 6, 7]), np.float32([-5, -6, -7])
 
     class Fake(PatternRunner):
-        def _compile(self, objectives):
+        def _compile(self, objectives: Any) -> Any:
             return steps, measure
 
     network = SimpleNamespace(digest=lambda: "a")
@@ -79,21 +81,21 @@ def test_a_batch_is_made_reported_and_measured_by_its_objectives(tmp_path):
     assert [result.picture[0, 0, 0] for result in results] == [1, 2, 3]
 
 
-def test_only_raised_channels_are_compared_with_the_strongest_patch():
+def test_only_raised_channels_are_compared_with_the_strongest_patch() -> None:
     patches = StrongestPatches({1: [2.5, 2.0]})
     assert [finished(pattern).compared(patches).strongest for pattern in (RAISED, LOWERED, NAMED)] == [2.5, None, None]
     assert finished().compared(patches).exceeds is True and finished(reached=2.5).compared(patches).exceeds is False
     assert finished().exceeds is None and finished().compared(StrongestPatches()).exceeds is None
 
 
-def test_the_row_of_an_oblong_picture_has_its_height_and_width_and_its_seed():
+def test_the_row_of_an_oblong_picture_has_its_height_and_width_and_its_seed() -> None:
     network = SimpleNamespace(input_shape=(20, 40, 3))
     columns = index_columns(PatternsSpec(seed=5), network, [finished(), finished(LOWERED, strongest=1.0)])
     assert (columns["height"], columns["width"], columns["seed"]) == ([20] * 2, [40] * 2, [5] * 2)
     assert columns["loss"] == [2, 2] and columns["exceeds"] == [None, True] and columns["sign"] == ["positive", "negative"]
 
 
-def test_dead_and_stopped_patterns_are_named_and_counted(told):
+def test_dead_and_stopped_patterns_are_named_and_counted(told: Any) -> None:
     results = [finished(state="dead"), finished(LOWERED, state="stopped"), finished(NAMED, state="stopped")]
     results.append(finished(Pattern(channel("x", 0), 1, 0, "x", 0), strongest=1.0))
     entry = summarise(told, results)
@@ -103,7 +105,7 @@ def test_dead_and_stopped_patterns_are_named_and_counted(told):
     assert "stopped at NaN or infinity: x 1-negative-1, objective calm-negative-0. See" in told.lines[1]
 
 
-def test_a_sheet_has_a_row_for_each_channel_its_pictures_first_then_its_own_patches(tmp_path):
+def test_a_sheet_has_a_row_for_each_channel_its_pictures_first_then_its_own_patches(tmp_path: Path) -> None:
     variants = [Pattern(channel("x", number), 1, variant, "x", number) for number in (3, 8) for variant in (0, 1)]
     results = [finished(pattern, 101 + 10 * number) for number, pattern in enumerate(variants)]
     images = {3: [encode_png(flat(201, 9, 9))], 8: [encode_png(flat(211, 9, 9)), encode_png(flat(221, 9, 5))]}
@@ -111,7 +113,7 @@ def test_a_sheet_has_a_row_for_each_channel_its_pictures_first_then_its_own_patc
     draw_sheet(tmp_path, PatternSheet("x", tuple(variants)), results, patches)
     drawn = decode_png((tmp_path / "x-found.png").read_bytes())
 
-    def box(shade):
+    def box(shade: Any) -> Any:
         rows, cols = np.nonzero((drawn == (shade, 7, 90)).all(axis=-1))
         return rows.min(), cols.min(), rows.max() + 1 - rows.min(), cols.max() + 1 - cols.min()
 
@@ -128,13 +130,13 @@ def test_a_sheet_has_a_row_for_each_channel_its_pictures_first_then_its_own_patc
     assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x-loss.png"}
 
 
-def test_layers_come_in_the_order_of_the_network_each_once():
+def test_layers_come_in_the_order_of_the_network_each_once() -> None:
     layers = [LayerInfo(name, "", (5, 5, 4)) for name in ("a", "b1", "b2", "c")]
     names = [layer.name for layer in chosen_layers(PatternsSpec(layers=["b*", "a", "b2"]), layers)]
     assert names == ["a", "b1", "b2"]
 
 
-def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_be():
+def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_be() -> None:
     spec = PatternsSpec(variants=3, batch=8, sign="both", objectives=[TABLE])
     layers = [LayerInfo("edges", "", (14, 14, 5)), LayerInfo("shapes", "", (6, 6, 1))]
     batches = [list(plan_batches(sheet.patterns, spec)) for sheet in plan_sheets(spec, layers)]
@@ -149,7 +151,7 @@ def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_
             assert len({(pattern.objective, pattern.sign) for pattern in group}) == 1
 
 
-def test_the_spec_becomes_a_config_and_a_parametrization():
+def test_the_spec_becomes_a_config_and_a_parametrization() -> None:
     keys = {"optimiser": "sgd", "rate": 0.3, "tv": 1.5, "l2": 2.5, "variants": 3, "diversity": 4.5, "seed": 5}
     spec = PatternsSpec(**keys, shake={"pad": 0.05, "jitter": 0.2, "scale": 0.3, "rotate": 7}, decay=0.5, decorrelated=False)
     config = config_of(spec)
@@ -160,14 +162,14 @@ def test_the_spec_becomes_a_config_and_a_parametrization():
     np.testing.assert_array_equal(parametrization.render(noise), fourier(24, 48, decorrelated=False, decay=0.5).render(noise))
 
 
-def test_a_finished_batch_is_read_from_the_parts_unless_anything_it_depends_on_changed(tmp_path):
+def test_a_finished_batch_is_read_from_the_parts_unless_anything_it_depends_on_changed(tmp_path: Path) -> None:
     class Counting(PatternRunner):
-        def _make(self, batch, checkpoint):
+        def _make(self, batch: Any, checkpoint: Any) -> Any:
             made.append(checkpoint.path.name)
             count = len(batch)
             return [np.zeros((count, 2, 2, 3), np.uint8), np.zeros((count, 1)), *[np.zeros(count)] * 4]
 
-    def make(digest="a", pattern=Pattern(channel("x", 1), 1, 0), **keys):
+    def make(digest: Any = "a", pattern: Any = Pattern(channel("x", 1), 1, 0), **keys: Any) -> Any:
         network = SimpleNamespace(digest=lambda: digest)
         Counting(network, PatternsSpec(**keys), tmp_path, lambda *_: None, 1).make([pattern])
         return len(set(made))

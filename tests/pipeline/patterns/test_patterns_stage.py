@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,23 +29,23 @@ TABLE = {"layers": ["edges", "shapes"], "channels": [0, 2, 3], "steps": 12, "bat
 
 
 @pytest.fixture(scope="module")
-def pattern_spec(spec):
+def pattern_spec(spec: Any) -> Any:
     """The spec of the tiny job, with patterns of two layers and of one named objective."""
     tree = spec.model_dump(exclude_unset=True)
     return parse_spec(tree | {"stages": ["activations", "patterns"], "patterns": TABLE | {"objectives": [NAMED]}})
 
 
 @pytest.fixture(scope="module")
-def done(pattern_spec, quiet, tmp_path_factory):
+def done(pattern_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder of the job, finished."""
     return run(pattern_spec, tmp_path_factory.mktemp("dreams"), reporter=quiet)
 
 
-def rows_of(folder):
+def rows_of(folder: Any) -> Any:
     return pd.read_parquet(folder / "index/patterns.parquet")
 
 
-def test_every_picture_is_in_the_index_with_what_made_it(done):
+def test_every_picture_is_in_the_index_with_what_made_it(done: Any) -> None:
     rows = rows_of(done)
     channels = [
         (layer, number, sign) for layer in ("edges", "shapes") for number in (0, 2, 3) for sign in ("positive", "negative")
@@ -59,7 +61,7 @@ def test_every_picture_is_in_the_index_with_what_made_it(done):
     assert not list((done / "parts").glob("patterns/*"))
 
 
-def test_the_activation_reached_is_that_of_the_saved_picture(done, tiny_model):
+def test_the_activation_reached_is_that_of_the_saved_picture(done: Any, tiny_model: Any) -> None:
     import keras
 
     rows = rows_of(done)
@@ -76,7 +78,9 @@ def test_the_activation_reached_is_that_of_the_saved_picture(done, tiny_model):
         assert means["shapes", number, "positive"] > means["shapes", number, "negative"]
 
 
-def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(spec, done, quiet, tmp_path, tiny_model):
+def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(
+    spec: Any, done: Any, quiet: Any, tmp_path: Path, tiny_model: Any
+) -> None:
     import keras
 
     table = TABLE | {"target": "neuron", "layers": "edges"}
@@ -87,7 +91,7 @@ def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(spec, d
     assert rows.objective[rows.sign == "positive"].to_list() == [f'neuron("edges", {number})' for number in (0, 2, 3)]
     look = keras.Model(tiny_model.input, tiny_model.get_layer("edges").output)
 
-    def raised(folder):
+    def raised(folder: Any) -> Any:
         """The maps of the raised channels, each made by the picture of its own."""
         rows = [row for row in pq.read_table(folder / "patterns/edges.parquet").to_pylist() if row["sign"] == "positive"]
         pictures = np.float32([decode_png(row["image"]["bytes"]) for row in rows])
@@ -99,7 +103,7 @@ def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(spec, d
     assert sum(values[middle] for values in maps) > sum(values[middle] for values in of_means)
 
 
-def test_a_raised_channel_is_compared_with_its_strongest_patch_and_a_lowered_one_falls(done):
+def test_a_raised_channel_is_compared_with_its_strongest_patch_and_a_lowered_one_falls(done: Any) -> None:
     rows = rows_of(done)
     winners = pd.read_parquet(done / "index/activations.parquet")
     best = winners[winners["rank"] == 0].set_index(["layer", "channel"]).score
@@ -114,7 +118,7 @@ def test_a_raised_channel_is_compared_with_its_strongest_patch_and_a_lowered_one
     assert all(losses[-1] < losses[0] for losses in lowered.losses)
 
 
-def test_the_pictures_of_a_layer_stand_on_one_sheet_alone_and_beside_the_patches(done):
+def test_the_pictures_of_a_layer_stand_on_one_sheet_alone_and_beside_the_patches(done: Any) -> None:
     files = {path.name for path in (done / "mosaics/patterns").iterdir()}
     sheets = {f"{layer}{suffix}.png" for layer in ("edges", "shapes") for suffix in ("", "-found", "-loss")}
     assert files == sheets | {"+objectives.png", "+objectives-loss.png"}
@@ -125,26 +129,28 @@ def test_the_pictures_of_a_layer_stand_on_one_sheet_alone_and_beside_the_patches
     assert any((alone[2:130, x : x + 128] == enlarged).all() for x in range(20, 60))
 
 
-def test_the_entry_in_run_json_counts_the_patterns(done):
+def test_the_entry_in_run_json_counts_the_patterns(done: Any) -> None:
     entry = json.loads((done / "run.json").read_text())["stages"]["patterns"]
     rows = rows_of(done)
     assert entry["pictures"] == 14 and entry["compared"] == 6 and entry["exceeding"] == rows.exceeds.sum()
     assert entry["told"].startswith(f"14 patterns, {entry['exceeding']} of 6 above the strongest patch")
 
 
-def test_a_second_run_gives_the_same_bytes(done, pattern_spec, quiet, tmp_path, tree_of):
+def test_a_second_run_gives_the_same_bytes(done: Any, pattern_spec: Any, quiet: Any, tmp_path: Path, tree_of: Any) -> None:
     again = run(pattern_spec, tmp_path, reporter=quiet)
     parts = ("index", "patterns", "mosaics")
     assert tree_of(again, *parts) == tree_of(done, *parts)
 
 
-def test_an_interrupted_stage_goes_on_to_the_same_bytes(done, pattern_spec, quiet, tmp_path, tree_of, monkeypatch):
+def test_an_interrupted_stage_goes_on_to_the_same_bytes(
+    done: Any, pattern_spec: Any, quiet: Any, tmp_path: Path, tree_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Killed(BaseException):
         pass
 
     saved = []
 
-    def save_and_die(path, arrays):
+    def save_and_die(path: Any, arrays: Any) -> None:
         save(path, arrays)
         saved.append(path.name)
         if len(saved) == 9:
@@ -166,7 +172,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_bytes(done, pattern_spec, quie
     assert tree_of(again, *parts) == tree_of(done, *parts)
 
 
-def test_without_the_stage_activations_there_is_nothing_to_compare_with(pattern_spec, quiet, tmp_path):
+def test_without_the_stage_activations_there_is_nothing_to_compare_with(pattern_spec: Any, quiet: Any, tmp_path: Path) -> None:
     tree = pattern_spec.model_dump(exclude_unset=True)
     tree |= {"stages": ["patterns"], "patterns": {"layers": "edges", "channels": [1], "steps": 1}}
     folder = run(parse_spec(tree), tmp_path, reporter=quiet)
@@ -174,7 +180,7 @@ def test_without_the_stage_activations_there_is_nothing_to_compare_with(pattern_
     assert {path.name for path in (folder / "mosaics/patterns").iterdir()} == {"edges.png", "edges-loss.png"}
 
 
-def test_a_table_of_the_spec_is_the_objective_that_python_writes():
+def test_a_table_of_the_spec_is_the_objective_that_python_writes() -> None:
     terms = [
         {"kind": "channel", "layer": "mixed5", "channel": 12, "weight": 0.7},
         {"kind": "logit", "number": 207, "weight": 0.3},
@@ -213,7 +219,9 @@ def test_a_table_of_the_spec_is_the_objective_that_python_writes():
         ("patterns.rate=nan", WrongSpec, "patterns.rate"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_work_starts(write_spec, tmp_path, quiet, override, error, message):
+def test_what_does_not_fit_is_refused_before_work_starts(
+    write_spec: Any, tmp_path: Path, quiet: Any, override: Any, error: Any, message: Any
+) -> None:
     path = write_spec(tmp_path / "tiny.toml")
     with pytest.raises(error, match=message):
         run(load_spec(path, ['stages=["patterns"]', override]), tmp_path / "out", reporter=quiet)

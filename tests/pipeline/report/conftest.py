@@ -16,7 +16,7 @@ from pipeline.store.tables import write_crops, write_images, write_index
 
 
 @pytest.fixture(scope="session")
-def make_job(tmp_path_factory) -> Callable[..., Path]:
+def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that makes the folder of a finished job: {layer: number of channels}, every channel with K winners.
 
     labels: by rank, or a function of channel and rank.
@@ -94,7 +94,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser) -> Iterator[Callable[..., Any]]:
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """A function that opens a page of a folder; whatever goes wrong in the page fails the test."""
     contexts, wrong = [], []
 

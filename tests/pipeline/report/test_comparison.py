@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,19 +21,19 @@ from pipeline.store.tables import write_index
 SECTIONS = sections_of(STAGES.values())
 
 
-def changed(folder, table, change):
+def changed(folder: Any, table: Any, change: Any) -> None:
     rows = [change(dict(row)) for row in JobReader(folder).table(table).to_pylist()]
     write_index(folder, table, columns(table, rows))
 
 
-def test_a_job_and_itself_overlap_wholly_and_nothing_moved(make_job):
+def test_a_job_and_itself_overlap_wholly_and_nothing_moved(make_job: Any) -> None:
     folder = make_job({"conv": 4})
     rows = compare(JobReader(folder), JobReader(folder)).to_pylist()
     assert [row["channel"] for row in rows] == [0, 1, 2, 3]
     assert {(row["overlap"], row["shift"]) for row in rows} == {(1.0, 0.0)}
 
 
-def test_overlap_counts_images_and_shift_is_in_standard_deviations(make_job):
+def test_overlap_counts_images_and_shift_is_in_standard_deviations(make_job: Any) -> None:
     first, second = make_job({"conv": 2}), make_job({"conv": 2})
     changed(second, "activations", lambda row: row | {"key": "another"} if row["rank"] == 0 else row)
     changed(first, "channels", lambda row: row | {"mean": 1.0, "std": 2.0})
@@ -42,13 +44,13 @@ def test_overlap_counts_images_and_shift_is_in_standard_deviations(make_job):
         assert (row["top_label_a"], row["top_label_b"]) == ("cat", "ant")
 
 
-def test_a_channel_that_never_varied_has_no_shift(make_job):
+def test_a_channel_that_never_varied_has_no_shift(make_job: Any) -> None:
     first, second = make_job({"conv": 1}), make_job({"conv": 1})
     changed(first, "channels", lambda row: row | {"std": 0.0})
     assert compare(JobReader(first), JobReader(second))["shift"].to_pylist() == [None]
 
 
-def test_layers_and_channels_of_one_job_alone_are_left_out(make_job, tmp_path):
+def test_layers_and_channels_of_one_job_alone_are_left_out(make_job: Any, tmp_path: Path) -> None:
     first, second = make_job({"a": 2, "b": 3}), make_job({"b": 2, "c": 1})
     counts = write_comparison(first, second, tmp_path / "out", SECTIONS)
     table = pq.read_table(tmp_path / "out" / "comparison.parquet")
@@ -57,13 +59,13 @@ def test_layers_and_channels_of_one_job_alone_are_left_out(make_job, tmp_path):
     assert counts["layers"] == 1 and counts["channels"] == 2
 
 
-def test_jobs_with_nothing_in_common_are_refused_and_nothing_is_made(make_job, tmp_path):
+def test_jobs_with_nothing_in_common_are_refused_and_nothing_is_made(make_job: Any, tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match="no channel of a layer in common"):
         write_comparison(make_job({"a": 2}), make_job({"b": 2}), tmp_path / "out", SECTIONS)
     assert not (tmp_path / "out" / "index.html").exists()
 
 
-def test_the_page_says_what_differs_in_the_specs(make_job, tmp_path):
+def test_the_page_says_what_differs_in_the_specs(make_job: Any, tmp_path: Path) -> None:
     first, second = make_job({"conv": 1}), make_job({"conv": 1})
     receipt = json.loads((second / "run.json").read_text())
     receipt["spec"]["model"]["source"] = "keras:Other"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -32,7 +33,7 @@ SECTIONS = sections_of(STAGES.values())
 
 
 @pytest.fixture(scope="module")
-def pages(make_job, tmp_path_factory):
+def pages(make_job: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A job's folder and a comparison's, with layers, labels and keys that no page should trust."""
     layers = {"conv": MANY, HOSTILE_LAYER: 3}
     folder = make_job(layers, labels=(HOSTILE_LABEL, "dog", None), name="first")
@@ -49,7 +50,7 @@ def pages(make_job, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Where the pictures of the pages go: CONVSCOPE_PICTURES, or a folder that pytest keeps for a while."""
     folder = Path(os.environ.get("CONVSCOPE_PICTURES") or tmp_path_factory.mktemp("pictures"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,14 +72,14 @@ VIEWS = {
 }
 
 
-def settled(page):
+def settled(page: Any) -> Any:
     """Wait until the view that the address names is there."""
     page.wait_for_function("document.title.endsWith('convscope') && document.querySelector('section:not([hidden]) h1')")
     page.wait_for_load_state("networkidle")
     return page
 
 
-def hindrances(page):
+def hindrances(page: Any) -> Any:
     """What axe finds that keeps people out, with the first element of each kind."""
     found = Axe().run(page, options={"preload": False}).response["violations"]  # style sheets on disk cannot be preloaded
     return [(one["id"], one["nodes"][0]["html"]) for one in found]
@@ -86,20 +87,20 @@ def hindrances(page):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_view_opens_and_can_be_read_by_everyone(pages, visit, pictures, view, dark):
+def test_every_view_opens_and_can_be_read_by_everyone(pages: Any, visit: Any, pictures: Any, view: Any, dark: Any) -> None:
     page = settled(visit(pages[0], VIEWS[view], dark=dark))
     page.screenshot(path=str(pictures / f"{view}-{'dark' if dark else 'light'}.png"))
     assert hindrances(page) == []
 
 
 @pytest.mark.parametrize("view", ["overview", "layer", "channel"])
-def test_on_a_phone_nothing_is_wider_than_the_window(pages, visit, pictures, view):
+def test_on_a_phone_nothing_is_wider_than_the_window(pages: Any, visit: Any, pictures: Any, view: Any) -> None:
     page = settled(visit(pages[0], VIEWS[view], width=360, height=740))
     page.screenshot(path=str(pictures / f"{view}-phone.png"))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_names_are_shown_as_they_are_and_nothing_of_them_runs(pages, visit):
+def test_names_are_shown_as_they_are_and_nothing_of_them_runs(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0]))
     page.get_by_role("link", name=HOSTILE_LAYER).click()
     assert page.locator("#changing h1").inner_text() == HOSTILE_LAYER
@@ -112,7 +113,7 @@ def test_names_are_shown_as_they_are_and_nothing_of_them_runs(pages, visit):
     assert f"layer = '{HOSTILE_LAYER.replace(chr(39), chr(39) * 2)}'" in page.locator("pre").inner_text()
 
 
-def test_patches_show_their_own_pixels(pages, visit):
+def test_patches_show_their_own_pixels(pages: Any, visit: Any) -> None:
     """Channel 40 lies on the second sheet; its tiles are plain colours that tell which they are."""
     page = settled(visit(pages[0], "#/conv/40"))
     for rank in range(K):
@@ -122,14 +123,14 @@ def test_patches_show_their_own_pixels(pages, visit):
         assert [abs(int(a) - b) <= 2 for a, b in zip(middle, (40, 100 + rank, 200), strict=True)] == [True] * 3, (rank, middle)
 
 
-def middle_of(png):
+def middle_of(png: Any) -> Any:
     from pipeline.drawing.pixels import decode_png
 
     pixels = decode_png(png)
     return pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
 
 
-def test_the_box_lies_on_the_image_where_the_index_says(pages, visit):
+def test_the_box_lies_on_the_image_where_the_index_says(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv/40"))
     whole = page.locator(".winners .whole").first
     image, box = whole.bounding_box(), whole.locator(".box").bounding_box()
@@ -143,7 +144,7 @@ def test_the_box_lies_on_the_image_where_the_index_says(pages, visit):
     assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_channels_are_walked_by_keyboard_alone(pages, visit):
+def test_channels_are_walked_by_keyboard_alone(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0]))
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -165,11 +166,11 @@ def test_channels_are_walked_by_keyboard_alone(pages, visit):
     assert page.evaluate("location.hash") == "#/"
 
 
-def order(page):
+def order(page: Any) -> Any:
     return [int(text.split()[1]) for text in page.locator(".card h2 a").all_inner_texts()]
 
 
-def test_channels_are_sorted_filtered_and_found(pages, visit):
+def test_channels_are_sorted_filtered_and_found(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv"))
     assert order(page) == list(range(MANY))
     page.get_by_label("Sort by").select_option("strength")
@@ -186,7 +187,7 @@ def test_channels_are_sorted_filtered_and_found(pages, visit):
     assert page.get_by_label("Label", exact=True).locator("option").count() == 3
 
 
-def test_only_what_comes_near_the_window_is_built(pages, visit):
+def test_only_what_comes_near_the_window_is_built(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv"))
     page.wait_for_selector(".card .patch")
     built = page.locator(".card:has(.patches)").count()
@@ -195,7 +196,7 @@ def test_only_what_comes_near_the_window_is_built(pages, visit):
     page.wait_for_function("document.querySelector('.card:last-child .patch')")
 
 
-def test_whole_images_take_the_place_of_crops_and_back(pages, visit):
+def test_whole_images_take_the_place_of_crops_and_back(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv"))
     page.wait_for_selector(".card .patch")
     button = page.get_by_role("button", name="whole images")
@@ -207,7 +208,7 @@ def test_whole_images_take_the_place_of_crops_and_back(pages, visit):
     assert page.locator(".card .whole").count() == 0
 
 
-def test_a_whole_image_is_enlarged_and_closed_by_keyboard(pages, visit):
+def test_a_whole_image_is_enlarged_and_closed_by_keyboard(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv/3"))
     page.get_by_role("button", name="Enlarge the whole image of rank 1").press("Enter")
     dialog = page.get_by_role("dialog")
@@ -217,7 +218,7 @@ def test_a_whole_image_is_enlarged_and_closed_by_keyboard(pages, visit):
     assert page.evaluate("location.hash") == "#/conv/3"
 
 
-def test_the_query_that_is_copied_gives_the_rows(pages, visit, monkeypatch):
+def test_the_query_that_is_copied_gives_the_rows(pages: Any, visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import duckdb
 
     page = settled(visit(pages[0], f"#/{HOSTILE}/1"))
@@ -228,7 +229,7 @@ def test_the_query_that_is_copied_gives_the_rows(pages, visit, monkeypatch):
     assert len(rows) == K and {row[0] for row in rows} == {HOSTILE_LAYER} and [row[2] for row in rows] == list(range(K))
 
 
-def test_a_missing_data_file_is_said_and_the_way_back_is_there(make_job, browser):
+def test_a_missing_data_file_is_said_and_the_way_back_is_there(make_job: Any, browser: Any) -> None:
     folder = make_job({"conv": 2})
     write_page(folder, SECTIONS)
     (folder / "report" / "data" / "conv.js").unlink()
@@ -241,13 +242,13 @@ def test_a_missing_data_file_is_said_and_the_way_back_is_there(make_job, browser
 
 
 @pytest.mark.parametrize("view", ["#/", "#/conv", "#/conv/2"])
-def test_every_view_of_a_comparison_can_be_read_by_everyone(pages, visit, pictures, view):
+def test_every_view_of_a_comparison_can_be_read_by_everyone(pages: Any, visit: Any, pictures: Any, view: Any) -> None:
     page = settled(visit(pages[1], view))
     page.screenshot(path=str(pictures / f"comparison{view.replace('#', '').replace('/', '-')}.png"))
     assert hindrances(page) == []
 
 
-def test_a_comparison_has_both_sides_of_a_channel(pages, visit):
+def test_a_comparison_has_both_sides_of_a_channel(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[1]))
     page.get_by_role("link", name="conv").click()
     page.wait_for_selector(".sides .patch")
@@ -259,7 +260,7 @@ def test_a_comparison_has_both_sides_of_a_channel(pages, visit):
     page.wait_for_selector("#changing h1:has-text('channel')")
 
 
-def test_explanations_show_what_the_network_says_and_every_map(pages, visit):
+def test_explanations_show_what_the_network_says_and_every_map(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0]))
     page.get_by_role("link", name="explanations").click()
     page.wait_for_selector(".explained figure")
@@ -271,7 +272,7 @@ def test_explanations_show_what_the_network_says_and_every_map(pages, visit):
     assert page.locator(".explained figcaption").all_inner_texts() == ["gradcam", "guided_backprop"]
 
 
-def test_a_channel_shows_its_kernel_its_pattern_and_its_twin(pages, visit):
+def test_a_channel_shows_its_kernel_its_pattern_and_its_twin(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv/1"))
     page.wait_for_function(
         "[...document.querySelectorAll('.pictures img')].every((image) => image.complete && image.naturalWidth)"
@@ -287,7 +288,7 @@ def test_a_channel_shows_its_kernel_its_pattern_and_its_twin(pages, visit):
     page.wait_for_selector("h1:has-text('conv, channel 0')")
 
 
-def test_a_channel_lists_its_weakest_and_its_winners_for_each_label(pages, visit):
+def test_a_channel_lists_its_weakest_and_its_winners_for_each_label(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv/0"))
     assert page.get_by_role("heading", name="Weakest").is_visible()
     lists = page.locator(".listed").all_inner_texts()
@@ -296,7 +297,7 @@ def test_a_channel_lists_its_weakest_and_its_winners_for_each_label(pages, visit
     assert page.locator("img.kernel").count() == 1
 
 
-def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_job, visit):
+def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_job: Any, visit: Any) -> None:
     folder = make_job({"conv": 400}, labels=lambda channel, rank: f"label {channel}-{rank}")
     write_page(folder, SECTIONS)
     page = settled(visit(folder / "report" / "index.html", "#/conv"))
@@ -305,7 +306,7 @@ def test_more_labels_than_anyone_would_scroll_through_can_still_be_found(make_jo
     assert order(page) == [399]
 
 
-def test_feature_maps_are_shown_by_image_and_layer_in_the_networks_order(pages, visit):
+def test_feature_maps_are_shown_by_image_and_layer_in_the_networks_order(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0]))
     page.get_by_role("link", name="maps").click()
     page.wait_for_function(
@@ -319,7 +320,7 @@ def test_feature_maps_are_shown_by_image_and_layer_in_the_networks_order(pages, 
     page.wait_for_selector("#changing h1:has-text('conv')")
 
 
-def test_dreams_are_shown_once_each_with_how_their_losses_went(pages, visit):
+def test_dreams_are_shown_once_each_with_how_their_losses_went(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0]))
     page.get_by_role("link", name="dreams").click()
     page.wait_for_function(

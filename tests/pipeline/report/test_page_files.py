@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +26,13 @@ from pipeline.store.tables import INDEX, write_index
 SECTIONS = sections_of(STAGES.values())
 
 
-def taken(folder, name):
+def taken(folder: Any, name: Any) -> Any:
     """The value that a data file hands to the page."""
     text = (folder / "report" / name).read_text()
     return json.loads("[" + re.fullmatch(r"convscope\.take\((.*)\);\n", text)[1] + "]")[1]
 
 
-def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job):
+def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job: Any) -> None:
     crops = JobReader(make_job({"conv": ROWS + 3})).crops("conv")
     layout = sprite_layout(crops, {})
     assert (layout.height, layout.width, layout.k, layout.crisp) == (16, 16, K, True)
@@ -43,7 +45,7 @@ def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job):
             assert (picture[y : y + 16, x : x + 16] == (channel, 100 + rank, 200)).all()
 
 
-def test_channels_that_the_spec_chose_keep_their_numbers(make_job):
+def test_channels_that_the_spec_chose_keep_their_numbers(make_job: Any) -> None:
     folder = make_job({"conv": 3})
     rows = [row | {"channel": 7 * row["channel"]} for row in JobReader(folder).table("channels").to_pylist()]
     write_index(folder, "channels", columns("channels", rows))
@@ -51,7 +53,7 @@ def test_channels_that_the_spec_chose_keep_their_numbers(make_job):
     assert taken(folder, "data/conv.js")["order"] == [0, 1, 2, 7, 14]
 
 
-def test_the_data_hold_every_winner_and_every_number(make_job):
+def test_the_data_hold_every_winner_and_every_number(make_job: Any) -> None:
     folder = make_job({"conv": 4, HOSTILE_LAYER: 2})
     counts = write_page(folder, SECTIONS)
     assert counts["layers"] == 2 and counts["channels"] == 6
@@ -66,7 +68,7 @@ def test_the_data_hold_every_winner_and_every_number(make_job):
     assert counts["files"] == len(files) - 1
 
 
-def test_images_that_are_the_same_are_one_file(make_job):
+def test_images_that_are_the_same_are_one_file(make_job: Any) -> None:
     folder = make_job({"conv": 60})  # examples repeat after 50
     write_page(folder, SECTIONS)
     job = taken(folder, "data/job.js")
@@ -74,13 +76,13 @@ def test_images_that_are_the_same_are_one_file(make_job):
     assert job["images"]["3"][1:] == [48, 64]
 
 
-def test_nothing_in_a_script_can_end_it_and_numbers_that_json_lacks_are_null():
+def test_nothing_in_a_script_can_end_it_and_numbers_that_json_lacks_are_null() -> None:
     text = to_json({"a": "</script><!--", "b": [float("nan"), float("inf"), 1.5], "c": "\u2028"})
     assert "<" not in text and "\u2028" not in text
     assert json.loads(text) == {"a": "</script><!--", "b": [None, None, 1.5], "c": "\u2028"}
 
 
-def test_a_new_page_takes_the_place_of_the_old_and_leaves_what_others_put_there(make_job):
+def test_a_new_page_takes_the_place_of_the_old_and_leaves_what_others_put_there(make_job: Any) -> None:
     folder = make_job({"conv": 2})
     write_page(folder, SECTIONS)
     (folder / "report" / "mine.txt").write_text("mine")
@@ -91,7 +93,7 @@ def test_a_new_page_takes_the_place_of_the_old_and_leaves_what_others_put_there(
     assert old and not any(path.exists() for path in old)
 
 
-def test_a_folder_without_a_job_is_refused(tmp_path):
+def test_a_folder_without_a_job_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match=r"no run\.json"):
         write_page(tmp_path, SECTIONS)
     (tmp_path / "run.json").write_text("{]")
@@ -102,7 +104,7 @@ def test_a_folder_without_a_job_is_refused(tmp_path):
         write_page(tmp_path, SECTIONS)
 
 
-def test_a_job_that_has_done_nothing_yet_gets_a_page_that_says_so(make_job, tmp_path):
+def test_a_job_that_has_done_nothing_yet_gets_a_page_that_says_so(make_job: Any, tmp_path: Path) -> None:
     done = json.loads((make_job({"conv": 1}) / "run.json").read_text())
     write_json(tmp_path / "run.json", done | {"state": "running", "stages": {}, "layers": []})
     write_page(tmp_path, SECTIONS)
@@ -111,7 +113,7 @@ def test_a_job_that_has_done_nothing_yet_gets_a_page_that_says_so(make_job, tmp_
     assert "run the job to its end" in page
 
 
-def test_an_older_index_gets_a_page_that_names_what_it_lacks(make_job):
+def test_an_older_index_gets_a_page_that_names_what_it_lacks(make_job: Any) -> None:
     folder = make_job({"conv": 2})
     import pyarrow.parquet as pq
 
@@ -124,7 +126,7 @@ def test_an_older_index_gets_a_page_that_names_what_it_lacks(make_job):
 
 
 @pytest.mark.parametrize("broken", ["index/activations.parquet", "index/channels.parquet", "crops/conv.parquet"])
-def test_a_broken_file_is_named_and_the_rest_is_shown(make_job, broken):
+def test_a_broken_file_is_named_and_the_rest_is_shown(make_job: Any, broken: Any) -> None:
     folder = make_job({"conv": 2})
     (folder / broken).write_bytes(b"PAR1 and then nothing")
     write_page(folder, SECTIONS)
@@ -132,7 +134,7 @@ def test_a_broken_file_is_named_and_the_rest_is_shown(make_job, broken):
     assert taken(folder, "data/conv.js")["order"] == [0, 1]
 
 
-def test_a_job_without_crops_has_a_page_without_sheets(make_job):
+def test_a_job_without_crops_has_a_page_without_sheets(make_job: Any) -> None:
     folder = make_job({"conv": 2})
     (folder / "crops" / "conv.parquet").unlink()
     write_page(folder, SECTIONS)
@@ -140,7 +142,7 @@ def test_a_job_without_crops_has_a_page_without_sheets(make_job):
     assert not list((folder / "report").glob("sheets/*"))
 
 
-def test_clipped_patches_keep_their_shape(make_job):
+def test_clipped_patches_keep_their_shape(make_job: Any) -> None:
     import pyarrow as pa
 
     from pipeline.drawing.pixels import encode_png
@@ -157,6 +159,6 @@ def test_clipped_patches_keep_their_shape(make_job):
     assert bright[:24].all() and (bright[24:].sum(axis=1) > 20).all() and bright[24:].sum() < 30 * 24
 
 
-def test_the_page_of_a_run_that_comes_to_its_end_does_not_call_it_unfinished(spec, quiet, tmp_path):
+def test_the_page_of_a_run_that_comes_to_its_end_does_not_call_it_unfinished(spec: Any, quiet: Any, tmp_path: Path) -> None:
     folder = run(spec.model_copy(update={"stages": ["activations", "report"]}), tmp_path, reporter=quiet)
     assert "This job is" not in (folder / "report" / "index.html").read_text()

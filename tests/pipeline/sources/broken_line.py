@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from typing import Any
 
 
 class BrokenLine:
     """A TCP line to a server; each of the first `cuts` answers longer than `after` bytes breaks off there."""
 
-    def __init__(self, target, after, cuts):
+    def __init__(self, target: Any, after: Any, cuts: Any) -> None:
         self.target, self.after, self.cuts, self.broken = target, after, cuts, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
-    def _serve(self):
+    def _serve(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
@@ -26,7 +27,7 @@ class BrokenLine:
             threading.Thread(target=self._ask, args=(client, server), daemon=True).start()
             threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
 
-    def _ask(self, client, server):
+    def _ask(self, client: Any, server: Any) -> None:
         try:
             while data := client.recv(65536):
                 server.sendall(data)
@@ -34,7 +35,7 @@ class BrokenLine:
         except OSError:
             pass
 
-    def _answer(self, server, client):
+    def _answer(self, server: Any, client: Any) -> None:
         sent = 0
         try:
             while data := server.recv(65536):
@@ -51,5 +52,5 @@ class BrokenLine:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def close(self):
+    def close(self) -> None:
         self._listener.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -12,10 +15,10 @@ from pipeline.spec.data import DataSpec
 
 
 @pytest.fixture
-def scene():
+def scene() -> Any:
     """A smooth random picture of some size, always the same for the same seed."""
 
-    def draw(height=12, width=16, seed=0):
+    def draw(height: Any = 12, width: Any = 16, seed: Any = 0) -> Any:
         noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
         return cv2.GaussianBlur(noise, (5, 5), 2)
 
@@ -23,10 +26,10 @@ def scene():
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Any:
     """Write RGB pixels (or bytes as they are) to a file below tmp_path / "images"."""
 
-    def write_file(path, pixels):
+    def write_file(path: Any, pixels: Any) -> Any:
         file = tmp_path / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(pixels, bytes):
@@ -39,20 +42,20 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     """Open tmp_path / "images" as a source."""
 
-    def open_folder(fit, **spec):
+    def open_folder(fit: Any, **spec: Any) -> Any:
         return open_source(DataSpec(source=f"folder:{tmp_path / 'images'}", **spec), fit)
 
     return open_folder
 
 
 @pytest.fixture
-def listed():
+def listed() -> Any:
     """The elements of a stream as tuples (example, key, label, pixels as bytes, error)."""
 
-    def as_tuples(source, shard=None, start=0):
+    def as_tuples(source: Any, shard: Any = None, start: Any = 0) -> Any:
         elements = source.stream(shard or Shard(), start).as_numpy_iterator()
         return [
             (int(e["example"]), e["key"].decode(), e["label"].decode(), e["image"].tobytes(), e["error"].decode())

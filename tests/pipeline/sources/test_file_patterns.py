@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,12 +26,12 @@ from pipeline.sources.file_patterns import braced, matching
         ("a{,.gz}", ["a", "a.gz"]),
     ],
 )
-def test_braces_count_and_choose_as_a_shell_has_them(pattern, expected):
+def test_braces_count_and_choose_as_a_shell_has_them(pattern: Any, expected: Any) -> None:
     assert sorted(braced(pattern)) == sorted(expected)
 
 
 @pytest.fixture(params=["here", "elsewhere"])
-def shards(request, tmp_path):
+def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A folder or address with four files in two folders, and a function that adds one."""
     names = ["train/s-000.tar", "train/s-001.tar", "val/s-000.tar", "odd{0..1}.tar"]
     if request.param == "here":
@@ -46,14 +48,14 @@ def shards(request, tmp_path):
     return root
 
 
-def test_all_that_braces_name_is_found_once_in_the_order_of_the_paths(shards):
+def test_all_that_braces_name_is_found_once_in_the_order_of_the_paths(shards: Any) -> None:
     found = matching("tar", f"{shards}/{{val,train}}/s-{{000..000}}.tar")
     assert [(file.name, file.length) for file in found] == [("train/s-000.tar", 3), ("val/s-000.tar", 3)]
     twice = matching("tar", f"{shards}/train/s-{{*,000}}.tar")
     assert [file.name for file in twice] == ["s-000.tar", "s-001.tar"]
 
 
-def test_a_file_that_braces_name_and_that_is_not_there_is_named(shards):
+def test_a_file_that_braces_name_and_that_is_not_there_is_named(shards: Any) -> None:
     with pytest.raises(
         MissingInput, match=r"s-\{000\.\.002\}\.tar', as its braces name it: '.*s-002\.tar'\. Name files"
     ) as caught:
@@ -61,6 +63,6 @@ def test_a_file_that_braces_name_and_that_is_not_there_is_named(shards):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_whose_own_name_has_braces_is_itself(tmp_path):
+def test_a_file_whose_own_name_has_braces_is_itself(tmp_path: Path) -> None:
     (tmp_path / "odd{0..1}.tar").write_bytes(b"x")
     assert [file.name for file in matching("tar", str(tmp_path / "odd{0..1}.tar"))] == ["odd{0..1}.tar"]

@@ -1,6 +1,10 @@
 """Folders of images: order, labels, odd names, bad files, shards."""
 
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +17,9 @@ from pipeline.sources.source import Shard
 FIT = Fit(8, 8)
 
 
-def test_the_order_is_bytewise_by_relative_path_and_labels_are_the_holding_folders(write, folder, scene, listed):
+def test_the_order_is_bytewise_by_relative_path_and_labels_are_the_holding_folders(
+    write: Any, folder: Any, scene: Any, listed: Any
+) -> None:
     for seed, path in enumerate(["b/2.png", "b/10.png", "B/1.png", "a/z/deep.png", "top.png", "a.png", "é/x.png", "a/1.png"]):
         write(path, scene(seed=seed))
     source = folder(FIT)
@@ -33,14 +39,14 @@ def test_the_order_is_bytewise_by_relative_path_and_labels_are_the_holding_folde
     assert source.labels == ["B", "a", "b", "z", "é"]
 
 
-def test_a_folder_without_subfolders_has_no_labels(write, folder, scene):
+def test_a_folder_without_subfolders_has_no_labels(write: Any, folder: Any, scene: Any) -> None:
     write("1.png", scene())
     source = folder(FIT)
     assert source.labels is None
     assert next(source.fetch([0]))[1].label is None
 
 
-def test_only_image_files_count_in_any_case_and_hidden_ones_do_not(write, folder, scene, listed):
+def test_only_image_files_count_in_any_case_and_hidden_ones_do_not(write: Any, folder: Any, scene: Any, listed: Any) -> None:
     for name in ("1.PNG", "2.Jpg", "3.jpeg", "4.webp", "5.BMP", "6.gif", "7.tif", "8.TIFF"):
         write(name, scene())
     for name in ("notes.txt", "._1.png", ".hidden/9.png", "png", "10.png.bak", "11.npy"):
@@ -51,14 +57,14 @@ def test_only_image_files_count_in_any_case_and_hidden_ones_do_not(write, folder
 @pytest.mark.parametrize(
     "name", ["a b.png", "line\nbreak.png", "日本語/写真.png", "quote'\".png", "percent%20.png", "[1].png", "-x.png"]
 )
-def test_odd_names_are_read_and_kept_as_keys(write, folder, scene, listed, name):
+def test_odd_names_are_read_and_kept_as_keys(write: Any, folder: Any, scene: Any, listed: Any, name: Any) -> None:
     write(name, scene())
     source = folder(Fit(12, 16))
     assert [(e[1], e[3], e[4]) for e in listed(source)] == [(name, scene().tobytes(), "")]
     assert next(source.fetch([0]))[1].key == name
 
 
-def test_a_name_that_is_not_utf8_is_read_and_its_key_is_text(write, folder, scene, listed):
+def test_a_name_that_is_not_utf8_is_read_and_its_key_is_text(write: Any, folder: Any, scene: Any, listed: Any) -> None:
     good = write("x/good.png", scene())
     try:
         os.rename(good, os.fsencode(good.parent) + b"/caf\xe9.png")
@@ -70,7 +76,7 @@ def test_a_name_that_is_not_utf8_is_read_and_its_key_is_text(write, folder, scen
     assert len(source.digest()) == 16
 
 
-def test_links_are_followed_and_loops_are_harmless(tmp_path, write, folder, scene, listed):
+def test_links_are_followed_and_loops_are_harmless(tmp_path: Path, write: Any, folder: Any, scene: Any, listed: Any) -> None:
     write("a/1.png", scene())
     (tmp_path / "elsewhere").mkdir()
     os.replace(write("2.png", scene()), tmp_path / "elsewhere" / "2.png")
@@ -84,7 +90,7 @@ def test_links_are_followed_and_loops_are_harmless(tmp_path, write, folder, scen
 
 
 @pytest.mark.parametrize("make", ["nothing", "file", "empty", "no images"])
-def test_a_folder_that_cannot_serve_is_named_with_what_to_do(tmp_path, write, folder, make):
+def test_a_folder_that_cannot_serve_is_named_with_what_to_do(tmp_path: Path, write: Any, folder: Any, make: Any) -> None:
     if make == "file":
         (tmp_path / "images").write_text("x")
     elif make != "nothing":
@@ -97,7 +103,9 @@ def test_a_folder_that_cannot_serve_is_named_with_what_to_do(tmp_path, write, fo
     assert "\n" not in str(caught.value)
 
 
-def test_bad_images_keep_their_place_say_why_and_do_not_stop_the_stream(tmp_path, write, folder, scene, listed):
+def test_bad_images_keep_their_place_say_why_and_do_not_stop_the_stream(
+    tmp_path: Path, write: Any, folder: Any, scene: Any, listed: Any
+) -> None:
     whole = write("0.png", scene()).read_bytes()
     write("1.jpg", b"this is text")
     write("2.png", b"")
@@ -114,14 +122,14 @@ def test_bad_images_keep_their_place_say_why_and_do_not_stop_the_stream(tmp_path
     assert all((e[3] == bytes(8 * 8 * 3)) == bool(e[4]) for e in elements)
 
 
-def test_fetching_a_bad_image_says_which_and_why(write, folder, scene):
+def test_fetching_a_bad_image_says_which_and_why(write: Any, folder: Any, scene: Any) -> None:
     write("0.png", scene())
     write("1.png", b"text")
     with pytest.raises(UnusableData, match=r"'1.png' of folder:.*not a whole image"):
         list(folder(FIT).fetch([0, 1]))
 
 
-def test_fetch_gives_the_original_pixels_once_each_in_ascending_order(write, folder, scene):
+def test_fetch_gives_the_original_pixels_once_each_in_ascending_order(write: Any, folder: Any, scene: Any) -> None:
     for seed in range(6):
         write(f"c{seed % 2}/{seed}.png", scene(10 + seed, 20, seed))
     fetched = list(folder(FIT).fetch([5, 1, 1, 3]))
@@ -134,7 +142,7 @@ def test_fetch_gives_the_original_pixels_once_each_in_ascending_order(write, fol
 
 
 @pytest.mark.parametrize("example", [-1, 3])
-def test_fetching_what_is_not_there_is_refused(write, folder, scene, example):
+def test_fetching_what_is_not_there_is_refused(write: Any, folder: Any, scene: Any, example: Any) -> None:
     for seed in range(4):
         write(f"{seed}.png", scene())
     with pytest.raises(IndexError, match="0 to 2"):
@@ -142,7 +150,7 @@ def test_fetching_what_is_not_there_is_refused(write, folder, scene, example):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
-def test_shards_and_late_starts_give_the_same_elements(write, folder, scene, listed, count):
+def test_shards_and_late_starts_give_the_same_elements(write: Any, folder: Any, scene: Any, listed: Any, count: Any) -> None:
     for seed in range(13):
         write(f"{seed:02}.png", scene(seed=seed))
     write("05.png", b"bad")
@@ -156,20 +164,22 @@ def test_shards_and_late_starts_give_the_same_elements(write, folder, scene, lis
             assert listed(source, Shard(index, count), start) == elements[start:]
 
 
-def test_the_stream_shows_what_fit_makes_of_the_pixels(write, folder, scene, listed):
+def test_the_stream_shows_what_fit_makes_of_the_pixels(write: Any, folder: Any, scene: Any, listed: Any) -> None:
     write("1.png", scene(30, 50))
     for mode in ("crop", "pad", "stretch"):
         fit = Fit(16, 24, mode)
         assert listed(folder(fit))[0][3] == fit.apply(scene(30, 50)).tobytes()
 
 
-def test_a_limit_beyond_the_end_is_no_limit(write, folder, scene):
+def test_a_limit_beyond_the_end_is_no_limit(write: Any, folder: Any, scene: Any) -> None:
     write("1.png", scene())
     assert len(folder(FIT, limit=10)) == 1
     assert folder(FIT, limit=10).digest() == folder(FIT).digest()
 
 
-def test_the_digest_survives_a_copy_and_changes_with_names_sizes_and_number(tmp_path, write, folder, scene):
+def test_the_digest_survives_a_copy_and_changes_with_names_sizes_and_number(
+    tmp_path: Path, write: Any, folder: Any, scene: Any
+) -> None:
     write("a/1.png", scene())
     two = write("a/2.png", b"12345")
     seen = [folder(FIT).digest()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,27 +18,27 @@ from pipeline.sources.registry import open_source
 from pipeline.spec.data import DataSpec
 
 
-def png(seed):
+def png(seed: Any) -> Any:
     return cv2.imencode(".png", np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8))[1].tobytes()
 
 
-def write_folder(folder, batch, seeds):
+def write_folder(folder: Any, batch: Any, seeds: Any) -> None:
     for seed in seeds:
         (folder / f"{batch}-{seed:02}.png").write_bytes(png(seed))
 
 
-def write_list(folder, batch, seeds):
+def write_list(folder: Any, batch: Any, seeds: Any) -> None:
     write_folder(folder, batch, seeds)
     with (folder / "list.txt").open("a") as file:
         file.writelines(f"{batch}-{seed:02}.png\tclass{seed}\n" for seed in seeds)
 
 
-def write_parquet(folder, batch, seeds):
+def write_parquet(folder: Any, batch: Any, seeds: Any) -> None:
     table = pa.table({"image": [png(seed) for seed in seeds], "label": [f"class{seed}" for seed in seeds]})
     pq.write_table(table, folder / f"{batch}.parquet", row_group_size=2)
 
 
-def write_tar(folder, batch, seeds):
+def write_tar(folder: Any, batch: Any, seeds: Any) -> None:
     with tarfile.open(folder / f"{batch}.tar", "w") as archive:
         for seed in seeds:
             for name, data in ((f"{seed}.png", png(seed)), (f"{seed}.cls", f"class{seed}".encode())):
@@ -54,20 +56,20 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS)
-def data(request, tmp_path):
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Functions: write some more pictures, in files whose names begin with a word; open all of them as a source."""
 
-    def write(batch, seeds):
+    def write(batch: Any, seeds: Any) -> None:
         KINDS[request.param](tmp_path, batch, seeds)
 
-    def opened(**spec):
+    def opened(**spec: Any) -> Any:
         return open_source(DataSpec(source=request.param.format(tmp_path), **spec), Fit(6, 6))
 
     return write, opened
 
 
 @pytest.mark.parametrize("options", [{}, {"window": {"size": 5, "stride": 3}}], ids=["images", "windows"])
-def test_what_is_added_at_the_end_leaves_the_digest_of_the_beginning_as_it_was(data, listed, options):
+def test_what_is_added_at_the_end_leaves_the_digest_of_the_beginning_as_it_was(data: Any, listed: Any, options: Any) -> None:
     write, opened = data
     write("a", range(5))
     old = opened(**options)
@@ -80,14 +82,14 @@ def test_what_is_added_at_the_end_leaves_the_digest_of_the_beginning_as_it_was(d
 
 
 @pytest.mark.parametrize("options", [{}, {"window": {"size": 5, "stride": 3}}], ids=["images", "windows"])
-def test_a_raised_limit_leaves_the_digest_of_the_beginning_as_it_was(data, options):
+def test_a_raised_limit_leaves_the_digest_of_the_beginning_as_it_was(data: Any, options: Any) -> None:
     write, opened = data
     write("a", range(5))
     for count in (1, 2, 3, 4):
         assert opened(**options).digest(count) == opened(**options, limit=count).digest()
 
 
-def test_what_is_added_in_between_or_changed_is_another_beginning(data):
+def test_what_is_added_in_between_or_changed_is_another_beginning(data: Any) -> None:
     write, opened = data
     write("b", range(5))
     digest = opened().digest()

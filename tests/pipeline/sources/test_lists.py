@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pipeline.errors import MissingInput, UnusableData
@@ -15,10 +18,10 @@ FIT = Fit(8, 8)
 
 
 @pytest.fixture
-def lines(tmp_path):
+def lines(tmp_path: Path) -> Any:
     """A function: tmp_path / "images" / "list.txt" with this text, opened as a source."""
 
-    def write_and_open(text, **spec):
+    def write_and_open(text: Any, **spec: Any) -> Any:
         file = tmp_path / "images" / "list.txt"
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -27,7 +30,9 @@ def lines(tmp_path):
     return write_and_open
 
 
-def test_paths_are_relative_to_the_list_and_labels_stand_behind_a_tab_or_a_comma(write, lines, scene, listed):
+def test_paths_are_relative_to_the_list_and_labels_stand_behind_a_tab_or_a_comma(
+    write: Any, lines: Any, scene: Any, listed: Any
+) -> None:
     for seed, path in enumerate(["b/1.png", "a,b.png", "2.png", "no extension"]):
         write(path, scene(seed=seed))
     absolute = write("far/3.png", scene(seed=4))
@@ -44,13 +49,13 @@ def test_paths_are_relative_to_the_list_and_labels_stand_behind_a_tab_or_a_comma
     assert lines("2.png\n").labels is None
 
 
-def test_a_missing_image_is_a_bad_example_in_its_place(write, lines, scene, listed):
+def test_a_missing_image_is_a_bad_example_in_its_place(write: Any, lines: Any, scene: Any, listed: Any) -> None:
     write("1.png", scene())
     elements = listed(lines("1.png\ngone.png\n1.png\n"))
     assert [e[4] for e in elements] == ["", "the file cannot be read (No such file or directory)", ""]
 
 
-def test_ids_do_not_depend_on_shards_or_starts(write, lines, scene, listed):
+def test_ids_do_not_depend_on_shards_or_starts(write: Any, lines: Any, scene: Any, listed: Any) -> None:
     for seed in range(7):
         write(f"{seed}.png", scene(seed=seed))
     source = lines("".join(f"{seed}.png\n" for seed in (6, 2, 5, 1, 3, 0, 4)))
@@ -64,8 +69,8 @@ def test_ids_do_not_depend_on_shards_or_starts(write, lines, scene, listed):
 
 
 def test_numbered_labels_take_their_names_from_a_file_and_one_of_the_wrong_length_is_refused(
-    write, lines, scene, listed, tmp_path
-):
+    write: Any, lines: Any, scene: Any, listed: Any, tmp_path: Path
+) -> None:
     write("1.png", scene())
     names = tmp_path / "names.txt"
     names.write_text("ape\nbee\n")
@@ -80,7 +85,7 @@ def test_numbered_labels_take_their_names_from_a_file_and_one_of_the_wrong_lengt
         lines("1.png,0\n", labels=str(names))
 
 
-def test_a_list_that_cannot_serve_is_named_with_what_to_do(lines, tmp_path):
+def test_a_list_that_cannot_serve_is_named_with_what_to_do(lines: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"the list '.*' names no images"):
         lines("# nothing\n\n")
     with pytest.raises(UnusableData, match="is not text in UTF-8"):
@@ -102,7 +107,9 @@ def test_a_list_that_cannot_serve_is_named_with_what_to_do(lines, tmp_path):
         ("folder:https://host/x", "folder:https://host/x"),
     ],
 )
-def test_paths_in_a_spec_are_relative_to_it_and_addresses_are_left_alone(tmp_path, monkeypatch, written, read):
+def test_paths_in_a_spec_are_relative_to_it_and_addresses_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Any, read: Any
+) -> None:
     monkeypatch.setenv("PLACE", "s3://bucket")
     spec = tmp_path / "job.toml"
     spec.write_text(

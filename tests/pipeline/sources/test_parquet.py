@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,7 @@ FIT = Fit(8, 8)
 
 
 @pytest.fixture
-def png(scene):
+def png(scene: Any) -> Any:
     """A function: a picture as PNG bytes."""
     import cv2
 
@@ -27,10 +29,10 @@ def png(scene):
 
 
 @pytest.fixture
-def table(tmp_path):
+def table(tmp_path: Path) -> Any:
     """A function: write columns to tmp_path / NAME, with the features that `datasets` would note."""
 
-    def write(name, columns, features=None, rows=3, **settings):
+    def write(name: Any, columns: Any, features: Any = None, rows: Any = 3, **settings: Any) -> None:
         found = pa.table(columns)
         if features is not None:
             found = found.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -41,16 +43,18 @@ def table(tmp_path):
 
 
 @pytest.fixture
-def tables(tmp_path):
+def tables(tmp_path: Path) -> Any:
     """A function: the source of all files that match."""
     return lambda pattern="*.parquet", **spec: open_source(DataSpec(source=f"parquet:{tmp_path / pattern}", **spec), FIT)
 
 
-def structs(images, paths=None):
+def structs(images: Any, paths: Any = None) -> Any:
     return [{"bytes": image, "path": path} for image, path in zip(images, paths or [None] * len(images), strict=True)]
 
 
-def test_rows_come_file_by_file_with_the_names_that_their_class_has(table, tables, png, listed, scene):
+def test_rows_come_file_by_file_with_the_names_that_their_class_has(
+    table: Any, tables: Any, png: Any, listed: Any, scene: Any
+) -> None:
     features = {"picture": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
     table("b.parquet", {"picture": structs([png(7)]), "label": [0]}, features)
     table("a.parquet", {"picture": structs([png(i) for i in range(7)]), "label": [0, 1, -1, None, 1, 0, 5]}, features, rows=2)
@@ -62,7 +66,7 @@ def test_rows_come_file_by_file_with_the_names_that_their_class_has(table, table
     assert [e[3] for e in elements] == [FIT.apply(scene(seed=seed)).tobytes() for seed in range(8)]
 
 
-def test_files_come_bytewise_by_path_whatever_their_sizes(table, tables, png, listed):
+def test_files_come_bytewise_by_path_whatever_their_sizes(table: Any, tables: Any, png: Any, listed: Any) -> None:
     for rows, name in enumerate(["b/2", "b/10", "B/1", "a", "é"], start=1):
         table(f"{name}.parquet", {"image": [png(rows)] * rows})
     keys = dict.fromkeys(e[1].rpartition(".parquet__")[0] for e in listed(tables("**/*.parquet")))
@@ -71,7 +75,9 @@ def test_files_come_bytewise_by_path_whatever_their_sizes(table, tables, png, li
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("rows", [1, 4, 100])
-def test_ids_do_not_depend_on_shards_starts_or_batches(table, tables, png, listed, rows, batch):
+def test_ids_do_not_depend_on_shards_starts_or_batches(
+    table: Any, tables: Any, png: Any, listed: Any, rows: Any, batch: Any
+) -> None:
     for name in ("x/1.parquet", "x/2.parquet", "y.parquet"):
         table(name, {"image": [png(seed) for seed in range(5)], "label": ["a", "b", "c", "d", "e"]}, rows=rows)
     source = tables("**/*.parquet", batch=batch, limit=14)
@@ -90,7 +96,7 @@ def test_ids_do_not_depend_on_shards_starts_or_batches(table, tables, png, liste
     assert all(FIT.apply(image.pixels).tobytes() == whole[example][3] for example, image in fetched)
 
 
-def test_the_size_of_row_groups_changes_no_example(table, tables, png, listed):
+def test_the_size_of_row_groups_changes_no_example(table: Any, tables: Any, png: Any, listed: Any) -> None:
     seen = []
     for rows in (1, 3, 7):
         table("a.parquet", {"image": [png(seed) for seed in range(7)]}, rows=rows)
@@ -98,7 +104,9 @@ def test_the_size_of_row_groups_changes_no_example(table, tables, png, listed):
     assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 7
 
 
-def test_a_copy_elsewhere_has_the_same_ids_keys_and_digest(tmp_path, table, tables, png, listed):
+def test_a_copy_elsewhere_has_the_same_ids_keys_and_digest(
+    tmp_path: Path, table: Any, tables: Any, png: Any, listed: Any
+) -> None:
     for folder in ("one", "two"):
         for name in ("a", "b"):
             table(f"{folder}/{name}.parquet", {"image": [png(1), png(2)]})
@@ -108,20 +116,20 @@ def test_a_copy_elsewhere_has_the_same_ids_keys_and_digest(tmp_path, table, tabl
     assert tables("two/*.parquet").digest() != one.digest()
 
 
-def test_the_image_is_found_by_its_bytes_where_no_schema_tells(table, tables, png, listed):
+def test_the_image_is_found_by_its_bytes_where_no_schema_tells(table: Any, tables: Any, png: Any, listed: Any) -> None:
     table("a.parquet", {"other": [b"no picture", b"x"], "raw": [png(1), None], "label": [3, 4]})
     elements = listed(tables())
     assert [e[2] for e in elements] == ["3", "4"] and [bool(e[4]) for e in elements] == [False, True]
 
 
-def test_two_columns_of_images_are_asked_for_by_name(table, tables, png, listed, scene):
+def test_two_columns_of_images_are_asked_for_by_name(table: Any, tables: Any, png: Any, listed: Any, scene: Any) -> None:
     table("a.parquet", {"left": structs([png(1)]), "right": [png(2)], "kind": ["x"]})
     with pytest.raises(UnusableData, match=r"several columns of images: left, right. Set data.image"):
         tables()
     assert listed(tables(image="right", label="kind"))[0][2:4] == ("x", FIT.apply(scene(seed=2)).tobytes())
 
 
-def test_a_path_without_bytes_is_a_file_beside_the_table(table, tables, png, listed, tmp_path):
+def test_a_path_without_bytes_is_a_file_beside_the_table(table: Any, tables: Any, png: Any, listed: Any, tmp_path: Path) -> None:
     (tmp_path / "data" / "pictures").mkdir(parents=True)
     (tmp_path / "data" / "pictures" / "1.png").write_bytes(png(1))
     paths = ["pictures/1.png", "pictures/gone.png", None]
@@ -132,7 +140,7 @@ def test_a_path_without_bytes_is_a_file_beside_the_table(table, tables, png, lis
     assert "'pictures/gone.png' beside the table cannot be read" in elements[1][4] and "no image in this row" in elements[2][4]
 
 
-def test_bad_images_keep_their_place_and_say_why(table, tables, png, listed):
+def test_bad_images_keep_their_place_and_say_why(table: Any, tables: Any, png: Any, listed: Any) -> None:
     table("a.parquet", {"image": structs([png(0), b"text", b"", png(3)[:90], png(4)])})
     reasons = [e[4] for e in listed(tables())]
     assert reasons[0] == reasons[4] == "" and "not a whole image" in reasons[1]
@@ -141,7 +149,7 @@ def test_bad_images_keep_their_place_and_say_why(table, tables, png, listed):
         list(tables().fetch([0, 1]))
 
 
-def test_a_table_without_images_is_refused_with_its_columns(table, tables):
+def test_a_table_without_images_is_refused_with_its_columns(table: Any, tables: Any) -> None:
     table("a.parquet", {"text": ["a"], "blob": [b"1234"], "n": [1]})
     with pytest.raises(
         UnusableData, match=r"has no column of images; its columns: text \(string\), blob \(binary\), n"
@@ -155,7 +163,7 @@ def test_a_table_without_images_is_refused_with_its_columns(table, tables):
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -5])
-def test_a_table_cut_short_stops_before_work_starts(table, tables, png, tmp_path, keep):
+def test_a_table_cut_short_stops_before_work_starts(table: Any, tables: Any, png: Any, tmp_path: Path, keep: Any) -> None:
     table("a.parquet", {"image": [png(0)]})
     table("b.parquet", {"image": [png(1), png(2)]})
     file = tmp_path / "b.parquet"
@@ -165,7 +173,7 @@ def test_a_table_cut_short_stops_before_work_starts(table, tables, png, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_damaged_inside_is_named_when_it_is_read(table, tables, png, tmp_path):
+def test_a_table_damaged_inside_is_named_when_it_is_read(table: Any, tables: Any, png: Any, tmp_path: Path) -> None:
     import tensorflow as tf
 
     from pipeline.errors import carried
@@ -186,27 +194,29 @@ def test_a_table_damaged_inside_is_named_when_it_is_read(table, tables, png, tmp
         list(source.fetch([30]))
 
 
-def test_files_that_do_not_belong_together_are_refused(table, tables, png):
+def test_files_that_do_not_belong_together_are_refused(table: Any, tables: Any, png: Any) -> None:
     table("a.parquet", {"image": [png(0)], "label": [1]})
     table("b.parquet", {"image": [png(0)], "label": ["one"]})
     with pytest.raises(UnusableData, match=r"b.parquet has no column 'label' of the kind that .*a.parquet has"):
         tables()
 
 
-def test_a_pattern_that_matches_nothing_is_named(tables, tmp_path):
+def test_a_pattern_that_matches_nothing_is_named(tables: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"no file matches data.source 'parquet:.*/\*.parquet'"):
         tables()
     with pytest.raises(MissingInput, match=r"such as parquet:.*/\*.parquet"):
         tables(".")
 
 
-def test_tables_without_rows_are_refused(table, tables):
+def test_tables_without_rows_are_refused(table: Any, tables: Any) -> None:
     table("a.parquet", {"image": pa.array([], pa.binary())})
     with pytest.raises(UnusableData, match="holds no rows"):
         tables()
 
 
-def test_numbered_labels_take_their_names_from_a_file_and_one_too_short_is_refused(table, tables, png, listed, tmp_path):
+def test_numbered_labels_take_their_names_from_a_file_and_one_too_short_is_refused(
+    table: Any, tables: Any, png: Any, listed: Any, tmp_path: Path
+) -> None:
     table("a.parquet", {"image": [png(0), png(1), png(2)], "label": [2, 0, 1]}, rows=1)
     names = tmp_path / "names.txt"
     names.write_text("ape\nbee\ncow\n\n")
@@ -219,7 +229,7 @@ def test_numbered_labels_take_their_names_from_a_file_and_one_too_short_is_refus
         tables(labels=str(tmp_path / "gone.txt"))
 
 
-def test_memory_holds_a_few_pictures_however_long_the_row_group(table, tables, tmp_path):
+def test_memory_holds_a_few_pictures_however_long_the_row_group(table: Any, tables: Any, tmp_path: Path) -> None:
     import pyarrow as pa
 
     noise = np.random.default_rng(0).bytes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import PIL.Image
@@ -18,7 +21,7 @@ from pipeline.spec.picks import Picks
 
 
 @pytest.fixture
-def source(write, folder, scene):
+def source(write: Any, folder: Any, scene: Any) -> Any:
     """Twelve images in two folders, the third of them torn."""
     for number in range(12):
         pixels = scene(20 + number, 24, seed=number)
@@ -27,7 +30,7 @@ def source(write, folder, scene):
     return folder(Fit(16, 16))
 
 
-def test_picks_are_the_data_sets_own_images_each_once_and_in_its_order(source):
+def test_picks_are_the_data_sets_own_images_each_once_and_in_its_order(source: Any) -> None:
     keys = [element["key"].decode() for element in source.stream(Shard()).as_numpy_iterator()]
     picked = list(pick(source, source.fit, Picks(examples=[9, 0], keys=[keys[5], keys[0]])))
     assert [one.example for one in picked] == [0, 5, 9]
@@ -37,13 +40,13 @@ def test_picks_are_the_data_sets_own_images_each_once_and_in_its_order(source):
         assert np.array_equal(one.shown, shown[one.example]) and one.image.pixels.shape[0] >= 20
 
 
-def test_without_a_name_the_first_that_can_be_read_are_picked(source):
+def test_without_a_name_the_first_that_can_be_read_are_picked(source: Any) -> None:
     assert [one.example for one in pick(source, source.fit, Picks(first=3))] == [0, 1, 3]
     assert [one.example for one in pick(source, source.fit, Picks())] == [0, 1, 3, 4]
     assert len(list(pick(source, source.fit, Picks(first=100)))) == 11
 
 
-def test_a_file_is_decoded_upright_and_fitted_as_the_data_are(source, scene, tmp_path):
+def test_a_file_is_decoded_upright_and_fitted_as_the_data_are(source: Any, scene: Any, tmp_path: Path) -> None:
     pixels = scene(30, 50, seed=77)
     path = tmp_path / "turned.png"
     exif = PIL.Image.Exif()
@@ -56,7 +59,7 @@ def test_a_file_is_decoded_upright_and_fitted_as_the_data_are(source, scene, tmp
     assert [one.example for one in pick(source, source.fit, Picks(files=[str(path)], examples=[7]))] == [7, None]
 
 
-def test_every_kind_of_source_finds_every_key_that_it_gives(source, write_tables, tmp_path):
+def test_every_kind_of_source_finds_every_key_that_it_gives(source: Any, write_tables: Any, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     opened = [
         source,
@@ -73,7 +76,7 @@ def test_every_kind_of_source_finds_every_key_that_it_gives(source, write_tables
     assert source.find("b/11.png") == 11 and limited.find("b/11.png") is None
 
 
-def test_a_wrong_pick_is_reported_before_work_starts(source, tmp_path):
+def test_a_wrong_pick_is_reported_before_work_starts(source: Any, tmp_path: Path) -> None:
     for picks, kind, words in (
         (Picks(examples=[3, 12]), WrongSpec, "[featuremaps]: example 12 is not there; examples run from 0 to 11"),
         (Picks(keys="a/1.png"), WrongSpec, "no example has the key 'a/1.png'. The column `key` of the index lists them"),
@@ -92,14 +95,14 @@ def test_a_wrong_pick_is_reported_before_work_starts(source, tmp_path):
 
 
 @pytest.fixture
-def write_tables():
+def write_tables() -> Any:
     """A function: the images of a folder as Parquet, two row groups a file, and as a tar archive, each opened."""
     import tarfile
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def write(folder, fit):
+    def write(folder: Any, fit: Any) -> Any:
         files = sorted(folder.rglob("*.png"))
         table = pa.table({"image": [{"bytes": path.read_bytes(), "path": path.name} for path in files]})
         for number, rows in enumerate((table[:7], table[7:])):
@@ -113,7 +116,7 @@ def write_tables():
     return write
 
 
-def test_pictures_are_named_by_example_or_by_number_among_the_files_and_safe_stem():
+def test_pictures_are_named_by_example_or_by_number_among_the_files_and_safe_stem() -> None:
     pixels = np.zeros((1, 1, 3), np.uint8)
     asked = [(7, "a.png"), (None, "one/cat.png"), (3, "b.png"), (None, "two/cat.png"), (None, "s3://x/größe 2.jpg")]
     found = named(Picked(example, Image(key, None, pixels, Box(0, 0, 1, 1)), pixels) for example, key in asked)

@@ -11,7 +11,9 @@ import sys
 import tarfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,7 +41,7 @@ IMAGES = 9
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[Any]:
     import logging
 
     from moto.server import ThreadedMotoServer
@@ -52,7 +54,7 @@ def server():
 
 
 @pytest.fixture
-def ask(monkeypatch):
+def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A function: all that follows asks this port for s3:// addresses."""
     import fsspec
 
@@ -60,7 +62,7 @@ def ask(monkeypatch):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
 
-    def port(number):
+    def port(number: Any) -> None:
         settings = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
         for name, value in {**settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{number}"}.items():
             monkeypatch.setenv(name, value)
@@ -72,7 +74,7 @@ def ask(monkeypatch):
 
 
 @pytest.fixture
-def bucket(server, ask):
+def bucket(server: Any, ask: Any) -> Iterator[Any]:
     """An empty bucket, removed at the end. Returns: its file system, that of s3fs."""
     import fsspec
 
@@ -86,7 +88,7 @@ def bucket(server, ask):
 
 
 @pytest.fixture
-def stored(tmp_path, write, scene):
+def stored(tmp_path: Path, write: Any, scene: Any) -> Any:
     """The same pictures in every kind of file; the last but one is not a picture. Returns: their folder."""
     paths = [f"c{index % 2}/{index}.png" for index in range(IMAGES)]
     files = [write(path, b"text" if index == 7 else scene(40, 50, index)) for index, path in enumerate(paths)]
@@ -111,16 +113,18 @@ def stored(tmp_path, write, scene):
 SOURCES = ["folder:{}", "parquet:{}/parquet/*.parquet", "tar:{}/tar/*", "list:{}/list.txt"]
 
 
-def opened(source, root, **spec):
+def opened(source: Any, root: Any, **spec: Any) -> Any:
     return open_source(DataSpec(source=source.format(root), **spec), FIT)
 
 
-def without_reasons(elements):
+def without_reasons(elements: Any) -> Any:
     return [(*element[:4], bool(element[4])) for element in elements]
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_remote_data_give_the_same_examples_and_the_same_digest_as_local_ones(bucket, stored, listed, source):
+def test_remote_data_give_the_same_examples_and_the_same_digest_as_local_ones(
+    bucket: Any, stored: Any, listed: Any, source: Any
+) -> None:
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
     here, there = opened(source, stored), opened(source, "s3://bucket/data")
     whole = listed(there)
@@ -136,7 +140,9 @@ def test_remote_data_give_the_same_examples_and_the_same_digest_as_local_ones(bu
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_line_that_breaks_in_between_brings_the_same_bytes(server, ask, bucket, stored, listed, source):
+def test_a_line_that_breaks_in_between_brings_the_same_bytes(
+    server: Any, ask: Any, bucket: Any, stored: Any, listed: Any, source: Any
+) -> None:
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
     expected = without_reasons(listed(opened(source, stored)))
     ask(server[1])
@@ -150,7 +156,9 @@ def test_a_line_that_breaks_in_between_brings_the_same_bytes(server, ask, bucket
 
 
 @pytest.mark.parametrize("source", ["folder:{}", "parquet:{}/parquet/*.parquet", "tar:{}/tar/a.tar"])
-def test_a_line_that_stays_broken_ends_in_one_line_that_names_the_address(server, ask, bucket, stored, tmp_path, source):
+def test_a_line_that_stays_broken_ends_in_one_line_that_names_the_address(
+    server: Any, ask: Any, bucket: Any, stored: Any, tmp_path: Path, source: Any
+) -> None:
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
     line = BrokenLine(server, after=0, cuts=0)
     ask(line.port)
@@ -158,7 +166,7 @@ def test_a_line_that_stays_broken_ends_in_one_line_that_names_the_address(server
     runs = sys.modules["pipeline.run"]
     opening = runs.open_job
 
-    def then_break(*arguments, **settings):
+    def then_break(*arguments: Any, **settings: Any) -> Any:
         opened_job = opening(*arguments, **settings)
         line.cuts = 10**6
         return opened_job
@@ -171,7 +179,7 @@ def test_a_line_that_stays_broken_ends_in_one_line_that_names_the_address(server
     line.close()
 
 
-def test_an_address_where_nobody_listens_is_named_before_work_starts(ask, tmp_path, closed_port):
+def test_an_address_where_nobody_listens_is_named_before_work_starts(ask: Any, tmp_path: Path, closed_port: Any) -> None:
     ask(closed_port)
     for source in SOURCES:
         begin = time.monotonic()
@@ -180,7 +188,7 @@ def test_an_address_where_nobody_listens_is_named_before_work_starts(ask, tmp_pa
         assert time.monotonic() - begin < 15 and "\n" not in str(caught.value)
 
 
-def test_an_address_that_listens_and_says_nothing_is_given_up_in_time(ask, monkeypatch):
+def test_an_address_that_listens_and_says_nothing_is_given_up_in_time(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "DEADLINE", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ask(silent.getsockname()[1])
@@ -191,14 +199,16 @@ def test_an_address_that_listens_and_says_nothing_is_given_up_in_time(ask, monke
 
 
 @pytest.mark.parametrize(("source", "said"), [("folder:{}", "holds no images"), ("parquet:{}/*.parquet", "no file matches")])
-def test_an_address_with_nothing_there_is_named(bucket, source, said):
+def test_an_address_with_nothing_there_is_named(bucket: Any, source: Any, said: Any) -> None:
     with pytest.raises(MissingInput, match=rf"s3://bucket/none.*{said}|{said}.*s3://bucket/none"):
         opened(source, "s3://bucket/none")
     with pytest.raises(MissingInput, match="s3://no-such-bucket"):
         opened(source, "s3://no-such-bucket/x")
 
 
-def test_files_come_over_http_too_and_a_host_that_is_not_there_is_named(server, bucket, stored, listed, closed_port):
+def test_files_come_over_http_too_and_a_host_that_is_not_there_is_named(
+    server: Any, bucket: Any, stored: Any, listed: Any, closed_port: Any
+) -> None:
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
     for file in bucket.find("bucket"):
         bucket.chmod(file, "public-read")
@@ -212,16 +222,16 @@ def test_files_come_over_http_too_and_a_host_that_is_not_there_is_named(server, 
             opened(source, f"http://127.0.0.1:{server[1]}/bucket/none")
 
 
-def test_a_server_that_gives_no_parts_of_files_is_told_in_one_line(stored):
+def test_a_server_that_gives_no_parts_of_files_is_told_in_one_line(stored: Any) -> None:
     import functools
     import http.server
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
+        def log_message(self, *arguments: Any) -> None:
             pass
 
     class QuietServer(http.server.ThreadingHTTPServer):
-        def handle_error(self, *arguments):
+        def handle_error(self, *arguments: Any) -> None:
             pass
 
     (stored / "picture.png").write_bytes(bytes(2**23))
@@ -237,17 +247,17 @@ def test_a_server_that_gives_no_parts_of_files_is_told_in_one_line(stored):
         plain.shutdown()
 
 
-def test_prepared_data_sets_lie_where_tensorflow_reads(tmp_path):
+def test_prepared_data_sets_lie_where_tensorflow_reads(tmp_path: Path) -> None:
     with pytest.raises(UnusableData, match="data.data_dir 's3://bucket/tfds': TensorFlow reads folders and gs:// addresses"):
         opened("tfds:cifar10/test", "", data_dir="s3://bucket/tfds")
 
 
-def test_a_scheme_that_nobody_serves_is_named():
+def test_a_scheme_that_nobody_serves_is_named() -> None:
     with pytest.raises(MissingInput, match="nosuch://x/y"):
         opened("folder:{}", "nosuch://x/y")
 
 
-def test_results_at_an_address_are_byte_for_byte_those_on_this_machine(bucket, stored, tmp_path):
+def test_results_at_an_address_are_byte_for_byte_those_on_this_machine(bucket: Any, stored: Any, tmp_path: Path) -> None:
     bucket.put(f"{stored}/", "bucket/data/", recursive=True)
     spec = job(tmp_path, "folder:s3://bucket/data")
     here, there = run(spec, tmp_path / "out"), run(spec, "s3://bucket/results")
@@ -263,7 +273,9 @@ def test_results_at_an_address_are_byte_for_byte_those_on_this_machine(bucket, s
     assert not bucket.exists("bucket/results/small/.lock")
 
 
-def test_results_survive_a_line_that_breaks_while_they_are_sent(server, ask, bucket, stored, tmp_path):
+def test_results_survive_a_line_that_breaks_while_they_are_sent(
+    server: Any, ask: Any, bucket: Any, stored: Any, tmp_path: Path
+) -> None:
     spec = job(tmp_path, f"folder:{stored}")
     here = run(spec, tmp_path / "out")
     line = BrokenLine(server, after=120, cuts=6)
@@ -276,13 +288,17 @@ def test_results_survive_a_line_that_breaks_while_they_are_sent(server, ask, buc
     assert contents((str(path.relative_to(there)), path.read_bytes()) for path in there.rglob("*")) == local
 
 
-def test_an_output_address_that_does_not_answer_is_named_before_work_starts(ask, stored, tmp_path, closed_port):
+def test_an_output_address_that_does_not_answer_is_named_before_work_starts(
+    ask: Any, stored: Any, tmp_path: Path, closed_port: Any
+) -> None:
     ask(closed_port)
     with pytest.raises(MissingInput, match="s3://bucket/results/small/.lock' did not answer"):
         run(job(tmp_path, f"folder:{stored}"), "s3://bucket/results")
 
 
-def test_check_tries_the_output_address_and_leaves_nothing(ask, bucket, stored, tmp_path, closed_port):
+def test_check_tries_the_output_address_and_leaves_nothing(
+    ask: Any, bucket: Any, stored: Any, tmp_path: Path, closed_port: Any
+) -> None:
     check_writable(place("s3://bucket/results/small"))
     assert bucket.find("bucket") == []
     with pytest.raises(StoreFailed, match=r"s3://nobody/results cannot be written: .*bucket does not exist.*Check your rights"):
@@ -292,7 +308,9 @@ def test_check_tries_the_output_address_and_leaves_nothing(ask, bucket, stored, 
         check_writable(place("s3://bucket/results"))
 
 
-def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead_is_taken_over(bucket, monkeypatch):
+def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead_is_taken_over(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.05)
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     folder, said = place("s3://bucket/held"), []
@@ -313,7 +331,7 @@ def test_a_folder_that_another_run_holds_is_refused_and_one_whose_holder_is_dead
         pytest.fail("a lock that is refreshed was taken over")
 
 
-def test_a_lock_is_refreshed_and_a_lost_one_is_reported_and_left_alone(bucket, monkeypatch):
+def test_a_lock_is_refreshed_and_a_lost_one_is_reported_and_left_alone(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     folder = place("s3://bucket/held")
     with locks.hold(folder):
@@ -323,7 +341,7 @@ def test_a_lock_is_refreshed_and_a_lost_one_is_reported_and_left_alone(bucket, m
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def lose_it():
+    def lose_it() -> None:
         with locks.hold(folder):
             held = {"host": "other", "process": 7, "since": "then", "token": "y", "refreshed": time.time()}
             bucket.pipe_file("bucket/held/.lock", json.dumps(held).encode())
@@ -334,10 +352,10 @@ def test_a_lock_is_refreshed_and_a_lost_one_is_reported_and_left_alone(bucket, m
     assert json.loads(bucket.cat_file("bucket/held/.lock"))["token"] == "y"
 
 
-def test_of_many_that_ask_at_once_one_holds_the_folder(bucket):
+def test_of_many_that_ask_at_once_one_holds_the_folder(bucket: Any) -> None:
     start, outcomes = threading.Barrier(6), []
 
-    def compete():
+    def compete() -> None:
         start.wait()
         try:
             with locks.hold(place("s3://bucket/held")):
@@ -355,12 +373,12 @@ def test_of_many_that_ask_at_once_one_holds_the_folder(bucket):
 
 
 @pytest.fixture
-def closed_port():
+def closed_port() -> Any:
     with socket.create_server(("127.0.0.1", 0)) as freed:
         return freed.getsockname()[1]
 
 
-def job(tmp_path: Path, source: str):
+def job(tmp_path: Path, source: str) -> Any:
     model = tmp_path / "small.keras"
     if not model.exists():
         keras.utils.set_random_seed(3)
@@ -378,7 +396,7 @@ def job(tmp_path: Path, source: str):
     )
 
 
-def contents(files):
+def contents(files: Any) -> Any:
     """{path: bytes} of the results alone, without run.json and the lock."""
     return {path: data for path, data in files if path not in ("run.json", ".lock")}
 

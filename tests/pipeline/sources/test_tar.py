@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -19,16 +21,16 @@ FIT = Fit(8, 8)
 
 
 @pytest.fixture
-def png(scene):
+def png(scene: Any) -> Any:
     """A function: a picture as PNG bytes."""
     return lambda seed=0, height=12, width=16: cv2.imencode(".png", scene(height, width, seed)[..., ::-1])[1].tobytes()
 
 
 @pytest.fixture
-def archive(tmp_path):
+def archive(tmp_path: Path) -> Any:
     """A function: write [(name, bytes)] to tmp_path / NAME."""
 
-    def write(name, members, form=tarfile.PAX_FORMAT):
+    def write(name: Any, members: Any, form: Any = tarfile.PAX_FORMAT) -> Any:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(file, "w:gz" if name.endswith("gz") else "w", format=form) as opened:
@@ -42,12 +44,14 @@ def archive(tmp_path):
 
 
 @pytest.fixture
-def archives(tmp_path):
+def archives(tmp_path: Path) -> Any:
     """A function: the source of all files that match."""
     return lambda pattern="*.tar", **spec: open_source(DataSpec(source=f"tar:{tmp_path / pattern}", **spec), FIT)
 
 
-def test_a_sample_is_what_shares_its_path_up_to_the_first_dot(archive, archives, png, listed, scene):
+def test_a_sample_is_what_shares_its_path_up_to_the_first_dot(
+    archive: Any, archives: Any, png: Any, listed: Any, scene: Any
+) -> None:
     archive("b.tar", [("9.png", png(9)), ("9.cls", b"3\n")])
     archive(
         "a.tar",
@@ -72,20 +76,22 @@ def test_a_sample_is_what_shares_its_path_up_to_the_first_dot(archive, archives,
     assert archives().labels == ["3", "7", "a café", "cat", "dog"]
 
 
-def test_image_and_label_may_be_chosen(archive, archives, png, listed, scene):
+def test_image_and_label_may_be_chosen(archive: Any, archives: Any, png: Any, listed: Any, scene: Any) -> None:
     archive("a.tar", [("1.png", png(1)), ("1.seg.png", png(2)), ("1.cls", b"5"), ("1.json", b'{"breed": "beagle"}')])
     assert listed(archives(image="seg.png", label="breed"))[0][2:4] == ("beagle", FIT.apply(scene(seed=2)).tobytes())
     assert listed(archives(label="cls"))[0][2] == "5" and archives(label="cls").labels is None
 
 
-def test_several_images_under_one_name_are_refused(archive, archives, png):
+def test_several_images_under_one_name_are_refused(archive: Any, archives: Any, png: Any) -> None:
     archive("a.tar", [("photo 1.0.png", png(1)), ("photo 1.1.png", png(2))])
     with pytest.raises(UnusableData, match=r"a.tar: sample 'photo 1' has several images: 0.png, 1.png. Set data.image"):
         archives()
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz"])
-def test_ids_do_not_depend_on_shards_starts_or_packing(archive, archives, png, listed, monkeypatch, ending):
+def test_ids_do_not_depend_on_shards_starts_or_packing(
+    archive: Any, archives: Any, png: Any, listed: Any, monkeypatch: pytest.MonkeyPatch, ending: Any
+) -> None:
     from pipeline.sources import tar
 
     monkeypatch.setattr(tar, "_RANGE_BYTES", 3000)
@@ -109,7 +115,7 @@ def test_ids_do_not_depend_on_shards_starts_or_packing(archive, archives, png, l
     assert all(FIT.apply(image.pixels).tobytes() == whole[example][3] for example, image in fetched)
 
 
-def test_a_few_of_several_archives_are_fetched_each_from_its_own(archive, archives, png, scene):
+def test_a_few_of_several_archives_are_fetched_each_from_its_own(archive: Any, archives: Any, png: Any, scene: Any) -> None:
     for number in range(2):
         archive(f"{number}.tar", [(f"{seed}.png", png(10 * number + seed)) for seed in range(4)])
     fetched = list(archives().fetch([0, 6, 7]))
@@ -117,7 +123,7 @@ def test_a_few_of_several_archives_are_fetched_each_from_its_own(archive, archiv
     assert [(image.pixels == scene(seed=seed)).all() for (_, image), seed in zip(fetched, (0, 12, 13), strict=True)] == [True] * 3
 
 
-def test_shards_that_braces_name_are_one_data_set(archive, archives, png, listed):
+def test_shards_that_braces_name_are_one_data_set(archive: Any, archives: Any, png: Any, listed: Any) -> None:
     for number in range(3):
         archive(f"shard-{number:03}.tar", [(f"{number}.png", png(number))])
     assert listed(archives("shard-{000..002}.tar")) == listed(archives("shard-*.tar"))
@@ -126,19 +132,21 @@ def test_shards_that_braces_name_are_one_data_set(archive, archives, png, listed
         archives("shard-{000..003}.tar")
 
 
-def test_members_of_a_sample_need_not_be_neighbours(archive, archives, png, listed):
+def test_members_of_a_sample_need_not_be_neighbours(archive: Any, archives: Any, png: Any, listed: Any) -> None:
     archive("a.tar", [("1.cls", b"1"), ("2.png", png(2)), ("1.png", png(1)), ("2.cls", b"2")])
     assert [(e[1], e[2]) for e in listed(archives())] == [("a.tar/1", "1"), ("a.tar/2", "2")]
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_long_and_foreign_names_are_read_in_every_form_of_header(archive, archives, png, listed, form):
+def test_long_and_foreign_names_are_read_in_every_form_of_header(
+    archive: Any, archives: Any, png: Any, listed: Any, form: Any
+) -> None:
     name = f"{'long' * 20}/{'name' * 20}" if form == tarfile.USTAR_FORMAT else f"{'long' * 40}/日本語"
     archive("a.tar", [(f"{name}.png", png(1))], form)
     assert [(e[1], e[4]) for e in listed(archives())] == [(f"a.tar/{name}", "")]
 
 
-def test_bad_images_keep_their_place_and_say_why(archive, archives, png, listed):
+def test_bad_images_keep_their_place_and_say_why(archive: Any, archives: Any, png: Any, listed: Any) -> None:
     archive("a.tar", [("0.png", png(0)), ("1.jpg", b"text"), ("2.png", b""), ("3.png", png(3)[:90]), ("4.png", png(4))])
     reasons = [e[4] for e in listed(archives())]
     assert reasons[0] == reasons[4] == "" and "not a whole image" in reasons[1]
@@ -149,7 +157,7 @@ def test_bad_images_keep_their_place_and_say_why(archive, archives, png, listed)
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9])
-def test_an_archive_cut_short_stops_before_work_starts(archive, archives, png, keep, ending):
+def test_an_archive_cut_short_stops_before_work_starts(archive: Any, archives: Any, png: Any, keep: Any, ending: Any) -> None:
     archive(f"a.{ending}", [("0.png", png(0))])
     cut = archive(f"b.{ending}", [(f"{seed}.png", png(seed)) for seed in range(40)])
     data = cut.read_bytes()
@@ -159,7 +167,7 @@ def test_an_archive_cut_short_stops_before_work_starts(archive, archives, png, k
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
-def test_an_archive_cut_between_two_members_is_cut_short_too(archive, archives, png):
+def test_an_archive_cut_between_two_members_is_cut_short_too(archive: Any, archives: Any, png: Any) -> None:
     cut = archive("a.tar", [(f"{seed}.png", png(seed)) for seed in range(3)])
     with tarfile.open(cut) as opened:
         end = opened.getmembers()[2].offset
@@ -168,7 +176,7 @@ def test_an_archive_cut_between_two_members_is_cut_short_too(archive, archives, 
         archives()
 
 
-def test_an_archive_damaged_in_a_header_is_refused_and_not_half_read(archive, archives, png):
+def test_an_archive_damaged_in_a_header_is_refused_and_not_half_read(archive: Any, archives: Any, png: Any) -> None:
     file = archive("a.tar", [(f"{seed}.png", png(seed)) for seed in range(3)])
     with tarfile.open(file) as opened:
         place = opened.getmembers()[1].offset
@@ -179,7 +187,7 @@ def test_an_archive_damaged_in_a_header_is_refused_and_not_half_read(archive, ar
         archives()
 
 
-def test_what_is_no_archive_or_holds_no_image_is_named(archive, archives, tmp_path):
+def test_what_is_no_archive_or_holds_no_image_is_named(archive: Any, archives: Any, tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_bytes(b"this is text " * 100)
     with pytest.raises(UnusableData, match="text.tar is cut short, or no tar archive"):
         archives()
@@ -193,7 +201,7 @@ def test_what_is_no_archive_or_holds_no_image_is_named(archive, archives, tmp_pa
         archives("none*.tar")
 
 
-def test_an_archive_that_shrank_since_it_was_opened_is_named(archive, archives, png):
+def test_an_archive_that_shrank_since_it_was_opened_is_named(archive: Any, archives: Any, png: Any) -> None:
     file = archive("a.tar", [(f"{seed}.png", png(seed)) for seed in range(3)])
     source = archives()
     file.write_bytes(file.read_bytes()[:600])
@@ -201,7 +209,9 @@ def test_an_archive_that_shrank_since_it_was_opened_is_named(archive, archives, 
         list(source.fetch([2]))
 
 
-def test_numbered_labels_take_their_names_from_a_file_and_one_too_short_is_refused(archive, archives, png, listed, tmp_path):
+def test_numbered_labels_take_their_names_from_a_file_and_one_too_short_is_refused(
+    archive: Any, archives: Any, png: Any, listed: Any, tmp_path: Path
+) -> None:
     archive("a.tar", [("1.png", png(1)), ("1.cls", b"1\n"), ("2.png", png(2)), ("3.png", png(3)), ("3.cls", b"0")])
     names = tmp_path / "names.txt"
     names.write_text("ape\nbee\n")
@@ -216,7 +226,9 @@ def test_numbered_labels_take_their_names_from_a_file_and_one_too_short_is_refus
         archives(labels=str(names))
 
 
-def test_the_digest_survives_a_copy_and_changes_with_names_sizes_and_labels(archive, archives, png, tmp_path):
+def test_the_digest_survives_a_copy_and_changes_with_names_sizes_and_labels(
+    archive: Any, archives: Any, png: Any, tmp_path: Path
+) -> None:
     archive("one/a.tar", [("1.png", png(1))])
     archive("two/a.tar", [("1.png", png(1))])
     archive("two/b.tar", [("2.png", png(1))])

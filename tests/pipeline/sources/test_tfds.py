@@ -1,7 +1,12 @@
 """TensorFlow Datasets: small ones prepared here, read back without network."""
 
+from __future__ import annotations
+
 import io
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,96 +24,96 @@ FIT = Fit(6, 6)
 TRAIN, TEST = 23, 5
 
 
-def thumbnail(index):
+def thumbnail(index: Any) -> Any:
     return np.random.default_rng(index).integers(0, 256, (6, 6, 3), np.uint8)
 
 
-class _Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg, name-defined]
     """Builders here give what `_features` and `_example` say."""
 
     VERSION = tfds.core.Version("1.2.0")
 
-    def _info(self):
+    def _info(self) -> Any:
         return tfds.core.DatasetInfo(builder=self, description="x", features=tfds.features.FeaturesDict(self._features()))
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> Any:
         return {"train": self._generate_examples(0, TRAIN), "test": self._generate_examples(100, TEST)}
 
-    def _generate_examples(self, first, count):
+    def _generate_examples(self, first: Any, count: Any) -> Iterator[Any]:
         for index in range(first, first + count):
             yield index, self._example(index)
 
-    def _features(self):
+    def _features(self) -> Any:
         return {"image": tfds.features.Image(shape=(6, 6, 3)), "label": tfds.features.ClassLabel(names=["ant", "bee"])}
 
-    def _example(self, index):
+    def _example(self, index: Any) -> Any:
         return {"image": thumbnail(index), "label": index % 2}
 
 
-class Thumbs(_Small, skip_registration=True):
+class Thumbs(_Small, skip_registration=True):  # type: ignore[call-arg]
     """Classes, in three files a split."""
 
 
-class Named(_Small, skip_registration=True):
+class Named(_Small, skip_registration=True):  # type: ignore[call-arg]
     """Text for labels, images of any size, one of them broken."""
 
-    def _features(self):
+    def _features(self) -> Any:
         return {
             "picture": tfds.features.Image(shape=(None, None, 1)),
             "label": tfds.features.Text(),
             "note": tfds.features.Text(),
         }
 
-    def _example(self, index):
+    def _example(self, index: Any) -> Any:
         if index == 7:
             return {"picture": io.BytesIO(b"no image"), "label": "broken", "note": "x"}
         return {"picture": np.full((5 + index, 9, 1), index, np.uint8), "label": f"person {index}", "note": "x"}
 
 
-class Plain(_Small, skip_registration=True):
+class Plain(_Small, skip_registration=True):  # type: ignore[call-arg]
     """No label at all."""
 
-    def _features(self):
+    def _features(self) -> Any:
         return {"image": tfds.features.Image()}
 
-    def _example(self, index):
+    def _example(self, index: Any) -> Any:
         return {"image": thumbnail(index)}
 
 
-class Secret(_Small, skip_registration=True):
+class Secret(_Small, skip_registration=True):  # type: ignore[call-arg]
     """A class under another name, kept secret for some."""
 
-    def _features(self):
+    def _features(self) -> Any:
         return {"photo": tfds.features.Image(), "species": tfds.features.ClassLabel(names=["ant", "bee"])}
 
-    def _example(self, index):
+    def _example(self, index: Any) -> Any:
         return {"photo": thumbnail(index), "species": -1 if index % 2 else 1}
 
 
-class Pairs(_Small, skip_registration=True):
+class Pairs(_Small, skip_registration=True):  # type: ignore[call-arg]
     """Two images: which?"""
 
-    def _features(self):
+    def _features(self) -> Any:
         return {"left": tfds.features.Image(), "right": tfds.features.Image()}
 
-    def _example(self, index):
+    def _example(self, index: Any) -> Any:
         return {"left": thumbnail(index), "right": thumbnail(index)}
 
 
-class Clips(_Small, skip_registration=True):
+class Clips(_Small, skip_registration=True):  # type: ignore[call-arg]
     """A video, not an image."""
 
-    def _features(self):
+    def _features(self) -> Any:
         return {"video": tfds.features.Video(shape=(None, 6, 6, 3))}
 
-    def _example(self, index):
+    def _example(self, index: Any) -> Any:
         return {"video": thumbnail(index)[None]}
 
 
 class ConvscopeUnreachable(_Small):
     """Known to tfds by name, and not to be had."""
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> None:
         raise ConnectionError("no route\nto host")
 
 
@@ -117,7 +122,7 @@ class ConvscopeToBeMade(_Small):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A data_dir with the small data sets prepared, three files a split."""
     root = tmp_path_factory.mktemp("tfds")
     tfds.disable_progress_bar()
@@ -128,14 +133,14 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def prepared(data_dir):
-    def open_prepared(source, fit=FIT, **spec):
+def prepared(data_dir: Any) -> Any:
+    def open_prepared(source: Any, fit: Any = FIT, **spec: Any) -> Any:
         return open_source(DataSpec(source=f"tfds:{source}", data_dir=str(data_dir), **spec), fit)
 
     return open_prepared
 
 
-def by_tfds(data_dir, name, split):
+def by_tfds(data_dir: Any, name: Any, split: Any) -> Any:
     """The examples as tfds itself reads them: id, and the rest."""
     config = tfds.ReadConfig(add_tfds_id=True, interleave_cycle_length=1)
     dataset = tfds.builder(name, data_dir=data_dir).as_dataset(split=split, read_config=config)
@@ -143,7 +148,7 @@ def by_tfds(data_dir, name, split):
 
 
 @pytest.mark.parametrize("split", ["train", "test", "train[:10%]", "train[5:17]", "train[-4:]", "train[20:]+test", "all"])
-def test_order_ids_labels_and_pixels_are_those_of_tfds_itself(data_dir, prepared, listed, split):
+def test_order_ids_labels_and_pixels_are_those_of_tfds_itself(data_dir: Any, prepared: Any, listed: Any, split: Any) -> None:
     expected = by_tfds(data_dir, "thumbs", split)
     source = prepared(f"thumbs/{split}")
     assert len(source) == len(expected) and source.labels == ["ant", "bee"]
@@ -153,7 +158,7 @@ def test_order_ids_labels_and_pixels_are_those_of_tfds_itself(data_dir, prepared
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 30])
-def test_shards_and_late_starts_give_the_same_elements(prepared, listed, count):
+def test_shards_and_late_starts_give_the_same_elements(prepared: Any, listed: Any, count: Any) -> None:
     source = prepared("thumbs/train[3:22]", limit=17)
     whole = listed(source)
     assert len(whole) == len(source) == 17
@@ -164,7 +169,7 @@ def test_shards_and_late_starts_give_the_same_elements(prepared, listed, count):
 
 
 @pytest.mark.parametrize("examples", [[], [0], [22], [0, 22], [9, 3, 3, 10], [1, 4, 6], range(0, 23, 2), range(23)])
-def test_fetch_gives_what_was_asked_for_from_any_file(data_dir, prepared, examples):
+def test_fetch_gives_what_was_asked_for_from_any_file(data_dir: Any, prepared: Any, examples: Any) -> None:
     expected = by_tfds(data_dir, "thumbs", "train")
     fetched = list(prepared("thumbs/train").fetch(examples))
     assert [example for example, _ in fetched] == sorted(set(examples))
@@ -174,13 +179,13 @@ def test_fetch_gives_what_was_asked_for_from_any_file(data_dir, prepared, exampl
         assert image.label == ["ant", "bee"][expected[example]["label"]]
 
 
-def test_fetching_a_slice_counts_within_the_slice(data_dir, prepared):
+def test_fetching_a_slice_counts_within_the_slice(data_dir: Any, prepared: Any) -> None:
     expected = by_tfds(data_dir, "thumbs", "train[5:17]")
     for example, image in prepared("thumbs/train[5:17]").fetch([0, 11]):
         assert np.array_equal(image.pixels, expected[example]["image"])
 
 
-def test_text_labels_grey_images_and_odd_sizes_are_read_and_a_bad_one_is_reported(prepared, listed):
+def test_text_labels_grey_images_and_odd_sizes_are_read_and_a_bad_one_is_reported(prepared: Any, listed: Any) -> None:
     source = prepared("named/train", Fit(6, 6, "stretch"))
     elements = listed(source)
     assert source.labels is None and len(elements) == TRAIN
@@ -194,19 +199,19 @@ def test_text_labels_grey_images_and_odd_sizes_are_read_and_a_bad_one_is_reporte
         list(source.fetch([bad]))
 
 
-def test_no_label_is_an_empty_text(prepared, listed):
+def test_no_label_is_an_empty_text(prepared: Any, listed: Any) -> None:
     source = prepared("plain/test")
     assert {e[2] for e in listed(source)} == {""} and source.labels is None
     assert next(source.fetch([0]))[1].label is None
 
 
-def test_a_lone_class_is_the_label_whatever_its_name_and_a_secret_one_is_empty(prepared, listed):
+def test_a_lone_class_is_the_label_whatever_its_name_and_a_secret_one_is_empty(prepared: Any, listed: Any) -> None:
     source = prepared("secret/train")
     assert source.labels == ["ant", "bee"]
     assert sorted(e[2] for e in listed(source)) == [""] * 11 + ["bee"] * 12
 
 
-def test_windows_over_tfds_agree_with_the_images(prepared, listed):
+def test_windows_over_tfds_agree_with_the_images(prepared: Any, listed: Any) -> None:
     source = prepared("thumbs/train", Fit(3, 3), window={"size": 3, "stride": 3}, limit=50)
     images = [e[1] for e in listed(prepared("thumbs/train"))]
     elements = listed(source)
@@ -217,16 +222,16 @@ def test_windows_over_tfds_agree_with_the_images(prepared, listed):
         assert elements[example][1] == image.key
 
 
-def test_windows_count_a_bad_image_once(prepared, listed):
+def test_windows_count_a_bad_image_once(prepared: Any, listed: Any) -> None:
     elements = listed(prepared("named/train", window={"size": 5, "stride": 4}))
     assert [e[1].partition("@")[2] for e in elements if e[4]] == ["0,0"]
 
 
-def test_the_version_can_be_named(prepared):
+def test_the_version_can_be_named(prepared: Any) -> None:
     assert len(prepared("thumbs:1.2.0/test")) == TEST
 
 
-def test_the_digest_tells_data_sets_splits_and_slices_apart(prepared):
+def test_the_digest_tells_data_sets_splits_and_slices_apart(prepared: Any) -> None:
     sources = ["thumbs/train", "thumbs/test", "thumbs/train[:5]", "thumbs/train[1:6]", "plain/train"]
     assert len({prepared(source).digest() for source in sources}) == len(sources)
     records = prepared("thumbs/train").records
@@ -235,7 +240,7 @@ def test_the_digest_tells_data_sets_splits_and_slices_apart(prepared):
     assert prepared("thumbs/train", limit=5).digest() != prepared("thumbs/train").digest()
 
 
-def test_a_longer_slice_is_known_to_begin_with_a_shorter_one(prepared):
+def test_a_longer_slice_is_known_to_begin_with_a_shorter_one(prepared: Any) -> None:
     whole = prepared("thumbs/train")
     for count in (1, 5, 9, 20, TRAIN):
         assert whole.digest(count) == prepared(f"thumbs/train[:{count}]").digest()
@@ -243,67 +248,67 @@ def test_a_longer_slice_is_known_to_begin_with_a_shorter_one(prepared):
 
 
 @pytest.mark.parametrize("split", ["trian", "trian[:5]", "train+trian"])
-def test_an_unknown_split_is_named_and_the_known_are_listed(prepared, split):
+def test_an_unknown_split_is_named_and_the_known_are_listed(prepared: Any, split: Any) -> None:
     with pytest.raises(UnknownName, match="'trian' is not a split of tfds:thumbs; nearest: train; known: test, train"):
         prepared(f"thumbs/{split}")
 
 
 @pytest.mark.parametrize("source", ["thumbs", "thumbs/", "/train"])
-def test_a_source_without_a_split_says_how_to_name_one(prepared, source):
+def test_a_source_without_a_split_says_how_to_name_one(prepared: Any, source: Any) -> None:
     with pytest.raises(WrongSpec, match="names no split. Write tfds:NAME/SPLIT"):
         prepared(source)
 
 
 @pytest.mark.parametrize("split", ["train[5]", "train[a:b]", "train[5:3%]x"])
-def test_a_malformed_slice_is_refused_in_one_line(prepared, split):
+def test_a_malformed_slice_is_refused_in_one_line(prepared: Any, split: Any) -> None:
     with pytest.raises(WrongSpec, match="is no slice of tfds:thumbs") as caught:
         prepared(f"thumbs/{split}")
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_slice_is_refused(prepared):
+def test_an_empty_slice_is_refused(prepared: Any) -> None:
     with pytest.raises(UnusableData, match="holds no examples"):
         prepared("thumbs/train[:0]")
 
 
 @pytest.mark.parametrize(("name", "near"), [("thubms", "thumbs"), ("cifar11", "cifar10")])
-def test_an_unknown_data_set_is_named_with_those_near(prepared, name, near):
+def test_an_unknown_data_set_is_named_with_those_near(prepared: Any, name: Any, near: Any) -> None:
     with pytest.raises(UnknownName, match=rf"'{name}' is not a data set .*nearest: .*{near}") as caught:
         prepared(f"{name}/train")
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_config_is_named_and_the_known_are_listed(prepared):
+def test_an_unknown_config_is_named_and_the_known_are_listed(prepared: Any) -> None:
     with pytest.raises(UnknownName, match="'horse2cebra' is not a config of cycle_gan; nearest: .*horse2zebra"):
         prepared("cycle_gan/horse2cebra/trainA")
 
 
-def test_a_version_that_is_not_there_is_refused_in_one_line(prepared):
+def test_a_version_that_is_not_there_is_refused_in_one_line(prepared: Any) -> None:
     with pytest.raises(UnusableData, match="cifar10:0.0.9") as caught:
         prepared("cifar10:0.0.9/train")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "features"), [("pairs", "left .*right"), ("clips", "video")])
-def test_a_data_set_without_exactly_one_image_names_its_features(prepared, name, features):
+def test_a_data_set_without_exactly_one_image_names_its_features(prepared: Any, name: Any, features: Any) -> None:
     with pytest.raises(UnusableData, match=f"not exactly one image.*{features}") as caught:
         prepared(f"{name}/train")
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_prepared_says_so_and_what_to_do(tmp_path):
+def test_what_cannot_be_prepared_says_so_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"failed: no route to host. Prepare it .*data_dir") as caught:
         open_source(DataSpec(source="tfds:convscope_unreachable/train", data_dir=str(tmp_path)), FIT)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_not_prepared_is_prepared(tmp_path, listed):
+def test_what_is_not_prepared_is_prepared(tmp_path: Path, listed: Any) -> None:
     tfds.disable_progress_bar()
     source = open_source(DataSpec(source="tfds:convscope_to_be_made/test", data_dir=str(tmp_path)), FIT)
     assert len(listed(source)) == TEST
 
 
-def test_missing_and_damaged_files_are_named(tmp_path):
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     Thumbs(data_dir=tmp_path).download_and_prepare()
     spec = DataSpec(source="tfds:thumbs/train", data_dir=str(tmp_path))
     source = open_source(spec, FIT)

@@ -1,5 +1,10 @@
 """Windows over any source: order, keys, shards, limits, bad images."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -16,7 +21,7 @@ from pipeline.sources.source import Shard
 FIT = Fit(4, 4)
 
 
-def by_hand(height, width, size, stride):
+def by_hand(height: Any, width: Any, size: Any, stride: Any) -> Any:
     """Windows in reading order, written as the loops they are."""
     if height < size or width < size:
         return [Box(0, 0, height, width)]
@@ -25,7 +30,9 @@ def by_hand(height, width, size, stride):
     ]
 
 
-def test_windows_come_row_by_row_image_by_image_and_are_named_by_their_corner(write, folder, scene, listed):
+def test_windows_come_row_by_row_image_by_image_and_are_named_by_their_corner(
+    write: Any, folder: Any, scene: Any, listed: Any
+) -> None:
     write("a/1.png", scene(5, 7, 1))
     write("b/2.png", scene(4, 4, 2))
     source = folder(FIT, window={"size": 4, "stride": 2})
@@ -46,8 +53,16 @@ def test_windows_come_row_by_row_image_by_image_and_are_named_by_their_corner(wr
     start=st.integers(0, 12),
 )
 def test_any_windows_any_limit_any_shards_agree_with_the_loops(
-    tmp_path_factory, scene, listed, sizes, size, stride, limit, count, start
-):
+    tmp_path_factory: pytest.TempPathFactory,
+    scene: Any,
+    listed: Any,
+    sizes: Any,
+    size: Any,
+    stride: Any,
+    limit: Any,
+    count: Any,
+    start: Any,
+) -> None:
     from pipeline.sources.registry import open_source
     from pipeline.spec.data import DataSpec
 
@@ -74,7 +89,7 @@ def test_any_windows_any_limit_any_shards_agree_with_the_loops(
         assert np.array_equal(image.pixels, scene(*sizes[index], index))
 
 
-def test_windows_in_the_middle_share_what_is_left_over(write, folder, scene, listed):
+def test_windows_in_the_middle_share_what_is_left_over(write: Any, folder: Any, scene: Any, listed: Any) -> None:
     write("1.png", scene(11, 7, 1))
     write("2.png", scene(3, 9, 2))
     source = folder(FIT, window={"size": 4, "stride": 5, "align": "middle"})
@@ -88,7 +103,9 @@ def test_windows_in_the_middle_share_what_is_left_over(write, folder, scene, lis
     assert source.digest() != folder(FIT, window={"size": 4, "stride": 5}).digest()
 
 
-def test_long_runs_are_cut_so_that_memory_stays_bounded(write, folder, scene, listed, monkeypatch):
+def test_long_runs_are_cut_so_that_memory_stays_bounded(
+    write: Any, folder: Any, scene: Any, listed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write("1.png", scene(20, 20))
     source = folder(FIT, window={"size": 4, "stride": 1})
     whole = listed(source)
@@ -101,18 +118,20 @@ def test_long_runs_are_cut_so_that_memory_stays_bounded(write, folder, scene, li
     assert listed(source) == whole and sorted(lengths) == [89, 100, 100]
 
 
-def test_fetch_decodes_each_image_once(write, folder, scene, monkeypatch):
+def test_fetch_decodes_each_image_once(write: Any, folder: Any, scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(3):
         write(f"{seed}.png", scene(20, 20, seed))
     source = folder(FIT, window={"size": 4, "stride": 4})
     decoded = []
-    decode_record = windows.decode_record
+    decode_record = windows.decode_record  # type: ignore[attr-defined]
     monkeypatch.setattr(windows, "decode_record", lambda record, name: decoded.append(record.key) or decode_record(record, name))
     assert [example for example, _ in source.fetch([60, 3, 24, 0, 3])] == [0, 3, 24, 60]
     assert decoded == ["0.png", "2.png"]
 
 
-def test_an_unreadable_image_is_one_bad_window_and_a_truncated_one_all_of_its_windows(write, folder, scene, listed):
+def test_an_unreadable_image_is_one_bad_window_and_a_truncated_one_all_of_its_windows(
+    write: Any, folder: Any, scene: Any, listed: Any
+) -> None:
     write("0.png", scene(8, 8))
     write("1.png", b"text")
     whole = write("2.png", scene(8, 8, 2)).read_bytes()
@@ -127,7 +146,9 @@ def test_an_unreadable_image_is_one_bad_window_and_a_truncated_one_all_of_its_wi
         list(source.fetch([4]))
 
 
-def test_an_image_that_has_changed_since_its_header_was_read_is_bad_not_fatal(write, folder, scene, listed):
+def test_an_image_that_has_changed_since_its_header_was_read_is_bad_not_fatal(
+    write: Any, folder: Any, scene: Any, listed: Any
+) -> None:
     write("0.png", scene(8, 8))
     write("1.png", scene(8, 8))
     source = folder(FIT, window={"size": 4, "stride": 4})
@@ -138,7 +159,7 @@ def test_an_image_that_has_changed_since_its_header_was_read_is_bad_not_fatal(wr
         list(source.fetch([0]))
 
 
-def test_windows_are_laid_on_the_upright_image(tmp_path, write, folder, scene, listed):
+def test_windows_are_laid_on_the_upright_image(tmp_path: Path, write: Any, folder: Any, scene: Any, listed: Any) -> None:
     upright = scene(4, 8)
     exif = PillowImage.Exif()
     exif[0x0112] = 6
@@ -148,7 +169,9 @@ def test_windows_are_laid_on_the_upright_image(tmp_path, write, folder, scene, l
     assert [(e[1], e[3]) for e in elements] == [("1.png@0,0", upright[:, :4].tobytes()), ("1.png@0,4", upright[:, 4:].tobytes())]
 
 
-def test_a_limit_spares_the_headers_of_images_beyond_it(write, folder, scene, monkeypatch):
+def test_a_limit_spares_the_headers_of_images_beyond_it(
+    write: Any, folder: Any, scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(windows, "_SIZES_AT_ONCE", 2)
     for seed in range(9):
         write(f"{seed}.png", scene(8, 8))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -214,7 +216,7 @@ BAD = [
 ]
 
 
-def with_value(key, value):
+def with_value(key: Any, value: Any) -> Any:
     """The least spec there is, with one value more or another."""
     tree = {name: dict(part) if isinstance(part, dict) else part for name, part in LEAST.items()}
     if key.startswith("data.window."):
@@ -222,18 +224,18 @@ def with_value(key, value):
     table = tree
     *tables, last = key.split(".")
     for name in tables:
-        table = table.setdefault(name, {})
+        table = table.setdefault(name, {})  # type: ignore[assignment]
     table[last] = value
     return tree
 
 
-def value_at(spec, key):
+def value_at(spec: Any, key: Any) -> Any:
     for name in key.split("."):
         spec = getattr(spec, name)
     return spec
 
 
-def keys_of(table, prefix=""):
+def keys_of(table: Any, prefix: Any = "") -> Iterator[Any]:
     """Every key of a table and of the tables in it, but for the window's."""
     for name, field in table.model_fields.items():
         yield prefix + name
@@ -241,13 +243,13 @@ def keys_of(table, prefix=""):
             yield from keys_of(field.annotation, f"{prefix}{name}.")
 
 
-def one_line(caught, status=2):
+def one_line(caught: Any, status: Any = 2) -> Any:
     message = str(caught.value)
     assert "\n" not in message and caught.value.exit_code == status
     return message
 
 
-def test_every_key_is_tested_here():
+def test_every_key_is_tested_here() -> None:
     assert set(keys_of(JobSpec)) == {
         *DEFAULTS,
         *REQUIRED,
@@ -261,18 +263,18 @@ def test_every_key_is_tested_here():
 
 
 @pytest.mark.parametrize(("key", "value"), DEFAULTS.items())
-def test_what_is_left_out_has_its_documented_default(key, value):
+def test_what_is_left_out_has_its_documented_default(key: Any, value: Any) -> None:
     assert value_at(parse_spec(LEAST), key) == value
 
 
 @pytest.mark.parametrize(("key", "given", "value"), GOOD)
-def test_what_is_allowed_is_taken(key, given, value):
+def test_what_is_allowed_is_taken(key: Any, given: Any, value: Any) -> None:
     found = value_at(parse_spec(with_value(key, given)), key)
     assert found == value and type(found) is type(value)
 
 
 @pytest.mark.parametrize(("key", "value"), BAD)
-def test_what_cannot_be_is_refused_in_one_line_that_names_key_and_value(key, value):
+def test_what_cannot_be_is_refused_in_one_line_that_names_key_and_value(key: Any, value: Any) -> None:
     with pytest.raises(WrongSpec) as caught:
         parse_spec(with_value(key, value), where="job.toml")
     message = one_line(caught)
@@ -282,13 +284,13 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_key_and_value(key, val
 
 
 @pytest.mark.parametrize("value", ["some", [], [-1], [1.5]])
-def test_wrong_channels_are_told_that_they_may_be_a_list(value):
+def test_wrong_channels_are_told_that_they_may_be_a_list(value: Any) -> None:
     with pytest.raises(WrongSpec, match=r"activations\.channels.*(list|numbers|greater|at least|integer)"):
         parse_spec(with_value("activations.channels", value))
 
 
 @pytest.mark.parametrize("key", REQUIRED)
-def test_what_is_missing_is_named(key):
+def test_what_is_missing_is_named(key: Any) -> None:
     tree = with_value("data.batch", 1)
     *tables, last = key.split(".")
     del (tree[tables[0]] if tables else tree)[last]
@@ -307,25 +309,25 @@ def test_what_is_missing_is_named(key):
         ("data.window.strid", "stride", "[data.window]"),
     ],
 )
-def test_an_unknown_key_is_named_with_its_table_and_what_is_near(key, near, place):
+def test_an_unknown_key_is_named_with_its_table_and_what_is_near(key: Any, near: Any, place: Any) -> None:
     with pytest.raises(UnknownName) as caught:
         parse_spec(with_value(key, 1), where="job.toml")
     message = one_line(caught)
     assert f"'{key.split('.')[-1]}' is not a key of {place} in job.toml; nearest: {near}" in message and "known: " in message
 
 
-def test_an_unknown_table_is_an_unknown_key():
+def test_an_unknown_table_is_an_unknown_key() -> None:
     with pytest.raises(UnknownName, match=r"'activation' is not a key of the spec in job.toml; nearest: activations"):
         parse_spec({**LEAST, "activation": {"top_k": 3}}, where="job.toml")
 
 
-def test_an_unknown_stage_is_named_with_what_is_near_and_known():
+def test_an_unknown_stage_is_named_with_what_is_near_and_known() -> None:
     with pytest.raises(UnknownName, match=r"'activation' is not a stage; nearest: activations; known: ") as caught:
         parse_spec({**LEAST, "stages": ["activation"]})
     one_line(caught)
 
 
-def test_the_lists_of_the_spec_are_those_of_the_tables_behind_them():
+def test_the_lists_of_the_spec_are_those_of_the_tables_behind_them() -> None:
     from pipeline.stages import STAGES as TABLE
 
     assert list(STAGES) == list(TABLE)
@@ -334,13 +336,13 @@ def test_the_lists_of_the_spec_are_those_of_the_tables_behind_them():
         assert parse_spec(with_value("model.preprocess", mode)).model.preprocess == mode
 
 
-def test_a_spec_cannot_be_changed_once_read():
+def test_a_spec_cannot_be_changed_once_read() -> None:
     spec = parse_spec(LEAST)
     with pytest.raises(ValueError, match="frozen"):
         spec.name = "other"
 
 
-def test_a_spec_survives_its_way_through_the_receipt():
+def test_a_spec_survives_its_way_through_the_receipt() -> None:
     spec = parse_spec(with_value("data.window.size", 24))
     assert parse_spec(spec.model_dump(mode="json", exclude_none=True)) == spec
 
@@ -361,7 +363,7 @@ data_dir = "../tfds"
 
 
 @pytest.fixture
-def spec_file(tmp_path):
+def spec_file(tmp_path: Path) -> Any:
     folder = tmp_path / "specs"
     folder.mkdir()
     path = folder / "job.toml"
@@ -369,7 +371,7 @@ def spec_file(tmp_path):
     return path
 
 
-def test_paths_in_the_file_are_relative_to_the_file(spec_file, tmp_path, monkeypatch):
+def test_paths_in_the_file_are_relative_to_the_file(spec_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spec = load_spec("specs/job.toml")
     folder = spec_file.parent
@@ -377,7 +379,9 @@ def test_paths_in_the_file_are_relative_to_the_file(spec_file, tmp_path, monkeyp
     assert spec.data.source == f"folder:{folder}/images" and spec.data.data_dir == f"{tmp_path}/tfds"
 
 
-def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(spec_file, tmp_path, monkeypatch):
+def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(
+    spec_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     spec = load_spec(spec_file, ["data.source=folder:here", "model.weights=w.h5", "model.labels=/names"])
     assert spec.data.source == f"folder:{tmp_path}/here" and spec.model.weights == f"{tmp_path}/w.h5"
@@ -385,7 +389,7 @@ def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(spec_file, 
 
 
 @pytest.mark.parametrize("kind", ["frozen", "savedmodel"])
-def test_paths_of_graphs_are_relative_to_the_file_too(spec_file, kind):
+def test_paths_of_graphs_are_relative_to_the_file_too(spec_file: Any, kind: Any) -> None:
     spec_file.write_text(spec_file.read_text().replace("file:nets/a.keras", f"{kind}:nets/a"))
     assert load_spec(spec_file).model.source == f"{kind}:{spec_file.parent}/nets/a"
 
@@ -403,7 +407,7 @@ class Larger(Table):
     other: Picks = Picks()
 
 
-def test_paths_in_any_table_are_relative_to_the_file_because_their_fields_say_so():
+def test_paths_in_any_table_are_relative_to_the_file_because_their_fields_say_so() -> None:
     tree = {
         "mine": {"atlas": "map.parquet", "title": "map.parquet", "inside": [{"files": "a.png"}, {"files": ["b.png", "/c.png"]}]},
         "other": {"files": ["s3://bucket/d.png", "../e.png"], "keys": ["f.png"]},
@@ -422,20 +426,20 @@ def test_paths_in_any_table_are_relative_to_the_file_because_their_fields_say_so
 
 
 @pytest.mark.parametrize("stage", ["featuremaps", "gradcam", "dream"])
-def test_files_that_a_stage_picks_are_relative_to_the_file(spec_file, tmp_path, stage):
+def test_files_that_a_stage_picks_are_relative_to_the_file(spec_file: Any, tmp_path: Path, stage: Any) -> None:
     spec_file.write_text(f'{TOML}\n[{stage}]\nfiles = ["../one.png"]\n')
     assert value_at(load_spec(spec_file), f"{stage}.files") == [f"{tmp_path}/one.png"]
 
 
 @pytest.mark.parametrize("value", [7, {"files": 7}, [7], {"visualization": 7}])
-def test_what_is_no_table_and_no_path_is_left_to_validation(spec_file, value):
+def test_what_is_no_table_and_no_path_is_left_to_validation(spec_file: Any, value: Any) -> None:
     text = json.dumps(value).replace(":", " =").replace('"', "")
     spec_file.write_text(f"dream = {text}\n{TOML}")
     with pytest.raises(WrongSpec, match=r"dream.* = .*job\.toml: "):
         load_spec(spec_file)
 
 
-def test_words_that_are_no_paths_stay(spec_file):
+def test_words_that_are_no_paths_stay(spec_file: Any) -> None:
     spec = load_spec(
         spec_file,
         ["model.source=keras:VGG16", "model.weights=imagenet", "model.labels=imagenet", "data.source=tfds:cifar10/train"],
@@ -445,7 +449,7 @@ def test_words_that_are_no_paths_stay(spec_file):
     assert load_spec(spec_file, ["model.weights=none"]).model.weights == "none"
 
 
-def test_home_and_variables_are_expanded(spec_file, monkeypatch):
+def test_home_and_variables_are_expanded(spec_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PICTURES", "/disk/pictures")
     monkeypatch.setenv("HOME", "/home/me")
     spec = load_spec(spec_file, ["data.source=folder:${PICTURES}/cats", "model.source=file:~/a.keras", "data.data_dir=$PICTURES"])
@@ -454,14 +458,16 @@ def test_home_and_variables_are_expanded(spec_file, monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["${NOT_SET_ANYWHERE}", "$NOT_SET_ANYWHERE"])
-def test_a_variable_that_is_not_set_is_named(spec_file, variable, monkeypatch):
+def test_a_variable_that_is_not_set_is_named(spec_file: Any, variable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
     with pytest.raises(WrongSpec, match="the environment variable NOT_SET_ANYWHERE, which is not set") as caught:
         load_spec(spec_file, [f"data.source=folder:{variable}/x"])
     one_line(caught)
 
 
-def test_a_variable_that_is_not_set_does_not_matter_where_another_value_is_given(spec_file, monkeypatch):
+def test_a_variable_that_is_not_set_does_not_matter_where_another_value_is_given(
+    spec_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
     text = spec_file.read_text().replace("folder:", "folder:${NOT_SET_ANYWHERE}/")
     spec_file.write_text(text)
@@ -486,43 +492,43 @@ def test_a_variable_that_is_not_set_does_not_matter_where_another_value_is_given
         ("model.source=keras:A=B", "model.source", "keras:A=B"),
     ],
 )
-def test_a_value_on_the_command_line_is_toml_or_else_plain_text(spec_file, override, key, value):
+def test_a_value_on_the_command_line_is_toml_or_else_plain_text(spec_file: Any, override: Any, key: Any, value: Any) -> None:
     assert value_at(load_spec(spec_file, [override]), key) == value
 
 
-def test_values_on_the_command_line_change_their_keys_alone_and_the_last_wins(spec_file):
+def test_values_on_the_command_line_change_their_keys_alone_and_the_last_wins(spec_file: Any) -> None:
     spec = load_spec(spec_file, ["data.batch=7", "data.limit=3", "data.batch=9"])
     plain = load_spec(spec_file)
     assert (spec.data.batch, spec.data.limit, spec.data.source) == (9, 3, plain.data.source) and spec.model == plain.model
 
 
 @pytest.mark.parametrize("override", ["data.batch", "=7", "", "data.=7", ".batch=7", "a..b=7"])
-def test_an_override_that_is_none_is_refused(spec_file, override):
+def test_an_override_that_is_none_is_refused(spec_file: Any, override: Any) -> None:
     with pytest.raises(WrongSpec, match="is not of the form section.key=value") as caught:
         load_spec(spec_file, [override])
     one_line(caught)
 
 
 @pytest.mark.parametrize("override", ["data.bach=7", "dat.batch=7", "batch=7"])
-def test_an_override_of_an_unknown_key_is_named(spec_file, override):
+def test_an_override_of_an_unknown_key_is_named(spec_file: Any, override: Any) -> None:
     with pytest.raises(UnknownName, match=rf"'{override.split('=')[0].split('.')[-1]}|'dat' is not a key"):
         load_spec(spec_file, [override])
 
 
 @pytest.mark.parametrize("override", ["name.x=7", "model.layers.x=7", "data=7"])
-def test_an_override_that_makes_a_table_of_a_value_or_a_value_of_a_table_is_refused(spec_file, override):
+def test_an_override_that_makes_a_table_of_a_value_or_a_value_of_a_table_is_refused(spec_file: Any, override: Any) -> None:
     with pytest.raises(WrongSpec) as caught:
         load_spec(spec_file, [override])
     one_line(caught)
 
 
-def test_a_spec_that_is_not_there_is_one_line(tmp_path):
+def test_a_spec_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"none\.toml' cannot be read \(No such file or directory\)") as caught:
         load_spec(tmp_path / "none.toml")
     one_line(caught)
 
 
-def test_a_folder_or_junk_in_the_place_of_a_spec_is_one_line(tmp_path):
+def test_a_folder_or_junk_in_the_place_of_a_spec_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="Is a directory"):
         load_spec(tmp_path)
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe\x00")
@@ -532,7 +538,7 @@ def test_a_folder_or_junk_in_the_place_of_a_spec_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["name = ", "[model\n", 'name = "a"\nname = "b"', "x = 1 2"])
-def test_what_is_not_toml_is_named_with_its_line(tmp_path, text):
+def test_what_is_not_toml_is_named_with_its_line(tmp_path: Path, text: Any) -> None:
     path = tmp_path / "job.toml"
     path.write_text(text)
     with pytest.raises(WrongSpec, match=r"job\.toml is not TOML: .*(line \d+|end of document)") as caught:
@@ -540,7 +546,7 @@ def test_what_is_not_toml_is_named_with_its_line(tmp_path, text):
     one_line(caught)
 
 
-def test_a_bad_value_in_a_file_names_the_file(spec_file):
+def test_a_bad_value_in_a_file_names_the_file(spec_file: Any) -> None:
     spec_file.write_text(TOML + "batch = 0\n")
     with pytest.raises(WrongSpec, match=r"data\.batch = 0 in .*specs/job\.toml: ") as caught:
         load_spec(spec_file)
@@ -551,7 +557,7 @@ SHIPPED = sorted(Path(__file__).resolve().parents[3].glob("jobs/*.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_shipped_specs_are_right_and_name_files_that_are_there(path, monkeypatch):
+def test_the_shipped_specs_are_right_and_name_files_that_are_there(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in re.findall(r"\$\{(\w+)\}", path.read_text()):
         monkeypatch.setenv(variable, "/elsewhere")
     spec = load_spec(path)
@@ -560,5 +566,5 @@ def test_the_shipped_specs_are_right_and_name_files_that_are_there(path, monkeyp
     assert kind != "file" or os.path.isfile(file)
 
 
-def test_specs_are_shipped():
+def test_specs_are_shipped() -> None:
     assert {"demo", "cifar10", "lfw_facenet", "imagenet_vgg16", "imagenet_mobilenet_v2"} <= {path.stem for path in SHIPPED}

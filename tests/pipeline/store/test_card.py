@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +17,9 @@ LAYERS = ["conv1", 'block/a\'b: "c" #1']
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_hugging_face_datasets_opens_every_layer_with_its_pictures(tmp_path, monkeypatch, layer):
+def test_hugging_face_datasets_opens_every_layer_with_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: Any
+) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -31,6 +36,6 @@ def test_hugging_face_datasets_opens_every_layer_with_its_pictures(tmp_path, mon
     assert datasets.get_dataset_config_names(str(tmp_path / "crops")) == [file_name(name) for name in LAYERS]
 
 
-def test_a_job_without_layers_has_a_card_too(tmp_path):
+def test_a_job_without_layers_has_a_card_too(tmp_path: Path) -> None:
     write_card(tmp_path, "job", [])
     assert "configs: []" in (tmp_path / "crops" / "README.md").read_text()

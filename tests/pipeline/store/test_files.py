@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,17 +22,17 @@ from pipeline.store.tables import write_index
 SKIPPED = {"example": [1], "key": ["a.png"], "reason": ["torn"]}
 
 
-def full_disk(*arguments, **options):
+def full_disk(*arguments: Any, **options: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def only_file(folder):
+def only_file(folder: Any) -> Any:
     """The one file in a folder, hidden ones counted."""
     (path,) = [path for path in folder.rglob("*") if path.is_file()]
     return path
 
 
-def test_a_block_that_ends_well_puts_the_new_file_in_place(tmp_path):
+def test_a_block_that_ends_well_puts_the_new_file_in_place(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file.txt"
     with aside(path) as temporary:
         temporary.write_text("new")
@@ -39,11 +41,11 @@ def test_a_block_that_ends_well_puts_the_new_file_in_place(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
-def test_a_block_that_fails_leaves_the_old_file_and_no_debris(tmp_path, error):
+def test_a_block_that_fails_leaves_the_old_file_and_no_debris(tmp_path: Path, error: Any) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
-    def fail():
+    def fail() -> None:
         with aside(path) as temporary:
             temporary.write_text("half")
             raise error
@@ -54,7 +56,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_no_debris(tmp_path, error):
     assert isinstance(caught.value, StoreFailed) == isinstance(error, OSError)
 
 
-def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
     with aside(path) as temporary:
@@ -63,7 +65,7 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert path.read_text() == "new, but not all of it"
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     with aside(path) as one, aside(path) as other:
         assert one != other
@@ -73,7 +75,9 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["os.replace", "os.fsync"])
-def test_a_disk_that_is_full_at_the_last_step_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, call):
+def test_a_disk_that_is_full_at_the_last_step_is_one_line_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
     write_json(tmp_path / "run.json", {"old": 1})
     monkeypatch.setattr(os, call.removeprefix("os."), full_disk)
     with pytest.raises(StoreFailed, match=r"run\.json was not written: the disk is full\. Free some space") as caught:
@@ -86,8 +90,10 @@ def test_a_disk_that_is_full_at_the_last_step_is_one_line_and_leaves_the_old_fil
     ("number", "words"),
     [(errno.EDQUOT, "the disk is full"), (errno.EACCES, "Permission denied"), (errno.EROFS, "Read-only file system")],
 )
-def test_other_reasons_are_named_with_what_to_do(tmp_path, monkeypatch, number, words):
-    def refuse(*arguments, **options):
+def test_other_reasons_are_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any, words: Any
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "replace", refuse)
@@ -96,11 +102,11 @@ def test_other_reasons_are_named_with_what_to_do(tmp_path, monkeypatch, number, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_on_a_full_disk_leaves_the_old_table(tmp_path, monkeypatch):
+def test_a_table_on_a_full_disk_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_index(tmp_path, "skipped", SKIPPED)
     before = only_file(tmp_path).read_bytes()
 
-    def half(table, where, **options):
+    def half(table: Any, where: Any, **options: Any) -> None:
         where.write_bytes(b"PAR1")
         full_disk()
 
@@ -110,14 +116,14 @@ def test_a_table_on_a_full_disk_leaves_the_old_table(tmp_path, monkeypatch):
     assert only_file(tmp_path).read_bytes() == before
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "index").write_text("in the way")
     with pytest.raises(StoreFailed, match=r"index.skipped\.parquet was not written: .*\. Check the folder") as caught:
         write_index(tmp_path, "skipped", SKIPPED)
     assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_is_really_full_is_one_line_and_leaves_the_old_file(small_disk):
+def test_a_disk_that_is_really_full_is_one_line_and_leaves_the_old_file(small_disk: Any) -> None:
     disk = small_disk(64)
     write_bytes(disk / "file", b"old")
     with pytest.raises(StoreFailed, match="the disk is full"):
@@ -126,10 +132,10 @@ def test_a_disk_that_is_really_full_is_one_line_and_leaves_the_old_file(small_di
 
 
 @pytest.mark.parametrize("size", [100, 1_000, 5_000, 20_000])
-def test_a_spool_on_a_disk_that_is_really_full_says_so(small_disk, size):
+def test_a_spool_on_a_disk_that_is_really_full_says_so(small_disk: Any, size: Any) -> None:
     disk = small_disk(64)
 
-    def fill():
+    def fill() -> None:
         with Spool(disk / "parts") as spool:
             for key in range(80_000 // size):
                 spool.put(key, bytes(size))
@@ -138,10 +144,10 @@ def test_a_spool_on_a_disk_that_is_really_full_says_so(small_disk, size):
         fill()
 
 
-def test_a_spool_whose_last_bytes_find_no_room_says_so_when_they_are_asked_for(small_disk):
+def test_a_spool_whose_last_bytes_find_no_room_says_so_when_they_are_asked_for(small_disk: Any) -> None:
     disk = small_disk(64)
 
-    def put_and_get():
+    def put_and_get() -> None:
         with Spool(disk / "parts") as spool:
             (disk / "filler").write_bytes(bytes(60 * 1024))
             spool.put(0, bytes(5_000))  # few enough to wait in memory
@@ -151,7 +157,7 @@ def test_a_spool_whose_last_bytes_find_no_room_says_so_when_they_are_asked_for(s
         put_and_get()
 
 
-def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
+def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     with aside(tmp_path / "a" / "file.txt") as temporary:
         debris = temporary.name
         temporary.write_text("x")
@@ -163,7 +169,7 @@ def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
     assert only_file(tmp_path) == tmp_path / "a" / "file.txt"
 
 
-def test_parts_of_shards_that_may_be_at_work_are_swept_by_name_alone(tmp_path):
+def test_parts_of_shards_that_may_be_at_work_are_swept_by_name_alone(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     one, other = (tmp_path / "parts" / f".aside-0123abcd-{number}-of-12.part" for number in (1, 11))
     for path in (one, other):
@@ -174,7 +180,7 @@ def test_parts_of_shards_that_may_be_at_work_are_swept_by_name_alone(tmp_path):
     assert not one.exists() and other.exists()
 
 
-def test_json_is_readable_text_with_every_letter(tmp_path):
+def test_json_is_readable_text_with_every_letter(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"name": "Größe 猫"})
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n "name": "Größe 猫"\n}\n'
 
@@ -188,12 +194,12 @@ LAYERS = st.one_of(
 
 
 @given(LAYERS, LAYERS)
-def test_different_layers_never_share_a_file(one, other):
+def test_different_layers_never_share_a_file(one: Any, other: Any) -> None:
     assert (file_name(one) == file_name(other)) == (one == other)
 
 
 @given(LAYERS)
-def test_a_layers_file_name_is_taken_by_every_file_system(layer):
+def test_a_layers_file_name_is_taken_by_every_file_system(layer: Any) -> None:
     name = file_name(layer)
     assert name and name.isascii() and not name.startswith(".")
     assert not set(name) & set('/\\:*?"<>| \0')
@@ -201,15 +207,15 @@ def test_a_layers_file_name_is_taken_by_every_file_system(layer):
 
 
 @given(st.text(alphabet="abcXYZ019._-", min_size=1, max_size=40).filter(lambda name: name[0] not in ".-"))
-def test_a_name_that_is_safe_is_kept(layer):
+def test_a_name_that_is_safe_is_kept(layer: Any) -> None:
     assert file_name(layer) == layer
 
 
-def test_a_name_that_is_not_safe_can_still_be_recognised():
+def test_a_name_that_is_not_safe_can_still_be_recognised() -> None:
     assert file_name("block1/conv:0").startswith("block1-conv_0-")
 
 
-def test_a_spool_returns_its_pictures_in_any_order_and_leaves_nothing(tmp_path):
+def test_a_spool_returns_its_pictures_in_any_order_and_leaves_nothing(tmp_path: Path) -> None:
     with Spool(tmp_path / "parts") as spool:
         for key in range(20):
             spool.put(("crop", key), bytes([key]) * (key * 1000))
@@ -222,13 +228,13 @@ def test_a_spool_returns_its_pictures_in_any_order_and_leaves_nothing(tmp_path):
     assert list((tmp_path / "parts").iterdir()) == []
 
 
-def test_a_spool_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
+def test_a_spool_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
     with pytest.raises(StoreFailed, match="parts was not written: the disk is full"):
         Spool(tmp_path / "parts")
 
 
-def test_a_folder_is_tried_without_leaving_anything(tmp_path):
+def test_a_folder_is_tried_without_leaving_anything(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -237,7 +243,7 @@ def test_a_folder_is_tried_without_leaving_anything(tmp_path):
         check_writable(tmp_path / "gone" / "x")
 
 
-def test_a_file_system_that_cannot_be_written_is_named(small_disk):
+def test_a_file_system_that_cannot_be_written_is_named(small_disk: Any) -> None:
     folder = small_disk(64)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     with pytest.raises(StoreFailed, match=r"out was not written: Read-only file system\. Check the folder"):

@@ -8,7 +8,9 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,22 +22,22 @@ from pipeline.store.tables import read_index, write_index
 
 
 @pytest.fixture
-def folder():
+def folder() -> Any:
     """An empty folder in memory."""
     return place(f"memory://test/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "FIRST_PAUSE", 0.001)
 
 
-def test_a_path_without_a_scheme_or_with_that_of_files_is_a_path_of_this_machine():
+def test_a_path_without_a_scheme_or_with_that_of_files_is_a_path_of_this_machine() -> None:
     assert place("out") == Path("out") and place(Path("/x")) == Path("/x") and place("file:///x/y") == Path("/x/y")
     assert place("memory://x/") == Remote("memory://x")
 
 
-def test_a_remote_place_answers_as_a_path_does(folder):
+def test_a_remote_place_answers_as_a_path_does(folder: Any) -> None:
     assert not folder.exists() and list(folder.rglob("*")) == [] and not (folder / "a").is_file()
     write_bytes(folder / "index" / "a.txt", "é".encode())
     write_json(folder / "b.json", {"x": 1})
@@ -52,17 +54,17 @@ def test_a_remote_place_answers_as_a_path_does(folder):
         here.read_bytes()
 
 
-def test_a_table_comes_back_from_an_address(folder):
+def test_a_table_comes_back_from_an_address(folder: Any) -> None:
     write_index(folder, "skipped", {"example": [3], "key": ["a"], "reason": ["b"]})
     assert read_index(folder, "skipped").to_pylist() == [{"example": 3, "key": "a", "reason": "b"}]
 
 
-def test_an_address_is_tried_without_leaving_anything(folder, monkeypatch):
+def test_an_address_is_tried_without_leaving_anything(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     check_writable(folder)
     assert not folder.exists()
     import fsspec
 
-    def refuse(*arguments, **options):
+    def refuse(*arguments: Any, **options: Any) -> None:
         raise PermissionError("Access Denied")
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", refuse)
@@ -70,8 +72,8 @@ def test_an_address_is_tried_without_leaving_anything(folder, monkeypatch):
         check_writable(folder)
 
 
-def test_what_fails_while_it_is_written_leaves_what_was_there(folder):
-    def fail():
+def test_what_fails_while_it_is_written_leaves_what_was_there(folder: Any) -> None:
+    def fail() -> None:
         with aside(folder / "a") as temporary:
             temporary.write_bytes(b"half")
             raise RuntimeError("stop")
@@ -83,12 +85,14 @@ def test_what_fails_while_it_is_written_leaves_what_was_there(folder):
     assert (folder / "a").read_bytes() == b"old" and len(list(folder.rglob("*"))) == 1
 
 
-def test_a_store_that_fails_now_and_then_gets_every_byte_and_one_that_always_does_is_named(folder, monkeypatch):
+def test_a_store_that_fails_now_and_then_gets_every_byte_and_one_that_always_does_is_named(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fsspec.implementations.memory import MemoryFileSystem
 
     put, calls = MemoryFileSystem.put_file, []
 
-    def put_badly(self, *arguments, **settings):
+    def put_badly(self: Any, *arguments: Any, **settings: Any) -> Any:
         calls.append(1)
         if len(calls) % 4:
             raise ConnectionResetError("reset by peer")
@@ -105,10 +109,10 @@ def test_a_store_that_fails_now_and_then_gets_every_byte_and_one_that_always_doe
     assert "\n" not in str(caught.value)
 
 
-def test_what_another_attempt_would_not_change_is_not_tried_again():
+def test_what_another_attempt_would_not_change_is_not_tried_again() -> None:
     calls = []
 
-    def missing():
+    def missing() -> None:
         calls.append(1)
         raise FileNotFoundError("gone")
 
@@ -117,10 +121,10 @@ def test_what_another_attempt_would_not_change_is_not_tried_again():
     assert len(calls) == 1
 
 
-def test_items_that_break_off_continue_where_they_stopped():
+def test_items_that_break_off_continue_where_they_stopped() -> None:
     starts = []
 
-    def make(done):
+    def make(done: Any) -> Iterator[Any]:
         starts.append(done)
         for item in range(done, 10):
             if item in (4, 7) and item not in broken:
@@ -131,7 +135,7 @@ def test_items_that_break_off_continue_where_they_stopped():
     broken = set()
     assert list(remote.resumed(make, "memory://x")) == list(range(10)) and starts == [0, 4, 7]
 
-    def dead(done):
+    def dead(done: Any) -> Iterator[Any]:
         raise ConnectionError("cut")
         yield
 
@@ -139,14 +143,16 @@ def test_items_that_break_off_continue_where_they_stopped():
         list(remote.resumed(dead, "memory://x"))
 
 
-def test_a_remote_lock_is_there_while_it_is_held(folder):
+def test_a_remote_lock_is_there_while_it_is_held(folder: Any) -> None:
     with locks.hold(folder):
         assert json.loads((folder / ".lock").read_text())["since"]
     assert list(folder.rglob("*")) == []
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
-def test_a_lock_that_is_refreshed_is_not_taken_over_because_a_clock_has_jumped(folder, monkeypatch, jump):
+def test_a_lock_that_is_refreshed_is_not_taken_over_because_a_clock_has_jumped(
+    folder: Any, monkeypatch: pytest.MonkeyPatch, jump: Any
+) -> None:
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.05)
     real, mine = time.time, threading.get_ident()
     with locks.hold(folder):
@@ -157,7 +163,9 @@ def test_a_lock_that_is_refreshed_is_not_taken_over_because_a_clock_has_jumped(f
 
 
 @pytest.mark.parametrize("refreshed", [0, 1e12])
-def test_a_lock_that_nobody_refreshes_is_taken_over_whatever_its_clock_said(folder, monkeypatch, refreshed):
+def test_a_lock_that_nobody_refreshes_is_taken_over_whatever_its_clock_said(
+    folder: Any, monkeypatch: pytest.MonkeyPatch, refreshed: Any
+) -> None:
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.01)
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.01)
     held = {"host": "elsewhere", "process": 1, "since": "then", "token": "x", "refreshed": refreshed}
@@ -168,22 +176,22 @@ def test_a_lock_that_nobody_refreshes_is_taken_over_whatever_its_clock_said(fold
 
 
 @pytest.fixture
-def dead_process():
+def dead_process() -> Any:
     """The number of a process of this host that has ended."""
     child = subprocess.Popen(["true"])
     child.wait()
     return child.pid
 
 
-def left_lock(folder, host, process, token="x"):
+def left_lock(folder: Any, host: Any, process: Any, token: Any = "x") -> None:
     """The lock of someone else, refreshed just now."""
     held = {"host": host, "process": process, "since": "then", "token": token, "refreshed": time.time()}
     write_json(folder / ".lock", held)
 
 
 def test_the_lock_of_a_process_that_ended_on_this_host_is_taken_over_and_of_another_host_is_not(
-    folder, dead_process, monkeypatch
-):
+    folder: Any, dead_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(locks, "_SETTLES_IN", 0.01)
     left_lock(folder, socket.gethostname(), dead_process)
     with locks.hold(folder):
@@ -193,7 +201,9 @@ def test_the_lock_of_a_process_that_ended_on_this_host_is_taken_over_and_of_anot
         pytest.fail("two hold one folder")
 
 
-def test_of_two_that_take_over_at_once_the_first_gives_way(folder, dead_process, monkeypatch):
+def test_of_two_that_take_over_at_once_the_first_gives_way(
+    folder: Any, dead_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left_lock(folder, socket.gethostname(), dead_process)
     monkeypatch.setattr(time, "sleep", lambda seconds: left_lock(folder, "elsewhere", 7, "y"))
     with pytest.raises(FolderHeld, match="process 7 on elsewhere"), locks.hold(folder):
@@ -201,12 +211,12 @@ def test_of_two_that_take_over_at_once_the_first_gives_way(folder, dead_process,
     assert json.loads((folder / ".lock").read_text())["token"] == "y"
 
 
-def test_of_two_that_make_a_lock_at_once_the_first_gives_way(folder, monkeypatch):
+def test_of_two_that_make_a_lock_at_once_the_first_gives_way(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from fsspec.implementations.memory import MemoryFileSystem
 
     pipe = MemoryFileSystem.pipe_file
 
-    def overtaken(self, *arguments, **settings):
+    def overtaken(self: Any, *arguments: Any, **settings: Any) -> None:
         pipe(self, *arguments, **settings)
         left_lock(folder, "elsewhere", 7, "y")
 
@@ -216,12 +226,12 @@ def test_of_two_that_make_a_lock_at_once_the_first_gives_way(folder, monkeypatch
     assert json.loads((folder / ".lock").read_text())["token"] == "y"
 
 
-def test_a_lock_whose_writing_went_through_unanswered_is_ours(folder, monkeypatch):
+def test_a_lock_whose_writing_went_through_unanswered_is_ours(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from fsspec.implementations.memory import MemoryFileSystem
 
     pipe, calls = MemoryFileSystem.pipe_file, []
 
-    def unanswered(self, *arguments, **settings):
+    def unanswered(self: Any, *arguments: Any, **settings: Any) -> None:
         pipe(self, *arguments, **settings)
         calls.append(1)
         if len(calls) == 1:
@@ -233,10 +243,10 @@ def test_a_lock_whose_writing_went_through_unanswered_is_ours(folder, monkeypatc
     assert not (folder / ".lock").exists()
 
 
-def test_a_lock_that_is_anothers_now_is_not_refreshed(folder, monkeypatch):
+def test_a_lock_that_is_anothers_now_is_not_refreshed(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.01)
 
-    def lose_it():
+    def lose_it() -> None:
         with locks.hold(folder):
             left_lock(folder, "elsewhere", 7, "y")
             time.sleep(0.2)
@@ -246,7 +256,7 @@ def test_a_lock_that_is_anothers_now_is_not_refreshed(folder, monkeypatch):
     assert json.loads((folder / ".lock").read_text())["token"] == "y"
 
 
-def test_of_the_shards_of_a_remote_job_each_has_a_lock_of_its_own(folder):
+def test_of_the_shards_of_a_remote_job_each_has_a_lock_of_its_own(folder: Any) -> None:
     with locks.hold(folder, part=(0, 2)):
         with locks.hold(folder, part=(1, 2)), locks.hold(folder):
             pass

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -73,8 +77,8 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_an_index_table_opens_in_pyarrow_and_pandas_with_the_documented_columns(tmp_path, name):
-    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})
+def test_an_index_table_opens_in_pyarrow_and_pandas_with_the_documented_columns(tmp_path: Path, name: Any) -> None:
+    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})  # type: ignore[misc]
     path = tmp_path / "index" / f"{name}.parquet"
     table = pq.read_table(path)
     assert {field.name: str(field.type) for field in table.schema} == COLUMNS[name]
@@ -82,24 +86,24 @@ def test_an_index_table_opens_in_pyarrow_and_pandas_with_the_documented_columns(
     frame = pd.read_parquet(path)
     assert list(frame.columns) == list(COLUMNS[name]) and len(frame) == 3
     for column, kind in COLUMNS[name].items():
-        expected = [None if value is None or value != value else value for value in SAMPLES[kind]]
+        expected = [None if value is None or value != value else value for value in SAMPLES[kind]]  # type: ignore[attr-defined]
         found = [list(value) if isinstance(value, np.ndarray) else value for value in frame[column]]
         assert [None if value is None or value != value else value for value in found] == expected
     assert str(read_index(tmp_path, name)) == str(table)  # as text, where NaN is NaN
 
 
-def test_no_table_that_other_programs_rely_on_has_gone():
+def test_no_table_that_other_programs_rely_on_has_gone() -> None:
     assert set(COLUMNS) < set(INDEX)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_table_without_rows_keeps_its_columns(tmp_path, name):
+def test_a_table_without_rows_keeps_its_columns(tmp_path: Path, name: Any) -> None:
     write_index(tmp_path, name, {column: [] for column in COLUMNS[name]})
     table = read_index(tmp_path, name)
     assert len(table) == 0 and {field.name: str(field.type) for field in table.schema} == COLUMNS[name]
 
 
-def test_the_same_rows_give_the_same_bytes(tmp_path):
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     rows = {column: SAMPLES[kind] for column, kind in COLUMNS["activations"].items()}
     for folder in ("one", "two"):
         write_index(tmp_path / folder, "activations", rows)
@@ -107,11 +111,11 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def pictures(count):
+def pictures(count: Any) -> Any:
     return [np.random.default_rng(index).integers(0, 256, (4 + index, 6, 3), np.uint8) for index in range(count)]
 
 
-def chunk_of(images, first=0):
+def chunk_of(images: Any, first: Any = 0) -> Any:
     count = len(images)
     return {
         "image": [{"bytes": encode_png(image), "path": f"0-{first + i}.png"} for i, image in enumerate(images)],
@@ -126,14 +130,14 @@ def chunk_of(images, first=0):
 
 
 @pytest.fixture
-def datasets(tmp_path, monkeypatch):
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Hugging Face `datasets`, offline, with its cache in a folder of the test."""
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HOME", str(tmp_path / "hf")), ("HF_DATASETS_OFFLINE", "1")):
         monkeypatch.setenv(name, value)
     return pytest.importorskip("datasets")
 
 
-def test_crops_open_in_hugging_face_datasets_as_images(tmp_path, datasets):
+def test_crops_open_in_hugging_face_datasets_as_images(tmp_path: Path, datasets: Any) -> None:
     images = pictures(5)
     write_crops(tmp_path / "conv.parquet", [chunk_of(images[:3]), chunk_of(images[3:], first=3)])
     found = datasets.Dataset.from_parquet(str(tmp_path / "conv.parquet"), cache_dir=str(tmp_path / "cache"))
@@ -154,14 +158,14 @@ def test_crops_open_in_hugging_face_datasets_as_images(tmp_path, datasets):
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_index_tables_open_in_hugging_face_datasets(tmp_path, datasets, name):
-    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})
+def test_index_tables_open_in_hugging_face_datasets(tmp_path: Path, datasets: Any, name: Any) -> None:
+    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})  # type: ignore[misc]
     path = str(tmp_path / "index" / f"{name}.parquet")
     found = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path / "cache"))
     assert found.column_names == list(COLUMNS[name]) and len(found) == 3
 
 
-def test_crops_open_in_pandas_and_pyarrow(tmp_path):
+def test_crops_open_in_pandas_and_pyarrow(tmp_path: Path) -> None:
     images = pictures(2)
     write_crops(tmp_path / "conv.parquet", [chunk_of(images)])
     table = pq.read_table(tmp_path / "conv.parquet")
@@ -171,24 +175,24 @@ def test_crops_open_in_pandas_and_pyarrow(tmp_path):
     assert frame["image"][1]["path"] == "0-1.png"
 
 
-def test_each_chunk_of_crops_is_a_row_group_so_that_readers_need_not_hold_them_all(tmp_path):
+def test_each_chunk_of_crops_is_a_row_group_so_that_readers_need_not_hold_them_all(tmp_path: Path) -> None:
     images = pictures(5)
     write_crops(tmp_path / "conv.parquet", iter([chunk_of(images[:3]), chunk_of(images[3:], first=3)]))
     file = pq.ParquetFile(tmp_path / "conv.parquet")
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [3, 2]
 
 
-def test_crops_of_nothing_are_an_empty_table_with_all_columns(tmp_path):
+def test_crops_of_nothing_are_an_empty_table_with_all_columns(tmp_path: Path) -> None:
     write_crops(tmp_path / "conv.parquet", [{field.name: [] for field in CROPS}])
     assert pq.read_table(tmp_path / "conv.parquet").schema.names == CROPS.names
 
 
-def test_crops_that_break_off_leave_the_old_file_and_no_debris(tmp_path):
+def test_crops_that_break_off_leave_the_old_file_and_no_debris(tmp_path: Path) -> None:
     path = tmp_path / "conv.parquet"
     write_crops(path, [chunk_of(pictures(2))])
     before = path.read_bytes()
 
-    def broken():
+    def broken() -> Iterator[Any]:
         yield chunk_of(pictures(2))
         raise OSError(28, "No space left on device")
 

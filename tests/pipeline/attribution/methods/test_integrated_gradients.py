@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -14,38 +16,38 @@ layers = keras.layers
 KEY = ("integrated_gradients", None)
 
 
-def maps_of(network, images, classes, batch=None, **settings):
+def maps_of(network: Any, images: Any, classes: Any, batch: Any = None, **settings: Any) -> Any:
     explainer = explainer_of(network, [KEY], batch or len(images), classes.shape[1], settings=MethodSettings(**settings))
     return explainer, explain(explainer, images, classes).maps[KEY]
 
 
-def network_of(build):
+def network_of(build: Any) -> Any:
     inputs = keras.Input((16, 16, 3))
     return stir(keras.Model(inputs, build(inputs), name="built"))
 
 
-def smooth(x):
+def smooth(x: Any) -> Any:
     x = layers.Conv2D(6, 3, activation="gelu")(x)
     return layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, activation="swish")(x)))
 
 
-def clipped(x):
+def clipped(x: Any) -> Any:
     x = layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2)(x))
     return layers.Dense(4)(layers.Flatten()(layers.DepthwiseConv2D(3)(layers.ReLU(6)(x))))
 
 
-def pooled(x):
+def pooled(x: Any) -> Any:
     x = layers.MaxPooling2D()(layers.Conv2D(8, 3, activation="relu")(x))
     return layers.Dense(4)(layers.GlobalMaxPooling2D()(layers.Conv2D(8, 3, activation="leaky_relu")(x)))
 
 
-def grouped(x):
+def grouped(x: Any) -> Any:
     x = layers.Conv2D(4, 3, activation="relu")(x)
     return layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, groups=2, activation="relu")(x)))
 
 
 @pytest.mark.parametrize("build", [smooth, clipped, pooled, grouped])
-def test_the_map_sums_to_the_difference_of_the_scores_within_one_percent(build, opened, photos):
+def test_the_map_sums_to_the_difference_of_the_scores_within_one_percent(build: Any, opened: Any, photos: Any) -> None:
     images, classes = photos(2, 16, 16), np.array([[0, 3], [1, 2]], np.int32)
     explainer, maps = maps_of(opened(network_of(build)), images, classes)
     ends = (np.take_along_axis(explainer.logits(shown), classes, axis=1) for shown in (images, np.zeros_like(images)))
@@ -54,7 +56,7 @@ def test_the_map_sums_to_the_difference_of_the_scores_within_one_percent(build, 
     np.testing.assert_allclose(maps.sum(axis=(2, 3)), image - black, rtol=0.01, atol=1e-4)
 
 
-def test_a_linear_network_is_given_its_weights_times_the_pixels(opened, photos):
+def test_a_linear_network_is_given_its_weights_times_the_pixels(opened: Any, photos: Any) -> None:
     inputs = keras.Input((4, 4, 3))
     model = stir(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs)), name="linear"))
     images = photos(1, 4, 4)
@@ -63,7 +65,7 @@ def test_a_linear_network_is_given_its_weights_times_the_pixels(opened, photos):
     np.testing.assert_allclose(maps[0, 0], by_hand, rtol=1e-4, atol=1e-6)
 
 
-def test_a_map_is_the_same_in_any_batch_and_more_steps_bring_it_nearer_to_completeness(opened, photos):
+def test_a_map_is_the_same_in_any_batch_and_more_steps_bring_it_nearer_to_completeness(opened: Any, photos: Any) -> None:
     network, images, classes = opened(network_of(clipped)), photos(3, 16, 16), np.array([[0], [1], [2]], np.int32)
     explainer, together = maps_of(network, images, classes)
     _, apart = maps_of(network, images, classes, batch=2)

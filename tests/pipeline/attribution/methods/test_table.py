@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pipeline.spec.gradcam import GradcamSpec
 LEAST = {"name": "x", "model": {"source": "keras:VGG16", "layers": ["*"]}, "data": {"source": "folder:pictures"}}
 
 
-def test_the_spec_knows_the_methods_of_the_table_and_no_others():
+def test_the_spec_knows_the_methods_of_the_table_and_no_others() -> None:
     choices = GradcamSpec.model_json_schema(by_alias=False)["properties"]["methods"]["items"]["enum"]
     assert choices == list(METHODS)
     assert parse_spec(LEAST | {"gradcam": {"methods": list(METHODS)}}).gradcam.methods == list(METHODS)
@@ -26,22 +27,24 @@ def test_the_spec_knows_the_methods_of_the_table_and_no_others():
         parse_spec(LEAST | {"gradcam": {"methods": "gradcm"}})
 
 
-def test_the_old_name_of_the_sanity_checks_still_works():
+def test_the_old_name_of_the_sanity_checks_still_works() -> None:
     assert parse_spec(LEAST | {"gradcam": {"trust": "curves"}}).gradcam.sanity == ["curves"]
     assert parse_spec(LEAST | {"gradcam": {"sanity": ["curves"]}}).gradcam.sanity == ["curves"]
 
 
-def test_the_docs_have_every_method_with_its_paper():
+def test_the_docs_have_every_method_with_its_paper() -> None:
     text = (Path(__file__).parents[4] / "docs" / "gradcam.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \| .* \| ([^|]+) \|$", text, re.MULTILINE))
     assert rows == {name: method.paper for name, method in METHODS.items()}
 
 
-def _every_map_alike(maps, gradients):
+def _every_map_alike(maps: Any, gradients: Any) -> Any:
     return maps[..., 0]
 
 
-def test_a_method_of_one_formula_needs_nothing_but_its_line_in_the_table(rectified, opened, photos, monkeypatch):
+def test_a_method_of_one_formula_needs_nothing_but_its_line_in_the_table(
+    rectified: Any, opened: Any, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = class_activation_map("first", "First channel", "Nobody, 2026", _every_map_alike)
     monkeypatch.setitem(METHODS, "first", method)
     images = photos(2, 16, 16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -23,13 +25,13 @@ from pipeline.sources.source import Image
 layers = keras.layers
 
 
-def randomised(network, keys, images, classes, **options):
+def randomised(network: Any, keys: Any, images: Any, classes: Any, **options: Any) -> Any:
     """For each step: how many weights are random, the layer of the last, and what is said then."""
     randomisation = WeightRandomisation(explainer_of(network, keys, len(images), with_weights=True), **options)
     return randomisation.weights, [(step, layer, explain(one, images, classes)) for step, layer, one in randomisation.steps()]
 
 
-def test_rank_correlation_is_spearmans_with_ties():
+def test_rank_correlation_is_spearmans_with_ties() -> None:
     random = np.random.default_rng(0)
     for _ in range(5):
         one, other = random.integers(0, 6, (2, 7, 7)).astype(np.float32)
@@ -38,7 +40,7 @@ def test_rank_correlation_is_spearmans_with_ties():
     assert rank_correlation(one, np.ones_like(one)) == 0
 
 
-def test_structure_is_one_for_the_same_map_and_near_zero_for_noise():
+def test_structure_is_one_for_the_same_map_and_near_zero_for_noise() -> None:
     random = np.random.default_rng(0)
     one, other = random.random((2, 64, 64))
     assert structure(one, 3 * one) == pytest.approx(1)
@@ -47,7 +49,7 @@ def test_structure_is_one_for_the_same_map_and_near_zero_for_noise():
     assert structure(small, small) == pytest.approx(1) and structure(small, small[::-1]) < 0.9
 
 
-def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified, opened, photos):
+def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rectified: Any, opened: Any, photos: Any) -> None:
     network, images = opened(rectified), photos(2, 16, 16)
     keys, classes = [("gradcam", "last"), ("guided_backprop", None)], np.array([[1], [3]], np.int32)
     before = [value.numpy().copy() for value in rectified.weights]
@@ -79,7 +81,7 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
         rectified.set_weights(own_weights)
 
 
-def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too(opened, photos):
+def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too(opened: Any, photos: Any) -> None:
     x = inputs = keras.Input((10, 10, 3))
     x = layers.Conv2D(4, 3, activation="relu", name="stem")(x)
     x = layers.Conv2D(4, 3, groups=2, name="pairs")(x)
@@ -109,7 +111,7 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
     assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
 
 
-def test_weights_of_attention_and_of_products_over_places_are_made_random_too(opened):
+def test_weights_of_attention_and_of_products_over_places_are_made_random_too(opened: Any) -> None:
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((9, 4))(layers.Conv2D(4, 3, strides=2, name="stem")(x))
     x = layers.EinsumDense("abc,cd->abd", output_shape=(9, 4), name="mixed")(x)
@@ -120,8 +122,8 @@ def test_weights_of_attention_and_of_products_over_places_are_made_random_too(op
     assert [one.values.shape for one in weights] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
 
 
-def test_deletion_and_insertion_are_plotted_apart():
-    def drawn(**changed):
+def test_deletion_and_insertion_are_plotted_apart() -> None:
+    def drawn(**changed: Any) -> Any:
         columns = {"method": [], "layer": [], "kind": [], "share": [], "probability": []}
         for kind, height in ({"deletion": 0.4, "insertion": 0.6} | changed).items():
             for share in (0.0, 0.5, 1.0):
@@ -135,7 +137,7 @@ def test_deletion_and_insertion_are_plotted_apart():
     assert (plain[0] == more[0]).all() and (plain[1] != more[1]).any()
 
 
-def test_pixels_go_and_come_in_the_order_of_the_map():
+def test_pixels_go_and_come_in_the_order_of_the_map() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     values = np.arange(64, dtype=np.float32).reshape(8, 8)  # the last pixel matters most
     order, shares = ranks(values, 8, 8), np.linspace(0, 1, 5)
@@ -152,7 +154,7 @@ def test_pixels_go_and_come_in_the_order_of_the_map():
     assert np.abs(np.diff(come[0].astype(int), axis=1)).max() < np.abs(np.diff(image.astype(int), axis=1)).max()
 
 
-def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at():
+def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at() -> None:
     import tensorflow as tf
 
     class Corner:
@@ -160,10 +162,10 @@ def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at
 
         name, input_shape = "corner", (32, 32, 3)
 
-        def preprocess(self, images):
+        def preprocess(self, images: Any) -> Any:
             return tf.cast(images, tf.float32) / 255
 
-        def trace(self, images, layers):
+        def trace(self, images: Any, layers: Any) -> Any:
             steps = tf.abs(images[:, :16, 1:16] - images[:, :16, :15])
             seen = tf.reduce_mean(steps, axis=(1, 2, 3))
             return {"logits": tf.stack([40 * seen, tf.zeros_like(seen) + 7], axis=1)}

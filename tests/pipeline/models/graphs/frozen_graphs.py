@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -12,15 +14,15 @@ from pipeline.spec.model import ModelSpec
 v1 = tf.compat.v1
 
 
-def weights(*shape, seed=0):
+def weights(*shape: Any, seed: Any = 0) -> Any:
     return np.random.default_rng(seed).normal(0, 0.5, shape).astype(np.float32)
 
 
-def variable(name, value):
+def variable(name: Any, value: Any) -> Any:
     return v1.get_variable(name, initializer=tf.constant(value), use_resource=False)
 
 
-def freeze_v1(folder, build, outputs=None, name="net"):
+def freeze_v1(folder: Any, build: Any, outputs: Any = None, name: Any = "net") -> Any:
     """Run `build` in a TF1 graph, make its variables constants and write what `outputs` (operations) need."""
     with tf.Graph().as_default() as graph, v1.Session() as session:
         build()
@@ -31,27 +33,27 @@ def freeze_v1(folder, build, outputs=None, name="net"):
     return write(folder, definition, name)
 
 
-def freeze_v2(folder, function, *specs, lower=True, name="net"):
+def freeze_v2(folder: Any, function: Any, *specs: Any, lower: Any = True, name: Any = "net") -> Any:
     """Trace a function, make its variables constants and write it; `lower`: loops and branches as TF1 has them."""
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     return write(folder, convert_variables_to_constants_v2(concrete, lower_control_flow=lower).graph.as_graph_def(), name)
 
 
-def write(folder, definition, name="net"):
+def write(folder: Any, definition: Any, name: Any = "net") -> Any:
     path = folder / f"{name}.pb"
     path.write_bytes(definition.SerializeToString())
     return path
 
 
-def opened(path, kind="frozen", **keys):
+def opened(path: Any, kind: Any = "frozen", **keys: Any) -> Any:
     return open_network(ModelSpec(**{"source": f"{kind}:{path}", "layers": ["*"], "preprocess": "none", **keys}))
 
 
-def convolve(x, kernel, strides=1, name=None, **options):
+def convolve(x: Any, kernel: Any, strides: Any = 1, name: Any = None, **options: Any) -> Any:
     return tf.nn.conv2d(x, kernel, strides, "SAME", name=name, **options)
 
 
-def classify(x, classes=5, name="logits"):
+def classify(x: Any, classes: Any = 5, name: Any = "logits") -> Any:
     """Global mean, dense, logits."""
     pooled = tf.reduce_mean(x, (1, 2), name="pool")
     return tf.nn.bias_add(
@@ -61,7 +63,7 @@ def classify(x, classes=5, name="logits"):
     )
 
 
-def plain(shape=(None, 8, 8, 3)):
+def plain(shape: Any = (None, 8, 8, 3)) -> None:
     """input, conv, Relu, pool, logits and a softmax between reshapes: as slim makes them."""
     image = v1.placeholder(tf.float32, shape, name="input")
     x = tf.nn.relu(convolve(image, variable("conv/kernel", weights(3, 3, 3, 4)), 2, name="conv/Conv2D"), name="conv/Relu")
@@ -69,6 +71,6 @@ def plain(shape=(None, 8, 8, 3)):
     tf.reshape(tf.nn.softmax(tf.reshape(logits, (-1, 5)), name="prob"), (-1, 5), name="end")
 
 
-def plain_by_hand(images):
+def plain_by_hand(images: Any) -> Any:
     x = tf.nn.relu(convolve(images, weights(3, 3, 3, 4), 2))
     return x, tf.matmul(tf.reduce_mean(x, (1, 2)), weights(4, 5, seed=9)) + np.arange(5, dtype=np.float32)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +25,11 @@ from pipeline.models.network import LayerInfo
 from pipeline.models.registry import select_layers
 
 
-def random_images(*shape, seed=1):
+def random_images(*shape: Any, seed: Any = 1) -> Any:
     return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
 
 
-def test_the_tensors_that_images_change_are_layers_and_weights_are_not(tmp_path):
+def test_the_tensors_that_images_change_are_layers_and_weights_are_not(tmp_path: Path) -> None:
     assert opened(freeze_v1(tmp_path, plain, ["end"])).layers() == [
         LayerInfo("conv/Conv2D", "Conv2D", (4, 4, 4)),
         LayerInfo("conv/Relu", "Relu", (4, 4, 4)),
@@ -40,7 +42,7 @@ def test_the_tensors_that_images_change_are_layers_and_weights_are_not(tmp_path)
     ]
 
 
-def test_maps_and_logits_are_what_the_graph_computes(tmp_path):
+def test_maps_and_logits_are_what_the_graph_computes(tmp_path: Path) -> None:
     network = opened(freeze_v1(tmp_path, plain, ["end"]))
     images = random_images(3, 8, 8, 3)
     found = network.trace(images, ["conv/Relu", "logits", "conv/Relu:0", "prob"])
@@ -51,21 +53,21 @@ def test_maps_and_logits_are_what_the_graph_computes(tmp_path):
     np.testing.assert_allclose(found["prob"][:, 0, 0], tf.nn.softmax(logits), rtol=1e-5)
 
 
-def test_the_frozen_tap_reads_it_like_any_network(tmp_path, pixels):
+def test_the_frozen_tap_reads_it_like_any_network(tmp_path: Path, pixels: Any) -> None:
     network = opened(freeze_v1(tmp_path, plain, ["end"]), preprocess="symmetric")
     images = pixels(3, 8, 8)
     expected, _ = plain_by_hand(images / np.float32(127.5) - 1)
     np.testing.assert_allclose(compile_tap(network, ["conv/Relu"], 3)(images)["conv/Relu"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_layers_are_chosen_by_name_with_or_without_their_number_and_by_glob(tmp_path):
-    def build():
+def test_layers_are_chosen_by_name_with_or_without_their_number_and_by_glob(tmp_path: Path) -> None:
+    def build() -> None:
         x = convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"), weights(3, 3, 3, 4), name="a/conv")
         tf.concat([-part for part in tf.split(x, 2, axis=3, name="a/split")], 3, name="end")
 
     network = opened(freeze_v1(tmp_path, build))
 
-    def chosen(*patterns):
+    def chosen(*patterns: Any) -> Any:
         return [layer.name for layer in select_layers(network, patterns)]
 
     assert chosen("a/conv") == chosen("a/conv:0") == chosen("*conv:0") == ["a/conv"]
@@ -77,15 +79,15 @@ def test_layers_are_chosen_by_name_with_or_without_their_number_and_by_glob(tmp_
     np.testing.assert_array_equal(tf.concat([maps["a/split"], maps["a/split:1"]], 3), maps["a/conv"])
 
 
-def test_only_what_the_layers_need_is_imported(tmp_path):
+def test_only_what_the_layers_need_is_imported(tmp_path: Path) -> None:
     network = opened(freeze_v1(tmp_path, plain, ["end"]))
     traced = tf.function(lambda x: network.trace(x, ["conv/Conv2D"])).get_concrete_function(tf.TensorSpec((2, 8, 8, 3)))
     types = {operation.type for operation in traced.graph.get_operations()}
     assert "Conv2D" in types and not types & {"Relu", "MatMul", "Mean"}
 
 
-def test_a_batch_that_was_frozen_in_gives_way_to_any(tmp_path):
-    def build():
+def test_a_batch_that_was_frozen_in_gives_way_to_any(tmp_path: Path) -> None:
+    def build() -> None:
         plain((1, 8, 8, 3))
         x = tf.reshape(v1.get_default_graph().get_tensor_by_name("conv/Relu:0"), (1, 64), name="flat")
         tf.reshape(x, (1, 8, 8, 1), name="square")
@@ -100,7 +102,7 @@ def test_a_batch_that_was_frozen_in_gives_way_to_any(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [None, (None, None, None, 3), (None, None, None, None)])
-def test_a_placeholder_of_open_shape_takes_the_size_of_the_spec(tmp_path, shape):
+def test_a_placeholder_of_open_shape_takes_the_size_of_the_spec(tmp_path: Path, shape: Any) -> None:
     path = freeze_v1(tmp_path, lambda: plain(shape), ["end"])
     network = opened(path, size=(10, 12))
     assert network.input_shape == (10, 12, 3) and network.layers()[0].shape == (5, 6, 4)
@@ -108,8 +110,8 @@ def test_a_placeholder_of_open_shape_takes_the_size_of_the_spec(tmp_path, shape)
         opened(path)
 
 
-def test_shapes_that_only_a_run_can_tell_are_found_by_running(tmp_path):
-    def build():
+def test_shapes_that_only_a_run_can_tell_are_found_by_running(tmp_path: Path) -> None:
+    def build() -> None:
         x = convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"), weights(3, 3, 3, 4))
         side = tf.cast(tf.shape(tf.where(tf.fill((6,), True)))[0], tf.int32)  # 6, though nobody can tell from the graph
         tf.image.resize(x, tf.stack([side, side + 1]), name="end")
@@ -119,8 +121,8 @@ def test_shapes_that_only_a_run_can_tell_are_found_by_running(tmp_path):
     assert network.trace(tf.zeros((2, 8, 8, 3)), [network.layers()[-1].name])[network.layers()[-1].name].shape == (2, 6, 7, 4)
 
 
-def test_a_grey_network_of_open_channels_is_shown_one_channel(tmp_path, pixels):
-    def build():
+def test_a_grey_network_of_open_channels_is_shown_one_channel(tmp_path: Path, pixels: Any) -> None:
+    def build() -> None:
         convolve(v1.placeholder(tf.float32, name="input"), weights(3, 3, 1, 2), name="conv")
 
     network = opened(freeze_v1(tmp_path, build), size=6, preprocess="unit")
@@ -132,8 +134,8 @@ def test_a_grey_network_of_open_channels_is_shown_one_channel(tmp_path, pixels):
         opened(tmp_path / "net.pb", size=6, preprocess="caffe")
 
 
-def test_half_precision_graphs_are_fed_and_read_in_single(tmp_path):
-    def build():
+def test_half_precision_graphs_are_fed_and_read_in_single(tmp_path: Path) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.float16, (None, 8, 8, 3), name="input")
         tf.nn.relu(convolve(image, weights(3, 3, 3, 4).astype(np.float16)), name="end")
 
@@ -144,8 +146,8 @@ def test_half_precision_graphs_are_fed_and_read_in_single(tmp_path):
     np.testing.assert_allclose(found, tf.nn.relu(convolve(images, weights(3, 3, 3, 4))), atol=0.05)
 
 
-def test_whole_numbers_that_are_cast_give_way_to_the_floats_they_become(tmp_path):
-    def build():
+def test_whole_numbers_that_are_cast_give_way_to_the_floats_they_become(tmp_path: Path) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.uint8, (None, 8, 8, 3), name="input")
         tf.multiply(convolve(tf.cast(image, tf.float32), weights(3, 3, 3, 4)), 2.0, name="end")
 
@@ -155,10 +157,10 @@ def test_whole_numbers_that_are_cast_give_way_to_the_floats_they_become(tmp_path
 
 
 @pytest.mark.parametrize("scale", [False, True])
-def test_the_normalisation_of_2015_which_tensorflow_no_longer_runs_is_written_out(tmp_path, scale):
+def test_the_normalisation_of_2015_which_tensorflow_no_longer_runs_is_written_out(tmp_path: Path, scale: Any) -> None:
     numbers = {"mean": [0.1, 0.2, 0.3], "variance": [1.0, 2.0, 3.0], "offset": [4.0, 5.0, 6.0], "scale": [0.5, 0.6, 0.7]}
 
-    def build():
+    def build() -> None:
         v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         for name, value in numbers.items():
             tf.constant(value, name=name)
@@ -178,7 +180,7 @@ def test_the_normalisation_of_2015_which_tensorflow_no_longer_runs_is_written_ou
 # ---- inputs beside the image
 
 
-def with_phase():
+def with_phase() -> None:
     """A batch normalisation that a TF1 condition puts into training, as FaceNet's graph has it, and dropout's rate."""
     image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
     phase = v1.placeholder(tf.bool, (), name="phase_train")
@@ -196,7 +198,7 @@ def with_phase():
     tf.multiply(x, keep, name="end")
 
 
-def with_phase_by_hand(images, keep, training):
+def with_phase_by_hand(images: Any, keep: Any, training: Any) -> Any:
     x = convolve(images, weights(3, 3, 3, 4))
     mean, variance = tf.nn.moments(x, (0, 1, 2)) if training else (np.float32([0.1, 0.2, 0.3, 0.4]), np.float32([1, 2, 3, 4]))
     x = tf.nn.batch_normalization(x, mean, variance, None, None, 1e-3)
@@ -204,14 +206,14 @@ def with_phase_by_hand(images, keep, training):
 
 
 @pytest.fixture
-def conditions_of_tf1():
+def conditions_of_tf1() -> Iterator[Any]:
     """Conditions as Switch and Merge, which TF1 wrote."""
     v1.disable_control_flow_v2()
     yield
     v1.enable_control_flow_v2()
 
 
-def frozen_with_phase(folder, conditions):
+def frozen_with_phase(folder: Any, conditions: Any) -> Any:
     (v1.disable_control_flow_v2 if conditions == "Switch" else v1.enable_control_flow_v2)()
     try:
         path = freeze_v1(folder, with_phase, ["end"])
@@ -222,7 +224,7 @@ def frozen_with_phase(folder, conditions):
 
 @pytest.mark.parametrize("conditions", ["Switch", "If"])
 @pytest.mark.parametrize("training", [False, True])
-def test_a_phase_that_the_spec_settles_folds_its_conditions_away(tmp_path, conditions, training):
+def test_a_phase_that_the_spec_settles_folds_its_conditions_away(tmp_path: Path, conditions: Any, training: Any) -> None:
     path = frozen_with_phase(tmp_path, conditions)
     network = opened(path, inputs={"phase_train": training, "keep_prob": 0.5})
     images = random_images(3, 8, 8, 3)
@@ -252,15 +254,15 @@ def test_a_phase_that_the_spec_settles_folds_its_conditions_away(tmp_path, condi
         ({"image": 7}, "image = 7 is not the name of a tensor"),
     ],
 )
-def test_other_inputs_that_are_forgotten_or_wrong_are_named(tmp_path, inputs, words):
+def test_other_inputs_that_are_forgotten_or_wrong_are_named(tmp_path: Path, inputs: Any, words: Any) -> None:
     with pytest.raises(WrongSpec, match=words):
         opened(frozen_with_phase(tmp_path, "Switch"), inputs=inputs)
 
 
-def test_the_image_may_be_any_tensor_and_what_is_before_it_is_cut_away(tmp_path):
+def test_the_image_may_be_any_tensor_and_what_is_before_it_is_cut_away(tmp_path: Path) -> None:
     """FaceNet's own graph reads its images from a queue, and calls what leaves it `input`."""
 
-    def build():
+    def build() -> None:
         size = v1.placeholder(tf.int32, name="batch_size")
         queue = v1.FIFOQueue(10, [tf.float32], shapes=[(8, 8, 3)])
         image = tf.identity(queue.dequeue_up_to(size), name="input")
@@ -275,8 +277,8 @@ def test_the_image_may_be_any_tensor_and_what_is_before_it_is_cut_away(tmp_path)
         opened(path)
 
 
-def test_of_two_placeholders_for_images_one_is_to_be_named(tmp_path):
-    def build():
+def test_of_two_placeholders_for_images_one_is_to_be_named(tmp_path: Path) -> None:
+    def build() -> None:
         left, right = (v1.placeholder(tf.float32, (None, 8, 8, 3), name=name) for name in ("left", "right"))
         tf.add(convolve(left, weights(3, 3, 3, 4)), tf.reduce_mean(right), name="end")
 
@@ -292,8 +294,8 @@ def test_of_two_placeholders_for_images_one_is_to_be_named(tmp_path):
     np.testing.assert_allclose(filled.trace(images, ["end"])["end"], convolve(images, weights(3, 3, 3, 4)) + 1, atol=1e-5)
 
 
-def test_a_placeholder_that_nothing_takes_is_no_candidate(tmp_path):
-    def build():
+def test_a_placeholder_that_nothing_takes_is_no_candidate(tmp_path: Path) -> None:
+    def build() -> None:
         v1.placeholder(tf.float32, (None, 4, 4, 3), name="left_over")
         convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"), weights(3, 3, 3, 4))
 
@@ -303,7 +305,7 @@ def test_a_placeholder_that_nothing_takes_is_no_candidate(tmp_path):
 # ---- logits
 
 
-def two_heads():
+def two_heads() -> None:
     image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
     pooled = tf.reduce_mean(convolve(image, weights(3, 3, 3, 4)), (1, 2))
     tf.nn.softmax(tf.matmul(pooled, weights(4, 2), name="main"), name="main/prob")
@@ -312,10 +314,10 @@ def two_heads():
 
 
 @pytest.mark.parametrize("order", ["NHWC", "NCHW"])
-def test_a_map_of_one_place_is_one_number_a_class_in_either_order_of_axes(tmp_path, order):
+def test_a_map_of_one_place_is_one_number_a_class_in_either_order_of_axes(tmp_path: Path, order: Any) -> None:
     first = order == "NCHW"
 
-    def build():
+    def build() -> None:
         x = v1.placeholder(tf.float32, (None, 3, 4, 4) if first else (None, 4, 4, 3), name="input")
         x = tf.reduce_mean(x, (2, 3) if first else (1, 2), keepdims=True)
         scores = tf.concat([x, -x], 1 if first else 3, name="scores")
@@ -327,7 +329,7 @@ def test_a_map_of_one_place_is_one_number_a_class_in_either_order_of_axes(tmp_pa
     np.testing.assert_allclose(network.trace(images, ["logits"])["logits"], np.hstack([mean, -mean]), rtol=1e-4, atol=1e-6)
 
 
-def test_of_two_ends_the_logits_are_to_be_named(tmp_path):
+def test_of_two_ends_the_logits_are_to_be_named(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, two_heads)
     with pytest.raises(WrongSpec, match=r"several outputs that may be the logits: main/prob, aux. .*model.logits"):
         opened(path).trace(random_images(1, 8, 8, 3), ["logits"])
@@ -338,14 +340,14 @@ def test_of_two_ends_the_logits_are_to_be_named(tmp_path):
         opened(path, logits="mian")
 
 
-def test_a_graph_that_ends_in_a_map_has_no_logits(tmp_path):
+def test_a_graph_that_ends_in_a_map_has_no_logits(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, lambda: convolve(v1.placeholder(tf.float32, (None, 8, 8, 3)), weights(3, 3, 3, 4), name="conv"))
     with pytest.raises(UnusableModel, match="has no logits: it ends in conv,"):
         opened(path).trace(random_images(1, 8, 8, 3), ["logits"])
 
 
-def test_an_operation_called_logits_is_reached_by_its_number(tmp_path):
-    def build():
+def test_an_operation_called_logits_is_reached_by_its_number(tmp_path: Path) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         x = convolve(image, weights(3, 3, 3, 5), name="logits")  # a map, and not what the network ends in
         tf.nn.softmax(tf.reduce_mean(x, (1, 2)))
@@ -359,17 +361,17 @@ def test_an_operation_called_logits_is_reached_by_its_number(tmp_path):
 # ---- gradients
 
 
-def test_gradients_reach_the_image_and_follow_the_overrides_of_the_callers_graph(tmp_path):
+def test_gradients_reach_the_image_and_follow_the_overrides_of_the_callers_graph(tmp_path: Path) -> None:
     network = opened(freeze_v1(tmp_path, plain, ["end"]))
     images = random_images(2, 8, 8, 3)
 
     @tf.RegisterGradient("TenfoldForTest")
-    def _(operation, gradient):
+    def _(operation: Any, gradient: Any) -> Any:
         return 10 * gradient
 
-    def gradient(override):
+    def gradient(override: Any) -> Any:
         @tf.function(autograph=False)
-        def pass_(x):
+        def pass_(x: Any) -> Any:
             with v1.get_default_graph().gradient_override_map(override):
                 maps = network.trace(x, ["conv/Relu"])["conv/Relu"]
             return tf.gradients(maps, x)[0]
@@ -388,15 +390,15 @@ def test_gradients_reach_the_image_and_follow_the_overrides_of_the_callers_graph
 # ---- functions
 
 
-def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path):
+def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path: Path) -> None:
     kernel = weights(3, 3, 3, 3, seed=2) / 3
 
     @tf.function(autograph=False)
-    def block(x):
+    def block(x: Any) -> Any:
         with tf.name_scope("block"):
             return tf.nn.relu(convolve(x, kernel, name="conv"), name="relu")
 
-    def network_(image):
+    def network_(image: Any) -> Any:
         x = block(image)
         x = tf.cond(tf.reduce_sum(tf.abs(x)) > 0, lambda: x + 1.0, lambda: x - 1.0)  # the images decide
         _, x = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, tf.nn.relu(convolve(x, kernel))), [0, x])
@@ -423,11 +425,13 @@ def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path):
 
 
 @pytest.mark.parametrize("lower", [False, True])
-def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, monkeypatch, lower):
+def test_graphs_with_loops_are_scanned_piece_by_piece_too(
+    tmp_path: Path, in_memory: Any, monkeypatch: pytest.MonkeyPatch, lower: Any
+) -> None:
     monkeypatch.setattr("pipeline.compiled.microbatches.CACHED_BYTES", 1)
     kernel = tf.Variable(weights(3, 3, 3, 3, seed=2) / 3)
 
-    def network_(image):
+    def network_(image: Any) -> Any:
         _, x = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, tf.nn.relu(convolve(x, kernel))), [0, image])
         return tf.nn.relu(x, name="end")
 
@@ -442,10 +446,10 @@ def test_graphs_with_loops_are_scanned_piece_by_piece_too(tmp_path, in_memory, m
 
 
 @pytest.mark.parametrize("lower", [False, True])
-def test_graphs_that_tf2_froze_are_read_with_their_loops_and_branches_lowered_or_not(tmp_path, lower):
+def test_graphs_that_tf2_froze_are_read_with_their_loops_and_branches_lowered_or_not(tmp_path: Path, lower: Any) -> None:
     kernel = tf.Variable(weights(3, 3, 3, 3, seed=2) / 3)
 
-    def network_(image):
+    def network_(image: Any) -> Any:
         x = tf.function(lambda x: tf.nn.relu(convolve(x, kernel)), autograph=False)(image)
         x = tf.cond(tf.reduce_sum(x) > 0, lambda: x + 1.0, lambda: x - 1.0)
         _, x = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, tf.nn.relu(convolve(x, kernel))), [0, x])
@@ -458,8 +462,8 @@ def test_graphs_that_tf2_froze_are_read_with_their_loops_and_branches_lowered_or
     np.testing.assert_array_equal(found["end"][:, 0, 0], found["logits"])
 
 
-def test_loops_of_tf1_run_too(tmp_path, conditions_of_tf1):
-    def build():
+def test_loops_of_tf1_run_too(tmp_path: Path, conditions_of_tf1: Any) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         _, x = v1.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, x * 0.5 + 1.0), [tf.constant(0), image])
         convolve(x, weights(3, 3, 3, 4), name="end")
@@ -475,8 +479,8 @@ def test_loops_of_tf1_run_too(tmp_path, conditions_of_tf1):
     np.testing.assert_allclose(compile_tap(network, ["end"], 2)(raw)["end"], expected, rtol=1e-3, atol=1e-2)
 
 
-def test_a_branch_of_tf1_that_images_decide_runs_but_is_no_layer(tmp_path, conditions_of_tf1):
-    def build():
+def test_a_branch_of_tf1_that_images_decide_runs_but_is_no_layer(tmp_path: Path, conditions_of_tf1: Any) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         x = convolve(image, weights(3, 3, 3, 4), name="conv")
         bright = v1.cond(tf.reduce_mean(image) > 0, lambda: tf.nn.relu(x, name="inside"), lambda: -x)
@@ -494,12 +498,12 @@ def test_a_branch_of_tf1_that_images_decide_runs_but_is_no_layer(tmp_path, condi
 # ---- digests
 
 
-def test_the_digest_tells_weights_inputs_and_preprocessing_apart_and_nothing_else(tmp_path):
+def test_the_digest_tells_weights_inputs_and_preprocessing_apart_and_nothing_else(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, plain, ["end"])
     one = opened(path).digest()
     assert len(one) == 16 and opened(path).digest() == one
 
-    def build():
+    def build() -> None:
         plain()
         v1.placeholder(tf.float32, name="unused")
         tf.constant(3.0, name="nobody_takes_it")
@@ -513,10 +517,10 @@ def test_the_digest_tells_weights_inputs_and_preprocessing_apart_and_nothing_els
     assert len(digests) == 2
 
 
-def test_logits_are_found_before_the_argmax_that_a_graph_ends_in(tmp_path):
+def test_logits_are_found_before_the_argmax_that_a_graph_ends_in(tmp_path: Path) -> None:
     """The logits are found behind an ArgMax, which nobody can differentiate."""
 
-    def build():
+    def build() -> None:
         x = convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"), weights(3, 3, 3, 4))
         tf.argmax(classify(x, name="scores"), axis=1, name="answer")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,26 +18,26 @@ from tensorflow.core.framework import graph_pb2
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
 
 
-def refused(path, error, words, **keys):
+def refused(path: Any, error: Any, words: Any, **keys: Any) -> None:
     with pytest.raises(error, match=words) as raised:
         opened(path, **keys)
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path):
+def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "no.pb", MissingInput, "no.pb' is missing")
     refused(tmp_path, MissingInput, "is a folder. For a SavedModel, write savedmodel:")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_truncated_graph_is_cut_short(tmp_path, share):
+def test_a_truncated_graph_is_cut_short(tmp_path: Path, share: Any) -> None:
     path = freeze_v1(tmp_path, plain, ["end"])
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     refused(path, UnusableModel, "cut short")
 
 
-def test_a_graph_cut_between_two_operations_is_cut_short_too(tmp_path):
+def test_a_graph_cut_between_two_operations_is_cut_short_too(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, plain, ["end"])
     graph = graph_pb2.GraphDef.FromString(path.read_bytes())
     del graph.node[1]
@@ -46,13 +47,13 @@ def test_a_graph_cut_between_two_operations_is_cut_short_too(tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"node { name: 'x' op: 'Const' }\n" * 9, b"\x89PNG\r\n\x1a\n" + bytes(range(256)), b"\x00" * 64]
 )
-def test_a_file_that_is_no_graph_is_refused(tmp_path, data):
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, data: Any) -> None:
     path = tmp_path / "net.pb"
     path.write_bytes(data)
     refused(path, UnusableModel, "cannot be read as a GraphDef in binary form")
 
 
-def test_the_graph_of_a_savedmodel_is_sent_to_its_own_kind(tmp_path):
+def test_the_graph_of_a_savedmodel_is_sent_to_its_own_kind(tmp_path: Path) -> None:
     module = tf.Module()
     module.kernel = tf.Variable(weights(3, 3, 3, 4))
     module.run = tf.function(lambda x: convolve(x, module.kernel), input_signature=[tf.TensorSpec((None, 8, 8, 3))])
@@ -60,42 +61,42 @@ def test_the_graph_of_a_savedmodel_is_sent_to_its_own_kind(tmp_path):
     refused(tmp_path / "saved_model.pb", UnusableModel, f"graph of a SavedModel.*savedmodel:{tmp_path}")
 
 
-def test_variables_without_values_are_to_be_frozen_first(tmp_path):
+def test_variables_without_values_are_to_be_frozen_first(tmp_path: Path) -> None:
     for resource in (False, True):
 
-        def build(resource=resource):
+        def build(resource: Any = resource) -> None:
             kernel = v1.get_variable("kernel", initializer=weights(3, 3, 3, 4), use_resource=resource)
             convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"), kernel, name="conv")
 
         refused(freeze_v1(tmp_path, build), UnusableModel, "is not frozen: 'kernel' .*Freeze the graph")
 
 
-def test_a_custom_operation_is_named(tmp_path):
+def test_a_custom_operation_is_named(tmp_path: Path) -> None:
     graph = graph_pb2.GraphDef.FromString(freeze_v1(tmp_path, plain, ["end"]).read_bytes())
     next(node for node in graph.node if node.name == "conv/Relu").op = "MyFastRelu"
     refused(write(tmp_path, graph), UnusableModel, "'conv/Relu' of type 'MyFastRelu', which this TensorFlow does not have")
 
 
 @pytest.mark.parametrize("key", [{"weights": "none"}, {"top": True}, {"trusted": True}, {"custom": "net.py"}])
-def test_keys_for_other_kinds_are_refused(tmp_path, key):
+def test_keys_for_other_kinds_are_refused(tmp_path: Path, key: Any) -> None:
     refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, f"model.{next(iter(key))} is for (keras|file): networks", **key)
 
 
 # ---- the input
 
 
-def test_a_network_whose_input_is_no_image_says_what_it_takes(tmp_path):
+def test_a_network_whose_input_is_no_image_says_what_it_takes(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, lambda: tf.matmul(v1.placeholder(tf.float32, (None, 784), name="x"), weights(784, 3)))
     refused(path, WrongSpec, r"no placeholder for images.* but: x \(float32, \(\?, 784\)\)")
     refused(path, UnusableModel, r"at 'x' takes inputs of shape \(None, 784\), not images", inputs={"image": "x"})
 
 
-def test_a_size_that_contradicts_the_graph_is_refused(tmp_path):
+def test_a_size_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
     refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, "takes 8 x 8 pixels. Leave model.size out", size=16)
 
 
-def test_a_size_that_the_graph_cannot_take_is_refused(tmp_path):
-    def build():
+def test_a_size_that_the_graph_cannot_take_is_refused(tmp_path: Path) -> None:
+    def build() -> None:
         x = v1.placeholder(tf.float32, (None, None, None, 3), name="input")
         tf.matmul(tf.reshape(x, (-1, 192)), weights(192, 5), name="end")
         tf.nn.conv2d(x, weights(7, 7, 3, 2), 1, "VALID")
@@ -103,20 +104,20 @@ def test_a_size_that_the_graph_cannot_take_is_refused(tmp_path):
     refused(freeze_v1(tmp_path, build), UnusableModel, r"does not accept images of shape \(5, 4, 4, 3\) at 'input'", size=4)
 
 
-def test_what_images_do_not_change_is_no_image(tmp_path):
+def test_what_images_do_not_change_is_no_image(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, lambda: v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"))
     refused(path, UnusableModel, "nothing depends on 'input'")
 
 
-def test_whole_numbers_that_nothing_casts_are_refused(tmp_path):
+def test_whole_numbers_that_nothing_casts_are_refused(tmp_path: Path) -> None:
     path = freeze_v1(tmp_path, lambda: v1.placeholder(tf.int32, (None, 8, 8, 3), name="input") + 1)
     refused(path, UnusableModel, "takes its images as int32 at 'input', which no gradient can pass")
 
 
-def test_preprocessing_is_never_guessed(tmp_path):
+def test_preprocessing_is_never_guessed(tmp_path: Path) -> None:
     refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, "cannot be told. Name it.*none, unit, symmetric", preprocess="auto")
 
-    def build():
+    def build() -> None:
         x = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         convolve(tf.subtract(x, 127.5, name="centre"), weights(3, 3, 3, 4))
 
@@ -126,10 +127,10 @@ def test_preprocessing_is_never_guessed(tmp_path):
 # ---- safety
 
 
-def beside(operation):
+def beside(operation: Any) -> Any:
     """The plain network, and an operation that nobody needs."""
 
-    def build():
+    def build() -> None:
         plain()
         operation()
 
@@ -173,26 +174,28 @@ DEEDS = [
 ]
 
 
-def identity_function():
+def identity_function() -> Any:
     return tf.function(lambda x: x).get_concrete_function(tf.TensorSpec(()))
 
 
 @pytest.mark.parametrize(("operation", "words"), DEEDS, ids=[words.split(",")[0] for _, words in DEEDS])
-def test_what_reads_or_writes_files_or_runs_python_is_refused_by_name_and_never_run(tmp_path, operation, words):
+def test_what_reads_or_writes_files_or_runs_python_is_refused_by_name_and_never_run(
+    tmp_path: Path, operation: Any, words: Any
+) -> None:
     proof = tmp_path / "ran"
     refused(freeze_v1(tmp_path, beside(lambda: operation(str(proof)))), UnusableModel, words)
     assert not proof.exists()
 
 
-def test_what_is_hidden_in_a_function_is_found(tmp_path):
+def test_what_is_hidden_in_a_function_is_found(tmp_path: Path) -> None:
     proof = tmp_path / "ran"
 
     @tf.function(autograph=False)
-    def innocent(x):
+    def innocent(x: Any) -> Any:
         tf.io.write_file(str(proof), "x")
         return x * 2
 
-    def build():
+    def build() -> None:
         x = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         convolve(innocent(x), weights(3, 3, 3, 4))
 
@@ -200,8 +203,8 @@ def test_what_is_hidden_in_a_function_is_found(tmp_path):
     assert not proof.exists()
 
 
-def test_an_assert_and_a_print_are_harmless(tmp_path, capfd):
-    def build():
+def test_an_assert_and_a_print_are_harmless(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def build() -> None:
         x = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         with tf.control_dependencies([v1.Assert(tf.reduce_all(x < 1e9), ["too large"]), tf.print("seen")]):
             convolve(v1.Print(x, ["loud"]), weights(3, 3, 3, 4), name="conv")
@@ -213,14 +216,14 @@ def test_an_assert_and_a_print_are_harmless(tmp_path, capfd):
     assert not {"seen", "loud"} & set(capfd.readouterr().err.replace("[", " ").split())
 
 
-def test_a_function_that_calls_itself_is_refused(tmp_path):
+def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
     graph = graph_pb2.GraphDef()
 
     @tf.function(autograph=False)
-    def twice(x):
+    def twice(x: Any) -> Any:
         return tf.function(lambda x: x * 2)(x)
 
-    def build():
+    def build() -> None:
         twice(v1.placeholder(tf.float32, (None, 8, 8, 3), name="input"))
 
     graph.ParseFromString(freeze_v1(tmp_path, build).read_bytes())
@@ -234,8 +237,8 @@ def test_a_function_that_calls_itself_is_refused(tmp_path):
 # ---- channels first
 
 
-def first(folder, last):
-    def build():
+def first(folder: Any, last: Any) -> Any:
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, 3, 8, 10), name="input")
         x = tf.nn.conv2d(image, weights(3, 3, 3, 4), 1, "SAME", data_format="NCHW", name="conv")
         tf.reduce_mean(last(x), (2, 3), name="end")
@@ -243,7 +246,7 @@ def first(folder, last):
     return freeze_v1(folder, build)
 
 
-def test_a_network_with_channels_first_is_read_like_any_other_where_the_device_can_run_it(tmp_path):
+def test_a_network_with_channels_first_is_read_like_any_other_where_the_device_can_run_it(tmp_path: Path) -> None:
     network = opened(first(tmp_path, tf.nn.relu))
     images = np.random.default_rng(0).normal(0, 1, (2, 8, 10, 3)).astype(np.float32)
     assert network.input_shape == (8, 10, 3) and network.layers()[0].shape == (8, 10, 4)
@@ -253,6 +256,6 @@ def test_a_network_with_channels_first_is_read_like_any_other_where_the_device_c
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU runs it")
-def test_a_network_with_channels_first_that_the_device_cannot_run_is_refused(tmp_path):
+def test_a_network_with_channels_first_that_the_device_cannot_run_is_refused(tmp_path: Path) -> None:
     path = first(tmp_path, lambda x: tf.nn.space_to_depth(x, 2, data_format="NCHW", name="fold"))
     refused(path, UnusableModel, "channels first, which this device cannot run .*GPU, or save the network with channels last")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from pipeline.errors import UnusableModel
 from pipeline.models.graphs.op_safety import ALL_ALLOWED, COMPUTABLE, VARIABLES, judge
 
 
-def registered():
+def registered() -> Any:
     """Every operation that this TensorFlow has."""
     listed = op_def_pb2.OpList()
     listed.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
@@ -32,12 +33,12 @@ def registered():
 REACHING = ("file", "path", "url", "address", "host", "directory", "prefix", "target", "device", "server", "descriptor", "shared")
 
 
-def test_every_allowed_operation_is_one_that_tensorflow_has():
+def test_every_allowed_operation_is_one_that_tensorflow_has() -> None:
     assert {operation.name for operation in registered()} >= ALL_ALLOWED | VARIABLES
     assert COMPUTABLE < ALL_ALLOWED and len(ALL_ALLOWED) > 400
 
 
-def test_no_allowed_operation_has_an_attribute_that_names_a_file_or_a_machine():
+def test_no_allowed_operation_has_an_attribute_that_names_a_file_or_a_machine() -> None:
     suspicious = [
         f"{operation.name}.{name}"
         for operation in registered()
@@ -48,12 +49,12 @@ def test_no_allowed_operation_has_an_attribute_that_names_a_file_or_a_machine():
     assert suspicious == []
 
 
-def test_what_is_not_on_the_list_is_refused_whatever_it_is():
+def test_what_is_not_on_the_list_is_refused_whatever_it_is() -> None:
     passing = [operation.name for operation in registered() if judge(tf.compat.v1.NodeDef(name="x", op=operation.name)) is None]
     assert set(passing) == ALL_ALLOWED | VARIABLES
 
 
-def test_stateful_operations_that_are_allowed_are_known_one_by_one():
+def test_stateful_operations_that_are_allowed_are_known_one_by_one() -> None:
     stateful = {operation.name for operation in registered() if operation.is_stateful and operation.name in ALL_ALLOWED}
     harmless = ("TensorArray", "Stack", "Random", "Print", "Assert", "CheckNumerics", "SampleDistorted")
     named = {"StatefulPartitionedCall", "If", "While", "Case", "_Arg", "_Retval", "Multinomial", "TruncatedNormal"}
@@ -75,13 +76,13 @@ def test_stateful_operations_that_are_allowed_are_known_one_by_one():
         *("XlaCallModule", "FileSystemSetConfiguration", "Send", "Recv", "Abort", "SleepIdentityOp", "MergeV2Checkpoints"),
     ],
 )
-def test_what_is_dangerous_cannot_be_allowed_by_the_spec(kind):
+def test_what_is_dangerous_cannot_be_allowed_by_the_spec(kind: Any) -> None:
     problem = judge(tf.compat.v1.NodeDef(name="x", op=kind), allow=[kind])
     assert problem and "never run" in problem
 
 
-def test_an_unlisted_operation_is_refused_with_the_key_that_allows_it(tmp_path):
-    def build():
+def test_an_unlisted_operation_is_refused_with_the_key_that_allows_it(tmp_path: Path) -> None:
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         sparse = tf.sparse.from_dense(tf.reduce_mean(convolve(image, weights(3, 3, 3, 4), name="conv"), (1, 2)))
         tf.identity(tf.sparse.reduce_max(sparse, axis=1), name="end")
@@ -92,7 +93,7 @@ def test_an_unlisted_operation_is_refused_with_the_key_that_allows_it(tmp_path):
     assert "conv" in [layer.name for layer in opened(path, allow=["SparseReduceMax"]).layers()]
 
 
-def test_what_is_cut_away_before_the_image_is_not_judged_by_the_list(tmp_path):
+def test_what_is_cut_away_before_the_image_is_not_judged_by_the_list(tmp_path: Path) -> None:
     graph = graph_pb2.GraphDef.FromString(freeze_v1(tmp_path, plain, ["end"]).read_bytes())
     with tf.Graph().as_default() as other:
         tf.raw_ops.SobolSample(dim=1, num_results=1, skip=1)
@@ -100,10 +101,10 @@ def test_what_is_cut_away_before_the_image_is_not_judged_by_the_list(tmp_path):
     assert opened(write(tmp_path, graph)).layers()
 
 
-def switched(folder, hide):
+def switched(folder: Any, hide: Any) -> Any:
     """The plain network behind a Switch whose predicate is constant but for what `hide` hangs onto it."""
 
-    def build():
+    def build() -> None:
         image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
         predicate = hide()
         _, taken = tf.raw_ops.Switch(data=image, pred=predicate)
@@ -113,7 +114,7 @@ def switched(folder, hide):
     return freeze_v1(folder, build)
 
 
-def test_what_hangs_by_a_control_edge_on_a_predicate_is_refused_and_not_run(tmp_path):
+def test_what_hangs_by_a_control_edge_on_a_predicate_is_refused_and_not_run(tmp_path: Path) -> None:
     proof = tmp_path / "dump"
     proof.mkdir()
     graph = graph_pb2.GraphDef.FromString(switched(tmp_path, lambda: tf.constant(True, name="pred")).read_bytes())
@@ -129,7 +130,7 @@ def test_what_hangs_by_a_control_edge_on_a_predicate_is_refused_and_not_run(tmp_
     assert list(proof.iterdir()) == []
 
 
-def test_a_predicate_that_would_take_for_ever_or_all_memory_is_not_computed(tmp_path):
+def test_a_predicate_that_would_take_for_ever_or_all_memory_is_not_computed(tmp_path: Path) -> None:
     began = time.monotonic()
     path = switched(tmp_path, lambda: tf.reduce_all(tf.fill([400_000, 400_000], 1.0) > 0))
     opened(path)  # the Switch stays, as if the image decided
@@ -138,7 +139,7 @@ def test_a_predicate_that_would_take_for_ever_or_all_memory_is_not_computed(tmp_
     assert time.monotonic() - began < 60
 
 
-def saved_with(folder, poison):
+def saved_with(folder: Any, poison: Any) -> Any:
     """A SavedModel of TF1 whose main_op is what `poison` builds."""
     with tf.Graph().as_default(), v1.Session() as session:
         plain()
@@ -155,20 +156,20 @@ def saved_with(folder, poison):
     return folder
 
 
-def save_v2(proof):
+def save_v2(proof: Any) -> Any:
     return tf.raw_ops.SaveV2(prefix=str(proof), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(1.0)])
 
 
-def save_v1(proof):
+def save_v1(proof: Any) -> Any:
     return tf.raw_ops.Save(filename=str(proof), tensor_names=["a"], data=[tf.constant(1.0)])
 
 
-def merge(proof):
+def merge(proof: Any) -> Any:
     return tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[str(proof)], destination_prefix=str(proof) + "2")
 
 
 @pytest.mark.parametrize("poison", [save_v2, save_v1, merge])
-def test_a_main_op_that_writes_is_refused_and_nothing_is_written(tmp_path, poison):
+def test_a_main_op_that_writes_is_refused_and_nothing_is_written(tmp_path: Path, poison: Any) -> None:
     proof = tmp_path / "proof"
     folder = saved_with(tmp_path / "net", lambda: poison(proof))
     with pytest.raises(UnusableModel, match="which writes files"):
@@ -176,7 +177,7 @@ def test_a_main_op_that_writes_is_refused_and_nothing_is_written(tmp_path, poiso
     assert {path.name for path in tmp_path.iterdir()} == {"net"}
 
 
-def test_a_saver_that_claims_the_signature_as_its_own_hides_nothing(tmp_path):
+def test_a_saver_that_claims_the_signature_as_its_own_hides_nothing(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     folder = saved_with(tmp_path / "net", lambda: save_v2(proof))
     file = folder / "saved_model.pb"
@@ -192,7 +193,7 @@ def test_a_saver_that_claims_the_signature_as_its_own_hides_nothing(tmp_path):
     assert not list(tmp_path.glob("proof*"))
 
 
-def test_variables_that_claim_more_than_the_folder_holds_are_refused(tmp_path):
+def test_variables_that_claim_more_than_the_folder_holds_are_refused(tmp_path: Path) -> None:
     folder = saved_with(tmp_path / "net", tf.no_op)
     data = next((folder / "variables").glob("variables.data-*"))
     data.write_bytes(data.read_bytes()[:10])
@@ -200,7 +201,7 @@ def test_variables_that_claim_more_than_the_folder_holds_are_refused(tmp_path):
         opened(folder, "savedmodel")
 
 
-def test_the_loader_of_tensorflow_is_never_called(tmp_path, monkeypatch):
+def test_the_loader_of_tensorflow_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved_with(tmp_path / "net", tf.no_op)
     monkeypatch.setattr(tf.saved_model, "load", lambda *given, **named: pytest.fail("it was called"))
     images = np.ones((1, 8, 8, 3), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,12 +20,12 @@ from pipeline.compiled.compile import compile_tap
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
 
 
-def exported(model, folder):
+def exported(model: Any, folder: Any) -> Any:
     model.export(folder, verbose=False)
     return folder
 
 
-def saved(folder, run, signatures=None, **tracked):
+def saved(folder: Any, run: Any, signatures: Any = None, **tracked: Any) -> Any:
     module = tf.Module()
     for name, value in tracked.items():
         setattr(module, name, value)
@@ -33,13 +34,13 @@ def saved(folder, run, signatures=None, **tracked):
     return folder
 
 
-def refused(folder, error, words):
+def refused(folder: Any, error: Any, words: Any) -> None:
     with pytest.raises(error, match=words) as raised:
         opened(folder, "savedmodel")
     assert "\n" not in str(raised.value)
 
 
-def test_an_exported_keras_model_gives_the_maps_of_its_layers(plain_model, tmp_path, pixels):
+def test_an_exported_keras_model_gives_the_maps_of_its_layers(plain_model: Any, tmp_path: Path, pixels: Any) -> None:
     network = opened(exported(plain_model, tmp_path / "net"), "savedmodel", preprocess="unit")
     images = network.preprocess(pixels(2, 16, 16))
     assert (network.name, network.input_shape) == ("net", (16, 16, 3))
@@ -51,7 +52,9 @@ def test_an_exported_keras_model_gives_the_maps_of_its_layers(plain_model, tmp_p
     assert network.layers()[-1].name == "output_0"
 
 
-def test_no_name_is_left_from_the_inlining_and_the_digest_is_the_same_in_another_process(plain_model, tmp_path):
+def test_no_name_is_left_from_the_inlining_and_the_digest_is_the_same_in_another_process(
+    plain_model: Any, tmp_path: Path
+) -> None:
     folder = exported(plain_model, tmp_path / "net")
     network = opened(folder, "savedmodel")
     assert not [layer.name for layer in network.layers() if "Func/" in layer.name]
@@ -63,8 +66,8 @@ def test_no_name_is_left_from_the_inlining_and_the_digest_is_the_same_in_another
     assert other.stdout.strip() == network.digest() == opened(folder, "savedmodel").digest()
 
 
-def test_functions_that_stay_do_not_change_the_digest_between_loads(tmp_path):
-    def run(module, x):
+def test_functions_that_stay_do_not_change_the_digest_between_loads(tmp_path: Path) -> None:
+    def run(module: Any, x: Any) -> Any:
         return tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, convolve(x, module.kernel)), [0, x])[1]
 
     folder = saved(tmp_path / "net", run, kernel=tf.Variable(weights(3, 3, 3, 3) / 3))
@@ -77,8 +80,8 @@ def test_functions_that_stay_do_not_change_the_digest_between_loads(tmp_path):
     np.testing.assert_allclose(one.trace(images, ["output_0"])["output_0"], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_saved_module_with_two_outputs_has_its_logits_by_the_name_in_the_signature(tmp_path, pixels):
-    def run(module, x):
+def test_a_saved_module_with_two_outputs_has_its_logits_by_the_name_in_the_signature(tmp_path: Path, pixels: Any) -> None:
+    def run(module: Any, x: Any) -> Any:
         pooled = tf.reduce_mean(convolve(x, module.kernel), (1, 2))
         return {"age": tf.matmul(pooled, weights(4, 2)), "name": tf.nn.softmax(tf.matmul(pooled, weights(4, 7)))}
 
@@ -89,7 +92,7 @@ def test_a_saved_module_with_two_outputs_has_its_logits_by_the_name_in_the_signa
         opened(folder, "savedmodel").trace(tf.zeros((1, 8, 8, 3)), ["logits"])
 
 
-def test_a_savedmodel_of_tf1_is_read_too(tmp_path):
+def test_a_savedmodel_of_tf1_is_read_too(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         plain()
         session.run(v1.global_variables_initializer())
@@ -106,14 +109,14 @@ def test_a_savedmodel_of_tf1_is_read_too(tmp_path):
     np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-5)
 
 
-def test_a_folder_that_is_missing_empty_or_a_file_is_named(tmp_path):
+def test_a_folder_that_is_missing_empty_or_a_file_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "no", MissingInput, "no' is missing")
     refused(tmp_path, MissingInput, "holds no saved_model.pb")
     (tmp_path / "net.pb").touch()
     refused(tmp_path / "net.pb", MissingInput, "is a file.*write frozen:")
 
 
-def test_a_savedmodel_without_a_signature_is_refused(tmp_path):
+def test_a_savedmodel_without_a_signature_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "net", lambda module, x: x * 2, signatures=lambda module: {})
     refused(folder, UnusableModel, "has no signature at all.*serving_default")
     others = saved(tmp_path / "two", lambda module, x: x * 2, lambda module: {"one": module.run, "two": module.run})
@@ -121,24 +124,24 @@ def test_a_savedmodel_without_a_signature_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
-def test_a_truncated_savedmodel_is_cut_short(plain_model, tmp_path, share):
+def test_a_truncated_savedmodel_is_cut_short(plain_model: Any, tmp_path: Path, share: Any) -> None:
     file = exported(plain_model, tmp_path / "net") / "saved_model.pb"
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
     refused(tmp_path / "net", UnusableModel, "cannot be read as a SavedModel: the file is cut short")
 
 
-def test_a_savedmodel_whose_variables_are_missing_is_refused(plain_model, tmp_path):
+def test_a_savedmodel_whose_variables_are_missing_is_refused(plain_model: Any, tmp_path: Path) -> None:
     folder = exported(plain_model, tmp_path / "net")
     for file in (folder / "variables").iterdir():
         file.unlink()
     refused(folder, UnusableModel, "cannot be loaded")
 
 
-def test_a_function_that_writes_files_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+def test_a_function_that_writes_files_is_refused_before_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proof = tmp_path / "ran"
 
-    def run(module, x):
+    def run(module: Any, x: Any) -> Any:
         tf.io.write_file(str(proof), "x")
         return x * 2
 
@@ -148,8 +151,8 @@ def test_a_function_that_writes_files_is_refused_before_it_is_loaded(tmp_path, m
     assert not proof.exists()
 
 
-def test_a_signature_that_restores_files_is_refused_though_all_savedmodels_hold_such_operations(tmp_path):
-    def run(module, x):
+def test_a_signature_that_restores_files_is_refused_though_all_savedmodels_hold_such_operations(tmp_path: Path) -> None:
+    def run(module: Any, x: Any) -> Any:
         read = tf.raw_ops.RestoreV2(prefix="/tmp/x", tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32])
         return x * tf.reduce_sum(read[0])
 

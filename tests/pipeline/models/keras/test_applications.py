@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import urllib.error
+from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -19,22 +21,22 @@ RESCALED_INSIDE = ("EfficientNet", "ConvNeXt", "MobileNetV3")
 SMALL = {"source": "keras:MobileNetV2", "layers": ["*"], "size": 32}
 
 
-def opened(**keys):
+def opened(**keys: Any) -> Any:
     return open_network(ModelSpec(**{**SMALL, **keys}))
 
 
 @pytest.fixture(scope="module")
-def small():
+def small() -> Any:
     return opened(weights="none")
 
 
-def test_all_forty_builders_of_keras_applications_are_found():
+def test_all_forty_builders_of_keras_applications_are_found() -> None:
     assert len(builders()) >= 40
     assert {"VGG16", "ResNet50", "MobileNetV3Small", "NASNetLarge", "ConvNeXtXLarge"} <= builders().keys()
 
 
 @pytest.mark.parametrize("name", builders())
-def test_the_preprocessing_and_the_size_of_every_builder_are_inferred(name):
+def test_the_preprocessing_and_the_size_of_every_builder_are_inferred(name: Any) -> None:
     families = {
         "caffe": ("VGG16", "VGG19", "ResNet50", "ResNet101", "ResNet152"),
         "torch": ("DenseNet121", "DenseNet169", "DenseNet201"),
@@ -48,19 +50,19 @@ def test_the_preprocessing_and_the_size_of_every_builder_are_inferred(name):
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2S", "ConvNeXtTiny"])
-def test_networks_whose_pixels_are_left_alone_do_rescale_inside(name):
+def test_networks_whose_pixels_are_left_alone_do_rescale_inside(name: Any) -> None:
     kinds = [layer.kind for layer in opened(source=f"keras:{name}", weights="none", top=False).layers()]
     first_weights = next(index for index, kind in enumerate(kinds) if kind == "Conv2D")
     assert {"Rescaling", "Normalization"} & set(kinds[:first_weights])
 
 
-def test_a_network_is_preprocessed_as_its_builder_wants(small, pixels):
+def test_a_network_is_preprocessed_as_its_builder_wants(small: Any, pixels: Any) -> None:
     images = pixels(2, 32, 32)
     expected = keras.applications.mobilenet_v2.preprocess_input(images.astype(np.float32))
     np.testing.assert_allclose(small.preprocess(images), expected, atol=1e-6)
 
 
-def test_the_classifier_ends_in_logits(small, pixels):
+def test_the_classifier_ends_in_logits(small: Any, pixels: Any) -> None:
     model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3))
     model.set_weights(small.reader.model.get_weights())
     images = small.preprocess(pixels(2, 32, 32))
@@ -70,13 +72,13 @@ def test_the_classifier_ends_in_logits(small, pixels):
     np.testing.assert_allclose(keras.ops.softmax(logits), model(images), rtol=1e-4, atol=1e-7)
 
 
-def test_case_may_differ_but_unknown_networks_are_named_with_the_nearest(small):
+def test_case_may_differ_but_unknown_networks_are_named_with_the_nearest(small: Any) -> None:
     assert opened(source="keras:mobilenetv2", weights="none").name == small.name == "MobileNetV2"
     with pytest.raises(UnknownName, match="'MobileNetV5' is not a network.*nearest: .*MobileNetV2"):
         opened(source="keras:MobileNetV5")
 
 
-def test_names_and_random_weights_are_the_same_at_every_opening_and_disturb_nothing():
+def test_names_and_random_weights_are_the_same_at_every_opening_and_disturb_nothing() -> None:
     keras.layers.Conv2D(1, 1)  # a process in which Keras has counted before
     random.seed(5)
     expected = random.random()
@@ -88,14 +90,14 @@ def test_names_and_random_weights_are_the_same_at_every_opening_and_disturb_noth
     assert first.digest() == second.digest()
 
 
-def test_weights_come_from_every_format_keras_has_written(small, tmp_path):
+def test_weights_come_from_every_format_keras_has_written(small: Any, tmp_path: Path) -> None:
     expected = small.digest()
     for file in ("a.weights.h5", "a.keras", "a.h5"):
         getattr(small.reader.model, "save_weights" if "weights" in file else "save")(tmp_path / file)
         assert opened(weights=str(tmp_path / file)).digest() == expected
 
 
-def test_weights_are_told_by_what_they_hold_not_by_their_name(small, tmp_path):
+def test_weights_are_told_by_what_they_hold_not_by_their_name(small: Any, tmp_path: Path) -> None:
     small.reader.model.save(tmp_path / "old.h5")
     (tmp_path / "old.h5").rename(tmp_path / "old.weights.h5")
     small.reader.model.save_weights(tmp_path / "new.weights.h5")
@@ -105,7 +107,7 @@ def test_weights_are_told_by_what_they_hold_not_by_their_name(small, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
-def test_weights_with_and_without_the_classifier_are_told_apart(small, tmp_path, suffix):
+def test_weights_with_and_without_the_classifier_are_told_apart(small: Any, tmp_path: Path, suffix: Any) -> None:
     bare = opened(weights="none", top=False)
     for network, file in ((small, "full"), (bare, "bare")):
         getattr(network.reader.model, "save_weights" if "weights" in suffix else "save")(tmp_path / f"{file}{suffix}")
@@ -115,14 +117,14 @@ def test_weights_with_and_without_the_classifier_are_told_apart(small, tmp_path,
         opened(weights=str(tmp_path / f"full{suffix}"), top=False)
 
 
-def test_weights_of_another_network_are_refused_in_one_line(small, tmp_path):
+def test_weights_of_another_network_are_refused_in_one_line(small: Any, tmp_path: Path) -> None:
     small.reader.model.save_weights(tmp_path / "a.weights.h5")
     with pytest.raises(UnusableModel, match="do not fit keras:MobileNet: .*Name the file") as caught:
         opened(source="keras:MobileNet", weights=str(tmp_path / "a.weights.h5"))
     assert "\n" not in str(caught.value)
 
 
-def test_missing_cut_or_foreign_weights_files_are_told_apart(tmp_path):
+def test_missing_cut_or_foreign_weights_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r")
     (tmp_path / "a.keras").write_bytes(b"PK")
     (tmp_path / "a.ckpt").write_bytes(b"")
@@ -137,8 +139,8 @@ def test_missing_cut_or_foreign_weights_files_are_told_apart(tmp_path):
             opened(weights=f"{tmp_path}/{file}".rstrip("/"))
 
 
-def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch, tmp_path):
-    def offline(*_args, **_kwargs):
+def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_args: Any, **_kwargs: Any) -> None:
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", offline)
@@ -150,14 +152,14 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_sizes_that_the_network_cannot_have_are_refused_with_a_way_out():
+def test_sizes_that_the_network_cannot_have_are_refused_with_a_way_out() -> None:
     with pytest.raises(WrongSpec, match="at 20x20: Input size must be at least 32x32.*Set another model.size"):
         opened(weights="none", size=20)
     with pytest.raises(WrongSpec, match="at 50x50.*model.top = false"):
         opened(weights="imagenet", size=50)
 
 
-def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_keras_does(tmp_path, pixels):
+def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_keras_does(tmp_path: Path, pixels: Any) -> None:
     plain = opened(source="keras:EfficientNetB0", weights="none", top=False)
     norm = next(layer for layer in plain.reader.model.layers if layer.name == "normalization")
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -173,7 +175,7 @@ def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_kera
     assert not np.allclose(found["stem_conv"], untouched["stem_conv"], rtol=0.1)
 
 
-def test_a_saved_application_is_recognised_by_name_and_layers(small):
+def test_a_saved_application_is_recognised_by_name_and_layers(small: Any) -> None:
     assert recognised(small.reader.model) is builders()["MobileNetV2"]
     impostor = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3)], name="mobilenetv2_1.00_224")
     assert recognised(impostor) is None
@@ -182,7 +184,7 @@ def test_a_saved_application_is_recognised_by_name_and_layers(small):
     assert recognised(stranger) is None
 
 
-def test_a_keras_three_file_that_holds_more_than_the_network_does_not_pass(small, tmp_path):
+def test_a_keras_three_file_that_holds_more_than_the_network_does_not_pass(small: Any, tmp_path: Path) -> None:
     small.reader.model.save_weights(tmp_path / "more.weights.h5")
     with h5py.File(tmp_path / "more.weights.h5", "a") as file:
         file["layers/conv2d_99/vars/0"] = np.zeros((3, 3), np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,11 +14,11 @@ from pipeline.models.keras.model import keras_network
 from pipeline.models.network import LayerInfo
 
 
-def read(model, size=None, mode="unit"):
+def read(model: Any, size: Any = None, mode: Any = "unit") -> Any:
     return keras_network(model, model.name, size, mode)
 
 
-def test_layers_come_in_forward_order_with_the_shapes_of_their_maps(plain_model):
+def test_layers_come_in_forward_order_with_the_shapes_of_their_maps(plain_model: Any) -> None:
     assert read(plain_model).layers() == [
         LayerInfo("conv", "Conv2D", (8, 8, 6)),
         LayerInfo("norm", "BatchNormalization", (8, 8, 6)),
@@ -28,7 +30,7 @@ def test_layers_come_in_forward_order_with_the_shapes_of_their_maps(plain_model)
     ]
 
 
-def test_layers_that_give_tokens_several_outputs_or_integers_are_left_out():
+def test_layers_that_give_tokens_several_outputs_or_integers_are_left_out() -> None:
     x = inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 1, name="conv")(x)
     tokens = keras.layers.Reshape((64, 4), name="tokens")(x)
@@ -38,7 +40,7 @@ def test_layers_that_give_tokens_several_outputs_or_integers_are_left_out():
     assert names == ["conv", "max"]
 
 
-def test_a_sequential_model_is_read_even_after_layers_were_added_one_by_one(pixels):
+def test_a_sequential_model_is_read_even_after_layers_were_added_one_by_one(pixels: Any) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3))])
     model.add(keras.layers.Conv2D(4, 3, name="a"))
     model.add(keras.layers.Conv2D(2, 3, name="b"))
@@ -48,14 +50,14 @@ def test_a_sequential_model_is_read_even_after_layers_were_added_one_by_one(pixe
     np.testing.assert_allclose(network.trace(images, ["b"])["b"], model(images), rtol=1e-5)
 
 
-def test_nested_models_are_reached_by_path_at_any_depth(nested_model):
+def test_nested_models_are_reached_by_path_at_any_depth(nested_model: Any) -> None:
     layers = {layer.name: layer.shape for layer in read(nested_model).layers()}
     named = [name for name in layers if not name.startswith(("add", "relu"))]  # Keras numbers what nobody named
     assert named == ["shared", "middle/first", "middle/inner/core", "middle/inner", "middle", "pool", "dense", "end"]
     assert layers["middle/inner/core"] == layers["middle"] == (10, 10, 4)  # though the nested models leave their size open
 
 
-def test_maps_equal_what_the_layers_give_when_called_by_hand(nested_model, pixels):
+def test_maps_equal_what_the_layers_give_when_called_by_hand(nested_model: Any, pixels: Any) -> None:
     network = read(nested_model)
     images = network.preprocess(pixels(2, 12, 12))
     maps = network.trace(images, ["shared", "middle/first", "middle/inner/core", "middle", "dense"])
@@ -70,7 +72,7 @@ def test_maps_equal_what_the_layers_give_when_called_by_hand(nested_model, pixel
     np.testing.assert_allclose(maps["dense"], dense[:, None, None, :], rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_whose_first_layer_is_a_model_is_reached_too(plain_model, pixels):
+def test_a_model_whose_first_layer_is_a_model_is_reached_too(plain_model: Any, pixels: Any) -> None:
     network = read(keras.Sequential([keras.Input((16, 16, 3)), plain_model]))
     images = network.preprocess(pixels(2, 16, 16))
     found = network.trace(images, ["plain/conv", "logits"])
@@ -78,7 +80,7 @@ def test_a_model_whose_first_layer_is_a_model_is_reached_too(plain_model, pixels
     np.testing.assert_allclose(tf.nn.softmax(found["logits"]), plain_model(images), rtol=1e-4, atol=1e-6)
 
 
-def test_dropout_and_batch_statistics_are_off(plain_model, pixels):
+def test_dropout_and_batch_statistics_are_off(plain_model: Any, pixels: Any) -> None:
     network = read(plain_model)
     images = network.preprocess(pixels(4, 16, 16))
     whole, alone = network.trace(images, ["drop"])["drop"], network.trace(images[:1], ["drop"])["drop"]
@@ -86,7 +88,7 @@ def test_dropout_and_batch_statistics_are_off(plain_model, pixels):
 
 
 @pytest.mark.parametrize("end", ["dense softmax", "softmax layer", "activation layer", "softmax op", "conv and reshape", "none"])
-def test_logits_are_what_the_softmax_gets(end, pixels):
+def test_logits_are_what_the_softmax_gets(end: Any, pixels: Any) -> None:
     x = inputs = keras.Input((8, 8, 3))
     if end == "conv and reshape":
         x = keras.layers.Conv2D(5, 8, activation="softmax")(x)
@@ -109,7 +111,7 @@ def test_logits_are_what_the_softmax_gets(end, pixels):
     np.testing.assert_allclose(logits if end == "none" else tf.nn.softmax(logits), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_layer_that_is_called_logits_gives_way_to_the_logits(pixels):
+def test_a_layer_that_is_called_logits_gives_way_to_the_logits(pixels: Any) -> None:
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(5, 8, name="logits")(inputs)
     network = read(keras.Model(inputs, keras.layers.Softmax()(keras.layers.Flatten(name="flat")(x))))
@@ -118,21 +120,21 @@ def test_a_layer_that_is_called_logits_gives_way_to_the_logits(pixels):
     np.testing.assert_array_equal(found["logits"], found["flat"][:, 0, 0])
 
 
-def test_a_network_that_ends_in_a_map_has_no_logits_and_says_so(pixels):
+def test_a_network_that_ends_in_a_map_has_no_logits_and_says_so(pixels: Any) -> None:
     inputs = keras.Input((8, 8, 3))
     network = read(keras.Model(inputs, keras.layers.Conv2D(5, 3)(inputs)))
     with pytest.raises(UnusableModel, match="no logits.*model.top = true"):
         network.trace(network.preprocess(pixels(1, 8, 8)), ["logits"])
 
 
-def test_only_the_part_up_to_the_deepest_layer_is_in_the_graph(plain_model):
+def test_only_the_part_up_to_the_deepest_layer_is_in_the_graph(plain_model: Any) -> None:
     network = read(plain_model)
     function = tf.function(lambda images: network.trace(images, ["relu"]))
     graph = function.get_concrete_function(tf.TensorSpec((1, 16, 16, 3))).graph
     assert [op.type for op in graph.get_operations()].count("Conv2D") == 1
 
 
-def test_maps_of_a_mixed_precision_model_come_as_float32(pixels):
+def test_maps_of_a_mixed_precision_model_come_as_float32(pixels: Any) -> None:
     x = inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, dtype="mixed_float16", name="half")(x)
     network = read(
@@ -142,7 +144,7 @@ def test_maps_of_a_mixed_precision_model_come_as_float32(pixels):
     assert {value.dtype for value in found.values()} == {tf.float32}
 
 
-def test_tracing_leaves_the_callers_model_as_it_was(nested_model, digest_of, pixels):
+def test_tracing_leaves_the_callers_model_as_it_was(nested_model: Any, digest_of: Any, pixels: Any) -> None:
     before = digest_of(nested_model), digest_of(nested_model.get_layer("middle"))
     network = read(nested_model)
     network.trace(network.preprocess(pixels(2, 12, 12)), ["middle/inner/core", "dense", "logits"])
@@ -150,11 +152,11 @@ def test_tracing_leaves_the_callers_model_as_it_was(nested_model, digest_of, pix
     assert (digest_of(nested_model), digest_of(nested_model.get_layer("middle"))) == before
 
 
-def test_gradients_flow_from_maps_and_logits_to_pixels(plain_model, pixels):
+def test_gradients_flow_from_maps_and_logits_to_pixels(plain_model: Any, pixels: Any) -> None:
     network = read(plain_model)
 
     @tf.function
-    def gradients(images):
+    def gradients(images: Any) -> Any:
         found = network.trace(network.preprocess(images), ["deep", "logits"])
         return [tf.gradients(found[name], images)[0] for name in ("deep", "logits")]
 
@@ -162,12 +164,12 @@ def test_gradients_flow_from_maps_and_logits_to_pixels(plain_model, pixels):
         assert float(tf.reduce_max(tf.abs(gradient))) > 0
 
 
-def test_an_unknown_layer_is_named_with_the_nearest(plain_model, pixels):
+def test_an_unknown_layer_is_named_with_the_nearest(plain_model: Any, pixels: Any) -> None:
     with pytest.raises(UnknownLayer, match="'conb' is not in plain; nearest: conv.*convscope layers SPEC"):
         read(plain_model).trace(tf.zeros((1, 16, 16, 3)), ["conb"])
 
 
-def test_a_grey_network_gets_the_luma_of_the_pixels():
+def test_a_grey_network_gets_the_luma_of_the_pixels() -> None:
     inputs = keras.Input((4, 4, 1))
     network = read(keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs)), mode="none")
     primaries = np.diag([255, 255, 255]).astype(np.uint8).reshape(1, 1, 3, 3)
@@ -175,13 +177,13 @@ def test_a_grey_network_gets_the_luma_of_the_pixels():
 
 
 @pytest.mark.parametrize("mode", ["caffe", "torch"])
-def test_colour_preprocessing_of_a_grey_network_is_refused(mode):
+def test_colour_preprocessing_of_a_grey_network_is_refused(mode: Any) -> None:
     inputs = keras.Input((4, 4, 1))
     with pytest.raises(WrongSpec, match="grey"):
         read(keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs)), mode=mode)
 
 
-def test_the_size_is_asked_for_where_the_network_leaves_it_open():
+def test_the_size_is_asked_for_where_the_network_leaves_it_open() -> None:
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
     with pytest.raises(WrongSpec, match="model.size"):
@@ -190,17 +192,17 @@ def test_the_size_is_asked_for_where_the_network_leaves_it_open():
     assert network.input_shape == (10, 20, 3) and network.layers()[0].shape == (8, 18, 2)
 
 
-def test_a_size_that_contradicts_the_network_is_refused(plain_model):
+def test_a_size_that_contradicts_the_network_is_refused(plain_model: Any) -> None:
     with pytest.raises(WrongSpec, match=r"takes 16 x 16 pixels"):
         read(plain_model, size=(16, 32))
 
 
-def test_models_of_several_inputs_of_no_image_or_of_no_graph_are_refused():
+def test_models_of_several_inputs_of_no_image_or_of_no_graph_are_refused() -> None:
     one, two = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
     vector, many = keras.Input((4,)), keras.Input((4, 4, 7))
 
     class Subclassed(keras.Model):
-        def call(self, inputs):
+        def call(self, inputs: Any) -> Any:
             return inputs
 
     for model, reason in [
@@ -214,7 +216,7 @@ def test_models_of_several_inputs_of_no_image_or_of_no_graph_are_refused():
             read(model)
 
 
-def test_the_digest_changes_with_weights_preprocessing_and_size_and_with_nothing_else(plain_model):
+def test_the_digest_changes_with_weights_preprocessing_and_size_and_with_nothing_else(plain_model: Any) -> None:
     inputs = keras.Input((None, None, 3))
     anywhere = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
     assert read(plain_model).digest() == read(plain_model).digest()

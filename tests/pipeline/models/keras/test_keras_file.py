@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -15,16 +17,16 @@ from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
 
-def opened(path, **keys):
+def opened(path: Any, **keys: Any) -> Any:
     return open_network(ModelSpec(**{"source": f"file:{path}", "layers": ["*"], "preprocess": "unit", **keys}))
 
 
 @pytest.fixture(params=[".keras", ".h5"])
-def suffix(request):
+def suffix(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_a_saved_model_gives_the_same_maps_again(plain_model, tmp_path, suffix, pixels):
+def test_a_saved_model_gives_the_same_maps_again(plain_model: Any, tmp_path: Path, suffix: Any, pixels: Any) -> None:
     plain_model.save(tmp_path / f"net{suffix}")
     network = opened(tmp_path / f"net{suffix}")
     assert (network.name, network.input_shape) == ("net", (16, 16, 3))
@@ -33,7 +35,7 @@ def test_a_saved_model_gives_the_same_maps_again(plain_model, tmp_path, suffix, 
     np.testing.assert_allclose(keras.ops.softmax(logits), plain_model(images), rtol=1e-5, atol=1e-7)
 
 
-def test_an_h5_file_of_keras_two_loads(plain_model, tmp_path):
+def test_an_h5_file_of_keras_two_loads(plain_model: Any, tmp_path: Path) -> None:
     path = tmp_path / "old.h5"
     plain_model.save(path)
     with h5py.File(path, "a") as file:
@@ -51,7 +53,7 @@ def test_an_h5_file_of_keras_two_loads(plain_model, tmp_path):
     assert [layer.name for layer in opened(path).layers()][:2] == ["conv", "norm"]
 
 
-def with_lambda(suffix, tmp_path, nested=False):
+def with_lambda(suffix: Any, tmp_path: Any, nested: Any = False) -> Any:
     """A model whose Lambda writes a file when its bytecode runs: proof of what loading does."""
     proof = str(tmp_path / "ran")
     x = inputs = keras.Input((8, 8, 3))
@@ -67,20 +69,20 @@ def with_lambda(suffix, tmp_path, nested=False):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_bytecode_in_a_lambda_is_refused_by_layer_and_never_run(suffix, tmp_path, nested):
+def test_bytecode_in_a_lambda_is_refused_by_layer_and_never_run(suffix: Any, tmp_path: Path, nested: Any) -> None:
     path, proof = with_lambda(suffix, tmp_path, nested)
     with pytest.raises(UnusableModel, match=r"layer 'trap'.*model.trusted = true"):
         opened(path)
     assert not proof.exists()
 
 
-def test_bytecode_runs_once_the_spec_trusts_the_file(suffix, tmp_path):
+def test_bytecode_runs_once_the_spec_trusts_the_file(suffix: Any, tmp_path: Path) -> None:
     path, proof = with_lambda(suffix, tmp_path)
     assert [layer.name for layer in opened(path, trusted=True).layers()] == ["trap", "conv"]
     assert proof.exists()
 
 
-def test_a_lambda_in_the_older_form_of_keras_two_is_refused_too(tmp_path):
+def test_a_lambda_in_the_older_form_of_keras_two_is_refused_too(tmp_path: Path) -> None:
     path, _ = with_lambda(".h5", tmp_path)
     with h5py.File(path, "a") as file:
         config = json.loads(file.attrs["model_config"])
@@ -92,7 +94,7 @@ def test_a_lambda_in_the_older_form_of_keras_two_is_refused_too(tmp_path):
         opened(path)
 
 
-def test_bytecode_that_this_python_cannot_read_is_an_error_not_a_crash(tmp_path):
+def test_bytecode_that_this_python_cannot_read_is_an_error_not_a_crash(tmp_path: Path) -> None:
     path, _ = with_lambda(".h5", tmp_path)
     with h5py.File(path, "a") as file:
         config = json.loads(file.attrs["model_config"])
@@ -103,9 +105,9 @@ def test_bytecode_that_this_python_cannot_read_is_an_error_not_a_crash(tmp_path)
         opened(path, trusted=True)
 
 
-def test_a_class_that_keras_lacks_is_named(suffix, tmp_path):
+def test_a_class_that_keras_lacks_is_named(suffix: Any, tmp_path: Path) -> None:
     class Odd(keras.layers.Layer):
-        def call(self, inputs):
+        def call(self, inputs: Any) -> Any:
             return inputs
 
     inputs = keras.Input((8, 8, 3))
@@ -114,7 +116,7 @@ def test_a_class_that_keras_lacks_is_named(suffix, tmp_path):
         opened(tmp_path / f"net{suffix}")
 
 
-def test_weights_alone_are_told_from_a_model(plain_model, tmp_path):
+def test_weights_alone_are_told_from_a_model(plain_model: Any, tmp_path: Path) -> None:
     plain_model.save_weights(tmp_path / "net.weights.h5")
     with h5py.File(tmp_path / "old.h5", "w") as file:  # as save_weights of Keras 2 wrote it
         file.attrs["layer_names"] = [b"conv"]
@@ -127,7 +129,7 @@ def test_weights_alone_are_told_from_a_model(plain_model, tmp_path):
         opened(tmp_path / "data.h5")
 
 
-def test_missing_cut_or_foreign_files_are_told_apart(plain_model, tmp_path, suffix):
+def test_missing_cut_or_foreign_files_are_told_apart(plain_model: Any, tmp_path: Path, suffix: Any) -> None:
     whole = tmp_path / f"net{suffix}"
     plain_model.save(whole)
     half = tmp_path / f"half{suffix}"
@@ -146,22 +148,22 @@ def test_missing_cut_or_foreign_files_are_told_apart(plain_model, tmp_path, suff
         opened(tmp_path)
 
 
-def test_a_zip_that_holds_no_model_is_refused(tmp_path):
+def test_a_zip_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
         archive.writestr("letter.txt", "hello")
     with pytest.raises(UnusableModel, match="cannot be read as a .keras model"):
         opened(tmp_path / "a.keras")
 
 
-def test_keys_that_are_for_keras_networks_are_refused_rather_than_passed_over(plain_model, tmp_path):
+def test_keys_that_are_for_keras_networks_are_refused_rather_than_passed_over(plain_model: Any, tmp_path: Path) -> None:
     plain_model.save(tmp_path / "net.keras")
     for key, value in (("weights", "none"), ("top", False)):
         with pytest.raises(WrongSpec, match=f"model.{key} is for keras: networks"):
             opened(tmp_path / "net.keras", **{key: value})
 
 
-def test_a_model_that_rescales_inside_gets_its_pixels_as_they_are(tmp_path, pixels):
-    def chain(*layers):
+def test_a_model_that_rescales_inside_gets_its_pixels_as_they_are(tmp_path: Path, pixels: Any) -> None:
+    def chain(*layers: Any) -> Any:
         return keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Conv2D(2, 3)])
 
     x = inputs = keras.Input((8, 8, 3))
@@ -179,7 +181,7 @@ def test_a_model_that_rescales_inside_gets_its_pixels_as_they_are(tmp_path, pixe
         np.testing.assert_array_equal(network.preprocess(pixels(1, 8, 8)), pixels(1, 8, 8).astype(np.float32))
 
 
-def test_preprocessing_that_cannot_be_told_is_asked_for(plain_model, tmp_path):
+def test_preprocessing_that_cannot_be_told_is_asked_for(plain_model: Any, tmp_path: Path) -> None:
     plain_model.save(tmp_path / "net.keras")
     late = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3), keras.layers.Rescaling(0.5)])
     late.save(tmp_path / "late.keras")
@@ -188,7 +190,7 @@ def test_preprocessing_that_cannot_be_told_is_asked_for(plain_model, tmp_path):
             opened(tmp_path / file, preprocess="auto")
 
 
-def test_a_saved_application_is_preprocessed_as_its_builder_wants(tmp_path, pixels):
+def test_a_saved_application_is_preprocessed_as_its_builder_wants(tmp_path: Path, pixels: Any) -> None:
     base = keras.applications.MobileNetV2(weights=None, alpha=0.35, include_top=False, input_shape=(32, 32, 3))
     base.save(tmp_path / "bare.h5")
     keras.Sequential([keras.Input((32, 32, 3)), base, keras.layers.GlobalMaxPooling2D()]).save(tmp_path / "tuned.keras")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -17,19 +20,19 @@ from pipeline.spec.model import ModelSpec
 L = keras.layers
 
 
-def opened(model, tmp_path, **keys):
+def opened(model: Any, tmp_path: Any, **keys: Any) -> Any:
     model.save(tmp_path / "net.keras")
     return open_network(ModelSpec(**{"source": f"file:{tmp_path / 'net.keras'}", "layers": ["*"], "preprocess": "unit", **keys}))
 
 
-def convolutional(shape, **options):
+def convolutional(shape: Any, **options: Any) -> Any:
     x = inputs = keras.Input(shape)
     x = L.Conv2D(4, 3, activation="relu", name="conv", **options)(x)
     x = L.GlobalAveragePooling2D(name="pool", **options)(x)
     return keras.Model(inputs, L.Dense(5, name="dense")(x))
 
 
-def test_channels_first_is_read_as_channels_last_where_the_device_runs_it(pixels):
+def test_channels_first_is_read_as_channels_last_where_the_device_runs_it(pixels: Any) -> None:
     model = convolutional((3, 8, 10), data_format="channels_first")
     network = keras_network(model, "first", None, "unit")
     assert network.input_shape == (8, 10, 3)
@@ -42,8 +45,8 @@ def test_channels_first_is_read_as_channels_last_where_the_device_runs_it(pixels
     assert found["logits"].shape == (2, 5)
 
 
-def test_channels_first_is_refused_where_the_device_cannot_run_it(monkeypatch):
-    def fail(*arguments, **options):
+def test_channels_first_is_refused_where_the_device_cannot_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         raise tf.errors.InvalidArgumentError(None, None, "only supports NHWC on the CPU [[{{node Conv2D}}]]")
 
     monkeypatch.setattr(FunctionalReader, "read", fail)
@@ -51,7 +54,7 @@ def test_channels_first_is_refused_where_the_device_cannot_run_it(monkeypatch):
         keras_network(convolutional((3, 8, 10), data_format="channels_first"), "first", None, "unit")
 
 
-def test_one_grey_channel_of_any_size(tmp_path, pixels):
+def test_one_grey_channel_of_any_size(tmp_path: Path, pixels: Any) -> None:
     model = convolutional((None, None, 1))
     network = opened(model, tmp_path, size=[7, 9])
     assert network.input_shape == (7, 9, 1) and network.layers()[0].shape == (5, 7, 4)
@@ -62,7 +65,7 @@ def test_one_grey_channel_of_any_size(tmp_path, pixels):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
-def test_half_precision_is_read_in_single(tmp_path, pixels, policy):
+def test_half_precision_is_read_in_single(tmp_path: Path, pixels: Any, policy: Any) -> None:
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(policy)
     try:
@@ -79,13 +82,13 @@ def test_half_precision_is_read_in_single(tmp_path, pixels, policy):
     np.testing.assert_allclose(found["conv"], expected, atol=0.03)
 
 
-def two_outputs():
+def two_outputs() -> Any:
     x = inputs = keras.Input((8, 8, 3))
     x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(x))
     return keras.Model(inputs, [L.Dense(2, name="age")(x), L.Dense(7, activation="softmax", name="person")(x)])
 
 
-def test_of_several_outputs_the_logits_are_to_be_named(tmp_path):
+def test_of_several_outputs_the_logits_are_to_be_named(tmp_path: Path) -> None:
     network = opened(two_outputs(), tmp_path)
     images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     with pytest.raises(WrongSpec, match="several outputs that may be the logits: age, person. Name .*model.logits = 'age'"):
@@ -98,14 +101,14 @@ def test_of_several_outputs_the_logits_are_to_be_named(tmp_path):
         opened(two_outputs(), tmp_path, logits="pesron")
 
 
-def test_several_inputs_are_refused(tmp_path):
+def test_several_inputs_are_refused(tmp_path: Path) -> None:
     left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     with pytest.raises(UnusableModel, match="it has 2 inputs"):
         opened(keras.Model([left, right], L.Conv2D(2, 3)(left + right)), tmp_path)
 
 
 @pytest.mark.parametrize("source", ["keras:MobileNetV2", "file"])
-def test_inputs_are_for_graphs(tmp_path, source):
+def test_inputs_are_for_graphs(tmp_path: Path, source: Any) -> None:
     convolutional((8, 8, 3)).save(tmp_path / "net.keras")
     spec = ModelSpec(source=source.replace("file", f"file:{tmp_path / 'net.keras'}"), layers=["*"], inputs={"image": "x"})
     with pytest.raises(WrongSpec, match="model.inputs is for frozen: and savedmodel: networks"):

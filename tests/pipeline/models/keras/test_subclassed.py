@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 import threading
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,14 +69,14 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def code(tmp_path_factory):
+def code(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("code") / "their_net.py"
     path.write_text(CODE)
     return path
 
 
 @pytest.fixture(scope="module")
-def model(code):
+def model(code: Any) -> Any:
     names = {"__name__": "their_net"}
     exec(CODE, names)
     model = names["Net"]()
@@ -86,22 +88,22 @@ def model(code):
 
 
 @pytest.fixture(scope="module")
-def saved(model, tmp_path_factory):
+def saved(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("saved") / "net.keras"
     model.save(path)
     return path
 
 
-def opened(path, **keys):
+def opened(path: Any, **keys: Any) -> Any:
     return open_network(ModelSpec(**{"source": f"file:{path}", "layers": ["*"], "preprocess": "unit", **keys}))
 
 
 @pytest.fixture(scope="module")
-def network(saved, code):
+def network(saved: Any, code: Any) -> Any:
     return opened(saved, custom=str(code))
 
 
-def test_layers_are_called_by_the_attributes_that_hold_them_in_the_order_of_the_forward_pass(network):
+def test_layers_are_called_by_the_attributes_that_hold_them_in_the_order_of_the_forward_pass(network: Any) -> None:
     assert isinstance(network.reader, SubclassedReader)
     assert [layer.name for layer in network.layers()] == NAMES
     shapes = {layer.name: (layer.kind, layer.shape) for layer in network.layers()}
@@ -109,7 +111,7 @@ def test_layers_are_called_by_the_attributes_that_hold_them_in_the_order_of_the_
     assert shapes["head"] == ("Dense", (1, 1, 5)) and network.input_shape == (17, 19, 3)
 
 
-def test_the_maps_are_those_of_the_model_and_the_logits_come_before_the_softmax(network, model, pixels):
+def test_the_maps_are_those_of_the_model_and_the_logits_come_before_the_softmax(network: Any, model: Any, pixels: Any) -> None:
     images = pixels(4, 17, 19)
     found = compile_tap(network, ["stem", "blocks/0", "tail/rectify", "logits"], 4)(images)
     x = model.stem(images / np.float32(255))
@@ -122,12 +124,12 @@ def test_the_maps_are_those_of_the_model_and_the_logits_come_before_the_softmax(
     assert np.abs(np.asarray(found["logits"]).sum(axis=1) - 1).min() > 1e-3  # logits, not shares
 
 
-def test_gradients_flow_and_follow_the_overrides_of_the_caller(network, pixels):
+def test_gradients_flow_and_follow_the_overrides_of_the_caller(network: Any, pixels: Any) -> None:
     @tf.RegisterGradient("TestZero")
-    def zero(operation, gradient):
+    def zero(operation: Any, gradient: Any) -> Any:
         return tf.zeros_like(gradient)
 
-    def gradient(images, overrides):
+    def gradient(images: Any, overrides: Any) -> Any:
         with tf.compat.v1.get_default_graph().gradient_override_map(overrides):
             return tf.gradients(tf.reduce_sum(network.trace(images, ["tail"])["tail"]), images)[0]
 
@@ -139,7 +141,7 @@ def test_gradients_flow_and_follow_the_overrides_of_the_caller(network, pixels):
     assert np.abs(plain).max() > 0 and np.abs(blocked).max() == 0
 
 
-def test_fields_are_solved_as_of_any_network(network):
+def test_fields_are_solved_as_of_any_network(network: Any) -> None:
     fields = solve_fields(network, select_layers(network, ["stem", "blocks/0/conv", "blocks/1/*"]))
     assert {name: field.size for name, field in fields.items()} == {
         "stem": (3, 3),
@@ -149,7 +151,7 @@ def test_fields_are_solved_as_of_any_network(network):
     }
 
 
-def test_layers_tell_what_they_are_made_from_and_convolutions_give_their_kernels(network, model):
+def test_layers_tell_what_they_are_made_from_and_convolutions_give_their_kernels(network: Any, model: Any) -> None:
     feeds = {name: network.feeds(name) for name in [*NAMES, "logits"]}
     assert feeds["stem"] == () and feeds["blocks/0/conv"] == ("stem",) and feeds["blocks/0/norm"] == ("blocks/0/conv",)
     assert set(feeds["blocks/0"]) == {"blocks/0/norm", "stem"} and feeds["blocks/1/conv"] == ("blocks/0",)
@@ -163,12 +165,12 @@ def test_layers_tell_what_they_are_made_from_and_convolutions_give_their_kernels
         network.feeds("steam")
 
 
-def test_another_size_than_that_of_the_first_call(saved, code):
+def test_another_size_than_that_of_the_first_call(saved: Any, code: Any) -> None:
     network = opened(saved, custom=str(code), size=[33, 21])
     assert network.input_shape == (33, 21, 3) and network.layers()[0].shape == (16, 10, 6)
 
 
-def test_names_and_digest_are_the_same_whatever_was_loaded_before(saved, code, network, model):
+def test_names_and_digest_are_the_same_whatever_was_loaded_before(saved: Any, code: Any, network: Any, model: Any) -> None:
     again = opened(saved, custom=str(code))
     assert again.layers() == network.layers() and again.digest() == network.digest()
     bias = model.stem.bias.numpy()
@@ -181,12 +183,12 @@ def test_names_and_digest_are_the_same_whatever_was_loaded_before(saved, code, n
     assert keras_network(model, "net", None, "symmetric").digest() != network.digest()
 
 
-def test_keras_calls_layers_as_it_did_before_and_other_threads_are_not_heard(network, model):
+def test_keras_calls_layers_as_it_did_before_and_other_threads_are_not_heard(network: Any, model: Any) -> None:
     plain = keras.Operation.__call__
     images = np.zeros((1, 17, 19, 3), np.float32)
     heard: list[BaseException] = []
 
-    def elsewhere():
+    def elsewhere() -> None:
         try:
             for _ in range(5):
                 model(images)
@@ -202,20 +204,20 @@ def test_keras_calls_layers_as_it_did_before_and_other_threads_are_not_heard(net
         network.trace(tf.constant(images), ["steam"])
 
 
-def test_a_named_layer_gives_the_logits(saved, code, pixels):
+def test_a_named_layer_gives_the_logits(saved: Any, code: Any, pixels: Any) -> None:
     network = opened(saved, custom=str(code), logits="_pool")
     assert compile_tap(network, ["logits"], 1)(pixels(1, 17, 19))["logits"].shape == (1, 4)
     with pytest.raises(UnknownName, match=r"'stem' is not a layer of net with one number a class .*known: _pool, drop, head"):
         opened(saved, custom=str(code), logits="stem")
 
 
-def test_a_model_that_returns_several_things_asks_for_its_logits(pixels):
+def test_a_model_that_returns_several_things_asks_for_its_logits(pixels: Any) -> None:
     class Two(keras.Model):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.conv, self.pool = L.Conv2D(4, 3), L.GlobalAveragePooling2D()
 
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             return {"maps": (maps := self.conv(x)), "vector": self.pool(maps)}
 
     model = Two()
@@ -226,14 +228,14 @@ def test_a_model_that_returns_several_things_asks_for_its_logits(pixels):
         compile_tap(network, ["logits"], 1)(pixels(1, 8, 8))
 
 
-def test_layers_in_a_function_of_their_own_are_left_out_and_the_rest_is_read(pixels):
+def test_layers_in_a_function_of_their_own_are_left_out_and_the_rest_is_read(pixels: Any) -> None:
     class Compiled(keras.Model):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.inside, self.outside = L.Conv2D(4, 3), L.Conv2D(2, 3)
             self._run = tf.function(lambda x: self.inside(x))
 
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             return self.outside(self._run(x))
 
     model = Compiled()
@@ -244,13 +246,13 @@ def test_layers_in_a_function_of_their_own_are_left_out_and_the_rest_is_read(pix
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
-def test_half_precision_comes_out_as_float32(policy, pixels):
+def test_half_precision_comes_out_as_float32(policy: Any, pixels: Any) -> None:
     class Half(keras.Model):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__(dtype=policy)
             self.conv = L.Conv2D(4, 3, dtype=policy)
 
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             return self.conv(x)
 
     model = Half()
@@ -259,7 +261,7 @@ def test_half_precision_comes_out_as_float32(policy, pixels):
     assert found.dtype == tf.float32 and np.abs(found).max() > 0
 
 
-def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tmp_path, code, pixels):
+def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tmp_path: Path, code: Any, pixels: Any) -> None:
     names = {"__name__": "their_net"}
     exec(CODE, names)
     inputs = keras.Input((8, 8, 3))
@@ -273,7 +275,7 @@ def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tm
         opened(tmp_path / "functional.keras")
 
 
-def test_a_whole_job_runs_on_a_subclassed_model(saved, code, pictures, tmp_path, quiet):
+def test_a_whole_job_runs_on_a_subclassed_model(saved: Any, code: Any, pictures: Any, tmp_path: Path, quiet: Any) -> None:
     from pipeline import run
     from pipeline.load import parse_spec
     from pipeline.store.tables import read_index
@@ -292,7 +294,7 @@ def test_a_whole_job_runs_on_a_subclassed_model(saved, code, pictures, tmp_path,
 # ---- what cannot be read
 
 
-def test_a_class_that_keras_does_not_know_is_named_with_what_to_do(saved, code):
+def test_a_class_that_keras_does_not_know_is_named_with_what_to_do(saved: Any, code: Any) -> None:
     forgotten = [name for name in list(keras.saving.get_custom_objects()) if name.startswith("mine>")]
     for name in forgotten:
         keras.saving.get_custom_objects().pop(name)
@@ -302,7 +304,7 @@ def test_a_class_that_keras_does_not_know_is_named_with_what_to_do(saved, code):
     assert len(opened(saved, custom=str(code)).layers()) == len(NAMES)
 
 
-def test_code_that_is_missing_or_fails_or_is_of_no_use_here_is_one_line(saved, tmp_path):
+def test_code_that_is_missing_or_fails_or_is_of_no_use_here_is_one_line(saved: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"model.custom = .*nowhere.py' is missing"):
         opened(saved, custom=str(tmp_path / "nowhere.py"))
     (tmp_path / "broken.py").write_text("import keras\nraise RuntimeError('not\\ntoday')\n")
@@ -315,7 +317,7 @@ def test_code_that_is_missing_or_fails_or_is_of_no_use_here_is_one_line(saved, t
         open_network(ModelSpec(source="keras:VGG16", weights="none", layers=["*"], custom=str(tmp_path / "a.py")))
 
 
-def test_what_lies_beside_the_code_can_be_imported(saved, tmp_path, code):
+def test_what_lies_beside_the_code_can_be_imported(saved: Any, tmp_path: Path, code: Any) -> None:
     (tmp_path / "their_blocks.py").write_text(CODE.partition("@keras")[0])
     rest = CODE.partition("@keras")[2]
     (tmp_path / "whole.py").write_text(
@@ -324,16 +326,16 @@ def test_what_lies_beside_the_code_can_be_imported(saved, tmp_path, code):
     assert len(opened(saved, custom=str(tmp_path / "whole.py")).layers()) == len(NAMES)
 
 
-def test_preprocessing_is_asked_for_and_a_size_that_does_not_fit_is_told(saved, code):
+def test_preprocessing_is_asked_for_and_a_size_that_does_not_fit_is_told(saved: Any, code: Any) -> None:
     with pytest.raises(WrongSpec, match="Name it in model.preprocess"):
         opened(saved, custom=str(code), preprocess="auto")
     with pytest.raises(UnusableModel, match=r"cannot be run on images of 2 x 2 x 3 \(.*\)\. Set another model.size"):
         opened(saved, custom=str(code), size=[2, 2])
 
 
-def test_models_without_one_image_input_are_refused():
+def test_models_without_one_image_input_are_refused() -> None:
     class Sum(keras.Model):
-        def call(self, x):
+        def call(self, x: Any) -> Any:
             return x if not isinstance(x, dict) else x["a"] + x["b"]
 
     unbuilt, several, vector = Sum(), Sum(), Sum()
@@ -348,7 +350,7 @@ def test_models_without_one_image_input_are_refused():
             keras_network(model, "sum", None, "none")
 
 
-def test_the_code_is_named_relative_to_the_spec(tmp_path, saved, code):
+def test_the_code_is_named_relative_to_the_spec(tmp_path: Path, saved: Any, code: Any) -> None:
     from pipeline import load_spec
 
     (tmp_path / "job.toml").write_text(
