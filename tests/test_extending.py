@@ -117,6 +117,13 @@ def test_the_attribution_method_has_maps_and_pictures_beside_those_that_were_the
     assert all((out / "doors" / picture).exists() for picture in maps["picture"])
 
 
+def test_the_attribution_method_draws_its_maps(out: Path) -> None:
+    maps = pd.read_parquet(out / "doors" / "index" / "attributions.parquet")
+    assert set(maps["method"]) == {"gradcam", "mean_activation"}
+    added = maps[maps["method"] == "mean_activation"]
+    assert len(added) >= 4 and all((out / "doors" / picture).is_file() for picture in added["picture"])
+
+
 def test_the_objective_is_raised(out: Path) -> None:
     (pattern,) = pd.read_parquet(out / "doors" / "index" / "patterns.parquet").to_dict("records")
     assert pattern["objective"] == 'peak("conv2", 7)'
