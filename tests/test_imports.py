@@ -336,7 +336,7 @@ def test_one_room_draws() -> None:
     assert coded and [use for use in coded if use[0] not in CODECS[use[2]]] == []
 
 
-def test_no_two_classes_have_one_name():
+def test_no_two_classes_have_one_name() -> None:
     homes: dict[str, list[str]] = {}
     for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
