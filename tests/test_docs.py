@@ -274,7 +274,6 @@ def test_every_file_that_a_job_leaves_is_told(workplace: Any) -> None:
         name = re.sub(r"^(report/\w+/).*", r"\1", name)
         if path.is_file():
             assert name in told, name
-            assert name.startswith(".") or f"| `{name}` |" in section("README.md", "What is where in `OUT/name`"), name
 
 
 def test_every_key_of_the_receipt_is_told(workplace: Any) -> None:
@@ -349,7 +348,7 @@ def test_the_targets_of_make_are_those_that_are_told() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", read("Makefile"), re.MULTILINE))
     helped = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = {word for line in helped.splitlines() for word in line.split()[:2] if word in targets}
-    told = {name.removeprefix("make ") for name in by_name(section("README.md", "Targets of `make`"))}
+    told = {name.removeprefix("make ") for name in by_name(section("CONTRIBUTING.md", "Targets of `make`"))}
     assert told == listed
     for path in DOCUMENTS + OUTSIDE:
         text = path.read_text(encoding="utf-8")
