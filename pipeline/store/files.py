@@ -135,10 +135,14 @@ def keep_only(folder: Place, kept: Collection[Place]) -> None:
             path.unlink()
 
 
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
+
+
 def file_name(layer: str) -> str:
     """A layer's name made fit for file names on every file system; different layers never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
-    if safe == layer and not layer.startswith(".") and len(layer) <= 100:
+    device = safe.partition(".")[0].upper() in _DEVICES  # Windows opens these whatever follows the dot
+    if safe == layer and not device and not layer.startswith(".") and not layer.endswith(".") and len(layer) <= 100:
         return layer
     # Changed names get a digest of the true name, which the index holds.
-    return f"{safe.lstrip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"
+    return f"{'_' if device else ''}{safe.strip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"

@@ -189,7 +189,25 @@ LAYERS = st.one_of(
     st.text(min_size=1, max_size=30),
     st.text(alphabet="ab/:._- é", min_size=1, max_size=6),
     st.text(alphabet="x", min_size=80, max_size=300),
-    st.sampled_from(["conv/relu", "conv-relu", "conv_relu", ".", "..", ".hidden", "a" * 300, "CON", "block1/conv:0"]),
+    st.sampled_from(
+        [
+            "conv/relu",
+            "conv-relu",
+            "conv_relu",
+            ".",
+            "..",
+            ".hidden",
+            "a" * 300,
+            "CON",
+            "con.v1",
+            "NUL",
+            "Lpt9.x",
+            "aux",
+            "conv.",
+            "é" * 127,
+            "block1/conv:0",
+        ]
+    ),
 )
 
 
@@ -203,10 +221,11 @@ def test_a_layers_file_name_is_taken_by_every_file_system(layer: Any) -> None:
     name = file_name(layer)
     assert name and name.isascii() and not name.startswith(".")
     assert not set(name) & set('/\\:*?"<>| \0')
+    assert not name.endswith(".") and name.partition(".")[0].upper() not in {"CON", "NUL", "AUX", "PRN", "COM1", "LPT9"}
     assert len(name) <= 200  # the suffix, and what aside() puts before it, need room in 255
 
 
-@given(st.text(alphabet="abcXYZ019._-", min_size=1, max_size=40).filter(lambda name: name[0] not in ".-"))
+@given(st.text(alphabet="abcXYZ019._-", min_size=1, max_size=40).filter(lambda name: name[0] not in ".-" and name[-1] != "."))
 def test_a_name_that_is_safe_is_kept(layer: Any) -> None:
     assert file_name(layer) == layer
 
