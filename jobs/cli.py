@@ -21,6 +21,7 @@ _EXITS = "Exit status: 0 done; 1 fault; 2 wrong spec or arguments; 3 too many ba
 def parser() -> argparse.ArgumentParser:
     """Every command and option; docs/commands.md tells of each."""
     root = argparse.ArgumentParser(prog="convscope", description=_DESCRIPTION, epilog=_EXITS)
+    root.add_argument("--version", action=_Version, help="print the versions of convscope, TensorFlow and Keras")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser(
@@ -154,6 +155,25 @@ def _add_manner(command: argparse.ArgumentParser) -> None:
         help="save the scan this often: a killed run loses no more than that (default: %(default)s)",
     )
     command.add_argument("--log-json", action="store_true", help="write the log as one JSON object a line")
+
+
+class _Version(argparse.Action):
+    """Prints the versions of what is installed, without importing any of it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib import metadata
+
+        def version(package: str) -> str:
+            try:
+                return metadata.version(package)
+            except metadata.PackageNotFoundError:
+                return "not installed"
+
+        print(f"convscope {version('convscope')} (tensorflow {version('tensorflow')}, keras {version('keras')})")
+        parser.exit()
 
 
 def _shard(text: str) -> tuple[int, int]:

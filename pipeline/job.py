@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.compiled.graph_walk import last_convolution
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.registry import open_network
@@ -57,6 +56,8 @@ class Job:
     @cached_property
     def last_convolution(self) -> LayerInfo:
         """The last convolutional layer before the logits; see `pipeline.compiled.graph_walk`. Raises: UnusableModel."""
+        from pipeline.compiled.graph_walk import last_convolution
+
         return last_convolution(self.network)
 
     @cached_property

@@ -302,8 +302,10 @@ def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is
 
 
 def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
-    """Not even through other modules: specs are read, and help is printed, without it."""
-    waiting, seen = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.load", "pipeline.spec", "pipeline.progress"], set()
+    """Not even through other modules: specs are read, help is printed, and pages are made without it."""
+    commands = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.load", "pipeline.spec", "pipeline.progress"]
+    pages = ["pipeline.stages", "pipeline.report.page", "pipeline.report.compare"]
+    waiting, seen = commands + pages, set()
     while waiting:
         name = waiting.pop()
         if name not in seen:

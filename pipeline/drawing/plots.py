@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from pipeline.drawing.palettes import CURVES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLES = ("-", "--", "-.", ":")  # for eyes that tell few colours apart
 _NAMED = 12  # losses that get a name each
@@ -19,7 +20,7 @@ _SINGLE = 64  # single losses behind a median, at most
 
 def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Mean rank correlation and structural similarity against the number of random layers, as a PNG."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = _figure(11, 4.8)
     titles = {"rank_correlation": "rank correlation (Spearman)", "ssim": "structural similarity"}
     for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
@@ -34,7 +35,7 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Mean probability against the share of pixels taken away or brought back, with the area below, as a PNG."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = _figure(11, 4.8)
     titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
@@ -50,7 +51,7 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 def named_losses(losses: Sequence[tuple[str, np.ndarray]]) -> bytes:
     """Losses, (steps,) each under a name, against their steps, as a share of the highest that each came to, as a PNG."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = _figure(7, 4)
     axes = figure.subplots()
     for number, (name, loss) in enumerate(losses):
         finite = np.where(np.isfinite(loss), loss, np.nan)
@@ -67,7 +68,7 @@ def many_losses(title: str, losses: np.ndarray) -> bytes:
     """Losses, (curves, steps), each as a share of the highest it came to, so that all strengths can be seen, and their median."""
     highest = np.nanmax(np.where(np.isfinite(losses), np.abs(losses), np.nan), axis=1, keepdims=True, initial=1e-30)
     shares = np.where(np.isfinite(losses), losses, np.nan) / highest
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = _figure(7, 4)
     axes = figure.subplots()
     axes.plot(np.arange(shares.shape[1]), shares[:_SINGLE].T, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(np.nanmedian(shares, axis=0), color="black", linewidth=1.6, label=f"median of {len(losses):,}")
@@ -94,7 +95,16 @@ def _by_method(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
     return rows
 
 
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; Matplotlib takes half a second to import, and only those who plot wait for it."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream)
     return stream.getvalue()

@@ -24,7 +24,6 @@ from pipeline.activations.part_file import PartSaver, shard_name
 from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.activations.scan_times import ScanTimes
-from pipeline.compiled.compile import cpu_threads, prepare_devices
 from pipeline.errors import ConvscopeError, Fault, Interrupted, TooManyBad, TryAgain, Unreachable, WrongSpec, one_line
 from pipeline.job import Job, open_inputs
 from pipeline.sources.source import Shard
@@ -109,6 +108,8 @@ class Worker:
 
     def open(self, spec: JobSpec, digests: dict[str, str], threads: int) -> None:
         """Open what the spec names. Raises: WrongSpec, where it is missing, or differs from what the job was started with."""
+        from pipeline.compiled.compile import prepare_devices
+
         # The number of threads can change the order in which a sum is added up: it is the same in every worker.
         prepare_devices(threads)
         self.network, self.source = open_inputs(spec, fetch=False)
@@ -149,6 +150,9 @@ class _Crew:
     """The workers of a job and the shards that wait for them: hands out one shard after the other, and replaces lost workers."""
 
     def __init__(self, ray: ModuleType, job: Job, plan: ScanPlan, progress: Progress) -> None:
+        from pipeline.compiled.compile import cpu_threads
+
+        self._threads = cpu_threads()
         self._ray, self._job, self._plan, self._progress = ray, job, plan, progress
         gpus = int(ray.cluster_resources().get("GPU", 0))
         machines = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
@@ -193,7 +197,7 @@ class _Crew:
         """
         for _ in range(min(self.size, len(self._begun))):
             self._hire()
-        self._job.reporter.say(f"shards: {len(self._begun)}; Ray workers: {len(self._tasks)}, threads of each: {cpu_threads()}")
+        self._job.reporter.say(f"shards: {len(self._begun)}; Ray workers: {len(self._tasks)}, threads of each: {self._threads}")
         asked = fetched = said = time.monotonic()
         while self._begun:
             while self._waiting and self._idle:
@@ -252,7 +256,7 @@ class _Crew:
 
     def _hire(self) -> None:
         worker = self._hired.remote()
-        self._tasks[worker.open.remote(self._job.spec, self._job.digests, cpu_threads())] = _Task(worker, None)
+        self._tasks[worker.open.remote(self._job.spec, self._job.digests, self._threads)] = _Task(worker, None)
 
     def _start(self, worker: Any, shard: Shard) -> None:
         self._tasks[worker.scan.remote(self._plan, shard, self._begun[shard])] = _Task(worker, shard)

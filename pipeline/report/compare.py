@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,14 @@ def write_comparison(
     table = compare(*readers)
     if not len(table):
         raise WrongSpec(f"{first} and {second} have no channel of a layer in common. Compare jobs on the same layers.")
-    jobs = [collect(reader, sections, files, prefix, progress) for reader, prefix in zip(readers, ("a/", "b/"), strict=True)]
+    counts = [len(reader.layers) for reader in readers]
+    jobs = []
+    for reader, prefix, before in zip(readers, ("a/", "b/"), (0, counts[0]), strict=True):
+
+        def advance(done: int, total: int, before: int = before) -> None:
+            progress(before + done, sum(counts))
+
+        jobs.append(collect(reader, sections, files, prefix, advance))
     layers = _layers(table)
     summary: Row = {"jobs": jobs, "layers": layers, "changes": _changes(readers)}
     columns = {name: table[name].to_pylist() for name in table.column_names}
@@ -138,16 +146,21 @@ def _layers(table: pa.Table) -> list[Row]:
     return layers
 
 
-def _changes(readers: tuple[JobReader, JobReader]) -> list[tuple[str, Any, Any]]:
+def _changes(readers: tuple[JobReader, JobReader]) -> list[tuple[str, str, str]]:
     """The settings in which the two specs differ, and the digests of model and data where they do: name, first, second."""
     first, second = (_flat(reader.receipt.spec) for reader in readers)
     names = [name for name in (first | second) if first.get(name) != second.get(name)]
-    changes = [(name, first.get(name), second.get(name)) for name in names]
+    changes = [(name, _written(first.get(name)), _written(second.get(name))) for name in names]
     for part in ("model", "data"):
         a, b = (reader.receipt.digests.get(part) for reader in readers)
         if a != b:
-            changes.append((f"digest of the {part}", a, b))
+            changes.append((f"digest of the {part}", _written(a), _written(b)))
     return changes
+
+
+def _written(value: Any) -> str:
+    """A setting as a spec has it: true, [1, 2]; texts without quotes."""
+    return "not set" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _flat(tree: Row, path: str = "") -> Row:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.attribution.explainer import Explainer
-from pipeline.attribution.explanation_graph import check_explanations
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.methods.method import MethodSettings
 from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import ExplainPlan
-from pipeline.attribution.results import ExplanationResults
-from pipeline.attribution.sanity import CHECKS
 from pipeline.attribution.targets import Classes
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
@@ -28,6 +24,8 @@ from pipeline.store.tables import write_index
 
 def check(job: Job) -> None:
     """Find what cannot be explained before work starts. Raises: any WrongSpec."""
+    from pipeline.attribution.explanation_graph import check_explanations
+
     spec = job.spec.gradcam
     check_picks(job.source, spec, "gradcam")
     try:
@@ -41,6 +39,10 @@ def check(job: Job) -> None:
 
 def explain(job: Job) -> Outcome:
     """Explain the images picked. Raises: StoreFailed; UnusableData, for an image that cannot be read."""
+    from pipeline.attribution.explainer import Explainer
+    from pipeline.attribution.results import ExplanationResults
+    from pipeline.attribution.sanity import CHECKS
+
     spec, classes = job.spec.gradcam, _classes(job)
     layers = [layer.name for layer in _layers(job)]
     total = count_picks(job.source, spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def complaint(result: Any, status: Any) -> Any:
 ASK_FOR_HELP = f"""
 import sys
 from jobs.cli import main
-for arguments in (["--help"], *([name, "--help"] for name in {list(commands.COMMANDS)}), ["run"], ["run", "x", "--nonsense"]):
+help_of_each = [[name, "--help"] for name in {list(commands.COMMANDS)}]
+for arguments in (["--help"], ["--version"], *help_of_each, ["run"], ["run", "x", "--nonsense"]):
     try:
         main(arguments)
     except SystemExit as stop:
@@ -50,6 +52,12 @@ def test_help_and_wrong_arguments_import_nothing_that_takes_time(process: Any) -
     assert error.splitlines()[-1] == "[]"
     assert out.startswith("usage: convscope") and "Exit status: 0 done" in out
     assert "['--help'] 0" in error and "['run', 'x', '--nonsense'] 2" in error
+
+
+def test_version_names_what_results_depend_on(command: Any) -> None:
+    status, out, _ = command("--version")
+    versions = (f"{name} {metadata.version(name)}" for name in ("convscope", "tensorflow", "keras"))
+    assert status == 0 and out == "{} ({}, {})\n".format(*versions)
 
 
 def test_help_names_every_command_and_each_command_has_one(command: Any) -> None:
@@ -360,3 +368,18 @@ def test_report_makes_the_page_of_a_job_from_an_older_version(command: Any, copi
     assert (copied / "report" / "index.html").exists()
     status, _, error = command("report", copied.parent / "nowhere")
     assert status == 2 and "holds no job" in error and not (copied.parent / "nowhere").exists()
+
+
+PAGES = f"""
+import sys
+from jobs.cli import main
+assert main(["report", sys.argv[1]]) == 0
+assert main(["compare", sys.argv[1], sys.argv[1], "--out", sys.argv[1] + "/comparison"]) == 0
+print([name for name in {HEAVY} if name in sys.modules and name in ("tensorflow", "keras", "ray")], file=sys.stderr)
+"""
+
+
+def test_pages_are_made_without_tensorflow(process: Any, copied: Any) -> None:
+    out, error = process("-c", PAGES, copied).communicate(timeout=120)
+    assert error.splitlines()[-1] == "[]", error
+    assert "comparison/index.html" in out

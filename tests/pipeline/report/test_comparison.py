@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,23 @@ def test_the_page_says_what_differs_in_the_specs(make_job: Any, tmp_path: Path) 
     write_comparison(first, second, tmp_path / "out", SECTIONS)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "model.source" in page and "keras:Other" in page and "digest of the model" in page and "data.source" not in page
+
+
+def test_settings_are_written_as_a_spec_has_them(make_job: Any, tmp_path: Path) -> None:
+    first, second = make_job({"conv": 1}), make_job({"conv": 1})
+    receipt = json.loads((second / "run.json").read_text())
+    receipt["spec"]["model"] |= {"top": True, "size": [96, 64], "weights": None}
+    write_json(second / "run.json", receipt)
+    receipt["spec"]["model"] |= {"top": False, "size": None, "weights": "none"}
+    write_json(first / "run.json", receipt)
+    write_comparison(first, second, tmp_path / "out", SECTIONS)
+    page = re.sub(r"<[^>]+>", "|", (tmp_path / "out" / "index.html").read_text())
+    assert "model.top||false||true" in page and "model.size||not set||[96, 64]" in page and "model.weights||none||not set" in page
+    assert "None" not in page and "True" not in page
+
+
+def test_progress_counts_the_layers_of_both_jobs_once(make_job: Any, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    first, second = make_job({"a": 1, "b": 1}), make_job({"b": 1})
+    write_comparison(first, second, tmp_path / "out", SECTIONS, lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
