@@ -36,7 +36,7 @@ from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OUTSIDE = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]  # beside the code, and not on the site
+OUTSIDE = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]  # beside the code, and not on the site
 COMMANDS: dict[str, argparse.ArgumentParser] = next(
     action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
 )

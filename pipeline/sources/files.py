@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,9 +29,10 @@ _REQUESTS = 16  # to a remote address at a time
 class Files:
     """Image files under one root, a folder or an address, in a fixed order.
 
-    paths: relative to the root, with `/`; or absolute, or addresses.
+    paths: relative to the root, with `/`; in lists also absolute, or addresses.
     file_labels: the label of each file, "" for none.
     lengths: the bytes of each file, where a listing has them; else each file is asked.
+    locate: gives the path or address of a file from the root and its path. Raises: PermissionError, for one that may not be read.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Files:
     file_labels: tuple[str, ...]
     labels: list[str] | None
     lengths: tuple[int, ...] | None = None
+    locate: Callable[[str, str], str] = os.path.join
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,7 +57,7 @@ class Files:
 
     @cached_property
     def _remote(self) -> bool:
-        return remote.is_remote(self.root) or any(map(remote.is_remote, self.paths))
+        return remote.is_remote(self.root)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         import tensorflow as tf
@@ -79,12 +83,15 @@ class Files:
             return np.array(list(pool.map(self._size, range(first, last))), np.int64).reshape(-1, 2)
 
     def _path(self, index: int) -> str:
-        return remote.join(self.root, self.paths[index])
+        return self.locate(self.root, self.paths[index])
 
     def _bytes(self, index: int) -> int:
         if self.lengths is not None:
             return self.lengths[index]
-        return length(self._path(index))
+        try:
+            return length(self._path(index))
+        except PermissionError:
+            return -1
 
     def _size(self, index: int) -> tuple[int, int]:
         try:
@@ -98,7 +105,7 @@ class Files:
     def _record(self, example: int) -> Record:
         data, error = b"", ""
         try:
-            data = remote.read(self._path(example))
+            data = read_image(self._path(example))
         except OSError as problem:
             error = f"the file cannot be read ({problem.strerror or type(problem).__name__})"
         return Record(int(example), as_text(self.paths[example]), as_text(self.file_labels[example]), data, error)
@@ -106,6 +113,13 @@ class Files:
     def _texts(self, example: np.int64) -> tuple[bytes, bytes, bytes, bytes]:
         record = self._record(int(example))
         return record.key.encode(), record.label.encode(), record.data, record.error.encode()
+
+
+def read_image(path: str) -> bytes:
+    """The bytes of an image file, by path or address. Raises: OSError, also for what is no regular file; Unreachable."""
+    if not remote.is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", path)  # a pipe would be waited for, a device never ends
+    return remote.read(path)
 
 
 def length(path: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from pipeline.errors import MissingInput
 from pipeline.sources.files import Files, as_text
 from pipeline.spec.data import DataSpec
-from pipeline.store.remote import is_remote, listing, local_path, relative
+from pipeline.store.remote import below, is_remote, listing, local_path, relative
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -48,7 +48,9 @@ def _labelled(name: str, root: str, paths: list[str], lengths: tuple[int, ...] |
         raise MissingInput(f"the folder {name!r} holds no images ({', '.join(EXTENSIONS)}). Name one that does.")
     file_labels = tuple(PurePosixPath(path).parent.name for path in paths)
     labels = sorted({as_text(label) for label in file_labels if label})
-    return Files(f"folder:{name}", root, tuple(paths), file_labels, labels or None, lengths)
+    # Paths that this machine listed are files of the folder, whatever they are called; a store may call a key anything.
+    locate = below if is_remote(root) else os.path.join
+    return Files(f"folder:{name}", root, tuple(paths), file_labels, labels or None, lengths, locate)
 
 
 def _image_paths(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:

@@ -17,6 +17,8 @@ _NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s*,(.*)",
 def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
     """The images of a list, in its order; paths are relative to the list's folder. A missing image is a bad example.
 
+    A local list may name any local file, a remote one any file on its own host; anything else is a bad example.
+
     Empty lines and lines that begin with `#` are ignored.
 
     Raises: MissingInput for a list that cannot be read or names nothing; UnusableData for one that is not text, or
@@ -40,7 +42,8 @@ def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
         labels = tuple(
             numbered(names, spec.labels, label, f"{image!r} of list:{path}") for image, label in zip(paths, labels, strict=True)
         )
-    return Files(f"list:{path}", remote.parent(location), paths, labels, names or sorted(set(labels) - {""}) or None)
+    known = names or sorted(set(labels) - {""}) or None
+    return Files(f"list:{path}", remote.parent(location), paths, labels, known, locate=remote.listed)
 
 
 def _entry(line: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UnknownName, UnusableData, one_line
 from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
+from pipeline.sources.files import read_image
 from pipeline.sources.record_batches import stream_batches
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.spec.data import DataSpec
@@ -309,7 +310,7 @@ def _encoded(image: Any, table: str) -> tuple[bytes, str]:
     if not path:
         return b"", "there is no image in this row"
     try:
-        return remote.read(remote.join(remote.parent(table), path)), ""
+        return read_image(remote.below(remote.parent(table), path)), ""
     except OSError as error:
         return b"", f"the file {path!r} beside the table cannot be read ({error.strerror or type(error).__name__})"
 

@@ -16,7 +16,7 @@ from pipeline.hardware import cores
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.spec.data import DataSpec
-from pipeline.store.remote import is_remote
+from pipeline.store.remote import below, is_remote
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -146,7 +146,7 @@ def open_tfds(path: str, spec: DataSpec, fetch: bool) -> Prepared:
         raise WrongSpec(f"data.source 'tfds:{path}' names no split. Write tfds:NAME/SPLIT, as in tfds:cifar10/test.")
     data_dir = None if spec.data_dir is None else os.path.expanduser(spec.data_dir)
     info = _prepared(name, data_dir, fetch).info
-    slices = _slices(info.splits, split, name)
+    slices = _slices(info.splits, split, name, os.fspath(info.data_dir))
     if not slices:
         raise UnusableData(f"tfds:{path} holds no examples. Name another split or a longer slice.")
     image, label = _image_feature(info.features, name), _label_feature(info.features)
@@ -237,7 +237,7 @@ def _folders(path: str) -> list[str]:
         return []
 
 
-def _slices(splits: Any, split: str, name: str) -> tuple[RecordRange, ...]:
+def _slices(splits: Any, split: str, name: str, folder: str) -> tuple[RecordRange, ...]:
     import tensorflow as tf
 
     for summand in split.split("+"):
@@ -254,6 +254,11 @@ def _slices(splits: Any, split: str, name: str) -> tuple[RecordRange, ...]:
     for file in files:
         if not os.fspath(file.filename).partition(".tfrecord")[1]:
             raise UnusableData(f"tfds:{name} is stored as {file.basename()}. Prepare it with file_format='tfrecord'.")
+        path = os.fspath(file.filename)
+        try:  # the names of the files stand in dataset_info.json, which may come from a stranger
+            below(folder, path.removeprefix(f"{folder.rstrip('/')}/"))
+        except PermissionError as error:
+            raise UnusableData(f"tfds:{name} names the file {path!r}; {error.strerror}. Prepare the data set again.") from None
         if not tf.io.gfile.exists(file.filename):
             raise MissingInput(f"{file.filename} of tfds:{name} is missing. Prepare the data set again.")
         slices.append(RecordRange(os.fspath(file.filename), file.skip, file.take, first))

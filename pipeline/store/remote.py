@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConvscopeError, MissingInput, Unreachable, one_line
 
@@ -49,11 +50,54 @@ def local_path(path: str) -> str:
     return os.path.expanduser(path.partition("://")[2] if has_scheme(path) else path)
 
 
-def join(folder: str, path: str) -> str:
-    """A path below a folder or an address; one that is absolute or an address stays as it is."""
-    if is_remote(path) or os.path.isabs(path):
-        return path
-    return f"{folder.rstrip('/')}/{path}" if is_remote(folder) else os.path.join(folder, path)
+def below(folder: str, path: str) -> str:
+    """The file that data name by a path, which must lie in the data's own folder, here or elsewhere.
+
+    Data come from strangers: their paths must neither read this machine's files nor send requests to other hosts.
+
+    Args:
+        path: relative to the folder. Absolute paths and links are allowed where they lead into it.
+
+    Raises: PermissionError, for an address, and for a path that leads out of the folder; its `strerror` says which.
+    """
+    if "\0" in path:
+        raise _refused("its name holds a zero byte", path)
+    if is_remote(folder):
+        # `::` would chain file systems, and hosts read `%2e%2e` as `..`.
+        if "::" in path or "://" in path:
+            raise _refused("it is an address of its own", path)
+        if path.startswith("/") or ".." in re.split(r"[/\\]", unquote(path)):
+            raise _refused("it lies outside the folder of the data", path)
+        return f"{folder.rstrip('/')}/{path}"
+    if has_scheme(path):
+        raise _refused("it is an address, and the data are local", path)
+    joined, root = os.path.join(folder or ".", path), os.path.realpath(folder or ".")
+    if os.path.commonpath([root, os.path.realpath(joined)]) != root:
+        raise _refused("it lies outside the folder of the data", path)
+    return joined
+
+
+def listed(folder: str, path: str) -> str:
+    """The file that a list of paths names, relative to the list's folder: any on this machine, or any on the list's own host.
+
+    Raises: PermissionError, for an address in a local list, and in a remote one for other hosts and for files of this machine.
+    """
+    if "\0" in path:
+        raise _refused("its name holds a zero byte", path)
+    if not is_remote(folder):
+        if is_remote(path):
+            raise _refused("it is an address, and the list is local", path)
+        return local_path(path) if has_scheme(path) else os.path.join(folder, path)
+    if not has_scheme(path):
+        return below(folder, path)
+    own, named = urlsplit(folder), urlsplit(path)
+    if "::" in path or (own.scheme, own.netloc) != (named.scheme, named.netloc):
+        raise _refused(f"it is not on the list's own host, {own.scheme}://{own.netloc}", path)
+    return path
+
+
+def _refused(reason: str, path: str) -> PermissionError:
+    return PermissionError(errno.EPERM, f"refused: {reason}", path)
 
 
 def parent(path: str) -> str:
