@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 
@@ -17,6 +18,8 @@ class Advance(Protocol):
 
 
 _LINE_EVERY = 60.0  # seconds
+_STEADY = 8  # units from which a pace is known well enough to forget what was before
+_PERIODS = ((1, "s"), (60, "min"), (3600, "h"))
 
 
 class Reporter:
@@ -53,56 +56,38 @@ class Reporter:
         import progressbar
 
         bar: progressbar.ProgressBar | None = None
-        pace = _Pace()
+        pace, speed = Pace(), Speed(None, None)
 
         def advance(done: int, total: int, note: str = "") -> None:
-            nonlocal bar
+            nonlocal bar, speed
+            speed = pace.report(done, total)
             if bar is None:
-                rate = progressbar.Variable("rate", format=f"{{formatted_value}} {unit}/s", width=1, precision=5)
-                note_widget = progressbar.Variable("note", format="{formatted_value}", width=1) if note else ""
-                widgets = [
-                    f"{title} ",
-                    progressbar.Percentage(),
-                    " ",
-                    progressbar.Bar(),
-                    " ",
-                    rate,
-                    " ",
-                    progressbar.ETA(),
-                    " ",
-                    note_widget,
-                ]
+                words = [progressbar.Variable(name, format="{formatted_value}", width=1) for name in ("speed", "note")]
+                widgets = [f"{title} ", progressbar.Percentage(), " ", progressbar.Bar(), " ", words[0], " ", words[1]]
                 bar = progressbar.ProgressBar(max_value=total, widgets=widgets, fd=self._stream)
-            bar.update(min(done, total), rate=pace.rate(done), **({"note": note} if note else {}))
+            bar.update(min(done, total), speed=speed.words(unit), note=note)
 
         try:
             yield advance
         finally:
             if bar is not None:
+                bar.update(bar.value, speed=speed.pace(unit))
                 bar.finish(dirty=bar.value != bar.max_value)
 
     @contextmanager
     def _lines(self, title: str, unit: str) -> Iterator[Advance]:
         last = time.monotonic()
-        pace = _Pace()
+        pace = Pace()
 
         def advance(done: int, total: int, note: str = "") -> None:
             nonlocal last
-            now, rate = time.monotonic(), pace.rate(done)
+            now, speed = time.monotonic(), pace.report(done, total)
             if now - last >= _LINE_EVERY:
                 last = now
-                left = (total - done) / rate if rate else float("inf")
-                share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-                facts = {
-                    "step": title,
-                    "done": done,
-                    "total": total,
-                    "unit": unit,
-                    "rate": rate,
-                    **({"note": note} if note else {}),
-                }
-                line = f"{title}: {share}, {rate:.0f} {unit}/s, {left / 60:.0f} min left"
-                self.say(f"{line}, {note}" if note else line, **facts)
+                share = f"{title}: {done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
+                line = ", ".join(part for part in (share, speed.words(unit), note) if part)
+                facts = {"done": done, "total": total, "unit": unit, "rate": speed.rate, "left": speed.left}
+                self.say(line, step=title, **facts, **({"note": note} if note else {}))
 
         self.say(title)
         yield advance
@@ -113,16 +98,61 @@ def json_line(facts: dict[str, Any]) -> str:
     return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts}, ensure_ascii=False)
 
 
-class _Pace:
-    """The rate of a step since its first report: what an earlier run has done does not count."""
+@dataclass(frozen=True)
+class Speed:
+    """How fast a step goes.
 
-    def __init__(self) -> None:
-        self._first: tuple[int, float] | None = None
+    rate: units a second; None while that is not known.
+    left: seconds until the step is done; None while that is not known.
+    finishing: whether every unit is done, and the step still at work.
+    """
 
-    def rate(self, done: int) -> float:
-        """Units done per second."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (done, now)
-        before, since = self._first
-        return round((done - before) / max(now - since, 1e-9), 1)
+    rate: float | None
+    left: float | None
+    finishing: bool = False
+
+    def pace(self, unit: str) -> str:
+        """The rate for people, such as "2.5 layers/min"; "" while it is not known."""
+        if self.rate is None:
+            return ""
+        number, period = next(
+            (self.rate * factor, period) for factor, period in _PERIODS if self.rate * factor >= 1 or period == "h"
+        )
+        return f"{number:.0f} {unit}/{period}" if number >= 10 else f"{number:.1f} {unit}/{period}"
+
+    def words(self, unit: str) -> str:
+        """The rate and what is left, such as "2.5 layers/min, 40 s left"; "" while nothing is known."""
+        left = "finishing" if self.finishing else "" if self.left is None else f"{duration(self.left)} left"
+        return ", ".join(part for part in (self.pace(unit), left) if part)
+
+
+class Pace:
+    """The speed of a step over its last minutes; what an earlier run has done does not count.
+
+    Args:
+        clock: the time, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.monotonic
+        self._marks: list[tuple[int, float]] = []  # what was done when: one report to count from, and a later one
+
+    def report(self, done: int, total: int) -> Speed:
+        """Take that so much of so much is done. Returns: the speed, known as soon as anything was done since the first report."""
+        now = self._clock()
+        self._marks = self._marks or [(done, now)] * 2
+        if now - self._marks[1][1] >= _LINE_EVERY and done - self._marks[1][0] >= _STEADY:
+            self._marks = [self._marks[1], (done, now)]
+        before, since = self._marks[0]
+        if done <= before or now <= since:
+            return Speed(None, None, done >= total)
+        rate = (done - before) / (now - since)
+        return Speed(float(f"{rate:.3g}"), round(max(0, total - done) / rate, 1), done >= total)
+
+
+def duration(seconds: float) -> str:
+    """A time, for people: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 99.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
