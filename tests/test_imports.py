@@ -230,7 +230,8 @@ def private_uses(name: str, source: str) -> Iterator[str]:
             yield str(found)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            foreign = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in own
+            public = ast.unparse(node) == "os._exit"
+            foreign = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in own and not public
             if foreign or ast.unparse(node) in PRIVATE_ATTRIBUTES:
                 yield f"{name}:{node.lineno} uses {ast.unparse(node)}"
         called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""

@@ -212,3 +212,11 @@ def _take_shapes_of_constants(nodes: Sequence[node_def_pb2.NodeDef], arguments: 
             if dtype != tf.resource.as_datatype_enum:
                 node.op = "Shape"
                 node.attr["T"].type = dtype
+
+
+def has_started() -> bool:
+    """Whether TensorFlow has made its devices and their threads in this process.
+
+    Relies on `context.context()._initialized`. Asking does not start anything.
+    """
+    return bool(context.context()._initialized)

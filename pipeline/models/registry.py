@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.errors import ConvscopeError, UnusableModel, one_line
 from pipeline.models.network import Network
 from pipeline.models.selection import select_layers
 from pipeline.spec.kinds import Kind, split_source
@@ -42,14 +43,15 @@ class NetworkKind(Kind):
     """A kind of network; `open` is given what stands behind the colon of `model.source`, and the table."""
 
     open: Callable[[str, ModelSpec], Network] = _keras
+    tried: bool = False  # in a child process first: TensorFlow's C++ reads the file
 
 
 # By what stands before the colon. The kinds import Keras, so each is reached for on use.
 KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
     "file": NetworkKind(open=_file, path=True, keys=("trusted", "custom")),
-    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow")),
-    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow")),
+    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), tried=True),
+    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), tried=True),
 }
 
 
@@ -58,5 +60,20 @@ def open_network(spec: ModelSpec) -> Network:
 
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
-    kind, name = split_source(spec, "model", KINDS)
-    return KINDS[kind].open(name, spec)
+    name, path = split_source(spec, "model", KINDS)
+    kind = KINDS[name]
+    if kind.tried and not spec.trusted:
+        from pipeline.models.trial import try_in_child
+
+        try_in_child(lambda: kind.open(path, spec), path)
+    try:
+        return kind.open(path, spec)
+    except ConvscopeError:
+        raise
+    except Exception as error:
+        # TensorFlow refuses files in more ways and types than can be listed; Python's own errors come from them as well.
+        if not kind.path:
+            raise
+        raise UnusableModel(
+            f"{path} cannot be opened ({type(error).__name__}: {one_line(error)}). The file is broken: save the network again."
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
@@ -262,8 +263,14 @@ def _named(node: node_def_pb2.NodeDef) -> str:
     return f"{node.name[:200]!r} of type {kind}"
 
 
+@cache
+def _deed(kind: str) -> str | None:
+    """What is forbidden about a type of operation; None if nothing is."""
+    return next((deed for deed, globs in FORBIDDEN.items() if any(fnmatchcase(kind, glob) for glob in globs)), None)
+
+
 def _forbidden(node: node_def_pb2.NodeDef) -> str | None:
-    deed = next((deed for deed, globs in FORBIDDEN.items() if any(fnmatchcase(node.op, glob) for glob in globs)), None)
+    deed = _deed(node.op)
     if deed:
         return f"which {deed}. Such graphs are never run: freeze the network alone, without it."
     for name, value in node.attr.items():

@@ -222,3 +222,18 @@ def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_t
     """
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
     assert int(child.stdout) == (6 if owned else 1), child.stderr
+
+
+def test_a_process_that_computed_nothing_has_not_started() -> None:
+    code = """
+import tensorflow as tf
+from pipeline.compiled.tf_private import has_started
+assert not has_started() and not has_started()
+tf.config.list_physical_devices("GPU")
+with tf.Graph().as_default():
+    tf.constant(1)
+assert not has_started()
+tf.constant(1)
+assert has_started()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,85 @@
+"""A file from a stranger is opened in a child process first: a crash or a hang of TensorFlow's there is an error here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+from pipeline.compiled.tf_private import has_started
+from pipeline.errors import ConvscopeError, UnusableModel
+
+_SECONDS = 120.0  # of wall clock that opening may take
+_BYTES = 8 * 2**30  # of address space that opening may add
+_OUT_OF_MEMORY = 3
+
+
+def try_in_child(work: Callable[[], object], where: str, seconds: float = _SECONDS, memory: int = _BYTES) -> None:
+    """Do some work in a forked child, for what may happen to it; its result and its Python exceptions are thrown away.
+
+    What crashes is TensorFlow's C++, on graphs that contradict themselves. Nothing is tried where there is no fork, or
+    where TensorFlow has already started its threads, which a fork does not take along: the command line opens networks
+    before that, a notebook perhaps after.
+
+    Args:
+        where: what errors call the file.
+        seconds: how long the work may take.
+        memory: bytes of address space that it may add.
+
+    Raises: UnusableModel, where the child was killed by a signal, took too long or ran out of memory.
+    """
+    if sys.platform != "linux" or has_started():
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; NumPy's are idle
+        child = os.fork()
+    if not child:
+        os._exit(_in_child(work, memory))
+    status = _wait(child, seconds)
+    advice = "The file is broken or made to break its reader: save the network again. model.trusted = true skips this trial."
+    if status is None:
+        raise UnusableModel(f"{where} was not opened within {seconds:.0f} seconds. {advice}")
+    if os.WIFSIGNALED(status):
+        raise UnusableModel(f"{where} makes TensorFlow crash ({signal.Signals(os.WTERMSIG(status)).name}). {advice}")
+    if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
+        raise UnusableModel(f"{where} takes more than {memory / 2**30:.0f} GiB of memory to open. {advice}")
+
+
+def _in_child(work: Callable[[], object], memory: int) -> int:
+    import resource
+
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # what C++ says as it dies
+        os.dup2(silent, stream)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open("/proc/self/statm", encoding="ascii") as file:
+        taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+    try:
+        work()
+    except ConvscopeError:
+        return 0  # the parent meets the same, and says it
+    except MemoryError:
+        return _OUT_OF_MEMORY
+    except BaseException:
+        return 0
+    return 0
+
+
+def _wait(child: int, seconds: float) -> int | None:
+    """The status a child ends with; None where it took too long and was killed."""
+    deadline, pause = time.monotonic() + seconds, 0.001
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
