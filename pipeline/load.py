@@ -13,6 +13,7 @@ from pipeline.models import registry as models
 from pipeline.sources import registry as sources
 from pipeline.spec.job_spec import JobSpec, validate
 from pipeline.spec.paths import PathKinds, resolve_paths
+from pipeline.spec.table import with_field_names
 
 _PATH_KINDS: PathKinds = {
     "model": [name for name, kind in models.KINDS.items() if kind.path],
@@ -33,8 +34,8 @@ def load_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Jo
     Raises: MissingInput, WrongSpec, UnknownName.
     """
     path = Path(path)
-    tree = _read(path)
-    changes = [_parse_override(override) for override in overrides]
+    tree = with_field_names(_read(path), JobSpec, str(path))
+    changes = [with_field_names(_parse_override(override), JobSpec, "--set") for override in overrides]
     for change in changes:  # a path that is overridden may name a variable that is not set
         _remove(tree, change)
     resolve_paths(tree, JobSpec, path.resolve().parent, _PATH_KINDS)

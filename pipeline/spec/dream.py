@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StrictBool, field_validator
 
 from pipeline.spec.picks import Picks
-from pipeline.spec.table import Positive, Table, a_list
+from pipeline.spec.table import AlsoNamed, Positive, Table, a_list
 
 Number = Annotated[int, Field(ge=0, strict=True)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -51,7 +51,7 @@ class VisualizationSpec(Table):
 
 
 class ZoomSpec(Table):
-    """`dream.zoom`: a journey into each picture."""
+    """`dream.zoom`: zooming into each picture, frame by frame."""
 
     frames: Annotated[int, Field(ge=1, le=100_000, strict=True)]
     scale: Annotated[float, Field(ge=1, le=4)] = 1.05
@@ -76,7 +76,7 @@ class DreamSpec(Picks):
     visualization: VisualizationSpec | None = None
     batch: Positive = 4
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False), AlsoNamed("checkpoint")] = 60.0
 
 
 def _weighted(value: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from pipeline.attribution.methods import METHODS
 from pipeline.spec.picks import Picks, Texts
-from pipeline.spec.table import Positive, a_list
+from pipeline.spec.table import AlsoNamed, Positive, a_list
 
 if TYPE_CHECKING:
     MethodName = str
@@ -27,7 +27,7 @@ class GradcamSpec(Picks):
 
     layers: empty for the last convolutional one.
     classes: "predicted", "label", numbers, or names.
-    sanity: checks of the maps; its old name `trust` is read too.
+    sanity: checks of the maps.
     steps: the most points of a path, for methods that sum over one.
     """
 
@@ -42,7 +42,7 @@ class GradcamSpec(Picks):
         BeforeValidator(a_list_of_classes),
         Field(min_length=1),
     ] = ["predicted"]
-    sanity: Annotated[list[Check], BeforeValidator(a_list), Field(validation_alias=AliasChoices("sanity", "trust"))] = []
+    sanity: Annotated[list[Check], BeforeValidator(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, strict=True)] = 256
     batch: Positive = 16
 

@@ -17,7 +17,7 @@ from pipeline.spec.filters import FiltersSpec
 from pipeline.spec.gradcam import GradcamSpec
 from pipeline.spec.model import ModelSpec
 from pipeline.spec.patterns import PatternsSpec
-from pipeline.spec.table import Table, a_list
+from pipeline.spec.table import Table, a_list, with_field_names
 
 # The one list of the names of stages, in the order in which they run; pipeline/stages/ has a file for each.
 StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "report"]
@@ -62,17 +62,17 @@ class JobSpec(Table):
 def validate(tree: dict[str, Any], where: str) -> JobSpec:
     """A tree of tables as a spec. Raises: WrongSpec, UnknownName, in which `where` is what the tree is called."""
     try:
-        return JobSpec.model_validate(tree)
+        return JobSpec.model_validate(with_field_names(tree, JobSpec, where))
     except ValidationError as error:
         raise _explain(error, where) from None
 
 
 def _explain(error: ValidationError, where: str) -> WrongSpec:
-    """The first of pydantic's findings, as one line in our words."""
+    """The first of pydantic's errors, as a WrongSpec of one line."""
     first = error.errors()[0]
     if first["type"] == "value_error" and isinstance(first["ctx"]["error"], WrongSpec):
         return first["ctx"]["error"]
-    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal[", "constrained")))
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal[", "constrained")))
     if first["type"] == "extra_forbidden":
         table = _table_at(first["loc"][:-1])
         inside = ".".join(str(part) for part in first["loc"][:-1])
@@ -80,15 +80,15 @@ def _explain(error: ValidationError, where: str) -> WrongSpec:
             str(first["loc"][-1]), table.model_fields, where=f"a key of {f'[{inside}]' if inside else 'the spec'} in {where}"
         )
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
-        return WrongSpec(f"{where} has no {place!r}. Add it; docs/spec.md tells what it means.")
-    return WrongSpec(f"{place} = {first['input']!r} in {where}: {first['msg'].removeprefix('Value error, ')}.")
+        return WrongSpec(f"{where} has no {key!r}. Add it; docs/spec.md says what it means.")
+    return WrongSpec(f"{key} = {first['input']!r} in {where}: {first['msg'].removeprefix('Value error, ')}.")
 
 
 def _table_at(location: Sequence[int | str]) -> type[BaseModel]:
-    """The table of the spec in which a finding lies."""
+    """The table of the spec that an error of pydantic is about."""
     table: type[BaseModel] = JobSpec
     for part in location:
-        if isinstance(part, int):  # a place in a list of tables
+        if isinstance(part, int):  # an index into a list of tables
             continue
         field = table.model_fields[part]
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]

@@ -1,4 +1,4 @@
-"""`[patterns]`: what is dreamed, and how the pictures climb."""
+"""`[patterns]`: which objectives get a picture, and how gradient ascent makes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, StrictBool, create_model, field_val
 
 from pipeline.ascent.objectives import TERMS, Finite, Index, Objective, keys_of
 from pipeline.spec.activations import all_or_numbers
-from pipeline.spec.table import Positive, Table, a_list
+from pipeline.spec.table import AlsoNamed, Positive, Table, a_list
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -61,7 +61,7 @@ class ObjectiveSpec(Table):
 
 
 class ShakeSpec(Table):
-    """`patterns.shake`: how the picture is moved before each step; shares are of its side."""
+    """`patterns.shake`: the transforms of the picture before each step; shares are of its side."""
 
     pad: Share = 0.05
     jitter: Share = 0.04
@@ -70,7 +70,7 @@ class ShakeSpec(Table):
 
 
 class PatternsSpec(Table):
-    """`[patterns]`: what is dreamed, and how the pictures climb."""
+    """`[patterns]`: which objectives get a picture, and how gradient ascent makes it."""
 
     layers: Annotated[list[str] | None, BeforeValidator(a_list)] = None
     channels: Literal["all"] | Annotated[list[Index], Field(min_length=1)] = "all"
@@ -82,7 +82,7 @@ class PatternsSpec(Table):
     steps: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 128
     batch: Positive = 16
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    canvas: Literal["fourier", "pixels"] = "fourier"
+    canvas: Annotated[Literal["fourier", "pixels"], AlsoNamed("parametrization")] = "fourier"
     decorrelated: StrictBool = True
     decay: Annotated[float, Field(ge=0, le=4)] = 1.0
     contrast: Annotated[float, Field(gt=0, le=10)] = 0.1
@@ -90,8 +90,8 @@ class PatternsSpec(Table):
     rate: Annotated[float, Field(gt=0, le=100)] = 0.1
     tv: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    shake: ShakeSpec = ShakeSpec()
-    snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    shake: Annotated[ShakeSpec, AlsoNamed("transforms")] = ShakeSpec()
+    snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False), AlsoNamed("checkpoint")] = 60.0
 
     @field_validator("channels", mode="before")
     @classmethod

@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pipeline.errors import WrongSpec
 
 
 class Table(BaseModel):
     """A table of the spec: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+@dataclass(frozen=True)
+class AlsoNamed:
+    """Marks a field that a spec may also call by another name."""
+
+    name: str
+
+
+def with_field_names(tree: dict[str, Any], table: type[BaseModel], where: str, path: str = "") -> dict[str, Any]:
+    """A copy of a tree of values in which every key, at any depth, has the name of its field.
+
+    Args:
+        table: what the tree is to become.
+        where: what the tree is called, for the error.
+        path: the tree's own key in a spec, such as "patterns."; empty for a whole spec.
+
+    Raises: WrongSpec, for a key that is given under both of its names.
+    """
+    names = {
+        mark.name: name for name, field in table.model_fields.items() for mark in field.metadata if isinstance(mark, AlsoNamed)
+    }
+    renamed: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = names.get(key, key)
+        if name in renamed:
+            raise WrongSpec(f"{path}{name} and {path}{key} in {where} are two names of one key. Leave one of them out.")
+        field = table.model_fields.get(name)
+        for inner in _tables(field.annotation) if field else ():
+            if isinstance(value, dict):
+                value = with_field_names(value, inner, where, f"{path}{key}.")
+            elif isinstance(value, list):
+                value = [with_field_names(v, inner, where, f"{path}{key}.") if isinstance(v, dict) else v for v in value]
+        renamed[name] = value
+    return renamed
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The tables in an annotation, such as `list[ObjectiveSpec]` or `ZoomSpec | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _tables(part)
 
 
 def a_list(value: Any) -> Any:

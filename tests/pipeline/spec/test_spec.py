@@ -568,3 +568,40 @@ def test_the_shipped_specs_are_right_and_name_files_that_are_there(path: Any, mo
 
 def test_specs_are_shipped() -> None:
     assert {"demo", "cifar10", "lfw_facenet", "imagenet_vgg16", "imagenet_mobilenet_v2"} <= {path.stem for path in SHIPPED}
+
+
+@pytest.mark.parametrize(
+    ("table", "other", "name", "value"),
+    [
+        ("patterns", "parametrization", "canvas", "pixels"),
+        ("patterns", "transforms", "shake", {"jitter": 0.5}),
+        ("patterns", "checkpoint", "snapshot", 5.0),
+        ("dream", "checkpoint", "snapshot", 5.0),
+        ("gradcam", "trust", "sanity", ["curves"]),
+    ],
+)
+def test_a_key_may_have_its_other_name_in_a_file_and_on_the_command_line(
+    tmp_path: Path, table: str, other: str, name: str, value: Any
+) -> None:
+    plain = parse_spec(LEAST | {table: {name: value}})
+    assert parse_spec(LEAST | {table: {other: value}}) == plain != parse_spec(LEAST)
+    file = tmp_path / "job.toml"
+    file.write_text('name = "job"\nmodel = { source = "keras:VGG16", layers = "conv" }\ndata = { source = "folder:/images" }\n')
+    text = "{jitter = 0.5}" if isinstance(value, dict) else json.dumps(value)
+    assert load_spec(file, [f"{table}.{other}={text}"]) == plain
+    assert load_spec(file, [f"{table}.{name}={text}", f"{table}.{other}={text}"]) == plain
+
+
+def test_an_override_by_one_name_replaces_the_value_that_the_file_gives_by_the_other(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'name = "job"\nmodel = { source = "keras:VGG16", layers = "conv" }\ndata = { source = "folder:/images" }\n'
+        "[patterns]\nshake = { jitter = 0.1, rotate = 2.0 }\n"
+    )
+    shake = load_spec(file, ["patterns.transforms.jitter=0.5"]).patterns.shake
+    assert (shake.jitter, shake.rotate) == (0.5, 2.0)
+
+
+def test_a_key_under_both_of_its_names_is_refused() -> None:
+    with pytest.raises(WrongSpec, match=r"patterns\.canvas and patterns\.parametrization in the spec are two names of one key"):
+        parse_spec(LEAST | {"patterns": {"canvas": "pixels", "parametrization": "fourier"}})
