@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.load import load_spec
@@ -18,6 +19,10 @@ from pipeline.spec import JobSpec
 from pipeline.store.files import check_writable, file_name, write_bytes
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
+
+if TYPE_CHECKING:
+    from pipeline.models.network import LayerInfo, Network, UnreadableLayer
+    from recfield import ReceptiveField
 
 
 def shipped_specs() -> dict[str, Path]:
@@ -66,21 +71,34 @@ def _layers(options: argparse.Namespace) -> None:
     from pipeline.models.registry import open_network
 
     network = open_network(spec.model)
-    layers = network.layers()
-    seen: dict[str, tuple[str, ...]] = {}
-    for group in () if options.fast else solve_in_groups(network, layers):
-        for name, field in group.items():
-            size = "whole image" if field.is_global else "{} x {}".format(*field.size)
-            seen[name] = (size, "" if field.is_global else "{:g} x {:g}".format(*field.stride))
-    rows: list[tuple[str, ...]] = [("layer", "kind", "map", "channels", *(() if options.fast else ("field", "stride")))]
-    for layer in layers:
-        height, width, channels = layer.shape
-        rows.append((layer.name, layer.kind, f"{height} x {width}", str(channels), *seen.get(layer.name, ())))
-    _print_table(rows)
+    fields: dict[str, ReceptiveField] = {}
+    for group in () if options.fast else solve_in_groups(network, network.layers()):
+        fields |= group
+    for line in settings_of(network):
+        print(line)
+    columns = ("layer", "kind", "map", "channels", *(() if options.fast else ("field", "stride")))
+    every = [_layer_row(layer, fields, len(columns)) for layer in network.every_layer()]
+    _print_table([(*columns, "cannot be looked at" if any(row[-1] for row in every) else ""), *every])
     if options.tensorboard:
         from pipeline.models.summary import write_graph
 
         print(f"graph: {write_graph(network, Path(options.tensorboard))}; look at it: tensorboard --logdir {options.tensorboard}")
+
+
+def _layer_row(layer: LayerInfo | UnreadableLayer, fields: Mapping[str, ReceptiveField], columns: int) -> tuple[str, ...]:
+    """A layer's cells: so many columns of facts, and why it cannot be looked at, if it cannot."""
+    from pipeline.fields import as_ratio
+    from pipeline.models.network import UnreadableLayer
+
+    if isinstance(layer, UnreadableLayer):
+        return (layer.name, layer.kind, *[""] * (columns - 2), layer.reason)
+    height, width, channels = layer.shape
+    facts = [layer.name, layer.kind, f"{height} x {width}", str(channels)]
+    field = fields.get(layer.name)
+    if field is not None:
+        facts.append("whole image" if field.is_global else "{} x {}".format(*field.size))
+        facts.append("" if field.is_global else " x ".join(map(as_ratio, field.stride)))
+    return (*facts, "")
 
 
 def _fields(options: argparse.Namespace) -> None:
@@ -90,6 +108,7 @@ def _fields(options: argparse.Namespace) -> None:
     with hold(folder, reporter.say):
         job = open_job(spec, folder, reporter)
         from pipeline.drawing.pixels import encode_png
+        from pipeline.fields import as_ratio
         from pipeline.fields.survey import survey_fields
         from pipeline.fields.survey_sheet import draw_survey
 
@@ -98,7 +117,7 @@ def _fields(options: argparse.Namespace) -> None:
             write_bytes(path, encode_png(draw_survey(survey)))
             height, width, _ = survey.layer.shape
             field = survey.field
-            size, stride = "{} x {}".format(*field.size), "{:g} x {:g}".format(*field.stride)
+            size, stride = "{} x {}".format(*field.size), " x ".join(map(as_ratio, field.stride))
             effective = f"{survey.effective.height} x {survey.effective.width}" if survey.effective else "none"
             rows.append((survey.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
     _print_table(rows)
@@ -116,8 +135,13 @@ def _check(options: argparse.Namespace) -> None:
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
     print(f"{spec.name}: {len(job.source):,} examples, {spec.data.resize} to {height} x {width}, batches of {spec.data.batch}")
     print(f"network: {job.network.name}, {len(job.layers)} layers, {sum(counts):,} channels")
+    for line in settings_of(job.network):
+        print(line)
     for layer, count in zip(job.layers, counts, strict=True):
         print(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
+    others = len(job.network.every_layer()) - len(job.network.layers())
+    if others:
+        print(f"  {others} layers of the network cannot be looked at; convscope layers SPEC says why")
     if spec.model.labels is not None:
         names = job.class_names() or ()
         print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
@@ -170,6 +194,11 @@ def _train(options: argparse.Namespace) -> None:
 
     result = train_cifar10(Path(options.out), options.data_dir, options.epochs, options.batch)
     print(f"{result['test_accuracy']:.2%} of {result['test_images']:,} test images right; {options.out}/cifar10.keras")
+
+
+def settings_of(network: Network) -> list[str]:
+    """What convscope chose for a network where the spec may leave it open, and why, a line each."""
+    return [f"{key}: {setting}" for key, setting in network.settings.items()]
 
 
 def summary(folder: Place) -> list[str]:

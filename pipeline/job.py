@@ -49,6 +49,11 @@ class Job:
         labels = self.spec.model.labels
         return {path: digest_file(path) for path in named + ([labels] if labels not in (None, "imagenet") else [])}
 
+    def say_settings(self) -> None:
+        """Tell the user what is in force where the spec may leave it to convscope, and why."""
+        for key, setting in self.network.settings.items():
+            self.reporter.say(f"{key}: {setting}", setting=key, value=setting.value, reason=setting.reason)
+
     def count_classes(self) -> int:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""
         return self._class_count

@@ -61,7 +61,9 @@ class _Spec(_Record):
 class Receipt(_Record):
     """What run.json holds.
 
-    spec: the whole spec, as JSON. digests: of the network, as `model`, and of the examples, as `data`.
+    spec: the whole spec, as JSON, with what convscope chose in the place of "auto". settings: why, by the key of [model]:
+        {"preprocess": {"value": "caffe", "reason": "VGG16"}}.
+    digests: of the network, as `model`, and of the examples, as `data`.
     versions: of Python and of the packages that matter, by name; None for one that is not installed.
     input: height, width and channels of the network's input. layers: names. examples: how many there are.
     stages: those that have run, by name.
@@ -77,6 +79,7 @@ class Receipt(_Record):
     layers: list[str]
     examples: int
     stages: dict[str, StageRecord]
+    settings: dict[str, dict[str, str]] = {}
 
     @field_validator("spec")
     @classmethod

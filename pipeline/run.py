@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UnknownName
 from pipeline.options import RunOptions
@@ -71,6 +71,7 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
     if not waiting:
         job.reporter.say(nothing_to_do(job.folder))
         return
+    job.say_settings()
     for stage in waiting:
         stage.prepare(job, anew or stage.name in receipt.stages)
     for stage in waiting:
@@ -148,23 +149,31 @@ def new_receipt(job: Job, old: Receipt | None) -> Receipt:
         format=FORMAT,
         name=job.spec.name,
         state="running",
-        spec=job.spec.model_dump(mode="json"),
+        spec=_in_force(job.spec.model_dump(mode="json"), job),
         digests=job.digests,
         versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         input=list(job.network.input_shape),
         layers=[layer.name for layer in job.layers],
         examples=len(job.source),
         stages={},
+        settings={key: {"value": setting.value, "reason": setting.reason} for key, setting in job.network.settings.items()},
     )
     if old is None or old.digests != receipt.digests:
         return receipt
+    old_spec = _in_force(old.spec, job)  # an older version wrote "auto"
     for name, record in old.stages.items():
         stage = STAGES.get(name)
         if stage is not None and record.file_digests == _file_digests(job, stage):
             tables = ("model", "data", *stage.tables)
-            if all(old.spec.get(table) == receipt.spec[table] for table in tables):
+            if all(old_spec.get(table) == receipt.spec[table] for table in tables):
                 receipt = receipt.end(name, record)
     return receipt.begin([])
+
+
+def _in_force(spec: dict[str, Any], job: Job) -> dict[str, Any]:
+    """A spec, as JSON, with what convscope chose for this network in the place of "auto"."""
+    chosen = {key: setting.value for key, setting in job.network.settings.items() if spec["model"].get(key) == "auto"}
+    return {**spec, "model": {**spec["model"], **chosen}}
 
 
 def _file_digests(job: Job, stage: Stage) -> dict[str, str]:

@@ -51,6 +51,7 @@ def run_shard(
         elif "activations" in new_receipt(job, find_receipt(folder)).stages:
             reporter.say(nothing_to_do(folder))
             return folder
+        job.say_settings()
         with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
             part = scan_part(ScanState.read_shard(job, index, count), ScanPlan.of(job), index, count, advance)
         reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. When all are: convscope merge {folder}")

@@ -110,14 +110,25 @@ class ReceptiveField:
 
 
 def _stride(first: np.ndarray, last: np.ndarray, length: int) -> float:
-    """The mean step between neighbours in the middle of the map whose edges both lie inside the image."""
+    """The mean step between neighbours in the middle of the map whose edges both lie inside the image.
+
+    Where the steps repeat, as 0, 2, 0, 2 of a map that was enlarged, the mean is over whole periods.
+    """
     middle = slice(len(first) // 4, len(first) - len(first) // 4)
     for part in (middle, slice(None)):
         steps = []
         for edge in (first[part], last[part]):
             inside = (edge > 0) & (edge < length)
-            steps.append(np.diff(edge)[inside[:-1] & inside[1:]])
+            steps.append(_whole_periods(np.diff(edge)[inside[:-1] & inside[1:]]))
         found = np.concatenate(steps)
         if found.any():
             return float(found.mean())
     return length / max(1, len(first))
+
+
+def _whole_periods(steps: np.ndarray) -> np.ndarray:
+    """As many of the steps as make whole periods; all of them where no period fits in twice."""
+    for period in range(1, len(steps) // 2 + 1):
+        if (steps[period:] == steps[:-period]).all():
+            return steps[: len(steps) // period * period]
+    return steps

@@ -27,11 +27,15 @@ _UNKNOWN_CLASS = re.compile(
 
 @dataclass(frozen=True)
 class Node:
-    """One call of an operation in the graph of a functional model."""
+    """One call of an operation in the graph of a functional model.
+
+    number: which call of the operation in this model it is, from 0, in the order in which they were made.
+    """
 
     operation: keras.Operation
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
+    number: int = 0
 
 
 def has_graph(operation: Any) -> bool:
@@ -56,20 +60,28 @@ def nodes_of(model: keras.Model) -> list[Node]:
     """The calls that a model which `has_graph` is made of, in forward order, without those that only give its inputs.
 
     An operation's own list of calls also holds those in other models, so only the model's list will do.
-    Relies on `_nodes_by_depth` and on a node's `operation`, `is_input`, `input_tensors` and `outputs`.
+    Relies on `_nodes_by_depth`, on `Operation._inbound_nodes`, and on a node's `operation`, `is_input`, `input_tensors`
+    and `outputs`.
     """
     by_depth = _functional(model)._nodes_by_depth
-    nodes = (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth])
-    return [Node(node.operation, tuple(node.input_tensors), tuple(node.outputs)) for node in nodes if not node.is_input]
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+    own = {id(node) for node in nodes}
+    numbers = {
+        id(call): number
+        for operation in {id(node.operation): node.operation for node in nodes}.values()
+        for number, call in enumerate(call for call in operation._inbound_nodes if id(call) in own)
+    }
+    return [Node(node.operation, tuple(node.input_tensors), tuple(node.outputs), numbers[id(node)]) for node in nodes]
 
 
-def inputs_of(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """The tensors that were given to the operation which gave this one.
+def maker_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """The operation that gave a tensor of a graph, an input layer perhaps. Relies on `KerasTensor._keras_history`."""
+    return tensor._keras_history.operation
 
-    Relies on `KerasTensor._keras_history` and `Operation._inbound_nodes`.
-    """
-    operation, node, _ = tensor._keras_history
-    return list(operation._inbound_nodes[node].input_tensors)
+
+def layers_inside(operation: keras.Operation) -> list[keras.Layer]:
+    """The layers that a layer holds, at any depth. Relies on `Layer._flatten_layers`."""
+    return list(operation._flatten_layers(include_self=False)) if isinstance(operation, keras.Layer) else []
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, Receptive
         return ReceptiveField.of_layers((batch, height, width, channels), forward)
     except UnsolvableField as error:
         raise FieldUnsolved(f"{network.name}: {type(error).__name__}: {error}") from error
+
+
+def as_ratio(stride: float) -> str:
+    """A stride as people read it: a whole number, or a ratio such as 32/31."""
+    return str(Fraction(stride).limit_denominator(1000))
 
 
 def field_columns(layers: Sequence[LayerInfo], fields: Mapping[str, ReceptiveField]) -> dict[str, list[Any]]:

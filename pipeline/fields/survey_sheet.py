@@ -11,6 +11,7 @@ from pipeline.drawing.boxes import DASH, outline
 from pipeline.drawing.palettes import CYAN, GROUND, WHITE, coloured
 from pipeline.drawing.pixels import resize
 from pipeline.drawing.text import write, written_size
+from pipeline.fields.solving import as_ratio
 from pipeline.fields.survey import FieldSurvey
 from pipeline.geometry import Box
 
@@ -98,7 +99,7 @@ def _measures(survey: FieldSurvey) -> str:
     rows, cols = survey.field.boxes.shape[:2]
     size, stride = survey.field.size, survey.field.stride
     seen = "the whole image" if survey.field.is_global else f"{size[0]} x {size[1]} of {height} x {width} pixels"
-    step = "" if survey.field.is_global else f", stride {stride[0]:g} x {stride[1]:g}"
+    step = "" if survey.field.is_global else f", stride {as_ratio(stride[0])} x {as_ratio(stride[1])}"
     return f"field: {seen}{step}; map {rows} x {cols}; height before width"
 
 

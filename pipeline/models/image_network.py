@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
 
-from pipeline.errors import UnknownLayer, UnknownName, UnusableModel, WrongSpec
+from pipeline.errors import UnknownName, UnusableModel, WrongSpec
 from pipeline.models.head import Head, Step, head_of
 from pipeline.models.layout import Layout, check_device
-from pipeline.models.network import LOGITS, Kernel, LayerInfo
+from pipeline.models.network import LOGITS, Kernel, LayerInfo, Setting, UnreadableLayer, unknown_layer
 from pipeline.models.preprocessing import check_mode, prepare
 
 Value = TypeVar("Value", bound=Hashable)
@@ -49,8 +49,8 @@ class Reader(Protocol):
     input_shape: tuple[int, int, int]
     hint: str
 
-    def layers(self) -> Sequence[LayerInfo]:
-        """The layers that can be looked at, in the order of the forward pass. None of them is called "logits"."""
+    def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
+        """All layers in the order of the forward pass. None that can be looked at is called "logits"."""
 
     def channels_first(self) -> Sequence[str]:
         """The layers that compute with channels before height and width, which not every device can."""
@@ -93,11 +93,13 @@ class Reader(Protocol):
 class ImageNetwork:
     """A `Network` of any family: the reader knows the family, this class what all networks have in common."""
 
-    def __init__(self, reader: Reader, name: str, preprocessing: str, logits: str | None = None, where: str = "") -> None:
+    def __init__(
+        self, reader: Reader, name: str, preprocessing: str | Setting, logits: str | None = None, where: str = ""
+    ) -> None:
         """Check what the job says about the network.
 
         Args:
-            preprocessing: a key of `MODES`.
+            preprocessing: a key of `MODES`, and where convscope chose it, why.
             logits: the layer that gives the logits, needed where the network has several ends.
             where: what errors call the network; its name where that is enough.
 
@@ -106,15 +108,22 @@ class ImageNetwork:
         self.reader = reader
         self.name, self._where = name, where or name
         self.input_shape = reader.input_shape
-        check_mode(preprocessing, self.input_shape[2], self._where + reader.hint)
-        self._preprocessing = preprocessing
-        self._layers = {layer.name: layer for layer in reader.layers()}
+        preprocessing = Setting(preprocessing, "as asked") if isinstance(preprocessing, str) else preprocessing
+        check_mode(preprocessing.value, self.input_shape[2], self._where + reader.hint)
+        self.settings: Mapping[str, Setting] = {"preprocess": preprocessing}
+        self._preprocessing = preprocessing.value
+        self._survey = list(reader.survey())
+        self._layers = {layer.name: layer for layer in self._survey if isinstance(layer, LayerInfo)}
         self._named_logits = None if logits is None else self._named(logits)
         check_device(self, reader.channels_first(), self._where)
 
     def layers(self) -> list[LayerInfo]:
         """The layers that give one map or one vector an image, in forward order; nested ones as `outer/inner`."""
         return list(self._layers.values())
+
+    def every_layer(self) -> list[LayerInfo | UnreadableLayer]:
+        """All layers in forward order; those that cannot be looked at say why."""
+        return list(self._survey)
 
     def digest(self) -> str:
         """16 hexadecimal digits of the input, the preprocessing, the layers or operations, and the weights."""
@@ -173,7 +182,7 @@ class ImageNetwork:
         for name in (layer, layer.removesuffix(":0")):
             if name in self._layers:
                 return name
-        raise UnknownLayer.among(layer, self._layers, where=f"in {self.name}", hint="List them: convscope layers SPEC")
+        raise unknown_layer(self, layer)
 
     def _map(self, output: tf.Tensor, layer: LayerInfo) -> tf.Tensor:
         output = tf.cast(output, tf.float32)

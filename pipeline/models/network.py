@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from pipeline.errors import UnknownLayer, UnknownName
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,6 +35,26 @@ class LayerInfo:
     @property
     def channels(self) -> int:
         return self.shape[2]
+
+
+@dataclass(frozen=True)
+class UnreadableLayer:
+    """A layer whose output cannot be looked at, and why: a few words without a full stop."""
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of `[model]` as it is in force, where the spec may leave it to convscope, and why it has that value."""
+
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.reason})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +97,23 @@ class Kernel:
         return filter // (self.filters // self.groups) * self.inputs
 
 
+TOKENS = "tokens without a grid"
+_AXES = ("no", "one", "two", "three", "four", "five", "six", "seven")
+
+
+def shape_problem(kind: str, shape: Sequence[int | None], dtype: str = "float32") -> str | None:
+    """Why an output of this shape, the batch first, and type is no layer to look at; None where it is one."""
+    if "float" not in dtype:
+        return f"gives {dtype}, not floats"
+    if len(shape) in (2, 4):
+        return "its size is not known" if None in shape[1:] else None
+    if len(shape) == 3:
+        return f"{TOKENS}: {' x '.join('?' if size is None else str(size) for size in shape[1:])}"
+    if len(shape) == 1:
+        return "one number an image, without channels"
+    return f"{kind}: {_AXES[len(shape)] if len(shape) < len(_AXES) else len(shape)} axes"
+
+
 def in_groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo]]:
     """Consecutive layers whose maps of one image hold at most so many floats together; a larger layer stands alone."""
     group: list[LayerInfo] = []
@@ -94,9 +134,13 @@ class Network(Protocol):
 
     name: str
     input_shape: tuple[int, int, int]  # height, width, channels
+    settings: Mapping[str, Setting]  # by key: "preprocess" at least
 
     def layers(self) -> list[LayerInfo]:
         """The layers that can be looked at, in the order of the forward pass."""
+
+    def every_layer(self) -> list[LayerInfo | UnreadableLayer]:
+        """All layers of the network in that order, those of `layers` and those that cannot be looked at."""
 
     def digest(self) -> str:
         """A short hexadecimal digest of the architecture, the weights and the preprocessing."""
@@ -125,3 +169,19 @@ class Network(Protocol):
 
         A layer's filters give its channels, in order; where it has two kernels, those of the second do.
         """
+
+
+def unknown_layer(network: Network, pattern: str) -> UnknownName:
+    """The error for a name or glob that no layer that can be looked at has: why those that it matches cannot be."""
+    unreadable = [layer for layer in network.every_layer() if isinstance(layer, UnreadableLayer)]
+    matches = [layer for layer in unreadable if layer.name == pattern] or [
+        layer for layer in unreadable if fnmatchcase(layer.name, pattern)
+    ]
+    if not matches:
+        known = [layer.name for layer in network.layers()]
+        return UnknownLayer.among(pattern, known, where=f"in {network.name}", hint="List them: convscope layers SPEC")
+    more = f", and {len(matches) - 1} more match {pattern!r}" if len(matches) > 1 else ""
+    return UnknownLayer(
+        f"{matches[0].name!r} of {network.name} cannot be looked at: {matches[0].reason}{more}. "
+        "Name another layer; convscope layers SPEC lists those that can be."
+    )

@@ -1,12 +1,12 @@
-"""Which layers a list of names and globs means."""
+"""Which layers a list of names and globs means, and the table of all layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from pipeline.errors import UnknownLayer
-from pipeline.models.network import LayerInfo, Network
+from pipeline.models.network import LayerInfo, Network, UnreadableLayer, unknown_layer
 
 
 def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
@@ -22,9 +22,23 @@ def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
     for pattern in patterns:
         matches = _matches(pattern, names) or _matches(pattern.removesuffix(":0"), names)
         if not matches:
-            raise UnknownLayer.among(pattern, names, where=f"in {network.name}", hint="List them: convscope layers SPEC")
+            raise unknown_layer(network, pattern)
         chosen |= matches
     return [layer for layer in layers if layer.name in chosen]
+
+
+def layer_columns(every: Sequence[LayerInfo | UnreadableLayer], chosen: Collection[str]) -> dict[str, list[Any]]:
+    """The columns of index/layers.parquet: all layers of a network, whether the job looks at them, and why not if it cannot."""
+    shapes = [layer.shape if isinstance(layer, LayerInfo) else (None, None, None) for layer in every]
+    return {
+        "layer": [layer.name for layer in every],
+        "kind": [layer.kind for layer in every],
+        "map_height": [shape[0] for shape in shapes],
+        "map_width": [shape[1] for shape in shapes],
+        "channels": [shape[2] for shape in shapes],
+        "chosen": [isinstance(layer, LayerInfo) and layer.name in chosen for layer in every],
+        "reason": [layer.reason if isinstance(layer, UnreadableLayer) else None for layer in every],
+    }
 
 
 def _matches(pattern: str, names: Sequence[str]) -> set[str]:

@@ -30,6 +30,7 @@ def _facts(receipt: Receipt) -> list[tuple[str, str]]:
     scan = next((record for record in receipt.stages.values() if record.images_per_second is not None), StageRecord())
     facts = [
         ("network", receipt.spec["model"]["source"]),
+        *((key, f"{setting['value']} ({setting['reason']})") for key, setting in receipt.settings.items()),
         ("data", receipt.spec["data"]["source"]),
         ("examples", f"{receipt.examples:,}"),
         ("run", scan.started),

@@ -17,6 +17,7 @@ from pipeline.errors import WrongSpec
 from pipeline.fields import field_columns, solve_fields
 from pipeline.hardware import watch_gpus
 from pipeline.job import Job
+from pipeline.models.selection import layer_columns
 from pipeline.patches import Winners, winners_of, write_patches
 from pipeline.report.section import Section
 from pipeline.spec.activations import ActivationsSpec
@@ -48,6 +49,7 @@ def run(job: Job) -> Outcome:
     write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     write_index(job.folder, "fields", field_columns(job.layers, fields))
+    write_index(job.folder, "layers", layer_columns(job.network.every_layer(), {layer.name for layer in job.layers}))
     write_index(job.folder, "channels", channel_columns(part, channels, labels))
     write_index(job.folder, "skipped", part.skipped_columns())
     settle(job, part)
@@ -123,7 +125,7 @@ STAGE = Stage(
     table=ActivationsSpec,
     check=check,
     prepare=prepare,
-    index=("activations", "weakest", "by_label", "images", "fields", "channels", "skipped"),
+    index=("activations", "weakest", "by_label", "images", "fields", "layers", "channels", "skipped"),
     folders=("crops", "mosaics/activations"),
     section=Section("the strongest patches of every channel"),
 )

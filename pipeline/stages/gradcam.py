@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.methods.method import MethodSettings
@@ -11,7 +12,7 @@ from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import Classes
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
-from pipeline.models.network import LayerInfo
+from pipeline.models.network import TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
 from pipeline.report.pictures import explanations
 from pipeline.report.section import Section
@@ -20,6 +21,11 @@ from pipeline.spec.gradcam import GradcamSpec
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import write_bytes
 from pipeline.store.tables import write_index
+
+if TYPE_CHECKING:
+    from pipeline.attribution.explainer import Explained
+
+_FEWEST = 5  # images of which all having one best class is odd
 
 
 def check(job: Job) -> None:
@@ -52,9 +58,14 @@ def explain(job: Job) -> Outcome:
     folder = job.folder / "mosaics" / "gradcam"
     results = ExplanationResults(classes, job.fit, explainer.graph.guide, ExplanationPictures(folder, layers, job.fit))
     checks = {name: make(explainer) for name, make in CHECKS.items() if name in spec.sanity}
+    warnings = _warnings_of_layers(job)
+    for warning in warnings:
+        job.reporter.say(f"warning: {warning}")
     with job.reporter.step("gradcam", "images") as advance:
         for batch in explainer.batches(pick(job.source, job.fit, spec)):
             explained = explainer.explain(batch)
+            if not results.keys:
+                warnings += _warnings_of_classes(job, explained, classes)
             results.add(explained)
             for sanity in checks.values():
                 sanity.add(explained)
@@ -69,10 +80,40 @@ def explain(job: Job) -> Outcome:
         "maps": len(results.attributions["digest"]),
         "layers": layers,
         "methods": {name: METHODS[name].title for name in spec.methods},
+        "warnings": warnings,
         "rule": guide.rule if guide else None,
         "replaced": guide.replaced if guide else None,
         "told": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }
+
+
+def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[str]:
+    """What is odd about the classes of the first batch; said at once."""
+    best, labels = first.logits.argmax(axis=1), {picked.image.label for picked in first.batch.picked}
+    if len(best) < _FEWEST or len(set(best.tolist())) > 1 or (len(labels) == 1 and None not in labels):
+        return []
+    warning = (
+        f"the best class of all {len(best)} images of the first batch is {classes.name(int(best[0]))!r}. If that cannot be "
+        f"right, the pixels are prepared otherwise than in training; model.preprocess is {job.network.settings['preprocess']}."
+    )
+    job.reporter.say(f"warning: {warning}")
+    return [warning]
+
+
+def _warnings_of_layers(job: Job) -> list[str]:
+    """That the layer which is taken where none is named is a stem, and what comes after it cannot be looked at."""
+    if job.spec.gradcam.layers:
+        return []
+    every = job.network.every_layer()
+    last = next(number for number, layer in enumerate(every) if layer.name == job.last_convolution.name)
+    tokens = [layer.name for layer in every[last:] if isinstance(layer, UnreadableLayer) and layer.reason.startswith(TOKENS)]
+    if len(tokens) <= last:
+        return []
+    return [
+        f"GradCAM explains {every[last].name!r}, the last layer with a map, before {len(tokens)} layers of tokens, {tokens[0]!r} to "
+        f'{tokens[-1]!r}, whose work it does not show. gradcam.methods = "integrated_gradients" explains the network as a whole; '
+        "gradcam.layers names another layer."
+    ]
 
 
 def _classes(job: Job) -> Classes:

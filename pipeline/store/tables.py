@@ -84,6 +84,17 @@ INDEX: dict[str, pa.Schema] = {
             ("global", pa.bool_()),
         ]
     ),
+    "layers": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("kind", pa.string()),
+            ("map_height", pa.int32()),
+            ("map_width", pa.int32()),
+            ("channels", pa.int32()),
+            ("chosen", pa.bool_()),
+            ("reason", pa.string()),
+        ]
+    ),
     "channels": pa.schema(
         [
             ("layer", pa.string()),

@@ -19,7 +19,7 @@ from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_c
 from pipeline.models.head import Step, head_of
 from pipeline.models.image_network import End, ImageNetwork, nearest_layers
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo
+from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
 from pipeline.spec.model import ModelSpec
 
 _ARITHMETIC = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "BiasAdd")
@@ -74,16 +74,17 @@ class GraphReader:
         self.hint = _hint(operations, image)
         if own_shape[0] is not None:
             fixed = (own_shape[0], *self.layout.shape(*self.input_shape))
-            operations = unbatched(operations, image, own_shape[0], static_shapes(operations, image, self._dtype, fixed, where))
+            operations = unbatched(
+                operations, image, own_shape[0], static_shapes(operations, image, self._dtype, fixed, where).floats
+            )
         self._operations, self._image = operations, image
         self._has_flow = any(node.op in FLOW for node in operations.nodes.values())
         register_functions(operations)
         self._tensors = self._find_tensors(where)
         self._names = {tensor.name: name for name, tensor in self._tensors.items()}
 
-    def layers(self) -> Sequence[LayerInfo]:
-        nodes = self._operations.nodes
-        return [LayerInfo(name, nodes[owner(tensor.name)].op, tensor.shape) for name, tensor in self._tensors.items()]
+    def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
+        return self._survey
 
     def channels_first(self) -> Sequence[str]:
         nodes = self._operations.nodes
@@ -155,18 +156,37 @@ class GraphReader:
         return [ref for ref in node.input if not ref.startswith("^")]
 
     def _find_tensors(self, where: str) -> dict[str, _Tensor]:
-        """The layers by name, in forward order."""
+        """The layers by name, in forward order; what the others are goes into the survey."""
         operations, given = self._operations, (_BATCH, *self.layout.shape(*self.input_shape))
-        plain = outside_of_flow(operations, self._image)
-        shapes = static_shapes(operations, self._image, self._dtype, given, where, plain)
+        plain = set(outside_of_flow(operations, self._image))
+        shapes, types = static_shapes(operations, self._image, self._dtype, given, where, list(plain))
         self._makers = {owner(tensor) for tensor in shapes}
+        self._survey: list[LayerInfo | UnreadableLayer] = []
         tensors = {}
-        for tensor, shape in shapes.items():
-            if owner(tensor) in plain and len(shape) in (2, 4) and shape[0] == _BATCH and None not in shape:
-                height, width, channels = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
-                name = tensor if short(tensor) == LOGITS else short(tensor)  # the name "logits" is taken
-                tensors[name] = _Tensor(tensor, (int(height or 0), int(width or 0), int(channels or 0)), len(shape) == 4)
+        for tensor, dtype in types.items():
+            name = tensor if short(tensor) == LOGITS else short(tensor)  # the name "logits" is taken
+            kind, shape = operations.nodes[owner(tensor)].op, shapes.get(tensor)
+            problem = _problem(kind, shape, dtype, owner(tensor) in plain)
+            if problem:
+                self._survey.append(UnreadableLayer(name, kind, problem))
+                continue
+            assert shape is not None
+            height, width, channels = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
+            tensors[name] = _Tensor(tensor, (int(height or 0), int(width or 0), int(channels or 0)), len(shape) == 4)
+            self._survey.append(LayerInfo(name, kind, tensors[name].shape))
         return tensors
+
+
+def _problem(kind: str, shape: Sequence[int | None] | None, dtype: tf.DType, is_plain: bool) -> str | None:
+    """Why a tensor is no layer to look at; None where it is one."""
+    if not is_plain:
+        return "inside a loop or a branch that images decide"
+    if shape is None and dtype.is_floating:
+        return "its number of axes is not known"
+    problem = shape_problem(kind, shape or (), dtype.name)
+    if problem is None and shape is not None and shape[0] != _BATCH:
+        return f"gives {shape[0]} rows for {_BATCH} images"
+    return problem
 
 
 def _hint(operations: Operations, image: str) -> str:

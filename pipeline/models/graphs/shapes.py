@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +11,16 @@ import tensorflow as tf
 from pipeline.errors import UnusableModel, one_line
 from pipeline.models.graphs.graphdef import Operations, channels_first, owner, short
 from pipeline.models.graphs.placeholders import Shape
+
+
+class TensorShapes(NamedTuple):
+    """What is known of the tensors that images change.
+
+    floats: the shapes of float tensors. types: of all tensors, in forward order.
+    """
+
+    floats: dict[str, Shape]
+    types: dict[str, tf.DType]
 
 
 def with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Shape | None) -> Shape:
@@ -30,8 +41,8 @@ def with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Sh
 
 def static_shapes(
     operations: Operations, image: str, dtype: tf.DType, fed: Shape, where: str, run: Sequence[str] = ()
-) -> dict[str, Shape]:
-    """The shapes of the float tensors that images change, for images of one shape.
+) -> TensorShapes:
+    """The types of the tensors that images change, and the shapes of the float ones, for images of one shape.
 
     Args:
         run: operations whose shapes are found by running them once, where they cannot be told otherwise; what is
@@ -49,12 +60,12 @@ def static_shapes(
                 f"{where} does not accept images of shape {tuple(fed)} at {short(image)!r} ({one_line(error)}). "
                 "Set another model.size, or freeze the graph for batches of any length."
             ) from None
-        outputs = {
+        every = {
             f"{name}:{index}": output
             for name, operation in zip(names, found, strict=True)
             for index, output in enumerate(operation.outputs)
-            if output.dtype.is_floating
         }
+        outputs = {tensor: output for tensor, output in every.items() if output.dtype.is_floating}
         open_ = {
             tensor: tf.shape(output)
             for tensor, output in outputs.items()
@@ -69,7 +80,8 @@ def static_shapes(
                     reason = one_line(Exception(error.message))
                     raise UnusableModel(f"{where} cannot be run on images of shape {tuple(fed)}: {reason}.") from None
     shapes = {tensor: tuple(output.shape) for tensor, output in outputs.items() if output.shape.rank is not None}
-    return shapes | {tensor: tuple(int(size) for size in shape) for tensor, shape in told.items()}
+    shapes |= {tensor: tuple(int(size) for size in shape) for tensor, shape in told.items()}
+    return TensorShapes(shapes, {tensor: output.dtype for tensor, output in every.items()})
 
 
 def outside_of_flow(operations: Operations, image: str) -> list[str]:

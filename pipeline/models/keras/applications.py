@@ -20,6 +20,7 @@ from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.keras_graph import KerasGraph
 from pipeline.models.keras.model import keras_network
 from pipeline.models.keras.weights import load_weights
+from pipeline.models.network import Setting
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
 
@@ -49,7 +50,9 @@ def open_application(name: str, spec: ModelSpec) -> ImageNetwork:
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
     name, builder = _find(name)
-    mode = (inferred_mode(builder) or _unknown_mode(name)) if spec.preprocess == "auto" else spec.preprocess
+    mode: str | Setting = spec.preprocess
+    if mode == "auto":
+        mode = Setting(inferred_mode(builder) or _unknown_mode(name), name)
     size = spec.size or default_size(builder)
 
     def build(weights: str | None = None, top: bool = spec.top) -> keras.Model:

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pipeline.compiled.keras_private import layers_inside
 from pipeline.models.image_network import End, nearest_layers
-from pipeline.models.keras.keras_graph import KerasGraph
+from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, Kernel, LayerInfo
+from pipeline.models.network import LOGITS, Kernel, LayerInfo, UnreadableLayer, shape_problem
 
 
 class FunctionalReader:
@@ -31,65 +32,75 @@ class FunctionalReader:
         Raises: UnusableModel, for a model that does not take grey or RGB images; WrongSpec, where `size` is missing
             or contradicts the model.
         """
-        self.model = model
+        self.model, self.image = model, 0
         self.layout, self.input_shape = image_layout(tuple(model.inputs[0].shape), name, size)
-        self._graph = KerasGraph.of(model)
-        self._calls = dict(self._graph.walk())
-        self._layers = [LayerInfo(*described) for described in self._described()]
-        self._names = {layer.name for layer in self._layers}
+        self.graph = KerasGraph.of(model)
+        self._calls = dict(self.graph.walk())
+        self._survey = list(self._described())
+        self._names = dict.fromkeys(layer.name for layer in self._survey if isinstance(layer, LayerInfo))
 
-    def layers(self) -> Sequence[LayerInfo]:
-        return self._layers
+    def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
+        return self._survey
 
     def channels_first(self) -> Sequence[str]:
-        return [
-            name
-            for name, call in self._calls.items()
-            if name in self._names and getattr(call.operation, "data_format", "") == "channels_first"
-        ]
+        return [name for name in self._names if getattr(self._calls[name].operation, "data_format", "") == "channels_first"]
 
     def read(self, images: tf.Tensor, names: Sequence[str]) -> Mapping[str, tf.Tensor]:
-        return self._graph.reach(images, names, lambda model, value: model(value, training=False))
+        return self.graph.reach([images], names, lambda model, values: model(values, training=False))
 
     def ends(self) -> Sequence[End]:
-        names = {id(call.output): name for name, call in self._graph.calls.items()}
-        known = [(names[id(output)], tuple(output.shape)) for output in self.model.outputs if id(output) in names]
-        return [End.of(name, shape, self.layout) for name, shape in known]
+        makers = [(self.graph.makers([output]), output) for output in self.model.outputs]
+        named = [(str(maker), output) for (maker,), output in makers if len(self._outputs_of(maker)) == 1]
+        return [End.of(name, tuple(output.shape), self.layout) for name, output in named]
 
     def logits_before(self, layer: str) -> str:
         return layer
 
     def sources(self, name: str) -> tuple[str, ...]:
         return nearest_layers(
-            self._graph.feeds(name),
-            lambda call: [] if call is None else self._graph.feeds(call),
-            lambda call: call if call in self._names else None,
+            self.graph.feeds(name),
+            lambda call: self.graph.feeds(call) if isinstance(call, str) else [],
+            lambda call: call if isinstance(call, str) and call in self._names else None,
         )
 
     def convolutions(self) -> list[str]:
-        return [layer.name for layer in self._layers if has_kernel(self._calls[layer.name])]
+        return [name for name in self._names if has_kernel(self._calls[name])]
 
     def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
         return {name: kernels_of(self._calls[name]) for name in layers if has_kernel(self._calls[name])}
 
     def identity(self, logits: str | None) -> list[Any]:
-        layers = [(layer.name, layer.kind, layer.shape) for layer in self._layers]
+        layers = [(layer.name, layer.kind, layer.shape) for layer in self._survey if isinstance(layer, LayerInfo)]
         return [layers, *([logits] if logits else [])]
 
     def contents(self) -> Iterator[bytes]:
         return weight_bytes(self.model.weights)
 
-    def _described(self) -> list[tuple[str, str, tuple[int, int, int]]]:
-        """Name, kind and map shape of the calls that give floats as (batch, h, w, c) or (batch, units)."""
-        # MobileNetV3 calls a convolution "logits"; the name is taken, by the very same numbers as (batch, classes).
-        candidates = {name: call for name, call in self._calls.items() if name != LOGITS}
-        stand_in = keras.KerasTensor((None, *self.layout.shape(*self.input_shape)), dtype=self._graph.input.dtype)
+    def _outputs_of(self, maker: str | int) -> Sequence[keras.KerasTensor]:
+        return self._calls[maker].outputs if isinstance(maker, str) else ()
+
+    def _described(self) -> Iterator[LayerInfo | UnreadableLayer]:
+        """Every layer: those that give floats as (batch, h, w, c) or (batch, units), and why the others cannot be looked at."""
+        yield from (UnreadableLayer(name, type(layer).__name__, "the input") for name, layer in self.graph.input_layers())
+        stand_in = keras.KerasTensor((None, *self.layout.shape(*self.input_shape)), dtype=self.graph.inputs[0].dtype)
         # The model's own shapes may be open where the job's are not, so the sizes are worked out from the job's input.
-        outputs = self._graph.reach(stand_in, candidates, lambda model, value: model.compute_output_spec(value))
-        described = []
-        for name, call in candidates.items():
-            shape: tuple[Any, ...] = tuple(outputs[name].shape[1:])
-            if len(shape) in (1, 3) and None not in shape and "float" in outputs[name].dtype:
-                sizes = self.layout.sizes(shape) if len(shape) == 3 else (1, 1, *shape)
-                described.append((name, call.kind, sizes))
-        return described
+        single = [name for name, call in self._calls.items() if len(call.outputs) == 1]
+        outputs = self.graph.reach([stand_in], single, lambda model, values: model.compute_output_spec(values))
+        for name, call in self._calls.items():
+            problem = self._problem(name, call, outputs.get(name))
+            if problem:
+                yield UnreadableLayer(name, call.kind, problem)
+            else:
+                shape: tuple[Any, ...] = tuple(outputs[name].shape[1:])
+                yield LayerInfo(name, call.kind, self.layout.sizes(shape) if len(shape) == 3 else (1, 1, *shape))
+            if not call.nested:
+                for inner in layers_inside(call.operation):
+                    yield UnreadableLayer(f"{name}/{inner.name}", type(inner).__name__, f"inside the layer {name!r}")
+
+    def _problem(self, name: str, call: LayerCall, output: keras.KerasTensor | None) -> str | None:
+        if name == LOGITS:  # MobileNetV3 calls a convolution "logits", which gives the very same numbers
+            return "its name is taken by the logits, (batch, classes)"
+        if output is None:
+            several = f"gives {len(call.outputs)} tensors"
+            return f"{several}; name the layers inside it" if call.nested else f"{several}; name the layers that take them"
+        return shape_problem(call.kind, tuple(output.shape), output.dtype)

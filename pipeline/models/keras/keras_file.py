@@ -13,19 +13,16 @@ import h5py
 import keras
 
 from pipeline.compiled.keras_private import is_unsafe, is_weights_file, unknown_class
-from pipeline.errors import MissingInput, UnusableModel, WrongSpec, one_line
+from pipeline.errors import MissingInput, UnusableModel, one_line
 from pipeline.models.image_network import ImageNetwork
-from pipeline.models.keras.applications import inferred_mode, recognised
 from pipeline.models.keras.custom import custom_objects
-from pipeline.models.keras.keras_graph import KerasGraph
-from pipeline.models.keras.model import is_subclassed, keras_reader
-from pipeline.models.preprocessing import MODES
+from pipeline.models.keras.functional import FunctionalReader
+from pipeline.models.keras.model import keras_reader
+from pipeline.models.keras.stem import infer_preprocessing
+from pipeline.models.network import Setting
 from pipeline.spec.model import ModelSpec
 
 _HDF5 = (".h5", ".hdf5")
-
-# Steps that turn raw pixels into something else before the first weights see them.
-_RESCALES = {"Rescaling", "Normalization", "Divide", "TrueDivide", "Subtract"}
 
 
 def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
@@ -50,10 +47,10 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
         )
     model = _load(where, spec.trusted, {} if spec.custom is None else custom_objects(Path(spec.custom)))
     reader = keras_reader(model, where.stem, spec.size)
-    mode: str = spec.preprocess
-    if mode == "auto":
-        mode = (None if is_subclassed(model) else _inferred_mode(model)) or _unknown_mode(where)
-    return ImageNetwork(reader, where.stem, mode, spec.logits)
+    mode: str | Setting = spec.preprocess
+    if mode == "auto" and isinstance(reader, FunctionalReader):
+        mode = infer_preprocessing(reader, str(where))
+    return ImageNetwork(reader, where.stem, mode, spec.logits, str(where))
 
 
 def _read_config(path: Path) -> Any:
@@ -124,20 +121,3 @@ def _load(path: Path, trusted: bool, custom: dict[str, Any]) -> keras.Model:
         raise UnusableModel(
             f"{path} cannot be loaded by Keras {keras.__version__} ({one_line(error)}). Save the model again with this Keras."
         ) from None
-
-
-def _inferred_mode(model: keras.Model) -> str | None:
-    """ "none" for a model that rescales its pixels itself, else what the keras.applications network it is expects."""
-    for call in KerasGraph.of(model).calls.values():
-        if call.kind in _RESCALES:
-            return "none"
-        if call.nested:
-            return _inferred_mode(call.operation)
-        if getattr(call.operation, "weights", None):
-            break
-    builder = recognised(model)
-    return inferred_mode(builder) if builder else None
-
-
-def _unknown_mode(path: Path) -> str:
-    raise WrongSpec(f"what {path} wants done to its pixels cannot be told. Name it in model.preprocess: {', '.join(MODES)}.")

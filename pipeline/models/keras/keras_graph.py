@@ -2,57 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 
-from pipeline.compiled.keras_private import ends_of, has_graph, inputs_of, nodes_of
+from pipeline.compiled.keras_private import ends_of, has_graph, maker_of, nodes_of
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """The first call of an operation in a graph: which operation, its output, and the graph inside it.
+    """One call of an operation in a graph: which operation, what it takes and gives, and the graph inside it.
 
-    feed: the tensor that a nested model is given; nested: its graph.
+    nested: of a model whose graph is known; it takes `inputs` in order.
     """
 
     operation: keras.Operation
-    output: keras.KerasTensor
-    feed: keras.KerasTensor | None = None
+    outputs: tuple[keras.KerasTensor, ...]
+    inputs: tuple[keras.KerasTensor, ...] = ()
     nested: KerasGraph | None = None
 
     @property
     def kind(self) -> str:
         return type(self.operation).__name__
 
+    @property
+    def output(self) -> keras.KerasTensor:
+        """The first of the outputs."""
+        return self.outputs[0]
+
 
 @dataclass(frozen=True)
 class KerasGraph:
-    """The operations between one input and everything computed from it.
+    """The operations between the inputs of a model and everything computed from them.
 
-    calls: by name, in forward order; input layers and operations of several outputs are left out.
+    calls: in forward order, by the operation's name; its second call is `name:1`, as Keras counts calls.
     """
 
-    input: keras.KerasTensor
-    output: keras.KerasTensor  # the first, where there are several
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
     calls: dict[str, LayerCall]
 
     @classmethod
     def of(cls, model: keras.Model) -> KerasGraph:
-        """The graph of a functional or sequential model of one input."""
+        """The graph of a functional or sequential model."""
         calls: dict[str, LayerCall] = {}
+        graphs: dict[int, KerasGraph] = {}
         for node in nodes_of(model):
             operation = node.operation
-            if len(node.outputs) != 1 or operation.name in calls:
-                continue
-            if is_readable(operation) and len(node.inputs) == 1:
-                calls[operation.name] = LayerCall(operation, node.outputs[0], node.inputs[0], cls.of(operation))
-            else:
-                calls[operation.name] = LayerCall(operation, node.outputs[0])
+            if has_graph(operation) and len(ends_of(operation)[0]) == len(node.inputs):
+                graphs.setdefault(id(operation), cls.of(operation))
+            name = f"{operation.name}:{node.number}" if node.number else operation.name
+            calls[name] = LayerCall(operation, node.outputs, node.inputs, graphs.get(id(operation)))
         inputs, outputs = ends_of(model)
-        return cls(inputs[0], outputs[0], calls)
+        return cls(tuple(inputs), tuple(outputs), calls)
 
     def walk(self) -> Iterator[tuple[str, LayerCall]]:
         """Every call by name, those of a nested model as `outer/inner`, before the nested model itself."""
@@ -61,24 +66,46 @@ class KerasGraph:
                 yield from ((f"{name}/{inner}", deep) for inner, deep in call.nested.walk())
             yield name, call
 
-    def feeds(self, name: str) -> list[str | None]:
-        """The calls, as `walk` names them, whose outputs a call takes; None for the graph's own input."""
+    def input_layers(self) -> Iterator[tuple[str, keras.Operation]]:
+        """The input layers, those of nested models too, named as `walk` names calls."""
+        yield from ((maker.name, maker) for maker in map(maker_of, self.inputs))
+        for name, call in self.calls.items():
+            if call.nested:
+                yield from ((f"{name}/{inner}", layer) for inner, layer in call.nested.input_layers())
+
+    def feeds(self, name: str) -> list[str | int]:
+        """The calls, as `walk` names them, whose outputs a call takes; a number stands for one of the graph's inputs."""
         head, _, rest = name.partition("/")
         call = self.calls[head]
         if call.nested is None:
-            return self._makers(inputs_of(call.output))
+            return self.makers(call.inputs)
         # The output of a nested model is that of its last call.
-        inside = call.nested.feeds(rest) if rest else call.nested._makers([call.nested.output])
-        feeds: list[str | None] = [f"{head}/{inner}" for inner in inside if inner is not None]
-        return [*feeds, *(self._makers([call.feed]) if call.feed is not None and None in inside else [])]
+        return self._outside(head, call.nested.feeds(rest) if rest else call.nested.makers(call.nested.outputs))
 
-    def reach(self, value: Any, names: Iterable[str], run: Callable[[keras.Model, Any], Any]) -> dict[str, Any]:
-        """The outputs of the named calls for one input value; what lies past the deepest of them is not run.
+    def makers(self, tensors: Iterable[keras.KerasTensor]) -> list[str | int]:
+        """The calls that gave some of the graph's own tensors, or inputs by number; of a nested model with several outputs,
+        the call inside."""
+        makers: dict[str | int, None] = {}
+        for tensor in tensors:
+            number = next((number for number, given in enumerate(self.inputs) if given is tensor), None)
+            if number is not None:
+                makers[number] = None
+                continue
+            name, position = self._owners[id(tensor)]
+            nested = self.calls[name].nested
+            if nested is None or len(nested.outputs) == 1:
+                makers[name] = None
+            else:
+                makers |= dict.fromkeys(self._outside(name, nested.makers([nested.outputs[position]])))
+        return list(makers)
+
+    def reach(self, values: Sequence[Any], names: Iterable[str], run: Callable[[keras.Model, list[Any]], Any]) -> dict[str, Any]:
+        """The outputs of the named calls, the first of each, for some input values; what lies past the deepest is not run.
 
         Args:
-            value: what `run` takes: a tensor, or a KerasTensor that stands for one.
+            values: one for each input, such as `run` takes: tensors, or KerasTensors that stand for them.
             names: as `walk` gives them.
-            run: runs a model on a value and returns its outputs.
+            run: runs a model of a list of inputs on a list of values and returns its outputs.
         """
         own: dict[str, keras.KerasTensor] = {}
         inside: dict[str, list[str]] = {}
@@ -88,36 +115,29 @@ class KerasGraph:
                 inside.setdefault(head, []).append(rest)
             else:
                 own[name] = self.calls[name].output
-        feeds = {head: self.calls[head].feed for head in inside}
+        tensors = {id(given): value for given, value in zip(self.inputs, values, strict=True)}
         # Keras allows a tensor that is both input and output, but runs an identity for it: it is the value itself.
-        targets = {id(tensor): tensor for tensor in [*own.values(), *feeds.values()] if tensor is not self.input}
-        values = {id(self.input): value}
+        needed = [*own.values(), *(given for head in inside for given in self.calls[head].inputs)]
+        targets = {id(tensor): tensor for tensor in needed if id(tensor) not in tensors}
         if targets:
-            part = keras.Model(self.input, list(targets.values()))
-            values |= zip(targets, keras.tree.flatten(run(part, value)), strict=True)
-        outputs = {name: values[id(tensor)] for name, tensor in own.items()}
+            part = keras.Model(list(self.inputs), list(targets.values()))
+            tensors |= zip(targets, keras.tree.flatten(run(part, list(values))), strict=True)
+        outputs = {name: tensors[id(tensor)] for name, tensor in own.items()}
         for head, deeper in inside.items():
             nested = self.calls[head].nested
             assert nested is not None
-            for name, output in nested.reach(values[id(feeds[head])], deeper, run).items():
-                outputs[f"{head}/{name}"] = output
+            given = [tensors[id(tensor)] for tensor in self.calls[head].inputs]
+            outputs |= {f"{head}/{name}": output for name, output in nested.reach(given, deeper, run).items()}
         return outputs
 
-    def _makers(self, tensors: Iterable[keras.KerasTensor]) -> list[str | None]:
-        """The calls that gave some tensors; operations of several outputs are passed through."""
-        names = {id(call.output): name for name, call in self.calls.items()}
-        makers: dict[str | None, None] = {}
-        queue = list(tensors)
-        for tensor in queue:
-            if tensor is self.input:
-                makers[None] = None
-            elif id(tensor) in names:
-                makers[names[id(tensor)]] = None
-            else:
-                queue += [source for source in inputs_of(tensor) if all(source is not known for known in queue)]
+    @cached_property
+    def _owners(self) -> dict[int, tuple[str, int]]:
+        """The call that gave each tensor, and which of its outputs it is."""
+        return {id(output): (name, place) for name, call in self.calls.items() for place, output in enumerate(call.outputs)}
+
+    def _outside(self, head: str, inside: Iterable[str | int]) -> list[str | int]:
+        """Calls and inputs of a nested model, as this graph knows them."""
+        makers: dict[str | int, None] = {}
+        for name in inside:
+            makers |= dict.fromkeys([f"{head}/{name}"] if isinstance(name, str) else self.makers([self.calls[head].inputs[name]]))
         return list(makers)
-
-
-def is_readable(operation: keras.Operation) -> bool:
-    """Whether it is a model whose graph is known, with one input: functional, or sequential and built."""
-    return has_graph(operation) and len(ends_of(operation)[0]) == 1

@@ -10,18 +10,18 @@ from pipeline.compiled.keras_private import has_graph
 from pipeline.errors import UnusableModel
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.functional import FunctionalReader
-from pipeline.models.keras.keras_graph import is_readable
 from pipeline.models.keras.subclassed import SubclassedReader
+from pipeline.models.network import Setting
 
 
 def keras_network(
-    model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str, logits: str | None = None
+    model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str | Setting, logits: str | None = None
 ) -> ImageNetwork:
     """Every layer's map, and the logits before any softmax; the model is shared, never changed.
 
     Args:
         size: (height, width), needed where the model leaves them open.
-        preprocessing: a key of `MODES`.
+        preprocessing: a key of `MODES`, and where convscope chose it, why.
         logits: the layer that gives the logits, needed where the model has several outputs.
 
     Raises: UnusableModel, WrongSpec, UnknownName.
@@ -33,8 +33,8 @@ def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) ->
     """The reader for a model's kind. Arguments and errors as of `keras_network`."""
     if is_subclassed(model):
         return SubclassedReader(model, name, size)
-    if not is_readable(model):
-        inputs = getattr(model, "inputs", None)
+    inputs = getattr(model, "inputs", None) or ()
+    if not has_graph(model) or len(inputs) != 1:
         reason = f"it has {len(inputs)} inputs" if inputs else "it is an unbuilt model, whose layers' shapes are not known"
         raise UnusableModel(
             f"{name} cannot be read: {reason}. Name a built model of one image input, "

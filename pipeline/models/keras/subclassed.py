@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline.compiled.keras_private import calls_through, own_attributes
+from pipeline.compiled.keras_private import calls_through, has_graph, layers_inside, own_attributes
 from pipeline.errors import UnusableModel, one_line
 from pipeline.models.image_network import End, nearest_layers
-from pipeline.models.keras.keras_graph import LayerCall, is_readable
+from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import CHANNELS, image_layout
-from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo
+from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 _OUTPUT = "what its call returns"  # the name of the model's only end: no attribute is called so
@@ -25,10 +26,22 @@ _OUTPUT = "what its call returns"  # the name of the model's only end: no attrib
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """The first call of a layer inside a model: who was called, and the tensor it gave."""
+    """The call of a layer inside a model: who was called, and what it gave."""
 
     operation: keras.Operation
-    output: tf.Tensor
+    output: Any
+
+    def problem(self, graph: tf.Graph) -> str | None:
+        """Why the layer cannot be looked at in the graph of the images; None where it can."""
+        kind = type(self.operation).__name__
+        if not isinstance(self.output, tf.Tensor):
+            several = len(keras.tree.flatten(self.output))
+            return f"gives {several} tensors; name the layers inside it or after it" if several != 1 else "gives no plain tensor"
+        if self.output.graph is not graph:
+            return "inside a tf.function or a loop of the model's own"
+        if self.output.shape.rank is None:
+            return "its number of axes is not known"
+        return shape_problem(kind, tuple(self.output.shape), self.output.dtype.name)
 
 
 class SubclassedReader:
@@ -52,14 +65,14 @@ class SubclassedReader:
         if size is not None:
             own = [own[0], None, None] if is_first else [None, None, own[2]]
         self.layout, self.input_shape = image_layout((batch, *own), name, size)
-        self._layers: list[LayerInfo] = []
+        self._surveyed: list[LayerInfo | UnreadableLayer] = []
         self._calls: dict[str, LayerCall] = {}
         self._sources: dict[str, tuple[str, ...]] = {}
         self._ends: list[End] = []
         self._survey(name)
 
-    def layers(self) -> Sequence[LayerInfo]:
-        return self._layers
+    def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
+        return self._surveyed
 
     def channels_first(self) -> Sequence[str]:
         return [name for name, call in self._calls.items() if getattr(call.operation, "data_format", "") == "channels_first"]
@@ -84,7 +97,8 @@ class SubclassedReader:
         return {name: kernels_of(self._calls[name]) for name in layers if has_kernel(self._calls[name])}
 
     def identity(self, logits: str | None) -> list[Any]:
-        return [[(layer.name, layer.kind, layer.shape) for layer in self._layers], logits, self._operations]
+        layers = [(layer.name, layer.kind, layer.shape) for layer in self._surveyed if isinstance(layer, LayerInfo)]
+        return [layers, logits, self._operations]
 
     def contents(self) -> Iterator[bytes]:
         return weight_bytes(self.model.weights)
@@ -95,12 +109,23 @@ class SubclassedReader:
         def look(images: tf.Tensor) -> None:
             calls, output = record_calls(self.model, images)
             for name, call in calls.items():
+                kind, problem = type(call.operation).__name__, call.problem(images.graph)
+                if problem is None and call.output.shape[0] != _BATCH:
+                    problem = f"gives {call.output.shape[0]} rows for {_BATCH} images"
+                if name == LOGITS:
+                    problem = "its name is taken by the logits, which are not always this layer"
+                if problem:
+                    self._surveyed.append(UnreadableLayer(name, kind, problem))
+                    continue
                 shape: tuple[Any, ...] = tuple(call.output.shape)
-                # The name "logits" is taken, by what is not always this layer.
-                if name != LOGITS and len(shape) in (2, 4) and shape[0] == _BATCH and None not in shape:
-                    sizes: tuple[Any, ...] = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
-                    self._layers.append(LayerInfo(name, type(call.operation).__name__, sizes))
-                    self._calls[name] = LayerCall(call.operation, keras.KerasTensor(shape))
+                sizes: tuple[Any, ...] = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
+                self._surveyed.append(LayerInfo(name, kind, sizes))
+                self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(shape),))
+            seen = {id(call.operation) for call in calls.values()}
+            for layer in layers_inside(self.model):
+                if id(layer) not in seen and not isinstance(layer, keras.layers.InputLayer):
+                    reason = "its call is not seen: not used in inference, or inside a tf.function"
+                    self._surveyed.append(UnreadableLayer(layer.name, type(layer).__name__, reason))
             outputs = {name: call.output for name, call in calls.items() if name in self._calls}
             self._sources = {name: _sources(outputs, name, tensor) for name, tensor in outputs.items()}
             if not isinstance(output, tf.Tensor):
@@ -124,10 +149,10 @@ def record_calls(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, Recor
     """Call a model in inference mode. Returns: what its layers gave, by name, in the order in which they ended; its output.
 
     A layer is called as the attributes that hold it, `stem`, `blocks/0/conv`; inside a functional part, as it is
-    named there. Calls after a layer's first, layers of several outputs, and what runs in functions or loops of its own,
-    out of the caller's graph, are left out.
+    named there. Its second call is `stem:1`.
     """
     calls: dict[str, RecordedCall] = {}
+    counts: Counter[str] = Counter()
     path: list[tuple[keras.Operation, str]] = []
     thread = threading.get_ident()
 
@@ -135,13 +160,15 @@ def record_calls(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, Recor
         if threading.get_ident() != thread:
             return plain(operation, *arguments, **options)
         own = _name_within(path[-1][0], operation) if path else ""
-        path.append((operation, f"{path[-1][1]}/{own}".removeprefix("/") if path else ""))
+        name = f"{path[-1][1]}/{own}".removeprefix("/") if path else ""
+        counts[name] += 1
+        path.append((operation, f"{name}:{counts[name] - 1}" if name and counts[name] > 1 else name))
         try:
             output = plain(operation, *arguments, **options)
         finally:
             _, name = path.pop()
-        if name and isinstance(output, tf.Tensor) and output.dtype.is_floating and output.graph is images.graph:
-            calls.setdefault(name, RecordedCall(operation, output))
+        if name:
+            calls[name] = RecordedCall(operation, output)
         return output
 
     with calls_through(call) as plain:
@@ -165,7 +192,7 @@ def _built_shape(model: keras.Model, name: str) -> tuple[int | None, ...]:
 
 def _name_within(outer: keras.Operation, inner: keras.Operation) -> str:
     """What a layer is called in the one that calls it: its attribute there, which, unlike its name, is always the same."""
-    if not is_readable(outer):
+    if not has_graph(outer):
         held = [(attribute, value) for attribute, value in vars(outer).items() if attribute not in own_attributes()]
         for attribute, value in sorted(held, key=lambda item: item[0].startswith("_")):
             path = _path_to(inner, value, attribute)

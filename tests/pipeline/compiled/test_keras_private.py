@@ -18,9 +18,10 @@ from pipeline.compiled.keras_private import (
     calls_through,
     ends_of,
     has_graph,
-    inputs_of,
     is_unsafe,
     is_weights_file,
+    layers_inside,
+    maker_of,
     nodes_of,
     own_attributes,
     size_asked_for,
@@ -88,12 +89,27 @@ def test_nodes_come_in_forward_order_without_inputs_and_without_calls_in_other_m
     assert nodes[1].inputs[0] is nodes[0].outputs[0] and nodes[2].inputs == (nodes[0].outputs[0], nodes[1].outputs[0])
 
 
-def test_the_inputs_of_a_tensor_are_those_of_the_call_that_gave_it_and_not_of_another() -> None:
-    first, second = keras.Input((4,)), keras.Input((4,))
-    layer = keras.layers.Dense(2)
-    one, two = layer(first), layer(second)
-    assert inputs_of(one)[0] is first and inputs_of(two)[0] is second
-    assert [tensor is expected for tensor, expected in zip(inputs_of(one + two), (one, two), strict=True)] == [True, True]
+def test_calls_of_one_layer_are_numbered_in_the_order_in_which_they_were_made_in_this_model() -> None:
+    images = keras.Input((8, 8, 3))
+    relu = keras.layers.ReLU()
+    relu(keras.Input((8, 8, 3)))  # a call that belongs to no model
+    first = relu(images)
+    second = relu(keras.layers.Conv2D(3, 1)(first))
+    nodes = [node for node in nodes_of(keras.Model(images, [second, relu(second)])) if node.operation is relu]
+    assert [node.number for node in nodes] == [0, 1, 2]
+    assert nodes[0].outputs[0] is first and nodes[1].outputs[0] is second
+
+
+def test_the_maker_of_a_tensor_is_the_operation_or_the_input_layer_that_gave_it() -> None:
+    model = functional()
+    assert maker_of(model.inputs[0]).name == "images" and maker_of(model.outputs[0]) is model.get_layer("sum")
+
+
+def test_the_layers_inside_a_layer_are_those_that_it_holds_at_any_depth() -> None:
+    inner = keras.layers.Conv2D(2, 1, name="inner")
+    outer = keras.layers.TimeDistributed(inner)
+    outer(keras.Input((5, 8, 8, 3)))
+    assert layers_inside(outer) == [inner] and layers_inside(inner) == [] and layers_inside(keras.ops.relu) == []
 
 
 def test_calls_of_layers_operations_and_models_go_through_one_function_in_all_threads_until_the_block_ends() -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.compiled.graph_walk import last_convolution
 from pipeline.errors import UnknownLayer, UnusableModel, WrongSpec
 from pipeline.models.keras.model import keras_network
-from pipeline.models.network import LayerInfo
+from pipeline.models.network import LayerInfo, UnreadableLayer
+from pipeline.models.selection import select_layers
 
 
 def read(model: Any, size: Any = None, mode: Any = "unit") -> Any:
@@ -30,14 +32,99 @@ def test_layers_come_in_forward_order_with_the_shapes_of_their_maps(plain_model:
     ]
 
 
-def test_layers_that_give_tokens_several_outputs_or_integers_are_left_out() -> None:
+def test_layers_that_give_tokens_several_outputs_or_integers_are_listed_with_the_reason() -> None:
     x = inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 1, name="conv")(x)
     tokens = keras.layers.Reshape((64, 4), name="tokens")(x)
     halves = keras.ops.split(tokens, 2, axis=1)
     whole = keras.ops.cast(keras.ops.max(halves[0] + halves[1], axis=1), "int32")
-    names = [layer.name for layer in read(keras.Model(inputs, whole)).layers()]
-    assert names == ["conv", "max"]
+    network = read(keras.Model(inputs, whole))
+    assert [layer.name for layer in network.layers()] == ["conv", "max"]
+    every = [(layer.name, layer.reason if isinstance(layer, UnreadableLayer) else None) for layer in network.every_layer()]
+    assert every[1:4] == [
+        ("conv", None),
+        ("tokens", "tokens without a grid: 64 x 4"),
+        ("split", "gives 2 tensors; name the layers that take them"),
+    ]
+    assert every[0][1] == "the input" and every[-1][1] == "gives int32, not floats"
+    with pytest.raises(UnknownLayer, match="'tokens' of .* cannot be looked at: tokens without a grid: 64 x 4"):
+        select_layers(network, ["tok*"])
+    with pytest.raises(UnknownLayer, match="cannot be looked at"):
+        network.feeds("tokens")
+
+
+def test_layers_of_volumes_and_those_inside_another_layer_say_why_they_cannot_be_looked_at() -> None:
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Reshape((8, 8, 3, 1), name="volume")(x)
+    x = keras.layers.Conv3D(2, 3, padding="same", name="deep")(x)
+    x = keras.layers.TimeDistributed(keras.layers.Conv2D(2, 3, name="inner"), name="frames")(x)
+    x = keras.layers.GlobalAveragePooling3D(name="pool")(x)
+    unreadable = {layer.name: layer for layer in read(keras.Model(inputs, x)).every_layer() if isinstance(layer, UnreadableLayer)}
+    assert unreadable["deep"].reason == "Conv3D: five axes"
+    assert unreadable["frames/inner"].reason == "inside the layer 'frames'" and unreadable["frames/inner"].kind == "Conv2D"
+
+
+def test_every_call_of_a_shared_layer_is_a_layer_and_the_last_convolution_is_the_last_call(pixels: Any) -> None:
+    x = inputs = keras.Input((16, 16, 3))
+    relu, conv = keras.layers.ReLU(name="relu"), keras.layers.Conv2D(4, 3, padding="same", name="conv")
+    x = keras.layers.Conv2D(4, 3, name="first")(x)
+    x = relu(conv(relu(x)))
+    x = keras.layers.MaxPooling2D(name="smaller")(x)
+    x = relu(conv(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="dense")(keras.layers.GlobalAveragePooling2D(name="pool")(x)))
+    network = read(model)
+    names = ["first", "relu", "conv", "relu:1", "smaller", "conv:1", "relu:2", "pool", "dense"]
+    assert [layer.name for layer in network.layers()] == names
+    images = network.preprocess(pixels(2, 16, 16))
+    first = tf.nn.relu(model.get_layer("first")(images))
+    second = tf.nn.max_pool2d(tf.nn.relu(conv(first)), 2, 2, "VALID")
+    maps = network.trace(images, ["relu", "conv:1", "relu:2"])
+    for name, right in (("relu", first), ("conv:1", conv(second)), ("relu:2", tf.nn.relu(conv(second)))):
+        np.testing.assert_allclose(maps[name], right, rtol=1e-4, atol=1e-5)
+    assert last_convolution(network).name == "relu:2"
+    assert network.convolutions() == ["first", "conv", "conv:1"]
+    assert network.feeds("conv:1") == ("smaller",) and network.feeds("smaller") == ("relu:1",)
+    np.testing.assert_array_equal(network.kernels(["conv:1"])["conv:1"][0].weights, conv.kernel)
+
+
+def test_a_nested_model_that_is_used_twice_is_reached_both_times(pixels: Any) -> None:
+    part = keras.Input((None, None, 3))
+    inner = keras.Model(part, keras.layers.Conv2D(3, 3, padding="same", name="core")(part), name="inner")
+    inputs = keras.Input((12, 12, 3))
+    x = inner(keras.ops.relu(inner(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    network = read(model)
+    images = network.preprocess(pixels(2, 12, 12))
+    maps = network.trace(images, ["inner/core", "inner:1/core", "inner:1"])
+    once = inner(images)
+    np.testing.assert_allclose(maps["inner/core"], once, rtol=1e-4, atol=1e-5)
+    for name in ("inner:1/core", "inner:1"):
+        np.testing.assert_allclose(maps[name], inner(tf.nn.relu(once)), rtol=1e-4, atol=1e-5)
+    assert last_convolution(network).name == "inner:1/core" and len(network.feeds("inner:1/core")) == 1
+
+
+def test_the_layers_of_a_nested_model_with_several_outputs_are_layers_too(pixels: Any) -> None:
+    part = keras.Input((None, None, 3))
+    low = keras.layers.Conv2D(4, 3, name="low")(part)
+    high = keras.layers.Conv2D(5, 3, name="high")(low)
+    inner = keras.Model(part, [low, high], name="features")
+    inputs = keras.Input((12, 12, 3))
+    a, b = inner(inputs)
+    x = keras.layers.Conv2D(2, 1, name="on_low")(a)
+    y = keras.layers.Conv2D(2, 1, name="on_high")(b)
+    pooled = [keras.layers.GlobalAveragePooling2D()(x), keras.layers.GlobalAveragePooling2D()(y)]
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()(pooled)))
+    network = read(model)
+    names = [layer.name for layer in network.layers()]
+    assert names[:2] == ["features/low", "features/high"] and "features" not in names
+    assert network.feeds("on_low") == ("features/low",) and network.feeds("on_high") == ("features/high",)
+    assert network.feeds("features/high") == ("features/low",)
+    images = network.preprocess(pixels(2, 12, 12))
+    maps = network.trace(images, ["features/high", "on_low"])
+    np.testing.assert_allclose(maps["features/high"], inner(images)[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps["on_low"], model.get_layer("on_low")(inner(images)[0]), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UnknownLayer, match="'features' of .* gives 2 tensors; name the layers inside it"):
+        select_layers(network, ["features"])
 
 
 def test_a_sequential_model_is_read_even_after_layers_were_added_one_by_one(pixels: Any) -> None:
@@ -53,7 +140,7 @@ def test_a_sequential_model_is_read_even_after_layers_were_added_one_by_one(pixe
 def test_nested_models_are_reached_by_path_at_any_depth(nested_model: Any) -> None:
     layers = {layer.name: layer.shape for layer in read(nested_model).layers()}
     named = [name for name in layers if not name.startswith(("add", "relu"))]  # Keras numbers what nobody named
-    assert named == ["shared", "middle/first", "middle/inner/core", "middle/inner", "middle", "pool", "dense", "end"]
+    assert named == ["shared", "shared:1", "middle/first", "middle/inner/core", "middle/inner", "middle", "pool", "dense", "end"]
     assert layers["middle/inner/core"] == layers["middle"] == (10, 10, 4)  # though the nested models leave their size open
 
 
