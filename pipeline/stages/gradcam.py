@@ -110,8 +110,8 @@ def _warnings_of_layers(job: Job) -> list[str]:
     if len(tokens) <= last:
         return []
     return [
-        f"GradCAM explains {every[last].name!r}, the last layer with a map, before {len(tokens)} layers of tokens, {tokens[0]!r} to "
-        f'{tokens[-1]!r}, whose work it does not show. gradcam.methods = "integrated_gradients" explains the network as a whole; '
+        f"GradCAM explains {every[last].name!r}, the last layer with a map, before {len(tokens)} layers of tokens, {tokens[0]!r} "
+        f'to {tokens[-1]!r}, whose work it does not show. gradcam.methods = "integrated_gradients" explains the network as a whole; '
         "gradcam.layers names another layer."
     ]
 

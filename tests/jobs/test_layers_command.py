@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -37,11 +38,37 @@ def test_the_layers_of_a_frozen_graph_are_listed_with_their_fields(spec: Any, ca
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert rows == [
+        ["preprocess: unit (as asked)"],
         ["layer", "kind", "map", "channels", "field", "stride"],
         ["block/conv", "Conv2D", "8 x 8", "16", "3 x 3", "2 x 2"],
         ["block/relu", "Relu", "8 x 8", "16", "3 x 3", "2 x 2"],
         ["pool", "Mean", "1 x 1", "16", "whole image"],
     ]
+
+
+def test_layers_that_cannot_be_looked_at_are_listed_with_the_reason_and_strides_that_are_not_whole_as_ratios(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = inputs = keras.Input((48, 48, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    x = keras.layers.MaxPooling2D(name="pool")(x)
+    x = keras.layers.UpSampling2D(name="up")(x)
+    x = keras.layers.UpSampling2D(3, interpolation="bilinear", name="more")(x)
+    x = keras.layers.Resizing(47, 47, name="odd")(x)
+    x = keras.layers.Reshape((47 * 47, 4), name="tokens")(x)
+    keras.Model(inputs, keras.layers.Dense(2, name="mixed")(x)).save(tmp_path / "net.keras")
+    spec.write_text(
+        'name = "job"\n[model]\nsource = "file:net.keras"\nlayers = "*"\npreprocess = "unit"\n[data]\nsource = "folder:photos"\n'
+    )
+    assert main(["layers", str(spec)]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert rows["pool"].endswith("2 x 2") and rows["up"].endswith("1 x 1") and rows["more"].endswith("1/3 x 1/3")
+    assert "/" in rows["odd"].split()[-1] and "." not in rows["odd"]
+    assert rows["tokens"].endswith("tokens without a grid: 2209 x 4") and rows["mixed"].endswith(
+        "tokens without a grid: 2209 x 2"
+    )
+    assert main(["check", str(spec), "--set", "model.layers=tokens"]) == 2
+    assert "'tokens' of net cannot be looked at: tokens without a grid: 2209 x 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["frozen:net.pb", "keras:MobileNetV2"])
