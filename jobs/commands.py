@@ -139,9 +139,10 @@ def _check(options: argparse.Namespace) -> None:
         print(line)
     for layer, count in zip(job.layers, counts, strict=True):
         print(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
-    others = len(job.network.every_layer()) - len(job.network.layers())
+    every = len(job.network.every_layer())
+    others = every - len(job.network.layers())
     if others:
-        print(f"  {others} layers of the network cannot be looked at; convscope layers SPEC says why")
+        print(f"  of the network's {every} layers, {others} cannot be looked at; convscope layers SPEC says why")
     if spec.model.labels is not None:
         names = job.class_names() or ()
         print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")

@@ -90,7 +90,9 @@ def explain(job: Job) -> Outcome:
 def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[str]:
     """What is odd about the classes of the first batch; said at once."""
     best, labels = first.logits.argmax(axis=1), {picked.image.label for picked in first.batch.picked}
-    if len(best) < _FEWEST or len(set(best.tolist())) > 1 or (len(labels) == 1 and None not in labels):
+    # Images of one label may well have one class; that it is not the label's own is as odd as one class for all labels.
+    own = classes.of_label(next(iter(labels))) if len(labels) == 1 else None
+    if len(best) < _FEWEST or len(set(best.tolist())) > 1 or (len(labels) == 1 and own in (None, best[0]) and None not in labels):
         return []
     warning = (
         f"the best class of all {len(best)} images of the first batch is {classes.name(int(best[0]))!r}. If that cannot be "
@@ -111,8 +113,8 @@ def _warnings_of_layers(job: Job) -> list[str]:
         return []
     return [
         f"GradCAM explains {every[last].name!r}, the last layer with a map, before {len(tokens)} layers of tokens, {tokens[0]!r} "
-        f'to {tokens[-1]!r}, whose work it does not show. gradcam.methods = "integrated_gradients" explains the network as a whole; '
-        "gradcam.layers names another layer."
+        f"to {tokens[-1]!r}, whose work it does not show. Name another layer in gradcam.layers, or explain all of the network: "
+        'gradcam.methods = "integrated_gradients".'
     ]
 
 

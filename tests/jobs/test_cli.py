@@ -104,7 +104,7 @@ def test_show_tells_what_a_folder_holds(command: Any, finished: Any) -> None:
     status, out, _ = command("show", finished)
     assert status == 0
     assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
-    for what, count in (("pictures", 9), ("tables", 5), ("patches", 4)):
+    for what, count in (("pictures", 9), ("tables", 6), ("patches", 4)):
         assert f"  {what}: " in out and f": {count} files, " in out
 
 
@@ -148,7 +148,7 @@ def test_check_says_what_a_run_would_do_and_does_nothing(command: Any, spec_file
         "  edges: Conv2D, map 14 x 14, 2 channels",
         "  shapes: Conv2D, map 6 x 6, 2 channels",
         "  classes: Dense, map 1 x 1, 2 channels",
-        "  1 layers of the network cannot be looked at; convscope layers SPEC says why",
+        "  of the network's 5 layers, 1 cannot be looked at; convscope layers SPEC says why",
         "stages: activations",
         f"writes: {tmp_path}/out/tiny/run.json, index/, crops/, mosaics/ (up to 18 patches)",
     ]

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import run
+from pipeline import load_spec, run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec
 from pipeline.geometry import Box
@@ -20,6 +21,7 @@ from pipeline.receipt import read_receipt
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
+from pipeline.store.tables import read_index
 
 LAYERS = {"edges": (14, 14, 4), "shapes": (6, 6, 5), "classes": (1, 1, 3)}
 RESULTS = ("index", "crops", "mosaics")
@@ -59,7 +61,7 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
         [
             "run.json",
             "scan.part",
-            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "images", "skipped")),
+            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "images", "layers", "skipped")),
             *(f"crops/{layer}.parquet" for layer in LAYERS),
             "crops/README.md",
             *(f"mosaics/activations/{layer}{kind}.png" for layer in LAYERS for kind in ("", "-crop", "-full")),
@@ -307,3 +309,37 @@ def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copie
         (copied / "run.json").write_text(json.dumps({"format": number}))
         with pytest.raises(WrongSpec, match=f"format {number}"):
             run(spec, copied.parent, reporter=quiet)
+
+
+def test_what_auto_became_is_said_and_stored_and_an_older_receipt_that_says_auto_is_not_run_again(
+    write_spec: Any, told: Any, tmp_path: Path
+) -> None:
+    x = keras.layers.Rescaling(1 / 255, name="scale")(inputs := keras.Input((16, 16, 3)))
+    keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(x)).save(tmp_path / "net.keras")
+    model = {"source": f"file:{tmp_path / 'net.keras'}", "layers": ["conv"], "preprocess": "auto"}
+    spec = load_spec(write_spec(tmp_path / "job.toml", model=model))
+    folder = run(spec, tmp_path / "out", reporter=told)
+    path = folder / "run.json"
+    receipt = json.loads(path.read_text())
+    reason = "its own Rescaling 'scale' gives 0 to 1"
+    assert receipt["settings"]["preprocess"] == {"value": "none", "reason": reason}
+    assert receipt["spec"]["model"]["preprocess"] == "none" and f"preprocess: none ({reason})" in told.lines
+    receipt["spec"]["model"]["preprocess"] = "auto"
+    path.write_text(json.dumps(receipt))
+    run(spec, tmp_path / "out", reporter=told)
+    assert "is finished: nothing to do" in told.lines[-1]
+    assert run(load_spec(tmp_path / "job.toml", ["model.preprocess=unit"]), tmp_path / "out", reporter=told) == folder
+    assert json.loads(path.read_text())["spec"]["model"]["preprocess"] == "unit"
+
+
+def test_the_index_names_every_layer_whether_it_was_chosen_and_why_it_cannot_be_looked_at(finished: Any) -> None:
+    rows = {row["layer"]: row for row in read_index(finished, "layers").to_pylist()}
+    assert [name for name, row in rows.items() if row["chosen"]] == ["edges", "shapes", "classes"]
+    first, *others = rows.values()
+    assert (first["kind"], first["reason"], first["channels"]) == ("InputLayer", "the input", None)
+    assert [(row["layer"], row["map_height"], row["channels"], row["reason"]) for row in others] == [
+        ("edges", 14, 4, None),
+        ("shapes", 6, 5, None),
+        ("flat", 1, 180, None),
+        ("classes", 1, 3, None),
+    ]
