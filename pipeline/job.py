@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pipeline.models.head import Head
 from pipeline.models.labels import class_names, count_classes
 from pipeline.models.network import LayerInfo, Network
 from pipeline.models.registry import open_network
@@ -58,6 +59,10 @@ class Job:
         """How many logits the network has. Raises: UnusableModel, for a network without logits."""
         return self._class_count
 
+    def head(self) -> Head:
+        """What the network's output means. Raises: UnusableModel, for a network without logits; WrongSpec."""
+        return self.network.head()
+
     @cached_property
     def last_convolution(self) -> LayerInfo:
         """The last convolutional layer before the logits; see `pipeline.compiled.graph_walk`. Raises: UnusableModel."""
@@ -88,7 +93,9 @@ class Job:
 
     @cached_property
     def _class_names(self) -> tuple[str, ...] | None:
-        return class_names(self.spec.model.labels, self.network.name, self.count_classes(), self.source.labels)
+        of_classes = self.head().kind in ("softmax", "sigmoid", "map")  # no label names a number of a regression
+        of_data = self.source.labels if of_classes else None
+        return class_names(self.spec.model.labels, self.network.name, self.count_classes(), of_data)
 
 
 def open_inputs(spec: JobSpec, fetch: bool = True) -> tuple[Network, Source]:

@@ -35,6 +35,7 @@ FLOORS = (
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
 COMMON = {
+    "pipeline.models.head",
     "pipeline.models.labels",
     "pipeline.models.network",
     "pipeline.models.selection",

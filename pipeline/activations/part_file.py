@@ -27,7 +27,7 @@ _SAVING_SHARE = 50  # at most one part in so many of a scan's time goes into sav
 
 # Keys of the spec that say where things are, or what is made of the responses, but do not change them.
 _IRRELEVANT = {
-    "model": {"source", "weights", "layers", "labels", "logits", "trusted"},
+    "model": {"source", "weights", "layers", "labels", "logits", "head", "trusted"},
     "data": {"source", "data_dir", "label", "labels", "limit", "on_bad", "max_bad"},
     "activations": {"crop"},
 }

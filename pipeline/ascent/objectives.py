@@ -108,7 +108,7 @@ def evaluate(form: Form, maps: Mapping[str, tf.Tensor], arguments: Arguments) ->
     """The value of each image's own objective: float32 (batch,).
 
     Args:
-        maps: {layer: float32 (batch, h, w, c)}, LOGITS as (batch, classes), as `Network.trace` gives them.
+        maps: {layer: float32 (batch, h, w, c)}, LOGITS as (batch, classes) or a map of classes, as `Network.trace` gives them.
         arguments: of the batch, as arrays or tensors.
     """
     import tensorflow as tf
@@ -234,7 +234,7 @@ class Layer(Term):
 
 @dataclass(frozen=True)
 class Logit(Term):
-    """One class, before any softmax."""
+    """One class or output, before the last nonlinearity; in a map of classes, the mean over its positions."""
 
     number: Index
     layer: str = field(default=LOGITS, init=False)
@@ -247,7 +247,9 @@ class Logit(Term):
 
     @staticmethod
     def measure(maps: tf.Tensor, numbers: Any) -> tf.Tensor:
-        return pick(maps, numbers)
+        import tensorflow as tf
+
+        return pick(tf.reduce_mean(maps, axis=[1, 2]) if maps.shape.rank == 4 else maps, numbers)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -34,8 +34,10 @@ class Explained:
 
     logits: float32 (count, classes of the network).
     classes: int (count, targets): those explained.
-    slots: for each image the targets that count: each class once, and none that the image does not have.
+    slots: for each image the targets that count: each class once, none that the image does not have, and none where a
+        logit is NaN.
     maps: float32 (count, targets, …) by method and layer.
+    gaps: by method, float64 (count, targets): the share of a score for which a map does not account, where the method knows it.
     """
 
     batch: ImageBatch
@@ -43,6 +45,7 @@ class Explained:
     classes: np.ndarray
     slots: Sequence[Sequence[int]]
     maps: dict[MapKey, np.ndarray]
+    gaps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,12 @@ class Explainer:
         """The maps of a batch."""
         asked = np.array([[0 if number is None else number for number in row] for row in batch.asked], np.int32)
         evidence = BatchEvidence(self, batch.images, asked)
-        slots = [_distinct(row, evidence.classes[place]) for place, row in enumerate(batch.asked)]
-        return Explained(batch, evidence.logits, evidence.classes, slots, self._maps(evidence))
+        slots = [
+            [] if np.isnan(evidence.logits[place]).any() else self._distinct(row, evidence.classes[place])
+            for place, row in enumerate(batch.asked)
+        ]
+        maps = self._maps(evidence)
+        return Explained(batch, evidence.logits, evidence.classes, slots, maps, evidence.gaps)
 
     def maps(self, images: np.ndarray, classes: np.ndarray) -> dict[MapKey, np.ndarray]:
         """The maps of images, uint8 (count, height, width, 3), for given classes, int (count, targets)."""
@@ -99,6 +106,14 @@ class Explainer:
         """The same methods for the graph with other weights."""
         return replace(self, run=run)
 
+    def _distinct(self, asked: Sequence[int | None], explained: np.ndarray) -> list[int]:
+        """The targets that one image has, each once."""
+        first: dict[str, int] = {}
+        for slot, (target, number) in enumerate(zip(self.plan.targets, asked, strict=True)):
+            if number is not None:
+                first.setdefault(target.key(int(explained[slot])), slot)
+        return list(first.values())
+
     def _maps(self, evidence: BatchEvidence) -> dict[MapKey, np.ndarray]:
         return {(method.name, layer): method.explain(evidence, layer) for method, layer in self.plan.methods}
 
@@ -118,6 +133,7 @@ class BatchEvidence:
         self.images = images.astype(np.float32)
         self.logits, self.classes = self._answer.logits, self._answer.classes
         self.settings = explainer.plan.settings
+        self.gaps: dict[str, np.ndarray] = {}
 
     def of(self, quantity: Quantity) -> np.ndarray:
         """A quantity for the images as they are: float32 (count, targets, …)."""
@@ -127,12 +143,3 @@ class BatchEvidence:
         """Scores and a quantity for other images; see `Evidence.at`."""
         answer = self._explainer.answer(images, classes, (quantity,))
         return answer.scores, answer.values[quantity]
-
-
-def _distinct(asked: Sequence[int | None], explained: np.ndarray) -> list[int]:
-    """The targets of one image that have a class, each class once."""
-    first: dict[int, int] = {}
-    for slot, number in enumerate(asked):
-        if number is not None:
-            first.setdefault(int(explained[slot]), slot)
-    return list(first.values())

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pipeline.attribution.methods.method import AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
-from pipeline.attribution.targets import PREDICTED
+from pipeline.attribution.targets import PREDICTED, predicted
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import Guide, guide
@@ -165,7 +165,7 @@ class _Drawing:
         owners = layers_of(logits_graph, {name: traced[name] for name in every})
         self.owners = {operation.name: layer for operation, layer in owners.items()}
         tensors = {layer: _located(logits_graph, traced[layer], layer, self.network) for layer in layers}
-        explained = tf.where(classes == PREDICTED, tf.argmax(logits, axis=1, output_type=tf.int32)[:, tf.newaxis], classes)
+        explained = tf.where(classes == PREDICTED, predicted(logits)[:, tf.newaxis], classes)
         scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
         values: dict[Quantity, tf.Tensor] = {}

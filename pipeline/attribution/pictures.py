@@ -23,7 +23,7 @@ _TILES = 48  # in one mosaic
 class ExplanationPictures:
     """Writes pictures as they come; keeps the tiles of one mosaic a layer, at most, in memory.
 
-    EXAMPLE/CLASS-METHOD[-LAYER].png: one map over its image; EXAMPLE/CLASS-LAYER.png: all maps of a layer side by
+    EXAMPLE/TARGET-METHOD[-LAYER].png: one map over its image; EXAMPLE/TARGET-LAYER.png: all maps of a layer side by
     side; LAYER.png, LAYER-2.png and so on: many images. A file's images are named for its path.
     """
 
@@ -42,11 +42,11 @@ class ExplanationPictures:
         for path in [*folder.glob("*.png"), *folder.glob("*/*.png")]:
             path.unlink()
 
-    def add(self, picked: Picked, number: int, caption: str, maps: Mapping[MapKey, np.ndarray]) -> dict[MapKey, str]:
-        """Draw the maps of one image and one class.
+    def add(self, picked: Picked, name: str, caption: str, maps: Mapping[MapKey, np.ndarray]) -> dict[MapKey, str]:
+        """Draw the maps of one target of an image.
 
         Args:
-            number: of the class.
+            name: of the target, for the files.
             caption: what stands above every picture; the method's title follows.
 
         Returns: the path of every map's picture below the job's folder.
@@ -54,18 +54,18 @@ class ExplanationPictures:
         folder = str(picked.example) if picked.example is not None else file_name(picked.image.key)
         panels: dict[MapKey, Panel] = {}
         paths: dict[MapKey, str] = {}
-        for (name, layer), values in maps.items():
-            method = METHODS[name]
+        for (key, layer), values in maps.items():
+            method = METHODS[key]
             pixels = overlay(values, method.draws, picked.image.seen, self._fit)
             peak = float(energy(values).max()) if method.draws == "heat" else None
             title = method.title if peak is None else f"{method.title}, 0 to {peak:.2g}"
-            panels[name, layer] = Panel(title, pixels)
-            file = f"{number}-{name.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
+            panels[key, layer] = Panel(title, pixels)
+            file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
             captioned = drawing.captioned(pixels, f"{caption}  {method.title}", peak)
-            paths[name, layer] = self._write(f"{folder}/{file}", captioned)
+            paths[key, layer] = self._write(f"{folder}/{file}", captioned)
         for shown in self._layers:
             row = [panel for (_, layer), panel in panels.items() if layer in (None, shown)]
-            self._side_by_side(f"{folder}/{number}-{file_name(shown)}.png", picked, shown, row, caption)
+            self._side_by_side(f"{folder}/{name}-{file_name(shown)}.png", picked, shown, row, caption)
         return paths
 
     def close(self) -> None:

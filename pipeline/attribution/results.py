@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from pipeline.attribution.heat import focus
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import MapKey
-from pipeline.attribution.targets import Classes, softmax, top
+from pipeline.attribution.targets import Classes, Target, top
 from pipeline.compiled.guided_relu import Guide
+from pipeline.models.head import describe
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
 from pipeline.store.places import Place
@@ -27,31 +29,39 @@ class ExplanationResults:
     """Collects the columns of two tables, and has the pictures drawn as the maps come.
 
     classification, attributions: the columns by name.
-    keys: of the images.
+    keys: of the images. nans: logits that were NaN.
     """
 
-    def __init__(self, classes: Classes, fit: Fit, guide: Guide | None, pictures: ExplanationPictures) -> None:
+    def __init__(
+        self, classes: Classes, targets: Sequence[Target], fit: Fit, guide: Guide | None, pictures: ExplanationPictures
+    ) -> None:
         """What the rows need.
 
         Args:
+            targets: those of the plan.
             fit: by which the network is shown the images.
             guide: what guided backpropagation replaced.
         """
-        self._classes, self._fit, self._guide, self._pictures = classes, fit, guide, pictures
+        self._classes, self._targets, self._fit, self._guide, self._pictures = classes, targets, fit, guide, pictures
         self.classification: dict[str, list[Any]] = {field.name: [] for field in INDEX["classification"]}
         self.attributions: dict[str, list[Any]] = {field.name: [] for field in INDEX["attributions"]}
         self.keys: list[str] = []
+        self.nans = 0
 
     def add(self, explained: Explained) -> None:
-        """Index and draw what is said of a batch."""
+        """Index and draw what is said of a batch; an image with a logit that is NaN has no classes, and no maps."""
         for place, picked in enumerate(explained.batch.picked):
             logits = explained.logits[place]
-            probabilities = softmax(logits)
-            self._classify(picked, logits, probabilities)
+            self.keys.append(picked.image.key)
+            self.nans += int(np.isnan(logits).sum())
+            if np.isnan(logits).any():
+                continue
+            self._classify(picked, logits)
             for slot in explained.slots[place]:
                 number = int(explained.classes[place, slot])
                 maps = {key: values[place, slot] for key, values in explained.maps.items()}
-                self._explain(picked, number, float(probabilities[number]), maps)
+                gaps = {method: float(values[place, slot]) for method, values in explained.gaps.items()}
+                self._explain(_Subject(picked, self._targets[slot], number, logits), maps, gaps)
 
     def write(self, folder: Place) -> None:
         """Write the two tables, and the mosaics that are not full. Raises: StoreFailed."""
@@ -59,18 +69,30 @@ class ExplanationResults:
         write_index(folder, "classification", self.classification)
         write_index(folder, "attributions", self.attributions)
 
-    def _classify(self, picked: Picked, logits: np.ndarray, probabilities: np.ndarray) -> None:
-        self.keys.append(picked.image.key)
-        for rank, number in enumerate(top(logits, _LIKELIEST)):
+    def _classify(self, picked: Picked, logits: np.ndarray) -> None:
+        head = self._classes.head
+        probabilities = head.probabilities(logits)
+        outputs = head.activation(logits) if probabilities is None else None
+        numbers = range(len(logits)) if probabilities is None else top(logits, _LIKELIEST)
+        for rank, number in enumerate(numbers):
             image = (picked.example, picked.image.key, picked.image.label)
-            row = (*image, rank, number, self._classes.name(number), logits[number], probabilities[number])
+            said = [None if values is None else values[number] for values in (probabilities, outputs)]
+            row = (*image, rank, number, self._classes.name(number), logits[number], *said, head.kind)
             for column, value in zip(self.classification.values(), row, strict=True):
                 column.append(value)
 
-    def _explain(self, picked: Picked, number: int, probability: float, maps: Mapping[MapKey, np.ndarray]) -> None:
-        """Draw and index the maps of one image and one class with its probability."""
-        name = self._classes.name(number)
-        paths = self._pictures.add(picked, number, f"{name}  {probability:.1%}", maps)
+    def _explain(self, subject: _Subject, maps: Mapping[MapKey, np.ndarray], gaps: Mapping[str, float]) -> None:
+        """Draw and index the maps of one target of an image.
+
+        Args:
+            gaps: by method; see `Explained`.
+        """
+        picked, number, target = subject.picked, subject.number, subject.target
+        reading = target.reading(subject.logits[np.newaxis], number)
+        probability, output = (None if values is None else float(values[0]) for values in (reading.probability, reading.output))
+        title = target.title(number)
+        words = describe(self._classes.head.kind, probability, output)
+        paths = self._pictures.add(picked, target.key(number), f"{title}  {words}", maps)
         for (method, layer), values in maps.items():
             centre = focus(values, self._fit.height, self._fit.width)
             guide = self._guide if METHODS[method].is_guided else None
@@ -81,8 +103,12 @@ class ExplanationResults:
                 "method": method,
                 "layer": layer,
                 "class": number,
-                "name": name,
+                "name": self._classes.name(number),
                 "probability": probability,
+                "output": output,
+                "head": self._classes.head.kind,
+                "target": title,
+                "gap": gaps.get(method),
                 "digest": hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()[:16],
                 "peak": centre.peak,
                 "row": centre.row,
@@ -97,3 +123,13 @@ class ExplanationResults:
             }
             for column, cells in self.attributions.items():
                 cells.append(row[column])
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A target of one image, and the output that it is for. logits: float32, of the image."""
+
+    picked: Picked
+    target: Target
+    number: int
+    logits: np.ndarray

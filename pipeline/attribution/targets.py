@@ -10,13 +10,32 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pipeline.errors import UnknownName, WrongSpec
+from pipeline.models.head import SOFTMAX, Head
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 PREDICTED = -1  # instead of a class: the one with the highest logit
-MOST_LIKELY = "predicted"  # in gradcam.classes
+MOST_LIKELY = "predicted"  # in gradcam.targets
 TRUE_LABEL = "label"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the network says of a target, as people read it, for some images.
+
+    probability: float64 (images,), where the head gives any. output: float64 (images,), where it gives none.
+    """
+
+    probability: np.ndarray | None = None
+    output: np.ndarray | None = None
+
+    @property
+    def value(self) -> np.ndarray:
+        """The one of the two that there is."""
+        value = self.output if self.probability is None else self.probability
+        assert value is not None
+        return value
 
 
 class Target(Protocol):
@@ -26,7 +45,16 @@ class Target(Protocol):
         """The output that it is for an image with this label: a number, PREDICTED, or None where the image has no such target."""
 
     def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        """The number to differentiate, in the graph: float32 (batch, outputs) and int32 (batch,) to float32 (batch,)."""
+        """The number to differentiate, in the graph: float32 logits (batch, …) and int32 (batch,) to float32 (batch,)."""
+
+    def reading(self, logits: np.ndarray, number: int) -> Reading:
+        """What the network says of the output of this number: float (images, …) logits."""
+
+    def title(self, number: int) -> str:
+        """The target for people: a class by its name."""
+
+    def key(self, number: int) -> str:
+        """What names its files, the same for targets that ask the same."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +62,12 @@ class Classes:
     """The classes of a network by number and name.
 
     names: one a logit; None where nothing names them.
+    head: what the logits mean.
     """
 
     count: int
     names: tuple[str, ...] | None
+    head: Head = SOFTMAX
 
     def name(self, number: int) -> str:
         """A class for people: its name, or its number where it has none."""
@@ -56,18 +86,18 @@ class Classes:
         """The number of a class given by number or name. Raises: WrongSpec, UnknownName."""
         if isinstance(named, int):
             if named >= self.count:
-                raise WrongSpec(f"gradcam.classes: there is no class {named}; they run from 0 to {self.count - 1}.")
+                raise WrongSpec(f"gradcam.targets: there is no class {named}; they run from 0 to {self.count - 1}.")
             return named
         names = self.names or ()
         numbers = [number for number, name in enumerate(names) if _plain(name) == _plain(named)]
         if len(numbers) > 1:
             raise WrongSpec(
-                f"gradcam.classes: {named!r} is the name of classes {', '.join(map(str, numbers))}. Name one by number."
+                f"gradcam.targets: {named!r} is the name of classes {', '.join(map(str, numbers))}. Name one by number."
             )
         if not numbers:
             hint = "" if names else "The classes have no names: set model.labels, or give numbers."
             known = [*names, MOST_LIKELY, TRUE_LABEL]
-            raise UnknownName.among(named, known, where="a class of the network (gradcam.classes)", hint=hint)
+            raise UnknownName.among(named, known, where="a class of the network (gradcam.targets)", hint=hint)
         return numbers[0]
 
     def check(self, asked: Sequence[int | str], labels: Sequence[str] | None) -> None:
@@ -83,14 +113,20 @@ class Classes:
                 self.find(named)
         if TRUE_LABEL in asked and labels is not None and all(self.of_label(label) is None for label in labels):
             raise WrongSpec(
-                f'gradcam.classes = "label", but no label of the data ({", ".join(labels[:3])}, …) is one of the '
+                f'gradcam.targets = "label", but no label of the data ({", ".join(labels[:3])}, …) is one of the '
                 f"{self.count} classes ({', '.join(self.name(number) for number in range(min(3, self.count)))}, …). "
                 'Name a file of class names that fits in model.labels, or leave "label" out.'
             )
 
-    def targets(self, asked: Sequence[int | str]) -> tuple[ClassTarget, ...]:
-        """What to explain for each class that is asked for: "predicted", "label", a number or a name."""
-        return tuple(ClassTarget(self, named) for named in asked)
+    def targets(self, asked: Sequence[int | str]) -> tuple[Target, ...]:
+        """What to explain for each class that is asked for: "predicted", "label", a number or a name.
+
+        A linear head predicts nothing: there, "predicted" stands for each of its outputs.
+        """
+        if self.head.kind != "linear":
+            return tuple(ClassTarget(self, named) for named in asked)
+        numbers = [number for named in asked for number in (range(self.count) if named == MOST_LIKELY else [self.find(named)])]
+        return tuple(OutputTarget(self, number) for number in dict.fromkeys(numbers))
 
 
 @dataclass(frozen=True)
@@ -112,11 +148,55 @@ class ClassTarget:
 
         return tf.gather(logits, numbers, batch_dims=1)
 
+    def reading(self, logits: np.ndarray, number: int) -> Reading:
+        """The probability of the class."""
+        probabilities = self.classes.head.probabilities(logits)
+        assert probabilities is not None
+        return Reading(probabilities[..., number])
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities: float32 (…, classes) to float64 of the same shape, at temperature 1."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    def title(self, number: int) -> str:
+        """The class for people."""
+        return self.classes.name(number)
+
+    def key(self, number: int) -> str:
+        """The class by number."""
+        return str(number)
+
+
+@dataclass(frozen=True)
+class OutputTarget:
+    """One number of a regression, raised, or lowered where the sign is -1: the evidence is taken before a last nonlinearity."""
+
+    classes: Classes
+    output: int
+    sign: int = 1
+
+    def number(self, label: str | None) -> int | None:
+        """The output, whatever the label."""
+        return self.output
+
+    def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        """The evidence for a higher output, or for a lower one."""
+        return self.sign * logits[:, self.output]
+
+    def reading(self, logits: np.ndarray, number: int) -> Reading:
+        """The output as the network gives it, of whatever sign."""
+        return Reading(output=self.classes.head.activation(logits)[..., number])
+
+    def title(self, number: int) -> str:
+        """The output for people."""
+        return f"{self.classes.name(number)}{', lowered' if self.sign < 0 else ''}"
+
+    def key(self, number: int) -> str:
+        """The output by number, with its sign."""
+        return f"{number}{'-lowered' if self.sign < 0 else ''}"
+
+
+def predicted(logits: tf.Tensor) -> tf.Tensor:
+    """The class that a network predicts, in the graph: int32 (batch,), the one of the highest logit."""
+    import tensorflow as tf
+
+    return tf.argmax(logits, axis=1, output_type=tf.int32)
 
 
 def top(logits: np.ndarray, k: int) -> np.ndarray:

@@ -34,17 +34,22 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """Mean probability against the share of pixels taken away or brought back, with the area below, as a PNG."""
+    """Mean probability, or output where there is none, against the share of pixels taken away or brought back, with the area
+    below, as a PNG."""
     figure = _figure(11, 4.8)
+    outputs = any(probability is None for probability in columns["probability"])
     titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
             own = [row for row in rows if columns["kind"][row] == kind]
-            shares, means = _means(columns, own, "share", "probability")
+            shares, means = _means(columns, own, "share", "value")
             label = f"{name}, area {np.trapezoid(means, shares):.2f}"
             axes.plot(shares, means, _STYLES[number % 4], color=CURVES[number % 7], label=label)
-        axes.set(title=title, xlabel="share of the pixels, most important first", ylabel="mean probability of the class")
-        axes.set(ylim=(0, 1.02))
+        axes.set(title=title, xlabel="share of the pixels, most important first")
+        if outputs:
+            axes.set(ylabel="mean output")
+        else:
+            axes.set(ylabel="mean probability of the class", ylim=(0, 1.02))
         axes.legend()
     return _png(figure)
 

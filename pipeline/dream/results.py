@@ -25,7 +25,7 @@ class DreamResult:
     losses: float32 (steps,): the objective before each step, the mean over tiles.
     state: "done"; "dead", without any gradient; or "stopped", by NaN or infinity.
     before, reached: the objective's value for `original` and for `picture`; of a class, both scaled to the network's input.
-    probability: of the class, by softmax; None for pictures.
+    probability: of the class, by the network's head; None for pictures, and where the head gives none.
     """
 
     subject: Subject

@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
 from pipeline.ascent.checkpoint import Checkpoint, load, save
 from pipeline.ascent.loop import Loop
@@ -101,8 +100,11 @@ class DreamRunner:
         return float(self._cached((objective.form, batch), compile)(pixels, objective))
 
     def _probability(self, picture: np.ndarray, number: int) -> float:
-        compile = lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: tf.nn.softmax(maps[LOGITS]))  # noqa: E731
-        return float(self._cached("softmax", compile)(self._as_input(picture)[np.newaxis])[0, number])
+        """By the network's head; NaN where that gives none."""
+        compile = lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: maps[LOGITS])  # noqa: E731
+        logits = np.asarray(self._cached(LOGITS, compile)(self._as_input(picture)[np.newaxis]))
+        probabilities = self.job.head().probabilities(logits)
+        return float("nan") if probabilities is None else float(probabilities[..., number].mean())
 
     def _cached(self, key: tuple[Form, int] | str, compile: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         if key not in self._measures:
@@ -120,6 +122,7 @@ class DreamRunner:
         spec = self.job.spec.dream.model_dump(mode="json", exclude={*Picks.model_fields, "snapshot", "visualization"})
         of_class = self.job.spec.dream.visualization
         parts = [self.job.network.digest(), spec, subject.name, str(subject.objective), frame, list(original.shape)]
+        parts += [self.job.head().kind] if subject.number is not None and LOGITS in subject.objective.layers else []
         parts += [of_class.model_dump(mode="json", exclude={"classes"})] if of_class and subject.kind == "class" else []
         digest = hashlib.sha256(json.dumps(parts).encode())
         digest.update(original.tobytes())

@@ -15,6 +15,8 @@ from pipeline.errors import UnknownLayer, UnknownName
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from pipeline.models.head import Head
+
 
 LOGITS = "logits"  # the name under which every network gives its logits
 SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # operations that read the shape of a tensor, and no value
@@ -152,8 +154,11 @@ class Network(Protocol):
         """The layers' outputs for preprocessed images, inside the caller's tf.function; inference mode.
 
         Returns: {layer: float (batch, h, w, c)}; layers without a map come as (batch, 1, 1, units). "logits" is
-        a layer too: (batch, classes), before any softmax.
+        a layer too: (batch, classes), before the last nonlinearity; (batch, h, w, classes) where the head is a map.
         """
+
+    def head(self) -> Head:
+        """What the output means, whose evidence `trace` gives as "logits". Raises: UnusableModel, for a network without any."""
 
     def feeds(self, layer: str) -> tuple[str, ...]:
         """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.

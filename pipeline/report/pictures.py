@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_webp
 from pipeline.geometry import Box
+from pipeline.models.head import describe
 from pipeline.report.job_reader import JobReader, Row
 from pipeline.store.files import file_name
 
@@ -18,7 +19,7 @@ def explanations(reader: JobReader) -> list[Row]:
     images: dict[tuple[Any, str], Row] = {}
     for row in reader.table("classification").to_pylist():
         image = images.setdefault((row["example"], row["key"]), _image(row))
-        image["top"].append({name: row[name] for name in ("rank", "class", "name", "probability")})
+        image["top"].append({**{name: row[name] for name in ("rank", "class", "name")}, "says": _says(row)})
     rows = reader.table("attributions").to_pylist()
     gradcam = reader.receipt.stages.get("gradcam")
     titles: dict[str, str] = (gradcam.model_extra or {}).get("methods", {}) if gradcam else {}
@@ -37,21 +38,40 @@ def explanations(reader: JobReader) -> list[Row]:
 
 
 def _explained(row: Row) -> tuple[Any, ...]:
-    return row["example"], row["key"], row["class"]
+    return row["example"], row["key"], row["class"], row.get("target")
+
+
+def _says(row: Row) -> str:
+    """What the network says of a class or an output; jobs of before there were heads have softmax alone."""
+    return describe(row.get("head") or "softmax", row["probability"], row.get("output"))
 
 
 def _group(reader: JobReader, groups: list[Row], row: Row, layer: str | None) -> Row:
     """The group of a class and a layer; made where it is not there, with the picture of all its maps side by side."""
     for group in groups:
-        if (group["class"], group["layer"]) == (row["class"], layer):
+        if (group["class"], group["target"], group["layer"]) == (row["class"], row.get("target"), layer):
             return group
     together = None
     if layer is not None and row["picture"]:
-        together = f"{row['picture'].rpartition('/')[0]}/{row['class']}-{file_name(layer)}.png"
+        together = f"{row['picture'].partition(_method_in(row))[0]}-{file_name(layer)}.png"
         together = together if (reader.folder / together).exists() else None
-    columns = {name: row[name] for name in ("class", "name", "probability")}
-    groups.append({**columns, "layer": layer, "maps": [], "together": together})
+    groups.append(
+        {
+            "class": row["class"],
+            "name": row["name"],
+            "target": row.get("target"),
+            "says": _says(row),
+            "layer": layer,
+            "maps": [],
+            "together": together,
+        }
+    )
     return groups[-1]
+
+
+def _method_in(row: Row) -> str:
+    """How the file of a map goes on after the target."""
+    return f"-{row['method'].replace('+', 'p')}"
 
 
 def _image(row: Row) -> Row:

@@ -17,7 +17,7 @@ else:
 Check = Literal["randomisation", "curves"]
 
 
-def a_list_of_classes(value: Any) -> Any:
+def a_list_of_targets(value: Any) -> Any:
     """One number or text stands for a list of one."""
     return [value] if isinstance(value, (int, str)) and not isinstance(value, bool) else value
 
@@ -26,7 +26,7 @@ class GradcamSpec(Picks):
     """`[gradcam]`: maps of the evidence for a class, for the images picked.
 
     layers: empty for the last convolutional one.
-    classes: "predicted", "label", numbers, or names.
+    targets: "predicted", "label", numbers, or names.
     sanity: checks of the maps.
     steps: the most points of a path, for methods that sum over one.
     """
@@ -37,16 +37,17 @@ class GradcamSpec(Picks):
         "guided_gradcam",
     ]
     layers: Texts = []
-    classes: Annotated[
+    targets: Annotated[
         list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)]],
-        BeforeValidator(a_list_of_classes),
+        BeforeValidator(a_list_of_targets),
         Field(min_length=1),
+        AlsoNamed("classes"),
     ] = ["predicted"]
     sanity: Annotated[list[Check], BeforeValidator(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, strict=True)] = 256
     batch: Positive = 16
 
-    @field_validator("methods", "classes", "sanity")
+    @field_validator("methods", "targets", "sanity")
     @classmethod
     def _once_each(cls, value: list[Any]) -> list[Any]:
         return list(dict.fromkeys(value))

@@ -24,6 +24,7 @@ class ModelSpec(Table):
     size: Size | None = None
     inputs: dict[str, bool | int | float | str | list[Any]] = {}
     logits: str | None = None
+    head: Literal["auto", "softmax", "sigmoid", "linear", "embedding", "map"] = "auto"
     trusted: StrictBool = False
     allow: Annotated[list[str], BeforeValidator(a_list)] = []
     custom: PathText | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.methods.method import MethodSettings
@@ -12,7 +13,7 @@ from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import Classes
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
-from pipeline.models.network import TOKENS, LayerInfo, UnreadableLayer
+from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
 from pipeline.report.pictures import explanations
 from pipeline.report.section import Section
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.attribution.explainer import Explained
 
 _FEWEST = 5  # images of which all having one best class is odd
+_MOST_GAP = 0.01  # of a score: maps that miss more of it are spoken of
 
 
 def check(job: Job) -> None:
@@ -39,7 +41,7 @@ def check(job: Job) -> None:
     except UnusableModel as error:
         raise UnusableModel(f"{error.args[0]} Or leave gradcam out of stages; the others need no logits.") from None
     layers = [layer.name for layer in _layers(job)]
-    _classes(job).check(spec.classes, job.source.labels)
+    _classes(job).check(spec.targets, job.source.labels)
     check_explanations(job.network, layers, guided=any(METHODS[name].is_guided for name in spec.methods))
 
 
@@ -52,11 +54,12 @@ def explain(job: Job) -> Outcome:
     spec, classes = job.spec.gradcam, _classes(job)
     layers = [layer.name for layer in _layers(job)]
     total = count_picks(job.source, spec)
-    plan = ExplainPlan.of([METHODS[name] for name in spec.methods], layers, classes.targets(spec.classes), min(spec.batch, total))
+    plan = ExplainPlan.of([METHODS[name] for name in spec.methods], layers, classes.targets(spec.targets), min(spec.batch, total))
     plan = replace(plan, settings=MethodSettings(spec.steps), with_weights="randomisation" in spec.sanity)
     explainer = Explainer.of(job.network, plan)
     folder = job.folder / "mosaics" / "gradcam"
-    results = ExplanationResults(classes, job.fit, explainer.graph.guide, ExplanationPictures(folder, layers, job.fit))
+    pictures = ExplanationPictures(folder, layers, job.fit)
+    results = ExplanationResults(classes, plan.targets, job.fit, explainer.graph.guide, pictures)
     checks = {name: make(explainer) for name, make in CHECKS.items() if name in spec.sanity}
     warnings = _warnings_of_layers(job)
     for warning in warnings:
@@ -75,6 +78,9 @@ def explain(job: Job) -> Outcome:
         write_index(job.folder, name, sanity.columns)
         write_bytes(folder / "trust" / f"{name}.png", sanity.plot())
     guide = explainer.graph.guide
+    gaps = _say_gaps(job, results.attributions)
+    if results.nans:
+        job.reporter.say(f"{results.nans:,} logits are NaN; images that have any are neither classified nor explained.")
     return {
         "images": len(results.keys),
         "maps": len(results.attributions["digest"]),
@@ -83,12 +89,16 @@ def explain(job: Job) -> Outcome:
         "warnings": warnings,
         "rule": guide.rule if guide else None,
         "replaced": guide.replaced if guide else None,
+        **({"gaps": gaps} if gaps else {}),
+        **({"nans": {LOGITS: results.nans}} if results.nans else {}),
         "told": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }
 
 
 def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[str]:
     """What is odd about the classes of the first batch; said at once."""
+    if classes.head.kind not in ("softmax", "sigmoid"):
+        return []
     best, labels = first.logits.argmax(axis=1), {picked.image.label for picked in first.batch.picked}
     # Images of one label may well have one class; that it is not the label's own is as odd as one class for all labels.
     own = classes.of_label(next(iter(labels))) if len(labels) == 1 else None
@@ -119,7 +129,21 @@ def _warnings_of_layers(job: Job) -> list[str]:
 
 
 def _classes(job: Job) -> Classes:
-    return Classes(job.count_classes(), job.class_names())
+    return Classes(job.count_classes(), job.class_names(), job.head())
+
+
+def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """The largest gap of each method that knows its maps'; the user hears of those that are too large."""
+    known = [(method, gap) for method, gap in zip(columns["method"], columns["gap"], strict=True) if gap is not None]
+    largest = {name: max(gap for method, gap in known if method == name) for name, _ in known}
+    for name, gap in largest.items():
+        if gap > _MOST_GAP:
+            missing = sum(other > _MOST_GAP for method, other in known if method == name)
+            job.reporter.say(
+                f"{METHODS[name].title}: {missing:,} maps do not add up to their scores within {_MOST_GAP:.0%}; the worst misses "
+                f"{gap:.1%}. Raise gradcam.steps = {job.spec.gradcam.steps}; see the column gap of index/attributions.parquet."
+            )
+    return largest
 
 
 def _layers(job: Job) -> list[LayerInfo]:

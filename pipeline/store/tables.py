@@ -42,6 +42,7 @@ _EXPLAINED = [  # the map that a row describes
     ("method", pa.string()),
     ("layer", pa.string()),
     ("class", pa.int32()),
+    ("target", pa.string()),
 ]
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -175,6 +176,8 @@ INDEX: dict[str, pa.Schema] = {
             ("name", pa.string()),
             ("logit", pa.float32()),
             ("probability", pa.float64()),
+            ("output", pa.float64()),
+            ("head", pa.string()),
         ]
     ),
     "attributions": pa.schema(
@@ -187,6 +190,10 @@ INDEX: dict[str, pa.Schema] = {
             ("class", pa.int32()),
             ("name", pa.string()),
             ("probability", pa.float64()),
+            ("output", pa.float64()),
+            ("head", pa.string()),
+            ("target", pa.string()),
+            ("gap", pa.float64()),
             ("digest", pa.string()),
             ("map_height", pa.int32()),
             ("map_width", pa.int32()),
@@ -209,7 +216,15 @@ INDEX: dict[str, pa.Schema] = {
             ("ssim", pa.float64()),
         ]
     ),
-    "curves": pa.schema([*_EXPLAINED, ("kind", pa.string()), ("share", pa.float64()), ("probability", pa.float64())]),
+    "curves": pa.schema(
+        [
+            *_EXPLAINED,
+            ("kind", pa.string()),
+            ("share", pa.float64()),
+            ("probability", pa.float64()),
+            ("value", pa.float64()),
+        ]
+    ),
     "patterns": pa.schema(
         [
             ("name", pa.string()),

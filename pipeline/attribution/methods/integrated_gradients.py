@@ -15,15 +15,18 @@ from pipeline.attribution.methods.method import AtPixels, Evidence, Method
 _FIRST = 33  # evenly spaced points at first
 _ROUND = 16  # parts halved at a time, whatever the batch, so that the batch does not change the map
 _NEAREST = 1e-5  # points closer than this are images that float32 pixels hardly tell apart
+_LEAST = 2e-4  # of a difference of scores: in a smaller one, nothing can be told from rounding
 _GAP = 0.005  # of the difference of the scores, at most, where the steps suffice
 
 
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
-    return np.stack([_of_image(evidence, number) for number in range(len(evidence.images))])
+    maps, gaps = zip(*(_of_image(evidence, number) for number in range(len(evidence.images))), strict=True)
+    evidence.gaps[INTEGRATED_GRADIENTS.name] = np.stack(gaps)
+    return np.stack(maps)
 
 
-def _of_image(evidence: Evidence, number: int) -> np.ndarray:
-    """The maps of one image: float32 (targets, height, width)."""
+def _of_image(evidence: Evidence, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The maps of one image, float32 (targets, height, width), and the share of each score that its map misses, (targets,)."""
     image, classes = evidence.images[number], evidence.classes[number]
 
     def visit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,14 +49,16 @@ def _of_image(evidence: Evidence, number: int) -> np.ndarray:
         scores = np.concatenate([scores, new_scores])[order]
         slopes = np.concatenate([slopes, new_products.sum(axis=(-2, -1), dtype=np.float64)])[order]
         products = np.concatenate([products, new_products])[order]
-    return np.einsum("p,pthw->thw", _weights(points), products).astype(np.float32)
+    gained = scores[-1] - scores[0]
+    missed = np.abs(_weights(points) @ slopes - gained) / np.maximum(np.abs(gained), _LEAST)
+    return np.einsum("p,pthw->thw", _weights(points), products).astype(np.float32), missed
 
 
 def _parts_to_halve(points: np.ndarray, scores: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """The parts of the path, by their first points, over which gradients and scores differ most; none where the sum is right."""
     lengths = np.diff(points)[:, np.newaxis]
     gaps = (slopes[:-1] + slopes[1:]) / 2 * lengths - np.diff(scores, axis=0)
-    allowed = np.maximum(_GAP * np.abs(scores[-1] - scores[0]), 1e-6)
+    allowed = np.maximum(_GAP * np.abs(scores[-1] - scores[0]), _GAP * _LEAST)
     if (np.abs(gaps.sum(axis=0)) <= allowed).all():
         return np.empty(0, int)
     worst = np.abs(gaps / allowed).max(axis=1)

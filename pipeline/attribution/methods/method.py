@@ -52,11 +52,14 @@ class Evidence(Protocol):
 
     images: float32 (count, height, width, 3) in 0 to 255, as the network is given them.
     classes: int (count, targets): what is explained of each image.
+    gaps: by the name of a method, float64 (count, targets): what the method says of the share of the score for which its
+        maps do not account.
     """
 
     images: np.ndarray
     classes: np.ndarray
     settings: MethodSettings
+    gaps: dict[str, np.ndarray]
 
     def of(self, quantity: Quantity) -> np.ndarray:
         """A quantity for the images as they are: float32 (count, targets, …)."""

@@ -1,8 +1,8 @@
 """Deletion and insertion (Petsiuk et al., "RISE", 2018): does the class go with the pixels that a map calls important?
 
 Deletion takes the most important pixels away first, and paints them in the image's mean colour: the faster the
-probability falls, the better the map. Insertion brings them back first into a blurred image: the faster it rises,
-the better.
+probability falls, or the output where the head gives none, the better the map. Insertion brings them back first into a
+blurred image: the faster it rises, the better.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 
 from pipeline.attribution import heat
 from pipeline.attribution.explainer import Explained, Explainer
-from pipeline.attribution.targets import softmax
 from pipeline.drawing import plots
 from pipeline.store.tables import INDEX
 
@@ -33,17 +32,19 @@ class DeletionCurves:
         self.columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["curves"]}
 
     def add(self, explained: Explained) -> None:
-        """The curves of a batch: for every map, how probable its class is at each of 21 shares of the pixels."""
+        """The curves of a batch: for every map, how probable its class is, or which output there is, at each of 21 shares."""
         batch, shares = explained.batch, np.linspace(0, 1, STEPS + 1)
         for place, (picked, image) in enumerate(zip(batch.picked, batch.images, strict=True)):
             for slot in explained.slots[place]:
-                number = int(explained.classes[place, slot])
+                number, target = int(explained.classes[place, slot]), self._explainer.plan.targets[slot]
                 for (method, layer), values in explained.maps.items():
                     order = ranks(values[place, slot], *image.shape[:2])
                     for kind, painted in (("deletion", deleted), ("insertion", inserted)):
-                        probabilities = softmax(self._explainer.logits(painted(image, order, shares)))[:, number]
-                        for share, probability in zip(shares, probabilities, strict=True):
-                            row = (picked.example, picked.image.key, method, layer, number, kind, share, probability)
+                        reading = target.reading(self._explainer.logits(painted(image, order, shares)), number)
+                        known = [None] * len(shares) if reading.probability is None else reading.probability
+                        for share, probability, value in zip(shares, known, reading.value, strict=True):
+                            of_map = (picked.example, picked.image.key, method, layer, number, target.title(number))
+                            row = (*of_map, kind, share, probability, value)
                             for column, value in zip(self.columns.values(), row, strict=True):
                                 column.append(value)
 

@@ -28,7 +28,7 @@ class RandomisationSimilarity:
 
     def __init__(self, explainer: Explainer) -> None:
         """The explainer's graph must have its weights."""
-        self._randomisation = WeightRandomisation(explainer)
+        self._randomisation, self._targets = WeightRandomisation(explainer), explainer.plan.targets
         self.columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["randomisation"]}
 
     def add(self, explained: Explained) -> None:
@@ -40,7 +40,9 @@ class RandomisationSimilarity:
                 for place, picked in enumerate(batch.picked):
                     for slot in explained.slots[place]:
                         before, after = heat.energy(first[place, slot]), heat.energy(again[key][place, slot])
-                        row = (picked.example, picked.image.key, *key, int(explained.classes[place, slot]), step, layer)
+                        number = int(explained.classes[place, slot])
+                        target = self._targets[slot].title(number)
+                        row = (picked.example, picked.image.key, *key, number, target, step, layer)
                         likeness = (rank_correlation(before, after), structure(before, after))
                         for column, value in zip(self.columns.values(), (*row, *likeness), strict=True):
                             column.append(value)

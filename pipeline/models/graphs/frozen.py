@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from pipeline.models.graphs.graphdef import Operations, channels_first, owner, read_graph, short, unbatched
+from pipeline.models.ending import Ending, Step, ending_of
+from pipeline.models.graphs.graphdef import Operations, channels_first, one_number, owner, read_graph, short, unbatched
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
 from pipeline.models.graphs.op_safety import check_harmless, check_operations
 from pipeline.models.graphs.placeholders import cut, find_image, look, settled
 from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_channels
-from pipeline.models.head import Step, head_of
-from pipeline.models.image_network import End, ImageNetwork, nearest_layers
+from pipeline.models.head import OutputSpec
+from pipeline.models.image_network import ImageNetwork, nearest_layers
 from pipeline.models.layout import image_layout
 from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec
 
 _ARITHMETIC = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "BiasAdd")
@@ -42,7 +44,7 @@ def graph_network(graph: graph_pb2.GraphDef, name: str, where: str, spec: ModelS
 
     Raises: UnusableModel, WrongSpec, UnknownName.
     """
-    return ImageNetwork(GraphReader(graph, where, spec), name, spec.preprocess, spec.logits, where)
+    return ImageNetwork(GraphReader(graph, where, spec), name, spec.preprocess, OutputSpec.of(spec), where)
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ class GraphReader:
         taken = {ref for name in self._makers for ref in nodes[name].input}
         # What turns the last tensors into whole numbers, such as ArgMax, is no maker, and passed over.
         names = [name for name, tensor in self._tensors.items() if tensor.name not in taken]
-        shapes = [self._tensors[self.logits_before(name)].shape for name in names]
-        return [End(name, shape[2] if shape[:2] == (1, 1) else None) for name, shape in zip(names, shapes, strict=True)]
+        shapes = {name: self._tensors[name].shape for name in names}
+        return [End(name, channels, (height, width) != (1, 1)) for name, (height, width, channels) in shapes.items()]
 
-    def logits_before(self, layer: str) -> str:
-        logits = head_of(self._tensors[layer].name, self._step).logits
-        return self._names.get(logits, layer)
+    def ending(self, layer: str) -> Ending[str] | None:
+        ending = ending_of(self._tensors[layer].name, self._step)
+        evidence = self._names.get(ending.evidence)
+        return None if evidence is None else replace(ending, evidence=evidence)
 
     def sources(self, name: str) -> tuple[str, ...]:
         return nearest_layers(self._inputs_of(self._tensors[name].name), self._inputs_of, self._names.get)
@@ -146,7 +149,7 @@ class GraphReader:
 
     def _step(self, tensor: str) -> Step[str] | None:
         node = self._operations.nodes.get(owner(tensor))
-        return None if node is None else Step(node.op, node.input)
+        return None if node is None else Step(node.op, [ref for ref in node.input if ref[0] != "^"], one_number(node))
 
     def _inputs_of(self, tensor: str) -> list[str]:
         """The tensors whose values the operation of a tensor takes; none before the image."""

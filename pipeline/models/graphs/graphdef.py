@@ -150,6 +150,16 @@ def constant(name: str, value: Any) -> node_def_pb2.NodeDef:
     return node
 
 
+def one_number(node: node_def_pb2.NodeDef) -> float | None:
+    """The number that a Const operation holds, where it is but one; None for any other operation."""
+    if node.op != "Const":
+        return None
+    value = node.attr["value"].tensor
+    if any(axis.size != 1 for axis in value.tensor_shape.dim) or not tf.as_dtype(value.dtype).is_numeric:
+        return None
+    return float(tf.make_ndarray(value).item().real)
+
+
 def identity(name: str, ref: str, dtype: int) -> node_def_pb2.NodeDef:
     """An Identity operation of a tensor."""
     node = node_def_pb2.NodeDef(name=name, op="Identity", input=[ref])

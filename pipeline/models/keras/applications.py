@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.compiled.keras_private import size_asked_for
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
+from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.keras_graph import KerasGraph
 from pipeline.models.keras.model import keras_network
@@ -71,7 +72,8 @@ def open_application(name: str, spec: ModelSpec) -> ImageNetwork:
     if spec.weights not in ("imagenet", "none"):
         load_weights(model, Path(spec.weights), f"keras:{name}", top=spec.top, build_other=lambda: build(top=not spec.top))
         model = _as_trained_on_imagenet(model)
-    return keras_network(model, name, size, mode, spec.logits)
+    classifier = "a classifier of keras.applications" if spec.top else ""
+    return keras_network(model, name, size, mode, OutputSpec.of(spec, classifier=classifier))
 
 
 def inferred_mode(builder: Builder) -> str | None:

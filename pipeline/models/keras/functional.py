@@ -9,12 +9,13 @@ import keras
 import tensorflow as tf
 
 from pipeline.compiled.keras_private import layers_inside
-from pipeline.models.image_network import End, nearest_layers
+from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout
 from pipeline.models.network import LOGITS, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.output import End
 
 
 class FunctionalReader:
@@ -53,8 +54,8 @@ class FunctionalReader:
         named = [(str(maker), output) for (maker,), output in makers if len(self._outputs_of(maker)) == 1]
         return [End.of(name, tuple(output.shape), self.layout) for name, output in named]
 
-    def logits_before(self, layer: str) -> str:
-        return layer
+    def ending(self, layer: str) -> None:
+        return None
 
     def sources(self, name: str) -> tuple[str, ...]:
         return nearest_layers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import keras
 
 from pipeline.compiled.keras_private import is_unsafe, is_weights_file, unknown_class
 from pipeline.errors import MissingInput, UnusableModel, one_line
+from pipeline.models.head import LOSSES, OutputSpec
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.custom import custom_objects
 from pipeline.models.keras.functional import FunctionalReader
@@ -50,7 +52,7 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
     mode: str | Setting = spec.preprocess
     if mode == "auto" and isinstance(reader, FunctionalReader):
         mode = infer_preprocessing(reader, str(where))
-    return ImageNetwork(reader, where.stem, mode, spec.logits, str(where))
+    return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(where, config)), str(where))
 
 
 def _read_config(path: Path) -> Any:
@@ -79,6 +81,24 @@ def _read_config(path: Path) -> Any:
         return json.loads(config)
     except ValueError as error:
         raise UnusableModel(f"the model in {path} is described by broken JSON ({one_line(error)}). Save it again.") from None
+
+
+def _saved_loss(path: Path, config: Any) -> str | None:
+    """The loss that a model was compiled with, where it is one that tells what the outputs are; nothing in the file is run."""
+    compiled = config.get("compile_config") if isinstance(config, dict) else None
+    if path.suffix in _HDF5:
+        with h5py.File(path) as file:
+            training = file.attrs.get("training_config")
+        try:
+            compiled = json.loads(training) if training else None
+        except ValueError:
+            compiled = None
+    loss = compiled.get("loss") if isinstance(compiled, dict) else None
+    while isinstance(loss, dict):  # Keras writes a class and its settings, or a function and its name
+        settings = loss.get("config")
+        loss = settings if loss.get("class_name") == "function" or not loss.get("class_name") else loss["class_name"]
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", loss).lower() if isinstance(loss, str) else ""
+    return name if name in LOSSES else None
 
 
 def _bytecode(config: Any, layer: str) -> Iterator[str]:

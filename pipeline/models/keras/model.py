@@ -8,6 +8,7 @@ import keras
 
 from pipeline.compiled.keras_private import has_graph
 from pipeline.errors import UnusableModel
+from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.functional import FunctionalReader
 from pipeline.models.keras.subclassed import SubclassedReader
@@ -15,18 +16,22 @@ from pipeline.models.network import Setting
 
 
 def keras_network(
-    model: keras.Model, name: str, size: tuple[int, int] | None, preprocessing: str | Setting, logits: str | None = None
+    model: keras.Model,
+    name: str,
+    size: tuple[int, int] | None,
+    preprocessing: str | Setting,
+    output: OutputSpec = OutputSpec(),
 ) -> ImageNetwork:
-    """Every layer's map, and the logits before any softmax; the model is shared, never changed.
+    """Every layer's map, and the logits before the last nonlinearity; the model is shared, never changed.
 
     Args:
         size: (height, width), needed where the model leaves them open.
         preprocessing: a key of `MODES`, and where convscope chose it, why.
-        logits: the layer that gives the logits, needed where the model has several outputs.
+        output: what is known of the model's output beside its graph.
 
     Raises: UnusableModel, WrongSpec, UnknownName.
     """
-    return ImageNetwork(keras_reader(model, name, size), name, preprocessing, logits)
+    return ImageNetwork(keras_reader(model, name, size), name, preprocessing, output)
 
 
 def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) -> FunctionalReader | SubclassedReader:

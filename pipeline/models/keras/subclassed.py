@@ -13,12 +13,13 @@ import tensorflow as tf
 
 from pipeline.compiled.keras_private import calls_through, has_graph, layers_inside, own_attributes
 from pipeline.errors import UnusableModel, one_line
-from pipeline.models.image_network import End, nearest_layers
+from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import CHANNELS, image_layout
 from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.output import End
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 _OUTPUT = "what its call returns"  # the name of the model's only end: no attribute is called so
@@ -84,8 +85,8 @@ class SubclassedReader:
     def ends(self) -> Sequence[End]:
         return self._ends
 
-    def logits_before(self, layer: str) -> str:
-        return layer
+    def ending(self, layer: str) -> None:
+        return None
 
     def sources(self, name: str) -> tuple[str, ...]:
         return self._sources[name]

@@ -210,14 +210,14 @@ convscope.ready("job").then((job) => {
     root.append(make("h1", { tabIndex: -1 }, "Explanations"), make("p", { className: "quiet" }, `${images.length} images: what the network says of each, and where the evidence for it lies.`), ...articles);
   }
 
-  const classOf = (row) => (row.name === null || row.name === String(row.class) ? `class ${row.class}` : row.name);
+  const classOf = (row) => row.target && row.target !== row.name ? row.target : row.name === null || row.name === String(row.class) ? `class ${row.class}` : row.name;
 
   function explain(article, image) {
-    const lines = image.top.map((row) => make("tr", {}, make("th", { scope: "row" }, classOf(row)), make("td", {}, percent(row.probability))));
+    const lines = image.top.map((row) => make("tr", {}, make("th", { scope: "row" }, classOf(row)), make("td", {}, row.says)));
     if (image.label !== null) article.append(make("p", { className: "quiet" }, `labelled ${image.label}`));
     const parts = image.groups.map((group) => {
       const at = group.layer ? ` at ${group.layer}` : "";
-      const title = `${classOf(group)}, ${percent(group.probability)}${at}`;
+      const title = `${classOf(group)}, ${group.says}${at}`;
       const methods = group.maps.map((map) => (map.rule ? `${map.method} (${map.rule})` : map.method));
       const figures = group.together
         ? [figure(`../${group.together}`, `the image, ${methods.join(", ")}`)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from stirring import stir
 
+from pipeline.models.head import OutputSpec
 from pipeline.models.keras.model import keras_network
 
 layers = keras.layers
@@ -31,7 +32,7 @@ def rectified() -> Any:
 @pytest.fixture
 def opened() -> Any:
     """A function: a Keras model as a network whose pixels are divided by 255."""
-    return lambda model, **options: keras_network(model, model.name, None, "unit", **options)
+    return lambda model, **options: keras_network(model, model.name, None, "unit", OutputSpec(**options))
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.results import ExplanationResults
 from pipeline.attribution.sanity.deletion import DeletionCurves
 from pipeline.attribution.sanity.similarity import RandomisationSimilarity
-from pipeline.attribution.targets import PREDICTED, Classes, softmax
+from pipeline.attribution.targets import PREDICTED, Classes
 from pipeline.compiled.guided_relu import Guide
 from pipeline.geometry import Box
+from pipeline.models.head import softmax
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Image
@@ -52,7 +53,7 @@ class Recorder(ExplanationPictures):
 
 def results(folder: Any, fit: Any, guide: Any = None) -> Any:
     pictures = Recorder(folder, fit)
-    return ExplanationResults(NAMES, fit, guide, pictures), pictures
+    return ExplanationResults(NAMES, NAMES.targets(["predicted", "predicted"]), fit, guide, pictures), pictures
 
 
 def said(several: Any, logits: Any, classes: Any, slots: Any, maps: Any) -> Any:
@@ -209,7 +210,7 @@ def test_every_likeness_is_of_its_own_image_slot_and_method() -> None:
     graph = SimpleNamespace(
         weights=[LayerWeights("kernel", np.ones((2, 2), np.float32), "end")], with_weights=lambda values: values
     )
-    explainer = SimpleNamespace(graph=graph)
+    explainer = SimpleNamespace(graph=graph, plan=SimpleNamespace(targets=NAMES.targets([3, 1])))
     explainer.with_run = lambda values: SimpleNamespace(maps=lambda images, classes: later if values else first)
     similarity = RandomisationSimilarity(explainer)
     batch = ImageBatch([picked(0), picked(1)], np.zeros((2, 8, 12, 3), np.uint8), numbers.tolist())

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.attribution.targets import PREDICTED, Classes, softmax, top
+from pipeline.attribution.targets import PREDICTED, Classes, top
 from pipeline.errors import UnknownName, WrongSpec
+from pipeline.models.head import softmax
 
 NAMED = Classes(4, ("tabby cat", "red fox", "crane", "crane"))
 NUMBERED = Classes(4, None)

@@ -15,10 +15,10 @@ from pipeline.attribution.explainer import Explained, ImageBatch
 from pipeline.attribution.sanity.deletion import DeletionCurves, deleted, inserted, ranks
 from pipeline.attribution.sanity.similarity import rank_correlation, structure
 from pipeline.attribution.sanity.weight_randomisation import WeightRandomisation
-from pipeline.attribution.targets import softmax
 from pipeline.drawing import plots
 from pipeline.drawing.pixels import decode_png
 from pipeline.geometry import Box
+from pipeline.models.head import softmax
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Image
 

@@ -1,0 +1,173 @@
+"""NetworkOutput: which of a network's ends is explained, what it means, and the evidence before its last nonlinearity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import tensorflow as tf
+
+from pipeline.errors import UnknownName, UnusableModel, WrongSpec
+from pipeline.models.ending import Ending, Step, ending_of
+from pipeline.models.head import Head, OutputEnd, OutputSpec, decide
+from pipeline.models.layout import Layout
+from pipeline.models.network import LayerInfo
+
+
+@dataclass(frozen=True)
+class End:
+    """A tensor that a network ends in.
+
+    name: as the family's reader takes it.
+    outputs: how many numbers it holds for an image, or for each position of a map; None where it is neither vector nor map.
+    """
+
+    name: str
+    outputs: int | None
+    is_map: bool = False
+
+    @classmethod
+    def of(cls, name: str, shape: Sequence[int | None], layout: Layout) -> End:
+        """An end by its shape, the batch first, in the network's own order of axes: (batch, outputs), or a map."""
+        if len(shape) == 4:
+            height, width, channels = layout.sizes(shape[1:])
+            return cls(name, channels, (height, width) != (1, 1))
+        return cls(name, shape[1] if len(shape) == 2 else None)
+
+
+class EndReader(Protocol):
+    """What the output needs of how a family of networks is read; see `pipeline.models.image_network.Reader`."""
+
+    layout: Layout
+
+    def ends(self) -> Sequence[End]:
+        """The tensors that the network ends in."""
+
+    def ending(self, layer: str) -> Ending[str] | None:
+        """How a layer or an end is made, its evidence as a layer's name; None where that shows only in what is read."""
+
+
+class NetworkOutput:
+    """The one output of a network that stages look at as its logits."""
+
+    def __init__(self, reader: EndReader, layers: Sequence[LayerInfo], spec: OutputSpec, where: str) -> None:
+        """Look up the layer that the job names. Raises: UnknownName."""
+        self._reader, self._layers, self._spec, self._where = reader, layers, spec, where
+        self._end = None if spec.logits is None else self._named(spec.logits)
+        self.head: Head | None = None  # once it is known
+
+    @property
+    def named(self) -> str | None:
+        """The layer of the evidence, where the job names one."""
+        return None if self._spec.logits is None else self.evidence_name
+
+    @property
+    def end(self) -> End:
+        """The end that was named, or the only one that can be. Raises: WrongSpec, UnusableModel."""
+        if self._end is None:
+            self._end = self._only()
+        return self._end
+
+    @property
+    def evidence_name(self) -> str:
+        """The layer or the end before the last nonlinearity; the end itself where that shows only in what is read of it."""
+        ending = self._reader.ending(self.end.name)
+        return self.end.name if ending is None or self._spec.head == "embedding" else ending.evidence
+
+    def name_to_read(self) -> str:
+        """The layer or end that `evidence` is made from. Raises: WrongSpec, UnusableModel."""
+        ending = self._reader.ending(self.end.name)
+        if ending is None:
+            return self.end.name
+        return self.end.name if self._decided(ending).is_output else ending.evidence
+
+    def evidence(self, output: tf.Tensor) -> tf.Tensor:
+        """What speaks for each class or output: float32 (batch, classes), or (batch, h, w, classes) of a map.
+
+        Args:
+            output: what was read by `name_to_read`, in the network's own order of axes.
+
+        Raises: WrongSpec, UnusableModel.
+        """
+        value = output
+        if self._reader.ending(self.end.name) is None:
+            ending = ending_of_tensor(output)
+            if not self._decided(ending).is_output:
+                value = output.graph.get_tensor_by_name(ending.evidence)
+        head = self.head
+        assert head is not None
+        if self.end.is_map:
+            value = self._reader.layout.maps(tf.reshape(value, tf.shape(output)))
+            value = tf.ensure_shape(value, (None, None, None, self.end.outputs))
+            value = tf.reduce_mean(value, axis=[1, 2]) if head.kind == "embedding" else value
+        else:
+            value = tf.reshape(value, (-1, prod(output.shape[1:])))
+        value = tf.cast(value, tf.float32)
+        value = -value if head.activation.falls else value
+        return tf.concat([-value, value], axis=-1) if head.is_binary else value
+
+    def _decided(self, ending: Ending[str]) -> Head:
+        if self.head is None:
+            end = OutputEnd(ending.activation, ending.last, ending.weighted, int(self.end.outputs or 0), self.end.is_map)
+            if end.is_map and self._spec.head == "auto" and not end.tells_classes:
+                raise self._without_logits()
+            self.head = decide(end, self._spec, self._where)
+        return self.head
+
+    def _only(self) -> End:
+        """The only end that can be the output."""
+        ends = self._reader.ends()
+        vectors: dict[str, End] = {}
+        for end in ends:
+            if end.outputs is not None and not end.is_map:
+                ending = self._reader.ending(end.name)
+                vectors[end.name if ending is None else ending.evidence] = end
+        maps = {end.name: end for end in ends if end.is_map}
+        candidates = maps if self._spec.head == "map" else vectors or (maps if self._spec.head in ("auto", "embedding") else {})
+        if len(candidates) == 1:
+            return next(iter(candidates.values()))
+        if candidates:
+            names = [end.name for end in candidates.values()]
+            raise WrongSpec(
+                f"{self._where} has several outputs that may be the logits: {', '.join(names)}. "
+                f"Name one: model.logits = {names[0]!r}."
+            )
+        raise self._without_logits()
+
+    def _without_logits(self) -> UnusableModel:
+        ends, others = self._reader.ends(), self._vectors()[-3:]
+        advice = [f"the layer that gives the logits: model.logits, such as {', '.join(others)}"] if others else []
+        if any(end.is_map for end in ends):
+            advice.append('what its map is: model.head = "map" for classes at every position, "embedding" for features')
+        return UnusableModel(
+            f"{self._where} has no logits: it ends in {', '.join(end.name for end in ends) or 'nothing'}, not in one number a "
+            f"class. Name a network with its classifier (model.top = true){''.join(f', or {words}' for words in advice)}."
+        )
+
+    def _named(self, logits: str) -> End:
+        vectors = self._vectors()
+        maps = {end.name: end for end in self._reader.ends() if end.is_map}
+        layers = {layer.name: layer for layer in self._layers}
+        for name in (logits, logits.removesuffix(":0"), f"{logits}:0"):
+            if name in vectors:
+                return End(name, layers[name].channels)
+            if name in maps or (name in layers and self._spec.head in ("map", "embedding")):
+                return maps.get(name) or End(name, layers[name].channels, True)
+        raise UnknownName.among(logits, vectors, where=f"a layer of {self._where} with one number a class (model.logits)")
+
+    def _vectors(self) -> list[str]:
+        return [layer.name for layer in self._layers if layer.shape[:2] == (1, 1)]
+
+
+def ending_of_tensor(output: tf.Tensor) -> Ending[str]:
+    """The ending of a network that was traced into a graph; values are tensors by their names."""
+
+    def step_of(name: str) -> Step[str]:
+        tensor = output.graph.get_tensor_by_name(name)
+        constant = tf.get_static_value(tensor) if tensor.op.type == "Const" else None
+        one = None if constant is None or constant.size != 1 or constant.dtype.kind not in "fiu" else float(constant.item())
+        return Step(tensor.op.type, [given.name for given in tensor.op.inputs], one)
+
+    return ending_of(output.name, step_of)
