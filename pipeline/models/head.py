@@ -116,9 +116,14 @@ class Head:
             return self.activation(evidence)
         return softmax(evidence)
 
+    @property
+    def why(self) -> str:
+        """The reason, and whether it is an assumption."""
+        return f"{'assumed: ' if self.assumed else ''}{self.reason}"
+
     def __str__(self) -> str:
-        """The kind and the reason, as `check` and `run` print them."""
-        return f"{self.kind} ({'assumed: ' if self.assumed else ''}{self.reason})"
+        """The kind and why, as `check` and `run` print them."""
+        return f"{self.kind} ({self.why})"
 
 
 def describe(kind: str, probability: float | None, output: float | None) -> str:

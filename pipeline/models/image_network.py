@@ -112,12 +112,11 @@ class ImageNetwork:
         """What was chosen for this network, and why: the preprocessing and, where it has logits, the head."""
         try:
             head = self.head()
-        except (WrongSpec, UnusableModel):  # stages that need one say why there is none
+        except (WrongSpec, UnusableModel):  # the stages that need a head say why there is none
+            if self._output.has_named_head:
+                raise
             return {"preprocess": self._preprocessing}
-        return {
-            "preprocess": self._preprocessing,
-            "head": Setting(head.kind, f"{'assumed: ' if head.assumed else ''}{head.reason}"),
-        }
+        return {"preprocess": self._preprocessing, "head": Setting(head.kind, head.why)}
 
     def digest(self) -> str:
         """16 hexadecimal digits of the input, the preprocessing, the layers or operations, and the weights."""

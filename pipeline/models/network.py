@@ -136,7 +136,10 @@ class Network(Protocol):
 
     name: str
     input_shape: tuple[int, int, int]  # height, width, channels
-    settings: Mapping[str, Setting]  # by key: "preprocess" at least
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """What is in force where the spec may leave it open, by key: "preprocess" at least. Raises: WrongSpec, UnusableModel."""
 
     def layers(self) -> list[LayerInfo]:
         """The layers that can be looked at, in the order of the forward pass."""

@@ -59,6 +59,11 @@ class NetworkOutput:
         self.head: Head | None = None  # once it is known
 
     @property
+    def has_named_head(self) -> bool:
+        """Whether the job says what the output means."""
+        return self._spec.head != "auto"
+
+    @property
     def named(self) -> str | None:
         """The layer of the evidence, where the job names one."""
         return None if self._spec.logits is None else self.evidence_name
