@@ -152,6 +152,7 @@ class ImageNetwork:
 
     def head(self) -> Head:
         """What the output means, and why. Raises: WrongSpec or UnusableModel, for logits that are not one tensor."""
+        self._output.name_to_read()  # which finds the head of a graph that is not traced but read
         if self._output.head is None:
             images = tf.TensorSpec((2, *self.input_shape), tf.float32)
             tf.function(lambda images: self.trace(images, [LOGITS]), autograph=False).get_concrete_function(images)
