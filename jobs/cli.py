@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 # Nothing heavy is imported up here: `--help` answers at once.
 
-_DESCRIPTION = "See what each channel of a convolutional network learned: a data set streams through, the strongest patches stay."
+_DESCRIPTION = "Show what each channel of a vision network has learned: run a data set through it and keep the strongest patches."
 _EXITS = "Exit status: 0 done; 1 fault; 2 wrong spec or arguments; 3 too many bad inputs; 75 try again later."
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every command and option; docs/commands.md tells of each."""
+    """Every command and option; docs/commands.md describes each."""
     root = argparse.ArgumentParser(prog="convscope", description=_DESCRIPTION, epilog=_EXITS)
     root.add_argument("--version", action=_Version, help="print the versions of convscope, TensorFlow and Keras")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -31,9 +31,9 @@ def parser() -> argparse.ArgumentParser:
     _add_out(run)
     alone = run.add_mutually_exclusive_group()
     alone.add_argument(
-        "--stage", action="append", default=[], metavar="NAME", help="run this stage alone, even if it is done; may be repeated"
+        "--stage", action="append", default=[], metavar="NAME", help="run only this stage, even if it is done; may be repeated"
     )
-    alone.add_argument("--shard", type=_shard, metavar="I/N", help="scan the I-th of N parts of the data alone; merge joins them")
+    alone.add_argument("--shard", type=_shard, metavar="I/N", help="scan only the I-th of N parts of the data; merge joins them")
     run.add_argument(
         "--engine",
         default="local",
@@ -46,13 +46,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many Ray workers (default: one for each GPU, else one for each machine)",
     )
-    run.add_argument("--update", action="store_true", help="where the data set only grew, scan what was added to it alone")
-    run.add_argument("--anew", action="store_true", help="forget what earlier runs have saved and finished")
+    run.add_argument("--update", action="store_true", help="if the data set only grew, scan only the new images")
+    run.add_argument(
+        "--anew", action="store_true", help="discard saved state and finished stages of earlier runs, and start over"
+    )
     _add_manner(run)
 
     merge = commands.add_parser(
         "merge",
-        help="join what --shard left, and finish the job",
+        help="join the parts of --shard, and finish the job",
         description="Join the parts that run --shard left in a job's folder, and run the job's remaining stages.",
         epilog=_EXITS,
     )
@@ -60,16 +62,16 @@ def parser() -> argparse.ArgumentParser:
     _add_manner(merge)
 
     layers = commands.add_parser(
-        "layers", help="list a network's layers", description="Every layer that can be looked at, in forward order."
+        "layers", help="list a network's layers", description="List every layer that a spec can name, in forward order."
     )
     _add_spec(layers)
-    layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which take some probe images")
+    layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which need some probe images")
     layers.add_argument("--tensorboard", metavar="DIR", help="write the graph, for TensorBoard's Graphs page")
 
     fields = commands.add_parser(
         "fields",
         help="measure and draw receptive fields",
-        description="The receptive field of every layer of SPEC, and pictures of them below OUT/name/mosaics/fields.",
+        description="Measure the receptive field of every layer of SPEC, and draw them into OUT/name/mosaics/fields.",
         epilog=_EXITS,
     )
     _add_spec(fields)
@@ -78,23 +80,25 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="validate a spec without running",
-        description="Open everything that a spec names, and say what a run would do.",
+        description="Open the network and the data of a spec, and say what a run would do.",
     )
     _add_spec(check)
     _add_out(check)
 
-    show = commands.add_parser("show", help="what a job's folder holds", description="What a finished or running job holds.")
+    show = commands.add_parser(
+        "show", help="summarise a job's folder", description="Summarise the folder of a finished or running job."
+    )
     show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
 
     report = commands.add_parser(
         "report",
-        help="make a job's web page anew",
-        description="Make report/index.html from what a job's folder holds; needs neither the network nor the data.",
+        help="rebuild a job's web page",
+        description="Rebuild report/index.html from a job's folder. Needs neither the network nor the data.",
     )
     report.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
 
     compare = commands.add_parser(
-        "compare", help="hold two jobs against each other", description="Make a web page that shows two jobs side by side."
+        "compare", help="compare two jobs", description="Make a web page that shows two jobs side by side."
     )
     compare.add_argument("first", metavar="A", help="a job's folder")
     compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names")
@@ -102,13 +106,13 @@ def parser() -> argparse.ArgumentParser:
 
     params = commands.add_parser(
         "params",
-        help="turn an old params.py into TOML",
-        description="Read the parameters of an old class visualisation, without running them, and print the table of a spec.",
+        help="convert an old params.py to TOML",
+        description="Read the params.py of an old class visualisation, without running it, and print the table of a spec.",
     )
     params.add_argument("old", metavar="OLD", help="the old params.py")
 
     train = commands.add_parser(
-        "train", help="train the example network", description="Train the small network that the examples look into."
+        "train", help="train the example network", description="Train the small network of the specs demo and cifar10."
     )
     train.add_argument("network", choices=["cifar10"], help="which network")
     train.add_argument(
@@ -206,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from jobs import commands
     from pipeline.errors import ConvscopeError, Fault, Interrupted
 
-    # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception that lets go of locks and half-written files.
+    # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception, which releases locks and removes unfinished files.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         commands.COMMANDS[options.command](options)
@@ -214,8 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConvscopeError as error:
         return _complain(error, options)
     except KeyboardInterrupt:
-        return _complain(Interrupted("nothing that was finished is lost. Run the same command again."), options)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        return _complain(Interrupted("finished work is saved. Run the same command again to resume."), options)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
         return _complain(Fault("out of memory. Lower data.batch, name fewer layers, or give the job more memory."), options)

@@ -1,4 +1,4 @@
-"""What each command does; `jobs.cli` says what each is given."""
+"""The commands: one function each. `jobs.cli` declares their options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def _run(options: argparse.Namespace) -> None:
     reporter = Reporter(spec.name, as_json=options.log_json)
     run_options = RunOptions(options.engine, options.workers, options.save_every, options.update)
     if options.shard and options.engine != "local":
-        raise WrongSpec("--shard scans one part of the data in this process. Leave it out: --engine ray divides the data itself.")
+        raise WrongSpec(
+            "--shard scans one part of the data in this process, and --engine ray divides the data itself. Leave one of them out."
+        )
     if options.shard:
         index, count = options.shard
         run_shard(spec, index, count, options.out, reporter, run_options, options.anew)
@@ -203,7 +205,7 @@ def settings_of(network: Network) -> list[str]:
 
 
 def summary(folder: Place) -> list[str]:
-    """What a job's folder holds, in a few lines. Raises: WrongSpec, where it holds none."""
+    """A summary of a job's folder, line by line. Raises: WrongSpec, for a folder without a job."""
     parts = _parts(folder)
     if parts and find_receipt(folder) is None:
         return [f"{folder.name}: shards, not merged yet", *parts]
@@ -212,13 +214,13 @@ def summary(folder: Place) -> list[str]:
     for stage in receipt.spec["stages"]:
         record = receipt.stages.get(stage)
         if record is None:
-            lines.append(f"  {stage}: not yet")
+            lines.append(f"  {stage}: not run yet")
             continue
         lines.append(f"  {stage}: {_about(record)}{record.seconds:g} s in all")
         if record.skipped:
             lines.append(f"    {record.skipped:,} images could not be read: index/skipped.parquet")
         for layer, count in record.nans.items():
-            lines.append(f"    {layer}: {count:,} values were NaN and were passed over")
+            lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
     lines += parts
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
@@ -233,7 +235,7 @@ def summary(folder: Place) -> list[str]:
 
 
 def _parts(folder: Place) -> list[str]:
-    """How far the scans are whose parts lie in a folder."""
+    """The progress of every scan that has a part in the folder."""
     if not any(True for _ in (folder / "parts").glob("*.part")):
         return []
     from pipeline.activations.part_file import saved_parts
@@ -241,13 +243,13 @@ def _parts(folder: Place) -> list[str]:
     lines = []
     for saved in saved_parts(folder):
         first, last = saved.bounds
-        whose = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
-        lines.append(f"  {whose}: {saved.part.done:,} of {last - first:,} examples are saved")
+        owner = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
+        lines.append(f"  {owner}: {saved.part.done:,} of {last - first:,} examples are saved")
     return lines
 
 
 def _about(record: StageRecord) -> str:
-    """What a stage says of its work; of the scan, how fast it was and where the time went."""
+    """The summary of a stage: its own sentence or, for the scan, its speed and where the time went."""
     spent = record.scan_seconds
     if not spent:
         return f"{record.told}, " if record.told else ""

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.spec.dream import OctaveSpec, VisualizationSpec
 
-# The names that mean the same here; those of the rest, with what has taken their place.
+# The names that keep their meaning in a spec, and what replaces the others.
 _KEPT = ("octaves", "background_color", "classes", "use_bilateral", "use_tv_bregman")
 _ELSEWHERE = {
     "model": "model.source, as frozen:PATH",
     "layer": "model.logits, or dream.visualization.layer",
-    "params_path": "nothing: the parameters stand in the spec",
+    "params_path": "nothing: the parameters are in the spec",
     "logdir_path": "--out",
     "outdir_path": "--out",
 }
@@ -27,23 +27,25 @@ _WRAPPERS = ("float32", "float64", "int32", "int64", "array", "asarray", "list",
 def convert(path: Path) -> str:
     """The TOML of an old file of parameters, for a spec.
 
-    Nothing in the file is run: assignments of literals are read, numpy's arrays of literals too. Names that have no
-    meaning here are told in comments.
+    Nothing in the file is run: only assignments of literals, and of NumPy arrays of literals, are read. Names that a spec
+    does not have become comments that say what replaces them.
 
-    Raises: MissingInput; WrongSpec, for a file that is not Python, a value that is no literal, or one that cannot be right.
+    Raises: MissingInput; WrongSpec, for a file that is not Python, a value that is not a literal, or one that is invalid.
     """
-    found = _assignments(path)
-    values = {name: value for name, value in found.items() if name in _KEPT}
+    assignments = _assignments(path)
+    values = {name: value for name, value in assignments.items() if name in _KEPT}
     if not values:
         raise WrongSpec(f"{path} sets none of {', '.join(_KEPT)}. Name the params.py of a class visualisation.")
     try:
         VisualizationSpec.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        key = ".".join(map(str, first["loc"]))
         known = f" (known: {', '.join(OctaveSpec.model_fields)})" if first["type"] == "extra_forbidden" else ""
-        raise WrongSpec(f"{place} = {first['input']!r} in {path}: {first['msg']}{known}. Change it, or take it out.") from None
-    lines = [f"# {name} = {json.dumps(value)}: now {_elsewhere(name)}" for name, value in found.items() if name not in _KEPT]
+        raise WrongSpec(f"{key} = {first['input']!r} in {path}: {first['msg']}{known}. Change it, or take it out.") from None
+    lines = [
+        f"# {name} = {json.dumps(value)}: now {_elsewhere(name)}" for name, value in assignments.items() if name not in _KEPT
+    ]
     lines.append("[dream.visualization]")
     lines += [f"{name} = {_toml(value)}" for name, value in values.items() if name != "octaves"]
     for octave in values.get("octaves", []):
@@ -62,15 +64,15 @@ def _assignments(path: Path) -> dict[str, Any]:
         raise MissingInput(f"the parameters {str(path)!r} cannot be read ({error.strerror}). Name a Python file.") from None
     except (SyntaxError, ValueError) as error:  # also of bytes that are no text, or a null among them
         raise WrongSpec(f"{path} is not Python ({error}). Name the params.py of a class visualisation.") from None
-    found: dict[str, Any] = {}
+    assignments: dict[str, Any] = {}
     for statement in tree.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if isinstance(statement, ast.AnnAssign) and statement.value is not None:
             targets = [statement.target]
         for target in targets:
             if isinstance(target, ast.Name):
-                found[target.id] = _literal(statement.value, target.id, path)  # type: ignore[attr-defined]
-    return found
+                assignments[target.id] = _literal(statement.value, target.id, path)  # type: ignore[attr-defined]
+    return assignments
 
 
 def _literal(node: ast.expr, name: str, path: Path) -> Any:
@@ -83,11 +85,12 @@ def _literal(node: ast.expr, name: str, path: Path) -> Any:
     except (ValueError, TypeError, MemoryError, RecursionError):
         if name in _KEPT:
             raise WrongSpec(
-                f"{name} in {path}, line {node.lineno}, is no literal, and nothing is run here. Write the values themselves."
+                f"{name} in {path}, line {node.lineno}, is not a literal, and "
+                "convscope runs no code. Write the values themselves."
             ) from None
         return ast.unparse(node)
     return list(value) if isinstance(value, (tuple, set)) else value
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(value)  # what numbers, truth values, text and lists of them look like in TOML too
+    return json.dumps(value)  # numbers, booleans, texts and lists of them look the same in TOML

@@ -1,7 +1,7 @@
-"""Training of the small CIFAR-10 network that the demo and the first example look into.
+"""Trains the small CIFAR-10 network of the specs `demo` and `cifar10`.
 
 The network is the one of TensorFlow's CIFAR-10 tutorial (conv1, pool, norm, conv2, norm, pool, local3,
-local4; Krizhevsky's cuda-convnet layers), with batch normalisation in the place of local response
+local4; Krizhevsky's cuda-convnet layers), with batch normalisation instead of local response
 normalisation, which Keras does not have, on whole 32x32 images and with 192 units in `local3`, which
 keeps the file under 5 MB.
 """
@@ -24,7 +24,7 @@ from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
 
-HELD_OUT = 2_000  # training images that choose the best state; the test images are looked at once, at the end
+HELD_OUT = 2_000  # training images that choose the best epoch; the test images are used once, at the end
 
 
 def build_network() -> keras.Model:
@@ -71,15 +71,15 @@ def _augment(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed: int = 0) -> dict[str, Any]:
     """Train on CIFAR-10's 50,000 training images and measure on its 10,000 test images.
 
-    The best state (by images held out of the training set) is saved after every epoch that improves it;
-    an interrupted run goes on from the last whole epoch.
+    The weights with the best accuracy on held-out training images are saved after every epoch that improves it;
+    an interrupted run resumes from the last complete epoch.
 
     Args:
         out: folder for `cifar10.keras`, `log.csv`, `result.json` and the saved state.
         data_dir: folder of prepared TensorFlow Datasets; None: their default, downloaded where missing.
-        epochs: passes over the data, with one cosine descent of the learning rate.
+        epochs: passes over the data, with one cosine decay of the learning rate.
         batch: images a step.
-        seed: of the weights, the shuffling and the augmentation.
+        seed: seed of the weights, the shuffling and the augmentation.
 
     Returns: what is also written to `result.json`: test accuracy, epochs, seconds.
     """
@@ -121,7 +121,7 @@ def train_cifar10(out: Path, data_dir: str | None, epochs: int, batch: int, seed
                 mode="max",
                 save_best_only=True,
                 save_weights_only=True,
-                # Without it the first epoch after an interruption would pass for the best.
+                # Without it, the first epoch after an interruption would count as the best.
                 initial_value_threshold=_best_so_far(log) if resumes else None,
             ),
             keras.callbacks.CSVLogger(str(log), append=True),

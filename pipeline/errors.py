@@ -11,11 +11,11 @@ ConvscopeError            exit code
 |-- TryAgain                 75    nothing is wrong with the job: run it again later
 |   |-- Interrupted          75    stopped by a signal
 |   |-- FolderHeld           75    another run holds the output folder
-|   |-- PartsMissing         75    not every shard has left its part
+|   |-- PartsMissing         75    not every shard has finished its part
 |   `-- Unreachable          75    a remote address that answered before no longer does
 `-- Fault                     1    the machine or the network failed under the job
     |-- StoreFailed           1    a result could not be written
-    `-- FieldUnsolved         1    a receptive field that could not be found, or not be proved
+    `-- FieldUnsolved         1    a receptive field could not be measured, or not be proved
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 
 
 class ConvscopeError(Exception):
-    """The root: a message for people, and the exit code of the command line."""
+    """The base class: a message for people, and the exit code of the command line."""
 
     exit_code = 1
 
@@ -94,11 +94,11 @@ class FolderHeld(TryAgain):
 
 
 class PartsMissing(TryAgain):
-    """Not every shard has left its part."""
+    """Not every shard has finished its part."""
 
 
 class Unreachable(TryAgain):
-    """A remote address does not answer, however often it is asked."""
+    """A remote address does not answer, even after several tries."""
 
 
 class Fault(ConvscopeError):
@@ -110,7 +110,7 @@ class StoreFailed(Fault):
 
 
 class FieldUnsolved(Fault):
-    """A receptive field that could not be found, or could not be proved."""
+    """A receptive field could not be measured, or could not be proved."""
 
 
 def one_line(error: BaseException) -> str:

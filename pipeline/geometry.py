@@ -1,4 +1,4 @@
-"""Boxes of pixels: the one shape in which every room speaks of a part of an image."""
+"""Box: a rectangle of pixels, as all packages use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EDGES = ("y1", "x1", "y2", "x2")  # the order of a box in arrays, and the names 
 class Box:
     """A half-open rectangle of pixels: rows y1 up to, not including, y2; columns x1 up to, not including, x2.
 
-    Whose pixels they are (the network's input, the source image, a picture) is for its holder to say. recfield and the
+    Its user says whether they are pixels of the network's input, of the source image or of a picture. recfield and the
     heaps keep many boxes in one int32 array (…, 4), in the order of EDGES; `Box.of` and `edges` convert.
     """
 

@@ -1,4 +1,4 @@
-"""Job: what every stage is given."""
+"""Job: the argument of every stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.store.places import Place
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage is given: the spec, what it opened, and the folder for the results."""
+    """The argument of every stage: the spec, the network and the data that it names, and the folder for the results."""
 
     spec: JobSpec
     network: Network
@@ -33,18 +33,18 @@ class Job:
     folder: Place
     reporter: Reporter
     options: RunOptions = field(default_factory=RunOptions)
-    # What has been read before the stages run and is used by one of them, by its type.
+    # State that is read before the stages run and that one of them uses, by its type.
     prepared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """Of the network, as `model`, and of the examples, as `data`; looked for once, since all weights and files are."""
+        """The digests of the network, as `model`, and of the examples, as `data`; computed once, since that reads all weights."""
         return {"model": self.network.digest(), "data": self.source.digest()}
 
     @cached_property
     def file_digests(self) -> dict[str, str]:
-        """Of the image files that tables of the spec pick and of that of class names, by path; looked for once, before any
-        stage reads them."""
+        """The digests of the image files that the spec names and of the file of class names, by path; computed once, before
+        any stage reads them."""
         tables = (getattr(self.spec, name) for name in type(self.spec).model_fields)
         named = [path for table in tables if isinstance(table, Picks) for path in table.files]
         labels = self.spec.model.labels
@@ -72,10 +72,10 @@ class Job:
 
     @cached_property
     def _class_count(self) -> int:
-        return count_classes(self.network)  # which traces all of it
+        return count_classes(self.network)  # traces the whole network
 
     def data_begin_with(self, count: int, digest: str) -> bool:
-        """Whether the first `count` examples are those of a digest."""
+        """Whether the first `count` examples have this digest."""
         if count not in self._beginnings:
             self._beginnings[count] = self.source.digest(count)
         return self._beginnings[count] == digest
@@ -85,7 +85,7 @@ class Job:
         return {}
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The name of each logit: from `model.labels`, else the data set's where there are as many; None where there are none.
+        """The name of each logit: from `model.labels`, else from the data set if it has as many; None otherwise.
 
         Raises: MissingInput, WrongSpec, UnusableModel for a network without logits.
         """

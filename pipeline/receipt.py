@@ -1,4 +1,4 @@
-"""Receipt: run.json in a job's folder, which says what was run, on what, and how far it came; read and written here alone."""
+"""Receipt: run.json in a job's folder, which records what was run, on which data, and what is done; only this module reads it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pipeline.errors import WrongSpec
 from pipeline.store.files import write_json
 from pipeline.store.places import Place
 
-FORMAT = 1  # of a job's folder; raised when a reader of the older one would go wrong
+FORMAT = 1  # of a job's folder; incremented when readers of the older format would misread it
 _FILE = "run.json"
 
 
 class _Record(BaseModel):
-    """Part of a receipt. Keys that this version does not know stay; values of other types than it expects are errors."""
+    """Part of a receipt. Unknown keys are kept; values of unexpected types are errors."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
 
 class StageRecord(_Record):
-    """What the receipt says of a stage that has run; the keys that are declared here are read by convscope itself.
+    """The record of a stage that has run. convscope itself reads the keys that are declared here.
 
     started: when, in UTC, as ISO 8601. seconds: how long it took.
-    told: a sentence for people.
-    file_digests: of the files, beside data and weights, on which the results depend, by path.
+    told: the stage's summary, a sentence for people.
+    file_digests: by path, of the files, other than data and weights, on which the results depend.
     nans: values that were NaN, by layer. scan_seconds: where the time of the scan went.
     """
 
@@ -51,7 +51,7 @@ class _Source(_Record):
 
 
 class _Spec(_Record):
-    """Those keys of a spec of whatever version that a receipt's readers rely on."""
+    """The keys that the readers of a receipt need from a spec of any version."""
 
     stages: list[str]
     model: _Source
@@ -59,7 +59,7 @@ class _Spec(_Record):
 
 
 class Receipt(_Record):
-    """What run.json holds.
+    """The content of run.json.
 
     spec: the whole spec, as JSON, with what convscope chose in the place of "auto". settings: why, by the key of [model]:
         {"preprocess": {"value": "caffe", "reason": "VGG16"}}.
@@ -88,13 +88,13 @@ class Receipt(_Record):
         return value
 
     def begin(self, stages: Iterable[str]) -> Receipt:
-        """The receipt of a run that is about to make the results of some stages anew."""
+        """The receipt of a run that is about to replace the results of some stages."""
         again = set(stages)
         others = {name: record for name, record in self.stages.items() if name not in again}
         return self.model_copy(update={"state": "running", "stages": others})
 
     def end(self, stage: str, record: StageRecord) -> Receipt:
-        """The receipt once a stage has run; the job is finished where that was the last one missing."""
+        """The receipt after a stage has run; the job is finished if no stage is missing."""
         stages = {**self.stages, stage: record}
         finished = all(name in stages for name in self.spec["stages"])
         return self.model_copy(update={"state": "finished" if finished else "running", "stages": stages})
@@ -131,7 +131,7 @@ def find_receipt(folder: Place, any_format: bool = False) -> Receipt | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise WrongSpec(f"{path} cannot be read ({error}). Remove it to run the job anew.") from None
+        raise WrongSpec(f"{path} cannot be read ({error}). Remove it to run the job again.") from None
     if isinstance(tree, dict) and tree.get("format") != FORMAT and not any_format:
         raise WrongSpec(
             f"{folder} is of format {tree.get('format')}, this version writes {FORMAT}. Choose another --out, "
@@ -143,4 +143,4 @@ def find_receipt(folder: Place, any_format: bool = False) -> Receipt | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise WrongSpec(f"{path} is no receipt of a job ({reason}). Remove it to run the job anew.") from None
+        raise WrongSpec(f"{path} is no receipt of a job ({reason}). Remove it to run the job again.") from None

@@ -36,13 +36,13 @@ def run(
     options: RunOptions = RunOptions(),
     anew: bool = False,
 ) -> Place:
-    """Run a job: every stage of the spec, or those named, whose results are not there yet.
+    """Run a job: every stage of the spec that has no results yet, or the stages that are named.
 
     Args:
         out: the results go to OUT/name; a folder, or an address that fsspec knows.
-        stages: run these alone, even where their results are there.
-        options: which engine scans, how often it saves, and whether a data set that grew is scanned from where it grew.
-        anew: forget what earlier runs have saved and finished.
+        stages: run only these, even if their results exist.
+        options: which engine scans, how often it saves, and whether only the new images of a data set that grew are scanned.
+        anew: discard saved state and finished stages of earlier runs.
 
     Returns: the job's folder.
     Raises: any ConvscopeError.
@@ -77,7 +77,7 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
     for stage in waiting:
         receipt = receipt.begin([stage.name])
         write_receipt(job.folder, receipt)
-        # Read before the stage runs: what the files hold then is what the results depend on.
+        # Digested before the stage runs, because the results depend on the content of the files at that time.
         files = _file_digests(job, stage)
         started, clock = _utc_now(), time.monotonic()
         outcome = stage.run(job)
@@ -87,15 +87,15 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
 
 
 def nothing_to_do(folder: Place) -> str:
-    """What is said of a finished job."""
-    return f"{folder} is finished: nothing to do. Results for other settings go to another --out or name."
+    """The message for a job that is finished already."""
+    return f"{folder} is finished: nothing to do. For other settings, choose another --out or name."
 
 
 def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = True, options: RunOptions = RunOptions()) -> Job:
-    """Open the network and the data of a spec and hold them against each other, before any work is done.
+    """Open the network and the data of a spec and check that they fit together, before any work is done.
 
     Args:
-        fetch: whether a data set that is not there yet may be downloaded and prepared.
+        fetch: whether a missing data set may be downloaded and prepared.
 
     Raises: any WrongSpec.
     """
@@ -120,29 +120,29 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
 def start_tensorflow() -> None:
     """Import TensorFlow and let GPU memory grow as needed.
 
-    Its C++ side greets every start with lines on standard error that no setting stops; they are held back,
-    and shown if the start fails.
+    TensorFlow's C++ code writes lines to the standard error at every start, which no setting prevents. They are captured,
+    and written only if the start fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as greeting:
-        kept = os.dup(2)
-        os.dup2(greeting.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        stderr = os.dup(2)
+        os.dup2(captured.fileno(), 2)
         try:
             from pipeline.compiled.compile import prepare_devices
 
             prepare_devices()
         except BaseException:
-            greeting.seek(0)
-            os.write(kept, greeting.read())
+            captured.seek(0)
+            os.write(stderr, captured.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def new_receipt(job: Job, old: Receipt | None) -> Receipt:
-    """A new receipt, with the records of those stages of the old one whose network, data and tables of the spec are the same."""
+    """A new receipt, which keeps the records of stages whose network, data and tables of the spec have not changed."""
     from pipeline.stages import STAGES
 
     receipt = Receipt(
@@ -177,7 +177,7 @@ def _in_force(spec: dict[str, Any], job: Job) -> dict[str, Any]:
 
 
 def _file_digests(job: Job, stage: Stage) -> dict[str, str]:
-    """The digests of the files, beside data and weights, on which a stage's results depend: a path may come to hold others."""
+    """The digests of the files, other than data and weights, on which a stage's results depend: their content may change."""
     tables = (getattr(job.spec, table) for table in stage.tables)
     paths = [path for table in tables if isinstance(table, Picks) for path in table.files]
     labels = job.spec.model.labels

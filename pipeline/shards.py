@@ -1,4 +1,4 @@
-"""One job in several runs: each scans a shard and leaves its part, the last one joins the parts and finishes the job."""
+"""One job in several runs: each scans a shard and writes its part; `merge` joins the parts and finishes the job."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def run_shard(
     options: RunOptions = RunOptions(),
     anew: bool = False,
 ) -> Place:
-    """Scan one of `count` shards of a job's data, `index` from 0, and leave its part in OUT/name/parts for `merge`.
+    """Scan one of `count` shards of a job's data, `index` from 0, and write its part to OUT/name/parts for `merge`.
 
     Shards may be scanned at the same time, on any machines that share OUT.
 
     Args:
-        anew: forget what an earlier run has saved of this shard.
+        anew: discard the saved state of this shard.
 
     Returns: the job's folder.
     Raises: any ConvscopeError.
@@ -54,22 +54,22 @@ def run_shard(
         job.say_settings()
         with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
             part = scan_part(ScanState.read_shard(job, index, count), ScanPlan.of(job), index, count, advance)
-        reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. When all are: convscope merge {folder}")
+        reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. Once all are done: convscope merge {folder}")
     return folder
 
 
 def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions = RunOptions()) -> Place:
-    """Join the parts that the shards of a job have left, and run the job's remaining stages.
+    """Merge the parts that the shards of a job wrote, and run the job's remaining stages.
 
     Returns: the job's folder.
-    Raises: PartsMissing; WrongSpec, for parts that do not belong together, or to what the spec now names; any other
-    ConvscopeError.
+    Raises: PartsMissing; WrongSpec, for parts that do not belong together, or that belong to another network or other
+    data than the spec names now; any other ConvscopeError.
     """
     from pipeline.activations.scan_state import ScanState, found_parts
 
     receipt, parts = find_receipt(folder), found_parts(folder)
     if not parts and receipt is None:
-        raise WrongSpec(f"{folder} holds no parts. Leave some with convscope run SPEC --shard I/N, or name another folder.")
+        raise WrongSpec(f"{folder} has no parts to merge. Make them with convscope run SPEC --shard I/N, or name another folder.")
     spec = _as_written(parts[0].provenance.spec if parts else receipt.spec if receipt else {}, str(folder))
     reporter = reporter or Reporter(spec.name)
     if parts and parts[0].shard.begin:
@@ -81,12 +81,12 @@ def merge(folder: Place, reporter: Reporter | None = None, options: RunOptions =
             job.prepared[ScanState] = state = ScanState.read(job)
             state.require_whole(parts[0])
             if receipt is not None and "activations" in receipt.stages:
-                # The shards were scanned again, to replace the results that are there.
+                # The shards were scanned again, to replace the existing results.
                 write_receipt(folder, receipt.begin(["activations"]))
         finish(job)
     return folder
 
 
 def _as_written(tree: dict[str, Any], where: str) -> JobSpec:
-    """The spec of a tree that holds every key, defaults too: a default may be a key that the kind of network refuses."""
+    """The spec of a tree that has every key, without the defaults: one of them may be a key that this kind of network refuses."""
     return parse_spec(parse_spec(tree, where).model_dump(mode="json", exclude_defaults=True), where)

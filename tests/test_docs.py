@@ -1,4 +1,4 @@
-"""The documents tell everything there is, and what they tell is so."""
+"""The documents: they describe every option, key, column and error, their examples run, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from pipeline.store.tables import CROPS, INDEX, PATTERNS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OUTSIDE = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]  # beside the code, and not on the site
+OUTSIDE = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]  # in the root of the tree, not on the site
 COMMANDS: dict[str, argparse.ArgumentParser] = next(
     action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
 )
@@ -51,7 +51,7 @@ def read(name: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language, its text, and whether the line above it says that it runs."""
+    """A fenced block: its position, its language, its text, and whether the line above it says that it runs."""
 
     document: str
     line: int
@@ -65,13 +65,13 @@ class Block:
 
 def blocks(*languages: str) -> list[Block]:
     """The fenced blocks of all documents in some languages."""
-    found = []
+    fenced = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"^(<!-- runs -->\n)?^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
             line = text.count("\n", 0, match.start(2)) + 1
-            found.append(Block(str(path.relative_to(ROOT)), line, match[2], match[3], bool(match[1])))
-    return [block for block in found if block.language in languages]
+            fenced.append(Block(str(path.relative_to(ROOT)), line, match[2], match[3], bool(match[1])))
+    return [block for block in fenced if block.language in languages]
 
 
 def without_blocks(text: str) -> str:
@@ -83,7 +83,7 @@ def headings(name: str) -> list[str]:
 
 
 def section(name: str, heading: str) -> str:
-    """What stands between a heading and the next of the same level or a higher one."""
+    """The text between a heading and the next of the same level or a higher one."""
     match = re.search(rf"^(#+) {re.escape(heading)}$", read(name), re.MULTILINE)
     assert match, f"{name} has no section {heading!r}"
     rest = read(name)[match.end() :]
@@ -92,15 +92,15 @@ def section(name: str, heading: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of all tables' rows, heads left out."""
+    """The cells of all tables' rows, without the heads."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    rules = {place for place, row in enumerate(cells) if all(re.fullmatch("-+", cell) for cell in row)}
-    return [row for place, row in enumerate(cells) if place not in rules and place + 1 not in rules]
+    rules = {number for number, row in enumerate(cells) if all(re.fullmatch("-+", cell) for cell in row)}
+    return [row for number, row in enumerate(cells) if number not in rules and number + 1 not in rules]
 
 
 def by_name(text: str) -> dict[str, list[str]]:
-    """Rows by what stands in backticks in their first cell."""
+    """Rows by the text in backticks in their first cell."""
     named = {match[1]: row for row in rows(text) if (match := re.match("`([^`]+)`", row[0]))}
     assert named, "no table"
     return named
@@ -120,25 +120,25 @@ def described(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_a_command_is_told_with_its_default(command: Any) -> None:
+def test_every_option_of_a_command_is_documented_with_its_default(command: Any) -> None:
     positional = [action for action in COMMANDS[command]._actions if not action.option_strings]
     arguments = [str(action.metavar or "|".join(action.choices or [])) for action in positional]
-    told = section("docs/commands.md", f"`{' '.join([command, *arguments])}`")
+    documented = section("docs/commands.md", f"`{' '.join([command, *arguments])}`")
     expected = {}
     for action in COMMANDS[command]._actions:
         if action.option_strings and not isinstance(action, argparse._HelpAction):
             words = f"{action.option_strings[-1]} {action.metavar}" if action.nargs != 0 else action.option_strings[-1]
             expected[words] = f"`{action.default}`" if action.default else ""
-    assert {name: row[1] for name, row in by_name(told).items()} == expected if expected else not rows(told)
+    assert {name: row[1] for name, row in by_name(documented).items()} == expected if expected else not rows(documented)
 
 
-def test_no_command_is_told_that_is_not_there() -> None:
+def test_every_documented_command_exists() -> None:
     assert {
         heading.strip("`").split()[0] for heading in headings("docs/commands.md") if heading.startswith("`")
     } == COMMANDS.keys()
 
 
-def test_every_shipped_spec_is_told() -> None:
+def test_every_shipped_spec_is_documented() -> None:
     assert by_name(section("docs/commands.md", "Commands").split("\n## ")[0]).keys() == shipped_specs().keys()
 
 
@@ -146,12 +146,12 @@ def test_every_shipped_spec_is_told() -> None:
 def test_every_command_line_in_the_documents_is_one(block: Any) -> None:
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        place = next((place for place, word in enumerate(words) if Path(word).name == "convscope"), None)
-        if place is not None and words[0] not in ("git", "cd"):
-            parser().parse_args(words[place + 1 :])
+        position = next((number for number, word in enumerate(words) if Path(word).name == "convscope"), None)
+        if position is not None and words[0] not in ("git", "cd"):
+            parser().parse_args(words[position + 1 :])
 
 
-def test_every_error_is_told_with_its_exit_code() -> None:
+def test_every_error_is_documented_with_its_exit_code() -> None:
     def below(kind: type[errors.ConvscopeError]) -> Iterator[type[errors.ConvscopeError]]:
         yield kind
         for child in kind.__subclasses__():
@@ -164,9 +164,9 @@ def test_every_error_is_told_with_its_exit_code() -> None:
         assert codes == {"0", *expected.values()}, document
 
 
-def test_every_error_of_recfield_is_told() -> None:
-    found = {name for name in recfield.__all__ if issubclass(getattr(recfield, name), Exception)}
-    assert by_name(section("docs/concepts.md", "What is detected")).keys() == found
+def test_every_error_of_recfield_is_documented() -> None:
+    names = {name for name in recfield.__all__ if issubclass(getattr(recfield, name), Exception)}
+    assert by_name(section("docs/concepts.md", "What is detected")).keys() == names
 
 
 # ---- the spec
@@ -180,12 +180,12 @@ def spec_tables(table: type[BaseModel] = JobSpec, path: str = "") -> Iterator[tu
                 yield from spec_tables(kind, f"{path}.{key}".strip("."))
 
 
-def as_told(default: Any, required: bool) -> str:
+def as_documented(default: Any, required: bool) -> str:
     if required:
         return "required"
     if default is None:
         return "absent"
-    of_tables = isinstance(default, list) and any(isinstance(one, BaseModel) for one in default)
+    of_tables = isinstance(default, list) and any(isinstance(item, BaseModel) for item in default)
     return "its own defaults" if of_tables or isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
 
 
@@ -196,16 +196,16 @@ def choices(annotation: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("path", "table"), [pytest.param(path, table, id=path or "top") for path, table in spec_tables()])
-def test_every_key_of_a_spec_is_told_with_its_default(path: Any, table: Any) -> None:
-    told = section("docs/spec.md", f"`[{path}]`" if path else "Top of the file")
-    keys = {name: row[2] for name, row in by_name(re.split("^### ", told, flags=re.MULTILINE)[0]).items()}
-    assert keys == {name: as_told(field.get_default(), field.is_required()) for name, field in table.model_fields.items()}
+def test_every_key_of_a_spec_is_documented_with_its_default(path: Any, table: Any) -> None:
+    documented = section("docs/spec.md", f"`[{path}]`" if path else "Top of the file")
+    keys = {name: row[2] for name, row in by_name(re.split("^### ", documented, flags=re.MULTILINE)[0]).items()}
+    assert keys == {name: as_documented(field.get_default(), field.is_required()) for name, field in table.model_fields.items()}
     for name, field in table.model_fields.items():
         for choice in choices(field.annotation):
-            assert f'`"{choice}"`' in told, f"{path}.{name}: {choice}"
+            assert f'`"{choice}"`' in documented, f"{path}.{name}: {choice}"
 
 
-def test_every_kind_sample_and_preprocessing_is_told() -> None:
+def test_every_kind_sample_and_preprocessing_is_documented() -> None:
     kinds = {
         "Kinds of network": set(models.KINDS),
         "Kinds of source": set(sources.KINDS),
@@ -245,14 +245,14 @@ def as_named(kind: pa.DataType) -> str:
         ("patterns/LAYER.parquet", PATTERNS),
     ],
 )
-def test_every_column_is_told_with_its_type(file: Any, schema: Any) -> None:
-    told = [(name, row[1].strip("`")) for name, row in by_name(section("docs/results.md", f"`{file}`")).items()]
-    assert told == [(field.name, as_named(field.type)) for field in schema]
+def test_every_column_is_documented_with_its_type(file: Any, schema: Any) -> None:
+    documented = [(name, row[1].strip("`")) for name, row in by_name(section("docs/results.md", f"`{file}`")).items()]
+    assert documented == [(field.name, as_named(field.type)) for field in schema]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the examples take for granted: a small demo that has run, some photographs and a spec."""
+    """A folder with what the examples need: a finished small demo, some photographs and a spec."""
     folder: Path = tmp_path_factory.mktemp("docs")
     (folder / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
@@ -266,17 +266,17 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_file_that_a_job_leaves_is_told(workplace: Any) -> None:
-    told = set(by_name(section("docs/results.md", "What a job leaves")))
+def test_every_file_of_a_job_is_documented(workplace: Any) -> None:
+    documented = set(by_name(section("docs/results.md", "What a job leaves")))
     layers = json.loads((workplace / "out/demo/run.json").read_text())["layers"]
     for path in (workplace / "out/demo").rglob("*"):
         name = re.sub("|".join(layers), "LAYER", str(path.relative_to(workplace / "out/demo")))
         name = re.sub(r"^(report/\w+/).*", r"\1", name)
         if path.is_file():
-            assert name in told, name
+            assert name in documented, name
 
 
-def test_every_key_of_the_receipt_is_told(workplace: Any) -> None:
+def test_every_key_of_the_receipt_is_documented(workplace: Any) -> None:
     receipt = json.loads((workplace / "out/demo/run.json").read_text())
     top, stage = section("docs/results.md", "`run.json`").split("The entry of the stage")
     assert by_name(top).keys() == receipt.keys()
@@ -285,14 +285,14 @@ def test_every_key_of_the_receipt_is_told(workplace: Any) -> None:
     assert all(f"`{name}`" in top + stage for name in inner)
 
 
-def test_the_demo_ends_as_the_readme_shows_it(workplace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_ends_with_the_summary_of_the_tutorial(workplace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    (shown,) = (block.text for block in blocks("text") if block.text.startswith("demo: "))
+    (summary_text,) = (block.text for block in blocks("text") if block.text.startswith("demo: "))
 
     def shape(text: str) -> str:
         return re.sub(r"\d[\d,.e+-]*", "N", text.strip())
 
-    assert shape("\n".join(summary(Path("out/demo")))) == shape(shown)
+    assert shape("\n".join(summary(Path("out/demo")))) == shape(summary_text)
 
 
 # ---- examples, links, targets
@@ -344,12 +344,12 @@ def test_the_site_lists_the_pages_that_the_start_page_lists_in_the_same_order() 
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
-def test_the_targets_of_make_are_those_that_are_told() -> None:
+def test_the_targets_of_make_are_the_documented_ones() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", read("Makefile"), re.MULTILINE))
     helped = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = {word for line in helped.splitlines() for word in line.split()[:2] if word in targets}
-    told = {name.removeprefix("make ") for name in by_name(section("CONTRIBUTING.md", "Targets of `make`"))}
-    assert told == listed
+    documented = {name.removeprefix("make ") for name in by_name(section("CONTRIBUTING.md", "Targets of `make`"))}
+    assert documented == listed
     for path in DOCUMENTS + OUTSIDE:
         text = path.read_text(encoding="utf-8")
         named = re.findall(r"`make ([a-z][\w-]*)`", text) + re.findall(r"^make ([a-z][\w-]*)", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Arrays in a file, whole or not at all; and the checkpoint of an unfinished ascent."""
+"""Arrays in a file, written atomically; and the checkpoint of an unfinished ascent."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.store.places import Place
 
 
 def save(path: Place, arrays: Sequence[Any]) -> None:
-    """Write arrays, or what becomes arrays, in their order. Raises: StoreFailed."""
+    """Write arrays, or values that NumPy makes arrays of, in order. Raises: StoreFailed."""
     file = io.BytesIO()
     np.savez(file, *[np.asarray(array) for array in arrays])
     write_bytes(path, file.getvalue())
 
 
 def load(path: Place) -> list[np.ndarray] | None:
-    """The arrays of a file; None where there is none that can be read."""
+    """The arrays of a file; None if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes())) as saved:
             return [saved[name] for name in saved.files]
@@ -33,7 +33,7 @@ def load(path: Place) -> list[np.ndarray] | None:
 
 @dataclass
 class Checkpoint:
-    """The file in which an unfinished ascent is kept, written again after `every` seconds."""
+    """The file that holds the state of an unfinished ascent, rewritten every `every` seconds."""
 
     path: Place
     every: float
@@ -41,7 +41,7 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to write it."""
+        """Whether `every` seconds have passed since it was written."""
         return time.monotonic() - self._written >= self.every
 
     def save(self, arrays: Sequence[Any]) -> None:
@@ -50,5 +50,5 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self) -> list[np.ndarray] | None:
-        """What an interrupted run has kept, if anything."""
+        """The arrays that an interrupted run saved, if any."""
         return load(self.path)

@@ -1,4 +1,4 @@
-"""The loop around a compiled ascent: it reports, keeps a checkpoint, and goes on from one to the same bits."""
+"""The loop around a compiled ascent: it reports progress, writes checkpoints, and resumes from one with identical bits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Run(Protocol):
     """A compiled ascent with its objectives."""
 
     def __call__(self, state: State, *, steps: int) -> tuple[State, np.ndarray]:
-        """So many more steps: the new state, and the objectives before each, float32 (steps, batch)."""
+        """Make `steps` more steps. Returns: the new state, and the objectives before each step, float32 (steps, batch)."""
 
 
 @dataclass(frozen=True, eq=False)
 class AscentResult:
-    """What became of a batch of pictures.
+    """The result of an ascent, for a batch of pictures.
 
     values: float32 (batch, *shape): the last good values.
     losses: float32 (steps, batch): the objectives before each step, NaN where they were not finite.
@@ -42,10 +42,10 @@ class AscentResult:
 
 @dataclass(eq=False)
 class Trajectory:
-    """Where an ascent stands.
+    """The progress of an ascent.
 
     losses: of each call so far, float32 (steps, batch).
-    notes: arrays or numbers that its owner keeps in the checkpoint beside it.
+    notes: further arrays or numbers of the caller, saved in the checkpoint.
     """
 
     state: State
@@ -69,12 +69,12 @@ class Trajectory:
         return float(finite.mean()) if len(finite) else float("nan")
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write it. Raises: StoreFailed."""
+        """Write the checkpoint. Raises: StoreFailed."""
         checkpoint.save([*self.state, np.concatenate(self.losses), *self.notes])
 
     @classmethod
     def load(cls, checkpoint: Checkpoint) -> Trajectory | None:
-        """What an interrupted run has left, if anything."""
+        """The trajectory that an interrupted run saved, if any."""
         arrays = checkpoint.load()
         if not arrays:
             return None
@@ -84,7 +84,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Loop:
-    """Runs ascents; tells about every second how far they are, and keeps what they have come to in a checkpoint."""
+    """Runs ascents, reports their progress about once a second, and saves their state in a checkpoint."""
 
     checkpoint: Checkpoint
     report: Report
@@ -93,8 +93,8 @@ class Loop:
         """Move a trajectory on to step `end`, about a second's worth of steps in each call.
 
         Args:
-            run: may make fewer steps than it is asked for, where `ended` then holds.
-            ended: whether it is to end earlier; the report then says `end` all the same.
+            run: may make fewer steps than requested if `ended` holds afterwards.
+            ended: whether to stop before `end`; the progress then jumps to `end`.
         """
         count, done = 1, trajectory.step >= end
         while not done:

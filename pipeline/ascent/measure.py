@@ -1,4 +1,4 @@
-"""Measures: what a finished picture, as it is saved, does to the network; and whether a layer has gradients at all."""
+"""Measures the network's response to finished pictures, and checks that layers have gradients."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Measure = Callable[[np.ndarray, Sequence[Objective]], tuple[np.ndarray, np.ndarr
 
 
 def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measure:
-    """Compile the pass that measures a batch of pictures, for objectives of the form and number of these.
+    """Compile the pass that measures a batch of pictures, for other objectives of the same form and number too.
 
     Returns: a callable of uint8 pictures (batch, h, w, 3) and their objectives, giving float32 (batch,) three times:
-        the objectives' values, and the largest and the smallest value in the channel's map; where the objective
-        measures several channels, these are the value again.
+        the objectives' values, and the largest and the smallest value in the channel's map; if the objective
+        measures several channels, both are the objective's value.
     """
     form, arguments = objectives[0].form, stack(objectives)
 
@@ -47,19 +47,19 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
 
 def check_gradients(network: Network, layers: Sequence[str]) -> None:
     """Raises: UnusableModel, naming the layers from which no gradient comes back to the image."""
-    lost: list[str] = []
+    unreached: list[str] = []
 
     def trace(images: tf.Tensor) -> None:
         for name, maps in network.trace(images, layers).items():
             if tf.gradients(maps, images)[0] is None:
-                lost.append(name)
+                unreached.append(name)
 
     tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec((1, *network.input_shape), tf.float32))
-    if lost:
-        raise unreachable(lost, network)
+    if unreached:
+        raise unreachable(unreached, network)
 
 
 def make_deterministic() -> None:
-    """Have a GPU give the same bits each time; a CPU does so by itself."""
+    """Make a GPU compute the same bits each time, as a CPU always does."""
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()

@@ -1,7 +1,7 @@
-"""Objectives: what an ascent raises. They add, subtract and scale: `0.7 * channel("mixed5", 12) + 0.3 * logit(207)`.
+"""Objectives of gradient ascent, which can be added and scaled: `0.7 * channel("mixed5", 12) + 0.3 * logit(207)`.
 
-A new kind of term is a class here, its place in `TERMS`, and a name for Python users below it; the keys of
-`[[patterns.objectives]]` are its fields.
+A new kind of term is a class here, an entry in `TERMS`, and a function for Python users below it; its fields are the
+keys of `[[patterns.objectives.terms]]`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.models.network import LOGITS, LayerInfo
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# What a key of a spec may hold; Python may pass anything, which `Objective.check` then looks at.
+# The types of a spec's keys. Python users may pass other values, which `Objective.check` then rejects.
 Index = Annotated[int, Field(ge=0, strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 class Objective:
     """A weighted sum of terms: one number for an image.
 
-    Objectives of the same `form` differ in numbers alone, and share one compiled ascent.
+    Objectives of the same `form` differ only in numbers, and share one compiled ascent.
     """
 
     terms: tuple[tuple[float, Term], ...]
@@ -58,7 +58,7 @@ class Objective:
 
     @property
     def form(self) -> Form:
-        """Each term's type and layer: what is left of the objective without its numbers."""
+        """Each term's type and layer: the objective without its numbers."""
         return tuple((type(term), term.layer) for _, term in self.terms)
 
     @property
@@ -67,10 +67,10 @@ class Objective:
         return layers_of(self.form)
 
     def check(self, layers: Mapping[str, LayerInfo], where: str) -> None:
-        """Hold it against a network before any work is done.
+        """Check the objective against a network, before any work is done.
 
         Args:
-            layers: by name; where there are logits, LOGITS among them.
+            layers: by name, including LOGITS if the network has logits.
             where: the network's name, for the errors.
 
         Raises: UnknownLayer; WrongSpec, for a channel, position, class or direction that the layer does not have.
@@ -95,7 +95,7 @@ class Arguments(NamedTuple):
 
 
 def stack(objectives: Sequence[Objective]) -> Arguments:
-    """The numbers of objectives that share a form. Raises: ValueError where they do not."""
+    """The numbers of objectives of one form. Raises: ValueError, for objectives of several forms."""
     forms = {objective.form for objective in objectives}
     if len(forms) != 1:
         raise ValueError(f"{len(forms)} forms of objectives in one batch: {', '.join(map(str, objectives))}.")
@@ -142,7 +142,7 @@ class Term(ABC):
         return f"{kind_of(type(self))}({', '.join(map(_written, arguments))})"
 
     def numbers(self) -> np.ndarray:
-        """What tells it from others of its type and layer."""
+        """The numbers that distinguish it from other terms of its type and layer."""
         return np.zeros(0, np.float32)
 
     def misfit(self, shape: tuple[int, int, int]) -> str | None:
@@ -280,7 +280,7 @@ class Direction(Term):
 
 
 def pick(values: tf.Tensor, numbers: Any) -> tf.Tensor:
-    """One column of each row: (batch, n), (batch,) -> (batch,). What stands in the others, NaN even, does not count."""
+    """One column of each row: (batch, n), (batch,) -> (batch,). The other columns may hold NaN."""
     import tensorflow as tf
 
     chosen = tf.one_hot(numbers, values.shape[1], on_value=True, off_value=False, dtype=tf.bool)
@@ -306,7 +306,7 @@ def _written(argument: Any) -> str:
 
 
 def kind_of(term: type[Term]) -> str:
-    """What a spec and Python call a type of term."""
+    """The name of a type of term in specs and in Python."""
     return term.__name__.lower()
 
 

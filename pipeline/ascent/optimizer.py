@@ -19,9 +19,9 @@ from pipeline.compiled.gradients import OPENED, replaced_gradients
 from pipeline.errors import UnusableModel
 from pipeline.models.network import Network
 
-MAX_FAILURES = 12  # halvings after which a picture stops: its steps are then a four-thousandth of what they were
+MAX_FAILURES = 12  # halvings of the rate after which a picture stops; its steps are then 1/4096 as long
 
-_FIRST, _SECOND = 0.9, 0.999  # how much of their past Adam's moments keep (Kingma and Ba, 2015)
+_FIRST, _SECOND = 0.9, 0.999  # the decay rates of Adam's moments (Kingma and Ba, 2015)
 _TINY = 1e-8
 
 
@@ -29,14 +29,13 @@ _TINY = 1e-8
 class AscentConfig:
     """How pictures are optimised.
 
-    optimiser: "adam"; or "sgd", steps of one length along the gradient.
-    rate: the length of a step, in the units of the parametrization, where a start has a deviation below 1.
-    transforms: how the picture is moved before each step.
-    tv, l2: weights of the penalties, next to the objective, which counts 1: for total variation, and for the
-        squared distance from grey.
-    group, diversity: so many pictures in a row are to differ, and how much that counts (0: not at all).
+    optimiser: "adam"; or "sgd", steps of constant length along the gradient.
+    rate: the length of a step, in the units of the parametrization, where a start has a standard deviation below 1.
+    transforms: of the picture before each step.
+    tv, l2: weights of the penalties on total variation and on the squared distance from grey; the objective's is 1.
+    group, diversity: the number of successive pictures that should differ, and the weight of that penalty (0: none).
     seed: of the transforms.
-    open_relus: let gradients pass ReLUs that stop them all, to find a start for a picture that has none.
+    open_relus: let gradients pass ReLUs that would stop all of them, to find a start for an inactive objective.
     """
 
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -51,13 +50,13 @@ class AscentConfig:
 
 
 class State(NamedTuple):
-    """Where a batch of pictures stands; saved and loaded, it goes on to the same bits.
+    """The state of a batch of pictures; resuming from a saved state gives the same bits.
 
     step: int32 (): steps made.
     values: float32 (batch, *shape of the parametrization).
     good: the last values at which objective and gradient were finite.
     first, second: Adam's moments.
-    rate_scale: float32 (batch,): share of the rate; every failure halves it, and 0 is a picture that has stopped.
+    rate_scale: float32 (batch,): factor of the rate; every failure halves it, and 0 means that the picture has stopped.
     failures: int32 (batch,): steps that met NaN or infinity.
     inactive: int32 (batch,): steps in a row without any gradient.
     """
@@ -80,7 +79,7 @@ class State(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """The objectives of a batch of pictures, and where they rise.
+    """The objectives of a batch of pictures, and the direction in which they rise.
 
     values: float32 (batch,): of the objectives. inactive: bool (batch,): they have no gradient at all.
     ascent: float32 (batch, *shape of the parametrization): the direction in which each picture's own values are to change.
@@ -109,7 +108,7 @@ class Ascent:
 
         Args:
             parametrization: of pictures as large as the network's input with the margin of `config.transforms`.
-            objectives: a batch, one a picture; any others of their form and number can take their place.
+            objectives: a batch, one for each picture; `run` accepts any others of the same form and number.
 
         Raises: UnusableModel, naming the layer that no gradient reaches.
         """
@@ -135,7 +134,7 @@ class Ascent:
         return cls(network, parametrization, form, config, freeze(steps, *specs))
 
     def run(self, state: State, objectives: Sequence[Objective], steps: int) -> tuple[State, np.ndarray]:
-        """Some more steps; nothing comes to the host between them.
+        """Make steps, without copying anything to the host between them.
 
         Args:
             objectives: one a picture, of the ascent's form.
@@ -186,7 +185,7 @@ def iterate(
 
 
 def updated(state: State, gradient: Gradient, config: AscentConfig) -> State:
-    """The state after one step; where anything is not finite, back to the last good values at half the rate."""
+    """The state after one step; if anything is not finite, the last good values with half the rate."""
     axes = list(range(1, gradient.ascent.shape.rank))
     fine = tf.math.is_finite(gradient.values) & tf.reduce_all(tf.math.is_finite(gradient.ascent), axis=axes)
     failures = state.failures + tf.cast(~fine, tf.int32)
@@ -208,9 +207,9 @@ def updated(state: State, gradient: Gradient, config: AscentConfig) -> State:
 
 
 def microbatches(batch: int, group: int = 1) -> list[slice]:
-    """The batch in two halves that keep groups whole; in one piece where there is a GPU.
+    """The batch in two halves that do not split groups; undivided on a GPU.
 
-    The halves do not depend on each other: cores that one leaves idle, in operations that few threads can share, work
+    The halves do not depend on each other: while one is in an operation that uses few threads, the remaining cores work
     on the other.
     """
     middle = batch // group // 2 * group
@@ -219,7 +218,7 @@ def microbatches(batch: int, group: int = 1) -> list[slice]:
 
 
 def slice_batch(values: Any, part: slice) -> Any:
-    """A part of every tensor that has a batch; scalars stay as they are."""
+    """A slice of every tensor that has a batch axis; scalars are unchanged."""
     return tf.nest.map_structure(lambda value: value[part] if value.shape.rank else value, values)
 
 

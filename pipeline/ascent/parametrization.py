@@ -1,8 +1,8 @@
 """Parametrizations: the values that an ascent changes, and how they become a picture.
 
-What is easy to change decides what comes out. Single pixels give fine-grained noise; frequencies, each with about
+The parametrization decides what an ascent finds. Single pixels give fine-grained noise; frequencies, each with about
 the energy that it has in photographs, give textures and shapes (Olah, Mordvintsev and Schubert, "Feature
-Visualization", Distill 2017). Colours are mixed from axes that are independent of each other in photographs.
+Visualization", Distill 2017). Colours are mixed from axes that are uncorrelated in photographs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 # The principal axes of colour (columns: bright, blue against red, green against the two), each as long as its
-# standard deviation: of RGB in 0..1 over 400 photographs of as many ImageNet classes, all scaled to 256 x 256.
+# standard deviation: of RGB in 0..1 over 400 photographs of 400 ImageNet classes, all scaled to 256 x 256.
 # (The eigenvectors of the covariance, times the roots of its eigenvalues.)
 _AXES = np.array([[0.25099, -0.09029, -0.02529], [0.25938, 0.00007, 0.05130], [0.26245, 0.08628, -0.02651]])
 
@@ -46,8 +46,8 @@ class Parametrization:
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of tensors that XLA compiles to one loop, which reads and writes each number once.
 
-    A step of an ascent is, beside the network, many small operations on large tensors. One by one they would take as long
-    as a small network.
+    Apart from the network, a step of an ascent consists of many small operations on large tensors. Unfused, they would
+    take as long as a small network.
     """
     return tf.function(function, autograph=False, jit_compile=True)
 
@@ -72,7 +72,7 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
 
     @tf.custom_gradient
     def planes(spectrum: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        # TensorFlow's own gradient is the same numbers, in four times the time.
+        # TensorFlow's own gradient gives the same numbers and takes four times as long.
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             return tf.signal.rfft2d(upstream) * twice
 
@@ -86,7 +86,7 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
 
 
 def fast_size(size: int) -> int:
-    """The next larger size by whole pixels at both ends whose Fourier transform is fast: no prime factor above 7."""
+    """The size, or the next one with as many pixels more at both ends, with a fast Fourier transform: no prime factor above 7."""
     rest = size
     for prime in (2, 3, 5, 7):
         while rest % prime == 0:

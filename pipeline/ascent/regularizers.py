@@ -1,4 +1,4 @@
-"""Regularizers: penalties on pictures, diversity within a group, the gradient's octaves made equal, and two denoisers."""
+"""Regularizers: penalties on pictures, diversity within a group, Laplacian normalisation of gradients, and two denoisers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BINOMIAL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]).astype(np.float32) / 256
 def normalised(gradient: tf.Tensor) -> tf.Tensor:
     """Each of a batch divided by its root mean square; zeros stay zeros. float32, any shape after the batch."""
     axes = list(range(1, gradient.shape.rank))
-    # By the largest first: the squares of very large or small gradients are not float32.
+    # Divided by the largest first: the squares of very large or small gradients would leave the range of float32.
     gradient = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True))
     return tf.math.divide_no_nan(gradient, tf.sqrt(tf.reduce_mean(tf.square(gradient), axis=axes, keepdims=True)))
 
@@ -35,7 +35,7 @@ def penalised(gradient: tf.Tensor, picture: tf.Tensor, tv: float, l2: float) -> 
     Returns: whether the objective has no gradient at all, bool (batch,); and the sum.
     """
     inactive = tf.reduce_all(tf.equal(gradient, 0.0), axis=[1, 2, 3])
-    gradient = normalised(gradient)  # before the penalties join, so that their strength means the same in every network
+    gradient = normalised(gradient)  # before the penalties are added, so that a weight has the same strength in every network
     if tv:
         gradient -= tv * tf.gradients(tf.image.total_variation(picture), picture)[0]
     if l2:
@@ -87,7 +87,7 @@ def _enlarged(low: tf.Tensor, kernel: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 
 
 def bilateral(picture: tf.Tensor, sigma: tf.Tensor, largest: float) -> tf.Tensor:
-    """Each pixel as a mean of its neighbours, the near and the alike counting most (Tomasi and Manduchi, 1998).
+    """The bilateral filter: a mean of neighbours weighted by their distance in space and colour (Tomasi and Manduchi, 1998).
 
     The formula of scikit-image's `denoise_bilateral`, with a window of 5 and mirrored borders, but in the graph. Its
     table of distances is shifted (0.26, odd windows), so its pictures drift a little at each step.
@@ -100,7 +100,7 @@ def bilateral(picture: tf.Tensor, sigma: tf.Tensor, largest: float) -> tf.Tensor
     if largest <= 0:
         return picture
     height, width = tf.shape(picture)[1], tf.shape(picture)[2]
-    # Colours as planes: numbers that are treated alike lie side by side, which is several times faster.
+    # One plane for each colour: contiguous values are processed alike, which is several times faster.
     planes = tf.transpose(picture[0], (2, 0, 1))
     edge = [_WINDOW, _WINDOW]
     padded = tf.pad(planes, [[0, 0], edge, edge], "SYMMETRIC")

@@ -1,4 +1,4 @@
-"""Starts: for each picture of a batch a noise from which its objective has a gradient, as far as there is one."""
+"""Starts: for each picture of a batch, noise from which its objective has a gradient, if there is any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.ascent.objectives import Objective
 from pipeline.ascent.optimizer import Ascent, State
 from pipeline.ascent.regularizers import per_picture
 
-MAX_STARTS = 5  # noises that are tried before a picture without a gradient is given up
+MAX_STARTS = 5  # starts from different noise before a picture without a gradient is called dead
 
 _OPENED_STEPS = 16  # that a picture makes with open ReLUs
 
@@ -29,11 +29,11 @@ class Noise:
 def find_starts(ascent: Ascent, objectives: Sequence[Objective], keys: Sequence[str], noise: Noise) -> tuple[State, np.ndarray]:
     """The state before the first step.
 
-    A channel behind a ReLU is silent for most noise, and then has no gradient. Such a picture first makes some steps in
-    which a ReLU that stops its whole gradient lets it pass, again and again from new noise.
+    A channel behind a ReLU is inactive for most noise, and then has no gradient. Its picture first makes some steps with
+    open ReLUs (those that would stop the whole gradient let it pass); if that fails, it starts again from other noise.
 
     Args:
-        keys: one a picture: with the seed it decides the picture's noise.
+        keys: one for each picture; key and seed determine its noise.
 
     Returns: the state, and the number of noises tried: int32 (batch,).
     """

@@ -15,7 +15,7 @@ _GREY = 0.5  # what lies outside the picture
 
 @dataclass(frozen=True)
 class Transforms:
-    """How far a picture is moved before each step.
+    """The random transforms of a picture before each step.
 
     pad: width of the margin around what the network sees, as a share of the side, for jitter to bring in.
     jitter: largest shift, as a share of the side; by whole pixels.
@@ -30,7 +30,7 @@ class Transforms:
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing moves."""
+        """Whether there are no transforms."""
         return not (self.jitter or self.scale or self.rotate)
 
     def margin(self, side: int) -> int:
@@ -38,7 +38,7 @@ class Transforms:
         return math.ceil(self.pad * side)
 
     def apply(self, picture: tf.Tensor, height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
-        """What the network sees of some pictures: one move for the whole batch, drawn by the seed.
+        """The transformed pictures, as the network sees them: one random transform for the whole batch, drawn by the seed.
 
         Args:
             picture: float32 (batch, height and width with their margins, 3), from 0 to 1.

@@ -44,14 +44,14 @@ def compile_pass(
 
     Args:
         batch: the fixed number of images.
-        finish: takes {layer: map}, and then the extras; returns any structure of tensors. Its ops join the graph.
-        extras: what else the pass takes after the images.
-        precision: of what is heavy in the network, such as convolutions; see `pipeline.compiled.precision`.
+        finish: takes {layer: map} and the extras; returns any structure of tensors. It becomes part of the graph.
+        extras: the specs of further arguments after the images.
+        precision: of expensive operations, such as convolutions; see `pipeline.compiled.precision`.
         xla: whether XLA compiles the network.
 
-    Raises: WrongSpec, for a precision that this machine cannot give this network.
+    Raises: WrongSpec, for a precision that this machine does not support for this network.
 
-    Returns: a callable of uint8 images (batch, h, w, 3) and the extras, giving what `finish` gives.
+    Returns: a callable of uint8 images (batch, h, w, 3) and the extras, which returns the structure of `finish`.
     """
     return freeze(pass_of(network, layers, batch, finish, precision, xla), network_input(network, batch), *extras)
 
@@ -64,7 +64,7 @@ def pass_of(
     precision: str = "float32",
     xla: bool = False,
 ) -> Pass:
-    """What `compile_pass` compiles, to be traced by who makes it part of a larger graph. Arguments and errors as there."""
+    """The function that `compile_pass` compiles, for use inside a larger graph. Arguments and errors as there."""
 
     def traced(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return network.trace(network.preprocess(images), layers)
@@ -75,28 +75,28 @@ def pass_of(
 
 
 def compile_preprocessing(network: Network, batch: int) -> Pass:
-    """What the network is given for some images: uint8 (batch, h, w, 3) -> float32 (batch, h, w, channels)."""
+    """The preprocessing as a compiled function: uint8 (batch, h, w, 3) -> float32 (batch, h, w, channels)."""
     return freeze(network.preprocess, network_input(network, batch))
 
 
 def network_input(network: Network, batch: int) -> tf.TensorSpec:
-    """Images as a pass takes them: uint8 (batch, h, w, 3)."""
+    """The spec of a pass's images: uint8 (batch, h, w, 3)."""
     height, width, _ = network.input_shape
     return tf.TensorSpec((batch, height, width, 3), tf.uint8)
 
 
 def cpu_threads() -> int:
-    """How many threads TensorFlow computes one operation with, on the CPU."""
+    """How many threads TensorFlow uses for one operation on the CPU."""
     return intra_op_threads() or cores()
 
 
 def prepare_devices(threads: int | None = None) -> None:
-    """Let GPU memory grow as needed, and, where there is no GPU, let every session own the threads that compute for it.
+    """Let GPU memory grow as needed; without a GPU, let every session have its own threads.
 
     Call before TensorFlow's first use. Placement is left to TensorFlow.
 
     Args:
-        threads: how many compute one operation on the CPU; None: as TensorFlow chooses.
+        threads: for one operation on the CPU; None: as TensorFlow chooses.
     """
     if threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -1,4 +1,4 @@
-"""A compiled function on the CPU that computes with threads of its own."""
+"""Compiled functions that run on the CPU with their own threads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.compiled.freezing import Pass
 def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int, each: int = 1) -> Pass:
     """Compile a function of tensors for these shapes and types, to run on the CPU in a session.
 
-    By default TensorFlow computes each operation with as many threads as there are cores. Where other work is waiting,
-    that is a waste: the threads wait for each other at the end of every operation. A tf.function shares one pool of
-    threads with the whole process, whose size is set once; a session can own its threads, and does after
-    `prepare_devices`. Without that it uses those of the process: the results are the same, only later.
+    By default TensorFlow uses as many threads as there are cores for each operation. If other work is waiting,
+    that wastes time, because the threads wait for each other at the end of every operation. A tf.function shares one pool
+    of threads with the whole process, whose size is set once; after `prepare_devices`, a session has its own threads.
+    Without it, the session uses those of the process: the results are the same, and take longer.
 
     Args:
-        threads: how many operations may be computed at the same time, for all callers together.
-        each: how many threads compute one of them.
+        threads: how many operations may run at the same time, for all callers together.
+        each: threads for one operation.
 
     Returns: a callable that takes arrays, or tensors, of the specs and returns arrays in the structure that `function`
         returns. Several threads may call it at the same time.

@@ -1,4 +1,4 @@
-"""Where a unit's gradient has its energy, for any network: one compiled function a layer, a batch of units at a time."""
+"""The energy of a unit's gradient at each pixel, for any network: one compiled function a layer, which takes units in batches."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pipeline.models.network import LayerInfo, Network
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# uint8 (n, height, width, 3) at the network's input size and int (n, 3), the row, col and channel of a unit for each
-# -> float32 (n, height, width).
+# (images, units) -> energies: uint8 (n, height, width, 3) at the network's input size, and int (n, 3), the row, col and
+# channel of one unit for each image -> float32 (n, height, width).
 Energy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-_MOST_BYTES = 1_000_000_000  # of maps, and gradients by them, that one batch may fill
+_MOST_BYTES = 1_000_000_000  # of the maps of one batch and the gradients by them
 _MOST_BATCH = 32
 
 
 def energy_of(network: Network, layer: LayerInfo) -> Energy:
     """The energy of d(unit)/d(preprocessed pixels): its squares, summed over the colours.
 
-    Each map is in units of its own: the largest single square is 1. A unit that no pixel changes has 0 everywhere;
-    where the gradient is not finite, the map is not either.
+    Each energy map is scaled so that its largest single square is 1. A unit that no pixel changes has 0 everywhere;
+    where the gradient is not finite, neither is the energy.
 
-    The strongest units of a layer that ends in ReLU6 stand at 6, where the gradient is 0. For units whose gradient
-    is 0 everywhere, a second one is taken that passes through ceilings as if they were not there.
+    The strongest units of a layer that ends in ReLU6 are at its ceiling, 6, where the gradient is 0. Units whose gradient
+    is 0 everywhere get a second gradient, which passes through ceilings as if they were not there.
 
-    Returns: a function for any number of units, each of an image of its own, in batches of one fixed shape; it is
+    Returns: a function of any number of units, one for each image, which runs in batches of one fixed shape; it is
     compiled when it is first called.
     """
     import tensorflow as tf
@@ -51,10 +51,10 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
             pixels = network.preprocess(images)
             with replaced_gradients(WITHOUT_CEILING) if without_ceilings else nullcontext():
                 maps = network.trace(pixels, [layer.name])[layer.name]
-            # Images do not mix, so the gradient of a sum over a batch is that of each image's own unit.
+            # Images of a batch do not influence each other, so the gradient of the sum is the gradient of each image's unit.
             return _energy(tf.gather_nd(maps, units, batch_dims=1), pixels)
 
-        # The weights stay variables: frozen, every layer would hold constants of its own of them all.
+        # The weights remain variables: if they were frozen, every layer's function would have its own copy of all of them.
         return tf.function(one_batch, autograph=False).get_concrete_function(*signature)
 
     def energy(images: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
     Args:
         hint: what to do instead, for the error.
 
-    Raises: WrongSpec, where an operation has none.
+    Raises: WrongSpec, if an operation has no gradient.
     """
     import tensorflow as tf
 
@@ -109,12 +109,12 @@ def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor) -> tf.Tensor:
 
     (gradient,) = tf.gradients(units, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
-    # In these units a square neither overflows nor vanishes for want of digits.
+    # Scaled like this, no square overflows or underflows.
     return tf.reduce_sum(tf.square(tf.math.divide_no_nan(gradient, largest)), axis=3)
 
 
 def _batch(network: Network, layer: LayerInfo) -> int:
-    """How many units at once: the maps of all layers up to this one are kept until their gradients are known."""
+    """How many units at once: the maps of all layers up to this one stay in memory until their gradients are computed."""
     floats = int(np.prod(network.input_shape))
     for before in network.layers():
         floats += int(np.prod(before.shape))

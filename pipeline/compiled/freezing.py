@@ -16,7 +16,7 @@ Pass = Callable[..., Any]
 
 
 def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
-    """Compile a function of tensors for these shapes and types, its variables read once and made constants.
+    """Compile a function of tensors for these shapes and types, with its variables read once and turned into constants.
 
     Constants let TensorFlow fold batch normalisation into convolutions. XLA stays off, except in functions that ask for it:
     on the CPU it slows depthwise networks many times over.
@@ -38,10 +38,10 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A function of tensors as a graph without variables, to be made part of other graphs.
+    """A function of tensors as a graph without variables, for use inside other graphs.
 
-    Called with tensors of the graph at work, it adds its operations there and returns what the function returns. They
-    are stored there once: as a function of its own, with what TensorFlow keeps beside it, they would be several times.
+    Called with tensors of the current graph, it adds its operations to it and returns what the function returns. The
+    graph then holds the constants once; a tf.function would keep several copies of them.
 
     inputs, outputs: names of tensors.
     structure: TensorSpecs, as the function returns tensors.
@@ -69,15 +69,15 @@ class FrozenGraph:
 
 def _frozen(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> tuple[Any, GraphDef, Any]:
     """A function compiled without variables, its graph, and the structure of tensors that it returned."""
-    # Autograph has nothing to convert here, and would bury an error's one line in a trace of its own.
+    # Autograph has nothing to convert here, and would wrap the one line of an error in a long trace.
     concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
-    # A frozen function gives a flat list: the structure is put back from the one that was frozen.
+    # A frozen function returns a flat list; the structure is that of the original function.
     structure = concrete.structured_outputs
     frozen, graph = constants_for_variables(concrete)
     if len(frozen.inputs) != len(specs):
         held = ", ".join(tensor.name for tensor in frozen.inputs[len(specs) :])
         raise UnusableModel(
-            f"the network asks a table or another resource while it runs, which cannot be made a constant: {held}. "
-            "Take the layer that does so out of the model."
+            f"the network reads a table or another resource while it runs, which cannot be turned into a constant: {held}. "
+            "Remove the layer that does so from the model."
         )
     return frozen, graph, structure

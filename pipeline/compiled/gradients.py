@@ -1,7 +1,7 @@
-"""Gradients other than an operation's own: one mechanism, and the rules that convscope has.
+"""Gradient overrides: one mechanism, and the rules that convscope uses.
 
-A rule changes what `tf.gradients` computes in the same graph, and nothing that runs forward. A `tf.GradientTape` does not
-see it: it records gradients by the operation's type.
+A rule changes what `tf.gradients` computes in the same graph, and leaves the forward pass unchanged. A `tf.GradientTape`
+ignores it, because it looks up gradients by the operation's type.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pipeline.compiled.tf_private import gradient_name, registered_gradient, set
 
 @dataclass(frozen=True)
 class GradientRule:
-    """What stands in for the gradients of some operations.
+    """A replacement for the gradients of some operations.
 
     name: part of the names under which TensorFlow registers it.
     gradient: of the operation, of its own gradient function, and of the gradients by its outputs: the gradients by its
         inputs.
-    types: the operation types that `replaced_gradients` looks for.
+    types: the operation types to which `replaced_gradients` applies it.
     """
 
     name: str
@@ -32,9 +32,9 @@ class GradientRule:
 
 
 def replace_gradients(operations: Iterable[tf.Operation], rule: GradientRule) -> None:
-    """Give operations of a graph a rule, for every `tf.gradients` from now on; gradients computed before stay.
+    """Apply a rule to operations of a graph, for every later `tf.gradients`; gradients computed before do not change.
 
-    An operation may be given several rules: its own gradient is then that of the rules before.
+    Several rules may be applied to one operation: each sees the previous rules as the operation's own gradient.
     """
     for operation in operations:
         set_gradient(operation, _registered(rule, gradient_name(operation)))
@@ -42,7 +42,7 @@ def replace_gradients(operations: Iterable[tf.Operation], rule: GradientRule) ->
 
 @contextlib.contextmanager
 def replaced_gradients(rule: GradientRule) -> Iterator[None]:
-    """Give a rule to the operations of its types that the block adds to the default graph."""
+    """Apply a rule to the operations of its types that the block adds to the default graph."""
     names = {kind: _registered(rule, kind) for kind in sorted(rule.types)}
     with tf.compat.v1.get_default_graph().gradient_override_map(names):
         yield
@@ -73,8 +73,8 @@ def _guided(operation: tf.Operation, own: Callable[..., Any], *above: tf.Tensor)
 # ReLU6 has the gradient of ReLU: above its ceiling, the gradient passes.
 WITHOUT_CEILING = GradientRule("WithoutCeiling", _without_ceiling, frozenset({"Relu6"}))
 
-# A ReLU that stops an image's whole gradient lets all of it pass. Where some of it passes, the ReLU works as ever: a
-# gradient that ignores every ReLU leads nowhere in a deep network.
+# A ReLU that would stop an image's whole gradient lets the gradient pass. If part of it passes anyway, the ReLU works as
+# usual: a gradient that ignores every ReLU is useless in a deep network.
 OPENED = GradientRule("Opened", _opened, frozenset({"Relu", "Relu6"}))
 
 # Only the positive part of the gradient from above enters an operation's own gradient: guided backpropagation

@@ -88,11 +88,11 @@ class LogitsGraph:
 
 
 def last_convolution(network: Network) -> LayerInfo:
-    """The last convolutional layer, found by walking back from the logits, with everything that follows it at its size.
+    """The last convolutional layer, found by walking back from the logits, including what follows it at the same size.
 
-    The last convolution that gives a map larger than 1 x 1 (those of gates and classifiers do not) decides the size. Its
-    normalisation, its activation, and the sum or concatenation that it ends in count as part of it: the layer is the
-    network's last map before pooling or flattening.
+    The last convolution with a map larger than 1 x 1 (which excludes those of gates and classifiers) decides the size. Its
+    normalisation, its activation, and the sum or concatenation after them are part of the layer, which is the network's
+    last map before pooling or flattening.
 
     Raises: UnusableModel, for a network without logits, or in which no convolution with a map leads to them.
     """

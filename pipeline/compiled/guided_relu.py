@@ -1,7 +1,7 @@
-"""Guided backpropagation: finds the ReLUs of a traced graph, in all their forms, and lets nothing negative back through them.
+"""Guided backpropagation: finds the ReLUs of a traced graph, in all their forms, and makes them pass back positive values only.
 
-Each keeps its own gradient for what is positive in the gradient from above: ReLU6 its upper bound, a leaky ReLU its
-slope (Springenberg et al., "Striving for Simplicity", 2015).
+The positive part of the gradient from above goes through each ReLU's own gradient: ReLU6 keeps its upper bound, a leaky
+ReLU its slope (Springenberg et al., "Striving for Simplicity", 2015).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Guide:
 
 
 def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str) -> Guide:
-    """Let nothing negative back through the ReLUs between the images and the logits, in every `tf.gradients` from now on.
+    """Make the ReLUs between the images and the logits pass back positive values only, in every later `tf.gradients`.
 
-    Gradients computed before stay as they are.
+    Gradients computed before do not change.
 
     Args:
         images: the tensor that gradients will be taken by.
@@ -80,7 +80,7 @@ def _changing(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation
 
 
 def _relus(changing: dict[tf.Operation, None]) -> list[tf.Operation]:
-    """The operations that give a ReLU's output, each ReLU counted once however many operations compute it."""
+    """The operations that compute a ReLU's output; a ReLU made of several operations counts once."""
     relus: set[tf.Operation] = set()
     halves: set[tf.Operation] = set()
     for operation in changing:

@@ -13,15 +13,16 @@ from pipeline.compiled.cpu_session import in_session
 from pipeline.compiled.freezing import FrozenGraph, Pass, freeze
 from pipeline.models.network import Network
 
-BATCHES_IN_FLIGHT = 2  # that a scan runs at the same time: more take more memory and gain little
-CACHED_BYTES = 2**22  # of a map that a core still finds in its cache when the next layer reads it
-FEWEST_IMAGES = 4  # in a micro-batch: with fewer, the fixed cost of each operation begins to show
+BATCHES_IN_FLIGHT = 2  # that a scan runs at the same time: more need more memory and gain little
+CACHED_BYTES = 2**22  # of a map that is still in the core's cache when the next layer reads it
+FEWEST_IMAGES = 4  # in a micro-batch: with fewer, the fixed cost of each operation matters
 
 
 def microbatch_size(network: Network, batch: int) -> int:
     """How many images of a batch to run at once, all micro-batches being about equal; the whole batch where there is a GPU.
 
-    It depends on the network and the batch alone, and not on the number of cores: so do the last digits of the results.
+    It depends only on the network and the batch, not on the number of cores, because the last digits of the results
+    depend on it.
     """
     if tf.config.list_physical_devices("GPU"):
         return batch
@@ -33,14 +34,14 @@ def microbatch_size(network: Network, batch: int) -> int:
 def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
     """A compiled pass over a batch, made of a function of one micro-batch.
 
-    A core with a micro-batch of its own never waits for another core, and reads maps while they are still in its cache.
-    Memory holds the maps of as many micro-batches as there are cores.
+    Each core runs a whole micro-batch, so it never waits for another core and reads maps while they are in its cache.
+    The maps of as many micro-batches as there are cores are in memory at a time.
 
     Args:
         function: takes images (size, h, w, 3), the index of the first of them in the batch, int64 (), and all others;
             returns a structure of tensors with any number of rows each. It is traced once, and its variables are frozen.
         size: images in a micro-batch, at most those of the batch.
-        images, others: the specs of what the pass over a batch takes.
+        images, others: the specs of the arguments of the pass over a batch.
 
     Returns: a callable of images (batch, h, w, 3) and all others, which returns the same structure, of tensors or arrays,
         with the rows of all micro-batches in order. Where the batch is no multiple of the size, black images fill up the
@@ -63,7 +64,7 @@ def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: t
         return _concatenated(of_microbatch, count, frozen.structure)
 
     threads = cpu_threads()
-    # Where all batches in flight have fewer micro-batches than there are cores, each operation uses all of them.
+    # If all batches in flight together have fewer micro-batches than there are cores, each operation uses all cores.
     each = 1 if BATCHES_IN_FLIGHT * count >= threads else threads
     return in_session(over_batch, [images, *others], threads, each=each)
 

@@ -1,7 +1,7 @@
 """Reduced precision: a graph rewritten so that its expensive operations run in bfloat16 or float16.
 
-TensorFlow's own graph optimizer does it, and so for every kind of network: convolutions and matrix products are reduced,
-and what would lose too much, such as sums and exponentials, is not.
+TensorFlow's own graph optimizer rewrites it, for every kind of network: it reduces convolutions and matrix products,
+and leaves operations that would lose too much accuracy, such as sums and exponentials.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def reduced(read: ReadLayers, pixels: tf.TensorSpec, precision: str, name: str) 
         name: the network, for the errors.
 
     Returns: a function for use inside a graph; its maps are float32 again.
-    Raises: WrongSpec, where this machine cannot use the precision, or where it would change nothing in the network.
+    Raises: WrongSpec, if this machine does not support the precision, or if it would change nothing in the network.
     """
     _check_device(precision)
     frozen = FrozenGraph.of(read, pixels)
@@ -39,13 +39,13 @@ def reduced(read: ReadLayers, pixels: tf.TensorSpec, precision: str, name: str) 
     if not _reduces(rewritten.graph, tf.as_dtype(precision)):
         raise WrongSpec(
             f"model.precision = {precision!r} changes nothing: this machine, or TensorFlow on it, has no {precision} for "
-            f"what {name} is made of. Leave it out."
+            f"the operations of {name}. Leave it out."
         )
     return rewritten
 
 
 def _check_device(precision: str) -> None:
-    """Raises: WrongSpec, where the precision is for another device than this machine's."""
+    """Raises: WrongSpec, if the precision is for another kind of device."""
     gpus = bool(tf.config.list_physical_devices("GPU"))
     if precision == "float16" and not gpus:
         raise WrongSpec('model.precision = "float16" is for GPUs, and there is none. Set "bfloat16", or leave it out.')
@@ -56,6 +56,6 @@ def _check_device(precision: str) -> None:
 
 
 def _reduces(graph: graph_pb2.GraphDef, dtype: tf.DType) -> bool:
-    # Asked for an attribute that a node lacks, a protocol buffer would add it, empty, and spoil the graph.
+    # Reading an attribute that a node lacks would add it to the protocol buffer, empty, and corrupt the graph.
     types = (node.attr["T"].type for node in graph.node if node.op not in ("Cast", "Const") and "T" in node.attr)
     return dtype.as_datatype_enum in types

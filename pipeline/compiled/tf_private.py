@@ -31,8 +31,8 @@ def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> t
 
     A call that XLA compiles stays a call, which is given the constants. Gradients are made constant too, which
     `convert_variables_to_constants_v2_as_graph`, whose three steps these are, cannot always do. It turns reads of
-    variables into identities, but a function that returns a read, as functions with gradients do, goes on to look for
-    it; and the gradients of loops ask for the shape of a variable, which is none any more.
+    variables into identities, but a function that returns a read, as functions with gradients do, then refers to an
+    operation that no longer exists; and the gradients of loops ask for the shape of a variable that is now a constant.
 
     Relies on the three steps, which TensorFlow does not export.
 
@@ -185,7 +185,7 @@ def let_sessions_own_threads() -> None:
 
 
 def _return_identities_of_reads(function: function_pb2.FunctionDef) -> None:
-    """Have a function return an identity of a variable's value in the place of the value itself."""
+    """Make a function return an identity of a variable's value instead of the value itself."""
     reads = {node.name: node.attr["dtype"].type for node in function.node_def if node.op == "ReadVariableOp"}
     for result, tensor in function.ret.items():
         read = tensor.partition(":")[0]

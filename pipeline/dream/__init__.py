@@ -1,4 +1,4 @@
-"""Dreams: what a channel, a class or a picture becomes when the network's own gradient changes the pixels."""
+"""Dreams: pictures that gradient ascent changes to excite channels, layers or classes; and the functions for objectives."""
 
 from pipeline.ascent.objectives import Objective, channel, direction, layer, logit, neuron
 

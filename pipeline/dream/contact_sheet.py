@@ -1,4 +1,4 @@
-"""The contact sheets: all dreams in one picture, each beside what it started from, and how their losses went."""
+"""The contact sheets: all dreams in one picture, each beside its original, and the curves of their losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIDE = 320  # pixels of a tile's longer side
 
 
 def draw_sheets(folder: Place, dreams: Sequence[WrittenDream]) -> None:
-    """Write +pictures.png and +classes.png, and the losses beside them, of what there is. Raises: StoreFailed."""
+    """Write +pictures.png and +classes.png, for the kinds that exist, and the plots of their losses. Raises: StoreFailed."""
     for kind, name in SHEETS.items():
         of_kind = [dream for dream in dreams if dream.subject.kind == kind]
         first_frames = [dream for dream in of_kind if dream.result.frame == 0]

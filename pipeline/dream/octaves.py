@@ -1,4 +1,4 @@
-"""Octaves: a picture taken from one size to the next, with an ascent at each."""
+"""Octaves: a picture is scaled from one size to the next, with an ascent at each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OctavePlan(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PicturePlan:
-    """DeepDream: from a small version of a picture to its own size; detail that was lost by shrinking is added back each time.
+    """DeepDream: from a small version of a picture to its own size; each octave adds back the detail that shrinking lost.
 
     original: as large as the last octave.
     """
@@ -60,7 +60,7 @@ class PicturePlan:
 
 @dataclass(frozen=True, eq=False)
 class ClassPlan:
-    """Class visualisation: from faint noise to ever larger pictures, each smoothed before its steps."""
+    """Class visualisation: from faint noise to larger and larger pictures, each smoothed before its steps."""
 
     octaves: Sequence[Octave]
     smooth: bool
@@ -77,7 +77,7 @@ class ClassPlan:
 def ascend_octaves(
     compile: Callable[[Octave], TiledAscent], objective: Objective, plan: OctavePlan, first: np.ndarray, loop: Loop
 ) -> AscentResult:
-    """Take a picture through all octaves, going on from the loop's checkpoint, if there is one.
+    """Take a picture through all octaves, resuming from the loop's checkpoint if there is one.
 
     A checkpoint's notes are the number of the octave and whether any octave before it had a gradient.
 
@@ -94,7 +94,7 @@ def ascend_octaves(
     for number, octave in enumerate(plan.octaves):
         if number < reached:
             continue
-        if stopped:  # the last good picture grows to the size that was asked for, and that is all
+        if stopped:  # the last good picture is only enlarged to the final size
             picture = plan.leave(number, plan.enter(number, picture))
             continue
         before = sum(earlier.steps for earlier in plan.octaves[:number])
@@ -113,7 +113,7 @@ def ascend_octaves(
         losses, stopped = trajectory.losses, bool(trajectory.stopped[0])
         active = active or int(trajectory.state.inactive[0]) < octave.steps
         kept = np.asarray(trajectory.state.good if stopped else trajectory.state.values)[0]
-        del trajectory  # the rest of its state makes room for the next octave
+        del trajectory  # frees the memory of its state for the next octave
         picture = plan.leave(number, kept)
     return AscentResult(picture[np.newaxis], np.concatenate(losses), np.array([not active]), np.array([stopped]))
 

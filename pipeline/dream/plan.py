@@ -1,4 +1,4 @@
-"""What `[dream]` asks for: subjects and their octaves, checked against the network and the images before any work is done."""
+"""The plan of `[dream]`: subjects and their octaves, checked against the network and the images before any work is done."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.sources.picking import check_picks, count_picks, named, pick
 from pipeline.spec.dream import DreamSpec, VisualizationSpec
 
-_DEVIATION = 8.0  # of 255: of the noise about its background from which a class starts
-_MAX_REPEATS = 3  # a tile may be so many times larger than an octave, and then shows it as often, side by side
-_MAX_PIXELS = 2**27  # of one picture: more is taken for a mistake in the spec
+_DEVIATION = 8.0  # of 255: standard deviation of the noise that is added to a class's background
+_MAX_REPEATS = 3  # a tile may be this many times larger than an octave, whose copies then fill it side by side
+_MAX_PIXELS = 2**27  # of one picture: more is probably a mistake in the spec
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Subject:
 
 
 def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
-    """All pictures, then all classes, each with what it starts from: uint8 RGB (h, w, 3), one in memory at a time.
+    """All pictures, then all classes, each with its starting picture, uint8 RGB (h, w, 3); one in memory at a time.
 
     Raises: MissingInput, UnusableData; UnusableModel, for a network without logits.
     """
@@ -79,12 +79,12 @@ def count_pictures(job: Job) -> int:
 
 
 def has_pictures(spec: DreamSpec) -> bool:
-    """Whether there are any: those that are named, or the first few where no classes are to be drawn."""
+    """Whether there are pictures: those that the spec names, or the first few if it names no classes either."""
     return bool(spec.examples or spec.keys or spec.files) or spec.visualization is None
 
 
 def all_layers(job: Job) -> list[str]:
-    """The layers that any subject's objective looks at, each once."""
+    """The layers of all subjects' objectives, each once."""
     spec = job.spec.dream
     raised = [picture_objective(job)] if has_pictures(spec) else []
     if spec.visualization:
@@ -93,7 +93,7 @@ def all_layers(job: Job) -> list[str]:
 
 
 def count_frames(spec: DreamSpec, kind: str) -> int:
-    """How many pictures a subject becomes."""
+    """The number of frames of a subject."""
     return spec.zoom.frames if spec.zoom and kind == "picture" else 1
 
 
@@ -112,19 +112,19 @@ def count_all_steps(job: Job) -> int:
 
 
 def picture_objective(job: Job) -> Objective:
-    """What DeepDream raises: the layers' mean squares, weighted; of all layers of the job where none is named."""
+    """The objective of DeepDream: the weighted mean squares of the layers named, or of all layers of the job."""
     weights = job.spec.dream.layers or {layer.name: 1.0 for layer in job.layers}
     first, *others = (weight * objectives.layer(name) for name, weight in weights.items())
     return sum(others, start=first)
 
 
 def class_objective(spec: VisualizationSpec, number: int) -> Objective:
-    """What a class raises: its logit, or its channel of the layer that was named."""
+    """The objective of a class: its logit, or its channel in the layer that the spec names."""
     return objectives.logit(number) if spec.layer is None else objectives.channel(spec.layer, number)
 
 
 def picture_octaves(spec: DreamSpec, height: int, width: int, tile: tuple[int, int]) -> list[Octave]:
-    """From small to the picture's own size; octaves that are too small for the network's tiles are left out."""
+    """The octaves from small to the picture's own size, without those that are too small for the network's tiles."""
     sizes = [
         (int(height / spec.octave_scale**number), int(width / spec.octave_scale**number)) for number in range(spec.num_octave)
     ]
@@ -132,7 +132,7 @@ def picture_octaves(spec: DreamSpec, height: int, width: int, tile: tuple[int, i
 
 
 def class_octaves(spec: VisualizationSpec, height: int, width: int) -> list[Octave]:
-    """Each octave is `scale` times as large as the one before; the first, as the network's input."""
+    """The octaves of a class: each is `scale` times as large as the previous one, starting from the network's input size."""
     octaves = []
     for octave in spec.octaves:
         height, width = int(height * octave.scale), int(width * octave.scale)
@@ -149,7 +149,7 @@ def check_dream(job: Job) -> None:
     """Check `[dream]` against the network and the images, before any work is done.
 
     Raises: UnknownLayer; MissingInput and UnusableData, for pictures; UnusableModel, for the logits of a network
-        without any; WrongSpec, for a class or example that is not there, or a size that is none.
+        without any; WrongSpec, for an unknown class or example, or an impossible size.
     """
     spec = job.spec.dream
     known = {layer.name: layer for layer in job.network.layers()}
@@ -173,14 +173,14 @@ def _check_size(job: Job, height: int, width: int, what: str, remedy: str) -> No
     if not fits_tiles((height, width), tile):
         raise WrongSpec(
             f"{what} is {height} x {width} pixels, too small for {job.network.name}, which takes {tile[0]} x {tile[1]}: "
-            f"at least a third of it is needed. {remedy}, or set a smaller model.size where the network allows one."
+            f"height and width must be at least a third of that. {remedy}, or set a smaller model.size if the network allows it."
         )
     if height * width > _MAX_PIXELS:
         raise WrongSpec(f"{what} is {height:,} x {width:,} pixels, more than {_MAX_PIXELS:,} in all. Make it smaller.")
 
 
 def _background(job: Job, number: int) -> np.ndarray:
-    """What a class starts from: its background with some noise, as large as the network's input."""
+    """The starting picture of a class: its background with some noise, at the network's input size."""
     spec = job.spec.dream
     assert spec.visualization is not None
     random = np.random.default_rng([spec.seed, number])

@@ -1,4 +1,4 @@
-"""Results: a finished dream, its row in the index, and what is said of all of them."""
+"""Results: a finished dream, its row in the index, and the summary of all dreams."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NAMED = 5  # pictures in one message
 
 @dataclass(frozen=True, eq=False)
 class DreamResult:
-    """One finished picture, and what came of its ascent.
+    """One finished picture, and the result of its ascent.
 
-    picture, original: uint8 RGB (h, w, 3), as it ended and as it started. octaves: how many sizes it went through.
+    picture, original: uint8 RGB (h, w, 3), finished and at the start. octaves: how many there were.
     losses: float32 (steps,): the objective before each step, the mean over tiles.
     state: "done"; "dead", without any gradient; or "stopped", by NaN or infinity.
     before, reached: the objective's value for `original` and for `picture`; of a class, both scaled to the network's input.
@@ -60,7 +60,7 @@ class WrittenDream:
 
     @property
     def title(self) -> str:
-        """What it is called in messages: its name, and its frame after the first."""
+        """Its name in messages, with the number of the frame after the first."""
         return f"{self.subject.name} {self.result.frame}" if self.result.frame else self.subject.name
 
 
@@ -94,7 +94,7 @@ def index_columns(spec: DreamSpec, dreams: Sequence[WrittenDream]) -> dict[str, 
 
 
 def summarise(job: Job, dreams: Sequence[WrittenDream], films: Sequence[str]) -> dict[str, Any]:
-    """The stage's entry in run.json; the user hears what did not go well."""
+    """The stage's entry in run.json; reports dreams that are dead or stopped."""
     counts = {kind: sum(dream.subject.kind == kind for dream in dreams) for kind in ("picture", "class")}
     words = [f"{counts['picture']:,} pictures, {counts['class']:,} classes"]
     if films:

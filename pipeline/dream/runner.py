@@ -1,4 +1,4 @@
-"""The runner: makes the pictures of a subject, frame after frame, measures each, and keeps finished ones in parts/dream."""
+"""The runner: makes the pictures of a subject frame by frame, measures each, and saves finished ones in parts/dream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.spec.picks import Picks
 
 @dataclass
 class DreamRunner:
-    """Makes one subject after another; keeps what is compiled, and counts the steps that are done.
+    """Makes the pictures of one subject after another, reuses compiled functions, and counts the steps done.
 
     total, done: steps of all pictures.
     """
@@ -118,7 +118,7 @@ class DreamRunner:
         return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
     def _key(self, subject: Subject, frame: int, original: np.ndarray) -> str:
-        """The name of a picture among the parts; another spec, network or original gives another."""
+        """The name of a picture's part; it depends on the spec, the network and the original."""
         spec = self.job.spec.dream.model_dump(mode="json", exclude={*Picks.model_fields, "snapshot", "visualization"})
         of_class = self.job.spec.dream.visualization
         parts = [self.job.network.digest(), spec, subject.name, str(subject.objective), frame, list(original.shape)]

@@ -35,10 +35,10 @@ from pipeline.models.network import Network
 class TileConfig:
     """How a picture is optimised by tiles.
 
-    rate: root mean square of a step, the whole range of a colour being 1.
-    shift: how far the grid moves at most, as a share of a tile's side.
-    levels: of the Laplacian pyramid by which gradients are normalised; 0: none.
-    sigma: the largest of the bilateral filter after each step; 0: none.
+    rate: root mean square of a step, where the range of a colour is 1.
+    shift: the largest shift of the grid, as a share of a tile's side.
+    levels: of the Laplacian pyramid that normalises gradients; 0: none.
+    sigma: the largest sigma of the bilateral filter after each step; 0: no filter.
     seed: of the shifts.
     """
 
@@ -50,10 +50,10 @@ class TileConfig:
 
 
 class Segment(NamedTuple):
-    """The steps that are made at one size.
+    """The steps of one octave.
 
-    first: the number of the first. steps: how many. start_sigma, end_sigma: of the filter, from the first step on.
-    max_loss: of the objective; above it the picture stays as it is.
+    first: the number of the first step. steps: how many. start_sigma, end_sigma: of the filter, from first to last step.
+    max_loss: above this value of the objective, the picture does not change.
     """
 
     first: int
@@ -75,7 +75,7 @@ class TiledAscent:
         """Trace and freeze; nothing runs yet.
 
         Args:
-            objective: any other of its form can take its place.
+            objective: `run` accepts any other of the same form.
             batch: tiles that go through the network at once.
 
         Raises: UnusableModel, naming the layers that no gradient reaches.
@@ -90,7 +90,7 @@ class TiledAscent:
             def step(states: tuple[State, ...]) -> tuple[tuple[State, ...], tf.Tensor, tf.Tensor]:
                 (state,) = states
                 gradient = _gradient(network, form, config, state, arguments)
-                # A number, because TensorFlow's optimiser makes "not above" to "at most", which differs where there is NaN.
+                # A number, because TensorFlow's optimiser turns "not above" into "at most", which differs for NaN.
                 above = tf.cast(gradient.values[0] > segment.max_loss, tf.int32)
                 unmoved = state._replace(step=state.step + 1)
                 after = tf.cond(above == 1, lambda: unmoved, lambda: updated(state, gradient, of_step))
@@ -106,10 +106,10 @@ class TiledAscent:
         return cls(batch, freeze(steps, *specs))
 
     def run(self, state: State, objective: Objective, segment: Segment, steps: int) -> tuple[State, np.ndarray]:
-        """Some more steps; nothing comes to the host between them.
+        """Make steps, without copying anything to the host between them.
 
         Returns: the new state, and the objective before each step that was made, the mean over tiles: float32 (steps, 1).
-            There are fewer where the last one is above `segment.max_loss`, or NaN stopped the picture.
+            There are fewer if the last objective is above `segment.max_loss`, or if NaN stopped the picture.
         """
         arguments = tf.nest.flatten(stack([objective] * self.batch))
         state, losses = self.compiled(*state, *arguments, *segment, steps)
@@ -145,7 +145,7 @@ def compile_tiled_measure(network: Network, objective: Objective, batch: int) ->
 def start(picture: np.ndarray) -> State:
     """The state of a picture, float32 (height, width, 3) from 0 to 1, before its first step."""
     values = tf.constant(picture[np.newaxis], tf.float32)
-    # Steps of one length have no moments; what stands for them is as small as can be.
+    # Steps of constant length have no moments; their tensors are as small as possible.
     moments, none = tf.zeros((1, 1, 1, 1)), tf.zeros(1, tf.int32)
     return State(tf.zeros((), tf.int32), values, values, moments, moments, tf.ones(1), none, none)
 
@@ -156,7 +156,7 @@ def _spec(value: Any) -> tf.TensorSpec:
 
 
 def _gradient(network: Network, form: Form, config: TileConfig, state: State, arguments: Arguments) -> Gradient:
-    """The objective's mean over the tiles of a picture, and its gradient, put together from the cells."""
+    """The objective's mean over the tiles of a picture, and its gradient, assembled from the cells."""
     batch = arguments.weights.shape[0]
     height, width, _ = network.input_shape
     picture = state.values

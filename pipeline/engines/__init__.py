@@ -1,1 +1,1 @@
-"""Who runs the shards; every engine calls the same scan."""
+"""Engines run the shards of a scan: in this process, or on a Ray cluster."""

@@ -12,15 +12,15 @@ from pipeline.sources.source import Shard
 
 
 def scan_all(state: ScanState, plan: ScanPlan, progress: Progress) -> tuple[Part, ScanTimes]:
-    """Scan what the state lacks in this process. Raises: as `scan_shard`."""
+    """Scan the examples that the state lacks in this process. Raises: as `scan_shard`."""
     return scan_shard(state, plan, Shard(0, 1, plan.batch, state.begin), progress)
 
 
 def scan_shard(state: ScanState, plan: ScanPlan, shard: Shard, progress: Progress) -> tuple[Part, ScanTimes]:
-    """Scan one shard, from where its part file stands, and leave the whole of it there.
+    """Scan one shard, continuing from its part file, and write the complete part there.
 
-    Returns: what the shard holds, and where this process' time went.
-    Raises: Interrupted for a signal, with everything scanned so far saved; whatever the scan raises.
+    Returns: the shard's part, and where this process' time went.
+    Raises: Interrupted for a signal, with everything scanned so far saved; the errors of the scan.
     """
     from pipeline.activations.scan import scan
 

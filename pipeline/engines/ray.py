@@ -1,4 +1,4 @@
-"""The Ray engine: workers on one machine or on many take shard after shard; each has opened the network and the data itself.
+"""The Ray engine: workers on one or more machines scan shard after shard; each opens the network and the data itself.
 
 Only parts travel. Every worker reads its images from where the spec says they are.
 """
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 TRIES = 3  # of a shard, before the job stops with its error
 _SHARDS = 64  # of a job, or eight a worker if that is more, where the data suffice
-_COUNT_EVERY = 1.0  # seconds between two questions to a worker, how many examples it has done
-_PART_EVERY = 15.0  # seconds between two questions for its part so far
-_LAST_ANSWER = 5.0  # seconds that a worker has to answer the last question
+_COUNT_EVERY = 1.0  # seconds between two requests to a worker for the number of examples it has done
+_PART_EVERY = 15.0  # seconds between two requests for its part so far
+_LAST_ANSWER = 5.0  # seconds that a worker has to answer the last request
 _ANSWER_WITHIN = 20.0  # seconds that a cluster has to answer at its address
-_WAITING_SAID_EVERY = 60.0  # seconds between two lines that say that there is no worker yet
+_WAITING_SAID_EVERY = 60.0  # seconds between two messages that no worker has started yet
 _STORE = 256 * 2**20  # bytes of memory for parts in transit; Ray keeps more than that on disk
 
 
 def scan_all(state: ScanState, plan: ScanPlan, progress: Progress) -> tuple[Part, ScanTimes]:
-    """Scan what the state lacks with the workers of a Ray cluster: the one at RAY_ADDRESS, else one of our own.
+    """Scan the examples that the state lacks on the Ray cluster at RAY_ADDRESS, or else on one that it starts.
 
-    A shard's part is saved when the shard is finished and, while it is being scanned, every so often.
+    A shard's part is saved when the shard is finished and at intervals while it is being scanned.
 
     Returns: the part of all shards, and where the time of all workers together went.
     Raises: Interrupted for a signal, with everything scanned so far saved; Unreachable, where no cluster answers;
-    Fault, where a shard fails too often; whatever the scan raises.
+    Fault, if a shard fails too often; the errors of the scan.
     """
     ray, job = require(), state.job
     with _cluster(ray, job.options.workers):
@@ -110,7 +110,7 @@ class Worker:
         """Open what the spec names. Raises: WrongSpec, where it is missing, or differs from what the job was started with."""
         from pipeline.compiled.compile import prepare_devices
 
-        # The number of threads can change the order in which a sum is added up: it is the same in every worker.
+        # The number of threads can change the order of additions, so it is the same in every worker.
         prepare_devices(threads)
         self.network, self.source = open_inputs(spec, fetch=False)
         for table, digest in (("model", self.network.digest()), ("data", self.source.digest())):
@@ -262,7 +262,7 @@ class _Crew:
         self._tasks[worker.scan.remote(self._plan, shard, self._begun[shard])] = _Task(worker, shard)
 
     def _finish(self, reference: Any) -> tuple[Shard, Part, ScanTimes] | None:
-        """Collect the result of a task. Returns: the shard, if it is finished. Raises: errors that trying again cannot mend."""
+        """Collect the result of a task. Returns: the shard, if it is finished. Raises: errors that a retry cannot solve."""
         task = self._tasks[reference]
         try:
             result = self._ray.get(reference)
@@ -358,7 +358,7 @@ def _cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
 
 
 def _check_answers(address: str) -> None:
-    """Fail early where nobody answers: Ray itself tries for many minutes. Raises: OSError, WrongSpec."""
+    """Fail early if nobody answers: Ray itself tries for many minutes. Raises: OSError, WrongSpec."""
     scheme, _, rest = address.rpartition("://")
     if scheme.startswith("http"):
         raise WrongSpec(

@@ -17,11 +17,11 @@ from pipeline.sources.source import Shard
 
 @dataclass(frozen=True)
 class Engine:
-    """Who runs the shards.
+    """A way to run the shards.
 
-    scan_all: scans the examples from `state.begin` on and saves parts in the job's folder as it goes; of each shard it
-    continues from what `state.take` hands over.
-    require: raises WrongSpec, where something that the engine needs is not installed.
+    scan_all: scans the examples from `state.begin` on and saves parts in the job's folder meanwhile; it continues each
+    shard from the part that `state.take` returns.
+    require: raises WrongSpec if a package that the engine needs is not installed.
     """
 
     scan_all: Callable[[ScanState, ScanPlan, Progress], tuple[Part, ScanTimes]]
@@ -35,7 +35,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def check_engine(options: RunOptions) -> None:
-    """Whether there is the engine that is asked for. Raises: UnknownName, WrongSpec."""
+    """Check that the engine exists and is installed. Raises: UnknownName, WrongSpec."""
     if options.engine not in ENGINES:
         raise UnknownName.among(options.engine, ENGINES, where="an engine")
     if options.workers is not None and options.engine == "local":
@@ -44,10 +44,10 @@ def check_engine(options: RunOptions) -> None:
 
 
 def scan_job(state: ScanState, plan: ScanPlan, progress: Progress) -> tuple[Part, ScanTimes]:
-    """Scan what the state lacks of a job's whole source.
+    """Scan the examples of a job's source that the state lacks.
 
     Returns: the part of the whole source, and where this run's time went.
-    Raises: TooManyBad; Interrupted, with everything scanned so far saved; whatever the engine raises.
+    Raises: TooManyBad; Interrupted, with everything scanned so far saved; the errors of the engine.
     """
     job, examples = state.job, state.provenance.examples
     part, times = state.whole(), ScanTimes()

@@ -1,1 +1,1 @@
-"""Feature maps: what every channel of a layer makes of single images, measured and drawn."""
+"""Feature maps: the map of every channel of a layer for single images, measured and drawn."""

@@ -1,4 +1,4 @@
-"""The picture of one image's maps of one layer: a tile a channel, under a head that says what is seen."""
+"""The picture of one image's maps of one layer: a tile for each channel, below a heading."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _NUMBERS = 14  # pixels of a line of numbers
 class MapStyle:
     """How maps are drawn.
 
-    shared: one scale for all maps that are drawn, instead of each its own, which maps of a single unit do not have.
-    channels: that are drawn at most.
+    shared: one scale for all maps, instead of one for each; maps of a single unit always share one.
+    channels: the largest number to draw.
     """
 
     colours: Palette = "viridis"
@@ -39,7 +39,7 @@ def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: 
 
     Args:
         maps: float32 (h, w, channels).
-        lines: what the head says first.
+        lines: the first lines of the heading.
         image: uint8 (h, w, 3), drawn small in the corner.
     """
     height, width, channels = maps.shape

@@ -1,4 +1,4 @@
-"""The results of the stage: a picture a layer and image, and a row of the index a channel, layer and image."""
+"""The results of the stage: a picture for each layer and image, and a row of the index for each of its channels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def maps_of(
 
     for group in in_groups(layers, _MOST_FLOATS):
         tap = compile_tap(network, [layer.name for layer in group], 1)
-        # The images are read anew for each group: all of them at once may be more than memory holds.
+        # The images are read again for each group of layers, because all of them may not fit into memory.
         for picked, name in named(pick(source, fit, picks)):
             maps = tap(picked.shown[np.newaxis])
             for layer in group:
@@ -42,7 +42,7 @@ def maps_of(
 
 
 class FeatureMapResults:
-    """Draws maps as they come, and keeps their rows of the index until all are there.
+    """Draws maps one by one, and collects their rows of the index.
 
     Attributes:
         pictures: how many were drawn.
@@ -90,12 +90,12 @@ class FeatureMapResults:
         keep_only(self._folder / "mosaics" / "featuremaps", {self._folder / row["picture"][0] for row in rows})
         images = len(next(iter(self._rows.values())))
         maps, dead, layers = len(columns["dead"]), int(sum(columns["dead"])), list(self._rows)
-        told = f"{maps:,} maps of {len(layers)} layers and {images} images, {dead:,} of them dead"
-        return {"layers": layers, "images": images, "nans": self.nans, "told": told}
+        summary = f"{maps:,} maps of {len(layers)} layers and {images} images, {dead:,} of them dead"
+        return {"layers": layers, "images": images, "nans": self.nans, "told": summary}
 
 
 def _head(layer: LayerInfo, picked: Picked) -> list[str]:
-    """What stands above the maps of a layer and image."""
+    """The heading above the maps of a layer and image."""
     height, width, channels = layer.shape
     name = PurePosixPath(picked.image.key).name if picked.example is None else f"example {picked.example}, {picked.image.key}"
     return [

@@ -1,4 +1,4 @@
-"""What is said of every channel's map of one image: its range, its mean, and whether it is the same everywhere."""
+"""The statistics of every channel's map for one image: its range, its mean, and whether it is constant."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class MapStatistics:
-    """One value a channel of one image's maps, over what in them is finite: (channels,) each.
+    """One value for each channel of one image's maps, over their finite values: (channels,) each.
 
     low, high, mean: NaN where nothing is finite. share_positive: from 0 to 1.
-    dead: whether the map is the same everywhere; a map of one unit never is. nans: how many values are not finite.
+    dead: whether the map is constant; a map of one unit does not count. nans: how many values are not finite.
     """
 
     low: np.ndarray

@@ -1,4 +1,4 @@
-"""The fields of a network's units: what can change one, and what does."""
+"""Receptive fields (what can change a unit) and effective fields (what does, in one image)."""
 
 from pipeline.fields.solving import as_ratio, field_columns, solve_fields, solve_in_groups
 

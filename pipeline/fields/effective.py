@@ -14,7 +14,7 @@ from recfield import ReceptiveField
 from recfield.effective import smallest_box
 
 SHARE = 0.95  # of a unit's energy that its effective field holds
-_MOST = 0.5  # of the input that a field may cover and still be a part of the image
+_MOST = 0.5  # of the input's area; layers with larger receptive fields get effective fields
 
 
 class EffectiveFields:
@@ -26,7 +26,7 @@ class EffectiveFields:
     the unit's field is centred; along an axis on which the map has one unit alone, the box may lie anywhere.
 
     Attributes:
-        found: how many units have an effective field, of those asked for so far.
+        found: how many of the units so far have an effective field.
         without: how many have none, because no pixel of their image changes them, as behind an inactive ReLU.
     """
 
@@ -66,7 +66,7 @@ def covers_most(field: ReceptiveField, height: int, width: int) -> bool:
 def effective_fields(
     network: Network, layers: Sequence[LayerInfo], fields: Mapping[str, ReceptiveField]
 ) -> dict[str, EffectiveFields]:
-    """What finds the effective fields, by name, of those layers whose fields cover most of the input."""
+    """The `EffectiveFields` of each layer whose receptive field covers most of the input, by name."""
     height, width, _ = network.input_shape
     large = [layer for layer in layers if covers_most(fields[layer.name], height, width)]
     return {layer.name: EffectiveFields(network, layer, fields[layer.name]) for layer in large}
@@ -74,7 +74,7 @@ def effective_fields(
 
 @dataclass(frozen=True, eq=False)
 class UnitCentres:
-    """The pixels at the centres of a map's units, were there no border, clipped to the image.
+    """The pixels at the centres of a map's units if there were no border, clipped to the image.
 
     rows, cols: int (h,) and (w,).
     """

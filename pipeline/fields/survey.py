@@ -1,4 +1,4 @@
-"""A survey of a network's fields: every layer's measures, and where the gradient of its central unit has its energy."""
+"""A survey of a network's fields: the receptive field of every layer, and the energy of its central unit's gradient."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHANNELS = 12  # of a layer, evenly spread
 
 @dataclass(frozen=True, eq=False)
 class FieldSurvey:
-    """What is known of one layer's fields.
+    """The fields of one layer.
 
     unit: row and col of the central unit.
     energy: float64 (height, width): the mean over gradients of the central unit's energy, each normalised to a sum of 1.
@@ -60,7 +60,7 @@ def _images(job: Job) -> np.ndarray:
         except UnusableData as error:
             reason = str(error.args[0])
     if not images:
-        raise UnusableData(f"not one of {_IMAGES} images can be read; the last: {reason}")
+        raise UnusableData(f"none of {_IMAGES} images can be read; the last: {reason}")
     return np.stack(images)
 
 
@@ -74,7 +74,7 @@ def _survey(job: Job, layer: LayerInfo, field: ReceptiveField, images: np.ndarra
     energies = energy_of(job.network, layer)(inputs, units).astype(np.float64)
     totals = energies.sum(axis=(1, 2))
     nonzero = np.isfinite(totals) & (totals > 0)
-    # Each gradient counts the same, so that a few strong channels do not hide the others.
+    # Each gradient has the same weight, so that a few strong channels do not hide the others.
     shares = energies[nonzero] / totals[nonzero, None, None]
     energy = shares.mean(axis=0) if nonzero.any() else np.zeros(energies.shape[1:])
     effective = effective_box(energy, field, UnitCentres.of(field, *energy.shape), unit)

@@ -1,4 +1,4 @@
-"""The picture of a layer's field: the boxes of two units, and where the gradient of one has its energy."""
+"""The picture of a layer's field: the boxes of two units, and the energy of the gradient of one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Panel:
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A line of the legend: what draws its mark, in place, and its text."""
+    """A line of the legend: a function that draws its mark into an array, and its text."""
 
     mark: Callable[[np.ndarray], None]
     text: str

@@ -1,1 +1,1 @@
-"""Learned kernels: which ones are looked at, and what is said of them."""
+"""Learned kernels: which ones are drawn, their statistics and their pictures."""

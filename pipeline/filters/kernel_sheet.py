@@ -1,4 +1,4 @@
-"""Kernels as pictures: every filter a tile, in colour where it takes the image itself, or a row of tiles, one an input."""
+"""Kernels as pictures: a colour tile for each filter of the first convolution, elsewhere a row of tiles, one for each input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.models.network import Kernel
 
 Order = Literal["norm", "channel"]
 
-_SIDE = 1400  # pixels that a picture grows to by itself
-_MOST_SIDE = 8000  # and at most, whatever is asked for
+_SIDE = 1400  # pixels of a picture's longer side by default
+_MOST_SIDE = 8000  # and at most, even if the spec asks for more
 _TILE = 48  # pixels of a large tile's longer side
 _LEAST_TILE = 18
 _WEIGHT = (16, 9)  # pixels of a weight in a kernel of 1 x 1: large, and at the least
@@ -27,7 +27,7 @@ _NUMBERS = 13  # pixels of a line of numbers
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """What is drawn first, and how many filters and inputs at most; None: what fits."""
+    """The order, and the largest numbers of filters and inputs to draw; None: as many as fit."""
 
     sort: Order = "norm"
     filters: int | None = None
@@ -49,7 +49,7 @@ class KernelSheet:
 
 @dataclass(frozen=True, eq=False)
 class _Body:
-    """A sheet without its head: uint8 RGB (h, w, 3), the notes and the filters' boxes on it, and what the head says of it."""
+    """A sheet without its heading: uint8 RGB (h, w, 3), the notes and the filters' boxes on it, and its legend."""
 
     pixels: np.ndarray
     notes: list[Note]
@@ -69,7 +69,7 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
         tiles = kernel.weights if colours is None else kernel.weights[:, :, list(colours)]
         body = _tiles(_grey(tiles, largest), filters, limits)
     else:
-        # Within groups, a column stands for one input of every group, and these have no norm in common.
+        # In a grouped convolution, a column is one input of every group, and these have no common norm.
         inputs = _order(kernel.weights, 2, limits.sort if kernel.groups == 1 else "channel")
         body = _matrix(_grey(kernel.weights, largest), filters, inputs, limits, kernel.groups)
     meaning = (
@@ -90,7 +90,7 @@ def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int
 
 
 def kind_of(kernel: Kernel) -> str:
-    """What sort of convolution a kernel belongs to."""
+    """The kind of convolution a kernel belongs to."""
     if kernel.transposed:
         return "transposed"
     if kernel.groups > 1:

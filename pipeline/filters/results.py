@@ -1,4 +1,4 @@
-"""The results of the stage: a picture a kernel, and a row of the index a filter."""
+"""The results of the stage: a picture for each kernel, and a row of the index for each filter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.store.tables import INDEX, write_index
 
 
 class FilterResults:
-    """Draws kernels as they come, and keeps their filters' rows of the index until all are there."""
+    """Draws kernels one by one, and collects their filters' rows of the index."""
 
     def __init__(self, folder: Place, limits: Limits) -> None:
         """For a job's folder; nothing is written yet."""
@@ -48,12 +48,12 @@ class FilterResults:
         write_index(self._folder, "filters", self._columns)
         keep_only(self._folder / "mosaics" / "filters", {self._folder / picture for picture in self._columns["picture"]})
         filters, drawn = len(self._columns["layer"]), int(sum(self._columns["drawn"]))
-        told = f"{filters:,} filters of {len(layers)} layers, {drawn:,} of them drawn"
-        return {"layers": list(layers), "filters": filters, "told": told}
+        summary = f"{filters:,} filters of {len(layers)} layers, {drawn:,} of them drawn"
+        return {"layers": list(layers), "filters": filters, "told": summary}
 
 
 def _rows(kernel: Kernel, drawn: KernelSheet) -> dict[str, Any]:
-    """The columns of the index that a kernel and its picture fill, a row a filter."""
+    """The columns of the index for a kernel and its picture, a row for each filter."""
     statistics = FilterStatistics.of(kernel)
     count = kernel.filters
     height, width, inputs, _ = kernel.weights.shape

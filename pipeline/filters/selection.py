@@ -1,4 +1,4 @@
-"""Which layers' kernels are looked at: those named, or the convolutions that the job's layers are or come from."""
+"""Which layers' kernels to draw: those that the spec names, or the convolutions that give the job's layers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pipeline.models.selection import select_layers
 
 
 def choose(network: Network, named: Sequence[str] | None, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
-    """The convolutions to look at, each once, in the network's order.
+    """The convolutions to draw, each once, in the network's order.
 
     Args:
-        named: `filters.layers`: names, and globs, which pass over layers without a kernel.
+        named: `filters.layers`: names and globs; globs skip layers without a kernel.
         layers: those of the job, for where none is named: a convolution stands for itself, any other layer for the
             convolutions nearest before it.
 
@@ -30,7 +30,7 @@ def choose(network: Network, named: Sequence[str] | None, layers: Sequence[Layer
                 before = ", ".join(nearest(network, layer.name, convolutions)) or "none"
                 raise WrongSpec(
                     f"filters.layers: {layer.name!r} ({layer.kind}) has no kernel. "
-                    f"Name convolutions alone; the nearest before it: {before}."
+                    f"Name only convolutions; the nearest before it: {before}."
                 )
         chosen = {layer.name for layer in matched} & convolutions
         what = f"filters.layers matches no convolution, but {matched[0].name!r} ({matched[0].kind})"
@@ -53,7 +53,7 @@ def given_by(network: Network, convolutions: Sequence[LayerInfo], layers: Sequen
 
 
 def nearest(network: Network, layer: str, convolutions: Container[str]) -> list[str]:
-    """The layer itself, if it is one of the convolutions; else those the fewest steps before it; none where there are none."""
+    """The layer itself if it is a convolution, else the nearest convolutions before it, if there are any."""
     seen, here = {layer}, [layer]
     while here:
         reached = [name for name in here if name in convolutions]

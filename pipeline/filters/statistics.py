@@ -1,4 +1,4 @@
-"""What is said of every filter of a kernel: its norm, its mean, how much of it is near zero, and its twin."""
+"""The statistics of every filter of a kernel: its norm, its mean, its share of weights near zero, and its twin."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ROWS = 512  # filters that are compared with all others at a time
 
 @dataclass(frozen=True, eq=False)
 class FilterStatistics:
-    """One value a filter, (filters,) each.
+    """One value for each filter, (filters,) each.
 
     norm: the root of the sum of the squared weights. mean: of the weights.
-    share_near_zero: of the weights, those smaller than a hundredth of the kernel's largest, all signs aside.
-    twin: the other filter whose weights point most nearly the same way; -1 where a filter is zero or alone.
+    share_near_zero: of the weights, those whose magnitude is below a hundredth of the kernel's largest.
+    twin: the other filter with the largest cosine similarity; -1 if a filter is zero or alone.
     twin_cosine: the cosine between the two, from -1 to 1; NaN where there is no twin.
     """
 

@@ -15,7 +15,7 @@ from pipeline.patterns.results import PatternResult, StrongestPatches
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
 
-_SIDE = 128  # pixels of a picture's longer side, where it is not shown as it is
+_SIDE = 128  # pixels of a picture's longer side, at most
 _PATCH = 96  # pixels of a patch's longer side
 
 
@@ -36,7 +36,7 @@ def draw_sheet(folder: Place, sheet: PatternSheet, results: Sequence[PatternResu
 
 
 def remove_other_sheets(folder: Place, sheets: Sequence[PatternSheet]) -> None:
-    """Remove from the job's folder what an earlier run left of layers that this one does not have."""
+    """Remove files of layers that an earlier run had and this one does not."""
     names = [sheet.file for sheet in sheets]
     kept = {f"{name}.parquet" for name in names} | {f"{name}{suffix}.png" for name in names for suffix in ("", "-found", "-loss")}
     for path in [*(folder / "patterns").glob("*.parquet"), *(folder / "mosaics" / "patterns").glob("*.png")]:
@@ -45,7 +45,7 @@ def remove_other_sheets(folder: Place, sheets: Sequence[PatternSheet]) -> None:
 
 
 def caption(result: PatternResult) -> str:
-    """What stands below a pattern: why there is nothing to see, or what it reached."""
+    """The caption of a pattern: the value it reached, or its state if that is not done."""
     return _number(result.reached) if result.state == "done" else result.state
 
 
@@ -76,12 +76,12 @@ def _mosaic(rows: dict[Any, list[PatternResult]], patches: StrongestPatches | No
 
 
 def _number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """A number with three digits, or with all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _tile_size(height: int, width: int) -> tuple[int, int]:
-    """The size at which a picture is shown: small ones are enlarged by a whole number, large ones are shrunk."""
+    """The size at which a picture is drawn: small ones are enlarged by a whole factor, large ones are reduced."""
     longest = max(height, width)
     scale = max(1, _SIDE // longest) if longest <= _SIDE else _SIDE / longest
     return round(height * scale), round(width * scale)

@@ -1,4 +1,4 @@
-"""What `[patterns]` asks for: which pictures, of which objectives, on which sheets and in which batches."""
+"""The plan of `[patterns]`: which pictures, of which objectives, on which sheets and in which batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.store.files import file_name
 
-_OBJECTIVES = "+objectives"  # the sheet of the named ones; no file of a layer has a "+" in its name
+_OBJECTIVES = "+objectives"  # the sheet of the named objectives; no file of a layer has a "+" in its name
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Pattern:
 
     @property
     def raised(self) -> Objective:
-        """What the ascent raises."""
+        """The objective that the ascent raises."""
         return self.sign * self.objective if self.sign < 0 else self.objective
 
 
 @dataclass(frozen=True)
 class PatternSheet:
-    """Pictures that stand together: of a layer, or of the named objectives."""
+    """The pictures of one sheet: of a layer, or of the named objectives."""
 
     name: str
     patterns: tuple[Pattern, ...]
@@ -53,12 +53,12 @@ class PatternSheet:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that its objectives look at, each once."""
+        """The layers of its objectives, each once."""
         return tuple(dict.fromkeys(name for pattern in self.patterns for name in pattern.objective.layers))
 
 
 def plan_sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[PatternSheet]:
-    """All pictures, in the order in which they are made: the variants of one channel and sign one after the other.
+    """All pictures, in the order in which they are made: the variants of one channel and sign follow each other.
 
     Args:
         layers: those of the job.
@@ -80,7 +80,7 @@ def plan_sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Pattern
 
 
 def plan_batches(patterns: Sequence[Pattern], spec: PatternsSpec) -> Iterator[list[Pattern]]:
-    """Batches of one form, as equal in length as can be; the variants of one pattern stay together."""
+    """Batches of one form, of nearly equal length; the variants of one pattern are in one batch."""
     for _, same in groupby(patterns, key=lambda pattern: pattern.objective.form):
         of_form = list(same)
         count = len(of_form) // spec.variants
@@ -92,7 +92,7 @@ def plan_batches(patterns: Sequence[Pattern], spec: PatternsSpec) -> Iterator[li
 def check_patterns(job: Job) -> None:
     """Check `[patterns]` against the network, before any work is done.
 
-    Raises: UnknownLayer; WrongSpec, for a channel, class or direction that is not there, or for nothing to do;
+    Raises: UnknownLayer; WrongSpec, for an unknown channel, class or direction, or if there is nothing to do;
         UnusableModel, for the logits of a network without any.
     """
     spec, network = job.spec.patterns, job.network

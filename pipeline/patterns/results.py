@@ -1,4 +1,4 @@
-"""Results: a finished pattern beside the patches of its channel, its rows in the tables, and what is said of all of them."""
+"""Results: finished patterns, the patches of their channels, their rows in the tables, and the summary of all patterns."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _NAMED = 5  # patterns in one message
 
 @dataclass(frozen=True, eq=False)
 class StrongestPatches:
-    """What the activations stage left for one layer, where it ran.
+    """The strongest patches of one layer, empty if the stage `activations` has not run.
 
-    scores: {channel: those of its patches, highest first}. images: {channel: their PNG files, in that order}.
+    scores: {channel: scores of its patches, highest first}. images: {channel: their image files, in that order}.
     """
 
     scores: dict[int, list[float]] = field(default_factory=dict)
@@ -36,14 +36,14 @@ class StrongestPatches:
 
 @dataclass(frozen=True, eq=False)
 class PatternResult:
-    """One picture, and what came of its ascent.
+    """One picture, and the result of its ascent.
 
     picture: uint8 RGB (height, width, 3).
     losses: float32 (steps,): the objective before each step; it falls where the sign is negative.
-    starts: noises that were tried.
+    starts: how many starts from noise there were.
     state: "done"; "dead", without any gradient; or "stopped", by NaN or infinity.
-    reached: the largest value in the channel's map (the smallest, where it was lowered), or the objective's value.
-    strongest: the response of the channel's strongest patch; None where there is none to compare with.
+    reached: the largest value in the channel's map (the smallest if it was lowered), or the objective's value.
+    strongest: the response of the channel's strongest patch; None if there is none to compare with.
     """
 
     pattern: Pattern
@@ -61,13 +61,13 @@ class PatternResult:
 
     @property
     def title(self) -> str:
-        """What tells it from the others of its sheet: CHANNEL-SIGN-VARIANT."""
+        """Its unique name on the sheet: CHANNEL-SIGN-VARIANT."""
         name = self.pattern.channel if self.pattern.name is None else file_name(self.pattern.name)
         return f"{name}-{self.sign}-{self.pattern.variant}"
 
     @property
     def exceeds(self) -> bool | None:
-        """Whether it fires its channel more than the strongest patch does."""
+        """Whether it excites its channel more than the strongest patch does."""
         return None if self.strongest is None else self.reached > self.strongest
 
     def compared(self, patches: StrongestPatches) -> PatternResult:
@@ -77,7 +77,7 @@ class PatternResult:
         return replace(self, strongest=next(iter(patches.scores.get(self.pattern.channel, [])), None))
 
     def without_picture(self) -> PatternResult:
-        """The same, small enough to be kept until all are made."""
+        """A copy without the picture, small enough to keep until all are made."""
         return replace(self, picture=self.picture[:0])
 
 
@@ -141,14 +141,14 @@ def index_columns(spec: PatternsSpec, network: Network, results: Sequence[Patter
 
 
 def summarise(reporter: Reporter, results: Sequence[PatternResult]) -> dict[str, Any]:
-    """The stage's entry in run.json; the user hears what did not go well."""
+    """The stage's entry in run.json; reports patterns that are dead or stopped."""
     compared = [result for result in results if result.exceeds is not None]
     exceeding = sum(bool(result.exceeds) for result in compared)
     words = [f"{len(results):,} patterns"]
     if compared:
         words.append(f"{exceeding:,} of {len(compared):,} above the strongest patch")
     failed = {}
-    for state, what in (("dead", "have no gradient, whatever the start"), ("stopped", "stopped at NaN or infinity")):
+    for state, what in (("dead", "have no gradient from any start"), ("stopped", "stopped at NaN or infinity")):
         titles = [f"{result.pattern.layer or 'objective'} {result.title}" for result in results if result.state == state]
         failed[state] = len(titles)
         if titles:

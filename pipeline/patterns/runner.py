@@ -1,4 +1,4 @@
-"""The runner: makes patterns batch after batch, measures them, and keeps finished batches in parts/patterns."""
+"""The runner: makes patterns batch by batch, measures them, and saves finished batches in parts/patterns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline.store.places import Place
 
 @dataclass
 class PatternRunner:
-    """Makes batch after batch, and keeps what it has compiled while the form of the objectives stays the same.
+    """Makes batch after batch, and reuses the compiled ascent while the form of the objectives is the same.
 
     parts: the folder of finished and unfinished batches. total, done: pictures of all batches.
     """
@@ -69,7 +69,7 @@ class PatternRunner:
         return [pictures, result.losses.T, starts, result.dead, result.stopped, reached]
 
     def _ascend(self, ascent: Ascent, batch: Sequence[Pattern], loop: Loop) -> tuple[AscentResult, np.ndarray]:
-        """All steps of a batch, going on from a checkpoint if there is one; and the noises tried, int32 (batch,)."""
+        """All steps of a batch, resuming from a checkpoint if there is one; and the number of starts, int32 (batch,)."""
         objectives = [pattern.raised for pattern in batch]
         trajectory = Trajectory.load(loop.checkpoint)
         if trajectory is None:
@@ -92,7 +92,7 @@ class PatternRunner:
         return self._compiled[key]
 
     def _key(self, batch: Sequence[Pattern]) -> str:
-        """The name of a batch among the parts; another spec or network gives another."""
+        """The name of a batch's part; it depends on the spec, the network and the patterns."""
         parts = [self.network.digest(), self.spec.model_dump(mode="json", exclude={"snapshot"})]
         parts += [f"{pattern.raised} {pattern.variant}" for pattern in batch]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]

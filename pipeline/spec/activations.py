@@ -1,4 +1,4 @@
-"""`[activations]`: the heaps, and how their winners are cropped and shown."""
+"""`[activations]`: the sizes of the heaps, and how winners are cropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.spec.table import Table
 
 
 class ActivationsSpec(Table):
-    """`[activations]`: the heaps, and how their winners are cropped and shown."""
+    """`[activations]`: the sizes of the heaps, and how winners are cropped."""
 
     top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
     bottom_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0

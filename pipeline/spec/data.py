@@ -1,4 +1,4 @@
-"""`[data]`: the images, and how they come to the network's input size."""
+"""`[data]`: the images, and how they are resized to the network's input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class WindowSpec(Table):
 
 
 class DataSpec(Table):
-    """`[data]`: the images, and how they come to the network's input size."""
+    """`[data]`: the images, and how they are resized to the network's input."""
 
     source: Annotated[str, HoldsPath(source_of="data")]
     data_dir: PathText | None = None

@@ -1,4 +1,4 @@
-"""`[dream]`: the pictures that are dreamed on, and the classes that are drawn."""
+"""`[dream]`: the pictures for DeepDream, and the classes to draw."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _octaves(*steps: int) -> list[OctaveSpec]:
 
 
 class VisualizationSpec(Table):
-    """`[dream.visualization]`: classes drawn from nothing, octave by octave."""
+    """`[dream.visualization]`: pictures of classes, octave by octave."""
 
     octaves: Annotated[list[OctaveSpec], Field(min_length=1)] = _octaves(190, 150, 150, 10)
     background_color: tuple[Colour, Colour, Colour] = (10.0, 90.0, 140.0)
@@ -80,6 +80,6 @@ class DreamSpec(Picks):
 
 
 def _weighted(value: Any) -> Any:
-    """A list of layers stands for as many weights of 1."""
+    """A list of layers gives each the weight 1."""
     value = a_list(value)
     return dict.fromkeys(value, 1.0) if isinstance(value, list) else value

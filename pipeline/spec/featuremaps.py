@@ -1,4 +1,4 @@
-"""`[featuremaps]`: whose maps are drawn, and in which colours."""
+"""`[featuremaps]`: which images and layers, and how to draw their maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.spec.table import Positive, a_list
 
 
 class FeaturemapsSpec(Picks):
-    """`[featuremaps]`: whose maps are drawn, and in which colours."""
+    """`[featuremaps]`: which images and layers, and how to draw their maps."""
 
     layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)] | None = None
     scale: Literal["map", "layer"] = "map"

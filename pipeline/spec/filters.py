@@ -1,4 +1,4 @@
-"""`[filters]`: which kernels are drawn, and how many of their tiles."""
+"""`[filters]`: which kernels to draw, and how many tiles of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.spec.table import Positive, Table, a_list
 
 
 class FiltersSpec(Table):
-    """`[filters]`: which kernels are drawn, and how many of their tiles."""
+    """`[filters]`: which kernels to draw, and how many tiles of each."""
 
     layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)] | None = None
     sort: Literal["norm", "channel"] = "norm"

@@ -1,1 +1,1 @@
-"""What a job leaves: Parquet tables, pictures and its receipt, written aside and renamed."""
+"""The files of a job: Parquet tables, atomic writes, locks, and remote file systems."""

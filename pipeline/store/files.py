@@ -1,4 +1,4 @@
-"""Writing aside and renaming: a reader never sees half a file, and a failure leaves the old file in place."""
+"""Atomic writes: files are written aside and renamed, so a reader never sees half a file and a failure keeps the old one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASIDE = ".aside-"
 def aside(path: Place, durable: bool = True) -> Iterator[Path]:
     """A local path to write to: it replaces `path` when the block ends, and is removed when the block fails.
 
-    For a remote `path` that is a temporary file, which is then sent whole.
+    For a remote `path` it is a temporary file, which is then uploaded.
 
     Args:
         durable: whether to wait until the disk has it. Without, a machine that fails may lose what a finished run has
@@ -71,14 +71,14 @@ def store_failed(path: Place, error: OSError) -> StoreFailed:
     """The error for a path that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFailed(
-            f"{path} was not written: the disk is full. Free some space and run the job again; nothing older was touched."
+            f"{path} was not written: the disk is full. Free some space and run the job again; older files are unchanged."
         )
     reason = error.strerror or str(error)
     return StoreFailed(f"{path} was not written: {reason}. Check the folder, or choose another with --out.")
 
 
 def write_bytes(path: Place, data: bytes, durable: bool = True) -> None:
-    """Write a file whole, as `aside` does. Raises: StoreFailed."""
+    """Write a file atomically, as `aside` does. Raises: StoreFailed."""
     with aside(path, durable) as temporary:
         temporary.write_bytes(data)
 
@@ -89,7 +89,7 @@ def write_json(path: Place, tree: Any) -> None:
 
 
 def check_writable(folder: Place) -> None:
-    """Write a file in a folder, or in the nearest one above it that exists, and remove it; nothing is left behind.
+    """Check that a folder can be written: write and remove a file there, or in its nearest parent that exists.
 
     Raises: StoreFailed; MissingInput, for an address that does not answer.
     """
@@ -111,7 +111,9 @@ def check_writable(folder: Place) -> None:
     except Unreachable as error:
         raise StoreFailed(f"{folder} cannot be written: {error.args[0]} Check the address, or choose another.") from None
     except (OSError, NotImplementedError) as error:
-        raise StoreFailed(f"{folder} cannot be written: {one_line(error)}. Check your rights there, or choose another.") from None
+        raise StoreFailed(
+            f"{folder} cannot be written: {one_line(error)}. Check your permissions there, or choose another."
+        ) from None
 
 
 def sweep(folder: Place, name: str | None = None) -> None:
@@ -139,10 +141,10 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 
 
 def file_name(layer: str) -> str:
-    """A layer's name made fit for file names on every file system; different layers never share one."""
+    """A layer's name as a valid file name on every file system; different layers never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
     device = safe.partition(".")[0].upper() in _DEVICES  # Windows opens these whatever follows the dot
     if safe == layer and not device and not layer.startswith(".") and not layer.endswith(".") and len(layer) <= 100:
         return layer
-    # Changed names get a digest of the true name, which the index holds.
+    # Changed names get a digest of the true name, which is in the index.
     return f"{'_' if device else ''}{safe.strip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"

@@ -30,8 +30,8 @@ _SETTLES_IN = 1.0  # seconds after which the winner of two runs that take over a
 def hold(folder: Place, say: Callable[[str], None] = lambda line: None, part: tuple[int, int] | None = None) -> Iterator[None]:
     """Keep other runs out of a folder, or out of one shard of its job.
 
-    A local lock ends with the process that holds it. A remote lock is an object that its holder refreshes; it is taken over
-    when it has not been refreshed for a while and is not while it is watched, or when its process on this host has ended.
+    A local lock ends with the process that holds it. A remote lock is an object that its holder refreshes. It is taken over
+    if it was not refreshed for a while and is not refreshed while it is watched, or if its process on this host has ended.
 
     Args:
         say: called when a lock is taken over.
@@ -76,7 +76,7 @@ def _locked(what: str, path: Path) -> FileIO:
             raise store_failed(path.parent, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have removed the file after it was opened here: then the lock keeps nobody out.
+            # The last holder may have removed the file after this process opened it; then the lock is ineffective.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                     return lock
@@ -138,7 +138,7 @@ class _RemoteLock:
     def keep(self, stop: threading.Event) -> None:
         """Refresh the lock until `stop` is set, or another run holds it."""
         while not stop.wait(REFRESHED_EVERY):
-            # A failed refresh is tried again at the next turn; `release` notices if the lock was lost meanwhile.
+            # A failed refresh is retried at the next interval; `release` notices if the lock was lost in the meantime.
             with contextlib.suppress(Exception):
                 if not self._is_mine():
                     return

@@ -1,4 +1,4 @@
-"""Remote addresses through fsspec: broken connections are retried, addresses that do not answer are given up in time."""
+"""Remote addresses through fsspec: broken connections are retried, and addresses that never answer fail within a deadline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FINAL = (
     *(ValueError, TypeError, NotImplementedError, ImportError, MemoryError, ConvscopeError),
 )
 
-# Without these, a host that drops packets is waited for for minutes. The user's fsspec configuration takes precedence.
+# Without these, a host that drops packets blocks for minutes. The user's fsspec configuration takes precedence.
 _S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1, "mode": "standard"}}}
 _SETTINGS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
 

@@ -46,5 +46,5 @@ class Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # nobody needs the file any more
+        with contextlib.suppress(OSError):  # the file is temporary
             self._file.close()

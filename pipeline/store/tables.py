@@ -307,12 +307,12 @@ def read_index(folder: Place, name: str) -> pa.Table:
 
 
 def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
-    """Write index/images.parquet, a row group a chunk. Raises: StoreFailed."""
+    """Write index/images.parquet, one row group for each chunk. Raises: StoreFailed."""
     write_crops(folder / "index" / "images.parquet", chunks, INDEX["images"])
 
 
 def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]], schema: pa.Schema = CROPS) -> None:
-    """Write a table of pictures, a row group a chunk, so that only one chunk is in memory. Raises: StoreFailed."""
+    """Write a table of pictures, one row group for each chunk, so that only one chunk is in memory. Raises: StoreFailed."""
     schema = _with_image_feature(schema)
     with aside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for columns in chunks:

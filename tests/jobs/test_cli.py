@@ -100,7 +100,7 @@ def test_run_does_the_job_and_ends_with_where_to_look(command: Any, spec_file: A
     assert status == 0 and "is finished: nothing to do" in error and out.splitlines() == lines
 
 
-def test_show_tells_what_a_folder_holds(command: Any, finished: Any) -> None:
+def test_show_summarises_a_folder(command: Any, finished: Any) -> None:
     status, out, _ = command("show", finished)
     assert status == 0
     assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
@@ -108,7 +108,7 @@ def test_show_tells_what_a_folder_holds(command: Any, finished: Any) -> None:
         assert f"  {what}: " in out and f": {count} files, " in out
 
 
-def test_show_tells_of_stages_still_to_come_of_bad_images_and_of_nan(command: Any, finished: Any, tmp_path: Path) -> None:
+def test_show_reports_missing_stages_bad_images_and_nan(command: Any, finished: Any, tmp_path: Path) -> None:
     receipt = json.loads((finished / "run.json").read_text())
     receipt["stages"]["activations"] |= {"skipped": 1234, "nans": {"edges": 5678}}
     (tmp_path / "run.json").write_text(json.dumps(receipt))
@@ -116,7 +116,7 @@ def test_show_tells_of_stages_still_to_come_of_bad_images_and_of_nan(command: An
     assert "1,234 images could not be read: index/skipped.parquet" in out and "edges: 5,678 values were NaN" in out
     receipt |= {"stages": {}, "state": "running"}
     (tmp_path / "run.json").write_text(json.dumps(receipt))
-    assert command("show", tmp_path)[1] == "tiny: running, 20 examples, 3 layers\n  activations: not yet\n"
+    assert command("show", tmp_path)[1] == "tiny: running, 20 examples, 3 layers\n  activations: not run yet\n"
 
 
 def test_layers_lists_every_layer_with_its_receptive_field(command: Any, spec_file: Any) -> None:
@@ -184,7 +184,7 @@ def test_a_file_of_class_names_of_the_wrong_length_stops_before_work_starts(
     assert not list((tmp_path / "out").rglob("*.p*"))
 
 
-def test_class_names_that_are_missing_are_told_by_check(command: Any, spec_file: Any, tmp_path: Path) -> None:
+def test_check_reports_missing_class_names(command: Any, spec_file: Any, tmp_path: Path) -> None:
     result = command("check", spec_file, "--set", f"model.labels={tmp_path / 'none.txt'}", "--out", tmp_path / "out")
     assert "none.txt' cannot be read" in complaint(result, 2)
 
@@ -262,7 +262,7 @@ def test_a_folder_that_holds_no_job_exits_2(command: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("raised", "status", "words"),
     [
-        (KeyboardInterrupt(), 75, "Interrupted: nothing that was finished is lost"),
+        (KeyboardInterrupt(), 75, "Interrupted: finished work is saved"),
         (MemoryError(), 1, "Fault: out of memory. Lower data.batch"),
         (StoreFailed("no."), 1, "StoreFailed: no."),
     ],

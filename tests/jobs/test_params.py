@@ -85,7 +85,7 @@ def test_values_that_are_changed_arrive_changed(old: Any) -> None:
     assert not spec.use_bilateral
 
 
-def test_what_has_no_meaning_here_is_told(old: Any) -> None:
+def test_names_that_a_spec_does_not_have_become_comments(old: Any) -> None:
     printed = convert(old(OLD + "spped = 3\n"))
     assert '# model = "tensorflow_inception_graph.pb": now model.source, as frozen:PATH' in printed
     assert '# layer = "import/softmax2_pre_activation": now model.logits' in printed
@@ -96,7 +96,7 @@ def test_nothing_in_the_file_is_run(old: Any, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     convert(old(f"open({str(trace)!r}, 'w')\nother = open({str(trace)!r}, 'w')\n{OLD}"))
     assert not trace.exists()
-    with pytest.raises(WrongSpec, match="classes in .* line 1, is no literal"):
+    with pytest.raises(WrongSpec, match="classes in .* line 1, is not a literal"):
         convert(old(f"classes = [1, open({str(trace)!r}, 'w')]\n"))
     assert not trace.exists()
 

@@ -111,7 +111,7 @@ def test_a_single_label_has_no_selectivity() -> None:
     assert names == [None, None] and np.isnan(index).all()
 
 
-def test_more_labels_than_can_be_kept_are_given_up_whatever_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_statistics_are_dropped_above_the_limit_for_any_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_LABELS", 3)
     labels = np.array(["a", "b", "c", "d"])
     maxima, examples = np.ones((4, 2), np.float32), np.arange(4)

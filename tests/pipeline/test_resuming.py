@@ -99,7 +99,7 @@ def test_a_stage_that_is_asked_for_again_scans_again_and_continues_where_that_wa
     assert last.scanned == [8, 16, 20] and tree_of(copied, *RESULTS) == before
 
 
-def test_a_finished_job_that_is_run_anew_is_scanned_again(copied: Any, spec: Any, tree_of: Any) -> None:
+def test_anew_scans_a_finished_job_again(copied: Any, spec: Any, tree_of: Any) -> None:
     before, last = tree_of(copied, *RESULTS), Stopping()
     run(spec, copied.parent, reporter=last, anew=True)
     assert last.scanned == [0, 8, 16, 20] and tree_of(copied, *RESULTS) == before
@@ -152,7 +152,7 @@ def test_a_scan_of_a_data_set_that_has_shrunk_is_refused(small: Any, write_pictu
     assert last.scanned == [0, 2, 4, 6, 7] and read_receipt(folder).examples == 7
 
 
-def test_a_changed_spec_starts_over_since_other_results_are_wanted(small: Any, tmp_path: Path) -> None:
+def test_a_changed_spec_starts_the_scan_over(small: Any, tmp_path: Path) -> None:
     stopped(small, tmp_path, 6)
     last = Stopping()
     run(changed(small, activations={"top_k": 1}), tmp_path, reporter=last)

@@ -168,7 +168,7 @@ def test_a_second_run_does_nothing_and_says_so(copied: Any, spec: Any, told: Any
     times = {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")}
     before = tree_of(copied)
     assert run(spec, copied.parent, reporter=told) == copied
-    assert told.lines == [f"{copied} is finished: nothing to do. Results for other settings go to another --out or name."]
+    assert told.lines == [f"{copied} is finished: nothing to do. For other settings, choose another --out or name."]
     assert tree_of(copied) == before and {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")} == times
 
 
@@ -231,7 +231,7 @@ def test_another_network_behind_the_same_name_is_noticed_and_run(
     assert "scan" in told.lines and (index(folder, "activations").score != old).any()
 
 
-def test_changed_settings_run_the_job_anew(copied: Any, spec: Any, told: Any) -> None:
+def test_changed_settings_run_the_job_again(copied: Any, spec: Any, told: Any) -> None:
     run(changed(spec, activations={"top_k": 1}), copied.parent, reporter=told)
     assert "scan" in told.lines and set(index(copied, "activations")["rank"]) == {0}
 

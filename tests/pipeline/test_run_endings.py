@@ -26,7 +26,7 @@ def one_line(caught: Any, status: Any) -> Any:
     return str(caught.value)
 
 
-def test_a_file_in_the_place_of_the_output_folder_is_one_line(spec: Any, tmp_path: Path, quiet: Any) -> None:
+def test_a_file_instead_of_the_output_folder_is_an_error_of_one_line(spec: Any, tmp_path: Path, quiet: Any) -> None:
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(StoreFailed, match=r"was not written: .*another with --out") as caught:
         run(spec, tmp_path / "out", reporter=quiet)

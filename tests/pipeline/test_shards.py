@@ -97,11 +97,11 @@ def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied: Any, 
     run_shard(spec, 0, 2, copied.parent, shard)
     merge(copied, merged)
     for reporter in (shard, merged):
-        assert reporter.lines == [f"{copied} is finished: nothing to do. Results for other settings go to another --out or name."]
+        assert reporter.lines == [f"{copied} is finished: nothing to do. For other settings, choose another --out or name."]
     assert tree_of(copied) == before
 
 
-def test_shards_that_are_scanned_anew_replace_what_is_finished(copied: Any, spec: Any, tree_of: Any, told: Any) -> None:
+def test_shards_that_are_scanned_again_replace_finished_results(copied: Any, spec: Any, tree_of: Any, told: Any) -> None:
     before = tree_of(copied, *RESULTS)
     (copied / "index" / "activations.parquet").write_bytes(b"damaged")
     for index, examples in ((0, 8), (1, 12)):
@@ -136,7 +136,7 @@ def test_a_merge_that_was_stopped_when_it_cleared_the_parts_away_is_gone_on_with
 def test_a_folder_without_parts_or_with_a_damaged_one_is_named(small: Any, tmp_path: Path) -> None:
     from pipeline.errors import Fault
 
-    with pytest.raises(WrongSpec, match="none holds no parts"):
+    with pytest.raises(WrongSpec, match="none has no parts to merge"):
         merge(tmp_path / "none", Stopping())
     folder = shards(small, tmp_path, [0], 1)
     part = folder / "parts" / "1-of-1.part"
@@ -200,7 +200,7 @@ def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_fre
     assert sorted(path.name for path in (folder / "parts").iterdir()) == ["1-of-3.part", "2-of-3.part"]
 
 
-def test_a_lock_whose_last_holder_has_just_removed_it_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_that_its_last_holder_has_just_removed_is_recreated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, flock, calls = tmp_path / "tiny", fcntl.flock, []
 
     def removed_meanwhile(file: Any, how: Any) -> None:

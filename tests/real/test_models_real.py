@@ -39,7 +39,7 @@ def test_mobilenet_with_real_weights_knows_what_is_in_the_photographs() -> None:
     assert len(files) == 20 and right >= 17
 
 
-def test_vgg16_without_its_classifier_loads_and_is_told_when_it_should_not_have_one() -> None:
+def test_vgg16_without_its_classifier_loads_and_top_with_such_weights_is_an_error() -> None:
     weights = str(REAL / "vgg16_notop.weights.h5")
     network = opened(source="keras:VGG16", weights=weights, top=False)
     assert network.input_shape == (224, 224, 3) and network.layers()[-1].shape == (7, 7, 512)

@@ -251,13 +251,13 @@ def provenance_of(spec: Any, layers: Any = (("edges", (14, 14, 4)),), labels: An
         {"activations": {"bottom_k": 1}},
     ],
 )
-def test_whatever_changes_responses_belongs_to_their_provenance(spec: Any, change: Any) -> None:
+def test_every_key_that_changes_responses_is_part_of_their_provenance(spec: Any, change: Any) -> None:
     ((table, key),) = [(table, key) for table, keys in change.items() for key in keys]
     assert provenance_of(spec).difference(provenance_of(changed(spec, **change))) == f"the spec has changed: {table}.{key}"
 
 
 @pytest.mark.parametrize("change", [{"data": {"max_bad": 0.5}}, {"data": {"on_bad": "fail"}}, {"activations": {"crop": "image"}}])
-def test_whatever_changes_no_response_does_not_belong_to_their_provenance(spec: Any, change: Any) -> None:
+def test_no_key_that_leaves_responses_unchanged_is_part_of_their_provenance(spec: Any, change: Any) -> None:
     assert provenance_of(spec).difference(provenance_of(changed(spec, **change))) is None
 
 

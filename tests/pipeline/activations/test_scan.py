@@ -222,7 +222,7 @@ def test_chosen_channels_come_in_the_order_of_the_spec(tiny_model: Any, network:
     assert part.of(Statistics)["edges"].seen.shape == (2,)
 
 
-def test_a_dense_layer_is_a_map_of_one_place(network: Any, source: Any, plan: Any) -> None:
+def test_a_dense_layer_is_a_map_of_one_position(network: Any, source: Any, plan: Any) -> None:
     part, _ = scan(network, source, plan(network, "classes"))
     heap = part.of(Strongest)["classes"].heap
     assert heap.channels == 3 and not heap.rows.any() and not heap.cols.any()
@@ -235,7 +235,7 @@ def test_slots_beyond_the_number_of_images_stay_unfilled(network: Any, in_memory
 
 
 @pytest.mark.parametrize(("k", "bottom_k"), [(1, 12), (10, 1)])
-def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(
+def test_the_weakest_responses_are_kept_when_the_heaps_of_the_strongest_are_full(
     tiny_model: Any, network: Any, source: Any, plan: Any, k: Any, bottom_k: Any
 ) -> None:
     part, _ = scan(network, source, plan(network, "edges", k=k, batch=2, bottom_k=bottom_k))
@@ -244,7 +244,7 @@ def test_the_weakest_are_found_however_full_the_heaps_of_the_strongest_are(
 
 
 @pytest.mark.parametrize(("k", "label_k", "batch"), [(1, 3, 2), (10, 1, 2), (1, 3, 5), (10, 1, 5)])
-def test_the_strongest_for_each_label_are_found_however_full_the_other_heaps_are(
+def test_the_strongest_responses_of_each_label_are_kept_when_other_heaps_are_full(
     tiny_model: Any, network: Any, in_memory: Any, source: Any, plan: Any, k: Any, label_k: Any, batch: Any
 ) -> None:
     labels = np.array(["cat", "ant", "bee"])[np.arange(23) % 3]
@@ -288,7 +288,7 @@ def test_as_many_bad_images_as_allowed_pass_and_one_more_stops_the_scan(in_memor
     assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
 
 
-def test_on_bad_fail_stops_at_the_first_bad_image_whatever_the_share(in_memory: Any, plan: Any) -> None:
+def test_on_bad_fail_stops_at_the_first_bad_image_for_any_max_bad(in_memory: Any, plan: Any) -> None:
     network = pointwise(1, 0)
     with pytest.raises(TooManyBad, match="'image2' cannot be read: torn") as caught:
         scan(network, in_memory(flat_images(1, 2, 3), broken=[2]), plan(network, "out", on_bad="fail", max_bad=1.0))

@@ -59,7 +59,7 @@ def test_the_first_noise_depends_on_the_seed_and_the_key_of_a_picture_but_not_on
     np.testing.assert_allclose(stronger.values, 3 * state.values, rtol=1e-5)
 
 
-def test_only_inactive_pictures_start_anew_each_time_from_another_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_inactive_pictures_restart_each_time_from_other_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second picture has a gradient after it was lifted from its third noise."""
     lifted = []
 

@@ -48,7 +48,7 @@ def test_the_steps_of_adam_are_those_of_keras() -> None:
     assert state.step == 5
 
 
-def test_steps_of_one_length_go_along_the_gradient_whatever_its_strength() -> None:
+def test_sgd_steps_have_the_same_length_for_any_strength_of_the_gradient() -> None:
     direction = noise(1, 1)
     unit = direction / np.sqrt((direction**2).mean())
     for strength in (1e-30, 1.0, 1e30):

@@ -99,7 +99,7 @@ def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified: Any, o
             assert theirs.maps[method, twin].any() and close(ours.maps[method, name], theirs.maps[method, twin])
 
 
-def test_a_layer_of_single_numbers_is_a_map_of_one_place(rectified: Any, opened: Any, photos: Any) -> None:
+def test_a_layer_without_a_map_is_a_map_of_one_position(rectified: Any, opened: Any, photos: Any) -> None:
     images, hidden = photos(2, 16, 16), rectified.get_layer("hidden")
     found = compile_explanations(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
     numbers = keras.Model(rectified.input, hidden.output)(images / 255.0).numpy()

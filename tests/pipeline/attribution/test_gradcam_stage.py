@@ -200,7 +200,7 @@ def test_a_second_run_leaves_no_pictures_of_the_first(write: Any, quiet: Any, tm
         ({"files": ["nowhere.png"]}, MissingInput, "nowhere.png"),
     ],
 )
-def test_what_is_not_there_is_found_before_work_starts(
+def test_missing_inputs_are_reported_before_any_work(
     write: Any, quiet: Any, tmp_path: Path, keys: Any, kind: Any, words: Any
 ) -> None:
     with pytest.raises(kind, match=words):

@@ -68,7 +68,7 @@ def test_the_box_is_the_smallest_that_holds_half_of_the_energy() -> None:
         assert inside.sum() >= values.sum() * 0.4999
 
 
-def test_the_peak_is_the_first_of_the_strongest_places_and_signs_do_not_count() -> None:
+def test_the_peak_is_the_first_position_of_the_largest_magnitude() -> None:
     values = np.zeros((9, 9, 3), np.float32)
     values[2, 3], values[7, 7] = (-1, 2, -3), (6, 0, 0)
     focus = heat.focus(values, 9, 9)

@@ -117,7 +117,7 @@ def test_a_function_that_calls_python_may_run_in_microbatches_too(pixels: Any, s
 def test_a_function_that_reads_a_table_is_refused_with_the_tables_name(size: Any) -> None:
     keys = tf.lookup.KeyValueTensorInitializer(tf.range(3, dtype=tf.int64), tf.range(3, dtype=tf.int64))
     table = tf.lookup.StaticHashTable(keys, -1)
-    with pytest.raises(UnusableModel, match="table_handle.*Take the layer"):
+    with pytest.raises(UnusableModel, match="table_handle.*Remove the layer"):
         in_microbatches(
             lambda images, first: table.lookup(tf.cast(images, tf.int64)), size, tf.TensorSpec((6, 4, 4, 3), tf.uint8)
         )

@@ -87,7 +87,7 @@ def test_a_scan_in_bfloat16_may_run_in_microbatches_too(
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
-def test_in_bfloat16_every_layer_has_its_own_map_in_whatever_order_they_are_asked_for(network: Any, images: Any) -> None:
+def test_in_bfloat16_every_layer_has_its_own_map_in_any_order_of_layers(network: Any, images: Any) -> None:
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
     for names in (["one", "two"], ["two", "one"]):
@@ -105,13 +105,13 @@ def test_float16_without_a_gpu_is_refused_in_words_that_say_what_to_set(network:
         maps_of(network, images, precision="float16")
 
 
-def test_a_network_with_nothing_to_reduce_is_told(images: Any) -> None:
+def test_a_precision_that_changes_nothing_is_an_error(images: Any) -> None:
     inputs = keras.Input((16, 16, 3))
     network = keras_network(keras.Model(inputs, keras.layers.Identity(name="same")(inputs)), "plain", None, "none")
     pixels = tf.TensorSpec((BATCH, 16, 16, 3), tf.uint8)
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("bfloat16 is for CPUs")
-    with pytest.raises(WrongSpec, match="bfloat16' changes nothing: .* plain is made of"):
+    with pytest.raises(WrongSpec, match="bfloat16' changes nothing: .* the operations of plain"):
         reduced(lambda images: network.trace(network.preprocess(images), ["same"]), pixels, "bfloat16", network.name)
 
 

@@ -182,7 +182,7 @@ def test_a_registered_function_can_be_called_by_name_and_registering_it_again_ch
     assert float(tf.compat.v1.wrap_function(by_name, [tf.TensorSpec(())])(tf.constant(2.0))[0]) == 6.0
 
 
-def test_grappler_runs_the_one_optimizer_that_is_named_and_keeps_what_it_is_told_to_keep() -> None:
+def test_grappler_runs_only_the_named_optimizer_and_keeps_the_named_tensors() -> None:
     frozen, graph = constants_for_variables(concrete(lambda x: tf.identity(x + (tf.constant(2.0) + 3.0)), tf.TensorSpec((2,))))
     kept = [tensor.name for tensor in (*frozen.inputs, *frozen.outputs)]
     before = sum(node.op == "AddV2" for node in graph.node)

@@ -89,7 +89,7 @@ def test_the_longest_number_fits_beside_its_row(largest: Any) -> None:
     assert cols.min() >= x and cols.max() < x + layout.label
 
 
-def test_numbers_are_read_on_a_dark_ground_whatever_the_page() -> None:
+def test_numbers_are_drawn_on_a_dark_background() -> None:
     picture = drawn(MosaicLayout.of(1, [1], [(32, 32)], 5), numbers=[5])
     assert max(GROUND) < 64 and picture.max() > 200
     assert (picture[0] == GROUND).all() and (picture[:, 0] == GROUND).all()
@@ -124,14 +124,14 @@ def test_the_picture_stays_small_while_tiles_can_shrink() -> None:
     assert np.prod(small.size) <= 24_000_000
 
 
-def test_a_tile_that_nothing_fills_is_told_from_the_ground() -> None:
+def test_an_empty_tile_differs_from_the_background() -> None:
     layout = MosaicLayout.of(1, [2], [(32, 32)], 0)
     y, x = layout.corner(0)
     empty = drawn(layout)[y : y + 32, x + layout.label : x + layout.label + 32]
     assert (empty == empty[0, 0]).all() and tuple(empty[0, 0]) != GROUND
 
 
-def test_a_patch_smaller_than_its_tile_lies_where_it_is_told_and_the_rest_is_empty() -> None:
+def test_a_patch_smaller_than_its_tile_is_placed_at_its_offset_and_the_rest_is_empty() -> None:
     patch = np.full((4, 2, 3), 200, np.uint8)
     tile = fit_tile(patch, (0.5, 0.0, 1.0, 0.25), (80, 40))
     filled = (tile == 200).all(axis=2)

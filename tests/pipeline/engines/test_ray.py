@@ -250,7 +250,7 @@ def test_an_interrupt_saves_the_latest_parts_of_unfinished_shards_and_claims_no_
     assert in_bytes(part) == expected and times.images == 20 - done
 
 
-def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing_of_it(
+def test_an_interrupt_while_a_finished_shard_is_saved_loses_nothing(
     pretended: Any, job: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, calls = PartSaver.save, []

@@ -210,7 +210,7 @@ def test_a_file_that_holds_another_picture_under_the_same_name_is_drawn_again_an
         ({"first": 0}, WrongSpec, "featuremaps.first = 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_before_anything_is_written(
+def test_impossible_settings_are_reported_before_anything_is_written(
     job_of: Any, tmp_path: Path, featuremaps: Any, kind: Any, words: Any
 ) -> None:
     with pytest.raises(kind) as caught:

@@ -129,7 +129,7 @@ def test_boxes_are_those_of_a_slow_independent_search(model: Any, network: Any, 
     assert fields[name].is_global and ((found[:, 2:] - found[:, :2]).prod(axis=1) < 0.9 * SIDE**2).any()
 
 
-def test_a_box_reaches_from_the_energy_to_the_unit_where_it_has_a_place(
+def test_a_box_contains_both_the_energy_and_the_position_of_the_unit(
     network: Any, fields: Any, images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spot = np.zeros((1, SIDE, SIDE), np.float32)

@@ -144,7 +144,7 @@ def test_a_frozen_graph_leaves_the_same_table_as_its_keras_twin(job_of: Any, bra
         ({"filters": 0}, WrongSpec, "filters.filters = 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_before_anything_is_written(
+def test_impossible_settings_are_reported_before_anything_is_written(
     job_of: Any, tmp_path: Path, filters: Any, kind: Any, words: Any
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -153,7 +153,7 @@ def test_what_cannot_be_drawn_is_told_before_anything_is_written(
     assert not (tmp_path / "tiny" / "run.json").exists()
 
 
-def test_a_network_without_convolutions_is_told(job_of: Any, tmp_path: Path) -> None:
+def test_a_network_without_convolutions_is_an_error(job_of: Any, tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), LAYERS.Flatten(name="flat"), LAYERS.Dense(4, name="dense")])
     model.save(tmp_path / "flat.keras")
     with pytest.raises(WrongSpec, match=r"such as 'flat' \(Flatten\), is or comes from a convolution.* has: none"):

@@ -153,7 +153,7 @@ def colour_model(*before: Any, filters: Any = 3) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["none", "unit", "symmetric", "caffe", "torch", "standardize"])
-def test_a_filter_for_red_is_red_whatever_the_network_is_given(mode: Any) -> None:
+def test_a_filter_for_red_is_drawn_red_for_any_preprocessing(mode: Any) -> None:
     order = {"red": 0, "green": 1, "blue": 2} if mode != "caffe" else {"red": 2, "green": 1, "blue": 0}
     model = colour_model(LAYERS.ZeroPadding2D(1), LAYERS.Rescaling(-0.5, 3.0))
     network = keras_network(model, "net", None, mode)

@@ -83,7 +83,7 @@ def test_crops_are_the_source_images_own_pixels_at_the_boxes_of_the_index(source
         np.testing.assert_array_equal(found[row["channel"], row["rank"]], source.images[row["example"]][y1:y2, x1:x2])
 
 
-def test_the_index_tells_score_place_key_and_label_of_every_winner(source: Any, tmp_path: Path) -> None:
+def test_the_index_has_score_position_key_and_label_of_every_winner(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[3, 0]], [(4, 4, 12, 12)] * 2, channels=[17])], source, FIT, tmp_path)
     first, second = read_index(tmp_path, "activations").to_pylist()
     told = ("layer", "channel", "rank", "score", "example", "key", "label", "row", "col")
@@ -120,7 +120,7 @@ def test_a_layer_that_nothing_won_leaves_an_empty_table_and_a_picture(source: An
     assert picture(tmp_path, "conv").shape[0] > 96
 
 
-def test_units_that_see_nothing_are_shown_with_the_whole_input(source: Any, tmp_path: Path) -> None:
+def test_units_that_see_nothing_are_cropped_to_the_whole_input(source: Any, tmp_path: Path) -> None:
     boxes = [(0, 0, 0, 0), (4, 4, 12, 12)]
     write_patches(
         [winners([[3]], boxes[:1], extents=(0, 0), layer="none"), winners([[3, 3]], boxes, layer="some")], source, FIT, tmp_path
@@ -206,7 +206,7 @@ def test_boxes_of_windows_lie_inside_their_windows(windows: Any, tmp_path: Path)
     np.testing.assert_array_equal(crops(tmp_path)[0, 7], image.pixels[y1:y2, x1:x2])
 
 
-def test_whole_crops_are_the_image_that_the_network_was_shown_and_boxes_stay(windows: Any, source: Any, tmp_path: Path) -> None:
+def test_whole_crops_are_the_image_that_the_network_saw_and_keep_their_boxes(windows: Any, source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 39]], [(4, 4, 12, 12)] * 2)], windows, windows.fit, tmp_path, whole=True)
     assert [pixels.shape for pixels in crops(tmp_path).values()] == [(24, 24, 3)] * 2
     row = read_index(tmp_path, "activations").to_pylist()[0]
@@ -215,7 +215,7 @@ def test_whole_crops_are_the_image_that_the_network_was_shown_and_boxes_stay(win
     np.testing.assert_array_equal(crops(tmp_path)[0, 0], source.images[2])
 
 
-def test_a_unit_that_sees_nothing_is_shown_with_the_whole_image(source: Any, tmp_path: Path) -> None:
+def test_a_unit_that_sees_nothing_is_cropped_to_the_whole_image(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[1]], [(0, 0, 0, 0)])], source, FIT, tmp_path)
     np.testing.assert_array_equal(crops(tmp_path)[0, 0], source.images[1])
 

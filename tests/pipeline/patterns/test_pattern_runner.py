@@ -101,7 +101,7 @@ def test_dead_and_stopped_patterns_are_named_and_counted(told: Any) -> None:
     entry = summarise(told, results)
     assert entry["told"] == "4 patterns, 1 of 1 above the strongest patch, 1 dead, 2 stopped"
     assert (entry["dead"], entry["stopped"], entry["compared"], entry["exceeding"]) == (1, 2, 1, 1)
-    assert "no gradient, whatever the start: x 1-positive-0. See" in told.lines[0]
+    assert "no gradient from any start: x 1-positive-0. See" in told.lines[0]
     assert "stopped at NaN or infinity: x 1-negative-1, objective calm-negative-0. See" in told.lines[1]
 
 
@@ -136,7 +136,7 @@ def test_layers_come_in_the_order_of_the_network_each_once() -> None:
     assert names == ["a", "b1", "b2"]
 
 
-def test_batches_are_of_one_form_hold_variants_together_and_are_as_equal_as_can_be() -> None:
+def test_batches_have_one_form_keep_variants_together_and_are_nearly_equal() -> None:
     spec = PatternsSpec(variants=3, batch=8, sign="both", objectives=[TABLE])
     layers = [LayerInfo("edges", "", (14, 14, 5)), LayerInfo("shapes", "", (6, 6, 1))]
     batches = [list(plan_batches(sheet.patterns, spec)) for sheet in plan_sheets(spec, layers)]

@@ -78,7 +78,7 @@ def test_the_activation_reached_is_that_of_the_saved_picture(done: Any, tiny_mod
         assert means["shapes", number, "positive"] > means["shapes", number, "negative"]
 
 
-def test_the_middle_of_a_channels_map_can_be_raised_in_place_of_its_mean(
+def test_a_pattern_can_raise_the_middle_of_a_map_instead_of_its_mean(
     spec: Any, done: Any, quiet: Any, tmp_path: Path, tiny_model: Any
 ) -> None:
     import keras

@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_serve_is_named_with_what_to_do(tmp_path: Path, wri
     assert "\n" not in str(caught.value)
 
 
-def test_bad_images_keep_their_place_say_why_and_do_not_stop_the_stream(
+def test_bad_images_keep_their_example_number_and_reason_and_do_not_stop_the_stream(
     tmp_path: Path, write: Any, folder: Any, scene: Any, listed: Any
 ) -> None:
     whole = write("0.png", scene()).read_bytes()

@@ -49,7 +49,7 @@ def test_paths_are_relative_to_the_list_and_labels_stand_behind_a_tab_or_a_comma
     assert lines("2.png\n").labels is None
 
 
-def test_a_missing_image_is_a_bad_example_in_its_place(write: Any, lines: Any, scene: Any, listed: Any) -> None:
+def test_a_missing_image_is_a_bad_example_with_its_number(write: Any, lines: Any, scene: Any, listed: Any) -> None:
     write("1.png", scene())
     elements = listed(lines("1.png\ngone.png\n1.png\n"))
     assert [e[4] for e in elements] == ["", "the file cannot be read (No such file or directory)", ""]

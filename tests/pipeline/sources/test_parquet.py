@@ -116,7 +116,9 @@ def test_a_copy_elsewhere_has_the_same_ids_keys_and_digest(
     assert tables("two/*.parquet").digest() != one.digest()
 
 
-def test_the_image_is_found_by_its_bytes_where_no_schema_tells(table: Any, tables: Any, png: Any, listed: Any) -> None:
+def test_the_image_column_is_recognised_by_its_bytes_if_the_schema_does_not_name_it(
+    table: Any, tables: Any, png: Any, listed: Any
+) -> None:
     table("a.parquet", {"other": [b"no picture", b"x"], "raw": [png(1), None], "label": [3, 4]})
     elements = listed(tables())
     assert [e[2] for e in elements] == ["3", "4"] and [bool(e[4]) for e in elements] == [False, True]
@@ -140,7 +142,7 @@ def test_a_path_without_bytes_is_a_file_beside_the_table(table: Any, tables: Any
     assert "'pictures/gone.png' beside the table cannot be read" in elements[1][4] and "no image in this row" in elements[2][4]
 
 
-def test_bad_images_keep_their_place_and_say_why(table: Any, tables: Any, png: Any, listed: Any) -> None:
+def test_bad_images_keep_their_example_number_and_reason(table: Any, tables: Any, png: Any, listed: Any) -> None:
     table("a.parquet", {"image": structs([png(0), b"text", b"", png(3)[:90], png(4)])})
     reasons = [e[4] for e in listed(tables())]
     assert reasons[0] == reasons[4] == "" and "not a whole image" in reasons[1]

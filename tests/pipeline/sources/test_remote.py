@@ -222,7 +222,7 @@ def test_files_come_over_http_too_and_a_host_that_is_not_there_is_named(
             opened(source, f"http://127.0.0.1:{server[1]}/bucket/none")
 
 
-def test_a_server_that_gives_no_parts_of_files_is_told_in_one_line(stored: Any) -> None:
+def test_a_server_without_range_requests_is_an_error_of_one_line(stored: Any) -> None:
     import functools
     import http.server
 
@@ -301,7 +301,9 @@ def test_check_tries_the_output_address_and_leaves_nothing(
 ) -> None:
     check_writable(place("s3://bucket/results/small"))
     assert bucket.find("bucket") == []
-    with pytest.raises(StoreFailed, match=r"s3://nobody/results cannot be written: .*bucket does not exist.*Check your rights"):
+    with pytest.raises(
+        StoreFailed, match=r"s3://nobody/results cannot be written: .*bucket does not exist.*Check your permissions"
+    ):
         check_writable(place("s3://nobody/results"))
     ask(closed_port)
     with pytest.raises(MissingInput, match="'s3://bucket/results/.*' did not answer"):

@@ -146,7 +146,7 @@ def test_long_and_foreign_names_are_read_in_every_form_of_header(
     assert [(e[1], e[4]) for e in listed(archives())] == [(f"a.tar/{name}", "")]
 
 
-def test_bad_images_keep_their_place_and_say_why(archive: Any, archives: Any, png: Any, listed: Any) -> None:
+def test_bad_images_keep_their_example_number_and_reason(archive: Any, archives: Any, png: Any, listed: Any) -> None:
     archive("a.tar", [("0.png", png(0)), ("1.jpg", b"text"), ("2.png", b""), ("3.png", png(3)[:90]), ("4.png", png(4))])
     reasons = [e[4] for e in listed(archives())]
     assert reasons[0] == reasons[4] == "" and "not a whole image" in reasons[1]

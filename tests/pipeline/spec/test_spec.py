@@ -285,7 +285,7 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_key_and_value(key: Any
 
 
 @pytest.mark.parametrize("value", ["some", [], [-1], [1.5]])
-def test_wrong_channels_are_told_that_they_may_be_a_list(value: Any) -> None:
+def test_the_error_for_wrong_channels_says_that_a_list_is_allowed(value: Any) -> None:
     with pytest.raises(WrongSpec, match=r"activations\.channels.*(list|numbers|greater|at least|integer)"):
         parse_spec(with_value("activations.channels", value))
 
@@ -529,7 +529,7 @@ def test_a_spec_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     one_line(caught)
 
 
-def test_a_folder_or_junk_in_the_place_of_a_spec_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_or_junk_instead_of_a_spec_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="Is a directory"):
         load_spec(tmp_path)
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe\x00")

@@ -116,7 +116,7 @@ def test_a_table_on_a_full_disk_leaves_the_old_table(tmp_path: Path, monkeypatch
     assert only_file(tmp_path).read_bytes() == before
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "index").write_text("in the way")
     with pytest.raises(StoreFailed, match=r"index.skipped\.parquet was not written: .*\. Check the folder") as caught:
         write_index(tmp_path, "skipped", SKIPPED)

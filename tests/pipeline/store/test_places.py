@@ -68,7 +68,7 @@ def test_an_address_is_tried_without_leaving_anything(folder: Any, monkeypatch: 
         raise PermissionError("Access Denied")
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", refuse)
-    with pytest.raises(StoreFailed, match=rf"{folder} cannot be written: Access Denied\. Check your rights"):
+    with pytest.raises(StoreFailed, match=rf"{folder} cannot be written: Access Denied\. Check your permissions"):
         check_writable(folder)
 
 
@@ -163,7 +163,7 @@ def test_a_lock_that_is_refreshed_is_not_taken_over_because_a_clock_has_jumped(
 
 
 @pytest.mark.parametrize("refreshed", [0, 1e12])
-def test_a_lock_that_nobody_refreshes_is_taken_over_whatever_its_clock_said(
+def test_a_lock_that_nobody_refreshes_is_taken_over_even_if_its_clock_was_wrong(
     folder: Any, monkeypatch: pytest.MonkeyPatch, refreshed: Any
 ) -> None:
     monkeypatch.setattr(locks, "REFRESHED_EVERY", 0.01)

@@ -42,7 +42,7 @@ def _every_map_alike(maps: Any, gradients: Any) -> Any:
     return maps[..., 0]
 
 
-def test_a_method_of_one_formula_needs_nothing_but_its_line_in_the_table(
+def test_a_method_of_one_formula_needs_only_its_line_in_the_table(
     rectified: Any, opened: Any, photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = class_activation_map("first", "First channel", "Nobody, 2026", _every_map_alike)

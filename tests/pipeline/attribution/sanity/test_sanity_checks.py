@@ -111,7 +111,7 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
     assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
 
 
-def test_weights_of_attention_and_of_products_over_places_are_made_random_too(opened: Any) -> None:
+def test_weights_of_attention_and_of_matrix_products_are_randomised_too(opened: Any) -> None:
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((9, 4))(layers.Conv2D(4, 3, strides=2, name="stem")(x))
     x = layers.EinsumDense("abc,cd->abd", output_shape=(9, 4), name="mixed")(x)

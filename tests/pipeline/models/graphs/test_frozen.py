@@ -314,7 +314,7 @@ def two_heads() -> None:
 
 
 @pytest.mark.parametrize("order", ["NHWC", "NCHW"])
-def test_a_map_of_one_place_is_one_number_a_class_in_either_order_of_axes(tmp_path: Path, order: Any) -> None:
+def test_a_one_by_one_map_gives_a_logit_for_each_class_in_either_order_of_axes(tmp_path: Path, order: Any) -> None:
     first = order == "NCHW"
 
     def build() -> None:

@@ -187,7 +187,7 @@ def test_what_reads_or_writes_files_or_runs_python_is_refused_by_name_and_never_
     assert not proof.exists()
 
 
-def test_what_is_hidden_in_a_function_is_found(tmp_path: Path) -> None:
+def test_operations_inside_functions_are_checked_too(tmp_path: Path) -> None:
     proof = tmp_path / "ran"
 
     @tf.function(autograph=False)

@@ -49,7 +49,7 @@ def test_no_allowed_operation_has_an_attribute_that_names_a_file_or_a_machine() 
     assert suspicious == []
 
 
-def test_what_is_not_on_the_list_is_refused_whatever_it_is() -> None:
+def test_every_operation_that_is_not_on_the_list_is_refused() -> None:
     passing = [operation.name for operation in registered() if judge(tf.compat.v1.NodeDef(name="x", op=operation.name)) is None]
     assert set(passing) == ALL_ALLOWED | VARIABLES
 

@@ -97,7 +97,7 @@ def test_weights_come_from_every_format_keras_has_written(small: Any, tmp_path: 
         assert opened(weights=str(tmp_path / file)).digest() == expected
 
 
-def test_weights_are_told_by_what_they_hold_not_by_their_name(small: Any, tmp_path: Path) -> None:
+def test_weights_files_are_recognised_by_content_not_by_name(small: Any, tmp_path: Path) -> None:
     small.reader.model.save(tmp_path / "old.h5")
     (tmp_path / "old.h5").rename(tmp_path / "old.weights.h5")
     small.reader.model.save_weights(tmp_path / "new.weights.h5")
@@ -107,7 +107,7 @@ def test_weights_are_told_by_what_they_hold_not_by_their_name(small: Any, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
-def test_weights_with_and_without_the_classifier_are_told_apart(small: Any, tmp_path: Path, suffix: Any) -> None:
+def test_weights_with_and_without_the_classifier_are_distinguished(small: Any, tmp_path: Path, suffix: Any) -> None:
     bare = opened(weights="none", top=False)
     for network, file in ((small, "full"), (bare, "bare")):
         getattr(network.reader.model, "save_weights" if "weights" in suffix else "save")(tmp_path / f"{file}{suffix}")
@@ -124,7 +124,7 @@ def test_weights_of_another_network_are_refused_in_one_line(small: Any, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_missing_cut_or_foreign_weights_files_are_told_apart(tmp_path: Path) -> None:
+def test_missing_truncated_and_foreign_weights_files_give_different_errors(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r")
     (tmp_path / "a.keras").write_bytes(b"PK")
     (tmp_path / "a.ckpt").write_bytes(b"")

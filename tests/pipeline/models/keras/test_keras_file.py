@@ -116,7 +116,7 @@ def test_a_class_that_keras_lacks_is_named(suffix: Any, tmp_path: Path) -> None:
         opened(tmp_path / f"net{suffix}")
 
 
-def test_weights_alone_are_told_from_a_model(plain_model: Any, tmp_path: Path) -> None:
+def test_a_weights_file_is_distinguished_from_a_model(plain_model: Any, tmp_path: Path) -> None:
     plain_model.save_weights(tmp_path / "net.weights.h5")
     with h5py.File(tmp_path / "old.h5", "w") as file:  # as save_weights of Keras 2 wrote it
         file.attrs["layer_names"] = [b"conv"]
@@ -129,7 +129,7 @@ def test_weights_alone_are_told_from_a_model(plain_model: Any, tmp_path: Path) -
         opened(tmp_path / "data.h5")
 
 
-def test_missing_cut_or_foreign_files_are_told_apart(plain_model: Any, tmp_path: Path, suffix: Any) -> None:
+def test_missing_truncated_and_foreign_files_give_different_errors(plain_model: Any, tmp_path: Path, suffix: Any) -> None:
     whole = tmp_path / f"net{suffix}"
     plain_model.save(whole)
     half = tmp_path / f"half{suffix}"
@@ -181,7 +181,7 @@ def test_a_model_that_rescales_inside_gets_its_pixels_as_they_are(tmp_path: Path
         np.testing.assert_array_equal(network.preprocess(pixels(1, 8, 8)), pixels(1, 8, 8).astype(np.float32))
 
 
-def test_preprocessing_that_cannot_be_told_is_asked_for(plain_model: Any, tmp_path: Path) -> None:
+def test_unknown_preprocessing_is_an_error_that_asks_for_it(plain_model: Any, tmp_path: Path) -> None:
     plain_model.save(tmp_path / "net.keras")
     late = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3), keras.layers.Rescaling(0.5)])
     late.save(tmp_path / "late.keras")

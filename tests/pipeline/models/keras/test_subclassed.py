@@ -170,7 +170,7 @@ def test_another_size_than_that_of_the_first_call(saved: Any, code: Any) -> None
     assert network.input_shape == (33, 21, 3) and network.layers()[0].shape == (16, 10, 6)
 
 
-def test_names_and_digest_are_the_same_whatever_was_loaded_before(saved: Any, code: Any, network: Any, model: Any) -> None:
+def test_names_and_digest_do_not_depend_on_models_loaded_before(saved: Any, code: Any, network: Any, model: Any) -> None:
     again = opened(saved, custom=str(code))
     assert again.layers() == network.layers() and again.digest() == network.digest()
     bias = model.stem.bias.numpy()
