@@ -14,7 +14,7 @@ _EVERY = 1  # seconds between two samples
 
 
 def cores() -> int:
-    """The cores that this process may use; all of the machine's where the system does not say."""
+    """The number of cores that this process may use, or that the machine has if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -34,7 +34,7 @@ def watch_gpus() -> Iterator[GpuUse]:
         return
     command = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--loop={_EVERY}"]
     with tempfile.TemporaryFile("w+") as samples:
-        # A program of its own takes no time from the scan.
+        # A separate process takes no time from the scan.
         sampler = subprocess.Popen(
             [*command, *([f"--id={visible}"] if visible else [])],
             stdout=samples,

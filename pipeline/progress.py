@@ -12,13 +12,13 @@ from typing import Any, Protocol, TextIO
 
 
 class Advance(Protocol):
-    """Called as a step advances: how much is done, how much there is, and a few words such as the loss."""
+    """Called as a step advances: the units done, their total, and a short note such as the loss."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 _LINE_EVERY = 60.0  # seconds
-_STEADY = 8  # units from which a pace is known well enough to forget what was before
+_STEADY = 8  # units after which the pace before them is forgotten
 _PERIODS = ((1, "s"), (60, "min"), (3600, "h"))
 
 
@@ -38,7 +38,7 @@ class Reporter:
         self._bars = self._stream.isatty() and not as_json
 
     def say(self, text: str, **facts: Any) -> None:
-        """Write one line. `facts` are for programs: only JSON holds them."""
+        """Write one line. `facts` are for programs: only JSON lines include them."""
         if self._as_json:
             line = json_line({"job": self.name, "message": text, **facts})
         else:
@@ -138,7 +138,7 @@ class Pace:
         self._marks: list[tuple[int, float]] = []  # what was done when: one report to count from, and a later one
 
     def report(self, done: int, total: int) -> Speed:
-        """Take that so much of so much is done. Returns: the speed, known as soon as anything was done since the first report."""
+        """Record that `done` of `total` units are done. Returns: the speed, unknown until units were done after the first report."""
         now = self._clock()
         self._marks = self._marks or [(done, now)] * 2
         if now - self._marks[1][1] >= _LINE_EVERY and done - self._marks[1][0] >= _STEADY:

@@ -1,4 +1,4 @@
-"""Which input pixels each unit of a network sees, found by probe images alone."""
+"""Receptive fields of any network, measured with probe images."""
 
 from recfield.errors import BatchDependent, RandomForward, UnprovenField, UnsolvableField
 from recfield.field import ReceptiveField

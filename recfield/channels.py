@@ -9,20 +9,20 @@ from recfield.proving import retest_edges
 from recfield.solver import attempt
 from recfield.view import View
 
-_ENOUGH = 6  # times that a channel must have been active and silent before an edge is believed not to matter to it
-_LEAST_ACTIVE = 16  # times that any unit of a channel must have been active for the channel to be judged at all
+_ENOUGH = 6  # times that a channel must be active without a change before an edge is considered irrelevant to it
+_LEAST_ACTIVE = 16  # times that any unit of a channel must have been active before the channel is judged
 _LUCK = 1e-4  # units see nothing if the chance of their being inactive throughout is below this
-_MORE = 6  # further backgrounds for channels of which too little is known
+_MORE = 6  # further backgrounds for undecided channels
 
 
 def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """The boxes of every channel of a solved layer, and the channels of which too little could be learned.
+    """The boxes of every channel of a solved layer, and the channels that remain undecided.
 
-    While a layer's boxes were proved, each channel either felt the outermost pixels of its units' boxes or did
-    not. Those that did not see less: they are parted by the sides where they fall short, solved as maps of
-    their own, and looked at again.
+    While a layer's boxes were proved, the outermost pixels of its units' boxes changed some channels and not others.
+    The others see less. They are grouped by the sides where their fields are smaller, solved as separate maps, and
+    checked again.
 
-    Returns: (int32 (h, w, 4) for each channel, the channels that kept the layer's boxes for want of evidence).
+    Returns: (int32 (h, w, 4) for each channel, the undecided channels, which keep the layer's boxes).
     """
     boxes = [layer.boxes()] * len(layer.channels)
     unknown: set[int] = set()
@@ -30,10 +30,10 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
     while solved:
         waiting = []
         for view in solved:
-            _ask_more(prober, view)
+            _retest(prober, view)
             short, undecided = _judge(view)
             unknown.update(view.channels[undecided].tolist())
-            waiting += _parted(view, short)
+            waiting += _groups(view, short)
         views = [View(layer.layer, channels, layer.shape, layer.image) for channels in waiting]
         unproved = attempt(prober, views, prober.background()) if views else []
         inactive = [view for view in views if view not in unproved and _may_be_inactive(prober, view, layer)]
@@ -48,9 +48,9 @@ def solve_channels(prober: Prober, layer: View) -> tuple[list[np.ndarray], tuple
 
 
 def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
-    """What is known of each channel: bool (4, c), the sides where it falls short; bool (c,), those undecided."""
+    """Judge each channel: bool (4, c), the sides where its field is smaller; bool (c,), whether it is undecided."""
     silent = np.where(view.reached, 0, view.tried).sum(axis=2).reshape(4, -1)
-    lines = view.proven.any(axis=(2, 3))  # sides that any unit was shown to reach
+    lines = view.proven.any(axis=(2, 3))  # sides that probes proved for any unit
     missing = (~view.reached & _lines(view)[..., None]).any(axis=2).reshape(4, -1) & lines.reshape(4, 1)
     short = missing & (silent >= _ENOUGH)
     undecided = (missing & (silent < _ENOUGH)).any(axis=0) & ~short.any(axis=0) | (view.active_times < _LEAST_ACTIVE)
@@ -58,12 +58,12 @@ def _judge(view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _may_be_inactive(prober: Prober, view: View, layer: View) -> bool:
-    """Whether units that never changed may have been inactive, where the layer's units see something.
+    """Whether units that never changed may only have been inactive, although the layer's units see something.
 
     Units see nothing, as in the gaps of a transposed convolution, if channels that are elsewhere as active as theirs
     would hardly have been inactive on every background.
     """
-    blind, seeing = (~one.boxes().any(axis=2) for one in (view, layer))
+    blind, seeing = (~part.boxes().any(axis=2) for part in (view, layer))
     blind &= ~seeing
     if not blind.any():
         return False
@@ -85,8 +85,8 @@ def _lines(view: View) -> np.ndarray:
     return lines
 
 
-def _ask_more(prober: Prober, view: View) -> None:
-    """Repeat the strips at the edges, on other backgrounds, until every channel is decided, or plainly will not be."""
+def _retest(prober: Prober, view: View) -> None:
+    """Repeat the strips at the edges, on other backgrounds, until every channel is decided or the limit is reached."""
     for _ in range(_MORE):
         _, undecided = _judge(view)
         if not undecided.any():
@@ -94,10 +94,10 @@ def _ask_more(prober: Prober, view: View) -> None:
         retest_edges(prober, view)
 
 
-def _parted(view: View, short: np.ndarray) -> list[np.ndarray]:
-    """Groups of a view's channels that fall short of its boxes, by the sides where they do."""
+def _groups(view: View, short: np.ndarray) -> list[np.ndarray]:
+    """The channels of a view with smaller fields than its boxes, grouped by the sides where they are smaller."""
     groups: dict[bytes, list[int]] = {}
     for position in np.flatnonzero(short.any(axis=0)):
         groups.setdefault(short[:, position].tobytes(), []).append(int(view.channels[position]))
-    # A group that would be parted into itself has been solved as far as probes can tell.
+    # A group that contains all channels of the view cannot be split further by probes.
     return [np.array(channels) for channels in groups.values() if len(channels) < len(view.channels)]

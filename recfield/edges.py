@@ -1,4 +1,4 @@
-"""What probes have shown of the first and the last pixel that each unit sees along one axis."""
+"""Brackets around the first and the last pixel that each unit sees along one axis."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ FIRST, LAST = 0, 1
 
 
 def reach(on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every pixel 0..length, the nearest replaced one and the nearest kept one from there on; length if none."""
+    """For every pixel 0..length, the next replaced and the next kept pixel from there on; length if there is none."""
     length = len(on)
-    places = np.arange(length + 1)
+    positions = np.arange(length + 1)
     beyond = np.append(on, True), np.append(~on, True)
-    next_on, next_off = (np.minimum.accumulate(np.where(mask, places, length)[::-1])[::-1] for mask in beyond)
+    next_on, next_off = (np.minimum.accumulate(np.where(mask, positions, length)[::-1])[::-1] for mask in beyond)
     return next_on, next_off
 
 
 class Edges:
     """Brackets around both edges of every unit of one map, along one axis of the image.
 
-    Both edges are kept as the first edge is: the last pixel is counted from the far end, so that one rule
-    serves both sides.
+    The last pixel is counted from the far end, so that one rule serves both sides.
 
     low, high: int (2, h, w): the edge of side FIRST or LAST lies within [low, high], in pixels from that
     side. `high` is `length` for a unit that no probe has changed yet.
@@ -50,11 +49,11 @@ class Edges:
             furthest = self.length - 1 - nearest[1 - side]
             self.high[side] = np.where(changed & seen, np.minimum(self.high[side], furthest), self.high[side])
             self.low[side] = np.where(silent, sides[side][1][self.low[side]], self.low[side])
-        # A change by pixels that silence had ruled out: one of the two was luck, and only changes are sure.
-        fooled = changed & ~seen | (self.low > self.high).any(axis=0) & (self.high < self.length).all(axis=0)
-        self.forget(fooled)
+        # A change by pixels that silence had excluded: the silence was chance, since only changes are proof.
+        contradicted = changed & ~seen | (self.low > self.high).any(axis=0) & (self.high < self.length).all(axis=0)
+        self.forget(contradicted)
 
     def forget(self, units: np.ndarray) -> None:
-        """Start anew for some units: bool (h, w)."""
+        """Reset the brackets of some units: bool (h, w)."""
         self.low[:, units] = 0
         self.high[:, units] = self.length

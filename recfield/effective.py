@@ -1,4 +1,4 @@
-"""The effective field: of all that can change a unit, the box that holds nearly all of what does."""
+"""The effective field: the smallest box that holds a given share of the energy of a unit's gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def smallest_box(
         share: above 0, at most 1.
         around: row and column of a pixel that the box must hold; None: the box is free along that axis.
 
-    Returns: y1, x1, y2, x2, half-open; None where there is no energy, or no finite amount of it.
+    Returns: y1, x1, y2, x2, half-open; None if the energy is zero or not finite.
     """
     height, width = energy.shape
     table = np.zeros((height + 1, width + 1))  # sums over all pixels above and to the left
@@ -41,10 +41,10 @@ def smallest_box(
         if wide is None:
             continue
         sums = _windows(bands, wide, col)
-        place = np.unravel_index(sums.argmax(), sums.shape)
-        if high * wide < area or sums[place] > most:
-            y1, x1 = int(tops[place[0]]), _starts(wide, width, col)[place[1]]
-            area, most, best = high * wide, float(sums[place]), (y1, x1, y1 + high, x1 + wide)
+        position = np.unravel_index(sums.argmax(), sums.shape)
+        if high * wide < area or sums[position] > most:
+            y1, x1 = int(tops[position[0]]), _starts(wide, width, col)[position[1]]
+            area, most, best = high * wide, float(sums[position]), (y1, x1, y1 + high, x1 + wide)
     return best
 
 
@@ -53,7 +53,7 @@ def _narrowest(bands: np.ndarray, target: float, col: int | None, most: int) -> 
     low, high = 0, min(most, bands.shape[1] - 1)
     if high < 1 or _windows(bands, high, col).max() < target:
         return None
-    while high - low > 1:  # a window that holds enough can grow, so what is too narrow lies below what is not
+    while high - low > 1:  # a wider window holds at least as much, so all widths that are too narrow are below those that suffice
         middle = (low + high) // 2
         low, high = (low, middle) if _windows(bands, middle, col).max() >= target else (middle, high)
     return high
@@ -66,7 +66,7 @@ def _windows(bands: np.ndarray, wide: int, col: int | None) -> np.ndarray:
 
 
 def _starts(length: int, whole: int, holds: int | None) -> range:
-    """Where a span of a length may start along an axis, so that it lies inside and holds a pixel."""
+    """The possible starts of a span of a length along an axis, so that it lies inside and holds a pixel."""
     if holds is None:
         return range(whole - length + 1)
     return range(max(0, holds - length + 1), min(holds, whole - length) + 1)

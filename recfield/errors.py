@@ -1,14 +1,14 @@
-"""What can be wrong with a forward function.
+"""The errors of a forward function whose receptive field cannot be solved.
 
 UnsolvableField
 |-- RandomForward     the same image twice gives two answers
 |-- BatchDependent    an image's answer depends on the other images of its batch
-`-- UnprovenField     boxes were found, but probes contradict them
+`-- UnprovenField     probes contradict every solution
 """
 
 
 class UnsolvableField(ValueError):
-    """The receptive field of this forward function cannot be found by probes."""
+    """Probes cannot determine the receptive field of this forward function."""
 
 
 class RandomForward(UnsolvableField):
@@ -20,4 +20,4 @@ class BatchDependent(UnsolvableField):
 
 
 class UnprovenField(UnsolvableField):
-    """Boxes were found, but probes contradict them, again and again."""
+    """Probes contradicted the boxes of every attempt."""

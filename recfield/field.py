@@ -120,9 +120,9 @@ def _stride(first: np.ndarray, last: np.ndarray, length: int) -> float:
         for edge in (first[part], last[part]):
             inside = (edge > 0) & (edge < length)
             steps.append(_whole_periods(np.diff(edge)[inside[:-1] & inside[1:]]))
-        found = np.concatenate(steps)
-        if found.any():
-            return float(found.mean())
+        strides = np.concatenate(steps)
+        if strides.any():
+            return float(strides.mean())
     return length / max(1, len(first))
 
 

@@ -1,8 +1,8 @@
 """The regular pattern behind a map's edges: edge = max(floor, stride * ((row + phase) // repeat) - offset).
 
 Convolutions and pooling make it with repeat 1, upsampling and transposed convolutions with more. The floor is
-where the image ends, or where unpadded layers stop short of its end. A guess saves probes and decides
-nothing: every edge it names is proved, and where none fits, edges are bisected.
+where the image ends, or where unpadded layers stop short of its end. A guess saves probes and
+cannot make the result wrong: every edge it predicts is proved, and if none fits, edges are bisected.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
         best: Guess | None = None
         for steps in patterns:
             least = int((steps - high)[known].max())
-            # Beyond the last unit's offset every edge lies on the floor: all such offsets are one.
+            # Beyond the last unit's offset every edge lies on the floor, so all such offsets are equivalent.
             most = int(steps[known][-1]) - floors[0]
             if above.any():
                 most = min(most, int((steps - low)[above].min()))
@@ -69,7 +69,7 @@ def fit(low: np.ndarray, high: np.ndarray, length: int) -> Guess | None:
             if best is None:
                 best = Guess(edges, steps, (least, most), floors)
             elif (edges != best.edges)[known].any():
-                # Where nothing is known, nothing can part them.
+                # Edges of unknown units cannot distinguish them.
                 return replace(best, rival=np.where(known, edges, best.edges))
         if best is not None:
             return best

@@ -1,4 +1,4 @@
-"""Many questions in one probe: units whose fields do not overlap are asked by the same image."""
+"""Many questions in one probe: one image tests all units whose fields do not overlap."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Question:
 def pack(questions: Iterable[Question], length: int) -> list[np.ndarray]:
     """Patterns that ask every question at least once.
 
-    First fit in the order of where the questions start, which is the best there is for intervals that may
-    not overlap; those that agree on the pixels they share may.
+    First fit in the order of the questions' starts, which is optimal for intervals that must not overlap; questions
+    that agree on the pixels they share may overlap.
 
     Returns: bool (length,) each: the pixels to replace. Pixels that no question needs are replaced in
     patterns that ask about the outside, and left alone in the others.

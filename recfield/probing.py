@@ -1,4 +1,4 @@
-"""Probe images: a random background with some rows and columns replaced, and what that changes."""
+"""Probe images: a random background with some rows and columns replaced, and the units that this changes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ _RANDOM = 3e-5  # differences between equal images, over the map's range: above 
 
 @dataclass(eq=False)
 class Background:
-    """A random image, its replacement, and how every layer answers to the image left alone.
+    """A random image, its replacement, and the maps of every layer for the unmodified image.
 
-    active: {layer: bool (h, w, c)}: units that a slight change of the whole image changes. A unit that
-    does not respond to a change of everything (a ReLU below zero) says nothing by not responding to a change
-    of a part.
+    active: {layer: bool (h, w, c)}: units that a slight change of the whole image changes. If a unit
+    does not respond to a change of the whole image (a ReLU below zero), its silence about a part proves nothing.
     """
 
     number: int
     pixels: np.ndarray
-    loud: np.ndarray
+    strong: np.ndarray
     nudged: np.ndarray
     base: dict[str, np.ndarray] = field(default_factory=dict)
     active: dict[str, np.ndarray] = field(default_factory=dict)
@@ -47,7 +46,7 @@ class Probe:
     def image(self) -> np.ndarray:
         """float32 (height, width, channels)."""
         replaced = self.rows[:, None, None] | self.cols[None, :, None]
-        return np.where(replaced, self.background.loud, self.background.pixels)
+        return np.where(replaced, self.background.strong, self.background.pixels)
 
 
 class Prober:
@@ -67,14 +66,14 @@ class Prober:
 
     def background(self) -> Background:
         """A new random background; its answers are known after the next `changes`."""
-        quiet, loud = _AMPLITUDES[self._backgrounds % len(_AMPLITUDES)]
+        weak, strong = _AMPLITUDES[self._backgrounds % len(_AMPLITUDES)]
         self._backgrounds += 1
 
         def noise() -> np.ndarray:
             return self._rng.standard_normal(self.image_shape, np.float32)
 
-        pixels = quiet * noise()
-        background = Background(self._backgrounds, pixels, loud * noise(), pixels + _NUDGE * quiet * noise())
+        pixels = weak * noise()
+        background = Background(self._backgrounds, pixels, strong * noise(), pixels + _NUDGE * weak * noise())
         self._first = self._first or background
         return background
 
@@ -86,12 +85,12 @@ class Prober:
             queue += [(background, background.pixels), (background, background.nudged)]
         queue += [(probe.background, probe) for probe in probes]
         while queue:
-            # The first background stands in the last place of the first three batches, among other neighbours.
+            # The first background is also the last image of the first three batches, with different neighbours.
             room = self.batch - 1 if self._batches < 3 and self.batch > 1 else self.batch
             part, queue = queue[:room], queue[room:]
             answers = self._send([sent.image() if isinstance(sent, Probe) else sent for _, sent in part])
-            for place, (background, sent) in enumerate(part):
-                answer = {layer: maps[place] for layer, maps in answers.items()}
+            for position, (background, sent) in enumerate(part):
+                answer = {layer: maps[position] for layer, maps in answers.items()}
                 if isinstance(sent, Probe):
                     yield sent, self._differences(background, answer)
                 elif sent is background.pixels:
@@ -100,15 +99,15 @@ class Prober:
                     background.active = self._differences(background, answer)
 
     def _send(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """One batch of exactly the agreed shape, filled up with the first background, which must always answer alike."""
+        """Send one batch of the fixed shape, padded with the first background, whose answer must always be the same."""
         assert self._first is not None
         batch = np.stack(images + [self._first.pixels] * (self.batch - len(images))).astype(np.float32)
         answers = self._answers(batch)
         self._batches += 1
         if self._batches == 1:
-            self._meet(answers)
-        for place in range(len(images), self.batch):
-            self._check(batch, {layer: maps[place] for layer, maps in answers.items()})
+            self._store_first(answers)
+        for position in range(len(images), self.batch):
+            self._check(batch, {layer: maps[position] for layer, maps in answers.items()})
         if self._batches == 1 and self.batch == 1:
             self._check(batch, {layer: maps[0] for layer, maps in self._answers(batch).items()})
         return answers
@@ -128,8 +127,8 @@ class Prober:
             answers[layer] = maps
         return answers
 
-    def _meet(self, answers: dict[str, np.ndarray]) -> None:
-        """Learn the maps' shapes and the first background's answers, to which all later ones must be equal."""
+    def _store_first(self, answers: dict[str, np.ndarray]) -> None:
+        """Store the maps' shapes and the first background's answer, to which all its later ones must be equal."""
         self.shapes = {layer: maps.shape[1:] for layer, maps in answers.items()}
         self._first_answer = {layer: maps[0].copy() for layer, maps in answers.items()}
         for layer, maps in self._first_answer.items():
@@ -137,21 +136,21 @@ class Prober:
                 raise UnsolvableField(f"forward_func returned NaN or infinity in {layer or 'its map'} for a random image.")
 
     def _check(self, batch: np.ndarray, answer: dict[str, np.ndarray]) -> None:
-        """Hold an answer to the first background against the first one."""
+        """Compare an answer for the first background with its first answer."""
         for layer, first in self._first_answer.items():
             difference = float(np.abs(answer[layer] - first).max(initial=0))
             if difference <= _RANDOM * float(np.ptp(first)):
                 self._noise[layer] = max(self._noise.get(layer, 0.0), difference)
                 continue
             where = f"in layer {layer!r}" if layer else "in its map"
-            again, once_more = self._answers(batch)[layer], self._answers(batch)[layer]
-            if self._batches == 1 or not np.array_equal(again, once_more):
+            second, third = self._answers(batch)[layer], self._answers(batch)[layer]
+            if self._batches == 1 or not np.array_equal(second, third):
                 raise RandomForward(
                     f"forward_func is random: the same image gave two answers {where}. "
                     "Dropout or noise is on; call the network in inference mode (training=False)."
                 )
             raise BatchDependent(
-                f"forward_func depends on the batch: an image answered otherwise among other images {where}. "
+                f"forward_func depends on the batch: the same image gave another answer among other images {where}. "
                 "Batch normalisation runs in training mode; call the network in inference mode (training=False)."
             )
 

@@ -1,4 +1,4 @@
-"""Hold claimed boxes against fresh backgrounds: nothing outside a box may change its unit, and every edge must."""
+"""Prove boxes on new backgrounds: nothing outside a box may change its unit, and every edge must."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from recfield.packing import Question, half, pack
 from recfield.probing import Probe, Prober
 from recfield.view import COLS, ROWS, View
 
-_BACKGROUNDS = 4  # on which an edge may fail to show before it is believed not to be there
+_BACKGROUNDS = 4  # on which an edge may have no effect before it is considered wrong
 
 
 def prove(prober: Prober, views: Sequence[View]) -> list[View]:
-    """Hold the claimed boxes against fresh backgrounds. Returns: the views to be found anew."""
+    """Test the claimed boxes on new backgrounds. Returns: the views that must be solved again."""
     disproved: dict[View, None] = {}
     patterns = _outsides(prober, views) + _strips(prober, {view: ~view.proven for view in views})
     tried = 0
     while patterns and tried < _BACKGROUNDS:
-        # What few strips are left go out on several backgrounds at once: a batch costs the same half empty.
+        # If few strips are left, test them on several backgrounds at once: a half-empty batch costs the same.
         count = min(_BACKGROUNDS - tried, max(1, prober.batch // (len(patterns) + 2)))
         probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
         disproved |= _test(prober, views, probes)
         tried += count
         patterns = _strips(prober, {view: ~view.proven for view in views if view not in disproved})
-    again = []
+    unproved = []
     for view in views:
         if view in disproved:
             view.forget()
-            again.append(view)
+            unproved.append(view)
         elif not view.accept():
-            again.append(view)
-    return again
+            unproved.append(view)
+    return unproved
 
 
 def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Patterns, rows and columns at once, that replace what lies just outside boxes, and some that replace far more."""
+    """Patterns for rows and columns together that replace the pixels just outside boxes, and some that replace far more."""
     lines: list[list[np.ndarray]] = []
     separable = all(view.separable for view in views)
     for axis in (ROWS, COLS):
@@ -62,19 +62,19 @@ def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, n
 
 
 def retest_edges(prober: Prober, view: View) -> None:
-    """Replace the outermost row or column of every unit once more, on a new background, for its channels to tell."""
+    """Replace the outermost row or column of every unit again, on a new background, to learn about its channels."""
     background = prober.background()
     everything = np.ones((2, 2, *view.shape), bool)
     _test(prober, [view], [Probe(background, *on) for on in _strips(prober, {view: everything})])
 
 
-def _strips(prober: Prober, wanted: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Patterns that replace the outermost row or column of the units wanted: bool (2, 2, h, w) for each view."""
+def _strips(prober: Prober, strips: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patterns that replace the outermost row or column of the given units: bool (2, 2, h, w) for each view."""
     no_rows, no_cols = (np.zeros(length, bool) for length in prober.image_shape[:2])
     patterns: list[tuple[np.ndarray, np.ndarray]] = []
     for axis in (ROWS, COLS):
         questions = set()
-        for view, units in wanted.items():
+        for view, units in strips.items():
             for side in (FIRST, LAST):
                 for first, last in _distinct(view, axis, units[axis, side]):
                     edge = first if side == FIRST else last
@@ -84,14 +84,14 @@ def _strips(prober: Prober, wanted: Mapping[View, np.ndarray]) -> list[tuple[np.
 
 
 def _distinct(view: View, axis: int, units: np.ndarray) -> list[tuple[int, int]]:
-    """The different (first, last) pixels among some units that see anything."""
+    """The distinct pairs (first, last) of pixels among those of the units that see anything."""
     units = units & (view.last[axis] >= view.first[axis])
     pairs = np.stack([view.first[axis][units], view.last[axis][units]], axis=1)
     return [(int(first), int(last)) for first, last in np.unique(pairs, axis=0)]
 
 
 def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dict[View, None]:
-    """Send probes, mark the edges that matter, and return the views with a unit changed from outside its box."""
+    """Send probes, mark the edges that matter, and return the views in which a pixel outside a box changed its unit."""
     wrong: dict[View, None] = {}
     for probe, changes in prober.changes(probes):
         for view in views:
@@ -101,7 +101,7 @@ def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dic
 
 
 def _judge(view: View, probe: Probe, changed: np.ndarray, active: np.ndarray) -> bool:
-    """Take one answer: mark edges seen to matter. Returns: whether something outside a box mattered."""
+    """Evaluate one answer: mark the edges that changed a unit. Returns: whether a pixel outside a box changed its unit."""
     inside = []
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         total = np.concatenate([[0], np.cumsum(on)])

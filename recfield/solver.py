@@ -1,9 +1,9 @@
-"""Find every unit's box by bisection and pattern, then prove each by probes.
+"""Solve every unit's box by bisection and by fitted patterns, then prove each with probes.
 
-Replacing the pixels [0, t) of an axis changes exactly the units whose first pixel lies below t: as t grows
-the answer only grows. A few thresholds bracket every unit's edges at once; a regular pattern fitted to the
-brackets names the edges, further thresholds split what still fits, and where no pattern fits each edge is
-bisected. What was found on one background is then proved on others: nothing just outside a box changes
+Replacing the pixels [0, t) of an axis changes exactly the units whose first pixel lies below t, so the set of changed
+units grows with t. A few thresholds bracket every unit's edges at once. A regular pattern fitted to the brackets
+predicts the edges, and further thresholds distinguish the patterns that still fit; if none fits, each edge is
+bisected. The boxes solved on one background are then proved on others: nothing just outside a box changes
 its unit, and the outermost row or column on each side does.
 """
 
@@ -21,8 +21,8 @@ from recfield.probing import Background, Probe, Prober
 from recfield.proving import prove
 from recfield.view import COLS, ROWS, View
 
-_ATTEMPTS = 5  # times that boxes may be found, disproved and found again
-_ROUNDS = 24  # of questions on one background
+_ATTEMPTS = 5  # to solve and prove the boxes
+_ROUNDS = 24  # of probes on one background
 _STUCK = 3  # rounds without progress after which a background is given up
 
 
@@ -47,13 +47,13 @@ def solve(prober: Prober, views: Sequence[View], background: Background) -> None
     """As `attempt`, for views that must be solved. Raises: UnprovenField, and what the prober raises."""
     for view in attempt(prober, views, background):
         raise UnprovenField(
-            f"the receptive field of {view.layer or 'the map'} was found {_ATTEMPTS} times and contradicted each time. "
-            "The function may be random now and then, or its units may be too seldom active for random images."
+            f"the receptive field of {view.layer or 'the map'} was solved {_ATTEMPTS} times and contradicted each time. "
+            "The function may be random occasionally, or its units may be active for too few random images."
         )
 
 
 def attempt(prober: Prober, views: Sequence[View], background: Background) -> list[View]:
-    """Find and prove the boxes of all views together, beyond what they have learned already.
+    """Solve and prove the boxes of all views together, starting from what they have learned already.
 
     Returns: the views whose boxes could not be proved.
     """
@@ -62,7 +62,7 @@ def attempt(prober: Prober, views: Sequence[View], background: Background) -> li
     if fresh:
         _ask(prober, lambda: fresh, background, _sweep(prober))
     for _ in range(_ATTEMPTS):
-        _find(prober, unsolved, background)
+        _narrow(prober, unsolved, background)
         for view in unsolved:
             view.claim()
         unsolved = prove(prober, unsolved)
@@ -72,10 +72,10 @@ def attempt(prober: Prober, views: Sequence[View], background: Background) -> li
     return unsolved
 
 
-# ---- finding
+# ---- solving
 
 
-def _find(prober: Prober, views: Sequence[View], background: Background) -> None:
+def _narrow(prober: Prober, views: Sequence[View], background: Background) -> None:
     """Narrow all brackets until every edge is known or follows a pattern."""
     stuck = 0
     for _ in range(_ROUNDS):
@@ -86,7 +86,7 @@ def _find(prober: Prober, views: Sequence[View], background: Background) -> None
         _ask(prober, lambda: views, background, patterns)
         narrowed = [(view.openness() < was) | ~asked for view, (was, asked) in zip(views, before, strict=True)]
         for view, better in zip(views, narrowed, strict=True):
-            view.patterned &= better  # guesses that no longer learn anything have gone astray: bisect instead
+            view.patterned &= better  # guesses that no longer make progress are wrong: bisect instead
         stuck = 0 if any(better.all() for better in narrowed) else stuck + 1
         if stuck == _STUCK:
             return
@@ -108,12 +108,12 @@ def _sweep(prober: Prober) -> list[tuple[int, np.ndarray]]:
 
 
 def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.ndarray]]:
-    """What to replace next: thresholds that split the offsets that still fit, or every open bracket in the middle."""
+    """The next patterns: thresholds that split the offsets that still fit, or that bisect every open bracket."""
     unsettled = [
         (view, axis, side) for view in views for axis in (ROWS, COLS) for side in (FIRST, LAST) if not view.settled(axis, side)
     ]
     share = max(1, (prober.batch or 1) // max(1, len(unsettled)))
-    found: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
+    patterns: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
     bisected: dict[int, list[Question]] = {ROWS: [], COLS: []}
     for view, axis, side in unsettled:
         length = view.image[axis]
@@ -123,15 +123,15 @@ def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.
         else:
             for threshold in _splits(guess, length, share):
                 on = half(length, threshold, side)
-                found[axis, on.tobytes()] = (axis, on)
+                patterns[axis, on.tobytes()] = (axis, on)
     for axis, questions in bisected.items():
         for on in pack(questions, prober.image_shape[axis]):
-            found[axis, on.tobytes()] = (axis, on)
-    return list(found.values())
+            patterns[axis, on.tobytes()] = (axis, on)
+    return list(patterns.values())
 
 
 def _splits(guess: Guess, length: int, count: int) -> Iterator[int]:
-    """Thresholds that part the floors and offsets that still fit into even shares, or the guess from its rival."""
+    """Thresholds that split the floors and offsets that still fit evenly, or distinguish the guess from its rival."""
     if guess.on_unknown_floor:
         yield guess.floors[0] + 1
     least, most = guess.offsets
@@ -162,7 +162,7 @@ def _halvings(view: View, axis: int, side: int) -> list[Question]:
         if off > stop:
             continue
         if side == LAST:
-            start, stop, on, off = (length - place for place in (stop, start, off, on))
+            start, stop, on, off = (length - position for position in (stop, start, off, on))
         questions.append(Question(start, stop, on, off))
     return questions
 

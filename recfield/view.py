@@ -1,4 +1,4 @@
-"""View: what is known of a map while it is being solved, and what it claims of every unit's box."""
+"""View: the state of a map while it is being solved, and the boxes that it claims."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from recfield.edges import FIRST, LAST, Edges
 from recfield.guess import Guess, fit
 
 ROWS, COLS = 0, 1
-_MUCH = 12  # channels active and silent at one unit's edge that may outweigh what its line shows
+_MUCH = 12  # channels, active and unchanged at one unit's edge, that outweigh the answer of its line
 
 
 @dataclass(eq=False)
 class View:
     """A map to be solved: a layer, or some channels of one.
 
-    first, last: int (2, h, w): what is claimed of each axis: the first and the last pixel of every unit.
-    proven: bool (2, 2, h, w): axis, side: edges that were seen to matter.
+    first, last: int (2, h, w): for each axis, the claimed first and last pixel of every unit.
+    proven: bool (2, 2, h, w): axis, side: edges whose pixels changed their unit.
     tested: int (2, 2, h, w): how many active channels the edges were tested on.
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
     it, and how often it was active when they were replaced.
     ever: bool (h, w): units of which any channel was ever active.
     active_times: int (c,): how often any unit of a channel was active, in `looks` probes on `backgrounds`.
-    lines: whether what one unit shows holds for its whole line: which rows a unit sees nearly always depends on the
-    unit's row alone, so an active unit answers for inactive ones, and for those that an edge changes too little.
-    patterned: bool (2, 2): axis, side: whether edges may be guessed; a guess that was disproved ends it.
+    lines: whether the answer of one unit holds for its whole line: which rows a unit sees nearly always depends only on
+    the unit's row, so an active unit also answers for inactive ones, and for those that an edge changes too little.
+    patterned: bool (2, 2): axis, side: whether edges may be guessed, until a guess is disproved.
     """
 
     layer: str
@@ -68,11 +68,11 @@ class View:
         return np.array([(edges.high - edges.low).sum(axis=(1, 2)) for edges in self.edges])
 
     def open_sides(self) -> np.ndarray:
-        """bool (2, 2): axis, side: where something is left to find."""
+        """bool (2, 2): axis, side: whether edges are still open."""
         return np.array([[not self.settled(axis, side) for side in (FIRST, LAST)] for axis in (ROWS, COLS)])
 
     def settled(self, axis: int, side: int) -> bool:
-        """Whether nothing is left to find: all edges follow a pattern or are bracketed to a pixel."""
+        """Whether no edge is open: all follow a pattern or are bracketed to a pixel."""
         guess = self.guess(axis, side)
         if guess is not None and guess.sure:
             return True
@@ -80,7 +80,7 @@ class View:
         return bool(((low == high) | (high == self.image[axis])).all()) and bool((high < self.image[axis]).any() or guess is None)
 
     def claim(self) -> None:
-        """Fix the boxes that the brackets and patterns say; units that no probe has changed claim nothing."""
+        """Set the boxes from the brackets and patterns; units that no probe has changed get none."""
         nothing = np.zeros(self.shape, bool)
         for axis, length in enumerate(self.image):
             for side, ends in ((FIRST, self.first), (LAST, self.last)):
@@ -113,7 +113,7 @@ class View:
         return np.broadcast_to(units.any(axis=1 - axis, keepdims=True), self.shape) if self.lines else units
 
     def forget(self) -> None:
-        """Start anew from the changes alone, without guessing: silence may have been luck, changes are sure."""
+        """Start over from the changes alone, without guessing: silence may have been chance, changes are proof."""
         self.patterned[:] = False
         nobody = np.zeros(self.shape, bool)
         for edges in self.edges:
@@ -127,8 +127,7 @@ class View:
 
         A unit that was inactive on every background keeps the box of its row and column if another unit of
         that line was proven to reach as far; a line that was never active sees nothing. A unit that was active
-        while its outermost pixels made no difference has its edge further in: its edge is searched anew, those of
-        the others are not.
+        while its outermost pixels made no difference has its edge further in: only its edge is solved again.
         """
         if self.lines and self._lines_part():
             self.lines = False
@@ -150,10 +149,10 @@ class View:
         return stands
 
     def _lines_part(self) -> bool:
-        """Whether the units of a line plainly see different pixels of it.
+        """Whether the units of a line clearly see different pixels of it.
 
-        Of lines whose edge most units feel, the same units fall short again and again. Where few units feel an
-        edge, it is merely faint.
+        Then an edge changes most units of each line, and repeatedly not the same others. If it changes few units,
+        it merely has little effect.
         """
         for axis in (ROWS, COLS):
             for side in (FIRST, LAST):

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Submits a job to a Ray cluster that is running already: ray-job.sh http://HEAD:8265
-# Change: the spec, the results' folder, the number of workers. The cluster's machines have convscope with the
-# extra `cluster`, and see the spec, the data and the results' folder under the same paths.
-# Submitted again after a failure, the job goes on from what was saved.
+# Submits a job to a running Ray cluster: ray-job.sh http://HEAD:8265
+# Change the spec, the output folder and the number of workers. The cluster's machines need convscope with the
+# extra `cluster`, and must see the spec, the data and the output folder under the same paths.
+# Submitted again after a failure, the job resumes from its saved state.
 set -eu
 
 ray job submit \

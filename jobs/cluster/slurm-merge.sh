@@ -1,5 +1,5 @@
 #!/bin/bash
-# Joins the shards' parts and finishes the job. slurm-submit.sh submits it behind the array, with OUT and NAME set.
+# Merges the shards' parts and finishes the job. slurm-submit.sh submits it after the array, with OUT and NAME set.
 #SBATCH --job-name=convscope-merge
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=8
@@ -11,7 +11,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=convscope-merge-%j.log
 
-# Dense layers round differently with another number of threads: all shards take the same, on whatever nodes they run.
+# Dense layers round differently with another number of threads, so all shards use the same number on every node.
 export TF_NUM_INTRAOP_THREADS="${SLURM_CPUS_PER_TASK:-8}"
 
 code=0

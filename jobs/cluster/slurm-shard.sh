@@ -11,14 +11,14 @@
 #SBATCH --open-mode=append
 #SBATCH --output=convscope-shard-%A-%a.log
 
-# Dense layers round differently with another number of threads: all shards take the same, on whatever nodes they run.
+# Dense layers round differently with another number of threads, so all shards use the same number on every node.
 export TF_NUM_INTRAOP_THREADS="${SLURM_CPUS_PER_TASK:-8}"
 
 code=0
 # shellcheck disable=SC2086  # OPTIONS are words
 srun "${CONVSCOPE:-convscope}" run "$SPEC" --out "$OUT" --shard "$SLURM_ARRAY_TASK_ID/$SHARDS" ${OPTIONS:-} || code=$?
 
-# 75: what was scanned is saved, and the next turn goes on from there.
+# 75: the state of the scan is saved, and the requeued task resumes from it.
 if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${TURNS:-100}" ]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi

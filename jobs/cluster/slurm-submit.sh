@@ -4,7 +4,7 @@
 #     bash slurm-submit.sh SPEC OUT SHARDS [WORDS OF SBATCH...]
 #
 # SPEC is a job's TOML file, OUT a folder that all nodes share, or an address such as s3://bucket/results.
-# Further words, such as --partition=gpu, go to both jobs. Submitting again goes on where the last time ended.
+# Further arguments, such as --partition=gpu, go to both jobs. Submit again to resume.
 # From the environment: CONVSCOPE, the command, if it is not on the path; OPTIONS, more options for `convscope run`;
 # TURNS, how often a job that ran out of time is queued again (100).
 set -euo pipefail

@@ -1,1 +1,1 @@
-"""The only place that draws: text, palettes, mosaics, contact sheets, plots. NumPy in, pictures out."""
+"""All drawing: text, palettes, mosaics, contact sheets, plots. NumPy in, pictures out."""

@@ -17,7 +17,7 @@ _PANEL = 448  # pixels of the longer side of an image in a row of several
 _TILE = 160  # and in a mosaic
 _SCALE = 16  # width of the scale's bar
 
-# What speaks for a target and what against it, where a map has one number with a sign at each position.
+# The colours of support for a target and of opposition, for maps of signed numbers.
 _FOR, _AGAINST = (255, 159, 28), (45, 125, 255)
 _NEUTRAL = 128  # grey
 _UNSEEN = 64
@@ -25,7 +25,7 @@ _UNSEEN = 64
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a row, and what stands above it. pixels: uint8 RGB."""
+    """One image of a row, and its title. pixels: uint8 RGB."""
 
     title: str
     pixels: np.ndarray
@@ -52,7 +52,7 @@ def heat_over(image: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> np.nda
 
 
 def signed(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Numbers with a sign on grey, which is zero; all but the strongest hundredth lie within the range.
+    """Signed numbers, where grey is zero; the range covers all but the strongest 1 %.
 
     Args:
         values: (height, width, 3), each colour a number of its own; or (height, width): orange is above zero, blue below.
@@ -88,7 +88,7 @@ def side_by_side(panels: Sequence[Panel], caption: str) -> np.ndarray:
 
 
 def tile(panels: Sequence[Panel], caption: str) -> np.ndarray:
-    """The same, small, for a mosaic; all tiles of as many panels have one size."""
+    """A small version for a mosaic; all tiles with the same number of panels have one size."""
     row = _beside([_padded(_shrunk(panel.pixels, _TILE), _TILE) for panel in panels])
     return _below(_line(caption, row.shape[1], 14), row)
 
@@ -142,7 +142,7 @@ def _below(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
-    """The colours from zero, below, to the peak of the map, and what they stand for: below, in the middle, above."""
+    """A vertical colour scale from zero to the peak of the map, with labels at its bottom, middle and top."""
     strip = _blank(height, _SCALE + 4 * size)
     strip[:, :_SCALE] = coloured(np.linspace(1, 0, height))[:, np.newaxis]
     edge = size // 2

@@ -1,4 +1,4 @@
-"""Lines over pictures: the outlines of boxes, and the cross over what is left out."""
+"""Lines over pictures: outlines of boxes, and crosses over dead tiles."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def outline(pixels: np.ndarray, box: Box, colour: tuple[int, int, int], dashed: 
 def cross_out(tile: np.ndarray) -> None:
     """Draw a cross over a tile: uint8 (h, w, 3), in place."""
     height, width = tile.shape[:2]
-    # OpenCV draws on a copy of its own of anything that is not laid out as it likes.
+    # OpenCV draws on a copy of an array that is not contiguous.
     drawn = np.ascontiguousarray(tile)
     for start, end in (((0, 0), (width - 1, height - 1)), ((0, height - 1), (width - 1, 0))):
         cv2.line(drawn, start, end, MARK, 1)
@@ -51,6 +51,6 @@ def cross_out(tile: np.ndarray) -> None:
 
 
 def _ends(low: float, high: float) -> tuple[int, int]:
-    """First and last pixel of a box's line, far enough apart for an eye to find it."""
+    """The first and the last pixel of a box's line, far enough apart to be visible."""
     wider = max(0.0, _SMALLEST - (high - low)) / 2
     return round(low - wider), round(high + wider) - 1

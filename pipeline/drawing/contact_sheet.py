@@ -1,4 +1,4 @@
-"""Contact sheets: a body of numbered tiles under a head that says in words and on a scale what is seen."""
+"""Contact sheets: numbered tiles below a heading with a description and a colour scale."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CORNER = 112  # pixels of the corner's height, at the least
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """Which colour stands for which value: the palette, and what is written before and behind it."""
+    """A colour scale: the palette, and the labels at its ends."""
 
     palette: np.ndarray
     low: str

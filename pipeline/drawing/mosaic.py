@@ -1,4 +1,4 @@
-"""Mosaics: tiles to one picture, every row of tiles with its number, on a dark ground that stands out on any page."""
+"""Mosaics: one picture of numbered rows of tiles, on a dark background that is legible on any page."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def draw_mosaic(
 
 
 def fit_tile(patch: np.ndarray, inside: tuple[float, float, float, float], tile: tuple[int, int]) -> np.ndarray:
-    """A patch drawn to scale in its tile: what lies outside the image stays empty, nothing is stretched.
+    """A patch drawn to scale in its tile: the part outside the image stays empty, nothing is stretched.
 
     Args:
         patch: uint8 (h, w, 3).
@@ -132,7 +132,7 @@ def fit_tile(patch: np.ndarray, inside: tuple[float, float, float, float], tile:
 
 
 def centre_tile(patch: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """A patch, uint8 (h, w, 3), in the middle of its tile (height, width), as large as it can be without being stretched."""
+    """A patch, uint8 (h, w, 3), in the middle of its tile (height, width), as large as possible without distortion."""
     scale = min(tile[0] / patch.shape[0], tile[1] / patch.shape[1])
     height, width = patch.shape[0] * scale / tile[0], patch.shape[1] * scale / tile[1]
     return fit_tile(patch, ((1 - height) / 2, (1 - width) / 2, (1 + height) / 2, (1 + width) / 2), tile)

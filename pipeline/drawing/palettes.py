@@ -1,4 +1,4 @@
-"""Palettes: the colours that values become, and those of letters, marks and grounds."""
+"""Palettes: colours of values, and of letters, marks and backgrounds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 Palette = Literal["viridis", "cividis", "inferno", "grey"]
 
 # RGB.
-GROUND = (24, 26, 30)  # opaque, so that text is read as well on a white page as on a dark one
+GROUND = (24, 26, 30)  # opaque, so that text is legible on white and on dark pages
 EMPTY = (44, 47, 53)  # tiles that nothing fills
 LETTERS = (235, 235, 235)
-QUIET = (205, 207, 210)  # letters that matter less
+QUIET = (205, 207, 210)  # less important letters
 WHITE = (245, 245, 245)
 CYAN = (0, 225, 255)
-MARK = (255, 176, 0)  # what is out of the ordinary; seen by colour-blind eyes too
-FRAME = (70, 74, 82)  # around maps: some palettes begin at black, as the ground nearly is
+MARK = (255, 176, 0)  # unusual values; visible to colour-blind people too
+FRAME = (70, 74, 82)  # around maps: some palettes begin at black, which is nearly the background
 OUTLINE = ((0, 0, 0), (255, 220, 0))  # of a box, outside and inside: one of the two stands out on any image
 
 # Okabe and Ito, 2008: people of any colour vision can tell these apart.

@@ -1,4 +1,4 @@
-"""Pixels to bytes and back, and from one size to another."""
+"""Encoding, decoding and resizing of pictures."""
 
 from __future__ import annotations
 

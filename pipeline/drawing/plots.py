@@ -1,4 +1,4 @@
-"""Plots, drawn without a display: what the sanity checks of maps measured, and how losses went."""
+"""Plots, drawn without a display: the results of sanity checks, and the curves of losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.drawing.palettes import CURVES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STYLES = ("-", "--", "-.", ":")  # for eyes that tell few colours apart
+_STYLES = ("-", "--", "-.", ":")  # for people who distinguish few colours
 _NAMED = 12  # losses that get a name each
 _SINGLE = 64  # single losses behind a median, at most
 
@@ -34,8 +34,8 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """Mean probability, or output where there is none, against the share of pixels taken away or brought back, with the area
-    below, as a PNG."""
+    """Mean probability (or output, for heads without one) against the share of pixels deleted or inserted, with the area
+    under the curve, as a PNG."""
     figure = _figure(11, 4.8)
     outputs = any(probability is None for probability in columns["probability"])
     titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
@@ -55,7 +55,7 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def named_losses(losses: Sequence[tuple[str, np.ndarray]]) -> bytes:
-    """Losses, (steps,) each under a name, against their steps, as a share of the highest that each came to, as a PNG."""
+    """Named losses, (steps,) each, against their steps, as shares of their maxima, as a PNG."""
     figure = _figure(7, 4)
     axes = figure.subplots()
     for number, (name, loss) in enumerate(losses):
@@ -70,7 +70,7 @@ def named_losses(losses: Sequence[tuple[str, np.ndarray]]) -> bytes:
 
 
 def many_losses(title: str, losses: np.ndarray) -> bytes:
-    """Losses, (curves, steps), each as a share of the highest it came to, so that all strengths can be seen, and their median."""
+    """Losses, (curves, steps), each as a share of its maximum, so that weak ones are visible too, and their median."""
     highest = np.nanmax(np.where(np.isfinite(losses), np.abs(losses), np.nan), axis=1, keepdims=True, initial=1e-30)
     shares = np.where(np.isfinite(losses), losses, np.nan) / highest
     figure = _figure(7, 4)
@@ -101,7 +101,7 @@ def _by_method(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches; Matplotlib takes half a second to import, and only those who plot wait for it."""
+    """An empty figure, in inches; Matplotlib is imported here because that takes half a second."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

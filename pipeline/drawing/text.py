@@ -1,4 +1,4 @@
-"""Text on pictures: its fonts, its lengths, and the ways in which it is written."""
+"""Text on pictures: fonts, lengths, and drawing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Note:
 
 @cache
 def font(size: int, face: Face = "head") -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
-    """The one font loader: Pillow's own face for heads and numbers; for labels, which come from data, one with accents too."""
+    """The font loader: Pillow's own face for headings and numbers; for labels, which come from data, one with accents."""
     if face == "head":
         return PIL.ImageFont.load_default(size)
     import matplotlib
@@ -50,12 +50,12 @@ def font(size: int, face: Face = "head") -> PIL.ImageFont.FreeTypeFont | PIL.Ima
 
 
 def text_length(text: str, size: int) -> int:
-    """The pixels that a text of a head takes."""
+    """The length of a heading's text, in pixels."""
     return int(np.ceil(font(size).getlength(text)))
 
 
 def cut_text(text: str, width: int, size: int, face: Face = "head") -> str:
-    """A text on one line, as much of it as fits into so many pixels; what does not fit gives way to an ellipsis."""
+    """A text shortened to one line of at most so many pixels, with an ellipsis if it was cut."""
     letters = font(size, face)
     cut = text = " ".join(text.split())
     while cut and letters.getlength(cut) > width:
@@ -77,7 +77,7 @@ def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
 
 
 def caption(strip: np.ndarray, text: str) -> None:
-    """Write a label, such as a data set may have, in the middle of a strip: uint8 (h, w, 3), in place."""
+    """Write a label of a data set into the middle of a strip: uint8 (h, w, 3), in place."""
     height, width = strip.shape[:2]
     line = cut_text(text, width, 10, "label")
     mask = PIL.Image.new("L", (width, height))
@@ -93,7 +93,7 @@ def write(picture: np.ndarray, text: str, corner: tuple[int, int], scale: float,
 
 
 def written_size(text: str, scale: float) -> tuple[int, int]:
-    """Height and width, in pixels, of what `write` writes."""
+    """Height and width, in pixels, of the text that `write` draws."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     return height, width
 

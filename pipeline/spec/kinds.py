@@ -1,4 +1,4 @@
-"""The key `source` of [model] and [data]: a kind, a colon, and what the kind makes of the rest."""
+"""The key `source` of [model] and [data]: a kind, a colon, and a text that the kind interprets."""
 
 from __future__ import annotations
 

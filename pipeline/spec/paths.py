@@ -1,4 +1,4 @@
-"""Paths in a spec: a field says that it holds one, and relative ones become absolute before the spec is validated."""
+"""Paths in a spec: fields declare that they hold paths, and relative ones become absolute before the spec is validated."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PathKinds = Mapping[str, Collection[str]]  # by table, "model" or "data": the ki
 class HoldsPath:
     """Marks the text of a field as a path or an address.
 
-    words: what is no path, though it stands where one may.
-    source_of: where the path stands behind a kind and a colon: the table whose kinds say so.
+    words: values that are not paths.
+    source_of: for a path that follows a kind and a colon: the table of those kinds.
     """
 
     words: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ PathText = Annotated[str, HoldsPath()]
 
 
 def resolve_paths(tree: dict[str, Any], table: type[BaseModel], folder: Path, kinds: PathKinds) -> None:
-    """Make the paths in a tree of values absolute, in place; what does not fit the table stays for validation to refuse.
+    """Make the paths in a tree of values absolute, in place; invalid values are left for validation to refuse.
 
     `~` and `${VARIABLE}` are expanded. Addresses with a scheme, such as s3://bucket/key, stay as they are.
 
@@ -59,7 +59,7 @@ def resolve_paths(tree: dict[str, Any], table: type[BaseModel], folder: Path, ki
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """All that an annotation is made of: the types in unions and lists, and what they are annotated with."""
+    """All parts of an annotation: the types in unions and lists, and their own annotations."""
     yield annotation
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield from _parts(part)

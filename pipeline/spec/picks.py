@@ -1,4 +1,4 @@
-"""What the stages share that look at a few images one by one: which ones."""
+"""The keys by which stages that work on a few images select them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(a_l
 
 
 class Picks(Table):
-    """The images to look at: examples and keys of the data set, and files; where none is named, the first few examples."""
+    """The selected images: examples and keys of the data set, and files; if none is named, the first few examples."""
 
     examples: list[Annotated[int, Field(ge=0, strict=True)]] = []
     keys: Texts = []
