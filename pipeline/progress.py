@@ -138,7 +138,7 @@ class Pace:
         self._marks: list[tuple[int, float]] = []  # what was done when: one report to count from, and a later one
 
     def report(self, done: int, total: int) -> Speed:
-        """Record that `done` of `total` units are done. Returns: the speed, unknown until units were done after the first report."""
+        """Record that `done` of `total` units are done. Returns: the speed; unknown until more units are done than at first."""
         now = self._clock()
         self._marks = self._marks or [(done, now)] * 2
         if now - self._marks[1][1] >= _LINE_EVERY and done - self._marks[1][0] >= _STEADY:
