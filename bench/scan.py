@@ -1,15 +1,15 @@
-"""The scan beside the bare network and other ways: images/s, interleaved, in one process.
+"""The scan compared with the bare network and with other programs: images/s, interleaved, in one process.
 
     python -m bench.scan [--rounds N] [--cpu]
 
-The yardstick is the same Keras model, called through tf.function on batches that lie in memory, with nothing
-read from it. Ours is the scan of the main job, over the same images in memory: it taps layers, takes every channel's
-spatial maximum, fills the heaps and the statistics, and finds the places of what enters; a ratio of 1 means that
-looking costs nothing. Beside it: the seed's way (maps copied to the host, one object a channel, images kept inside),
-a kinder one (objects with heaps, and none but the images that enter them), and Keras' predict with NumPy. In every round
-all run in turn; figures are medians over rounds. No image comes twice, and the heaps go on from round to round, as they
-do in a job. With --cpu, seconds are those of all threads on the CPU, not of the clock: for machines that do other work
-at the same time; it flatters ways of one thread.
+The yardstick, "bare", is the same Keras model, called through tf.function on batches in memory, without reading any layer.
+"scan" is the scan of the main job over the same images: it reads layers, computes every channel's spatial maximum,
+updates heaps and statistics, and finds the positions of new winners. At a ratio of 1 all of this costs nothing.
+"seed" copies maps to the host, where one object for each channel keeps images; "heaps" is a better version, whose objects
+have heaps and keep only the images that enter them; "predict" is Keras' predict with NumPy. In every round all of them run
+in turn; figures are medians over rounds. No image is repeated, and the heaps persist from round to round, as in a job. With
+--cpu, seconds are CPU seconds of all threads instead of wall-clock seconds, for machines that do other work at the same
+time; that favours single-threaded programs.
 """
 
 from __future__ import annotations
