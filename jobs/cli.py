@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_spec(layers)
     layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which need some probe images")
+    _add_no_cache(layers)
     layers.add_argument("--tensorboard", metavar="DIR", help="write the graph, for TensorBoard's Graphs page")
 
     fields = commands.add_parser(
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_spec(fields)
     _add_out(fields)
+    _add_no_cache(fields)
 
     check = commands.add_parser(
         "check",
@@ -158,7 +160,14 @@ def _add_manner(command: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="save the scan this often: a killed run loses no more than that (default: %(default)s)",
     )
+    _add_no_cache(command)
     command.add_argument("--log-json", action="store_true", help="write the log as one JSON object a line")
+
+
+def _add_no_cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-cache", action="store_true", help="solve receptive fields anew, even those that an earlier command has solved"
+    )
 
 
 class _Version(argparse.Action):

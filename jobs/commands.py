@@ -45,7 +45,7 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 def _run(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     reporter = Reporter(spec.name, as_json=options.log_json)
-    run_options = RunOptions(options.engine, options.workers, options.save_every, options.update)
+    run_options = RunOptions(options.engine, options.workers, options.save_every, options.update, not options.no_cache)
     if options.shard and options.engine != "local":
         raise WrongSpec(
             "--shard scans one part of the data in this process, and --engine ray divides the data itself. Leave one of them out."
@@ -62,19 +62,20 @@ def _run(options: argparse.Namespace) -> None:
 def _merge(options: argparse.Namespace) -> None:
     folder = place(options.folder)
     reporter = Reporter(folder.name, as_json=options.log_json)
-    for line in summary(merge(folder, reporter, RunOptions(save_every=options.save_every))):
+    for line in summary(merge(folder, reporter, RunOptions(save_every=options.save_every, cache=not options.no_cache))):
         print(line)
 
 
 def _layers(options: argparse.Namespace) -> None:
     spec = read_spec(options)
     start_tensorflow()
-    from pipeline.fields import solve_in_groups
+    from pipeline.fields import FieldCache, solve_in_groups
     from pipeline.models.registry import open_network
 
     network = open_network(spec.model)
     fields: dict[str, ReceptiveField] = {}
-    for group in () if options.fast else solve_in_groups(network, network.layers()):
+    cache = None if options.fast or options.no_cache else FieldCache.of(network, network.digest())
+    for group in () if options.fast else solve_in_groups(network, network.layers(), cache):
         fields |= group
     for line in settings_of(network):
         print(line)
@@ -108,7 +109,7 @@ def _fields(options: argparse.Namespace) -> None:
     folder, reporter = place(options.out) / spec.name, Reporter(spec.name)
     rows: list[tuple[str, ...]] = [("layer", "field", "stride", "map", "global", "effective")]
     with hold(folder, reporter.say):
-        job = open_job(spec, folder, reporter)
+        job = open_job(spec, folder, reporter, options=RunOptions(cache=not options.no_cache))
         from pipeline.drawing.pixels import encode_png
         from pipeline.fields import as_ratio
         from pipeline.fields.survey import survey_fields

@@ -13,9 +13,11 @@ class RunOptions:
     workers: how many; None lets the engine decide. The local engine has none.
     save_every: seconds between two saves of an unfinished scan.
     update: whether a data set that has only grown is scanned from where it grew.
+    cache: whether fields that were solved before are read, and those solved now are kept for later jobs.
     """
 
     engine: str = "local"
     workers: int | None = None
     save_every: float = 60.0
     update: bool = False
+    cache: bool = True

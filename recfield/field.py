@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +11,15 @@ from recfield.channels import solve_channels
 from recfield.probing import Prober
 from recfield.solver import solve_layers
 from recfield.view import View
+
+
+@dataclass
+class _Solved:
+    """How a field was solved; channels: int32 (h, w, 4) for each, once they are."""
+
+    prober: Prober
+    view: View
+    channels: list[np.ndarray] | None = None
 
 
 class ReceptiveField:
@@ -28,10 +38,12 @@ class ReceptiveField:
     """
 
     boxes: np.ndarray
+    _solve: Callable[[], ReceptiveField]
 
     def __init__(self, imshape: Sequence[int], forward_func: Callable[[np.ndarray], np.ndarray]) -> None:
         solved = ReceptiveField.of_layers(imshape, lambda batch: {"": forward_func(batch)})[""]
-        self._adopt(solved._prober, solved._view)
+        assert solved._solved is not None
+        self._adopt(solved._solved.prober, solved._solved.view)
 
     @classmethod
     def of_layers(
@@ -52,16 +64,35 @@ class ReceptiveField:
             fields[layer]._adopt(prober, view)
         return fields
 
+    @classmethod
+    def of_boxes(cls, boxes: np.ndarray, image: tuple[int, int], solve: Callable[[], ReceptiveField]) -> ReceptiveField:
+        """A field whose boxes are known, as from a file; no probe is sent.
+
+        Args:
+            boxes: int32 (h, w, 4), as the attribute.
+            image: height and width of the input.
+            solve: gives the same field by probes; called once, if the boxes of channels are asked for.
+        """
+        field = cls.__new__(cls)
+        field.boxes, field._image, field._solve = boxes, image, solve
+        field._solved, field.dead_channels = None, ()
+        return field
+
     def _adopt(self, prober: Prober, view: View) -> None:
-        self._prober, self._view = prober, view
-        self._channels: list[np.ndarray] | None = None
+        self._solved: _Solved | None = _Solved(prober, view)
+        self._image = view.image
         self.dead_channels: tuple[int, ...] = ()
         self.boxes = view.boxes()
 
     @property
     def probes(self) -> int:
         """Images sent forward so far, padding of batches included, for all layers that were solved together."""
-        return self._prober.probes
+        return self._solved.prober.probes if self._solved else 0
+
+    @property
+    def batch(self) -> int:
+        """Images in each batch of probes; 0 for a field that was not solved."""
+        return self._solved.prober.batch if self._solved else 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,13 +102,13 @@ class ReceptiveField:
     @property
     def stride(self) -> tuple[float, float]:
         """(y, x): pixels from one unit's box to the next one's; for maps whose boxes are all clipped, pixels per unit."""
-        height, width = self._view.image
+        height, width = self._image
         return _stride(self.boxes[:, 0, 0], self.boxes[:, 0, 2], height), _stride(self.boxes[0, :, 1], self.boxes[0, :, 3], width)
 
     @property
     def is_global(self) -> bool:
         """Whether every unit sees the whole image."""
-        return bool((self.boxes == (0, 0, *self._view.image)).all())
+        return bool((self.boxes == (0, 0, *self._image)).all())
 
     def channel_boxes(self, channel: int) -> np.ndarray:
         """The boxes of one channel; in concatenations they differ. The first call may send further probes.
@@ -88,16 +119,18 @@ class ReceptiveField:
         Returns: int32 (h, w, 4), as `boxes`.
         Raises: IndexError.
         """
-        count = len(self._view.channels)
+        self._solved = self._solved or self._solve()._solved
+        assert self._solved is not None
+        count = len(self._solved.view.channels)
         if not 0 <= channel < count:
             raise IndexError(f"channel {channel} is not in a map of {count} channels (0 to {count - 1}).")
-        if self._channels is None:
-            self._channels, self.dead_channels = solve_channels(self._prober, self._view)
-        return self._channels[channel]
+        if self._solved.channels is None:
+            self._solved.channels, self.dead_channels = solve_channels(self._solved.prober, self._solved.view)
+        return self._solved.channels[channel]
 
     def draw_example(self) -> np.ndarray:
         """The box of the central unit, drawn: uint8 (height, width, 3), white on black, the unit's centre in red."""
-        height, width = self._view.image
+        height, width = self._image
         rows, cols = self.boxes.shape[:2]
         y1, x1, y2, x2 = self.boxes[rows // 2, cols // 2]
         picture = np.zeros((height, width, 3), np.uint8)

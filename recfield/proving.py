@@ -8,7 +8,7 @@ import numpy as np
 
 from recfield.edges import FIRST, LAST
 from recfield.packing import Question, half, pack
-from recfield.probing import Probe, Prober
+from recfield.probing import Probe, Prober, any_channel
 from recfield.view import COLS, ROWS, View
 
 _BACKGROUNDS = 4  # on which an edge may have no effect before it is considered wrong
@@ -46,9 +46,11 @@ def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, n
         for view in views:
             for first, last in _distinct(view, axis, np.ones(view.shape, bool)):
                 gap = max(2, (last - first + 1) // 8)
-                start, stop = max(0, first - gap), min(length, last + 1 + gap)
-                if stop - start > last + 1 - first:
-                    questions.add(Question(start, stop, first, last + 1, outside=True))
+                # Each side on its own: the boxes of other layers that begin, or end, at the same pixel are asked alike.
+                if first > 0:
+                    questions.add(Question(max(0, first - gap), last + 1, first, last + 1, outside=True))
+                if last + 1 < length:
+                    questions.add(Question(first, min(length, last + 1 + gap), first, last + 1, outside=True))
         halves = [half(length, length * part // 4, side) for part in (1, 2) for side in (FIRST, LAST)]
         lines.append(pack(questions, length) + halves)
     rows, cols = lines
@@ -106,21 +108,23 @@ def _judge(view: View, probe: Probe, changed: np.ndarray, active: np.ndarray) ->
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         total = np.concatenate([[0], np.cumsum(on)])
         inside.append(total[view.last[axis] + 1] - total[view.first[axis]])
-    any_changed = np.any(changed, axis=2)
+    any_changed = any_channel(changed)
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         if not (probe.cols if axis == ROWS else probe.rows).any():
             view.learn(axis, on, any_changed, np.zeros(view.shape, bool))
         alone = (inside[axis] == 1) & (inside[1 - axis] == 0)
         for side, edge in ((FIRST, view.first[axis]), (LAST, view.last[axis])):
             strip = alone & on[edge]
+            lines = np.flatnonzero(strip.any(axis=1 - axis))
+            if not len(lines):
+                continue
+            # Strips lie apart: of a map of millions of numbers, few lines are looked at.
+            of_lines = (lines, slice(None)) if axis == ROWS else (slice(None), lines)
+            edges, felt = strip[of_lines][:, :, None], changed[of_lines]
             view.proven[axis, side] |= strip & any_changed
-            tested = (changed | active) & strip[:, :, None]
-            view.tested[axis, side] += tested.sum(axis=2, dtype=np.int32)
-            lines = view.shape[axis]
-            view.reached[axis, side, :lines] |= (changed & strip[:, :, None]).any(axis=1 - axis)
-            view.tried[axis, side, :lines] += tested.sum(axis=1 - axis, dtype=np.int32)
-    view.active_times += active.sum(axis=(0, 1))
-    view.ever |= active.any(axis=2)
-    view.looks += 1
-    view.backgrounds.add(probe.background.number)
+            tested = (felt | active[of_lines]) & edges
+            view.tested[axis, side][of_lines] += tested.sum(axis=2, dtype=np.int32)
+            view.reached[axis, side, lines] |= (felt & edges).any(axis=1 - axis)
+            view.tried[axis, side, lines] += tested.sum(axis=1 - axis, dtype=np.int32)
+    view.note_active(probe.background.number, active)
     return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())

@@ -17,7 +17,7 @@ from recfield.edges import FIRST, LAST
 from recfield.errors import UnprovenField
 from recfield.guess import Guess
 from recfield.packing import Question, half, pack
-from recfield.probing import Background, Probe, Prober
+from recfield.probing import Background, Probe, Prober, any_channel
 from recfield.proving import prove
 from recfield.view import COLS, ROWS, View
 
@@ -176,7 +176,7 @@ def _ask(
         axis, on = probes[probe]
         for view in views():
             changed, active = (view.pick(answer[view.layer]) for answer in (changes, background.active))
-            view.learn(axis, on, np.any(changed, axis=2), np.any(active, axis=2))
+            view.learn(axis, on, any_channel(changed), any_channel(active))
 
 
 def _probe(prober: Prober, background: Background, axis: int, on: np.ndarray) -> Probe:

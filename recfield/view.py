@@ -8,6 +8,7 @@ import numpy as np
 
 from recfield.edges import FIRST, LAST, Edges
 from recfield.guess import Guess, fit
+from recfield.probing import any_channel
 
 ROWS, COLS = 0, 1
 _MUCH = 12  # channels, active and unchanged at one unit's edge, that outweigh the answer of its line
@@ -23,7 +24,8 @@ class View:
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
     it, and how often it was active when they were replaced.
     ever: bool (h, w): units of which any channel was ever active.
-    active_times: int (c,): how often any unit of a channel was active, in `looks` probes on `backgrounds`.
+    active_times: int (c,): how often any unit of a channel was active, in `looks` probes on `backgrounds`, by number: int
+    (c,), how many units of each channel were.
     lines: whether the answer of one unit holds for its whole line: which rows a unit sees nearly always depends only on
     the unit's row, so an active unit also answers for inactive ones, and for those that an edge changes too little.
     patterned: bool (2, 2): axis, side: whether edges may be guessed, until a guess is disproved.
@@ -46,7 +48,7 @@ class View:
         self.active_times = np.zeros(len(self.channels), np.int64)
         self.ever = np.zeros(self.shape, bool)
         self.looks = 0
-        self.backgrounds: set[int] = set()
+        self.backgrounds: dict[int, np.ndarray] = {}
         self.patterned = np.ones((2, 2), bool)
         self.lines = True
 
@@ -111,6 +113,14 @@ class View:
 
     def _of_lines(self, axis: int, units: np.ndarray) -> np.ndarray:
         return np.broadcast_to(units.any(axis=1 - axis, keepdims=True), self.shape) if self.lines else units
+
+    def note_active(self, background: int, active: np.ndarray) -> None:
+        """Count a look on a background, by its number, where some units were active: bool (h, w, c)."""
+        if background not in self.backgrounds:
+            self.backgrounds[background] = active.sum(axis=(0, 1))
+            self.ever |= any_channel(active)
+        self.active_times += self.backgrounds[background]
+        self.looks += 1
 
     def forget(self) -> None:
         """Start over from the changes alone, without guessing: silence may have been chance, changes are proof."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["CONVSCOPE_CACHE"] = "off"  # what tests solve is not for the user's own jobs, and theirs not for tests
 
 import cv2
 import numpy as np

@@ -9,27 +9,47 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import FieldUnsolved
+from pipeline.fields.cache import FieldCache
 from pipeline.models.network import LayerInfo, Network, in_groups
 from recfield import ReceptiveField, UnsolvableField
 
-_MOST_BYTES = 400_000_000  # of maps that one batch of probes may fill
+_MOST_BYTES = 500_000_000  # of maps that one batch of probes may fill
 _LEAST_BATCH, _MOST_BATCH = 8, 16  # probes in a batch; fewer only where a single layer is too large
 
 
-def solve_fields(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
-    """The fields of some layers, by name. Raises: FieldUnsolved."""
-    return {name: field for group in solve_in_groups(network, layers) for name, field in group.items()}
+def solve_fields(network: Network, layers: Sequence[LayerInfo], cache: FieldCache | None = None) -> dict[str, ReceptiveField]:
+    """The fields of some layers, by name; as `solve_in_groups`. Raises: FieldUnsolved."""
+    return {name: field for group in solve_in_groups(network, layers, cache) for name, field in group.items()}
 
 
-def solve_in_groups(network: Network, layers: Sequence[LayerInfo]) -> Iterator[dict[str, ReceptiveField]]:
+def solve_in_groups(
+    network: Network, layers: Sequence[LayerInfo], cache: FieldCache | None = None
+) -> Iterator[dict[str, ReceptiveField]]:
     """The fields of any number of layers, group by group; each group's layers come from one pass of probes.
 
     A solved field keeps its group's probes: memory stays bounded where a group is dropped before the next is asked for.
 
+    Args:
+        cache: what was solved before is read there, and what is solved now is kept there.
+
     Raises: FieldUnsolved.
     """
     for group in in_groups(layers, _MOST_BYTES // (4 * _LEAST_BATCH) - int(np.prod(network.input_shape))):
-        yield _solve(network, group)
+        known = {layer.name: _known(network, layer, cache) for layer in group}
+        unknown = [layer for layer in group if known[layer.name] is None]
+        solved = _solve(network, unknown) if unknown else {}
+        if cache:
+            for layer in unknown:
+                cache.write(layer, solved[layer.name].boxes)
+        yield {layer.name: known[layer.name] or solved[layer.name] for layer in group}
+
+
+def _known(network: Network, layer: LayerInfo, cache: FieldCache | None) -> ReceptiveField | None:
+    boxes = cache.read(layer) if cache else None
+    if boxes is None:
+        return None
+    height, width, _ = network.input_shape
+    return ReceptiveField.of_boxes(boxes, (height, width), lambda: _solve(network, [layer])[layer.name])
 
 
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
@@ -44,7 +64,8 @@ def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, Receptive
     run = freeze(lambda images: network.trace(images, names), tf.TensorSpec((batch, height, width, channels), tf.float32))
 
     def forward(images: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in run(images).items()}
+        # On the CPU without a copy: maps of a batch take hundreds of megabytes.
+        return {name: np.asarray(memoryview(value)) for name, value in run(images).items()}
 
     try:
         return ReceptiveField.of_layers((batch, height, width, channels), forward)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.compiled.energy import check_gradients, energy_of
 from pipeline.errors import UnusableData
+from pipeline.fields.cache import FieldCache
 from pipeline.fields.effective import UnitCentres, effective_box
 from pipeline.fields.solving import solve_in_groups
 from pipeline.geometry import Box
@@ -45,7 +46,7 @@ def survey_fields(job: Job) -> Iterator[FieldSurvey]:
     """
     check_gradients(job.network, job.layers, "Without pictures: convscope layers SPEC")
     images = _images(job)
-    for group in solve_in_groups(job.network, job.layers):
+    for group in solve_in_groups(job.network, job.layers, FieldCache.of_job(job)):
         for layer in (layer for layer in job.layers if layer.name in group):
             yield _survey(job, layer, group[layer.name], images)
 

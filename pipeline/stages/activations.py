@@ -14,7 +14,7 @@ from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState, clear, settle
 from pipeline.engines.registry import scan_job
 from pipeline.errors import WrongSpec
-from pipeline.fields import field_columns, solve_fields
+from pipeline.fields import FieldCache, field_columns, solve_fields
 from pipeline.hardware import watch_gpus
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
@@ -40,7 +40,7 @@ def run(job: Job) -> Outcome:
         part, times = scan_job(job.prepared.pop(ScanState, None) or ScanState.read(job), plan, advance)
     scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
-    fields = solve_fields(job.network, job.layers)
+    fields = solve_fields(job.network, job.layers, FieldCache.of_job(job) if spec.crop != "channel" else None)
     solved = time.monotonic()
     effective = effective_fields(job.network, job.layers, fields) if spec.crop == "effective" else {}
     winners = list(_winners(job, part, fields, effective))
