@@ -7,6 +7,7 @@ Keras 3.15, the newest minor version that setup.cfg allows.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import h5py
 import keras
+from keras.src.saving.serialization_lib import ObjectSharingScope
 
 _PATCHING = threading.RLock()
 
@@ -113,6 +115,42 @@ def own_attributes() -> frozenset[str]:
     return frozenset(vars(model).keys() - {"layer"})
 
 
+@contextmanager
+def shared_objects() -> Iterator[None]:
+    """Have a layer that several places of a description name by one id be one layer, as Keras's own loading does.
+
+    Relies on `ObjectSharingScope`.
+    """
+    with ObjectSharingScope():
+        yield
+
+
+@contextmanager
+def weights_limited(numbers: int) -> Iterator[None]:
+    """Refuse, in all threads, layers that ask for more numbers as weights than that, before memory is given to them.
+
+    Relies on layers making their weights through `add_weight`.
+
+    Raises, inside: ValueError.
+    """
+    left = numbers
+    plain = keras.layers.Layer.add_weight
+
+    def add_weight(layer: keras.Layer, shape: Any = None, *args: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= math.prod(size or 0 for size in ((shape,) if isinstance(shape, int) else shape or ()))
+        if left < 0:
+            raise ValueError(f"the layer {layer.name!r} asks for more weights than the {numbers:,} numbers that are stored")
+        return plain(layer, shape, *args, **options)
+
+    with _PATCHING:
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = plain
+
+
 def is_weights_file(file: h5py.File) -> bool:
     """Whether an HDF5 file without a model's description holds weights that Keras saved.
 
@@ -137,6 +175,18 @@ def is_unsafe(error: Exception) -> bool:
     Relies on the words of that error: it has no type of its own.
     """
     return "safe_mode" in str(error) or "unsafe" in str(error).lower()
+
+
+def error_inside(error: Exception) -> Exception:
+    """What went wrong inside of the models and layers that Keras was making; it wraps each in pages of their description.
+
+    Relies on the words that stand before the error inside, and on the exceptions being chained.
+    """
+    while "could not be deserialized properly" in str(error) or "Error when deserializing class" in str(error):
+        if not isinstance(error.__context__, Exception):
+            return ValueError(str(error).rpartition("Exception encountered: ")[2])
+        error = error.__context__
+    return error
 
 
 def size_asked_for(error: Exception) -> tuple[int, int] | None:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 
-from pipeline.compiled.keras_private import is_unsafe, is_weights_file, unknown_class
+from pipeline.compiled.keras_private import error_inside, shared_objects, unknown_class, weights_limited
 from pipeline.errors import MissingInput, UnusableModel, one_line
 from pipeline.models.head import LOSSES, OutputSpec
 from pipeline.models.image_network import ImageNetwork
+from pipeline.models.keras.allowed import judge
 from pipeline.models.keras.custom import custom_objects
 from pipeline.models.keras.functional import FunctionalReader
+from pipeline.models.keras.keras2 import STAND_INS, Reading, without_compilation
+from pipeline.models.keras.keras2_calls import ADVICE
 from pipeline.models.keras.model import keras_reader
+from pipeline.models.keras.model_file import ModelFile, clipped, opened_model_file
 from pipeline.models.keras.stem import infer_preprocessing
+from pipeline.models.keras.weights import restore_weights
 from pipeline.models.network import Setting
 from pipeline.spec.model import ModelSpec
-
-_HDF5 = (".h5", ".hdf5")
 
 
 def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
@@ -39,60 +37,33 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
         raise MissingInput(
             f"the model {path!r} is {'a folder' if path and where.is_dir() else 'missing'}. Name a file in model.source."
         )
-    config = _read_config(where)
-    lambdas = list(dict.fromkeys(_bytecode(config, "?")))
-    if lambdas and not spec.trusted:
-        raise UnusableModel(
-            f"{where} carries Python code in its layer {lambdas[0]!r}"
-            + (f" and {len(lambdas) - 1} more" if len(lambdas) > 1 else "")
-            + ", which loading would run. If you trust the file, set model.trusted = true."
-        )
-    model = _load(where, spec.trusted, {} if spec.custom is None else custom_objects(Path(spec.custom)))
+    custom = {} if spec.custom is None else custom_objects(Path(spec.custom))
+    with opened_model_file(where) as file:
+        model = _model(file, custom, spec.trusted)
     reader = keras_reader(model, where.stem, spec.size)
     mode: str | Setting = spec.preprocess
     if mode == "auto" and isinstance(reader, FunctionalReader):
         mode = infer_preprocessing(reader, str(where))
-    return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(where, config)), str(where))
+    return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(file.compiled)), str(where))
 
 
-def _read_config(path: Path) -> Any:
-    """The architecture, as the file describes it; nothing in it has been run."""
-    if path.suffix not in (".keras", *_HDF5):
-        raise UnusableModel(f"{path} is of no known format. Name a .keras or .h5 file.")
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                return json.loads(archive.read("config.json"))
-        with h5py.File(path) as file:
-            config = file.attrs.get("model_config")
-            is_weights = is_weights_file(file)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError, zlib.error) as error:
-        raise UnusableModel(
-            f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): the file is cut short or something else."
-        ) from None
-    if config is None:
-        raise UnusableModel(
-            f"{path} holds weights alone, not the network they belong to. Name the network, such as keras:VGG16, in model.source "
-            "and this file in model.weights; or save the whole model."
-            if is_weights
-            else f"{path} is an HDF5 file, but holds no Keras model. Name a file that model.save wrote."
-        )
-    try:
-        return json.loads(config)
-    except ValueError as error:
-        raise UnusableModel(f"the model in {path} is described by broken JSON ({one_line(error)}). Save it again.") from None
+def load_model(path: Path, custom: dict[str, Any], *, trusted: bool = False) -> keras.Model:
+    """The model that a file of Keras 2 or 3 holds, with its weights; nothing that the file carries is run unless `trusted`.
+
+    Keras gets the description once every name in it is on the list of what computes, in its own present form, and
+    never the file's own layers of other descriptions: compiled losses, optimizers, assets.
+
+    Args:
+        custom: the user's own classes and functions by name; those that the process has registered with Keras are added.
+
+    Raises: UnusableModel.
+    """
+    with opened_model_file(path) as file:
+        return _model(file, custom, trusted)
 
 
-def _saved_loss(path: Path, config: Any) -> str | None:
+def _saved_loss(compiled: Any) -> str | None:
     """The loss that a model was compiled with, where it is one that tells what the outputs are; nothing in the file is run."""
-    compiled = config.get("compile_config") if isinstance(config, dict) else None
-    if path.suffix in _HDF5:
-        with h5py.File(path) as file:
-            training = file.attrs.get("training_config")
-        try:
-            compiled = json.loads(training) if training else None
-        except ValueError:
-            compiled = None
     loss = compiled.get("loss") if isinstance(compiled, dict) else None
     while isinstance(loss, dict):  # Keras writes a class and its settings, or a function and its name
         settings = loss.get("config")
@@ -101,43 +72,32 @@ def _saved_loss(path: Path, config: Any) -> str | None:
     return name if name in LOSSES else None
 
 
-def _bytecode(config: Any, layer: str) -> Iterator[str]:
-    """The names of the layers that carry marshalled Python functions, in Keras 2's or Keras 3's form."""
-    if isinstance(config, list):
-        for item in config:
-            yield from _bytecode(item, layer)
-    if not isinstance(config, dict):
-        return
-    inner = config.get("config")
-    if isinstance(inner, dict):
-        layer = inner.get("name", layer)
-        functions = {key: inner.get(key) for key in ("function", "output_shape", "mask")}
-        if config.get("class_name") == "Lambda" and (
-            isinstance(functions["function"], list) or "lambda" in (inner.get(f"{key}_type") for key in functions)
-        ):
-            yield layer
-    if config.get("class_name") == "__lambda__":
-        yield layer
-    for value in config.values():
-        yield from _bytecode(value, layer)
-
-
-def _load(path: Path, trusted: bool, custom: dict[str, Any]) -> keras.Model:
+def _model(file: ModelFile, custom: dict[str, Any], trusted: bool) -> keras.Model:
+    path = file.path
+    known = {**keras.saving.get_custom_objects(), **custom}
+    if path.suffix != ".keras" or file.keras == 2:
+        config = Reading(str(path), file.keras == 2, known.keys()).model(file.config)
+        known |= STAND_INS if file.keras == 2 else {}
+    else:
+        config = without_compilation(file.config)
+    if not trusted:
+        judge(config, str(path), known.keys(), ADVICE if file.keras == 2 else "")
     try:
-        return keras.models.load_model(path, custom_objects=custom, compile=False, safe_mode=not trusted)
+        with shared_objects(), weights_limited(file.numbers):
+            model = keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=not trusted)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it describes a {type(model).__name__}, not a model")
+        restore_weights(model, file)
     except Exception as error:
         # Keras says it in many ways and types; each means that this file gives no model here.
         unknown = unknown_class(error)
         if unknown:
             raise UnusableModel(
-                f"{path} uses {unknown!r}, which is not part of Keras {keras.__version__}. "
+                f"{path} uses {clipped(unknown)}, which is not part of Keras {keras.__version__}. "
                 'If it is yours, name the Python file that defines it: model.custom = "FILE.py".'
             ) from None
-        if is_unsafe(error):
-            raise UnusableModel(
-                f"{path} asks for more than Keras allows a file it does not trust ({one_line(error)}). "
-                "If you trust the file, set model.trusted = true."
-            ) from None
+        advice = ADVICE if file.keras == 2 else "save it again with the Keras that wrote it, in its newest version"
         raise UnusableModel(
-            f"{path} cannot be loaded by Keras {keras.__version__} ({one_line(error)}). Save the model again with this Keras."
+            f"{path} cannot be loaded by Keras {keras.__version__} ({one_line(error_inside(error))}): {advice}."
         ) from None
+    return model

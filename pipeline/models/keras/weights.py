@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import MissingInput, UnusableModel, one_line
+from pipeline.models.keras.model_file import ModelFile
 
 SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 
@@ -38,6 +39,25 @@ def load_weights(model: keras.Model, path: Path, name: str, *, top: bool, build_
         _load(model, path)
     except Exception as error:
         raise UnusableModel(f"the weights {path} do not fit {name}: {_advice(path, error, top, build_other)}") from None
+
+
+def restore_weights(model: keras.Model, file: ModelFile) -> None:
+    """Give a model that was made from a whole model's file the weights in it.
+
+    In .h5 files they are found by name, where layer and weight have the names that they were saved under, else by their order.
+
+    Raises: ValueError, for weights that do not fit.
+    """
+    if file.path.suffix == ".keras":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(file.weights)
+        return
+    with h5py.File(file.weights) as stored:
+        _restore(model, stored["model_weights"])
+    for layer in _flat(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it works with what it made of its weights when it was built
 
 
 def weight_bytes(weights: Iterable[keras.Variable]) -> Iterator[bytes]:
@@ -101,6 +121,49 @@ def _stored_numbers(path: Path) -> int | None:
             return None if "layer_names" in file.attrs or "model_weights" in file else _floats(file)
     with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
         return _floats(file)
+
+
+def _restore(model: keras.Model, group: h5py.Group) -> None:
+    stored = {name: _names(group[name], "weight_names") for name in _names(group, "layer_names")}
+    for layer in model.layers:
+        variables = [*layer.trainable_weights, *layer.non_trainable_weights]
+        names = stored.pop(layer.name, [])
+        if len(names) != len(variables):
+            raise ValueError(f"the layer {layer.name!r} has {len(variables)} weights, {len(names)} are stored")
+        for variable, name in zip(variables, _in_order(variables, names), strict=True):
+            data = group[layer.name][name]
+            if data.shape != tuple(variable.shape):
+                raise ValueError(f"the weight {name!r} has the shape {data.shape}, the layer's is {tuple(variable.shape)}")
+            variable.assign(data[()])
+    rest = [*(name for name, names in stored.items() if names), *_names(group.get("top_level_model_weights"), "weight_names")]
+    if rest:
+        raise ValueError(f"the weights {rest[0]!r} belong to no layer")
+
+
+def _names(group: h5py.Group | None, attribute: str) -> list[str]:
+    """A list of names, which Keras splits where it is long: weight_names, or weight_names0, weight_names1 and so on."""
+    if group is None:
+        return []
+    parts = [attribute] if attribute in group.attrs else []
+    while attribute not in group.attrs and f"{attribute}{len(parts)}" in group.attrs:
+        parts.append(f"{attribute}{len(parts)}")
+    return [name.decode() if isinstance(name, bytes) else str(name) for part in parts for name in group.attrs[part]]
+
+
+def _in_order(variables: list[keras.Variable], names: list[str]) -> list[str]:
+    """The stored names in the order of the variables: a nested model's may be stored in another one than Keras 3's."""
+    by_path = {"/".join(name.split(":")[0].split("/")[-2:]): name for name in names}
+    paths = ["/".join(variable.path.split("/")[-2:]) for variable in variables]
+    return [by_path[path] for path in paths] if len(by_path) == len(names) and by_path.keys() == set(paths) else names
+
+
+def _flat(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """A layer and all inside of it that are models, or wrapped."""
+    yield layer
+    inner = getattr(layer, "layers", [getattr(layer, "layer", None)])
+    for child in inner if isinstance(inner, list) else []:
+        if isinstance(child, keras.Layer):
+            yield from _flat(child)
 
 
 def _floats(file: h5py.File) -> int:
