@@ -105,8 +105,8 @@ STAND_INS: dict[str, Any] = {"keras2_hard_sigmoid": hard_sigmoid, "ThresholdedRe
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How to read one description: its file, whether Keras 2 wrote it, and the classes that the user's own code defines."""
+class Keras2Form:
+    """How one description is read: its file, whether Keras 2 wrote it, and the classes that the user's own code defines."""
 
     path: str
     keras2: bool

@@ -15,7 +15,7 @@ from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.allowed import judge
 from pipeline.models.keras.custom import custom_objects
 from pipeline.models.keras.functional import FunctionalReader
-from pipeline.models.keras.keras2 import STAND_INS, Reading, without_compilation
+from pipeline.models.keras.keras2 import STAND_INS, Keras2Form, without_compilation
 from pipeline.models.keras.keras2_calls import ADVICE
 from pipeline.models.keras.model import keras_reader
 from pipeline.models.keras.model_file import ModelFile, clipped, opened_model_file
@@ -76,7 +76,7 @@ def _model(file: ModelFile, custom: dict[str, Any], trusted: bool) -> keras.Mode
     path = file.path
     known = {**keras.saving.get_custom_objects(), **custom}
     if path.suffix != ".keras" or file.keras == 2:
-        config = Reading(str(path), file.keras == 2, known.keys()).model(file.config)
+        config = Keras2Form(str(path), file.keras == 2, known.keys()).model(file.config)
         known |= STAND_INS if file.keras == 2 else {}
     else:
         config = without_compilation(file.config)
