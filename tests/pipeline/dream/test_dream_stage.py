@@ -111,7 +111,7 @@ class Stopping(Reporter):
         super().__init__("test")
         self.at, self.calls = at, []
 
-    def say(self, text: Any) -> None:  # type: ignore[override]
+    def say(self, text: Any, **facts: Any) -> None:
         pass
 
     def step(self, title: Any, unit: Any) -> Any:
