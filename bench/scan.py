@@ -27,6 +27,7 @@ import numpy as np
 
 from bench.yardsticks import as_the_seed, bare, keras_model, predict_and_numpy, with_heaps
 from pipeline.run import start_tensorflow
+from pipeline.sources.decode import DEFAULT_DECODER, Decoder
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.source import Image, Shard
 
@@ -106,6 +107,7 @@ class InMemory:
     rounds: np.ndarray
     grown: int = 0
     labels: list[str] | None = None
+    decoder: Decoder = DEFAULT_DECODER
 
     def grow(self) -> np.ndarray:
         """Another round's images: uint8 (images, height, width, 3)."""

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MissingInput, WrongSpec
+from pipeline.errors import MissingInput, WrongSpec, one_line
 from pipeline.models import registry as models
 from pipeline.sources import registry as sources
 from pipeline.spec.job_spec import JobSpec, validate
 from pipeline.spec.paths import PathKinds, resolve_paths
 from pipeline.spec.table import with_field_names
+from pipeline.store.text import decoded
 
 _PATH_KINDS: PathKinds = {
     "model": [name for name, kind in models.KINDS.items() if kind.path],
@@ -52,13 +53,13 @@ def parse_spec(tree: dict[str, Any], where: str = "the spec") -> JobSpec:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise MissingInput(f"the spec {str(path)!r} cannot be read ({error.strerror}). Name a TOML file.") from None
     except UnicodeDecodeError:
-        raise WrongSpec(f"{path} is not text in UTF-8. Name a TOML file.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise WrongSpec(f"{path} is not TOML: {error}.") from None
+        raise WrongSpec(f"{path} is not text in UTF-8 or marked UTF-16. Name a TOML file.") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets thousands deep
+        raise WrongSpec(f"{path} is not TOML: {one_line(error)}.") from None
 
 
 def _parse_override(override: str) -> dict[str, Any]:

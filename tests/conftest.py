@@ -23,6 +23,7 @@ from pipeline import load_spec, run
 from pipeline.errors import UnusableData
 from pipeline.geometry import Box
 from pipeline.progress import Reporter
+from pipeline.sources.decode import Decoder
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Image, Shard
 
@@ -142,6 +143,8 @@ def copied(finished: Any, tmp_path: Path) -> Any:
 
 class InMemory:
     """A source of arrays. `broken` examples cannot be read; `fetched` counts who asked for which."""
+
+    decoder = Decoder()
 
     def __init__(self, images: Any, labels: Any = None, broken: Any = (), fit: Any = None) -> None:
         self.images = [np.asarray(image, np.uint8) for image in images]

@@ -56,7 +56,7 @@ class ExplanationPictures:
         paths: dict[MapKey, str] = {}
         for (key, layer), values in maps.items():
             method = METHODS[key]
-            pixels = overlay(values, method.draws, picked.image.seen, self._fit)
+            pixels = overlay(values, method.draws, picked.drawn, self._fit)
             peak = float(energy(values).max()) if method.draws == "heat" else None
             title = method.title if peak is None else f"{method.title}, 0 to {peak:.2g}"
             panels[key, layer] = Panel(title, pixels)
@@ -75,7 +75,7 @@ class ExplanationPictures:
                 self._write_mosaic(layer)
 
     def _side_by_side(self, path: str, picked: Picked, layer: str, maps: Sequence[Panel], caption: str) -> None:
-        panels = [Panel("image", drawing.plain(picked.image.seen)), *maps]
+        panels = [Panel("image", drawing.plain(picked.drawn)), *maps]
         self._write(path, drawing.side_by_side(panels, f"{caption}   {picked.image.key}"))
         tiles = self._tiles.setdefault(layer, [])
         tiles.append(drawing.tile(panels, caption))

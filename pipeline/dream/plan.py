@@ -9,13 +9,13 @@ import numpy as np
 
 from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
-from pipeline.drawing.pixels import shrink
 from pipeline.errors import WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, LayerInfo
 from pipeline.sources.picking import check_picks, count_picks, named, pick
 from pipeline.spec.dream import DreamSpec, VisualizationSpec
 
+LONGEST_DREAM = 4096  # pixels of the longer side of a picture, where dream.longest says nothing: memory grows with its pixels
 _DEVIATION = 8.0  # of 255: standard deviation of the noise that is added to a class's background
 _MAX_REPEATS = 3  # a tile may be this many times larger than an octave, whose copies then fill it side by side
 _MAX_PIXELS = 2**27  # of one picture: more is probably a mistake in the spec
@@ -67,10 +67,8 @@ def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
 
 def _pictures(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
     spec = job.spec.dream
-    for picked, name in named(pick(job.source, job.fit, spec)) if has_pictures(spec) else ():
-        image = picked.image
-        pixels = image.seen if spec.longest is None else shrink(image.seen, spec.longest)
-        yield Subject(name, image.key, picture_objective(job)), pixels
+    for picked, name in named(pick(job.source, job.fit, spec, spec.longest or LONGEST_DREAM)) if has_pictures(spec) else ():
+        yield Subject(name, picked.image.key, picture_objective(job)), picked.drawn
 
 
 def count_pictures(job: Job) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.models.network import LOGITS, Network
+from pipeline.store.text import decoded, lines
 
-_IMAGENET = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
 _BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks have before the thousand
 
 
@@ -49,24 +49,17 @@ def class_names(named: str | None, network: str, count: int, of_data: Sequence[s
 
 def _read(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise MissingInput(f"model.labels = {str(path)!r} cannot be read ({error.strerror}). Name a text file.") from None
     except UnicodeDecodeError:
-        raise WrongSpec(f"model.labels = {str(path)!r} is not text in UTF-8. Name a file with one name a line.") from None
-    return [line.strip() for line in text.rstrip("\n").split("\n")]
+        raise WrongSpec(
+            f"model.labels = {str(path)!r} is not text in UTF-8 or marked UTF-16. Name a file with one name a line."
+        ) from None
+    return [line.strip() for line in lines(text.rstrip("\r\n"))]
 
 
 def _imagenet() -> list[str]:
-    """The thousand names, which Keras downloads once and keeps."""
-    import keras
-
-    try:
-        path = keras.utils.get_file("imagenet_class_index.json", _IMAGENET, cache_subdir="models")
-    except Exception as error:  # whatever the network is not in the mood for
-        raise MissingInput(
-            f"the ImageNet class names were not downloaded ({type(error).__name__}: {error}). "
-            "Go online once, or write them into a file, one a line, and name it as model.labels."
-        ) from None
-    table = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [table[str(number)][1].replace("_", " ") for number in range(len(table))]
+    """The thousand names, which come with convscope; the file's first line says from where."""
+    stored = resources.files("pipeline.models").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
+    return [line for line in stored.splitlines() if not line.startswith("#")]

@@ -1,62 +1,136 @@
-"""Encoded bytes to upright 8-bit RGB: the only module that decodes image files."""
+"""Encoded bytes to upright 8-bit RGB in sRGB, at a bounded cost: the only module that decodes image files."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import io
+import logging
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 
 import cv2
 import numpy as np
+import PIL.features
 import PIL.Image
 import PIL.ImageFile
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+from pipeline.sources import bands
+from pipeline.sources.bands import WrongBands
+from pipeline.sources.colour import to_srgb
+from pipeline.sources.pixel_budget import DECODING
 
-# Pillow refuses images of more than twice this many pixels, OpenCV of more than 2**30. Larger ones have to be cut up first.
-PIL.Image.MAX_IMAGE_PIXELS = 2**29
+MAX_PIXELS = 2**28  # of an image, by default
+MOST_PIXELS = 2**30  # that any setting allows: OpenCV decodes no more
+REDUCE_ABOVE = 2**26  # pixels of a JPEG, above which a scan decodes it at a half, a quarter or an eighth of its size
+_SPARE = 4  # a reduced JPEG is still so many times as high and wide as the network's input
+
+PIL.Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice as many; `Decoder` refuses earlier
 
 _ORIENTATION = 0x0112  # the EXIF tag: 1 upright, 2 to 8 mirrored or turned
 _FLOAT_MODES = ("F", "I")
+_STRIP = 2**22  # pixels converted at a time
 
 
 class Unreadable(Exception):
-    """Bytes that are not an image, or not a whole one; the message is the reason, on one line."""
+    """Bytes that are not an image, or not a whole one, or too large; the message is the reason, on one line."""
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decode a JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF (first page).
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), `.npy` and, where Pillow can, AVIF and HEIC.
 
-    16-bit samples are scaled by 255/65535, grey becomes RGB, transparency lies on white, EXIF orientation is applied.
+    16-bit samples are scaled by 255/65535, grey becomes RGB, transparency lies on white, colours with an ICC profile become
+    sRGB, EXIF orientation is applied.
 
-    Returns: uint8 (height, width, 3), RGB, upright.
-    Raises: Unreadable, also for a file that breaks off before its last pixel.
+    max_pixels: larger images are unreadable; their headers alone are read.
+    bands: the bands of a TIFF or `.npy` to show as RGB, counted from 0: three, or one as grey; None where there are one or three.
     """
-    if _is_plain_png(data):
-        # For data sets of thumbnails, several times as fast as the general path. If it fails, Pillow says why.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        if pixels is not None:
+
+    max_pixels: int = MAX_PIXELS
+    bands: tuple[int, ...] | None = None
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """An image at its own size: uint8 (height, width, 3), RGB, upright.
+
+        Raises: Unreadable, also for a file that breaks off before its last pixel.
+        """
+        with self.opened(data) as pixels:
             return pixels
-    try:
-        with _open(io.BytesIO(data)) as image:
-            depth16 = _has_16_bits(image)  # Pillow keeps the high byte only, or clips
-            image.load()
-            orientation = _orientation(image)
-            pixels = _from_16_bits(data) if depth16 else _from_8_bits(image)
-    except Unreadable:
-        raise
-    except Exception as error:
-        raise Unreadable(_reason(error, data)) from None
-    return _upright(pixels, orientation)
+
+    @contextmanager
+    def opened(self, data: bytes, network_size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """An image whose pixels count as being at work until the block ends: uint8 (height, width, 3), RGB, upright.
+
+        Args:
+            network_size: (height, width) of the input that the image is for. A JPEG of more than REDUCE_ABOVE pixels is decoded
+                at a half, a quarter or an eighth of its size, still four times as large as that. None: at its own size.
+
+        Raises: Unreadable.
+        """
+        try:
+            image, height, width = _header(io.BytesIO(data), self.bands is not None)
+        except Unreadable:
+            raise
+        except Exception as error:
+            raise Unreadable(_reason(error, data)) from None
+        if height * width > self.max_pixels:
+            raise Unreadable(f"its {height:,} x {width:,} pixels are more than data.max_pixels, {self.max_pixels:,}, allows")
+        least = _reduced(image, network_size)
+        held = height * width // (1 if image is None or image.info.get("progressive") else least**2)
+        with DECODING.hold(held):
+            try:
+                pixels = self._pixels(data, image)
+            except Unreadable:
+                raise
+            except Exception as error:
+                raise Unreadable(_reason(error, data)) from None
+            del image  # Pillow's own copy of the pixels
+            yield pixels
+
+    def _pixels(self, data: bytes, image: PIL.ImageFile.ImageFile | None) -> np.ndarray:
+        if image is None:
+            if bands.is_array(data):
+                return bands.as_rgb(bands.read_array(data), self.bands)
+            samples, orientation = bands.read_tiff(data)
+            return _upright(bands.as_rgb(samples, self.bands), orientation)
+        if _is_plain_png(data):
+            # For data sets of thumbnails, several times as fast as the general path. If it fails, Pillow says why.
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+            if pixels is not None:
+                return self._chosen(pixels)
+        depth16 = _has_16_bits(image)  # Pillow keeps the high byte only, or clips
+        image.load()
+        orientation, profile = _orientation(image), image.info.get("icc_profile")
+        if depth16:
+            image.im = None  # type: ignore[assignment]  # it was loaded to see that it is whole
+            pixels = _from_16_bits(data, profile)
+        else:
+            pixels = _from_8_bits(image, profile)
+        return self._chosen(_upright(pixels, orientation))
+
+    def _chosen(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels if self.bands is None else bands.as_rgb(pixels, self.bands)
+
+
+DEFAULT_DECODER = Decoder()
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
-    """(height, width) as `decode` will give it, from the header alone wherever the format allows.
+    """(height, width) as `Decoder.decode` gives it, of whatever bands, from the header alone wherever the format allows.
 
     Raises: Unreadable.
     """
     try:
-        with _open(file) as image:
-            width, height = image.size
+        image, height, width = _header(file, None)
+        if image is None:
+            return height, width
+        with image:
             # Pillow already turns the size of a TIFF. In a PNG the orientation may follow the pixels, and asking
             # Pillow for it decodes them all: ask only if it is there.
             if image.format == "TIFF" or (image.format == "PNG" and not _png_may_be_turned(image, file)):
@@ -68,8 +142,62 @@ def size(file: BinaryIO) -> tuple[int, int]:
         raise Unreadable(_reason(error)) from None
 
 
+def _header(file: BinaryIO, banded: bool | None) -> tuple[PIL.ImageFile.ImageFile | None, int, int]:
+    """The opened image, its height and width before it is turned; no image for what Pillow does not read or need not.
+
+    Args:
+        banded: whether the bands of a TIFF are chosen from; None: where Pillow does not know them.
+    """
+    head = file.read(32)
+    file.seek(0)
+    if bands.is_array(head):
+        (height, width, _), _, _ = bands.array_shape(file)
+        return None, height, width
+    if bands.is_tiff(head) and banded:
+        return None, *bands.tiff_shape(file)[:2]
+    try:
+        image = _open(file)
+    except PIL.UnidentifiedImageError:
+        if not bands.is_tiff(head):
+            raise
+        file.seek(0)
+        height, width, count = bands.tiff_shape(file)
+        if banded is None:
+            return None, height, width
+        raise WrongBands(f"it has {count} bands; set data.bands to the three to show, such as [0, 1, 2]") from None
+    return image, image.height, image.width
+
+
+def _reduced(image: PIL.ImageFile.ImageFile | None, network_size: tuple[int, int] | None) -> int:
+    """Have a large JPEG decoded at a fraction of its size. Returns: by what each side is divided: 1, 2, 4 or 8."""
+    if image is None or network_size is None or image.format not in ("JPEG", "MPO"):
+        return 1
+    width, height = image.size
+    if height * width <= REDUCE_ABOVE:
+        return 1
+    side = _SPARE * max(network_size)  # the image may lie on its side
+    image.draft(None, (side, side))
+    return round(width / image.size[0])
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow is asked to read: the formats that always come with it, and those that this one has."""
+    formats = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
+    if PIL.features.check("avif"):
+        formats.append("AVIF")
+    try:
+        import pillow_heif  # type: ignore[import-not-found,unused-ignore]
+
+        pillow_heif.register_heif_opener()
+        formats.append("HEIF")
+    except ImportError:
+        pass
+    return tuple(formats)
+
+
 def _open(file: BinaryIO) -> PIL.ImageFile.ImageFile:
-    image = PIL.Image.open(file, formats=FORMATS)
+    image = PIL.Image.open(file, formats=_formats())
     if image.mode in _FLOAT_MODES and not _has_16_bits(image):
         image.close()
         raise Unreadable("its samples are 32-bit numbers of unknown range")
@@ -77,15 +205,39 @@ def _open(file: BinaryIO) -> PIL.ImageFile.ImageFile:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """A whole PNG of 8-bit RGB or grey, with neither transparency nor orientation."""
+    """A whole PNG of 8-bit RGB or grey, with neither transparency nor orientation nor a colour profile."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:26] not in (b"\x08\x00", b"\x08\x02") or data[-8:-4] != b"IEND":
         return False
+    special = (b"tRNS", b"eXIf", b"acTL", b"iCCP")
+    view = memoryview(data)
     offset = 8  # of a chunk: 4 bytes of length, 4 of type, the content, 4 of check sum
     while offset < len(data):
-        if data[offset + 4 : offset + 8] in (b"tRNS", b"eXIf", b"acTL") or data[offset + 8 : offset + 19] == b"Raw profile":
+        end = offset + 8 + int.from_bytes(view[offset : offset + 4], "big")
+        if data[offset + 4 : offset + 8] in special or data[offset + 8 : offset + 19] == b"Raw profile":
             return False
-        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
+        # Where a chunk is damaged, OpenCV's libpng would write on the terminal.
+        if zlib.crc32(view[offset + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        offset = end + 4
     return True
+
+
+def _silence() -> None:
+    """Keep what codecs write on the terminal themselves off it: the reason of each image that cannot be read is in the index."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    for library in ("PIL", "tifffile"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    getattr(cv2, "setLogLevel", lambda level: None)(0)  # OpenCV 4; OpenCV 5 writes nothing on what decoding meets
+    extension = importlib.util.find_spec("PIL._imaging")
+    try:  # the libtiff that Pillow is linked to
+        libtiff = ctypes.CDLL(extension.origin if extension else None)
+        libtiff.TIFFSetErrorHandler(None)
+        libtiff.TIFFSetWarningHandler(None)
+    except (OSError, AttributeError):  # another build: its lines appear, and that is all
+        pass
+
+
+_silence()
 
 
 def _has_16_bits(image: PIL.ImageFile.ImageFile) -> bool:
@@ -97,27 +249,49 @@ def _has_16_bits(image: PIL.ImageFile.ImageFile) -> bool:
     return False
 
 
-def _from_8_bits(image: PIL.ImageFile.ImageFile) -> np.ndarray:
-    if image.has_transparency_data:
-        return _on_white(np.asarray(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
+def _from_8_bits(image: PIL.Image.Image, profile: bytes | None) -> np.ndarray:
+    transparent = image.has_transparency_data
+
+    def rgb(top: int, bottom: int) -> np.ndarray:
+        strip = image.crop((0, top, image.width, bottom)) if bottom - top < image.height else image
+        if not transparent:
+            return np.asarray(to_srgb(strip, profile).convert("RGB"))
+        rgba = strip.convert("RGBA")
+        opaque = to_srgb(rgba.convert("RGB"), profile)
+        return _on_white(np.asarray(opaque), np.asarray(rgba.getchannel("A")))
+
+    return _in_strips(image.height, image.width, rgb)
 
 
-def _from_16_bits(data: bytes) -> np.ndarray:
+def _from_16_bits(data: bytes, profile: bytes | None) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise Unreadable("its 16-bit samples cannot be decoded")
-    pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if pixels.ndim == 2:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    if pixels.shape[2] == 4:
-        return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+    def rgb(top: int, bottom: int) -> np.ndarray:
+        strip = ((pixels[top:bottom].astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if strip.ndim == 2:
+            return np.asarray(to_srgb(PIL.Image.fromarray(strip), profile).convert("RGB"))
+        opaque = to_srgb(PIL.Image.fromarray(np.ascontiguousarray(strip[..., 2::-1])), profile)
+        return _on_white(np.asarray(opaque), strip[..., 3]) if strip.shape[2] == 4 else np.asarray(opaque)
+
+    return _in_strips(pixels.shape[0], pixels.shape[1], rgb)
 
 
-def _on_white(rgba: np.ndarray) -> np.ndarray:
-    alpha = rgba[..., 3:].astype(np.uint32)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+def _in_strips(height: int, width: int, rgb: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    """uint8 (height, width, 3) of `rgb(top, bottom)`, which makes a few rows: copies of the whole would take more memory."""
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        return np.array(rgb(0, height))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = rgb(top, min(height, top + rows))
+    return pixels
+
+
+def _on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    opacity = alpha[..., np.newaxis].astype(np.uint32)
+    return ((rgb * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
 def _png_may_be_turned(image: PIL.ImageFile.ImageFile, file: BinaryIO) -> bool:
@@ -152,6 +326,9 @@ def _reason(error: Exception, data: bytes | None = None) -> str:
     if data is not None and not data:
         return "the file is empty"
     if isinstance(error, PIL.UnidentifiedImageError):
-        return f"not a whole image in any of {', '.join(FORMATS)}"
+        if data is not None and data[4:8] == b"ftyp":
+            what, package = ("an AVIF", "Pillow 11.3 or later") if b"avi" in data[8:32] else ("a HEIC", "the package pillow-heif")
+            return f"{what} image, which takes {package} to read"
+        return f"not a whole image in any of {', '.join(_formats())}"
     text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return text[:200] or type(error).__name__

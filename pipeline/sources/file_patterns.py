@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from pipeline.errors import MissingInput, UnusableData
+from pipeline.errors import MissingInput, UnusableData, WrongSpec
 from pipeline.sources.files import as_text
 from pipeline.store import remote
+from pipeline.store.text import decoded, lines
 
 Result = TypeVar("Result")
 
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", re.ASCII)
+_MOST_FILES = 100_000
 _REQUESTS = 8  # to a remote address at a time
 
 
@@ -56,8 +59,25 @@ def matching(kind: str, pattern: str) -> list[StoredFile]:
 
 
 def braced(pattern: str) -> list[str]:
-    """The patterns that braces expand to: `{000..009}` counts in three digits, `{a,b}` names a and b."""
-    braces = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
+    """The patterns that braces expand to: `{000..009}` counts in three digits, `{a,b}` names a and b.
+
+    Raises: WrongSpec, where they name more than 100,000 files.
+    """
+    files = 1
+    for braces in _BRACES.finditer(pattern):
+        files *= braces[3].count(",") + 1 if braces[3] is not None else _span(braces[1], braces[2])
+        if files > _MOST_FILES:
+            raise WrongSpec(f"data.source {pattern!r}: its braces name more than {_MOST_FILES:,} files. Use a wildcard (*).")
+    return _braced(pattern)
+
+
+def _span(first: str, last: str) -> int:
+    """How many numbers a range has; too many for ends of more digits than any file is numbered with."""
+    return abs(int(last) - int(first)) + 1 if max(len(first), len(last)) <= 18 else _MOST_FILES + 1
+
+
+def _braced(pattern: str) -> list[str]:
+    braces = _BRACES.search(pattern)
     if braces is None:
         return [pattern]
     if braces[3] is not None:
@@ -69,7 +89,7 @@ def braced(pattern: str) -> list[str]:
         step = 1 if first <= last else -1
         choices = [f"{number:0{width}}" for number in range(first, last + step, step)]
     before, after = pattern[: braces.start()], pattern[braces.end() :]
-    return list(dict.fromkeys(name for choice in choices for name in braced(f"{before}{choice}{after}")))
+    return list(dict.fromkeys(name for choice in choices for name in _braced(f"{before}{choice}{after}")))
 
 
 def _matches(pattern: str) -> dict[str, int]:
@@ -89,14 +109,16 @@ def of_each(files: Sequence[StoredFile], action: Callable[[StoredFile], Result])
 def read_names(path: str) -> list[str]:
     """The names of labels 0, 1, …: one a line; trailing empty lines do not count. Raises: MissingInput, UnusableData."""
     try:
-        text = remote.read_first(path).decode("utf-8").rstrip()
+        text = decoded(remote.read_first(path)).rstrip()
     except OSError as error:
         raise MissingInput(f"data.labels {path!r} cannot be read ({error.strerror or error}). Name a text file.") from None
     except UnicodeDecodeError:
-        raise UnusableData(f"data.labels {path!r} is not text in UTF-8. Name a file with one name a line.") from None
+        raise UnusableData(
+            f"data.labels {path!r} is not text in UTF-8 or marked UTF-16. Name a file with one name a line."
+        ) from None
     if not text:
         raise UnusableData(f"data.labels {path!r} is empty. Name a file with one name a line.")
-    return [line.strip() for line in text.splitlines()]
+    return [line.strip() for line in lines(text)]
 
 
 def check_highest(labels: list[str], path: str, highest: int, where: str) -> None:

@@ -82,7 +82,7 @@ def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     smaller = min(height, pixels.shape[0]), min(width, pixels.shape[1])
     for size, method in ((smaller, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
         if pixels.shape[:2] != size:
-            pixels = cv2.resize(np.ascontiguousarray(pixels), (size[1], size[0]), interpolation=method)
+            pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=method)
             pixels = pixels.reshape(*size, -1)
     return pixels
 

@@ -11,7 +11,7 @@ from pipeline.sources.files import Files, as_text
 from pipeline.spec.data import DataSpec
 from pipeline.store.remote import below, is_remote, listing, local_path, relative
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".npy")
 
 
 def open_folder(path: str, spec: DataSpec, fetch: bool) -> Files:

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import UnusableData
 from pipeline.geometry import Box
 from pipeline.hardware import cores
-from pipeline.sources.decode import Unreadable, decode
+from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.fit import Fit
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, Records, ascending, digest_of
@@ -28,6 +28,7 @@ class Images:
     records: Records
     fit: Fit
     limit: int | None = None
+    decoder: Decoder = DEFAULT_DECODER
 
     @property
     def labels(self) -> list[str] | None:
@@ -61,7 +62,7 @@ class Images:
 
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         for record in self.records.pick(ascending(examples, len(self))):
-            pixels = decode_record(record, self.records.name)
+            pixels = decode_record(record, self.decoder, self.records.name)
             yield (
                 record.example,
                 Image(record.key, record.label or None, pixels, Box.whole(*pixels.shape[:2])),
@@ -73,18 +74,19 @@ class Images:
         for number, encoded in enumerate(data):
             if not errors[number]:
                 try:
-                    images[number] = self.fit.apply(decode(encoded))
+                    with self.decoder.opened(encoded, (self.fit.height, self.fit.width)) as pixels:
+                        images[number] = self.fit.apply(pixels)
                 except Unreadable as error:
                     errors[number] = str(error).encode()
         return images, np.array(errors, dtype=object)
 
 
-def decode_record(record: Record, source: str) -> np.ndarray:
+def decode_record(record: Record, decoder: Decoder, source: str) -> np.ndarray:
     """The pixels of one record. Raises: UnusableData."""
     reason = record.error
     if not reason:
         try:
-            return decode(record.data)
+            return decoder.decode(record.data)
         except Unreadable as error:
             reason = str(error)
     raise UnusableData(f"image {record.key!r} of {source} cannot be read: {reason}. Replace the image, or remove it.")

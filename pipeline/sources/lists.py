@@ -10,6 +10,7 @@ from pipeline.sources.files import Files
 from pipeline.sources.folder import EXTENSIONS
 from pipeline.spec.data import DataSpec
 from pipeline.store import remote
+from pipeline.store.text import decoded, lines
 
 _NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s*,(.*)", re.IGNORECASE)
 
@@ -26,13 +27,15 @@ def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
     """
     location = path if remote.is_remote(path) else remote.local_path(path)
     try:
-        text = remote.read_first(location).decode("utf-8-sig")
+        text = decoded(remote.read_first(location))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise MissingInput(f"the list {path!r} in data.source cannot be read ({reason}). Name a text file: list:FILE.") from None
     except UnicodeDecodeError:
-        raise UnusableData(f"the list {path!r} is not text in UTF-8. Name a file with one path a line.") from None
-    entries = [_entry(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        raise UnusableData(
+            f"the list {path!r} is not text in UTF-8 or marked UTF-16. Name a file with one path a line."
+        ) from None
+    entries = [_entry(line) for line in lines(text) if line.strip() and not line.startswith("#")]
     if not entries:
         raise MissingInput(f"the list {path!r} names no images. Write one path a line.")
     paths, labels = (tuple(column) for column in zip(*entries, strict=True))

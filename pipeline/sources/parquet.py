@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UnknownName, UnusableData, one_line
+from pipeline.sources.bands import write_array
 from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
 from pipeline.sources.files import read_image
 from pipeline.sources.record_batches import stream_batches
@@ -128,7 +129,7 @@ class Tables:
             raise _damaged(group.file.path, error) from None
 
     def _records(self, group: RowGroup, rows: list[int], batch: pa.RecordBatch) -> list[Record]:
-        images = batch.column(self.image).to_pylist()
+        images = _values(batch.column(self.image))
         labels = [None] * len(rows) if self.label is None else batch.column(self.label).to_pylist()
         records = []
         for example, image, label in zip(rows, images, labels, strict=True):
@@ -175,6 +176,8 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
     mean_bytes = max(stored / sum(footer.num_rows for footer in footers), sum(map(len, first)) / len(first))
     numbers = label is not None and pa.types.is_integer(schema.field(label).type)
     labels = features.get(label, {}).get("names") if numbers and label is not None else None
+    if not (isinstance(labels, list) and all(isinstance(name, str) for name in labels)):
+        labels = None
     if spec.labels is not None:
         if not numbers:
             raise UnusableData(
@@ -220,7 +223,9 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     """What Hugging Face `datasets` wrote about each column: {"_type": "Image"}, {"_type": "ClassLabel", "names": …}."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(features, dict):
         return {}
     return {name: feature for name, feature in features.items() if isinstance(feature, dict) and name in schema.names}
 
@@ -277,6 +282,13 @@ def _kind(schema: pa.Schema, column: str) -> str:
 
 
 def _may_hold_images(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    depth = 0
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    if depth:
+        return depth in (2, 3) and (pa.types.is_uint8(kind) or pa.types.is_uint16(kind))
     if pa.types.is_struct(kind):
         names = {field.name for field in kind}
         return bool(names) and names <= {"bytes", "path"}
@@ -292,7 +304,7 @@ def _first_images(files: list[StoredFile], footers: list[pq.FileMetaData], colum
             closing(remote.open_binary(file.path)) as opened,
             pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False) as table,
         ):
-            return next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column).to_pylist()
+            return _values(next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column))
 
     try:
         return [_encoded(row, file.path)[0] for row in remote.patiently(read, file.path)]
@@ -300,14 +312,33 @@ def _first_images(files: list[StoredFile], footers: list[pq.FileMetaData], colum
         raise _damaged(file.path, error) from None
 
 
+def _values(column: pa.Array) -> list[Any]:
+    """The values of an image column; lists of samples become `.npy` files, None where a list is not rectangular."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    leaf = column.type
+    while hasattr(leaf, "value_type") and not pa.types.is_dictionary(leaf):
+        leaf = leaf.value_type
+    if leaf is column.type:
+        return column.to_pylist()
+    return [None if value is None else _array(value, leaf.to_pandas_dtype()) for value in column.to_pylist()]
+
+
+def _array(samples: list[Any], dtype: Any) -> bytes:
+    try:
+        return write_array(np.array(samples, dtype))
+    except (ValueError, TypeError):  # of unequal lengths, or with nulls
+        return b"a list that is not rectangular"
+
+
 def _encoded(image: Any, table: str) -> tuple[bytes, str]:
     """(bytes, error) of one value of an image column; a path without bytes names a file beside the table."""
     data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
     if isinstance(data, str):
         data, path = None, data
-    if data is not None:
+    if isinstance(data, bytes):
         return data, ""
-    if not path:
+    if not isinstance(path, str) or not path:
         return b"", "there is no image in this row"
     try:
         return read_image(remote.below(remote.parent(table), path)), ""

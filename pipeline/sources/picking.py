@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from pipeline.drawing.pixels import shrink
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
 from pipeline.geometry import Box
-from pipeline.sources.decode import Unreadable, decode
+from pipeline.sources.decode import Decoder, Unreadable
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Image, Shard, Source
 from pipeline.spec.picks import Picks
 from pipeline.store import remote
+
+LONGEST_PICTURE = 1600  # pixels of the longer side of a picked image, as it is drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,28 +29,38 @@ class Picked:
 
     example: its number in the data set; None for a file.
     shown: uint8 (height, width, 3) at the network's input size.
+    picture: what was fitted, uint8 (h, w, 3), reduced for drawing; None where `image` has its own pixels, and empty ones else.
     """
 
     example: int | None
     image: Image
     shown: np.ndarray
+    picture: np.ndarray | None = None
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """What the network was shown, as it is to be drawn: uint8 (h, w, 3)."""
+        return self.image.seen if self.picture is None else self.picture
 
 
-def pick(source: Source, fit: Fit, picks: Picks) -> Iterator[Picked]:
+def pick(source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE) -> Iterator[Picked]:
     """The picked images: those of the data set by example, each once, then the files in their order; one in memory at a time.
 
     Where none is named, they are the first few examples that can be read. Files are taken whole, however the data set's
     images are cut into windows; their key is their path.
+
+    Args:
+        longest: pixels of the longer side of the pictures: a batch of large images would not fit into memory.
 
     Raises: WrongSpec, MissingInput, as `check_picks` does; UnusableData, for an image named that cannot be read.
     """
     check_picks(source, picks, "the images picked")
     chosen = bool(picks.examples or picks.keys or picks.files)
     for example, image in source.fetch(_examples(source, picks) if chosen else _first_readable(source, picks.first)):
-        yield _picked(example, image, fit)
+        yield _picked(example, image, fit, longest)
     for path in dict.fromkeys(picks.files):
-        pixels = _read(path)
-        yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2])), fit)
+        pixels = _read(path, source.decoder)
+        yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2])), fit, longest)
 
 
 def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:
@@ -100,8 +113,12 @@ def digest_file(path: str) -> str:
         return ""
 
 
-def _picked(example: int | None, image: Image, fit: Fit) -> Picked:
-    return Picked(example, image, fit.apply(image.seen))
+def _picked(example: int | None, image: Image, fit: Fit, longest: int) -> Picked:
+    seen = image.seen
+    if max(seen.shape[:2]) <= longest:
+        return Picked(example, image, fit.apply(seen))
+    without_pixels = replace(image, pixels=np.empty((0, 0, 3), np.uint8))
+    return Picked(example, without_pixels, fit.apply(seen), shrink(seen, longest))
 
 
 def _examples(source: Source, picks: Picks) -> list[int]:
@@ -123,9 +140,9 @@ def _first_key(source: Source) -> str:
     return next(iter(source.stream(Shard()).as_numpy_iterator()))["key"].decode()
 
 
-def _read(path: str) -> np.ndarray:
+def _read(path: str, decoder: Decoder) -> np.ndarray:
     try:
-        return decode(remote.read(path))
+        return decoder.decode(remote.read(path))
     except OSError as error:
         raise MissingInput(f"the image file {path!r} cannot be read ({error.strerror or error}). Name another.") from None
     except Unreadable as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.sources.decode import Decoder
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
@@ -51,6 +52,7 @@ def open_source(spec: DataSpec, fit: Fit, fetch: bool = True) -> Source:
     """
     kind, rest = split_source(spec, "data", KINDS)
     records = KINDS[kind].open(rest, spec, fetch)
+    decoder = Decoder(spec.max_pixels, spec.bands)
     if spec.window is None:
-        return Images(records, fit, spec.limit)
-    return Windows(records, fit, spec.window.size, spec.window.stride, spec.limit, spec.window.align == "middle")
+        return Images(records, fit, spec.limit, decoder)
+    return Windows(records, fit, spec.window, spec.limit, decoder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pipeline.geometry import Box
+from pipeline.sources.decode import Decoder
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -61,6 +62,10 @@ class Source(Protocol):
     @property
     def labels(self) -> list[str] | None:
         """Class names in the order of their indices, where the data set has them."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """How images are decoded, also those that are picked from files beside the data set."""
 
     def __len__(self) -> int:
         """The number of examples, after `limit`."""

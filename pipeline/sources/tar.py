@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from pipeline.errors import UnusableData
+from pipeline.errors import ConvscopeError, UnusableData, one_line
 from pipeline.sources.file_patterns import StoredFile, matching, numbered, of_each, read_names
 from pipeline.sources.files import as_text
 from pipeline.sources.folder import EXTENSIONS
@@ -189,8 +189,10 @@ def _samples(file: StoredFile, spec: DataSpec) -> list[Sample]:
     with_labels = {*LABELS, *([] if spec.label is None else [spec.label.lower()])}
     try:
         groups = remote.patiently(lambda: _groups(file, with_labels), file.path)
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+    except ConvscopeError:
+        raise
+    except Exception as error:  # tarfile raises many kinds for what strangers write
+        reason = one_line(error)
         raise UnusableData(f"{file.path} is cut short, or no tar archive: {reason}. Fetch it or write it again.") from None
     samples = []
     for key, members in groups.items():
@@ -210,6 +212,8 @@ def _groups(file: StoredFile, with_labels: set[str]) -> dict[str, dict[str, TarM
             stem, _, extension = base.partition(".")
             if not member.isreg() or not stem:  # macOS writes ._x beside x
                 continue
+            if member.size < 0 or (not _is_packed(file.path) and member.offset_data + member.size > file.length):
+                raise EOFError(f"{member.name[:100]!r} is longer than the archive")
             extension = extension.lower()
             held = archive.extractfile(member) if extension in with_labels else None
             text = None if held is None else held.read(2**16)
@@ -248,7 +252,7 @@ def _label_of(members: dict[str, TarMember], named: str | None) -> str:
             return text
         try:
             tree = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         for key in keys:
             if isinstance(tree, dict) and isinstance(tree.get(key), (str, int)):

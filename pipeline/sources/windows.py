@@ -10,12 +10,13 @@ import numpy as np
 from pipeline.errors import UnusableData
 from pipeline.geometry import Box
 from pipeline.hardware import cores
-from pipeline.sources.decode import Unreadable, decode
+from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.fit import Fit
 from pipeline.sources.images import decode_record
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Records, ascending, digest_of
 from pipeline.sources.source import Image, Shard
+from pipeline.spec.data import WindowSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,11 +35,13 @@ class Windows:
     """
 
     def __init__(
-        self, records: Records, fit: Fit, size: int, stride: int, limit: int | None = None, middle: bool = False
+        self, records: Records, fit: Fit, window: WindowSpec, limit: int | None = None, decoder: Decoder = DEFAULT_DECODER
     ) -> None:
-        self.records, self.fit, self.size, self.stride, self.middle = records, fit, size, stride, middle
-        self.labels = records.labels
+        self.records, self.fit, self.decoder, self.labels = records, fit, decoder, records.labels
+        self.size, self.stride, self.middle = size, stride, _ = window.size, window.stride, window.align == "middle"
         self._sizes = _sizes_until(records, size, stride, limit)
+        # What is too large to be decoded is one bad example, not as many as it would have windows.
+        self._sizes[self._sizes.prod(axis=1) > decoder.max_pixels] = 0
         # The number of each image's first window, and the number of windows.
         self._edges = np.concatenate([[0], np.cumsum(_counts(self._sizes, size, stride))])
         total = int(self._edges[-1])
@@ -95,7 +98,7 @@ class Windows:
         for example in ascending(examples, len(self)):
             by_image.setdefault(self._image_of(example), []).append(example)
         for record in self.records.pick(list(by_image)):
-            pixels = decode_record(record, self.records.name)
+            pixels = decode_record(record, self.decoder, self.records.name)
             if pixels.shape[:2] != tuple(self._sizes[record.example]):
                 raise UnusableData(f"image {record.key!r} of {self.records.name} {_CHANGED}. Start the job again with --anew.")
             for example in by_image[record.example]:
@@ -123,11 +126,11 @@ class Windows:
         fitted = np.zeros((len(boxes), self.fit.height, self.fit.width, 3), np.uint8)
         if not error:
             try:
-                pixels = decode(data)
-                if pixels.shape[:2] != tuple(self._sizes[image]):
-                    raise Unreadable(_CHANGED)
-                for number, box in enumerate(boxes):
-                    fitted[number] = self.fit.apply(box.cut(pixels))
+                with self.decoder.opened(data) as pixels:
+                    if pixels.shape[:2] != tuple(self._sizes[image]):
+                        raise Unreadable(_CHANGED)
+                    for number, box in enumerate(boxes):
+                        fitted[number] = self.fit.apply(box.cut(pixels))
             except Unreadable as problem:
                 error = str(problem).encode()
         keys = [_key(key.decode(), box).encode() for box in boxes]

@@ -7,15 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.spec.paths import HoldsPath, PathText
-from pipeline.spec.table import Positive, Table
+from pipeline.spec.table import Batch, Positive, Side, Table
 
 
 class WindowSpec(Table):
     """`data.window`: slide a square over large images; each position is an example."""
 
-    size: Positive
-    stride: Positive
+    size: Side
+    stride: Side
     align: Literal["corner", "middle"] = "corner"
+
+
+Band = Annotated[int, Field(ge=0, lt=4096, strict=True)]
 
 
 class DataSpec(Table):
@@ -27,7 +30,9 @@ class DataSpec(Table):
     label: str | None = None
     labels: PathText | None = None
     limit: Positive | None = None
-    batch: Positive = 64
+    batch: Batch = 64
+    bands: tuple[Band, Band, Band] | None = None
+    max_pixels: Side = 2**28
     resize: Literal["crop", "pad", "stretch"] = "crop"
     window: WindowSpec | None = None
     on_bad: Literal["skip", "fail"] = "skip"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StrictBool, field_validator
 
 from pipeline.spec.picks import Picks
-from pipeline.spec.table import AlsoNamed, Positive, Table, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Positive, Table, a_list
 
 Number = Annotated[int, Field(ge=0, strict=True)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -74,7 +74,7 @@ class DreamSpec(Picks):
     longest: Positive | None = None
     zoom: ZoomSpec | None = None
     visualization: VisualizationSpec | None = None
-    batch: Positive = 4
+    batch: Batch = 4
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     snapshot: Annotated[float, Field(gt=0, allow_inf_nan=False), AlsoNamed("checkpoint")] = 60.0
 

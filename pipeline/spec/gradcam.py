@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from pipeline.attribution.methods import METHODS
 from pipeline.spec.picks import Picks, Texts
-from pipeline.spec.table import AlsoNamed, Positive, a_list
+from pipeline.spec.table import AlsoNamed, Batch, a_list
 
 if TYPE_CHECKING:
     MethodName = str
@@ -45,7 +45,7 @@ class GradcamSpec(Picks):
     ] = ["predicted"]
     sanity: Annotated[list[Check], BeforeValidator(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, strict=True)] = 256
-    batch: Positive = 16
+    batch: Batch = 16
 
     @field_validator("methods", "targets", "sanity")
     @classmethod

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, StrictBool, create_model, field_val
 
 from pipeline.ascent.objectives import TERMS, Finite, Index, Objective, keys_of
 from pipeline.spec.activations import all_or_numbers
-from pipeline.spec.table import AlsoNamed, Positive, Table, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Table, a_list
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -80,7 +80,7 @@ class PatternsSpec(Table):
     variants: Annotated[int, Field(ge=1, le=32, strict=True)] = 1
     diversity: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     steps: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 128
-    batch: Positive = 16
+    batch: Batch = 16
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     canvas: Annotated[Literal["fourier", "pixels"], AlsoNamed("parametrization")] = "fourier"
     decorrelated: StrictBool = True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from pipeline.errors import WrongSpec
 
@@ -15,6 +15,14 @@ class Table(BaseModel):
     """A table of the spec: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_zero_bytes(cls, value: Any) -> Any:
+        # No file, layer or class has such a name, and the system's calls would raise errors of their own.
+        if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value])):
+            raise ValueError("holds a zero byte")
+        return value
 
 
 @dataclass(frozen=True)
@@ -70,5 +78,8 @@ def height_and_width(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Size = Annotated[tuple[Positive, Positive], BeforeValidator(height_and_width)]
+# The bounds keep what is computed from such numbers within 64 bits, and what is allocated within reason.
+Positive = Annotated[int, Field(gt=0, le=2**53, strict=True)]
+Side = Annotated[int, Field(gt=0, le=2**30, strict=True)]  # of a window, in source pixels
+Batch = Annotated[int, Field(gt=0, le=2**20, strict=True)]
+Size = Annotated[tuple[Side, Side], BeforeValidator(height_and_width)]

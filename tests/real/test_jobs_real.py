@@ -98,7 +98,7 @@ def test_nothing_outside_a_winners_box_made_it_win(tmp_path: Path) -> None:
 def test_crops_are_the_photographs_own_pixels(tmp_path: Path) -> None:
     import cv2
 
-    from pipeline.sources.decode import decode
+    from pipeline.sources.decode import Decoder
 
     folder = run(mobilenet(top_k=2), tmp_path)
     index = pd.read_parquet(folder / "index" / "activations.parquet").set_index(["layer", "channel", "rank"])
@@ -106,6 +106,6 @@ def test_crops_are_the_photographs_own_pixels(tmp_path: Path) -> None:
     assert len(crops) == 8
     for crop in crops.itertuples():
         row = index.loc[crop.layer, crop.channel, crop.rank]
-        photo = decode((Path(str(SHARED)) / "photos" / row["key"]).read_bytes())
+        photo = Decoder().decode((Path(str(SHARED)) / "photos" / row["key"]).read_bytes())
         pixels = cv2.imdecode(np.frombuffer(crop.image["bytes"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
         np.testing.assert_array_equal(pixels, photo[row["src_y1"] : row["src_y2"], row["src_x1"] : row["src_x2"]])

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipeline.sources.decode import Unreadable, decode, size
+from pipeline.sources.decode import Decoder, Unreadable, size
 
+decode = Decoder().decode
 ORIENTATION = 0x0112
 SCENE = cv2.GaussianBlur(np.random.default_rng(7).integers(0, 256, (48, 64, 3), np.uint8), (9, 9), 4)
 

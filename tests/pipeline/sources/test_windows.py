@@ -124,7 +124,9 @@ def test_fetch_decodes_each_image_once(write: Any, folder: Any, scene: Any, monk
     source = folder(FIT, window={"size": 4, "stride": 4})
     decoded = []
     decode_record = windows.decode_record  # type: ignore[attr-defined]
-    monkeypatch.setattr(windows, "decode_record", lambda record, name: decoded.append(record.key) or decode_record(record, name))
+    monkeypatch.setattr(
+        windows, "decode_record", lambda record, *rest: decoded.append(record.key) or decode_record(record, *rest)
+    )
     assert [example for example, _ in source.fetch([60, 3, 24, 0, 3])] == [0, 3, 24, 60]
     assert decoded == ["0.png", "2.png"]
 

@@ -48,6 +48,8 @@ DEFAULTS = {
     "data.window": None,
     "data.on_bad": "skip",
     "data.max_bad": 0.01,
+    "data.bands": None,
+    "data.max_pixels": 2**28,
     "model.precision": "float32",
     "model.xla": False,
     "activations.top_k": 9,

@@ -1,0 +1,154 @@
+"""Bands: images of any number of channels, from TIFF and NumPy files, and which of them are shown as RGB."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_NUMPY = b"\x93NUMPY"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MOST = 4096  # bands; more is an image with its channels first
+_HEADER = 10_000  # bytes of a .npy file's header
+
+
+class WrongBands(Exception):
+    """An image whose bands cannot be shown; the message is the reason, on one line."""
+
+
+def is_array(head: bytes) -> bool:
+    """Whether a file that begins so is a `.npy` file."""
+    return head.startswith(_NUMPY)
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that begins so is a TIFF."""
+    return head.startswith(_TIFF)
+
+
+def array_shape(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype, bool]:
+    """The header of a `.npy` file: ((height, width, bands), dtype, whether it is stored column by column).
+
+    The file is left at its first sample. Raises: WrongBands, for what is no image.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(file, max_header_size=_HEADER)
+    except Exception as error:
+        raise WrongBands(f"no whole .npy file ({' '.join(str(error).split())[:100]})") from None
+    return image_shape(shape), _known(dtype), by_columns
+
+
+def read_array(data: bytes) -> np.ndarray:
+    """A `.npy` file -> uint8 or uint16 (height, width, bands). Raises: WrongBands."""
+    file = io.BytesIO(data)
+    shape, dtype, by_columns = array_shape(file)
+    count = shape[0] * shape[1] * shape[2]
+    if len(data) - file.tell() < count * dtype.itemsize:
+        raise WrongBands("the file breaks off")
+    samples = np.frombuffer(data, dtype, count, file.tell())
+    if not by_columns:
+        return samples.reshape(shape)
+    ordered = samples.reshape(shape[1::-1] if shape[2] == 1 else shape[::-1])
+    return ordered.T.reshape(shape)
+
+
+def write_array(samples: np.ndarray) -> bytes:
+    """An array as a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, samples, allow_pickle=False)
+    return file.getvalue()
+
+
+def tiff_shape(file: BinaryIO) -> tuple[int, int, int]:
+    """(height, width, bands) of a TIFF's first page, upright. Raises: WrongBands."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as opened:
+            page = opened.pages.first
+            height, width, count = image_shape(_bands_last(page))
+            return (width, height, count) if _orientation(page) >= 5 else (height, width, count)
+    except WrongBands:
+        raise
+    except Exception as error:
+        raise WrongBands(f"no whole TIFF ({' '.join(str(error).split())[:100]})") from None
+
+
+def read_tiff(data: bytes) -> tuple[np.ndarray, int]:
+    """A TIFF's first page: uint8 or uint16 (height, width, bands) as stored, and its EXIF orientation. Raises: WrongBands."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as opened:
+            page = opened.pages.first
+            shape = image_shape(_bands_last(page))
+            _known(np.dtype(page.dtype))
+            samples = page.asarray(maxworkers=1)
+    except WrongBands:
+        raise
+    except Exception as error:
+        raise WrongBands(f"its bands cannot be decoded ({' '.join(str(error).split())[:100]})") from None
+    if _is_planar(page):
+        samples = np.moveaxis(samples, 0, -1)
+    return samples.reshape(shape), _orientation(page)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, width, bands) of an image, bands last. Raises: WrongBands, for volumes and other arrays."""
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    if len(shape) != 3:
+        raise WrongBands(f"an array of {len(shape)} axes; images have two or three, and volumes (3D) are not read")
+    if not all(shape):
+        raise WrongBands("an array without pixels")
+    if shape[2] > _MOST or (shape[0] < shape[1] and shape[0] < shape[2] and shape[0] <= 16):
+        raise WrongBands(f"an array of shape {shape} has its bands first, or is no image; write (height, width, bands)")
+    return int(shape[0]), int(shape[1]), int(shape[2])
+
+
+def as_rgb(samples: np.ndarray, shown: tuple[int, ...] | None) -> np.ndarray:
+    """uint8 or uint16 (h, w, bands) -> uint8 RGB (h, w, 3), in one new array; 16 bits are scaled by 255/65535.
+
+    Args:
+        shown: the bands to show, counted from 0: three, or one as grey. None: those of an image of one, three or four.
+
+    Raises: WrongBands, where an image has other bands.
+    """
+    bands = samples.shape[2]
+    if shown is None:
+        if bands not in (1, 3):
+            raise WrongBands(f"it has {bands} bands; set data.bands to the three to show, such as [0, 1, 2]")
+        shown = tuple(range(bands))
+    if max(shown) >= bands:
+        raise WrongBands(f"it has {bands} bands, 0 to {bands - 1}, and data.bands names {max(shown)}")
+    pixels = np.empty((*samples.shape[:2], 3), np.uint8)
+    for colour, band in enumerate(shown if len(shown) == 3 else shown * 3):
+        values = samples[..., band]
+        # In rows, since 32-bit copies of a whole band would take four times the memory.
+        for row in range(len(values)):
+            pixels[row, :, colour] = values[row] if values.dtype == np.uint8 else (values[row].astype(np.uint32) + 128) // 257
+    return pixels
+
+
+def _known(dtype: np.dtype) -> np.dtype:
+    if dtype.kind != "u" or dtype.itemsize > 2:
+        raise WrongBands(f"its samples are {dtype}, of unknown range; write uint8 or uint16")
+    return dtype
+
+
+def _is_planar(page: Any) -> bool:
+    """Whether a TIFF's page stores its bands one after the other."""
+    return page.axes[:1] == "S"
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get(274)
+    return tag.value if tag is not None and tag.value in range(1, 9) else 1
+
+
+def _bands_last(page: Any) -> tuple[int, ...]:
+    shape = tuple(page.shape)
+    return (*shape[1:], shape[0]) if _is_planar(page) else shape
