@@ -44,7 +44,7 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
     mode: str | Setting = spec.preprocess
     if mode == "auto" and isinstance(reader, FunctionalReader):
         mode = infer_preprocessing(reader, str(where))
-    return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(file.compiled)), str(where))
+    return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(file.compiled)))
 
 
 def load_model(path: Path, custom: dict[str, Any], *, trusted: bool = False) -> keras.Model:
