@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -74,6 +74,16 @@ def nodes_of(model: keras.Model) -> list[Node]:
         for number, call in enumerate(call for call in operation._inbound_nodes if id(call) in own)
     }
     return [Node(node.operation, tuple(node.input_tensors), tuple(node.outputs), numbers[id(node)]) for node in nodes]
+
+
+def run_graph(model: keras.Model, values: Sequence[Any]) -> Any:
+    """Run a model that `has_graph` in inference on tensors as they are, not cast to the types that its inputs declare.
+
+    Relies on `Function._run_through_graph` and on `operation_fn`, by which a functional model hands on `training`.
+    """
+    from keras.src.models.functional import operation_fn
+
+    return model._run_through_graph(list(values), operation_fn=lambda operation: operation_fn(operation, training=False))
 
 
 def maker_of(tensor: keras.KerasTensor) -> keras.Operation:

@@ -25,11 +25,13 @@ class Reader(Protocol):
     """How one family of networks is read.
 
     layout, input_shape: how the network takes images; height, width and channels.
+    takes: the type of the input that is given images. Whole numbers are given as floats all the same, so that gradients pass.
     hint: a few words for the error that asks for the preprocessing, where the network shows what it may need, else "".
     """
 
     layout: Layout
     input_shape: tuple[int, int, int]
+    takes: str
     hint: str
 
     def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
@@ -92,6 +94,8 @@ class ImageNetwork:
         self.name, self._where = name, where or name
         self.input_shape = reader.input_shape
         preprocessing = Setting(preprocessing, "as asked") if isinstance(preprocessing, str) else preprocessing
+        if "int" in reader.takes:
+            preprocessing = _of_whole_numbers(preprocessing, reader.takes, self._where)
         check_mode(preprocessing.value, self.input_shape[2], self._where + reader.hint)
         self._preprocessing = preprocessing
         self._survey = list(reader.survey())
@@ -190,6 +194,18 @@ class ImageNetwork:
         output = tf.cast(output, tf.float32)
         output = self.reader.layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return output if output.shape[1:].is_fully_defined() else tf.ensure_shape(output, (None, *layer.shape))
+
+
+def _of_whole_numbers(preprocessing: Setting, takes: str, where: str) -> Setting:
+    """The preprocessing of a network that takes pixels as whole numbers. Raises: WrongSpec, for one that makes fractions."""
+    if preprocessing.value == "auto":
+        return Setting("none", f"its input takes {takes}")
+    if preprocessing.value != "none":
+        raise WrongSpec(
+            f"model.preprocess = {preprocessing.value!r} gives fractions, but {where} takes its images as {takes}, pixels "
+            'as they are. Set model.preprocess = "none".'
+        )
+    return preprocessing
 
 
 def nearest_layers(

@@ -11,11 +11,11 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from pipeline.models.ending import Ending, Step, ending_of
-from pipeline.models.graphs.graphdef import Operations, channels_first, one_number, owner, read_graph, short, unbatched
+from pipeline.models.graphs.graphdef import Operations, canonical, channels_first, one_number, owner, read_graph, short, unbatched
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
 from pipeline.models.graphs.op_safety import check_harmless, check_operations
-from pipeline.models.graphs.placeholders import cut, find_image, look, settled
+from pipeline.models.graphs.placeholders import IMAGE, cut, find_image, look, settled
 from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_channels
 from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork, nearest_layers
@@ -69,6 +69,10 @@ class GraphReader:
         operations = Operations.of(graph, where)
         image = find_image(operations, spec, where)
         self._dtype, own_shape = look(operations, image, where)
+        self.takes = self._dtype.name
+        entry = operations.nodes[owner(image)]
+        if entry.op == "Cast" and canonical(str(spec.inputs.get(IMAGE, ""))) != image:  # whole numbers are fed
+            self.takes = tf.as_dtype(entry.attr["SrcT"].type).name
         operations = cut(folded(inlined(settled(operations, spec, image, where), where)), image, where)
         check_operations(operations.graph(), where, spec.allow)
         own_shape = with_channels(operations, image, self._dtype, own_shape)

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from pipeline.compiled.keras_private import layers_inside
+from pipeline.compiled.keras_private import layers_inside, run_graph
+from pipeline.errors import UnusableModel
 from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
@@ -37,6 +39,9 @@ class FunctionalReader:
         self.layout, self.input_shape = image_layout(tuple(model.inputs[0].shape), name, size)
         self.graph = KerasGraph.of(model)
         self._calls = dict(self.graph.walk())
+        self.takes = str(self.graph.inputs[self.image].dtype)
+        if "int" in self.takes:
+            self._check_floats(name)
         self._survey = list(self._described())
         self._names = dict.fromkeys(layer.name for layer in self._survey if isinstance(layer, LayerInfo))
 
@@ -47,6 +52,8 @@ class FunctionalReader:
         return [name for name in self._names if getattr(self._calls[name].operation, "data_format", "") == "channels_first"]
 
     def read(self, images: tf.Tensor, names: Sequence[str]) -> Mapping[str, tf.Tensor]:
+        if "int" in self.takes:
+            return self.graph.reach([images], names, run_graph)
         return self.graph.reach([images], names, lambda model, values: model(values, training=False))
 
     def ends(self) -> Sequence[End]:
@@ -76,6 +83,30 @@ class FunctionalReader:
 
     def contents(self) -> Iterator[bytes]:
         return weight_bytes(self.model.weights)
+
+    def _check_floats(self, name: str) -> None:
+        """Hold what a network made for whole numbers gives for the same pixels as floats against that. Raises: UnusableModel."""
+        pixels = np.random.default_rng(0).integers(0, 256, (1, *self.layout.shape(*self.input_shape)))  # type: ignore[misc]
+        makers = [maker for output in self.model.outputs for maker in self.graph.makers([output])]
+        ends = [maker for maker in makers if isinstance(maker, str) and len(self._calls[maker].outputs) == 1]
+        right = keras.tree.flatten(self.model(tf.constant(pixels, self.takes), training=False))
+        given = tf.Variable(tf.constant(pixels, tf.float32))
+        try:
+            with tf.GradientTape() as tape:
+                found = self.read(tf.convert_to_tensor(given), ends)
+            gradients = tape.gradient([value for value in found.values() if value.dtype.is_floating], given)
+            agree = gradients is not None and all(
+                np.allclose(found[end], value, rtol=1e-3, atol=1e-3)
+                for end, value in zip(makers, right, strict=True)
+                if end in found
+            )
+        except Exception:  # operations of whole numbers alone refuse floats in many ways
+            agree = False
+        if not agree:
+            raise UnusableModel(
+                f"{name} takes its images as {self.takes} and computes with them before they become floats, which no gradient "
+                "can pass. Save it with an input of floats, or cast the input first."
+            )
 
     def _outputs_of(self, maker: str | int) -> Sequence[keras.KerasTensor]:
         return self._calls[maker].outputs if isinstance(maker, str) else ()

@@ -42,7 +42,7 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
         model = _model(file, custom, spec.trusted)
     reader = keras_reader(model, where.stem, spec.size)
     mode: str | Setting = spec.preprocess
-    if mode == "auto" and isinstance(reader, FunctionalReader):
+    if mode == "auto" and isinstance(reader, FunctionalReader) and "int" not in reader.takes:
         mode = infer_preprocessing(reader, str(where))
     return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(file.compiled)))
 

@@ -48,7 +48,7 @@ class RecordedCall:
 class SubclassedReader:
     """Reads a subclassed, built Keras model of one image input. Its layers are what its code calls, by their attributes."""
 
-    hint = ""
+    hint, takes = "", "float32"
 
     def __init__(self, model: keras.Model, name: str, size: tuple[int, int] | None) -> None:
         """Trace a model once to learn what it calls; the model is shared, never changed.

@@ -24,6 +24,7 @@ from pipeline.compiled.keras_private import (
     maker_of,
     nodes_of,
     own_attributes,
+    run_graph,
     size_asked_for,
     unknown_class,
 )
@@ -103,6 +104,14 @@ def test_calls_of_one_layer_are_numbered_in_the_order_in_which_they_were_made_in
 def test_the_maker_of_a_tensor_is_the_operation_or_the_input_layer_that_gave_it() -> None:
     model = functional()
     assert maker_of(model.inputs[0]).name == "images" and maker_of(model.outputs[0]) is model.get_layer("sum")
+
+
+def test_a_graph_runs_on_tensors_as_they_are_in_inference() -> None:
+    x = keras.layers.Dropout(0.9)(inputs := keras.Input((4,), dtype="uint8"))
+    model = keras.Model([inputs], keras.ops.cast(x, "float32") * 2.0)
+    halves = np.full((1, 4), 0.5, np.float32)
+    np.testing.assert_array_equal(run_graph(model, [keras.ops.convert_to_tensor(halves)]), halves * 2)
+    assert not np.any(model(halves, training=False))  # Keras truncates
 
 
 def test_the_layers_inside_a_layer_are_those_that_it_holds_at_any_depth() -> None:
