@@ -86,7 +86,8 @@ class FunctionalReader:
 
     def _check_floats(self, name: str) -> None:
         """Hold what a network made for whole numbers gives for the same pixels as floats against that. Raises: UnusableModel."""
-        pixels = np.random.default_rng(0).integers(0, 256, (1, *self.layout.shape(*self.input_shape)))  # type: ignore[misc]
+        shape = [size or 1 for size in self.layout.shape(*self.input_shape)]
+        pixels = np.random.default_rng(0).integers(0, 256, (1, *shape))
         makers = [maker for output in self.model.outputs for maker in self.graph.makers([output])]
         ends = [maker for maker in makers if isinstance(maker, str) and len(self._calls[maker].outputs) == 1]
         right = keras.tree.flatten(self.model(tf.constant(pixels, self.takes), training=False))

@@ -111,7 +111,7 @@ def test_a_graph_runs_on_tensors_as_they_are_in_inference() -> None:
     model = keras.Model([inputs], keras.ops.cast(x, "float32") * 2.0)
     halves = np.full((1, 4), 0.5, np.float32)
     np.testing.assert_array_equal(run_graph(model, [keras.ops.convert_to_tensor(halves)]), halves * 2)
-    assert not np.any(model(halves, training=False))  # Keras truncates
+    assert not np.any(model([halves], training=False))  # Keras truncates
 
 
 def test_the_layers_inside_a_layer_are_those_that_it_holds_at_any_depth() -> None:
