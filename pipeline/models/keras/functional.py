@@ -98,7 +98,7 @@ class FunctionalReader:
             gradients = tape.gradient([value for value in found.values() if value.dtype.is_floating], given)
             agree = gradients is not None and all(
                 np.allclose(found[end], value, rtol=1e-3, atol=1e-3)
-                for end, value in zip(makers, right, strict=True)
+                for end, value in zip(map(str, makers), right, strict=True)
                 if end in found
             )
         except Exception:  # operations of whole numbers alone refuse floats in many ways
