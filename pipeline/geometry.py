@@ -61,6 +61,15 @@ class Box:
         """The box, moved by so many pixels."""
         return Box(self.y1 + down, self.x1 + right, self.y2 + down, self.x2 + right)
 
+    def grown(self, high: int, wide: int, height: int, width: int) -> Box:
+        """The box, at least so high and wide, in an image of height x width: moved into it where it would reach over an edge."""
+        spans = []
+        for first, last, least, size in ((self.y1, self.y2, high, height), (self.x1, self.x2, wide, width)):
+            length = min(max(last - first, least), size)
+            low = min(max((first + last - length) // 2, 0), size - length)
+            spans.append((low, low + length))
+        return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+
     def columns(self, prefix: str = "") -> dict[str, int]:
         """The edges by the names of their columns: {"PREFIXy1": …, …}."""
         return {f"{prefix}{name}": edge for name, edge in zip(EDGES, self.edges, strict=True)}

@@ -1,92 +1,171 @@
-"""The mosaics of a layer's winners: patches, whole images with boxes, and both side by side."""
+"""The mosaics of a layer's winners: patches, whole images with what was cropped, and both side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from pipeline.drawing.mosaic import MosaicLayout, centre_tile, draw_mosaic, fit_tile
-from pipeline.drawing.pixels import decode_png, encode_png
+from pipeline.drawing.pixels import encode_jpeg, encode_png
+from pipeline.drawing.sheet import SheetLayout, draw_page
+from pipeline.drawing.tiles import light, outline_on, whole_in_tile
 from pipeline.geometry import Box
-from pipeline.patches.winner_pictures import WinnerPictures
+from pipeline.hardware import cores
+from pipeline.patches.cutting import WHOLE_SIDE, LayerPictures, PatchOptions, WinnerPictures
 from pipeline.patches.winners import Winners
-from pipeline.sources.fit import Fit
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 
-_SIDE = 96  # pixels of a tile's longer side
+_QUALITY = 70  # of JPEG pages
+FOLDER = "mosaics/activations"
+
+Kind = Literal["crop", "full"]
+_PICTURES: dict[str, tuple[Kind, ...]] = {"-crop": ("crop",), "-full": ("full",), "": ("crop", "full")}
 
 
-def write_mosaics(layer: Winners, fit: Fit, whole: bool, pictures: WinnerPictures, folder: Place) -> None:
-    """LAYER-crop.png, LAYER-full.png with the boxes drawn on whole images, and LAYER.png with both side by side.
+@dataclass(frozen=True, eq=False)
+class MosaicRows:
+    """What stands in the rows of a layer's mosaic: a row is a channel."""
 
-    Below whole images stand their labels.
+    layer: Winners
+    made: LayerPictures
+    pictures: WinnerPictures
+    options: PatchOptions
+    kinds: tuple[Kind, ...]
+
+    def heading(self) -> list[str]:
+        """The layer, what it looked at, what a unit sees, and how to read the rows."""
+        height, width = (int(side) for side in self.layer.extents.max(axis=0))
+        fit = self.options.fit
+        whole = height >= fit.height and width >= fit.width
+        field = (
+            "a unit sees the whole image"
+            if whole
+            else f"a unit sees up to {height} x {width} of {fit.height} x {fit.width} pixels"
+        )
+        field = "units see nothing" if not self.layer.extents.any() else field
+        crop = "cut where the channel's own map is above half its peak" if self.made.map_size else ""
+        crop = "cut to effective fields" if self.layer.effective is not None else crop
+        crop = "whole images" if self.options.whole else crop
+        facts = [self.options.network, f"{self.options.images:,} images of {self.options.data}" if self.options.data else ""]
+        below = {
+            ("crop",): "below each patch its response",
+            ("full",): "bright where the channel responds, a box around what was cut out"
+            if self.made.map_size
+            else "a box around what was cut out",
+            ("crop", "full"): "patches with their responses, then the images they come from",
+        }[self.kinds]
+        return [
+            self.layer.layer,
+            ", ".join(fact for fact in facts if fact),
+            "; ".join(fact for fact in (field, crop) if fact),
+            f"A row is a channel, its strongest response first; {below}.",
+        ]
+
+    def label(self, row: int) -> tuple[str, str]:
+        """The channel's number."""
+        return str(self.layer.channels[row]), ""
+
+    def notice(self, row: int) -> str:
+        """That a channel never fires."""
+        if len(self.layer.ranks(row)):
+            return ""
+        return f"never fires in these {self.options.images:,} images" if self.options.images else "never fires"
+
+    def tile(self, row: int, group: int, rank: int) -> np.ndarray | None:
+        """The patch of a winner, or its whole image."""
+        if self.layer.examples[row, rank] < 0:
+            return None
+        if self.kinds[group] == "full":
+            return self._full(row, rank)
+        height, width = self.made.tile
+        data = self.pictures.spool.get(int(self.made.tiles[row, rank]), 3 * height * width)
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+    def caption(self, row: int, group: int, rank: int) -> str:
+        """A patch's response; a whole image's label."""
+        if self.kinds[group] == "crop":
+            return f"{self.layer.scores[row, rank]:.3g}"
+        return self.pictures.images[int(self.layer.examples[row, rank])].label or ""
+
+    def _full(self, row: int, rank: int) -> np.ndarray:
+        image = self.pictures.images[int(self.layer.examples[row, rank])]
+        tile = (
+            np.frombuffer(self.pictures.spool.get(image.tile, 3 * WHOLE_SIDE * WHOLE_SIDE), np.uint8)
+            .reshape(WHOLE_SIDE, WHOLE_SIDE, 3)
+            .copy()
+        )
+        scale, top, left = whole_in_tile((WHOLE_SIDE, WHOLE_SIDE), image.height, image.width)
+        boxes = [self.made.source, self.made.effective_source, self.made.region_source]
+        if self.made.maps[row, rank] >= 0:
+            high, wide = self.made.map_size
+            heat = np.frombuffer(self.pictures.spool.get(int(self.made.maps[row, rank]), high * wide), np.uint8)
+            y1, x1, y2, x2 = (offset + scale * edge for offset, edge in zip((top, left) * 2, image.seen, strict=True))
+            light(tile, heat.reshape(high, wide), (y1, x1, y2, x2))
+        cropped = [boxes_of[row, rank] for boxes_of in boxes if boxes_of[row, rank].any()]
+        outline_on(tile, Box.of(cropped[-1]), image.height, image.width)
+        return tile
+
+
+def write_mosaics(
+    winners: Sequence[tuple[Winners, LayerPictures]], pictures: WinnerPictures, folder: Place, options: PatchOptions
+) -> list[dict[str, int | str]]:
+    """Write the mosaics of some layers: LAYER-crop, LAYER-full and LAYER, which has both side by side.
+
+    One page is LAYER-crop.png; several are LAYER-crop-001.jpg and so on, and both side by side are left out then.
+
+    Returns: the rows of index/mosaics.parquet. Raises: StoreFailed.
     """
-    k, tiles = layer.examples.shape[1], pictures.tiles[layer.layer]
-    labels = {(c, rank): pictures.of(layer, c, rank).label for c, rank in layer.places()}
-    numbers = [int(channel) for channel in layer.channels]
-    for suffix, kinds in (("-crop", ("crop",)), ("-full", ("full",)), ("", ("crop", "full"))):
-        captioned = "full" in kinds and any(labels.values())
-        layout = MosaicLayout.of(len(numbers), [k] * len(kinds), [tiles[kind] for kind in kinds], max(numbers), captioned)
-
-        def tile(
-            row: int, group: int, column: int, kinds: Sequence[str] = kinds, layout: MosaicLayout = layout
-        ) -> np.ndarray | None:
-            if column >= len(layer.ranks(row)):
-                return None
-            pixels = decode_png(pictures.picture(kinds[group], layer, row, column))
-            # The crop of a unit that sees nothing is the whole image.
-            if kinds[group] == "full" or _fills_tiles(layer, whole) or not layer.boxes[row, column].any():
-                return centre_tile(pixels, layout.tile[group])
-            return fit_tile(pixels, _inside(layer, row, column, fit), layout.tile[group])
-
-        def caption(row: int, group: int, column: int, kinds: Sequence[str] = kinds) -> str:
-            return (labels.get((row, column)) or "") if kinds[group] == "full" else ""
-
-        picture = draw_mosaic(layout, numbers, tile, caption)
-        write_bytes(folder / f"{file_name(layer.layer)}{suffix}.png", encode_png(picture))
-
-
-def tile_sizes(layer: Winners, fit: Fit, whole: bool) -> dict[str, tuple[int, int]]:
-    """The sizes of the tiles of a layer, so that both kinds fit into one picture."""
-    own_scale = _fills_tiles(layer, whole)
-    extent = (fit.height, fit.width) if own_scale else (int(layer.extents[:, 0].max()), int(layer.extents[:, 1].max()))
-    k = layer.examples.shape[1]
-    sizes = [_tile(*extent), (_SIDE, _SIDE)]
-    both = MosaicLayout.of(len(layer.channels), [k, k], sizes, int(layer.channels.max()), captioned=True)
-    return dict(zip(("crop", "full"), both.tile, strict=True))
+    tasks, places, kept = [], [], set()
+    for layer, made in winners:
+        largest = int(layer.channels.max())
+        sizes: dict[Kind, tuple[int, int]] = {"crop": made.tile, "full": (WHOLE_SIDE, WHOLE_SIDE)}
+        pages = 0
+        for suffix, kinds in _PICTURES.items():
+            rows = MosaicRows(layer, made, pictures, options, kinds)
+            tiles = [sizes[kind] for kind in kinds]
+            layout = SheetLayout.of(len(layer.channels), layer.examples.shape[1], tiles, largest, len(rows.heading()))
+            pages = pages or len(layout.pages)
+            if len(kinds) == 2 and (pages > 1 or len(layout.pages) > 1):
+                continue
+            names = page_names(f"{file_name(layer.layer)}{suffix}", len(layout.pages))
+            kept |= set(names)
+            tasks += [(layout, page, rows, folder / FOLDER / name) for page, name in enumerate(names)]
+            if kinds == ("crop",):
+                places += _places(layer, layout, names)
+    with ThreadPoolExecutor(cores()) as pool:
+        for done in [pool.submit(_write_page, *task) for task in tasks]:
+            done.result()
+    for path in (folder / FOLDER).glob("*.*"):
+        if path.name not in kept and path.suffix in (".png", ".jpg"):
+            path.unlink()
+    return places
 
 
-def _fills_tiles(layer: Winners, whole: bool) -> bool:
-    """Whether patches fill their tiles: whole images, which stand for fields of no size too, and effective fields."""
-    return whole or layer.effective is not None or not layer.extents.all()
+def page_names(name: str, pages: int) -> list[str]:
+    """The files of a mosaic. A single page is lossless."""
+    return [f"{name}.png"] if pages == 1 else [f"{name}-{page:03}.jpg" for page in range(1, pages + 1)]
 
 
-def _tile(height: int, width: int) -> tuple[int, int]:
-    """The size of a tile for patches of this many input pixels; small ones are enlarged by a whole number."""
-    longest = max(height, width)
-    scale = _SIDE // longest if longest <= _SIDE // 3 else _SIDE / longest
-    return max(8, round(height * scale)), max(8, round(width * scale))
+def _write_page(layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -> None:
+    picture = draw_page(layout, page, rows)
+    write_bytes(path, encode_png(picture) if path.suffix == ".png" else encode_jpeg(picture, _QUALITY), durable=False)
 
 
-def _inside(layer: Winners, c: int, rank: int, fit: Fit) -> tuple[float, float, float, float]:
-    """Where in its tile a patch lies: against the far side where the near one was clipped by the image's border."""
-    box = Box.of(layer.boxes[c, rank])
-    largest = layer.extents.max(axis=0)
-    top, bottom = _placed(box.y1, box.y2, fit.height, int(layer.extents[c, 0]), int(largest[0]))
-    left, right = _placed(box.x1, box.x2, fit.width, int(layer.extents[c, 1]), int(largest[1]))
-    return top, left, bottom, right
-
-
-def _placed(first: int, last: int, size: int, extent: int, largest: int) -> tuple[float, float]:
-    length = last - first
-    missing = max(extent - length, 0)
-    if missing and first == 0 and last < size:
-        before = missing
-    elif missing and last == size and first > 0:
-        before = 0
-    else:
-        before = missing // 2
-    before += (largest - extent) // 2
-    return before / largest, min((before + length) / largest, 1.0)
+def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[dict[str, int | str]]:
+    """Where each channel's row of patches lies."""
+    rows = []
+    for page, name in enumerate(names):
+        height, width = layout.size(page)
+        for row in layout.pages[page]:
+            y, x = layout.tile_corner(row)
+            step_y, step_x = layout.step()
+            rows.append(
+                {"layer": layer.layer, "channel": int(layer.channels[row]), "picture": f"{FOLDER}/{name}", "y": y, "x": x}
+                | {"tile_height": layout.tile[0][0], "tile_width": layout.tile[0][1], "per_line": layout.per_line}
+                | {"step_y": step_y, "step_x": step_x, "height": height, "width": width}
+            )
+    return rows

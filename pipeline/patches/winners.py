@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from pipeline.geometry import Box
-from pipeline.sources.fit import Fit
 from recfield import ReceptiveField
 
 
@@ -18,6 +16,20 @@ class FindsEffectiveFields(Protocol):
 
     def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
         """uint8 (n, height, width, 3), fitted; int (n, 3): row, col, channel -> int32 (n, 4); 0, 0, 0, 0 where there is none."""
+
+
+class FindsMapRegions(Protocol):
+    """Finds, for some layers, the parts of images where the winners' channels respond."""
+
+    @property
+    def layers(self) -> Collection[str]:
+        """The names of those layers."""
+
+    def find(self, images: np.ndarray, units: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """uint8 (n, height, width, 3), fitted; by layer, int (m, 4): the image's number, row, col, channel.
+
+        Returns: by layer, boxes int32 (m, 4) in pixels of the input, and maps uint8 (m, h, w) that lie evenly on the input.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +59,10 @@ class Winners:
         """The ranks of the `c`-th channel that a winner holds."""
         return range(int((self.examples[c] >= 0).sum()))
 
-    def places(self) -> Iterator[tuple[int, int]]:
-        """All winners, as (position of the channel, rank)."""
-        return ((c, rank) for c in range(len(self.channels)) for rank in self.ranks(c))
-
-    def seen(self, c: int, rank: int, fit: Fit) -> Box:
-        """A winner's box; the whole input for a unit that sees nothing."""
-        box = Box.of(self.boxes[c, rank])
-        return Box.whole(fit.height, fit.width) if box.is_empty else box
+    @property
+    def filled(self) -> np.ndarray:
+        """bool (channels, k): which places a winner holds."""
+        return self.examples >= 0
 
 
 class Ranked(Protocol):

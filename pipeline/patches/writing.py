@@ -2,132 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
+import pyarrow as pa
 
-from pipeline.geometry import EDGES, Box
-from pipeline.patches.mosaics import tile_sizes, write_mosaics
-from pipeline.patches.winner_pictures import WinnerPictures, open_images
+from pipeline.geometry import EDGES
+from pipeline.patches.cutting import LayerPictures, PatchOptions, WinnerPictures, cut_winners
+from pipeline.patches.mosaics import write_mosaics
 from pipeline.patches.winners import Winners
-from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
 from pipeline.store.spool import Spool
-from pipeline.store.tables import CROPS, INDEX, write_crops, write_images, write_index
+from pipeline.store.tables import INDEX, write_crops, write_images, write_index
 
 TABLES = ("activations", "weakest", "by_label")  # of the index, in which winners are listed
 
-_CHUNK = 256  # crops in memory at a time
+_CHUNK = 256  # thumbnails in memory at a time
+_CHUNK_BYTES = 64_000_000  # of distinct crops in memory at a time
+
+Labels = dict[str, list[list[str | None]]]
 
 
-def write_patches(
-    winners: Sequence[Winners],
-    source: Source,
-    fit: Fit,
-    folder: Place,
-    whole: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, list[list[str | None]]]:
+def write_patches(winners: Sequence[Winners], source: Source, folder: Place, options: PatchOptions) -> Labels:
     """Crop every winner from its source image and write the index, the crops and the mosaics.
 
-    Every image is decoded once. Crops have the source's own pixels, at its own resolution. They are cut at the boxes,
-    or, in layers that find them, at the effective fields.
+    Every image is decoded once, and every picture is made then. Crops have the source's own pixels. They are cut at the
+    boxes or, in layers that find them, at the effective fields or at the regions of the channels' maps.
 
     Args:
-        fit: how the source's images are resized to the network's input.
         folder: the job's folder.
-        whole: crop the whole image that the network was shown instead of the field.
-        progress: is called with the numbers of images done and of all images.
 
     Returns: {layer: for each channel, the labels of its winners, strongest first}.
     Raises: StoreFailed; UnusableData, for a winner that can no longer be read.
     """
     with Spool(folder / "parts") as spool:
-        cropped = [layer for layer in winners if layer.table == "activations"]
-        pictures = WinnerPictures(spool, {layer.layer: tile_sizes(layer, fit, whole) for layer in cropped})
-        open_images(winners, source, fit, whole, pictures, progress)
+        pictures = cut_winners(winners, source, spool, options)
+        images = _Images(pictures)
+        together = list(zip(winners, pictures.layers, strict=True))
         for table in TABLES:
-            listed = [layer for layer in winners if layer.table == table]
+            listed = [(layer, made) for layer, made in together if layer.table == table]
             if listed or table == "activations":
-                write_index(folder, table, _index_columns(listed, pictures))
+                write_index(folder, table, _index_columns(listed, images))
             else:
                 (folder / "index" / f"{table}.parquet").unlink(missing_ok=True)
-        write_images(folder, _image_rows(pictures))
-        for layer in cropped:
-            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, pictures))
-            write_mosaics(layer, fit, whole, pictures, folder / "mosaics" / "activations")
-        _remove_others(folder, [file_name(layer.layer) for layer in cropped])
-        return {
-            layer.layer: [[pictures.of(layer, c, rank).label for rank in layer.ranks(c)] for c in range(len(layer.channels))]
-            for layer in cropped
-        }
+        write_images(folder, images.rows())
+        cropped = [(layer, made) for layer, made in together if layer.table == "activations"]
+        for layer, made in cropped:
+            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, made, images))
+        kept = {f"{file_name(layer.layer)}.parquet" for layer, _ in cropped}
+        for path in (folder / "crops").glob("*.parquet"):
+            if path.name not in kept:  # of an earlier run
+                path.unlink()
+        places = write_mosaics(cropped, pictures, folder, options)
+        write_index(folder, "mosaics", {name: [place[name] for place in places] for name in INDEX["mosaics"].names})
+        return {layer.layer: [images.labels_of(of_channel) for of_channel in layer.examples] for layer, _ in cropped}
 
 
-def _remove_others(folder: Place, names: Sequence[str]) -> None:
-    """Remove what an earlier run left of layers that this one does not have."""
-    kept = {f"{name}.parquet" for name in names} | {f"{name}{suffix}.png" for name in names for suffix in ("", "-crop", "-full")}
-    for path in [*(folder / "crops").glob("*.parquet"), *(folder / "mosaics" / "activations").glob("*.png")]:
-        if path.name not in kept:
-            path.unlink()
+class _Images:
+    """What the images of winners have in the index, looked up for many winners at once."""
+
+    def __init__(self, pictures: WinnerPictures) -> None:
+        self._spool, self._images = pictures.spool, pictures.images
+        self.pictures = pictures
+        self._examples = np.array(sorted(pictures.images), np.int64)
+        images = [pictures.images[int(example)] for example in self._examples]
+        self._keys = pa.array([image.key for image in images], pa.string())
+        self._labels = pa.array([image.label for image in images], pa.string())
+
+    def keys_and_labels(self, examples: np.ndarray) -> tuple[pa.Array, pa.Array]:
+        """For int (n,) examples."""
+        rows = pa.array(np.searchsorted(self._examples, examples))
+        return self._keys.take(rows), self._labels.take(rows)
+
+    def labels_of(self, examples: np.ndarray) -> list[str | None]:
+        """Of a channel's winners, strongest first."""
+        return [self._images[int(example)].label for example in examples if example >= 0]
+
+    def rows(self) -> Iterator[dict[str, Sequence[Any]]]:
+        """The rows of index/images.parquet by example, in chunks; one empty chunk where there are none."""
+        for start in range(0, max(len(self._examples), 1), _CHUNK):
+            chunk = [int(example) for example in self._examples[start : start + _CHUNK]]
+            images = [self._images[example] for example in chunk]
+            yield {
+                "image": [
+                    {"bytes": self._spool.get(*image.thumbnail), "path": f"{example}.jpg"}
+                    for example, image in zip(chunk, images, strict=True)
+                ],
+                "example": chunk,
+                **{name: [getattr(image, name) for image in images] for name in ("key", "label", "height", "width")},
+                **{f"input_{edge}": [image.seen[at] for image in images] for at, edge in enumerate(EDGES)},
+            }
 
 
-def _row(layer: Winners, c: int, rank: int, pictures: WinnerPictures) -> dict[str, Any]:
-    """What the tables have of one winner, by column."""
-    details = pictures.of(layer, c, rank)
-    row = {
-        "layer": layer.layer,
-        "channel": int(layer.channels[c]),
+def _winner_columns(layer: Winners, images: _Images, c: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
+    """The columns that the index and the crops have in common, for winners at int (n,) positions of channels and ranks."""
+    examples = layer.examples[c, rank]
+    keys, labels = images.keys_and_labels(examples)
+    return {
+        "layer": pa.array([layer.layer] * len(c), pa.string()),
+        "channel": layer.channels[c],
         "rank": rank,
         "score": layer.scores[c, rank],
-        "example": layer.examples[c, rank],
-        "key": details.key,
-        "label": details.label,
-        "row": layer.rows[c, rank],
-        "col": layer.cols[c, rank],
+        "example": examples,
+        "key": keys,
+        "label": labels,
     }
-    boxes = {
-        "": Box.of(layer.boxes[c, rank]),
-        "src_": details.source,
-        "eff_": details.effective,
-        "eff_src_": details.effective_source,
-    }
-    for prefix, box in boxes.items():
-        row |= dict.fromkeys(f"{prefix}{edge}" for edge in EDGES) if box is None else box.columns(prefix)
-    return row
 
 
-def _index_columns(winners: Sequence[Winners], pictures: WinnerPictures) -> Mapping[str, Sequence[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in INDEX["activations"].names}
-    for layer in winners:
-        for c, rank in layer.places():
-            row = _row(layer, c, rank, pictures)
-            for name, column in columns.items():
-                column.append(row[name])
-    return columns
+def _index_columns(winners: Sequence[tuple[Winners, LayerPictures]], images: _Images) -> Mapping[str, Sequence[Any]]:
+    schema = INDEX["activations"]
+    parts: dict[str, list[pa.Array]] = {name: [] for name in schema.names}
+    for layer, made in winners:
+        c, rank = np.nonzero(layer.filled)
+        columns = _winner_columns(layer, images, c, rank) | {"row": layer.rows[c, rank], "col": layer.cols[c, rank]}
+        for prefix, boxes, needed in (
+            ("", layer.boxes, True),
+            ("src_", made.source, True),
+            ("eff_", made.effective, False),
+            ("eff_src_", made.effective_source, False),
+            ("map_", made.region, False),
+            ("map_src_", made.region_source, False),
+        ):
+            of_winners = boxes[c, rank]
+            absent = None if needed else ~of_winners.any(axis=1)
+            for at, edge in enumerate(EDGES):
+                columns[f"{prefix}{edge}"] = pa.array(of_winners[:, at], pa.int32(), mask=absent)
+        for name, column in parts.items():
+            values = columns[name]
+            column.append(values if isinstance(values, pa.Array) else pa.array(values).cast(schema.field(name).type))
+    return {name: pa.chunked_array(column, schema.field(name).type) for name, column in parts.items()}
 
 
-def _image_rows(pictures: WinnerPictures) -> Iterator[dict[str, list[Any]]]:
-    """The rows of index/images.parquet by example, in chunks; one empty chunk where there are none."""
-    examples = sorted(pictures.images)
-    for start in range(0, max(len(examples), 1), _CHUNK):
-        chunk = examples[start : start + _CHUNK]
-        images = [pictures.images[example] for example in chunk]
+def _crop_rows(layer: Winners, made: LayerPictures, images: _Images) -> Iterator[dict[str, Any]]:
+    """The rows of crops/LAYER.parquet by channel and rank, in chunks; one empty chunk where there are none.
+
+    Rows with the same picture share its bytes, in memory and, as Parquet's dictionaries, in the file.
+    """
+    places = [(int(c), rank) for c in np.argsort(layer.channels, kind="stable") for rank in layer.ranks(int(c))]
+    spool = images.pictures.spool
+    begin = 0
+    while begin < len(places) or begin == 0:
+        numbers: dict[int, int] = {}  # of a chunk's distinct crops, by where they begin in the spool
+        data: list[bytes] = []
+        size, end = 0, begin
+        while end < len(places) and size < _CHUNK_BYTES:
+            start, length = (int(value) for value in made.crops[places[end]])
+            if start not in numbers:
+                numbers[start] = len(data)
+                data.append(spool.get(start, length))
+                size += length
+            end += 1
+        chunk = places[begin:end]
+        c, rank = np.array(chunk, np.int64).reshape(-1, 2).T
+        which = pa.array([numbers[int(start)] for start in made.crops[c, rank, 0]], pa.int32())
+        suffixes = [".png" if crop.startswith(b"\x89PNG") else ".jpg" for crop in data]
+        names = [
+            f"{channel}-{of_channel}{suffixes[number]}"
+            for channel, of_channel, number in zip(layer.channels[c], rank, which.to_pylist(), strict=True)
+        ]
         yield {
-            "image": [{"bytes": pictures.spool.get(("image", example)), "path": f"{example}.webp"} for example in chunk],
-            "example": chunk,
-            **{name: [getattr(image, name) for image in images] for name in ("key", "label", "height", "width")},
+            "image": pa.StructArray.from_arrays(
+                [pa.DictionaryArray.from_arrays(which, pa.array(data, pa.binary())), pa.array(names, pa.string())],
+                names=["bytes", "path"],
+            ),
+            **_winner_columns(layer, images, c, rank),
+            "map": _map_pictures(made, images, c, rank),
         }
+        begin = max(end, 1)
 
 
-def _crop_rows(layer: Winners, pictures: WinnerPictures) -> Iterator[dict[str, list[Any]]]:
-    """The rows of crops/LAYER.parquet, in chunks; one empty chunk where there are none."""
-    places = [(int(c), rank) for c in np.argsort(layer.channels) for rank in layer.ranks(int(c))]
-    for start in range(0, max(len(places), 1), _CHUNK):
-        rows = []
-        for c, rank in places[start : start + _CHUNK]:
-            data, path = pictures.picture("crop", layer, c, rank), f"{layer.channels[c]}-{rank}.png"
-            rows.append({"image": {"bytes": data, "path": path}, **_row(layer, c, rank, pictures)})
-        yield {name: [row[name] for row in rows] for name in CROPS.names}
+def _map_pictures(made: LayerPictures, images: _Images, c: np.ndarray, rank: np.ndarray) -> list[bytes | None]:
+    """The channels' maps of some winners as grey PNG files; None where a layer is not cropped to them."""
+    if not made.map_size:
+        return [None] * len(c)
+    height, width = made.map_size
+    maps = (images.pictures.spool.get(int(start), height * width) for start in made.maps[c, rank])
+    return [cv2.imencode(".png", np.frombuffer(data, np.uint8).reshape(height, width))[1].tobytes() for data in maps]

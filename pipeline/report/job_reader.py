@@ -63,9 +63,9 @@ class JobReader:
         tables = (self._layers_of(name) for name in ("fields", "channels", "activations"))
         return list(dict.fromkeys([*self.receipt.layers, *(layer for table in tables for layer in table)]))
 
-    def crops(self, layer: str) -> pa.Table | None:
-        """The crops of a layer: channel, rank and image; None where there are none that can be read."""
-        return self._pictures("crops", layer, ("channel", "rank", "image"))
+    def maps(self, layer: str) -> pa.Table | None:
+        """The maps beside the crops of a layer: channel, rank and map; None where there are none."""
+        return self._pictures("crops", layer, ("channel", "rank", "map"))
 
     def patterns(self, layer: str) -> pa.Table | None:
         """The patterns of a layer: channel, sign, variant and image; None where there are none that can be read."""
@@ -102,7 +102,8 @@ class JobReader:
         name = f"{folder}/{file_name(layer)}.parquet"
         try:
             with (self.folder / name).open("rb") as file:
-                return pq.read_table(file, columns=list(columns))
+                table = pq.read_table(file, columns=list(columns))
+                return table if set(columns) <= set(table.column_names) else None
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowInvalid) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,6 @@ from pipeline.report.overview import overview
 from pipeline.report.page_files import PageFiles
 from pipeline.report.pictures import kernel, patterns
 from pipeline.report.section import Sections
-from pipeline.report.sprites import ROWS, draw_sprites, sprite_layout
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
 
@@ -72,23 +72,16 @@ def _write_layer(reader: JobReader, layer: str, files: PageFiles, prefix: str) -
     """Write a layer's data and sheets. Returns: what the overview says of it."""
     statistics = reader.rows("channels", layer)
     winners = reader.rows("activations", layer)
-    crops = reader.crops(layer)
     channels = sorted({*statistics["channel"].to_pylist(), *winners["channel"].to_pylist()})
     name = file_name(layer)
-    entry: Row = {"name": layer, "count": len(channels), "sheets": [], "tile": None}
-    if crops is not None and len(crops) and set(crops["channel"].to_pylist()) <= set(channels):
-        boxes = _boxes(winners)
-        layout = sprite_layout(crops, boxes)
-        entry["tile"] = {"height": layout.height, "width": layout.width, "k": layout.k, "crisp": layout.crisp, "rows": ROWS}
-        entry["sheets"] = [
-            files.add(f"{prefix}sheets/{name}-{sprite.number}.webp", sprite.data)
-            for sprite in draw_sprites(crops, channels, layout, boxes)
-        ]
+    entry: Row = {"name": layer, "count": len(channels), "sheets": [], "tile": None, "rows": {}}
+    entry |= _write_sheets(reader, layer, files, prefix)
     tables: Row = {table: _columns(reader.rows(table, layer)) for table in _TABLES}
     tables["filters"] = reader.kernels(layer)
     pictures = {
         **_write_kernels(reader, layer, files, f"{prefix}kernels/{name}"),
         **_write_patterns(reader, layer, files, f"{prefix}patterns/{name}"),
+        **_maps(reader, layer),
     }
     entry["data"] = files.script(
         f"{prefix}data/{name}.js", f"{prefix}layer:{layer}", {"order": channels, "tables": tables, **pictures}
@@ -100,16 +93,41 @@ def _write_layer(reader: JobReader, layer: str, files: PageFiles, prefix: str) -
     return entry
 
 
-def _boxes(winners: pa.Table) -> dict[tuple[int, int], tuple[int, int]]:
-    """Height and width of the winners' boxes, where they are what was cropped and no unit of the layer sees nothing."""
-    rows = winners.select(["channel", "rank", *EDGES, "eff_y1"]).to_pylist()
-    sizes = {}
-    for row in rows:
-        box = _box(row)
-        if row["eff_y1"] is not None or box is None or box.is_empty:
-            return {}
-        sizes[row["channel"], row["rank"]] = box.height, box.width
-    return sizes
+def _write_sheets(reader: JobReader, layer: str, files: PageFiles, prefix: str) -> Row:
+    """Where the patches of a layer's channels lie on its mosaics, which the page shows piece by piece.
+
+    Returns: {"sheets": [[file, height, width], …], "tile": {…}, "rows": {channel: [sheet, y, x]}}, or nothing.
+    """
+    winners = reader.rows("activations", layer)
+    firing = set(winners["channel"].to_pylist())
+    places = [place for place in reader.rows("mosaics", layer).to_pylist() if place["channel"] in firing]
+    sheets: dict[str, list[Any]] = {}
+    for place in places:
+        picture = place["picture"]
+        if picture not in sheets:
+            file = files.beside(reader.folder, picture, prefix)
+            if file is None:
+                reader.gaps.append(f"{picture} is missing.")
+                return {}
+            sheets[picture] = [file, place["height"], place["width"]]
+    if not places:
+        return {}
+    names = ("tile_height", "tile_width", "per_line", "step_y", "step_x")
+    tile = dict(zip(("height", "width", "per_line", "step_y", "step_x"), (places[0][name] for name in names), strict=True))
+    k = 1 + max(winners["rank"].to_pylist())
+    numbers = {picture: number for number, picture in enumerate(sheets)}
+    rows = {place["channel"]: [numbers[place["picture"]], place["y"], place["x"]] for place in places}
+    return {"sheets": list(sheets.values()), "tile": {**tile, "k": k}, "rows": rows}
+
+
+def _maps(reader: JobReader, layer: str) -> Row:
+    """The winners' maps as pictures in text: {"maps": {channel: {rank: address}}}, or nothing."""
+    table = reader.maps(layer)
+    maps: dict[int, dict[int, str]] = {}
+    for row in [] if table is None else table.to_pylist():
+        if row["map"] is not None:
+            maps.setdefault(row["channel"], {})[row["rank"]] = base64.b64encode(row["map"]).decode()
+    return {"maps": maps} if maps else {}
 
 
 def _box(row: Row) -> Box | None:
@@ -142,14 +160,15 @@ def _write_patterns(reader: JobReader, layer: str, files: PageFiles, path: str) 
 def _write_images(reader: JobReader, files: PageFiles, prefix: str) -> dict[int, list[Any]]:
     """Write the thumbnails of the winners' images, each once: windows of one image share it.
 
-    Returns: {example: [file, height, width of the source image]}.
+    Returns: {example: [file, height and width of the source image, what the network was shown of it: y1, x1, y2, x2]}.
     """
     files_of: dict[int, list[Any]] = {}
     for batch in reader.table("images").to_batches(max_chunksize=256):
         for row in batch.to_pylist():
             data = row["image"]["bytes"]
-            name = f"{prefix}images/{hashlib.sha256(data).hexdigest()[:16]}.webp"
+            suffix = "jpg" if data.startswith(b"\xff\xd8") else "webp"
+            name = f"{prefix}images/{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
             if name not in files:
                 files.add(name, data)
-            files_of[row["example"]] = [name, row["height"], row["width"]]
+            files_of[row["example"]] = [name, row["height"], row["width"], *(row[f"input_{edge}"] for edge in EDGES)]
     return files_of

@@ -36,6 +36,19 @@ class PageFiles:
         """Count a file that something else wrote as one of the page's."""
         self._sizes[name] = (self._folder / name).stat().st_size
 
+    def beside(self, job: Place, name: str, prefix: str) -> str | None:
+        """A picture of a job as the page refers to it: where it lies, for a page in the job's own folder; else a copy.
+
+        Returns: its name; None where it is not there.
+        """
+        path = job / name
+        if not path.exists():
+            return None
+        if not prefix:
+            return f"../{name}"
+        copy = f"{prefix}{name}"
+        return copy if copy in self else self.add(copy, path.read_bytes())
+
     def script(self, name: str, key: str, value: Any) -> str:
         """A value as a script, because a page opened from disk may not read other files."""
         return self.add(name, f"convscope.take({to_json(key)}, {to_json(value)});\n".encode())

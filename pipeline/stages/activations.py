@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pipeline.activations.channel_table import channel_columns
@@ -18,7 +19,7 @@ from pipeline.fields import FieldCache, field_columns, solve_fields
 from pipeline.hardware import watch_gpus
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
-from pipeline.patches import Winners, winners_of, write_patches
+from pipeline.patches import PatchOptions, Winners, winners_of, write_patches
 from pipeline.report.section import Section
 from pipeline.spec.activations import ActivationsSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 def run(job: Job) -> Outcome:
     """The main job: scan, receptive fields, patches, mosaics and their index."""
     from pipeline.fields.effective import effective_fields
+    from pipeline.fields.map_regions import MapRegions, region_layers
 
     spec, plan = job.spec.activations, ScanPlan.of(job)
     began = time.monotonic()
@@ -43,9 +45,22 @@ def run(job: Job) -> Outcome:
     fields = solve_fields(job.network, job.layers, FieldCache.of_job(job) if spec.crop != "channel" else None)
     solved = time.monotonic()
     effective = effective_fields(job.network, job.layers, fields) if spec.crop == "effective" else {}
+    by_map = (
+        region_layers(job.layers, fields, job.network.input_shape[:2], spec.crop == "map") if spec.crop in ("auto", "map") else []
+    )
     winners = list(_winners(job, part, fields, effective))
     with job.reporter.step("patches", "images") as advance:
-        labels = write_patches(winners, job.source, job.fit, job.folder, spec.crop == "image", advance)
+        options = PatchOptions(
+            fit=job.fit,
+            whole=spec.crop == "image",
+            crop_size=spec.crop_size,
+            maps=MapRegions(job.network, by_map, fields) if by_map else None,
+            network=job.network.name,
+            data=_data_name(job.spec.data.source),
+            images=part.seen,
+            progress=advance,
+        )
+        labels = write_patches(winners, job.source, job.folder, options)
     write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     write_index(job.folder, "fields", field_columns(job.layers, fields))
@@ -64,6 +79,7 @@ def run(job: Job) -> Outcome:
         "writing_seconds": round(time.monotonic() - solved, 2),
         "gpu_busy": gpus.busy,
         "probes": max((field.probes for field in fields.values()), default=0),
+        "by_map": [layer.name for layer in by_map],
         "effective": {name: {"found": fields_of.found, "without": fields_of.without} for name, fields_of in effective.items()},
         "asleep_channels": {name: list(field.dead_channels) for name, field in fields.items() if field.dead_channels},
     }
@@ -119,13 +135,19 @@ def _winners(
             yield replace(winners, effective=effective.get(name), table=table)
 
 
+def _data_name(source: str) -> str:
+    """A data set as headings name it: without the folders above it."""
+    kind, _, rest = source.partition(":")
+    return PurePath(rest).name or rest if kind not in ("tfds", "hub") else rest
+
+
 STAGE = Stage(
     "activations",
     run,
     table=ActivationsSpec,
     check=check,
     prepare=prepare,
-    index=("activations", "weakest", "by_label", "images", "fields", "layers", "channels", "skipped"),
+    index=("activations", "weakest", "by_label", "images", "mosaics", "fields", "layers", "channels", "skipped"),
     folders=("crops", "mosaics/activations"),
     section=Section("the strongest patches of every channel"),
 )

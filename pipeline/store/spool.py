@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
-from collections.abc import Hashable
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +14,7 @@ from pipeline.store.places import Place
 
 
 class Spool:
-    """Byte strings by key, on disk; memory holds only their positions."""
+    """Byte strings by position, on disk: memory holds none of them. Any number of threads may write and read."""
 
     def __init__(self, folder: Place) -> None:
         """In a folder, or, where that is remote, among the machine's temporary files.
@@ -26,21 +27,25 @@ class Spool:
             self._file = tempfile.TemporaryFile(dir=folder if isinstance(folder, Path) else None)  # noqa: SIM115 (`__exit__` closes it)
         except OSError as error:
             raise store_failed(folder, error) from error
-        self._positions: dict[Hashable, tuple[int, int]] = {}
+        self._end, self._lock = 0, threading.Lock()
 
-    def put(self, key: Hashable, data: bytes) -> None:
+    def put(self, data: bytes) -> int:
+        """Returns: where the bytes begin."""
+        with self._lock:
+            start = self._end
+            self._end += len(data)
+        view, at = memoryview(data), start
         try:
-            self._positions[key] = (self._file.seek(0, 2), len(data))
-            self._file.write(data)
-            self._file.flush()
+            while view:
+                written = os.pwrite(self._file.fileno(), view, at)
+                view, at = view[written:], at + written
         except OSError as error:
             raise store_failed(self._folder, error) from error
+        return start
 
-    def get(self, key: Hashable) -> bytes:
-        """Raises: KeyError."""
-        start, length = self._positions[key]
-        self._file.seek(start)
-        return self._file.read(length)
+    def get(self, start: int, length: int) -> bytes:
+        """So many bytes from a position that `put` gave."""
+        return os.pread(self._file.fileno(), length, start)
 
     def __enter__(self) -> Spool:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -56,6 +57,8 @@ _WINNERS = pa.schema(
         *_box("src_"),
         *_box("eff_"),
         *_box("eff_src_"),
+        *_box("map_"),
+        *_box("map_src_"),
     ]
 )
 
@@ -126,6 +129,23 @@ INDEX: dict[str, pa.Schema] = {
             ("example", pa.int64()),
             ("key", pa.string()),
             ("label", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            *((f"input_{edge}", pa.float64()) for edge in EDGES),
+        ]
+    ),
+    "mosaics": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("channel", pa.int32()),
+            ("picture", pa.string()),
+            ("y", pa.int32()),
+            ("x", pa.int32()),
+            ("tile_height", pa.int32()),
+            ("tile_width", pa.int32()),
+            ("per_line", pa.int32()),
+            ("step_y", pa.int32()),
+            ("step_x", pa.int32()),
             ("height", pa.int32()),
             ("width", pa.int32()),
         ]
@@ -264,7 +284,7 @@ INDEX: dict[str, pa.Schema] = {
 }
 
 # crops/LAYER.parquet
-CROPS = pa.schema([("image", _IMAGE), *_WINNER])
+CROPS = pa.schema([("image", _IMAGE), *_WINNER, ("map", pa.binary())])
 
 # patterns/LAYER.parquet
 PATTERNS = pa.schema(
@@ -279,25 +299,29 @@ PATTERNS = pa.schema(
 )
 
 
-def _with_image_feature(schema: pa.Schema) -> pa.Schema:
-    """The schema with the metadata by which Hugging Face `datasets` decodes its column `image`."""
+def _image_feature(schema: pa.Schema) -> dict[str, str]:
+    """The metadata by which Hugging Face `datasets` decodes a table's column `image`."""
     features: dict[str, Any] = {
         field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _dtype(field.type), "_type": "Value"}
         for field in schema
     }
-    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return {"huggingface": json.dumps({"info": {"features": features}})}
 
 
 def _dtype(kind: pa.DataType) -> str:
     return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
 
 
-def write_index(folder: Place, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write index/NAME.parquet from its columns. Raises: StoreFailed."""
+def write_index(folder: Place, name: str, columns: Mapping[str, Any]) -> None:
+    """Write index/NAME.parquet from its columns: lists, NumPy or Arrow arrays. Raises: StoreFailed."""
     schema = INDEX[name]
-    table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
+    table = pa.table({field.name: _column(columns[field.name], field.type) for field in schema}, schema=schema)
     with aside(folder / "index" / f"{name}.parquet") as temporary:
         pq.write_table(table, temporary)
+
+
+def _column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
 
 
 def read_index(folder: Place, name: str) -> pa.Table:
@@ -311,11 +335,24 @@ def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -
     write_crops(folder / "index" / "images.parquet", chunks, INDEX["images"])
 
 
-def write_crops(path: Place, chunks: Iterable[Mapping[str, Sequence[Any]]], schema: pa.Schema = CROPS) -> None:
-    """Write a table of pictures, one row group for each chunk, so that only one chunk is in memory. Raises: StoreFailed."""
-    schema = _with_image_feature(schema)
-    with aside(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+def write_crops(path: Place, chunks: Iterable[Mapping[str, Any]], schema: pa.Schema = CROPS) -> None:
+    """Write a table of pictures, a row group a chunk, so that only one chunk is in memory.
+
+    Rows of a chunk that hold the same picture share its bytes in the file: as a dictionary, which may be as large as it
+    takes. Arrow's own schema is left out: it would make readers return dictionaries too.
+
+    Raises: StoreFailed.
+    """
+    with (
+        aside(path) as temporary,
+        contextlib.ExitStack() as stack,
+    ):
+        writer: pq.ParquetWriter | None = None
         for columns in chunks:
-            writer.write_table(
-                pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
-            )
+            table = pa.table({field.name: _column(columns[field.name], field.type) for field in schema})
+            if writer is None:
+                writer = stack.enter_context(
+                    pq.ParquetWriter(temporary, table.schema, store_schema=False, dictionary_pagesize_limit=2**31 - 1)
+                )
+                writer.add_key_value_metadata(_image_feature(schema))
+            writer.write_table(table, row_group_size=max(len(table), 1))

@@ -48,9 +48,8 @@ const convscope = (() => {
     if (!layer.channels) {
       const tables = Object.fromEntries(Object.entries(found.tables).map(([table, told]) => [table, byChannel(Array.isArray(told) ? told : rows(told))]));
       const of = (table, number) => tables[table]?.get(number) || [];
-      layer.channels = found.order.map((number, place) => ({
+      layer.channels = found.order.map((number) => ({
         number,
-        place,
         layer,
         job,
         statistics: of("channels", number)[0] || {},
@@ -59,6 +58,7 @@ const convscope = (() => {
         byLabel: of("by_label", number),
         filters: of("filters", number),
         kernels: found.kernels?.[number] || [],
+        maps: found.maps?.[number] || {},
         patterns: of("patterns", number).map((row) => ({ ...row, file: found.patterns?.[number]?.[`${row.sign} ${row.variant}`] })),
       }));
     }
@@ -105,39 +105,70 @@ const convscope = (() => {
     for (const element of elements) watcher.observe(element);
   }
 
-  // One patch, cut from its sheet by the background's position.
-  function patch(layer, place, rank, words) {
-    const { tile } = layer;
-    const shown = make("span", { className: tile.crisp ? "patch crisp" : "patch" });
+  // A part of a picture, shown at its own shape: y, x, height and width in the picture's pixels, which has `size` of them.
+  function part(file, size, [y, x, height, width], words, shape) {
+    const shown = make("span", { className: "patch" });
     if (words) Object.assign(shown, { role: "img", ariaLabel: words, title: words });
-    const sheet = Math.floor(place / tile.rows);
-    const onSheet = Math.min(tile.rows, layer.count - sheet * tile.rows);
-    const share = (index, count) => (count > 1 ? (100 * index) / (count - 1) : 0);
-    const longest = Math.max(tile.height, tile.width);
-    shown.style.setProperty("--wide", `calc(var(--patch) * ${tile.width / longest})`);
-    shown.style.setProperty("--tall", `calc(var(--patch) * ${tile.height / longest})`);
-    shown.style.backgroundImage = `url("${encodeURI(layer.sheets[sheet])}?${version}")`;
-    shown.style.backgroundSize = `${tile.k * 100}% ${onSheet * 100}%`;
-    shown.style.backgroundPosition = `${share(rank, tile.k)}% ${share(place % tile.rows, onSheet)}%`;
+    const share = (from, length, all) => (all > length ? (100 * from) / (all - length) : 0);
+    const [tall, wide] = shape || [height, width];
+    const longest = Math.max(tall, wide);
+    shown.style.setProperty("--wide", `calc(var(--patch) * ${wide / longest})`);
+    shown.style.setProperty("--tall", `calc(var(--patch) * ${tall / longest})`);
+    shown.style.backgroundImage = `url("${encodeURI(file)}?${version}")`;
+    shown.style.backgroundSize = `${(100 * size[1]) / width}% ${(100 * size[0]) / height}%`;
+    shown.style.backgroundPosition = `${share(x, width, size[1])}% ${share(y, height, size[0])}%`;
     return shown;
   }
 
-  // The whole image of a winner with its box drawn.
-  function whole(job, winner, words) {
-    const size = job.images[winner.example];
-    if (!size) return null;
+  // One patch, cut from its layer's mosaic.
+  function patch(layer, number, rank, words) {
+    const { tile, rows: at, sheets } = layer;
+    if (!tile || !at[number]) return null;
+    const [sheet, y, x] = at[number];
+    const [file, ...size] = sheets[sheet];
+    const line = Math.floor(rank / tile.per_line);
+    return part(file, size, [y + line * tile.step_y, x + (rank % tile.per_line) * tile.step_x, tile.height, tile.width], words);
+  }
+
+  // The edges of what was cropped, in pixels of the source image.
+  const cropped = (winner, name) => winner[`eff_src_${name}`] ?? winner[`map_src_${name}`] ?? winner[`src_${name}`];
+
+  // A patch for a large place: from the whole image's thumbnail, where that has more of its pixels than the mosaic.
+  function largePatch(channel, winner) {
+    const size = channel.job.images[winner.example];
+    const { tile } = channel.layer;
+    if (!size || !tile) return patchOf(channel, winner);
     const [file, height, width] = size;
+    const [y1, x1, y2, x2] = ["y1", "x1", "y2", "x2"].map((name) => cropped(winner, name));
+    const pixels = (Math.max(y2 - y1, x2 - x1) * Math.min(256, Math.max(height, width))) / Math.max(height, width);
+    if (pixels <= 1.2 * Math.max(tile.height, tile.width)) return patchOf(channel, winner);
+    return part(file, [height, width], [y1, x1, y2 - y1, x2 - x1], words(winner));
+  }
+
+  // The whole image of a winner with its box drawn and, where there is one, its channel's map as light.
+  function whole(channel, winner, words) {
+    const size = channel.job.images[winner.example];
+    if (!size) return null;
+    const [file, height, width, ...seen] = size;
     const shown = make("span", { className: "whole" });
     shown.style.aspectRatio = `${width} / ${height}`;
     const image = make("img", { loading: "lazy", alt: words, src: `${file}?${version}` });
     const box = make("span", { className: "box" });
-    const edge = (name) => winner[`eff_src_${name}`] ?? winner[`src_${name}`]; // what was cropped
-    const edges = { left: edge("x1") / width, top: edge("y1") / height };
-    edges.width = edge("x2") / width - edges.left;
-    edges.height = edge("y2") / height - edges.top;
-    for (const [side, part] of Object.entries(edges)) box.style[side] = `${100 * part}%`;
-    shown.append(image, box);
+    place(box, ["y1", "x1", "y2", "x2"].map((name) => cropped(winner, name)), height, width);
+    shown.append(image);
+    const map = channel.winners.includes(winner) ? channel.maps[winner.rank] : null; // other tables have none
+    if (map && typeof seen[0] === "number") {
+      const light = make("img", { className: "light", alt: "", src: `data:image/png;base64,${map}` });
+      place(light, seen, height, width);
+      shown.append(light);
+    }
+    shown.append(box);
     return shown;
+  }
+
+  function place(element, [y1, x1, y2, x2], height, width) {
+    const edges = { left: x1 / width, top: y1 / height, width: (x2 - x1) / width, height: (y2 - y1) / height };
+    for (const [side, share] of Object.entries(edges)) element.style[side] = `${100 * share}%`;
   }
 
   function words(winner) {
@@ -146,11 +177,11 @@ const convscope = (() => {
   }
 
   function patchOf(channel, winner) {
-    return channel.layer.tile ? patch(channel.layer, channel.place, winner.rank, words(winner)) : null;
+    return patch(channel.layer, channel.number, winner.rank, words(winner));
   }
 
   function wholeOf(channel, winner) {
-    return whole(channel.job, winner, words(winner));
+    return whole(channel, winner, words(winner));
   }
 
   // A winner as its crop or, where wanted, as its whole image; as whatever there is of the two; else in words.
@@ -218,13 +249,13 @@ const convscope = (() => {
 
   // ---- where we are
 
-  const place = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  const here = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
 
   // Show what the address says, now and whenever it changes. `show(root, parts)` fills an empty element for an address
   // that is not the overview's.
   function follow(title, show) {
     async function route(event) {
-      const parts = place();
+      const parts = here();
       const fresh = make("div");
       try {
         if (parts.length) await show(fresh, parts);
@@ -232,7 +263,7 @@ const convscope = (() => {
         const back = make("p", {}, make("a", { href: "#/" }, "Back to the overview"));
         fresh.replaceChildren(make("h1", { tabIndex: -1 }, "Not here"), make("p", { className: "notice" }, error.message), back);
       }
-      if (place().join("/") !== parts.join("/")) return; // someone was quicker
+      if (here().join("/") !== parts.join("/")) return; // someone was quicker
       document.getElementById("overview").hidden = parts.length > 0;
       const changing = document.getElementById("changing");
       changing.hidden = !parts.length;
@@ -263,5 +294,5 @@ const convscope = (() => {
 
   const ready = (key) => entry(key).promise;
 
-  return { take, ready, load, rows, openLayer, make, address, number, percent, whenNear, patch, patchOf, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText, follow };
+  return { take, ready, load, rows, openLayer, make, address, number, percent, whenNear, patch, patchOf, largePatch, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText, follow };
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 convscope.ready("job").then((job) => {
-  const { openLayer, make, address, number, percent, whenNear, patch, patchOf, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText } = convscope;
+  const { openLayer, make, address, number, percent, whenNear, patch, patchOf, largePatch, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText } = convscope;
   const state = { whole: false, sort: "number", label: "", text: "" };
 
   const SORTS = {
@@ -127,7 +127,7 @@ convscope.ready("job").then((job) => {
     const step = (to, text, rel) => (layer.channels[to] ? make("a", { href: address(name, layer.channels[to].number), rel }, text) : make("span", { className: "quiet" }, text));
     const steps = make("nav", { className: "steps", ariaLabel: "Channels" }, step(at - 1, "← previous", "prev"), make("a", { href: address(name), rel: "up" }, name), step(at + 1, "next →", "next"));
     const items = winners.map((winner) => {
-      const pair = make("div", { className: "pair" }, picture(channel, winner, false));
+      const pair = make("div", { className: "pair" }, largePatch(channel, winner) || picture(channel, winner, false));
       if (layer.tile && wholeOf(channel, winner)) {
         const button = make("button", { type: "button", ariaLabel: `Enlarge the whole image of rank ${winner.rank}` }, wholeOf(channel, winner));
         button.onclick = () => enlarge(channel, winner);
@@ -256,7 +256,7 @@ convscope.ready("job").then((job) => {
   whenNear(document.querySelectorAll(".strip"), (strip) => {
     const layer = layers.get(strip.dataset.layer);
     strip.ariaHidden = "true"; // the link beside it says it in words
-    for (let at = 0; layer.tile && at < Math.min(layer.count, layer.tile.rows, 16); at++) strip.append(patch(layer, at, 0));
+    for (const number of Object.keys(layer.rows).slice(0, 16)) strip.append(patch(layer, number, 0));
   });
   const VIEWS = { "+explanations": showExplanations, "+maps": showMaps, "+dreams": showDreams };
   convscope.follow(job.name, (root, [first, channel]) => {

@@ -1,0 +1,182 @@
+"""Sheets: rows of tiles under a heading, on pages of bounded size, every tile with a line of text below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+
+from pipeline.drawing.palettes import EMPTY, GROUND, LETTERS, MARK, QUIET, WHITE
+from pipeline.drawing.text import Face, cut_text, font
+
+MOST = 2000  # pixels of a page's side, as long as one row fits
+_GAP = 3
+_BETWEEN = 10  # pixels between rows, and between groups of tiles
+_MARGIN = 14
+_CAPTION = 19  # pixels that the text below a tile takes
+_LEAST_WIDTH = 720  # pixels: a heading needs them
+_TITLE, _LINE, _NUMBER, _SMALL = 26, 18, 20, 15  # sizes of letters: legible at half of them
+
+
+@dataclass(frozen=True)
+class SheetLayout:
+    """How `count` rows are laid out on pages: rows run down, on in the next column of rows, then on the next page.
+
+    tile: (height, width) of each group's tiles; every group has `k` of them a row, over as many lines as they take.
+    label: pixels at the left of a row. heading: at the top of a page. per_line: tiles of a group on a line.
+    columns, rows: of a page.
+    """
+
+    count: int
+    k: int
+    tile: tuple[tuple[int, int], ...]
+    label: int
+    heading: int
+    per_line: int
+    columns: int
+    rows: int
+
+    @classmethod
+    def of(cls, count: int, k: int, tiles: Sequence[tuple[int, int]], largest_number: int, lines: int) -> SheetLayout:
+        """For rows with numbers up to `largest_number`, under a heading of so many lines."""
+        label = 24 + 12 * max(3, len(str(largest_number)))
+        heading = _MARGIN + _TITLE + 8 + (lines - 1) * (_LINE + 7) + _BETWEEN
+        room = MOST - label - 2 * _MARGIN - _BETWEEN * len(tiles)
+        per_line = max(1, min(k, room // sum(width + _GAP for _, width in tiles)))
+        single = cls(count, k, tuple(tiles), label, heading, per_line, 1, 1)
+        most_columns = max(1, (MOST - 2 * _MARGIN) // single.row_width)
+        most_rows = max(1, (MOST - heading - _MARGIN) // single.row_height)
+        balanced = round((count * single.row_height / single.row_width) ** 0.5)
+        columns = max(1, min(most_columns, count, max(balanced, -(-count // most_rows))))
+        rows = min(most_rows, -(-count // columns))
+        return cls(count, k, tuple(tiles), label, heading, per_line, columns, rows)
+
+    @property
+    def line_height(self) -> int:
+        return max(height for height, _ in self.tile) + _CAPTION + _GAP
+
+    @property
+    def row_height(self) -> int:
+        return -(-self.k // self.per_line) * self.line_height + _BETWEEN
+
+    @property
+    def row_width(self) -> int:
+        return self.label + sum(self.per_line * (width + _GAP) + _BETWEEN for _, width in self.tile)
+
+    @property
+    def pages(self) -> list[range]:
+        """The rows of each page; one page where there are none."""
+        step = self.rows * self.columns
+        return [range(start, min(start + step, self.count)) for start in range(0, self.count, step)] or [range(0)]
+
+    def size(self, page: int) -> tuple[int, int]:
+        """(height, width) of a page."""
+        here = len(self.pages[page])
+        columns = max(1, -(-here // self.rows))
+        width = max(_LEAST_WIDTH, 2 * _MARGIN + columns * self.row_width)
+        return self.heading + min(max(here, 1), self.rows) * self.row_height + _MARGIN, width
+
+    def tile_corner(self, row: int, group: int = 0, rank: int = 0) -> tuple[int, int]:
+        """(y, x) of a tile's upper left corner on the page of its row."""
+        column, down = divmod(row % (self.rows * self.columns), self.rows)
+        line, across = divmod(rank, self.per_line)
+        before = sum(self.per_line * (width + _GAP) + _BETWEEN for _, width in self.tile[:group])
+        x = _MARGIN + column * self.row_width + self.label + before + across * (self.tile[group][1] + _GAP)
+        return self.heading + down * self.row_height + line * self.line_height, x
+
+    def step(self, group: int = 0) -> tuple[int, int]:
+        """Pixels from a line to the next, and from a tile to the next."""
+        return self.line_height, self.tile[group][1] + _GAP
+
+
+class Rows(Protocol):
+    """What stands in the rows of a sheet."""
+
+    def heading(self) -> Sequence[str]:
+        """Its lines: a title first."""
+
+    def label(self, row: int) -> tuple[str, str]:
+        """The row's number, and a mark below it, "" for none."""
+
+    def notice(self, row: int) -> str:
+        """What stands instead of a row's tiles; "" where it has some."""
+
+    def tile(self, row: int, group: int, rank: int) -> np.ndarray | None:
+        """uint8 (h, w, 3) of the group's tile size, or None where nothing fills it."""
+
+    def caption(self, row: int, group: int, rank: int) -> str:
+        """What stands below the tile."""
+
+
+def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
+    """One page: uint8 RGB, on a dark ground that stands out on any page."""
+    high, wide = layout.size(page)
+    picture = np.repeat(np.full((1, wide, 3), GROUND, np.uint8), high, axis=0)  # by rows: far quicker than by pixels
+    _write_heading(picture, layout, page, rows.heading())
+    for row in layout.pages[page]:
+        y, x = layout.tile_corner(row)
+        number, mark = rows.label(row)
+        middle = y + max(height for height, _ in layout.tile) // 2
+        _paste(picture, middle - (24 if mark else 12), x - 10, _strip(number, _NUMBER, LETTERS), right=True)
+        if mark:
+            _paste(picture, middle + 4, x - 10, _strip(mark, _SMALL, MARK), right=True)
+        notice = rows.notice(row)
+        if notice:
+            _paste(picture, middle - 12, x + 4, _strip(notice, _LINE, MARK))
+            continue
+        for group, (height, width) in enumerate(layout.tile):
+            for rank in range(layout.k):
+                y, x = layout.tile_corner(row, group, rank)
+                tile = rows.tile(row, group, rank)
+                picture[y : y + height, x : x + width] = EMPTY if tile is None else tile
+                if tile is not None and (text := rows.caption(row, group, rank)):
+                    strip = _caption(text, width)
+                    _paste(picture, y + height + 1, x + (width - strip.shape[1]) // 2, strip)
+    return picture
+
+
+def _write_heading(picture: np.ndarray, layout: SheetLayout, page: int, lines: Sequence[str]) -> None:
+    pages, width = len(layout.pages), picture.shape[1] - 2 * _MARGIN
+    if pages > 1:
+        number = _strip(f"page {page + 1} of {pages}", _LINE, QUIET)
+        _paste(picture, _MARGIN + 4, picture.shape[1] - _MARGIN, number, right=True)
+    y = _MARGIN
+    for line, text in enumerate(lines):
+        size, colour = (_TITLE, WHITE) if line == 0 else (_LINE, QUIET)
+        room = width - (160 if pages > 1 and line == 0 else 0)
+        _paste(picture, y, _MARGIN, _strip(cut_text(text, room, size, "label"), size, colour))
+        y += size + 8
+
+
+def _paste(picture: np.ndarray, y: int, x: int, strip: np.ndarray, right: bool = False) -> None:
+    height, width = strip.shape[:2]
+    x -= width if right else 0
+    cell = picture[y : y + height, max(x, 0) : x + width]
+    cell[:] = strip[: cell.shape[0], : cell.shape[1]]
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """A number is put together from its digits, which are drawn once; words are cut to the tile's width."""
+    if set(text) <= set("0123456789.-e+"):
+        return np.concatenate([_strip(letter, _SMALL, LETTERS) for letter in text], axis=1)[:, :width]
+    return _words(text, width)
+
+
+@lru_cache(10_000)
+def _words(text: str, width: int) -> np.ndarray:
+    return _strip(cut_text(text, width, _SMALL - 2, "label"), _SMALL - 2, LETTERS)
+
+
+@lru_cache(2_000)
+def _strip(text: str, size: int, colour: tuple[int, int, int], face: Face = "label") -> np.ndarray:
+    """A text on the ground of a page: uint8 (h, w, 3)."""
+    letters = font(size, face)
+    width = max(1, round(letters.getlength(text)))
+    image = PIL.Image.new("RGB", (width, round(size * 1.25)), GROUND)
+    PIL.ImageDraw.Draw(image).text((0, 0), text, colour, letters)
+    return np.asarray(image)

@@ -1,0 +1,301 @@
+"""One pass over the winning images: each is decoded once, and every crop and tile of it is made then, from its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from pipeline.drawing.pixels import encode_jpeg, encode_png, shrink
+from pipeline.drawing.tiles import fill_tile, fit_whole
+from pipeline.geometry import Box
+from pipeline.hardware import cores
+from pipeline.patches.winners import FindsMapRegions, Winners
+from pipeline.sources.fit import Fit
+from pipeline.sources.source import Image, Source
+from pipeline.store.spool import Spool
+
+SIDE = 72  # pixels of a patch's longer side in mosaics and on the page
+WHOLE_SIDE = 48  # pixels of a whole image's longer side in mosaics
+_THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
+_THUMBNAIL_QUALITY = 80
+_LOSSLESS = 32  # pixels of the longer side up to which crops are PNG
+_CROP_QUALITY = 80
+
+# Images are held back until a pass of the network is worth it, and no longer than memory allows.
+_GROUP = 32
+_GROUP_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """How winners are cropped and drawn.
+
+    fit: how the source's images are resized to the network's input.
+    whole: crop the whole image that the network was shown instead of the field.
+    crop_size: pixels of a crop's longer side; larger ones are shrunk.
+    maps: finds regions in the layers that are cropped to them.
+    network, data: as the mosaics' headings name them; images: how many were scanned.
+    progress: is called with the numbers of images done and of all images.
+    """
+
+    fit: Fit
+    whole: bool = False
+    crop_size: int = 128
+    maps: FindsMapRegions | None = None
+    network: str = ""
+    data: str = ""
+    images: int = 0
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """A source image that has a winner.
+
+    seen: float (4,): the network's input, y1, x1, y2, x2 in pixels of the source; it may reach over the image's edges.
+    thumbnail, tile: where its thumbnail (begin, length) and the pixels of its tile (begin) are in the spool.
+    """
+
+    key: str
+    label: str | None
+    height: int
+    width: int
+    seen: tuple[float, float, float, float]
+    thumbnail: tuple[int, int]
+    tile: int
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPictures:
+    """What the pass found and made for one layer's winners; arrays (channels, k, …), as `Winners` has them.
+
+    source, effective, effective_source, region, region_source: int32 (channels, k, 4): boxes, 0 where there is none;
+        those of the source in its pixels, the others in pixels of the input.
+    crops: int64 (channels, k, 2): begin and length of the encoded crop in the spool; tiles: int64 (channels, k): begin of
+        the tile's pixels; maps: int64 (channels, k): begin of the channel's map, -1 where it has none.
+    tile, map_size: height and width of its tiles and maps.
+    """
+
+    source: np.ndarray
+    effective: np.ndarray
+    effective_source: np.ndarray
+    region: np.ndarray
+    region_source: np.ndarray
+    crops: np.ndarray
+    tiles: np.ndarray
+    maps: np.ndarray
+    tile: tuple[int, int]
+    map_size: list[int] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, layer: Winners, tile: tuple[int, int]) -> LayerPictures:
+        """For a layer's winners, before the pass."""
+        boxes = [np.zeros((*layer.examples.shape, 4), np.int32) for _ in range(5)]
+        places = [np.full((*layer.examples.shape, *more), -1, np.int64) for more in ((2,), (), ())]
+        return cls(*boxes, *places, tile)
+
+
+@dataclass(frozen=True, eq=False)
+class WinnerPictures:
+    """The pictures of all winners, in a spool, and what was read beside them; `layers` are in the order of the winners."""
+
+    spool: Spool
+    layers: list[LayerPictures]
+    images: dict[int, SourceImage] = field(default_factory=dict)
+
+
+def cut_winners(winners: Sequence[Winners], source: Source, spool: Spool, options: PatchOptions) -> WinnerPictures:
+    """Decode every image that has a winner, once, and make all pictures of its winners.
+
+    The network reads a group of images, for regions and effective fields, while the group before it is cut.
+
+    Raises: UnusableData, for an image that can no longer be read; StoreFailed.
+    """
+    pictures = WinnerPictures(spool, [LayerPictures.empty(layer, _tile_of(layer, options)) for layer in winners])
+    entries, begins, examples = _by_example(winners)
+    cutter = _Cutter(winners, options, pictures, entries)
+    waiting: list[Future[None]] = []
+    done = 0
+    with ThreadPoolExecutor(cores()) as pool:
+        items = ((number, *item) for number, item in enumerate(source.fetch(examples)))
+        for group in _groups(items):
+            spans = [(example, image, range(begins[number], begins[number + 1])) for number, example, image in group]
+            cutter.find_regions(spans, pool)
+            _finish(waiting)
+            # Windows of one image share its pixels, and what is made of the whole of them.
+            shared = [list(same) for _, same in groupby(spans, key=lambda span: id(span[1].pixels))]
+            waiting = [pool.submit(cutter.cut, same) for same in shared]
+            done += len(group)
+            options.progress(done, len(examples))
+        _finish(waiting)
+    return pictures
+
+
+def _finish(waiting: list[Future[None]]) -> None:
+    for future in waiting:
+        future.result()
+
+
+def _groups(items: Iterable[tuple[int, int, Image]]) -> Iterator[list[tuple[int, int, Image]]]:
+    group: list[tuple[int, int, Image]] = []
+    size = 0
+    for item in items:
+        size += 0 if group and item[2].pixels is group[-1][2].pixels else item[2].pixels.nbytes
+        group.append(item)
+        if len(group) == _GROUP or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _by_example(winners: Sequence[Winners]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """All winners by example: int (n, 3) of layer, channel's position and rank; where each example's begin; the examples."""
+    parts, examples = [np.zeros((0, 3), np.int32)], [np.zeros(0, np.int64)]
+    for number, layer in enumerate(winners):
+        places = np.argwhere(layer.filled).astype(np.int32)
+        parts.append(np.column_stack([np.full(len(places), number, np.int32), places]))
+        examples.append(layer.examples[layer.filled])
+    together = np.concatenate(examples)
+    order = np.argsort(together, kind="stable")
+    distinct, begins = np.unique(together[order], return_index=True)
+    return np.concatenate(parts)[order], np.append(begins, len(order)), [int(example) for example in distinct]
+
+
+def _tile_of(layer: Winners, options: PatchOptions) -> tuple[int, int]:
+    """The size of a layer's tiles: of its field's shape or, where crops differ in shape, of the input's."""
+    height, width = (int(side) for side in layer.extents.max(axis=0))
+    regions = options.maps is not None and layer.layer in options.maps.layers
+    if options.whole or regions or layer.effective is not None or not layer.extents.all():
+        height, width = options.fit.height, options.fit.width
+    longest = max(height, width)
+    scale = SIDE // longest if longest <= SIDE // 3 else SIDE / longest  # small patches grow by a whole number
+    return max(8, round(height * scale)), max(8, round(width * scale))
+
+
+Span = tuple[int, Image, range]  # an example, its image, and its winners among the entries
+
+
+class _Cutter:
+    """Makes the pictures of images' winners; different images may be cut at once."""
+
+    def __init__(self, winners: Sequence[Winners], options: PatchOptions, pictures: WinnerPictures, entries: np.ndarray) -> None:
+        self._winners, self._options, self._pictures, self._entries = winners, options, pictures, entries
+        self._fit, self._spool = options.fit, pictures.spool
+        self._extents = [layer.extents.max(axis=0) for layer in winners]
+
+    def find_regions(self, spans: Sequence[Span], pool: ThreadPoolExecutor) -> None:
+        """The regions and effective fields of some images' winners, in pixels of the input."""
+        maps = self._options.maps
+        numbers = {
+            number
+            for number, layer in enumerate(self._winners)
+            if layer.effective is not None or (maps is not None and layer.layer in maps.layers)
+        }
+        units: dict[int, list[tuple[int, int, int]]] = {}  # by layer: number of the image, channel's position, rank
+        for image, (_, _, entries) in enumerate(spans):
+            for number, c, rank in self._entries[entries.start : entries.stop].tolist():
+                if number in numbers:
+                    units.setdefault(number, []).append((image, c, rank))
+        if not units:
+            return
+        wanted = sorted({image for of_layer in units.values() for image, _, _ in of_layer})
+        position = {image: at for at, image in enumerate(wanted)}
+        images = np.stack(list(pool.map(lambda image: self._fit.apply(spans[image][1].seen), wanted)))
+        where = {
+            number: np.array([(position[image], *self._unit(number, c, rank)) for image, c, rank in of_layer])
+            for number, of_layer in units.items()
+        }
+        by_map = [number for number in units if self._winners[number].effective is None]
+        self._keep_regions({number: where[number] for number in by_map}, units, images)
+        for number in units.keys() - set(by_map):
+            effective = self._winners[number].effective
+            assert effective is not None
+            boxes = effective.boxes(images[where[number][:, 0]], where[number][:, 1:])
+            _, c, rank = np.array(units[number]).T
+            self._pictures.layers[number].effective[c, rank] = boxes
+
+    def _unit(self, number: int, c: int, rank: int) -> tuple[int, int, int]:
+        layer = self._winners[number]
+        return int(layer.rows[c, rank]), int(layer.cols[c, rank]), int(layer.channels[c])
+
+    def _keep_regions(
+        self, where: dict[int, np.ndarray], units: dict[int, list[tuple[int, int, int]]], images: np.ndarray
+    ) -> None:
+        maps = self._options.maps
+        if not where or maps is None:
+            return
+        names: dict[str, list[int]] = {}
+        for number in where:
+            names.setdefault(self._winners[number].layer, []).append(number)
+        regions = maps.find(images, {name: np.concatenate([where[number] for number in of]) for name, of in names.items()})
+        for name, of in names.items():
+            boxes, pictures = regions[name]
+            begin = 0
+            for number in of:
+                made, count = self._pictures.layers[number], len(where[number])
+                _, c, rank = np.array(units[number]).T
+                made.region[c, rank] = boxes[begin : begin + count]
+                start = self._spool.put(np.ascontiguousarray(pictures[begin : begin + count]).tobytes())
+                made.maps[c, rank] = start + np.arange(count) * pictures[0].size
+                made.map_size[:] = pictures.shape[1:]
+                begin += count
+
+    def cut(self, spans: Sequence[Span]) -> None:
+        """Make the pictures of images that share their pixels. Raises: StoreFailed."""
+        pixels = spans[0][1].pixels
+        small = shrink(pixels, _THUMBNAIL)
+        thumbnail = self._put(encode_jpeg(small, _THUMBNAIL_QUALITY))
+        tile = self._spool.put(fit_whole(small, (WHOLE_SIDE, WHOLE_SIDE)).tobytes())
+        made: dict[tuple[object, ...], tuple[int, int]] = {}
+        for example, image, entries in spans:
+            (scale_y, scale_x), (y, x) = self._fit.scale_and_offset(image.region.height, image.region.width)
+            y, x = y + image.region.y1, x + image.region.x1
+            seen = (y, x, y + scale_y * self._fit.height, x + scale_x * self._fit.width)
+            self._pictures.images[example] = SourceImage(image.key, image.label, *pixels.shape[:2], seen, thumbnail, tile)
+            for number, c, rank in self._entries[entries.start : entries.stop].tolist():
+                self._cut_one(number, (c, rank), image, made)
+
+    def _cut_one(self, number: int, at: tuple[int, int], image: Image, made: dict[tuple[object, ...], tuple[int, int]]) -> None:
+        layer, pictures = self._winners[number], self._pictures.layers[number]
+        field, (height, width) = Box.of(layer.boxes[at]), (self._fit.height, self._fit.width)
+        blind = field.is_empty  # a unit that sees nothing is shown with the whole input
+        field = Box.whole(height, width) if blind else field
+        source = self._fit.to_source(field, image.region)
+        pictures.source[at] = source.edges
+        inner = None
+        for boxes, boxes_source in ((pictures.effective, pictures.effective_source), (pictures.region, pictures.region_source)):
+            if boxes[at].any():
+                inner = Box.of(boxes[at])
+                part = self._fit.to_source(inner, image.region)
+                boxes_source[at] = part.edges
+        if layer.table != "activations":
+            return
+        crop = image.region if self._options.whole else source if inner is None else part
+        pictures.crops[at] = self._once(("crop", crop), made, lambda: self._crop(crop.cut(image.pixels)))
+        if self._options.whole or blind:
+            drawn, fills = crop, False
+        else:
+            high, wide = self._extents[number] if inner is None else (max(inner.height, inner.width),) * 2
+            drawn, fills = self._fit.to_source((inner or field).grown(int(high), int(wide), height, width), image.region), True
+        key = ("tile", drawn, pictures.tile, fills)
+        pictures.tiles[at] = self._once(key, made, lambda: fill_tile(drawn.cut(image.pixels), pictures.tile, fills).tobytes())[0]
+
+    def _once(
+        self, key: tuple[object, ...], made: dict[tuple[object, ...], tuple[int, int]], make: Callable[[], bytes]
+    ) -> tuple[int, int]:
+        if key not in made:
+            made[key] = self._put(make())
+        return made[key]
+
+    def _put(self, data: bytes) -> tuple[int, int]:
+        return self._spool.put(data), len(data)
+
+    def _crop(self, pixels: np.ndarray) -> bytes:
+        if max(pixels.shape[:2]) <= _LOSSLESS:
+            return encode_png(pixels)
+        return encode_jpeg(shrink(pixels, self._options.crop_size), _CROP_QUALITY)
