@@ -163,7 +163,8 @@ def square_box(edges: Sequence[float], height: int, width: int) -> Box:
 
 def _above_floor(values: np.ndarray, row: int, col: int) -> np.ndarray:
     """A map above zero or, where its peak is not positive, above its minimum: float32 (h, w), nothing negative or infinite."""
-    finite = np.nan_to_num(values.astype(np.float32), nan=-np.inf, posinf=np.finfo(np.float32).max / 4, neginf=-np.inf)
+    most = np.finfo(np.float32).max / 4
+    finite = np.minimum(np.where(np.isnan(values), -np.inf, values), most).astype(np.float32)
     known = finite[np.isfinite(finite)]
     floor = float(known.min()) if finite[row, col] <= 0 and len(known) else 0.0
     return np.ascontiguousarray(np.maximum(finite - np.float32(floor), 0))

@@ -22,7 +22,7 @@ SIDE = 72  # pixels of a patch's longer side in mosaics and on the page
 WHOLE_SIDE = 48  # pixels of a whole image's longer side in mosaics
 _THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
 _THUMBNAIL_QUALITY = 80
-_LOSSLESS = 32  # pixels of the longer side up to which crops are PNG
+_LOSSLESS = 48  # pixels of the longer side up to which crops are PNG
 _CROP_QUALITY = 80
 
 # Images are held back until a pass of the network is worth it, and no longer than memory allows.
@@ -94,9 +94,11 @@ class LayerPictures:
     @classmethod
     def empty(cls, layer: Winners, tile: tuple[int, int]) -> LayerPictures:
         """For a layer's winners, before the pass."""
-        boxes = [np.zeros((*layer.examples.shape, 4), np.int32) for _ in range(5)]
-        places = [np.full((*layer.examples.shape, *more), -1, np.int64) for more in ((2,), (), ())]
-        return cls(*boxes, *places, tile)
+        shape = layer.examples.shape
+        source, effective, effective_source, region, region_source = np.zeros((5, *shape, 4), np.int32)
+        tiles, maps = np.full((2, *shape), -1, np.int64)
+        crops = np.full((*shape, 2), -1, np.int64)
+        return cls(source, effective, effective_source, region, region_source, crops, tiles, maps, tile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +172,11 @@ def _tile_of(layer: Winners, options: PatchOptions) -> tuple[int, int]:
     """The size of a layer's tiles: of its field's shape or, where crops differ in shape, of the input's."""
     height, width = (int(side) for side in layer.extents.max(axis=0))
     regions = options.maps is not None and layer.layer in options.maps.layers
+    longest = max(height, width)
+    scale = SIDE // max(longest, 1) if longest <= SIDE // 3 else SIDE / longest  # small patches grow by a whole number
     if options.whole or regions or layer.effective is not None or not layer.extents.all():
         height, width = options.fit.height, options.fit.width
-    longest = max(height, width)
-    scale = SIDE // longest if longest <= SIDE // 3 else SIDE / longest  # small patches grow by a whole number
+        scale = SIDE / max(height, width)
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
@@ -248,6 +251,7 @@ class _Cutter:
     def cut(self, spans: Sequence[Span]) -> None:
         """Make the pictures of images that share their pixels. Raises: StoreFailed."""
         pixels = spans[0][1].pixels
+        height, width = pixels.shape[:2]
         small = shrink(pixels, _THUMBNAIL)
         thumbnail = self._put(encode_jpeg(small, _THUMBNAIL_QUALITY))
         tile = self._spool.put(fit_whole(small, (WHOLE_SIDE, WHOLE_SIDE)).tobytes())
@@ -256,7 +260,7 @@ class _Cutter:
             (scale_y, scale_x), (y, x) = self._fit.scale_and_offset(image.region.height, image.region.width)
             y, x = y + image.region.y1, x + image.region.x1
             seen = (y, x, y + scale_y * self._fit.height, x + scale_x * self._fit.width)
-            self._pictures.images[example] = SourceImage(image.key, image.label, *pixels.shape[:2], seen, thumbnail, tile)
+            self._pictures.images[example] = SourceImage(image.key, image.label, height, width, seen, thumbnail, tile)
             for number, c, rank in self._entries[entries.start : entries.stop].tolist():
                 self._cut_one(number, (c, rank), image, made)
 

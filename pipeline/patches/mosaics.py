@@ -14,7 +14,7 @@ from pipeline.drawing.sheet import SheetLayout, draw_page
 from pipeline.drawing.tiles import light, outline_on, whole_in_tile
 from pipeline.geometry import Box
 from pipeline.hardware import cores
-from pipeline.patches.cutting import WHOLE_SIDE, LayerPictures, PatchOptions, WinnerPictures
+from pipeline.patches.cutting import SIDE, WHOLE_SIDE, LayerPictures, PatchOptions, WinnerPictures
 from pipeline.patches.winners import Winners
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
@@ -131,7 +131,8 @@ def write_mosaics(
             pages = pages or len(layout.pages)
             if len(kinds) == 2 and (pages > 1 or len(layout.pages) > 1):
                 continue
-            names = page_names(f"{file_name(layer.layer)}{suffix}", len(layout.pages))
+            enlarged = kinds == ("crop",) and 0 < layer.extents.max() <= SIDE // 3
+            names = page_names(f"{file_name(layer.layer)}{suffix}", len(layout.pages), enlarged)
             kept |= set(names)
             tasks += [(layout, page, rows, folder / FOLDER / name) for page, name in enumerate(names)]
             if kinds == ("crop",):
@@ -145,9 +146,11 @@ def write_mosaics(
     return places
 
 
-def page_names(name: str, pages: int) -> list[str]:
-    """The files of a mosaic. A single page is lossless."""
-    return [f"{name}.png"] if pages == 1 else [f"{name}-{page:03}.jpg" for page in range(1, pages + 1)]
+def page_names(name: str, pages: int, enlarged: bool = False) -> list[str]:
+    """The files of a mosaic. A single page is lossless, and so are pages of patches whose pixels are shown as squares."""
+    if pages == 1:
+        return [f"{name}.png"]
+    return [f"{name}-{page:03}.{'png' if enlarged else 'jpg'}" for page in range(1, pages + 1)]
 
 
 def _write_page(layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -> None:
@@ -157,15 +160,25 @@ def _write_page(layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -
 
 def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[dict[str, int | str]]:
     """Where each channel's row of patches lies."""
-    rows = []
+    rows: list[dict[str, int | str]] = []
     for page, name in enumerate(names):
         height, width = layout.size(page)
         for row in layout.pages[page]:
             y, x = layout.tile_corner(row)
             step_y, step_x = layout.step()
-            rows.append(
-                {"layer": layer.layer, "channel": int(layer.channels[row]), "picture": f"{FOLDER}/{name}", "y": y, "x": x}
-                | {"tile_height": layout.tile[0][0], "tile_width": layout.tile[0][1], "per_line": layout.per_line}
-                | {"step_y": step_y, "step_x": step_x, "height": height, "width": width}
-            )
+            place: dict[str, int | str] = {
+                "layer": layer.layer,
+                "channel": int(layer.channels[row]),
+                "picture": f"{FOLDER}/{name}",
+                "y": y,
+                "x": x,
+                "tile_height": layout.tile[0][0],
+                "tile_width": layout.tile[0][1],
+                "per_line": layout.per_line,
+                "step_y": step_y,
+                "step_x": step_x,
+                "height": height,
+                "width": width,
+            }
+            rows.append(place)
     return rows

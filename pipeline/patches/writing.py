@@ -22,7 +22,7 @@ from pipeline.store.tables import INDEX, write_crops, write_images, write_index
 TABLES = ("activations", "weakest", "by_label")  # of the index, in which winners are listed
 
 _CHUNK = 256  # thumbnails in memory at a time
-_CHUNK_BYTES = 64_000_000  # of distinct crops in memory at a time
+_CHUNK_BYTES = 16_000_000  # of distinct crops in memory at a time
 
 Labels = dict[str, list[list[str | None]]]
 

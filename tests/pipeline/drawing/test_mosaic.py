@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.drawing.boxes import thumbnail
 from pipeline.drawing.mosaic import MosaicLayout, centre_tile, draw_mosaic, fit_tile
 from pipeline.drawing.palettes import GROUND
 from pipeline.drawing.pixels import resize
-from pipeline.geometry import Box
 
 SIZES = st.tuples(st.integers(8, 40), st.integers(8, 40))
 
@@ -151,18 +149,6 @@ def test_pixels_stay_squares_where_a_patch_grows_much() -> None:
 def test_shrinking_averages() -> None:
     board = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (8, 8))[..., None].repeat(3, axis=2)
     assert np.abs(resize(board, 4, 4).astype(int) - 128).max() <= 1
-
-
-@pytest.mark.parametrize("shape", [(200, 50), (50, 200), (1, 300), (7, 7)])
-def test_a_thumbnail_keeps_the_images_shape_and_the_box_inside_the_tile(shape: Any) -> None:
-    small = thumbnail(np.full((*shape, 3), 90, np.uint8), Box.whole(*shape), (96, 96))
-    assert small.shape == (96, 96, 3)
-    outlined = (small == (255, 220, 0)).all(axis=2)
-    for places, length in zip(np.nonzero(outlined), shape, strict=True):
-        around = (places.min() + places.max() + 1) / 2
-        # About the middle, along the whole image, and wide enough to be seen where the image is not.
-        assert abs(around - 48) <= 1
-        assert abs(np.ptp(places) + 1 - max(5, length * 96 / max(shape))) <= 2
 
 
 # What stands below tiles.

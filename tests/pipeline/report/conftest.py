@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_job import HOSTILE_KEY, K, columns, patch, receipt, whole, winner
+from example_job import HOSTILE_KEY, MAP, K, columns, draw_mosaics, receipt, whole, winner
 
 from pipeline.store.files import file_name, write_json
-from pipeline.store.tables import write_crops, write_images, write_index
+from pipeline.store.tables import CROPS, write_crops, write_images, write_index
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(layers: dict[str, int], labels: Any = ("cat", "dog", None), name: str = "job") -> Path:
         folder: Path = tmp_path_factory.mktemp("job") / name
-        winners, statistics, fields = [], [], []
+        winners, statistics, fields, places = [], [], [], []
         label_of = labels if callable(labels) else lambda channel, rank: labels[rank]
         for layer, count in layers.items():
             fields.append({"layer": layer, "height": 8, "width": 8, "stride_y": 2.0, "stride_x": 2.0, "map_height": 7})
@@ -48,10 +48,11 @@ def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                         "label_purity": 1 / 3,
                     }
                 )
-            crops = [row | {"image": {"bytes": patch(row["channel"], row["rank"]), "path": "x.png"}} for row in winners]
-            names = ("image", "layer", "channel", "rank", "score", "example", "key", "label")
-            rows = [row for row in crops if row["layer"] == layer]
-            write_crops(folder / "crops" / f"{file_name(layer)}.parquet", [{name: [row[name] for row in rows] for name in names}])
+            places += draw_mosaics(folder, layer, count)
+            crops = [row | {"image": {"bytes": b"", "path": "x.png"}, "map": MAP} for row in winners if row["layer"] == layer]
+            file = folder / "crops" / f"{file_name(layer)}.parquet"
+            write_crops(file, [{name: [row[name] for row in crops] for name in CROPS.names}])
+        write_index(folder, "mosaics", columns("mosaics", places))
         write_index(folder, "activations", columns("activations", winners))
         write_index(folder, "channels", columns("channels", statistics))
         write_index(folder, "fields", columns("fields", fields))
@@ -64,6 +65,10 @@ def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 "key": str(example),
                 "height": 48,
                 "width": 64,
+                "input_y1": 0.0,
+                "input_x1": 8.0,
+                "input_y2": 48.0,
+                "input_x2": 56.0,
             }
             for example in examples
         ]

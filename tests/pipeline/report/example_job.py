@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.drawing.pixels import encode_png, encode_webp
-from pipeline.store.files import write_bytes
+from pipeline.store.files import file_name, write_bytes
 from pipeline.store.tables import INDEX, PATTERNS, write_crops, write_index
 
 K = 3
+MAP = encode_png(np.zeros((2, 2, 3), np.uint8))  # dark everywhere
 HOSTILE_LAYER = "block/a'b\"<img src=x onerror=alert(1)>"
 HOSTILE_LABEL = '"><script>alert(2)</script>'
 HOSTILE_KEY = "a/b & </script><b>c.png"
@@ -38,8 +39,28 @@ def winner(layer: str, channel: int, rank: int, example: int, key: str, label: s
     }
 
 
-def patch(channel: int, rank: int) -> bytes:
-    return encode_png(np.full((16, 16, 3), (channel % 256, 100 + rank, 200), np.uint8))
+def patch(channel: int, rank: int) -> np.ndarray:
+    """A tile of one colour, which says whose it is."""
+    return np.full((16, 16, 3), (channel % 256, 100 + rank, 200), np.uint8)
+
+
+def draw_mosaics(folder: Path, layer: str, count: int) -> list[dict[str, Any]]:
+    """Two pages of patches, two a line, every row 40 pixels high. Returns: the rows of index/mosaics.parquet."""
+    places = []
+    half = max(1, count // 2)
+    for page, channels in enumerate((range(half), range(half, count))):
+        if channels:
+            pixels = np.full((30 + 40 * len(channels), 90, 3), 24, np.uint8)
+            name = f"mosaics/activations/{file_name(layer)}-crop-{page + 1:03}.png"
+            for row, channel in enumerate(channels):
+                for rank in range(K):
+                    y, x = 30 + 40 * row + rank // 2 * 20, 50 + rank % 2 * 20
+                    pixels[y : y + 16, x : x + 16] = patch(channel, rank)
+                place = {"layer": layer, "channel": channel, "picture": name, "y": 30 + 40 * row, "x": 50, "tile_height": 16}
+                place |= {"tile_width": 16, "per_line": 2, "step_y": 20, "step_x": 20}
+                places.append(place | dict(zip(("height", "width"), pixels.shape[:2], strict=True)))
+            write_bytes(folder / name, encode_png(pixels))
+    return places
 
 
 def whole(example: int) -> bytes:

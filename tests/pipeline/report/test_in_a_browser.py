@@ -114,13 +114,13 @@ def test_names_are_shown_as_they_are_and_nothing_of_them_runs(pages: Any, visit:
 
 
 def test_patches_show_their_own_pixels(pages: Any, visit: Any) -> None:
-    """Channel 40 lies on the second sheet; its tiles are plain colours that tell which they are."""
-    page = settled(visit(pages[0], "#/conv/40"))
+    """Channel 140 lies on the second page of its mosaic; its tiles are plain colours that tell which they are."""
+    page = settled(visit(pages[0], "#/conv/140"))
     for rank in range(K):
         patch = page.locator(".winners .patch").nth(rank)
         shown = patch.screenshot()
         middle = middle_of(shown)
-        assert [abs(int(a) - b) <= 2 for a, b in zip(middle, (40, 100 + rank, 200), strict=True)] == [True] * 3, (rank, middle)
+        assert [abs(int(a) - b) <= 2 for a, b in zip(middle, (140, 100 + rank, 200), strict=True)] == [True] * 3, (rank, middle)
 
 
 def middle_of(png: Any) -> Any:
@@ -142,6 +142,18 @@ def test_the_box_lies_on_the_image_where_the_index_says(pages: Any, visit: Any) 
         "height": box["height"] / image["height"],
     }
     assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_the_map_lies_on_the_image_where_the_network_saw_it_and_darkens_it(pages: Any, visit: Any) -> None:
+    page = settled(visit(pages[0], "#/conv/40"))
+    whole = page.locator(".winners .whole").first
+    image, light = whole.bounding_box(), whole.locator(".light").bounding_box()
+    assert (light["x"] - image["x"]) / image["width"] == pytest.approx(8 / 64, abs=0.02)
+    assert light["width"] / image["width"] == pytest.approx(48 / 64, abs=0.02)
+    from pipeline.drawing.pixels import decode_png
+
+    pixels = decode_png(whole.screenshot())
+    assert pixels[-8, pixels.shape[1] // 2, 0] < 0.6 * pixels[-8, 4, 0]
 
 
 def test_channels_are_walked_by_keyboard_alone(pages: Any, visit: Any) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from example_job import HOSTILE_LAYER, K, columns
+from example_job import HOSTILE_LAYER, MAP, K, columns
 
 from pipeline import run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import WrongSpec
+from pipeline.report.compare import write_comparison
 from pipeline.report.job_reader import JobReader
 from pipeline.report.page import write_page
 from pipeline.report.page_files import to_json
-from pipeline.report.sprites import ROWS, draw_sprites, sprite_layout
 from pipeline.stages import STAGES
 from pipeline.stages.stage import sections_of
 from pipeline.store.files import write_json
@@ -32,17 +32,34 @@ def taken(folder: Any, name: Any) -> Any:
     return json.loads("[" + re.fullmatch(r"convscope\.take\((.*)\);\n", text)[1] + "]")[1]
 
 
-def test_every_patch_lies_on_its_sheet_where_the_page_looks_for_it(make_job: Any) -> None:
-    crops = JobReader(make_job({"conv": ROWS + 3})).crops("conv")
-    layout = sprite_layout(crops, {})
-    assert (layout.height, layout.width, layout.k, layout.crisp) == (16, 16, K, True)
-    found = list(draw_sprites(crops, list(range(ROWS + 3)), layout, {}))
-    assert [(sheet.number, sheet.rows) for sheet in found] == [(0, ROWS), (1, 3)]
-    for channel in (0, 1, ROWS - 1, ROWS, ROWS + 2):
-        picture = decode_png(found[channel // ROWS].data)
-        for rank in range(K):
-            y, x = channel % ROWS * 16, rank * 16
-            assert (picture[y : y + 16, x : x + 16] == (channel, 100 + rank, 200)).all()
+def test_the_page_shows_patches_from_the_mosaics_and_knows_where_each_lies(make_job: Any) -> None:
+    folder = make_job({"conv": 5, HOSTILE_LAYER: 2})
+    write_page(folder, SECTIONS)
+    for layer, count in zip(taken(folder, "data/job.js")["layers"], (5, 2), strict=True):
+        assert layer["tile"] == {"height": 16, "width": 16, "per_line": 2, "step_y": 20, "step_x": 20, "k": K}
+        for channel in range(count):
+            sheet, y, x = layer["rows"][str(channel)]
+            name, height, width = layer["sheets"][sheet]
+            picture = decode_png((folder / "report" / name).read_bytes())
+            assert picture.shape == (height, width, 3)
+            assert all((picture[y + rank // 2 * 20, x + rank % 2 * 20] == (channel, 100 + rank, 200)).all() for rank in range(K))
+    assert not list((folder / "report").rglob("*crop*"))
+
+
+def test_a_comparison_has_copies_of_the_mosaics_because_it_lies_elsewhere(make_job: Any, tmp_path: Path) -> None:
+    first, second = (make_job({"conv": 2}, name=name) for name in ("first", "second"))
+    write_comparison(first, second, tmp_path, SECTIONS)
+    for prefix, job in zip("ab", (first, second), strict=True):
+        name = "mosaics/activations/conv-crop-001.png"
+        assert (tmp_path / prefix / name).read_bytes() == (job / name).read_bytes()
+
+
+def test_the_maps_of_winners_come_with_the_page(make_job: Any) -> None:
+    folder = make_job({"conv": 2})
+    write_page(folder, SECTIONS)
+    maps = taken(folder, "data/conv.js")["maps"]
+    assert base64.b64decode(maps["1"][str(K - 1)]) == MAP
+    assert taken(folder, "data/job.js")["images"]["0"][1:] == [48, 64, 0, 8, 48, 56]
 
 
 def test_channels_that_the_spec_chose_keep_their_numbers(make_job: Any) -> None:
@@ -73,7 +90,7 @@ def test_images_that_are_the_same_are_one_file(make_job: Any) -> None:
     write_page(folder, SECTIONS)
     job = taken(folder, "data/job.js")
     assert len(job["images"]) == 50 == len(list((folder / "report" / "images").iterdir()))
-    assert job["images"]["3"][1:] == [48, 64]
+    assert job["images"]["3"][1:3] == [48, 64]
 
 
 def test_nothing_in_a_script_can_end_it_and_numbers_that_json_lacks_are_null() -> None:
@@ -134,29 +151,19 @@ def test_a_broken_file_is_named_and_the_rest_is_shown(make_job: Any, broken: Any
     assert taken(folder, "data/conv.js")["order"] == [0, 1]
 
 
-def test_a_job_without_crops_has_a_page_without_sheets(make_job: Any) -> None:
+def test_a_job_from_before_there_was_a_table_of_mosaics_has_a_page_of_whole_images(make_job: Any) -> None:
     folder = make_job({"conv": 2})
-    (folder / "crops" / "conv.parquet").unlink()
+    (folder / "index" / "mosaics.parquet").unlink()
     write_page(folder, SECTIONS)
     assert taken(folder, "data/job.js")["layers"][0]["tile"] is None
-    assert not list((folder / "report").glob("sheets/*"))
 
 
-def test_clipped_patches_keep_their_shape(make_job: Any) -> None:
-    import pyarrow as pa
-
-    from pipeline.drawing.pixels import encode_png
-
-    wide = np.full((100, 400, 3), 250, np.uint8)
-    rows = [{"channel": 0, "rank": 0, "image": {"bytes": encode_png(wide), "path": "x"}}]
-    rows += [{"channel": 1, "rank": 0, "image": {"bytes": encode_png(wide[:, :100]), "path": "x"}}]
-    crops = pa.Table.from_pylist(rows)
-    boxes = {(0, 0): (10, 40), (1, 0): (10, 10)}  # of the network's input: the second was clipped
-    layout = sprite_layout(crops, boxes)
-    assert (layout.height, layout.width) == (24, 96)
-    (sheet,) = draw_sprites(crops, [0, 1], layout, boxes)
-    bright = decode_png(sheet.data).astype(int).min(axis=2) > 200
-    assert bright[:24].all() and (bright[24:].sum(axis=1) > 20).all() and bright[24:].sum() < 30 * 24
+def test_a_mosaic_that_is_missing_is_named(make_job: Any) -> None:
+    folder = make_job({"conv": 2})
+    (folder / "mosaics/activations/conv-crop-001.png").unlink()
+    write_page(folder, SECTIONS)
+    assert "mosaics/activations/conv-crop-001.png is missing" in (folder / "report" / "index.html").read_text()
+    assert taken(folder, "data/job.js")["layers"][0]["tile"] is None
 
 
 def test_the_page_of_a_run_that_comes_to_its_end_does_not_call_it_unfinished(spec: Any, quiet: Any, tmp_path: Path) -> None:

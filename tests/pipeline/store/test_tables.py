@@ -16,6 +16,8 @@ from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.errors import StoreFailed
 from pipeline.store.tables import CROPS, INDEX, read_index, write_crops, write_index
 
+PREFIXES = ("", "src_", "eff_", "eff_src_", "map_", "map_src_")
+
 # What other programs rely on: the names, their order and their types.
 COLUMNS = {
     "activations": {
@@ -28,7 +30,7 @@ COLUMNS = {
         "label": "string",
         "row": "int32",
         "col": "int32",
-        **{f"{prefix}{edge}": "int32" for prefix in ("", "src_", "eff_", "eff_src_") for edge in ("y1", "x1", "y2", "x2")},
+        **{f"{prefix}{edge}": "int32" for prefix in PREFIXES for edge in ("y1", "x1", "y2", "x2")},
     },
     "fields": {
         "layer": "string",
@@ -78,7 +80,7 @@ SAMPLES = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_an_index_table_opens_in_pyarrow_and_pandas_with_the_documented_columns(tmp_path: Path, name: Any) -> None:
-    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})  # type: ignore[misc]
+    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})
     path = tmp_path / "index" / f"{name}.parquet"
     table = pq.read_table(path)
     assert {field.name: str(field.type) for field in table.schema} == COLUMNS[name]
@@ -126,6 +128,7 @@ def chunk_of(images: Any, first: Any = 0) -> Any:
         "example": list(range(count)),
         "key": ["größe.png"] * count,
         "label": [None, *["cat"] * (count - 1)],
+        "map": [None, *[b"png"] * (count - 1)],
     }
 
 
@@ -141,7 +144,7 @@ def test_crops_open_in_hugging_face_datasets_as_images(tmp_path: Path, datasets:
     images = pictures(5)
     write_crops(tmp_path / "conv.parquet", [chunk_of(images[:3]), chunk_of(images[3:], first=3)])
     found = datasets.Dataset.from_parquet(str(tmp_path / "conv.parquet"), cache_dir=str(tmp_path / "cache"))
-    assert found.column_names == ["image", "layer", "channel", "rank", "score", "example", "key", "label"]
+    assert found.column_names == ["image", "layer", "channel", "rank", "score", "example", "key", "label", "map"]
     assert isinstance(found.features["image"], datasets.Image)
     assert {name: feature.dtype for name, feature in found.features.items() if name != "image"} == {
         "layer": "string",
@@ -151,6 +154,7 @@ def test_crops_open_in_hugging_face_datasets_as_images(tmp_path: Path, datasets:
         "example": "int64",
         "key": "string",
         "label": "string",
+        "map": "binary",
     }
     for row, image in zip(found, images, strict=True):
         np.testing.assert_array_equal(np.asarray(row["image"]), image)
@@ -159,7 +163,7 @@ def test_crops_open_in_hugging_face_datasets_as_images(tmp_path: Path, datasets:
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_index_tables_open_in_hugging_face_datasets(tmp_path: Path, datasets: Any, name: Any) -> None:
-    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})  # type: ignore[misc]
+    write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})
     path = str(tmp_path / "index" / f"{name}.parquet")
     found = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path / "cache"))
     assert found.column_names == list(COLUMNS[name]) and len(found) == 3
@@ -173,6 +177,23 @@ def test_crops_open_in_pandas_and_pyarrow(tmp_path: Path) -> None:
     frame = pd.read_parquet(tmp_path / "conv.parquet")
     np.testing.assert_array_equal(decode_png(frame["image"][1]["bytes"]), images[1])
     assert frame["image"][1]["path"] == "0-1.png"
+
+
+def test_rows_with_the_same_picture_share_its_bytes_and_readers_see_plain_columns(tmp_path: Path) -> None:
+    data = [np.random.default_rng(number).bytes(400_000) for number in range(5)]
+    which = np.random.default_rng(0).integers(0, 5, 300)
+    shared = pa.DictionaryArray.from_arrays(pa.array(which, pa.int32()), pa.array(data, pa.binary()))
+    image = pa.StructArray.from_arrays([shared, pa.array([f"{number}.jpg" for number in which])], ["bytes", "path"])
+    rows = chunk_of([np.zeros((4, 4, 3), np.uint8)] * 300) | {"image": image}
+    path = tmp_path / "conv.parquet"
+    write_crops(path, [rows])
+    assert path.stat().st_size < 6 * 400_000
+    table = pq.read_table(path, columns=["image", "rank"])
+    assert table.schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    assert all(table["image"][at].as_py() == {"bytes": data[which[at]], "path": f"{which[at]}.jpg"} for at in (0, 150, 299))
+    duckdb = pytest.importorskip("duckdb")
+    query = f"SELECT count(*), count(DISTINCT image.bytes) FROM '{path}'"
+    assert duckdb.sql(query).fetchall() == [(300, 5)]
 
 
 def test_each_chunk_of_crops_is_a_row_group_so_that_readers_need_not_hold_them_all(tmp_path: Path) -> None:
