@@ -229,7 +229,8 @@ def summary(folder: Place) -> list[str]:
             lines.append(
                 f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
             )
-    pictures = sorted((folder / "mosaics").rglob("*-crop.png")) or sorted((folder / "mosaics").rglob("*.png"))
+    mosaics = folder / "mosaics"
+    pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))
     page = folder / "report" / "index.html"
     lines += [f"  look at: {path}" for path in ([page] if page.exists() else pictures[-1:])]
     return lines

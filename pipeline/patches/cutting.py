@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -39,7 +40,7 @@ class PatchOptions:
     crop_size: pixels of a crop's longer side; larger ones are shrunk.
     maps: finds regions in the layers that are cropped to them.
     network, data: as the mosaics' headings name them; images: how many were scanned.
-    progress: is called with the numbers of images done and of all images.
+    step: opens a step whose progress is reported: its title and the unit that it counts.
     """
 
     fit: Fit
@@ -49,7 +50,11 @@ class PatchOptions:
     network: str = ""
     data: str = ""
     images: int = 0
-    progress: Callable[[int, int], None] = lambda done, total: None
+    step: Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]] = lambda title, unit: nullcontext(_silent)
+
+
+def _silent(done: int, total: int) -> None:
+    """Reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -120,26 +125,27 @@ def cut_winners(winners: Sequence[Winners], source: Source, spool: Spool, option
     pictures = WinnerPictures(spool, [LayerPictures.empty(layer, _tile_of(layer, options)) for layer in winners])
     entries, begins, examples = _by_example(winners)
     cutter = _Cutter(winners, options, pictures, entries)
-    waiting: list[Future[None]] = []
+    waiting: list[Future[int]] = []
     done = 0
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool, options.step("patches", "images") as advance:
         items = ((number, *item) for number, item in enumerate(source.fetch(examples)))
         for group in _groups(items):
             spans = [(example, image, range(begins[number], begins[number + 1])) for number, example, image in group]
             cutter.find_regions(spans, pool)
-            _finish(waiting)
+            done = _finish(waiting, done, len(examples), advance)
             # Windows of one image share its pixels, and what is made of the whole of them.
             shared = [list(same) for _, same in groupby(spans, key=lambda span: id(span[1].pixels))]
             waiting = [pool.submit(cutter.cut, same) for same in shared]
-            done += len(group)
-            options.progress(done, len(examples))
-        _finish(waiting)
+        _finish(waiting, done, len(examples), advance)
     return pictures
 
 
-def _finish(waiting: list[Future[None]]) -> None:
+def _finish(waiting: list[Future[int]], done: int, total: int, advance: Callable[[int, int], None]) -> int:
+    """Wait for images to be cut. Returns: how many are done now."""
     for future in waiting:
-        future.result()
+        done += future.result()
+        advance(done, total)
+    return done
 
 
 def _groups(items: Iterable[tuple[int, int, Image]]) -> Iterator[list[tuple[int, int, Image]]]:
@@ -248,8 +254,8 @@ class _Cutter:
                 made.map_size[:] = pictures.shape[1:]
                 begin += count
 
-    def cut(self, spans: Sequence[Span]) -> None:
-        """Make the pictures of images that share their pixels. Raises: StoreFailed."""
+    def cut(self, spans: Sequence[Span]) -> int:
+        """Make the pictures of images that share their pixels. Returns: how many examples. Raises: StoreFailed."""
         pixels = spans[0][1].pixels
         height, width = pixels.shape[:2]
         small = shrink(pixels, _THUMBNAIL)
@@ -263,6 +269,7 @@ class _Cutter:
             self._pictures.images[example] = SourceImage(image.key, image.label, height, width, seen, thumbnail, tile)
             for number, c, rank in self._entries[entries.start : entries.stop].tolist():
                 self._cut_one(number, (c, rank), image, made)
+        return len(spans)
 
     def _cut_one(self, number: int, at: tuple[int, int], image: Image, made: dict[tuple[object, ...], tuple[int, int]]) -> None:
         layer, pictures = self._winners[number], self._pictures.layers[number]

@@ -137,9 +137,10 @@ def write_mosaics(
             tasks += [(layout, page, rows, folder / FOLDER / name) for page, name in enumerate(names)]
             if kinds == ("crop",):
                 places += _places(layer, layout, names)
-    with ThreadPoolExecutor(cores()) as pool:
-        for done in [pool.submit(_write_page, *task) for task in tasks]:
-            done.result()
+    with ThreadPoolExecutor(cores()) as pool, options.step("mosaics", "pages") as advance:
+        for done, page in enumerate([pool.submit(_write_page, *task) for task in tasks], start=1):
+            page.result()
+            advance(done, len(tasks))
     for path in (folder / FOLDER).glob("*.*"):
         if path.name not in kept and path.suffix in (".png", ".jpg"):
             path.unlink()

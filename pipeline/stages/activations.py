@@ -49,18 +49,17 @@ def run(job: Job) -> Outcome:
         region_layers(job.layers, fields, job.network.input_shape[:2], spec.crop == "map") if spec.crop in ("auto", "map") else []
     )
     winners = list(_winners(job, part, fields, effective))
-    with job.reporter.step("patches", "images") as advance:
-        options = PatchOptions(
-            fit=job.fit,
-            whole=spec.crop == "image",
-            crop_size=spec.crop_size,
-            maps=MapRegions(job.network, by_map, fields) if by_map else None,
-            network=job.network.name,
-            data=_data_name(job.spec.data.source),
-            images=part.seen,
-            progress=advance,
-        )
-        labels = write_patches(winners, job.source, job.folder, options)
+    options = PatchOptions(
+        fit=job.fit,
+        whole=spec.crop == "image",
+        crop_size=spec.crop_size,
+        maps=MapRegions(job.network, by_map, fields) if by_map else None,
+        network=job.network.name,
+        data=_data_name(job.spec.data.source),
+        images=part.seen,
+        step=job.reporter.step,
+    )
+    labels = write_patches(winners, job.source, job.folder, options)
     write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     write_index(job.folder, "fields", field_columns(job.layers, fields))

@@ -61,7 +61,10 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
         [
             "run.json",
             "scan.part",
-            *(f"index/{name}.parquet" for name in ("activations", "channels", "fields", "images", "layers", "skipped")),
+            *(
+                f"index/{name}.parquet"
+                for name in ("activations", "channels", "fields", "images", "layers", "mosaics", "skipped")
+            ),
             *(f"crops/{layer}.parquet" for layer in LAYERS),
             "crops/README.md",
             *(f"mosaics/activations/{layer}{kind}.png" for layer in LAYERS for kind in ("", "-crop", "-full")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,14 @@ def test_every_image_is_opened_once_however_many_patches_it_gives(source: Any, t
         winners([[3, 0, 3], [0, 3, 4]], [(0, 0, 8, 8)] * 6, layer="one"),
         winners([[4, 3]], [(0, 0, 4, 4)] * 2, layer="two"),
     ]
-    told: list[tuple[int, int]] = []
-    write_patches(layers, source, tmp_path, PatchOptions(FIT, progress=lambda *news: told.append(news)))
+    reports: dict[str, list[tuple[int, int]]] = {}
+
+    def step(title: str, unit: str) -> Any:
+        return nullcontext(lambda *news: reports.setdefault(title, []).append(news))
+
+    write_patches(layers, source, tmp_path, PatchOptions(FIT, step=step))
     assert source.fetched == [0, 3, 4]
-    assert told[-1] == (3, 3)
+    assert reports == {"patches": [(1, 3), (2, 3), (3, 3)], "mosaics": [(number, 6) for number in range(1, 7)]}
 
 
 def test_fewer_winners_than_places_give_fewer_rows_and_empty_tiles(source: Any, tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ DEFAULTS = {
     "gradcam.steps": 256,
     "gradcam.batch": 16,
     "activations.channels": "all",
-    "activations.crop": "field",
+    "activations.crop": "auto",
+    "activations.crop_size": 128,
     "patterns.layers": None,
     "patterns.channels": "all",
     "patterns.target": "channel",
@@ -139,6 +140,8 @@ GOOD = [
     ("activations.channels", [3, 0], [3, 0]),
     ("activations.crop", "image", "image"),
     ("activations.crop", "channel", "channel"),
+    ("activations.crop", "map", "map"),
+    ("activations.crop_size", 16, 16),
 ]
 
 BAD = [
@@ -192,6 +195,7 @@ BAD = [
     ("activations.channels", [1, 1]),
     ("activations.channels", [1.5]),
     ("activations.crop", "box"),
+    ("activations.crop_size", 15),
     ("patterns.channels", [-1]),
     ("patterns.target", "map"),
     ("patterns.sign", "up"),
