@@ -18,6 +18,11 @@ def encode_webp(pixels: np.ndarray, quality: int = 88) -> bytes:
     return _encode(".webp", pixels, cv2.IMWRITE_WEBP_QUALITY, quality)
 
 
+def encode_grey_png(values: np.ndarray) -> bytes:
+    """uint8 (h, w) -> a grey PNG."""
+    return cv2.imencode(".png", values)[1].tobytes()
+
+
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     """uint8 RGB (h, w, 3) -> JPEG, from 1 to 100. Raises: ValueError, for a picture without pixels."""
     return _encode(".jpg", pixels, cv2.IMWRITE_JPEG_QUALITY, quality)

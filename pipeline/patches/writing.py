@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
+from pipeline.drawing.pixels import encode_grey_png
 from pipeline.geometry import EDGES
 from pipeline.patches.cutting import LayerPictures, PatchOptions, WinnerPictures, cut_winners
 from pipeline.patches.mosaics import write_mosaics
@@ -181,4 +181,4 @@ def _map_pictures(made: LayerPictures, images: _Images, c: np.ndarray, rank: np.
         return [None] * len(c)
     height, width = made.map_size
     maps = (images.pictures.spool.get(int(start), height * width) for start in made.maps[c, rank])
-    return [cv2.imencode(".png", np.frombuffer(data, np.uint8).reshape(height, width))[1].tobytes() for data in maps]
+    return [encode_grey_png(np.frombuffer(data, np.uint8).reshape(height, width)) for data in maps]
