@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help="how many Ray workers (default: one for each GPU, else one for each machine)",
     )
     run.add_argument("--update", action="store_true", help="if the data set only grew, scan only the new images")
+    run.add_argument("--dry-run", action="store_true", help="do what check does, and run nothing")
     run.add_argument(
         "--anew", action="store_true", help="discard saved state and finished stages of earlier runs, and start over"
     )

@@ -43,6 +43,9 @@ def read_spec(options: argparse.Namespace) -> JobSpec:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.dry_run:
+        _check(options)
+        return
     spec = read_spec(options)
     reporter = Reporter(spec.name, as_json=options.log_json)
     run_options = RunOptions(options.engine, options.workers, options.save_every, options.update, not options.no_cache)

@@ -33,6 +33,7 @@ class Background:
     nudged: np.ndarray
     base: dict[str, np.ndarray] = field(default_factory=dict)
     active: dict[str, np.ndarray] = field(default_factory=dict)
+    with_nan: set[str] = field(default_factory=set)  # layers with NaN in `base`, which are equal only if both are
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,8 @@ class Prober:
                 if isinstance(sent, Probe):
                     yield sent, self._differences(background, answer)
                 elif sent is background.pixels:
-                    background.base = {layer: map_.copy() for layer, map_ in answer.items()}  # the batch need not stay
+                    background.base = {layer: maps.copy() for layer, maps in answer.items()}  # the batch need not stay
+                    background.with_nan = {layer for layer, maps in answer.items() if np.isnan(maps).any()}
                 else:
                     background.active = self._differences(background, answer)
 
@@ -170,5 +172,7 @@ class Prober:
                 with np.errstate(invalid="ignore"):  # infinity minus infinity: no difference
                     changed[layer] = np.abs(maps - base) > 8 * noise
             else:
-                changed[layer] = (maps != base) & ~(np.isnan(maps) & np.isnan(base))
+                changed[layer] = maps != base
+                if layer in background.with_nan:
+                    changed[layer] &= ~(np.isnan(maps) & np.isnan(base))
         return changed

@@ -173,6 +173,12 @@ def test_check_tells_the_names_of_the_classes(command: Any, spec_file: Any, tmp_
 # What can go wrong.
 
 
+def test_a_dry_run_is_a_check(command: Any, spec_file: Any, tmp_path: Path) -> None:
+    checked = command("check", spec_file, "--out", tmp_path / "out")
+    assert command("run", spec_file, "--dry-run", "--out", tmp_path / "out") == checked and checked[0] == 0
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["run", "check"])
 def test_a_file_of_class_names_of_the_wrong_length_stops_before_work_starts(
     command: Any, spec_file: Any, tmp_path: Path, name: Any
