@@ -10,16 +10,33 @@ from pipeline.activations.member import Candidates, Member, Responses
 from pipeline.activations.part import Part
 
 
-def responses_of(maxima: Any, examples: Any = None, labels: Any = None, label_numbers: Any = None) -> Responses:
-    """Responses float32 (n, channels), all of them candidates, in row 0."""
+def responses_of(
+    maxima: Any, examples: Any = None, labels: Any = None, label_numbers: Any = None, ceiling: Any = None, groups: Any = None
+) -> Responses:
+    """Responses float32 (n, channels), all of them candidates, in row 0.
+
+    Args:
+        ceiling: of a layer with an upper clamp, whose maxima are then those before it.
+    """
     maxima = np.asarray(maxima, np.float32)
     examples = np.arange(len(maxima)) if examples is None else np.asarray(examples, np.int64)
     labels = np.full(len(maxima), "") if labels is None else np.asarray(labels, str)
     numbers = np.full(len(maxima), -1) if label_numbers is None else np.asarray(label_numbers)
     images, channels = np.nonzero(~np.isnan(maxima))
     rows = np.zeros(len(images), np.int64)
-    candidates = Candidates(images, channels, maxima[images, channels], examples[images], rows, examples[images] % 7)
-    return Responses(maxima, examples, labels, numbers, candidates)
+    unclipped, maxima = (None, maxima) if ceiling is None else (maxima, np.minimum(maxima, np.float32(ceiling)))
+    scores = maxima[images, channels]
+    candidates = Candidates(
+        channels=channels,
+        scores=scores,
+        examples=examples[images],
+        rows=rows,
+        cols=examples[images] % 7,
+        unclipped=np.full_like(scores, np.nan) if unclipped is None else unclipped[images, channels],
+        groups=examples[images] if groups is None else np.asarray(groups)[images],
+        images=images,
+    )
+    return Responses(maxima, examples, labels, numbers, candidates, unclipped=unclipped)
 
 
 def bytes_of(member: Member) -> list:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.activations.channel_statistics import Statistics
+from pipeline.activations.heap_members import Strongest
 from pipeline.activations.part import Part
 
 Labels = Sequence[str | None]  # of one channel's winners, strongest first
@@ -31,6 +33,8 @@ def channel_columns(
             "top_label": [label for label, _ in tops],
             "label_purity": [purity for _, purity in tops],
         }
+        ties = part.of(Strongest)[layer].ties(part.of(Statistics)[layer].low)
+        values["ties"] = [None] * len(numbers) if ties is None else ties
         for member in part.members[layer].values():
             values |= member.columns(numbers)
         for name, column in values.items():

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from pipeline.activations.heap import Activations
+from pipeline.activations.heap import Entries, unclipped_or_score
 from pipeline.activations.plan import ScanPlan
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Entries):
     """Responses of one layer that may enter a heap: (n,) each.
 
-    images: int64, numbers of the images in `Responses`. channels, examples, rows, cols: int64. scores: float32.
+    images: int64, numbers of the images in `Responses`.
     """
 
     images: np.ndarray
-    channels: np.ndarray
-    scores: np.ndarray
-    examples: np.ndarray
-    rows: np.ndarray
-    cols: np.ndarray
-
-    def insert_into(self, heap: Activations) -> Activations:
-        """The heap after these responses."""
-        return heap.insert(self.channels, self.scores, self.examples, self.rows, self.cols)
 
     def where(self, kept: np.ndarray) -> Candidates:
         """Those that a mask keeps: bool (n,)."""
         return Candidates(*(getattr(self, field.name)[kept] for field in fields(self)))
+
+    def negated(self) -> Candidates:
+        """The same with everything that they are ordered by negated."""
+        unclipped = np.where(np.isnan(self.unclipped), self.unclipped, -self.unclipped)
+        return replace(self, scores=-self.scores, unclipped=unclipped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +41,7 @@ class Responses:
     label_numbers: int64 (n,): the labels' numbers in the plan; -1 for labels that the plan does not name.
     candidates: the responses that pass the thresholds of the members.
     nans: int64 (n, channels): NaN values in each map; None where there are none at all.
+    unclipped: float32 (n, channels): the maxima before the layer's upper clamp; None where it has none.
     """
 
     maxima: np.ndarray
@@ -53,11 +50,18 @@ class Responses:
     label_numbers: np.ndarray
     candidates: Candidates
     nans: np.ndarray | None = None
+    unclipped: np.ndarray | None = None
+
+    @property
+    def keys(self) -> np.ndarray:
+        """What heaps order the responses by: float32 (n, channels)."""
+        return self.maxima if self.unclipped is None else unclipped_or_score(self.unclipped, self.maxima)
 
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """Which responses of a layer become candidates: those above the floor and those below the ceiling.
+    """Which responses of a layer become candidates, by what heaps order them by: those above the floor and those below
+    the ceiling.
 
     floor: float32 (1, channels), or (batch, channels) where it depends on the image; inf passes nothing, NaN everything.
     ceiling: float32 (1, channels); -inf passes nothing, NaN everything.

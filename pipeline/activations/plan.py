@@ -24,6 +24,7 @@ class ScanPlan:
     top_k, bottom_k, label_k: how many of a channel's strongest responses are kept, of its weakest, and of its strongest
     for each label; 0 for none.
     labels: the data set's labels in their order; only label_k needs them.
+    per_image: how many responses to examples of one source image a channel's heap takes; None: any number.
     batch: images in a batch.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of unreadable images does.
     precision, xla: how the network is run; see `pipeline.compiled.compile.compile_pass`.
@@ -40,6 +41,7 @@ class ScanPlan:
     bottom_k: int = 0
     label_k: int = 0
     labels: tuple[str, ...] = ()
+    per_image: int | None = None
 
     @classmethod
     def of(cls, job: Job) -> ScanPlan:
@@ -57,6 +59,7 @@ class ScanPlan:
             bottom_k=spec.bottom_k,
             label_k=spec.label_k,
             labels=tuple(job.source.labels or ()) if spec.label_k else (),
+            per_image=spec.per_image or (1 if data.window else None),
         )
 
     def channels_of(self, layer: LayerInfo) -> np.ndarray:

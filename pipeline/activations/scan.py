@@ -78,6 +78,7 @@ class Batch:
 
     images: uint8 tensor or array (batch, height, width, 3).
     examples: int64 (batch,): -1 for padding and for images that could not be read.
+    groups: int64 (batch,): the source image that each example is cut from.
     labels: str (batch,): "" for an image without a label.
     label_numbers: int64 (batch,): the labels' numbers in the plan; -1 for labels that the plan does not name.
     skipped: images that could not be read.
@@ -85,6 +86,7 @@ class Batch:
 
     images: tf.Tensor | np.ndarray
     examples: np.ndarray
+    groups: np.ndarray
     labels: np.ndarray
     label_numbers: np.ndarray
     skipped: tuple[Skipped, ...] = ()
@@ -96,12 +98,23 @@ class Batch:
     def responses(self, peaks: Peaks) -> Responses:
         """A layer's responses to the readable images, from its peaks over the whole batch."""
         real = self.examples >= 0
-        maxima, examples = peaks.maxima[real], self.examples[real]
+        maxima, examples, groups = peaks.maxima[real], self.examples[real], self.groups[real]
+        unclipped = None if peaks.unclipped is None else peaks.unclipped[real]
         kept = real[peaks.images]
         images, channels = (np.cumsum(real) - 1)[peaks.images[kept]], peaks.channels[kept]
-        candidates = Candidates(images, channels, maxima[images, channels], examples[images], peaks.rows[kept], peaks.cols[kept])
+        scores = maxima[images, channels]
+        candidates = Candidates(
+            channels=channels,
+            scores=scores,
+            examples=examples[images],
+            rows=peaks.rows[kept],
+            cols=peaks.cols[kept],
+            unclipped=np.full_like(scores, np.nan) if unclipped is None else unclipped[images, channels],
+            groups=groups[images],
+            images=images,
+        )
         nans = None if peaks.nans is None else peaks.nans[real]
-        return Responses(maxima, examples, self.labels[real], self.label_numbers[real], candidates, nans)
+        return Responses(maxima, examples, self.labels[real], self.label_numbers[real], candidates, nans, unclipped)
 
 
 def _outputs(
@@ -169,12 +182,13 @@ def _padded(batch: dict[str, tf.Tensor], plan: ScanPlan, fresh: int) -> Batch:
         Skipped(int(examples[i]), batch["key"][i].numpy().decode("utf-8", "replace"), errors[i].decode("utf-8", "replace"))
         for i in np.flatnonzero(bad)
     )
+    groups = batch["group"].numpy() if "group" in batch else examples
     examples = np.where((errors != b"") | (examples < fresh), -1, examples)
     labels = [label.decode("utf-8", "replace") for label in batch["label"].numpy()]
     missing = plan.batch - len(examples)
     if missing:
         images = tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        examples = np.concatenate([examples, np.full(missing, -1, np.int64)])
+        examples, groups = (np.concatenate([numbers, np.full(missing, -1, np.int64)]) for numbers in (examples, groups))
         labels += [""] * missing
     numbers = {label: number for number, label in enumerate(plan.labels)}
-    return Batch(images, examples, np.array(labels), np.array([numbers.get(label, -1) for label in labels]), skipped)
+    return Batch(images, examples, groups, np.array(labels), np.array([numbers.get(label, -1) for label in labels]), skipped)

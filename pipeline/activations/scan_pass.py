@@ -18,7 +18,7 @@ from pipeline.activations.plan import ScanPlan
 from pipeline.compiled.compile import network_input, pass_of
 from pipeline.compiled.freezing import Pass
 from pipeline.compiled.microbatches import in_microbatches, microbatch_size
-from pipeline.models.network import Network
+from pipeline.models.network import Network, read_unclipped
 
 _STRETCH = 256  # values of a map that are searched for a position at a time
 
@@ -30,6 +30,8 @@ class Peaks:
     maxima: float32 (batch, channels): spatial maxima, NaN passed over.
     images, channels, rows, cols: int64 (n,): the candidates, and the first position of their maximum.
     nans: int64 (batch, channels): NaN values in each map; None where there are none at all.
+    unclipped: float32 (batch, channels): the maxima before the layer's upper clamp, whose positions are given; None where
+        it has none.
     """
 
     maxima: np.ndarray
@@ -38,6 +40,7 @@ class Peaks:
     rows: np.ndarray
     cols: np.ndarray
     nans: np.ndarray | None = None
+    unclipped: np.ndarray | None = None
 
 
 class ScanPass:
@@ -72,24 +75,40 @@ class ScanPass:
                 self._passes[with_nan] = self._compile(with_nan)
         edges = (edge for name in self._names for edge in (thresholds[name].floor, thresholds[name].ceiling))
         outputs = self._passes[with_nan](images, *edges)
-        return {name: self._peaks(*output) for name, output in zip(self._names, outputs, strict=True)}
+        return {name: self._peaks(output) for name, output in zip(self._names, outputs, strict=True)}
 
-    def _peaks(self, maxima: tf.Tensor, positions: tf.Tensor, *nans: tf.Tensor) -> Peaks:
+    def _peaks(self, output: dict[str, tf.Tensor]) -> Peaks:
         """The output of the pass, less the images that pad its last micro-batch."""
-        candidates = np.asarray(positions)
-        by_image = [np.asarray(values)[: self._batch] for values in (maxima, *nans)]
-        return Peaks(by_image[0], *candidates[candidates[:, 0] < self._batch].T, *by_image[1:])
+        arrays = {name: np.asarray(values) for name, values in output.items()}
+        candidates = arrays.pop("candidates")
+        by_image = {name: values[: self._batch] for name, values in arrays.items()}
+        images, channels, rows, cols = candidates[candidates[:, 0] < self._batch].T
+        return Peaks(images=images, channels=channels, rows=rows, cols=cols, **by_image)
 
     def _compile(self, with_nan: bool) -> Pass:
-        def finish(maps: dict[str, tf.Tensor], first: tf.Tensor, *edges: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+        def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+            layers = read_unclipped(self._network, images, self._names)
+            ceilings = {name: layer.ceiling for name, layer in layers.items() if layer.ceiling is not None}
+            return {name: layer.value for name, layer in layers.items()}, ceilings
+
+        def finish(
+            read: tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]], first: tf.Tensor, *edges: tf.Tensor
+        ) -> list[dict[str, tf.Tensor]]:
+            maps, ceilings = read
             if self._channels is not None:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
-            peaks = _peaks_among_nan if with_nan else _peaks
-            by_layer = zip(self._names, edges[::2], edges[1::2], strict=True)
-            return [peaks(maps[name], first, _of_images(floor, first, self._size), ceiling) for name, floor, ceiling in by_layer]
+            outputs = []
+            for name, floor, ceiling in zip(self._names, edges[::2], edges[1::2], strict=True):
+                output = (_peaks_among_nan if with_nan else _peaks)(
+                    maps[name], first, _of_images(floor, first, self._size), ceiling
+                )
+                if name in ceilings:
+                    output |= {"unclipped": output["maxima"], "maxima": tf.minimum(output["maxima"], ceilings[name])}
+                outputs.append(output)
+            return outputs
 
         edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
-        run = pass_of(self._network, self._names, self._size, finish, self._precision, self._xla)
+        run = pass_of(self._network, read, self._size, finish, self._precision, self._xla)
         return in_microbatches(run, self._size, network_input(self._network, self._batch), *edges)
 
 
@@ -99,21 +118,19 @@ def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
     return tf.gather(floor, tf.minimum(first + tf.range(count, dtype=tf.int64), last))
 
 
-def _peaks(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The maxima (images, channels) of maps without NaN, and image, channel, row, col of the candidates: int64 (n, 4)."""
+def _peaks(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The `maxima` (images, channels) of maps without NaN, and image, channel, row, col of the `candidates`: int64 (n, 4)."""
     stretches = _stretches(maps)
     tops = tf.reduce_max(stretches, axis=2)
     maxima = tf.reduce_max(tops, axis=1)
     candidates = tf.where(_passes(maxima, floor, ceiling))
     stretch = tf.argmax(_columns(tops, candidates), axis=1)
     index = tf.argmax(_columns(stretches, candidates, stretch), axis=1)
-    return maxima, _positions(maps, first, candidates, stretch * stretches.shape[2] + index)
+    return {"maxima": maxima, "candidates": _positions(maps, first, candidates, stretch * stretches.shape[2] + index)}
 
 
-def _peaks_among_nan(
-    maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The same where there may be NaN, and how many each map has: int64 (images, channels)."""
+def _peaks_among_nan(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The same where there may be NaN, and `nans`, how many each map has: int64 (images, channels)."""
     real = ~tf.math.is_nan(maps)
     stretches, reals = _stretches(tf.where(real, maps, -np.inf)), _stretches(real)
     tops, any_real = tf.reduce_max(stretches, axis=2), tf.reduce_any(reals, axis=2)
@@ -123,7 +140,7 @@ def _peaks_among_nan(
     stretch = _first_maximum(_columns(tops, candidates), _columns(any_real, candidates))
     index = _first_maximum(_columns(stretches, candidates, stretch), _columns(reals, candidates, stretch))
     positions = _positions(maps, first, candidates, stretch * stretches.shape[2] + index)
-    return maxima, positions, tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])
+    return {"maxima": maxima, "candidates": positions, "nans": tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])}
 
 
 def _stretches(maps: tf.Tensor) -> tf.Tensor:

@@ -53,21 +53,32 @@ def compile_pass(
 
     Returns: a callable of uint8 images (batch, h, w, 3) and the extras, which returns the structure of `finish`.
     """
-    return freeze(pass_of(network, layers, batch, finish, precision, xla), network_input(network, batch), *extras)
+
+    def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return network.trace(images, layers)
+
+    return freeze(pass_of(network, read, batch, finish, precision, xla), network_input(network, batch), *extras)
 
 
 def pass_of(
     network: Network,
-    layers: Sequence[str],
+    read_layers: Callable[[tf.Tensor], Any],
     batch: int,
     finish: Callable[..., Any],
     precision: str = "float32",
     xla: bool = False,
 ) -> Pass:
-    """The function that `compile_pass` compiles, for use inside a larger graph. Arguments and errors as there."""
+    """The function that `compile_pass` compiles, for use inside a larger graph.
 
-    def traced(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return network.trace(network.preprocess(images), layers)
+    Args:
+        read_layers: preprocessed images to any structure of tensors, in the network's graph.
+        finish: takes what `read_layers` returns, and then the extras.
+
+    The other arguments, and errors, are those of `compile_pass`.
+    """
+
+    def traced(images: tf.Tensor) -> Any:
+        return read_layers(network.preprocess(images))
 
     read = traced if precision == "float32" else reduced(traced, network_input(network, batch), precision, network.name)
     run = tf.function(read, autograph=False, jit_compile=True) if xla else read

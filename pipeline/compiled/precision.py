@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
@@ -19,14 +20,14 @@ from pipeline.errors import WrongSpec
 # The optimizer for bfloat16 is for CPUs, where oneDNN computes it; that for float16 is for GPUs.
 _OPTIMIZERS = {"bfloat16": "auto_mixed_precision_onednn_bfloat16", "float16": "auto_mixed_precision"}
 
-ReadLayers = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+ReadLayers = Callable[[tf.Tensor], Any]
 
 
 def reduced(read: ReadLayers, pixels: tf.TensorSpec, precision: str, name: str) -> ReadLayers:
     """A function that reads a network's layers, in reduced precision.
 
     Args:
-        read: images to {layer: map}, float32.
+        read: images to any structure of maps, float32.
         precision: bfloat16 or float16.
         name: the network, for the errors.
 

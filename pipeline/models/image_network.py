@@ -11,10 +11,11 @@ from typing import Any, Protocol, TypeVar
 import tensorflow as tf
 
 from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.models.ceiling import without_ceiling
 from pipeline.models.ending import Ending
 from pipeline.models.head import Head, OutputSpec
 from pipeline.models.layout import Layout, check_device
-from pipeline.models.network import LOGITS, Kernel, LayerInfo, Setting, UnreadableLayer, unknown_layer
+from pipeline.models.network import LOGITS, Kernel, LayerInfo, Setting, Unclipped, UnreadableLayer, unknown_layer
 from pipeline.models.output import End, NetworkOutput
 from pipeline.models.preprocessing import check_mode, prepare
 
@@ -151,6 +152,24 @@ class ImageNetwork:
         outputs = self.reader.read(self.reader.layout.feed(images), list(dict.fromkeys(names.values())))
         return {
             layer: self._output.evidence(outputs[name]) if layer == LOGITS else self._map(outputs[name], self._layers[name])
+            for layer, name in names.items()
+        }
+
+    @tf.autograph.experimental.do_not_convert
+    def unclipped(self, images: tf.Tensor, layers: Sequence[str]) -> dict[str, Unclipped]:
+        """The layers' outputs as `trace` returns them, without upper clamps: see `pipeline.models.ceiling`.
+
+        Raises: UnknownLayer.
+        """
+        names = {layer: self._known(layer) for layer in layers}
+        fed = self.reader.layout.feed(images)
+        outputs = self.reader.read(fed, list(dict.fromkeys(names.values())))
+        read = {name: without_ceiling(output, fed) for name, output in outputs.items()}
+        return {
+            layer: Unclipped(
+                self._map(read[name].value, self._layers[name]),
+                None if read[name].ceiling is None else tf.cast(read[name].ceiling, tf.float32),
+            )
             for layer, name in names.items()
         }
 

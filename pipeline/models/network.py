@@ -131,8 +131,24 @@ def in_groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo
         yield group
 
 
+@dataclass(frozen=True)
+class Unclipped:
+    """A layer's output, or what it is made of, without its upper clamp, such as that of ReLU6.
+
+    value: of the shape and type of what the network gives, which is min(value, ceiling).
+    ceiling: the largest that the network gives, of the same type, a scalar; None where there is no clamp.
+    """
+
+    value: tf.Tensor
+    ceiling: tf.Tensor | None = None
+
+
 class Network(Protocol):
-    """An image network whose every layer can be read."""
+    """An image network whose every layer can be read.
+
+    A network may have a member `unclipped`, with the arguments of `trace`, which returns {layer: Unclipped}; `read_unclipped`
+    calls it. For a network without one, no layer has an upper clamp.
+    """
 
     name: str
     input_shape: tuple[int, int, int]  # height, width, channels
@@ -193,3 +209,11 @@ def unknown_layer(network: Network, pattern: str) -> UnknownName:
         f"{matches[0].name!r} of {network.name} cannot be looked at: {matches[0].reason}{more}. "
         "Name another layer; convscope layers SPEC lists those that can be."
     )
+
+
+def read_unclipped(network: Network, images: tf.Tensor, layers: Sequence[str]) -> dict[str, Unclipped]:
+    """The layers' outputs, as `Network.trace` gives them, without their upper clamps."""
+    unclipped = getattr(network, "unclipped", None)
+    if unclipped is None:
+        return {layer: Unclipped(value) for layer, value in network.trace(images, layers).items()}
+    return dict(unclipped(images, layers))

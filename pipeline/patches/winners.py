@@ -37,11 +37,16 @@ class Winners:
     """The strongest responses of one layer's channels, and what each of them sees.
 
     channels: int (channels,): their numbers.
-    scores, examples, rows, cols: (channels, k), strongest first; example -1 where there are fewer than k.
+    scores, examples, rows, cols: (channels, k), strongest first; example -1 where there are fewer than k, and throughout for a
+        channel that never fires.
     boxes: int32 (channels, k, 4): y1, x1, y2, x2 in pixels of the network's input, clipped to it.
     extents: int32 (channels, 2): height and width of each channel's field where nothing clips it.
     effective: where winners are cropped to their effective fields instead of their boxes.
     table: of the index, where they are listed; those of "activations" alone are cropped and drawn.
+    unclipped: float32 (channels, k): what the scores were before an upper clamp; NaN, or no array, where there is none.
+    inactive: bool (channels,): the channels that never fire; None: none of them is known to.
+    ties: int (channels,): how many images that are not among a channel's winners respond as strongly as its last; None where
+        that is not known.
     """
 
     layer: str
@@ -54,6 +59,9 @@ class Winners:
     extents: np.ndarray
     effective: FindsEffectiveFields | None = None
     table: str = "activations"
+    unclipped: np.ndarray | None = None
+    inactive: np.ndarray | None = None
+    ties: np.ndarray | None = None
 
     def ranks(self, c: int) -> range:
         """The ranks of the `c`-th channel that a winner holds."""
@@ -76,6 +84,8 @@ class Ranked(Protocol):
     def rows(self) -> np.ndarray: ...
     @property
     def cols(self) -> np.ndarray: ...
+    @property
+    def unclipped(self) -> np.ndarray: ...
 
 
 def winners_of(layer: str, channels: np.ndarray, heap: Ranked, field: ReceptiveField, own_boxes: bool) -> Winners:
@@ -93,4 +103,4 @@ def winners_of(layer: str, channels: np.ndarray, heap: Ranked, field: ReceptiveF
             own = field.channel_boxes(int(channel))
             boxes[c] = own[rows[c], cols[c]]
             extents[c] = (own[..., 2:] - own[..., :2]).max(axis=(0, 1))
-    return Winners(layer, channels, heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents)
+    return Winners(layer, channels, heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents, unclipped=heap.unclipped)

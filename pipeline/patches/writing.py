@@ -119,6 +119,8 @@ def _index_columns(winners: Sequence[tuple[Winners, LayerPictures]], images: _Im
     for layer, made in winners:
         c, rank = np.nonzero(layer.filled)
         columns = _winner_columns(layer, images, c, rank) | {"row": layer.rows[c, rank], "col": layer.cols[c, rank]}
+        unclipped = np.full(len(c), np.nan) if layer.unclipped is None else layer.unclipped[c, rank]
+        columns["unclipped"] = pa.array(unclipped, pa.float32(), mask=np.isnan(unclipped))
         for prefix, boxes, needed in (
             ("", layer.boxes, True),
             ("src_", made.source, True),

@@ -84,7 +84,8 @@ class Source(Protocol):
 
         Each element is a dict of `example` int64, `key` string, `label` string ("" where there is none),
         `image` uint8 (height, width, 3) at the network's input size, and `error` string: "" or, for an
-        image that cannot be read (its pixels are then zero), why. Decoding and resizing run in parallel.
+        image that cannot be read (its pixels are then zero), why. Where several examples are cut from one image, `group`
+        int64 is the number of the image; absent: each example is an image of its own. Decoding and resizing run in parallel.
         """
 
     def find(self, key: str) -> int | None:

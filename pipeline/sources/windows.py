@@ -81,8 +81,8 @@ class Windows:
             images.set_shape((None, self.fit.height, self.fit.width, 3))
             keys.set_shape((None,))
             errors.set_shape((None,))
-            labels = tf.fill(tf.shape(examples), record["label"])
-            return {"example": examples, "key": keys, "label": labels, "image": images, "error": errors}
+            labels, groups = (tf.fill(tf.shape(examples), record[key]) for key in ("label", "example"))
+            return {"example": examples, "group": groups, "key": keys, "label": labels, "image": images, "error": errors}
 
         return without_autotune(records.flat_map(chunks).map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
 

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from pipeline.activations.channel_statistics import Statistics
 from pipeline.activations.channel_table import channel_columns
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Part
@@ -124,14 +127,22 @@ def _winners(
     plan, own_boxes = ScanPlan.of(job), job.spec.activations.crop == "channel"
     for layer in job.layers:
         name, channels = layer.name, plan.channels_of(layer)
-        heaps = {"activations": (channels, part.of(Strongest)[name].heap)}
+        strongest, statistics = part.of(Strongest)[name], part.of(Statistics)[name]
+        heaps = {"activations": (channels, strongest.heap.fired(statistics.low))}
         if name in part.of(Weakest):
             heaps["weakest"] = (channels, part.of(Weakest)[name].weakest_first())
         if name in part.of(ByLabel):
-            heaps["by_label"] = part.of(ByLabel)[name].by_channel(channels)
+            of_heap, heap = part.of(ByLabel)[name].by_channel(channels)
+            heaps["by_label"] = (of_heap, heap.fired(np.repeat(statistics.low, len(of_heap) // len(channels))))
         for table, (of_heap, heap) in heaps.items():
             winners = winners_of(name, of_heap, heap, fields[name], own_boxes)
-            yield replace(winners, effective=effective.get(name), table=table)
+            yield replace(
+                winners,
+                effective=effective.get(name),
+                table=table,
+                inactive=statistics.dead if table == "activations" else None,
+                ties=strongest.ties(statistics.low) if table == "activations" else None,
+            )
 
 
 def _data_name(source: str) -> str:

@@ -59,6 +59,7 @@ _WINNERS = pa.schema(
         *_box("eff_src_"),
         *_box("map_"),
         *_box("map_src_"),
+        ("unclipped", pa.float32()),
     ]
 )
 
@@ -121,6 +122,7 @@ INDEX: dict[str, pa.Schema] = {
             ("twin_correlation", pa.float64()),
             ("histogram", _list(pa.int64())),
             ("histogram_edges", _list(pa.float64())),
+            ("ties", pa.int64()),
         ]
     ),
     "images": pa.schema(

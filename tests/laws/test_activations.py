@@ -62,7 +62,7 @@ def sorted_by_hand(maps: Any, examples: Any, k: Any) -> Any:
     """The heap by a plain Python sort of every image's response."""
     batch, height, width, channels = maps.shape
     heap = Activations.empty(channels, k)
-    fields = {name: getattr(heap, name).copy() for name in ("scores", "examples", "rows", "cols", "nans")}
+    fields = {field.name: getattr(heap, field.name).copy() for field in dataclasses.fields(heap)}
     for channel in range(channels):
         found = []
         for image in range(batch):
@@ -75,7 +75,8 @@ def sorted_by_hand(maps: Any, examples: Any, k: Any) -> Any:
                 found.append((-float(maps[image, row, col, channel]), int(examples[image]), row, col))
         for rank, (negative, example, row, col) in enumerate(sorted(found)[:k]):
             fields["scores"][channel, rank] = 0.0 if negative == 0 else -negative
-            fields["examples"][channel, rank], fields["rows"][channel, rank], fields["cols"][channel, rank] = example, row, col
+            for name, value in {"examples": example, "groups": example, "rows": row, "cols": col}.items():
+                fields[name][channel, rank] = value
     return Activations(**fields)
 
 
@@ -172,15 +173,16 @@ def test_an_image_of_nothing_but_nan_is_passed_over() -> None:
 
 def test_a_heap_has_the_documented_types() -> None:
     heap = one_batch(np.ones((2, 2, 2, 3), np.float32), np.arange(2), 4)
-    found = {
-        name: (getattr(heap, name).dtype, getattr(heap, name).shape) for name in ("scores", "examples", "rows", "cols", "nans")
-    }
+    found = {field.name: (getattr(heap, field.name).dtype, getattr(heap, field.name).shape) for field in dataclasses.fields(heap)}
     assert found == {
         "scores": (np.float32, (3, 4)),
         "examples": (np.int64, (3, 4)),
         "rows": (np.int32, (3, 4)),
         "cols": (np.int32, (3, 4)),
+        "unclipped": (np.float32, (3, 4)),
+        "groups": (np.int64, (3, 4)),
         "nans": (np.int64, (3,)),
+        "per_image": (np.int64, ()),
     }
 
 

@@ -31,6 +31,8 @@ COLUMNS = {
         "row": "int32",
         "col": "int32",
         **{f"{prefix}{edge}": "int32" for prefix in PREFIXES for edge in ("y1", "x1", "y2", "x2")},
+        **{f"{prefix}{edge}": "int32" for prefix in ("", "src_", "eff_", "eff_src_") for edge in ("y1", "x1", "y2", "x2")},
+        "unclipped": "float",
     },
     "fields": {
         "layer": "string",
@@ -62,6 +64,7 @@ COLUMNS = {
         "twin_correlation": "double",
         "histogram": "list<element: int64>",
         "histogram_edges": "list<element: double>",
+        "ties": "int64",
     },
     "skipped": {"example": "int64", "key": "string", "reason": "string"},
 }
