@@ -31,7 +31,6 @@ COLUMNS = {
         "row": "int32",
         "col": "int32",
         **{f"{prefix}{edge}": "int32" for prefix in PREFIXES for edge in ("y1", "x1", "y2", "x2")},
-        **{f"{prefix}{edge}": "int32" for prefix in ("", "src_", "eff_", "eff_src_") for edge in ("y1", "x1", "y2", "x2")},
         "unclipped": "float",
     },
     "fields": {
