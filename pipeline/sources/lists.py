@@ -7,12 +7,12 @@ import re
 from pipeline.errors import MissingInput, UnusableData
 from pipeline.sources.file_patterns import numbered, read_names
 from pipeline.sources.files import Files
-from pipeline.sources.folder import EXTENSIONS
+from pipeline.sources.folder import ARRAYS, EXTENSIONS
 from pipeline.spec.data import DataSpec
 from pipeline.store import remote
 from pipeline.store.text import decoded, lines
 
-_NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s*,(.*)", re.IGNORECASE)
+_NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS + ARRAYS))}))\s*,(.*)", re.IGNORECASE)
 
 
 def open_list(path: str, spec: DataSpec, fetch: bool) -> Files:
@@ -55,6 +55,6 @@ def _entry(line: str) -> tuple[str, str]:
     named = None if tab else _NAMED.fullmatch(path)
     if named:
         path, label = named.groups()
-    elif not tab and not path.lower().endswith(EXTENSIONS) and "," in path:
+    elif not tab and not path.lower().endswith(EXTENSIONS + ARRAYS) and "," in path:
         path, _, label = path.rpartition(",")
     return path.strip(), label.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from pipeline.store.files import file_name, write_bytes
@@ -21,7 +22,7 @@ def write_card(folder: Place, job: str, layers: Sequence[str]) -> None:
         f"- config_name: {json.dumps(file_name(layer))}\n  data_files: {json.dumps(file_name(layer) + '.parquet')}"
         for layer in layers
     ]
-    rows = [f"| `{file_name(layer)}` | `{layer}` |" for layer in layers]
+    rows = [f"| `{file_name(layer)}` | {_as_code(layer)} |" for layer in layers]
     first = file_name(layers[0]) if layers else "LAYER"
     text = "\n".join(
         [
@@ -36,3 +37,10 @@ def write_card(folder: Place, job: str, layers: Sequence[str]) -> None:
         ]
     )
     write_bytes(folder / "crops" / "README.md", text.encode())
+
+
+def _as_code(name: str) -> str:
+    """A layer's name in Markdown: whatever a stranger called it, it ends no cell, opens no tag and links nowhere."""
+    if re.fullmatch(r"[\w./:-]+( [\w./:-]+)*", name):
+        return f"`{name}`"
+    return f"<code>{''.join(character if character.isalnum() else f'&#{ord(character)};' for character in name)}</code>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import struct
@@ -317,3 +318,17 @@ def test_junk_never_raises_anything_but_unreadable() -> None:
                     read(bytes(data))
                 except Unreadable as error:
                     assert str(error) and "\n" not in str(error)
+
+
+def test_codecs_write_nothing_on_the_terminal_of_images_that_are_damaged(capfd: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    tiff16 = cv2.imencode(".tif", rng.integers(0, 2**16, (40, 40, 3)).astype(np.uint16))[1].tobytes()
+    lzw = encoded(SCENE, "TIFF", compression="tiff_lzw")
+    for data in (encoded(SCENE, "PNG"), encoded(SCENE, "JPEG"), encoded(SCENE, "WEBP"), tiff16, lzw):
+        for _ in range(40):
+            broken = bytearray(data)
+            for at in rng.integers(0, len(data), 5):
+                broken[at] = rng.integers(256)
+            with contextlib.suppress(Unreadable):
+                decode(bytes(broken))
+    assert capfd.readouterr() == ("", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,17 @@ def test_the_digest_survives_a_copy_and_changes_with_names_sizes_and_number(
     seen.append(folder(FIT, window={"size": 4, "stride": 2}).digest())
     seen.append(folder(FIT, window={"size": 4, "stride": 2}, limit=3).digest())
     assert len(set(seen)) == len(seen)
+
+
+def test_links_that_multiply_paths_without_end_are_refused_at_once(tmp_path: Path, write: Any, folder: Any, scene: Any) -> None:
+    write("0/a.png", scene())
+    for number in range(30):
+        here = tmp_path / "images" / str(number)
+        here.mkdir(exist_ok=True)
+        for link in ("x", "y"):
+            (here / link).symlink_to(tmp_path / "images" / str(number + 1))
+    (tmp_path / "images" / "30").mkdir()
+    start = time.monotonic()
+    with pytest.raises(UnusableData, match="more than 100 times"):
+        folder(FIT)
+    assert time.monotonic() - start < 5

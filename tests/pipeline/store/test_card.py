@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,25 @@ def test_hugging_face_datasets_opens_every_layer_with_its_pictures(
 def test_a_job_without_layers_has_a_card_too(tmp_path: Path) -> None:
     write_card(tmp_path, "job", [])
     assert "configs: []" in (tmp_path / "crops" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "a | b",
+        "a` <script>alert(1)</script>",
+        "a\n\n# Title\n",
+        "[x](http://host)",
+        "=cmd()",
+        "![](http://host/x.png)",
+        "a\u2028b",
+    ],
+)
+def test_no_name_of_a_layer_writes_markdown_of_its_own(tmp_path: Path, layer: str) -> None:
+    write_card(tmp_path, "job", ["conv1", layer])
+    text = (tmp_path / "crops" / "README.md").read_text()
+    row = text.splitlines()[-1]
+    assert row.count("|") == 3 and row.count("`") == 2 and "| `conv1` |" in text
+    shown = row.split("|")[2].strip()
+    assert shown.startswith("<code>") and html.unescape(shown[6:-7]) == layer
+    assert not set("<>[]()`!\n") & set(shown[6:-7])
