@@ -38,21 +38,26 @@ stages = ["activations", "report"]
 [model]
 source = "frozen:{real}/facenet.pb"
 layers = [
-    "InceptionResnetV1/Conv2d_2b_3x3/Relu", "InceptionResnetV1/Conv2d_4b_3x3/Relu", "InceptionResnetV1/Repeat/block35_5/Relu",
-    "InceptionResnetV1/Repeat_1/block17_10/Relu", "InceptionResnetV1/Repeat_2/block8_5/Relu",
+    "InceptionResnetV1_1/Conv2d_2b_3x3_1/convolution", "InceptionResnetV1_1/Conv2d_4a_3x3_1/convolution",
+    "InceptionResnetV1_1/Conv2d_4b_3x3_1/convolution", "InceptionResnetV1_1/add_1/Add", "InceptionResnetV1_1/add_10_1/Add",
 ]
 preprocess = "standardize"
 [data]
 source = "folder:{shared}/lfw"
+[activations]
+top_k = 5
 """,
     "cifar10": """
 stages = ["activations", "report"]
 [model]
-source = "file:{cifar10}"
+source = "file:{cifar10}/jobs/shipped/cifar10.keras"
 layers = ["conv1", "conv2"]
 [data]
-source = "tfds:cifar10"
+source = "tfds:cifar10/train"
 data_dir = "{real}/tfds"
+batch = 256
+[activations]
+top_k = 5
 """,
     "resnet50": """
 stages = ["activations", "report"]
@@ -175,7 +180,9 @@ def main() -> None:
             out = (options.out or Path(folder)).resolve() / case
             out.mkdir(parents=True, exist_ok=True)
             spec = out.parent / f"{case}.toml"
-            spec.write_text(f'name = "{case}"\n' + SPECS[case].format(**places, cifar10=""), encoding="utf-8")
+            spec.write_text(
+                f'name = "{case}"\n' + SPECS[case].format(**places, cifar10=Path(__file__).parents[1]), encoding="utf-8"
+            )
             report(case, measure(spec, options.code.resolve(), out))
 
 

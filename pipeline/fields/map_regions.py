@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pipeline.fields.effective import UnitCentres, covers_most
+from pipeline.fields.effective import covers_most
 from pipeline.geometry import Box
 from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
@@ -34,12 +34,18 @@ class _Grid:
 
     @classmethod
     def of(cls, field: ReceptiveField, height: int, width: int) -> _Grid:
-        centres = UnitCentres.of(field, height, width)
-        origin = []
-        for middles, stride in zip((centres.rows, centres.cols), field.stride, strict=True):
-            middle = len(middles) // 2  # the unit that the border is least likely to have moved
-            origin.append(float(middles[middle]) + 0.5 - (middle + 0.5) * stride)
-        return cls((origin[0], origin[1]), field.stride)
+        (stride_y, stride_x), boxes = field.stride, field.boxes
+        origin = _origin(boxes[:, 0, ::2], height, stride_y), _origin(boxes[0, :, 1::2], width, stride_x)
+        return cls(origin, field.stride)
+
+
+def _origin(edges: np.ndarray, size: int, stride: float) -> float:
+    """Where a map begins, from the edges of its units' boxes; where the border clips them all, it lies in the middle."""
+    inside = np.flatnonzero((edges[:, 0] > 0) & (edges[:, 1] < size))
+    if not len(inside):
+        return size / 2 - len(edges) / 2 * stride
+    unit = inside[len(inside) // 2]
+    return float(edges[unit].mean()) - (unit + 0.5) * stride
 
 
 class MapRegions:
