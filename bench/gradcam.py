@@ -31,7 +31,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     from pipeline.attribution.explanation_graph import trace_explanations
     from pipeline.attribution.methods import METHODS
     from pipeline.attribution.plan import ExplainPlan
-    from pipeline.attribution.targets import Classes
+    from pipeline.attribution.targets import Classes, ClassTarget
     from pipeline.compiled.graph_walk import last_convolution
     from pipeline.models.registry import open_network
     from pipeline.spec.model import ModelSpec
@@ -50,7 +50,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
         )
 
     def compiled(size: int) -> Callable[[], np.ndarray]:
-        plan = ExplainPlan.of([METHODS["gradcam"]], [layer], Classes(1000, None).targets(["predicted"]), size)
+        plan = ExplainPlan.of([METHODS["gradcam"]], [layer], [ClassTarget(Classes(1000, None), "predicted")], size)
         graph = trace_explanations(network, plan)
         return lambda: graph.run(images[:size], classes[:size, np.newaxis], plan.quantities).values[plan.quantities[0]]
 

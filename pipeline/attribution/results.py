@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +70,29 @@ class ExplanationResults:
         write_index(folder, "attributions", self.attributions)
 
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:
-        head = self._classes.head
-        probabilities = head.probabilities(logits)
-        outputs = head.activation(logits) if probabilities is None else None
-        numbers = range(len(logits)) if probabilities is None else top(logits, _LIKELIEST)
-        for rank, number in enumerate(numbers):
-            image = (picked.example, picked.image.key, picked.image.label)
-            said = [None if values is None else values[number] for values in (probabilities, outputs)]
-            row = (*image, rank, number, self._classes.name(number), logits[number], *said, head.kind)
+        image = (picked.example, picked.image.key, picked.image.label)
+        for rank, said in enumerate(self._said(logits)):
+            row = (*image, rank, *said, self._classes.head.kind)
             for column, value in zip(self.classification.values(), row, strict=True):
                 column.append(value)
+
+    def _said(self, logits: np.ndarray) -> Iterator[tuple[int, str, float, float | None, float | None]]:
+        """What the network says of one image: numbers and names, the evidence, and probabilities or outputs."""
+        head, name = self._classes.head, self._classes.name
+        if head.kind == "embedding":
+            for number, target in enumerate(self._targets):
+                similarity = float(target.reading(logits[np.newaxis], number).value[0])
+                yield number, target.title(number), similarity, None, similarity
+            return
+        probabilities = head.probabilities(logits)
+        if probabilities is None:
+            outputs = head.activation(logits)
+            yield from ((number, name(number), logits[number], None, outputs[number]) for number in range(len(logits)))
+            return
+        if head.kind == "map":
+            logits, probabilities = logits.mean(axis=(0, 1)), probabilities.mean(axis=(0, 1))
+        for number in top(probabilities if head.kind == "map" else logits, _LIKELIEST):
+            yield int(number), name(number), logits[number], probabilities[number], None
 
     def _explain(self, subject: _Subject, maps: Mapping[MapKey, np.ndarray], gaps: Mapping[str, float]) -> None:
         """Draw and index the maps of one target of an image.
@@ -103,7 +116,7 @@ class ExplanationResults:
                 "method": method,
                 "layer": layer,
                 "class": number,
-                "name": self._classes.name(number),
+                "name": title if self._classes.head.kind == "embedding" else self._classes.name(number),
                 "probability": probability,
                 "output": output,
                 "head": self._classes.head.kind,

@@ -118,16 +118,6 @@ class Classes:
                 'Name a file of class names that fits in model.labels, or leave "label" out.'
             )
 
-    def targets(self, asked: Sequence[int | str]) -> tuple[Target, ...]:
-        """What to explain for each class that is asked for: "predicted", "label", a number or a name.
-
-        A linear head predicts nothing: there, "predicted" stands for each of its outputs.
-        """
-        if self.head.kind != "linear":
-            return tuple(ClassTarget(self, named) for named in asked)
-        numbers = [number for named in asked for number in (range(self.count) if named == MOST_LIKELY else [self.find(named)])]
-        return tuple(OutputTarget(self, number) for number in dict.fromkeys(numbers))
-
 
 @dataclass(frozen=True)
 class ClassTarget:
@@ -193,9 +183,12 @@ class OutputTarget:
 
 
 def predicted(logits: tf.Tensor) -> tf.Tensor:
-    """The class that a network predicts, in the graph: int32 (batch,), the one of the highest logit."""
+    """The class that a network predicts, in the graph: int32 (batch,), of the highest logit; in a map, at most positions."""
     import tensorflow as tf
 
+    if logits.shape.rank == 4:
+        highest = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1])
+        return tf.argmax(tf.reduce_sum(highest, axis=[1, 2]), axis=1, output_type=tf.int32)
     return tf.argmax(logits, axis=1, output_type=tf.int32)
 
 

@@ -14,13 +14,18 @@ _BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks ha
 
 
 def count_classes(network: Network) -> int:
-    """How many logits a network has. Raises: UnusableModel, for a network without logits."""
+    """How many classes or outputs a network has. Raises: UnusableModel, for a network without logits."""
+    return int(logits_shape(network)[-1])
+
+
+def logits_shape(network: Network) -> tuple[int, ...]:
+    """The shape of the logits of one image, the batch first. Raises: UnusableModel, for a network without logits."""
     import tensorflow as tf
 
     height, width, channels = network.input_shape
     images = tf.TensorSpec((1, height, width, channels), tf.float32)
     traced = tf.function(lambda images: network.trace(images, [LOGITS]), autograph=False).get_concrete_function(images)
-    return int(traced.structured_outputs[LOGITS].shape[-1])
+    return tuple(traced.structured_outputs[LOGITS].shape)
 
 
 def class_names(named: str | None, network: str, count: int, of_data: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -59,7 +59,7 @@ def pick(source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE)
     for example, image in source.fetch(_examples(source, picks) if chosen else _first_readable(source, picks.first)):
         yield _picked(example, image, fit, longest)
     for path in dict.fromkeys(picks.files):
-        pixels = _read(path, source.decoder)
+        pixels = read_picture(path, source.decoder)
         yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2])), fit, longest)
 
 
@@ -140,7 +140,8 @@ def _first_key(source: Source) -> str:
     return next(iter(source.stream(Shard()).as_numpy_iterator()))["key"].decode()
 
 
-def _read(path: str, decoder: Decoder) -> np.ndarray:
+def read_picture(path: str, decoder: Decoder = Decoder()) -> np.ndarray:
+    """The pixels of an image file: uint8 RGB (h, w, 3). Raises: MissingInput, UnusableData."""
     try:
         return decoder.decode(remote.read(path))
     except OSError as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.attribution.methods import METHODS
+from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.picks import Picks, Texts
-from pipeline.spec.table import AlsoNamed, Batch, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Table, a_list
 
 if TYPE_CHECKING:
     MethodName = str
@@ -19,14 +20,53 @@ Check = Literal["randomisation", "curves"]
 
 def a_list_of_targets(value: Any) -> Any:
     """One number or text stands for a list of one."""
-    return [value] if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+    return [value] if isinstance(value, (int, str, dict)) and not isinstance(value, bool) else value
+
+
+Edge = Annotated[float, Field(ge=0, le=1)]
+
+
+class TargetSpec(Table):
+    """`gradcam.targets`: one of them, where a number or name does not say it all.
+
+    output: a class or output by number or name, "predicted" or "label"; for heads that have any.
+    sign: -1 for what lowers the output of a regression.
+    region: of a map of classes: "image", "predicted", a box as shares of the image [y1, x1, y2, x2], or a picture that is
+        white within.
+    image, example: of an embedding: the image to be like, a file or one of the data set.
+    direction: of an embedding: one number for each of its own.
+    """
+
+    output: Annotated[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)], AlsoNamed("class")] = (
+        "predicted"
+    )
+    sign: Literal[1, -1] = 1
+    region: Annotated[str, HoldsPath(words=("image", "predicted"))] | tuple[Edge, Edge, Edge, Edge] | None = None
+    image: PathText | None = None
+    example: Annotated[int, Field(ge=0, strict=True)] | None = None
+    direction: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_vector(self) -> TargetSpec:
+        if sum(key is not None for key in (self.image, self.example, self.direction)) > 1:
+            raise ValueError("image, example and direction are three ways to say one thing: choose one of them")
+        if self.direction is not None and not any(self.direction):
+            raise ValueError("a direction is of zeros alone")
+        return self
+
+    @property
+    def words(self) -> str:
+        """The vector of an embedding, for people."""
+        if self.direction is not None:
+            return "a direction"
+        return f"like example {self.example}" if self.image is None else f"like {self.image.rpartition('/')[2]}"
 
 
 class GradcamSpec(Picks):
     """`[gradcam]`: maps of the evidence for a class, for the images picked.
 
     layers: empty for the last convolutional one.
-    targets: "predicted", "label", numbers, or names.
+    targets: "predicted", "label", numbers, names, or tables.
     sanity: checks of the maps.
     steps: the most points of a path, for methods that sum over one.
     """
@@ -38,7 +78,7 @@ class GradcamSpec(Picks):
     ]
     layers: Texts = []
     targets: Annotated[
-        list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)]],
+        list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)] | TargetSpec],
         BeforeValidator(a_list_of_targets),
         Field(min_length=1),
         AlsoNamed("classes"),
@@ -50,4 +90,4 @@ class GradcamSpec(Picks):
     @field_validator("methods", "targets", "sanity")
     @classmethod
     def _once_each(cls, value: list[Any]) -> list[Any]:
-        return list(dict.fromkeys(value))
+        return [item for number, item in enumerate(value) if item not in value[:number]]

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from pipeline.attribution.asked_targets import check_targets, targets_of
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.methods.method import MethodSettings
 from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import ExplainPlan
-from pipeline.attribution.targets import Classes
+from pipeline.attribution.targets import Classes, Target
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
@@ -18,7 +21,8 @@ from pipeline.models.selection import select_layers
 from pipeline.report.pictures import explanations
 from pipeline.report.section import Section
 from pipeline.sources.picking import check_picks, count_picks, pick
-from pipeline.spec.gradcam import GradcamSpec
+from pipeline.spec.gradcam import GradcamSpec, TargetSpec
+from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import write_bytes
 from pipeline.store.tables import write_index
@@ -41,7 +45,10 @@ def check(job: Job) -> None:
     except UnusableModel as error:
         raise UnusableModel(f"{error.args[0]} Or leave gradcam out of stages; the others need no logits.") from None
     layers = [layer.name for layer in _layers(job)]
-    _classes(job).check(spec.targets, job.source.labels)
+    check_targets(_classes(job), spec.targets, job.source.labels)
+    for target in spec.targets:
+        if isinstance(target, TargetSpec):
+            check_picks(job.source, _picks_of(target), "gradcam.targets")
     check_explanations(job.network, layers, guided=any(METHODS[name].is_guided for name in spec.methods))
 
 
@@ -54,7 +61,7 @@ def explain(job: Job) -> Outcome:
     spec, classes = job.spec.gradcam, _classes(job)
     layers = [layer.name for layer in _layers(job)]
     total = count_picks(job.source, spec)
-    plan = ExplainPlan.of([METHODS[name] for name in spec.methods], layers, classes.targets(spec.targets), min(spec.batch, total))
+    plan = ExplainPlan.of([METHODS[name] for name in spec.methods], layers, _targets(job, classes), min(spec.batch, total))
     plan = replace(plan, settings=MethodSettings(spec.steps), with_weights="randomisation" in spec.sanity)
     explainer = Explainer.of(job.network, plan)
     folder = job.folder / "mosaics" / "gradcam"
@@ -130,6 +137,24 @@ def _warnings_of_layers(job: Job) -> list[str]:
 
 def _classes(job: Job) -> Classes:
     return Classes(job.count_classes(), job.class_names(), job.head())
+
+
+def _targets(job: Job, classes: Classes) -> tuple[Target, ...]:
+    from pipeline.compiled.compile import compile_pass
+    from pipeline.models.labels import logits_shape
+
+    def embed(target: TargetSpec) -> np.ndarray:
+        """The network's embedding of the image that a target names."""
+        shown = next(iter(pick(job.source, job.fit, _picks_of(target)))).shown
+        run = compile_pass(job.network, [LOGITS], 1, lambda maps: maps[LOGITS])
+        return np.asarray(run(shown[np.newaxis]))[0]
+
+    height, width = (*logits_shape(job.network), 1, 1)[1:3] if classes.head.kind == "map" else (1, 1)
+    return targets_of(classes, job.spec.gradcam.targets, embed, (height, width))
+
+
+def _picks_of(target: TargetSpec) -> Picks:
+    return Picks(files=[target.image] if target.image else [], examples=[] if target.example is None else [target.example])
 
 
 def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.results import ExplanationResults
 from pipeline.attribution.sanity.deletion import DeletionCurves
 from pipeline.attribution.sanity.similarity import RandomisationSimilarity
-from pipeline.attribution.targets import PREDICTED, Classes
+from pipeline.attribution.targets import PREDICTED, Classes, ClassTarget
 from pipeline.compiled.guided_relu import Guide
 from pipeline.geometry import Box
 from pipeline.models.head import softmax
@@ -51,9 +51,13 @@ class Recorder(ExplanationPictures):
         return name
 
 
+def targets_for(asked: Any) -> Any:
+    return tuple(ClassTarget(NAMES, one) for one in asked)
+
+
 def results(folder: Any, fit: Any, guide: Any = None) -> Any:
     pictures = Recorder(folder, fit)
-    return ExplanationResults(NAMES, NAMES.targets(["predicted", "predicted"]), fit, guide, pictures), pictures
+    return ExplanationResults(NAMES, targets_for(["predicted", "predicted"]), fit, guide, pictures), pictures
 
 
 def said(several: Any, logits: Any, classes: Any, slots: Any, maps: Any) -> Any:
@@ -68,7 +72,7 @@ def fake_explainer(run: Any, keys: Any = (CAM,), size: Any = 2) -> Any:
         logits = np.asarray(run(images), np.float32)
         return Answer(logits, classes, np.take_along_axis(logits, classes, axis=1), {})
 
-    targets = NAMES.targets(["predicted", 0])
+    targets = targets_for(["predicted", 0])
     return Explainer(ExplainPlan(tuple((METHODS[name], layer) for name, layer in keys), targets, size), None, answer)
 
 
@@ -99,7 +103,7 @@ def test_each_class_of_an_image_is_explained_once_and_what_is_none_not_at_all(as
         chosen = np.where(classes == PREDICTED, rows.argmax(axis=1)[:, None], classes)
         return Answer(rows, chosen, np.take_along_axis(rows, chosen, axis=1), {})
 
-    explainer = Explainer(ExplainPlan((), NAMES.targets(asked), 1), None, answer)
+    explainer = Explainer(ExplainPlan((), targets_for(asked), 1), None, answer)
     images = np.zeros((1, 2, 2, 3), np.uint8)
     assert explainer.explain(ImageBatch([], images, [asked])).slots == [slots]
 
@@ -210,7 +214,7 @@ def test_every_likeness_is_of_its_own_image_slot_and_method() -> None:
     graph = SimpleNamespace(
         weights=[LayerWeights("kernel", np.ones((2, 2), np.float32), "end")], with_weights=lambda values: values
     )
-    explainer = SimpleNamespace(graph=graph, plan=SimpleNamespace(targets=NAMES.targets([3, 1])))
+    explainer = SimpleNamespace(graph=graph, plan=SimpleNamespace(targets=targets_for([3, 1])))
     explainer.with_run = lambda values: SimpleNamespace(maps=lambda images, classes: later if values else first)
     similarity = RandomisationSimilarity(explainer)
     batch = ImageBatch([picked(0), picked(1)], np.zeros((2, 8, 12, 3), np.uint8), numbers.tolist())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.attribution.targets import PREDICTED, Classes, top
+from pipeline.attribution.targets import PREDICTED, Classes, ClassTarget, top
 from pipeline.errors import UnknownName, WrongSpec
 from pipeline.models.head import softmax
 
@@ -49,8 +49,8 @@ def test_classes_that_are_not_there_are_named_before_work_starts(classes: Any, n
 def test_labels_mean_classes_by_name_or_else_by_number() -> None:
     assert [NAMED.of_label(label) for label in ("red_fox", "crane", "wolf", "1", None)] == [1, None, None, None, None]
     assert [NUMBERED.of_label(label) for label in ("2", "4", "wolf", None)] == [2, None, None, None]
-    assert [target.number("red fox") for target in NAMED.targets(["label", "predicted", 2])] == [1, PREDICTED, 2]
-    assert [target.number("wolf") for target in NAMED.targets(["label"])] == [None]
+    assert [ClassTarget(NAMED, asked).number("red fox") for asked in ("label", "predicted", 2)] == [1, PREDICTED, 2]
+    assert ClassTarget(NAMED, "label").number("wolf") is None
 
 
 def test_labels_of_which_none_is_a_class_are_an_error() -> None:
