@@ -175,9 +175,16 @@ def test_every_error_of_recfield_is_documented() -> None:
 def spec_tables(table: type[BaseModel] = JobSpec, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     yield path, table
     for key, field in table.model_fields.items():
-        for kind in [field.annotation, *typing.get_args(field.annotation)]:
+        for kind in parts(field.annotation):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from spec_tables(kind, f"{path}.{key}".strip("."))
+
+
+def parts(annotation: Any) -> Iterator[Any]:
+    """All that an annotation is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from parts(part)
 
 
 def as_documented(default: Any, required: bool) -> str:
@@ -202,7 +209,7 @@ def test_every_key_of_a_spec_is_documented_with_its_default(path: Any, table: An
     assert keys == {name: as_documented(field.get_default(), field.is_required()) for name, field in table.model_fields.items()}
     for name, field in table.model_fields.items():
         for choice in choices(field.annotation):
-            assert f'`"{choice}"`' in documented, f"{path}.{name}: {choice}"
+            assert f"`{json.dumps(choice)}`" in documented, f"{path}.{name}: {choice}"
 
 
 def test_every_kind_sample_and_preprocessing_is_documented() -> None:

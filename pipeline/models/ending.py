@@ -212,10 +212,16 @@ class _Walk(Generic[T]):
         inner, evidence = self._activation(value)
         if inner is not None and inner.name in ("softmax", "sigmoid", "log_softmax"):
             return inner, evidence
-        slope, shift = 1.0, 0.0
-        while (line := self._line(value)) is not None:
-            shift, slope, value = shift + slope * line[1], slope * line[0], self.behind(line[2])
-        return (Activation("clip", clip=(low, high, slope, shift)), value) if np.isfinite(high - low) else (None, value)
+        if not np.isfinite(high - low):
+            return None, value
+        # A hard sigmoid brings the line that it cuts off: back to where zero is in the middle of the bounds.
+        slope, shift, start = 1.0, 0.0, value
+        while not np.isclose(shift, (low + high) / 2):
+            line = self._line(start)
+            if line is None:
+                return Activation("clip", clip=(low, high, 1.0, 0.0)), value
+            shift, slope, start = shift + slope * line[1], slope * line[0], self.behind(line[2])
+        return Activation("clip", clip=(low, high, slope, shift)), start
 
     def _made_by(self, value: T, *kinds: str) -> Step[T] | None:
         step = self.step(value if "StopGradient" in kinds else self.behind(value))

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.drawing.pixels import shrink
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
 from pipeline.geometry import Box
-from pipeline.sources.decode import Decoder, Unreadable
+from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Image, Shard, Source
@@ -140,7 +140,7 @@ def _first_key(source: Source) -> str:
     return next(iter(source.stream(Shard()).as_numpy_iterator()))["key"].decode()
 
 
-def read_picture(path: str, decoder: Decoder = Decoder()) -> np.ndarray:
+def read_picture(path: str, decoder: Decoder = DEFAULT_DECODER) -> np.ndarray:
     """The pixels of an image file: uint8 RGB (h, w, 3). Raises: MissingInput, UnusableData."""
     try:
         return decoder.decode(remote.read(path))

@@ -83,7 +83,7 @@ ENDS: dict[str, tuple[Callable[[Any], Any], str, Callable[[Any], Any]]] = {
     "sigmoid by tanh": (lambda x: 0.5 * ops.tanh(dense(1)(x)) + 0.5, "sigmoid", lambda z: np.hstack([-z, z])),
     "sigmoid taken from one": (lambda x: 1 - ops.sigmoid(dense(1)(x)), "sigmoid", lambda z: np.hstack([z, -z])),
     "hard sigmoid": (dense(1, activation="hard_sigmoid"), "sigmoid", lambda z: np.hstack([-z, z])),
-    "Keras 2's hard sigmoid": (lambda x: ops.clip(0.2 * dense(1)(x) + 0.5, 0, 1), "sigmoid", lambda z: np.hstack([-z, z])),
+    "Keras 2's hard sigmoid": (lambda x: ops.clip(0.2 * dense(1)(x) + 0.5, 0, 1), "sigmoid", lambda z: 0.2 * np.hstack([-z, z])),
     "sigmoids": (dense(14, activation="sigmoid"), "sigmoid", lambda z: z),
     "sigmoids behind Dropout": (lambda x: layers.Dropout(0.5)(dense(6, activation="sigmoid")(x)), "sigmoid", lambda z: z),
     "softmax": (dense(5, activation="softmax"), "softmax", lambda z: z),

@@ -124,10 +124,10 @@ def test_weights_of_attention_and_of_matrix_products_are_randomised_too(opened: 
 
 def test_deletion_and_insertion_are_plotted_apart() -> None:
     def drawn(**changed: Any) -> Any:
-        columns = {"method": [], "layer": [], "kind": [], "share": [], "probability": []}
+        columns = {"method": [], "layer": [], "kind": [], "share": [], "probability": [], "value": []}
         for kind, height in ({"deletion": 0.4, "insertion": 0.6} | changed).items():
             for share in (0.0, 0.5, 1.0):
-                for name, value in zip(columns, ("gradcam", "end", kind, share, height * share), strict=True):
+                for name, value in zip(columns, ("gradcam", "end", kind, share, height * share, height * share), strict=True):
                     columns[name].append(value)
         picture = decode_png(plots.curves(columns))
         return picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
