@@ -179,14 +179,6 @@ def unknown_class(error: Exception) -> str | None:
     return None if match is None else match[1] or match[2]
 
 
-def is_unsafe(error: Exception) -> bool:
-    """Whether Keras refused to load a model because that would run code which the file carries.
-
-    Relies on the words of that error: it has no type of its own.
-    """
-    return "safe_mode" in str(error) or "unsafe" in str(error).lower()
-
-
 def error_inside(error: Exception) -> Exception:
     """What went wrong inside of the models and layers that Keras was making; it wraps each in pages of their description.
 

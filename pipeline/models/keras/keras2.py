@@ -140,7 +140,12 @@ class Keras2Form:
         made: dict[str, Any] = {**entry, "class_name": name}
         if not known and not is_operation(made):
             return made
-        made |= {"module": "keras.layers" if known and not is_operation(made) else OPERATIONS[name], "registered_name": None}
+        made |= {
+            "module": "keras.layers" if known and not is_operation(made) else OPERATIONS[name],
+            "registered_name": None
+            if made.get("registered_name") in (None, name, entry["class_name"])
+            else made["registered_name"],
+        }
         made["config"] = self._settings(entry["class_name"], name, inner) if known else inner
         if self.keras2:
             made.pop("build_config", None)

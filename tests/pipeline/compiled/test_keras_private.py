@@ -17,16 +17,18 @@ import pytest
 from pipeline.compiled.keras_private import (
     calls_through,
     ends_of,
+    error_inside,
     has_graph,
-    is_unsafe,
     is_weights_file,
     layers_inside,
     maker_of,
     nodes_of,
     own_attributes,
     run_graph,
+    shared_objects,
     size_asked_for,
     unknown_class,
+    weights_limited,
 )
 
 
@@ -176,7 +178,7 @@ def test_the_error_for_a_class_that_keras_does_not_know_names_it(tmp_path: Path)
         for name, data in others.items():
             archive.writestr(name, data)
     error = error_of(keras.models.load_model, tmp_path / "changed.keras")
-    assert unknown_class(error) == "Novel" and not is_unsafe(error)
+    assert unknown_class(error) == "Novel"
     assert unknown_class(ValueError("Layer 'conv' expected 2 variables")) is None
 
 
@@ -187,12 +189,26 @@ def test_the_same_error_for_a_file_of_keras_two_names_it(tmp_path: Path) -> None
     assert unknown_class(error_of(keras.models.load_model, tmp_path / "model.h5", compile=False)) == "Novel"
 
 
-def test_the_error_for_a_file_that_carries_code_says_so_and_others_do_not(tmp_path: Path) -> None:
-    inputs = keras.Input((3,))
-    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
-    error = error_of(keras.models.load_model, tmp_path / "model.keras", safe_mode=True)
-    assert is_unsafe(error) and unknown_class(error) is None
-    assert not is_unsafe(error_of(keras.models.load_model, tmp_path / "missing.keras"))
+def test_a_layer_with_one_id_in_two_places_is_one_layer() -> None:
+    config = {**keras.saving.serialize_keras_object(keras.layers.Dense(2)), "shared_object_id": 7}
+    with shared_objects():
+        first, second = keras.saving.deserialize_keras_object([config, dict(config)])
+    assert first is second
+
+
+def test_layers_get_no_more_weights_than_the_limit() -> None:
+    with weights_limited(8):
+        keras.layers.Dense(2).build((None, 3))
+    with weights_limited(7), pytest.raises(ValueError, match="asks for more weights than the 7 numbers"):
+        keras.layers.Dense(2).build((None, 3))
+    keras.layers.Dense(2).build((None, 3))
+
+
+def test_the_error_inside_of_nested_models_is_given() -> None:
+    config = keras.saving.serialize_keras_object(keras.Sequential([keras.Sequential([keras.layers.Dense(2)])]))
+    config["config"]["layers"][0]["config"]["layers"][0]["config"]["units"] = "many"
+    error = error_inside(error_of(keras.saving.deserialize_keras_object, config))
+    assert "many" in str(error) and "could not be deserialized" not in str(error)
 
 
 @pytest.mark.parametrize(("builder", "size"), [("VGG16", (224, 224)), ("InceptionV3", (299, 299)), ("NASNetLarge", (331, 331))])
