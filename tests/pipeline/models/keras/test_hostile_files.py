@@ -65,7 +65,7 @@ ATTACKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "a module inside of Keras": lambda proof: entry(
         "Lambda", {"name": "evil", "function": function("load_data", "keras.datasets.mnist")}
     ),
-    "a class that is no text": lambda proof: entry(["Dense"], {"name": "evil"}),  # type: ignore[arg-type]
+    "a class that is no text": lambda proof: entry(["Dense"], {"name": "evil"}),
     "a type of TensorFlow": lambda proof: {**entry("__typespec__", [], "builtins"), "spec_name": "open"},
 }
 
