@@ -12,6 +12,7 @@ from pipeline.attribution.methods.method import AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted
 from pipeline.compiled.freezing import FrozenGraph
+from pipeline.compiled.gradients import gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import Guide, guide
 from pipeline.errors import WrongSpec
@@ -168,10 +169,11 @@ class _Drawing:
         explained = tf.where(classes == PREDICTED, predicted(logits)[:, tf.newaxis], classes)
         scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
+        in_halves = any(output.dtype == tf.float16 for operation in logits_graph.operations for output in operation.outputs)
         values: dict[Quantity, tf.Tensor] = {}
         for layer, tensor in tensors.items():
             maps = tensor.as_map(tensor.tensor)
-            gradients = [_gradient(total, tensor, layer, self.network) for total in totals]
+            gradients = [_gradient(total, tensor, layer, self.network, in_halves) for total in totals]
             for quantity in self.quantities:
                 if isinstance(quantity, AtLayer) and quantity.layer == layer:
                     values[quantity] = tf.stack([quantity.combine(maps, gradient) for gradient in gradients], axis=1)
@@ -180,7 +182,7 @@ class _Drawing:
             if quantity in self.quantities:
                 if quantity.guided:
                     self.guide = guide(logits_graph, pixels, self.network.name)
-                values[quantity] = tf.stack([tf.gradients(total, pixels)[0] for total in totals], axis=1)
+                values[quantity] = tf.stack([gradient_of(total, pixels, in_halves) for total in totals], axis=1)
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
 
@@ -219,8 +221,8 @@ def _located(logits_graph: LogitsGraph, traced: tf.Tensor, layer: str, network: 
     return located
 
 
-def _gradient(total: tf.Tensor, located: LayerTensor, layer: str, network: Network) -> tf.Tensor:
-    (gradient,) = tf.gradients(total, located.tensor)
+def _gradient(total: tf.Tensor, located: LayerTensor, layer: str, network: Network, in_halves: bool) -> tf.Tensor:
+    gradient = gradient_of(total, located.tensor, in_halves)
     if gradient is None:
         raise _unconnected(layer, network)
     return located.as_map(gradient)

@@ -15,6 +15,8 @@ import tensorflow as tf
 
 from pipeline.compiled.tf_private import gradient_name, registered_gradient, set_gradient
 
+_SCALE = 4096.0
+
 
 @dataclass(frozen=True)
 class GradientRule:
@@ -46,6 +48,22 @@ def replaced_gradients(rule: GradientRule) -> Iterator[None]:
     names = {kind: _registered(rule, kind) for kind in sorted(rule.types)}
     with tf.compat.v1.get_default_graph().gradient_override_map(names):
         yield
+
+
+def gradient_of(total: tf.Tensor, by: tf.Tensor, in_halves: bool) -> tf.Tensor | None:
+    """The gradient of a number by a tensor, float32 of its shape; None where it does not depend on it.
+
+    Args:
+        in_halves: whether any of what lies between is float16, in which gradients under 6e-8 are zero, such as those of a mean
+            over a large map. Then they are taken of the number times a power of two, and divided by it; where that
+            overflows, those of the number itself count.
+    """
+    (plain,) = tf.gradients(total, by)
+    if plain is None or not in_halves:
+        return plain
+    (scaled,) = tf.gradients(total, by, grad_ys=tf.fill(tf.shape(total), tf.cast(_SCALE, total.dtype)))
+    scaled, plain = tf.cast(scaled, tf.float32) / _SCALE, tf.cast(plain, tf.float32)
+    return tf.where(tf.math.is_finite(scaled), scaled, plain)
 
 
 def _registered(rule: GradientRule, own_name: str) -> str:

@@ -40,10 +40,15 @@ def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) ->
         return SubclassedReader(model, name, size)
     inputs = getattr(model, "inputs", None) or ()
     if not has_graph(model) or len(inputs) != 1:
-        reason = f"it has {len(inputs)} inputs" if inputs else "it is an unbuilt model, whose layers' shapes are not known"
+        if len(inputs) > 1:
+            names = ", ".join(str(tensor.name) for tensor in inputs)
+            raise UnusableModel(
+                f"{name} cannot be read: it has {len(inputs)} inputs ({names}). Wrap it in a model of the image alone, its other inputs "
+                "made in the graph, such as keras.Model(image, model([image, keras.ops.zeros_like(image[:, 0, 0])])), and save that."
+            )
         raise UnusableModel(
-            f"{name} cannot be read: {reason}. Name a built model of one image input, "
-            "or export it (model.export) and write savedmodel:DIR."
+            f"{name} cannot be read: it is an unbuilt model, whose layers' shapes are not known. Name a built model of one image "
+            "input, or export it (model.export) and write savedmodel:DIR."
         )
     return FunctionalReader(model, name, size)
 

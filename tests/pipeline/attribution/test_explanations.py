@@ -243,3 +243,26 @@ def test_the_callers_model_stays_as_it_was(rectified: Any, opened: Any, photos: 
         tape.watch(pixels)
         score = tf.reduce_sum(tf.math.log(rectified(pixels, training=False))[:, 1])
     assert tape.gradient(score, pixels).numpy().any()
+
+
+def test_gradients_too_small_for_half_precision_are_not_zero(opened: Any) -> None:
+    def build(policy: str) -> Any:
+        x = inputs = keras.Input((224, 224, 3))
+        x = layers.Conv2D(4, 3, padding="same", name="last", dtype=policy)(x)
+        x = layers.GlobalAveragePooling2D(dtype=policy)(layers.ReLU(dtype=policy)(x))
+        return keras.Model(inputs, layers.Dense(1000, name="classes", dtype=policy)(x))
+
+    half, whole = build("mixed_float16"), build("float32")
+    random = np.random.default_rng(0)
+    half.get_layer("last").set_weights([random.normal(0, 0.3, (3, 3, 3, 4)), np.full(4, 0.3)])
+    half.get_layer("classes").set_weights([random.normal(0, 2e-4, (4, 1000)), np.zeros(1000)])
+    whole.set_weights(half.get_weights())
+    images, classes = random.integers(0, 256, (1, 224, 224, 3), np.uint8), np.array([[7]], np.int32)
+    # By hand: the gradient by each active place of the last map is the class's weight over the number of places.
+    maps = np.asarray(whole.get_layer("last")(images / np.float32(255)))[0]
+    weights = (maps > 0).mean((0, 1)) * np.asarray(whole.get_layer("classes").kernel)[:, 7] / 224**2
+    right = np.maximum((maps * weights).sum(-1), 0)
+    assert right.max() > 0
+    for model in (half, whole):
+        found = compile_explanations(opened(model), [("gradcam", "last")], 1, 1)(images, classes).maps["gradcam", "last"][0, 0]
+        assert np.abs(found - right).max() < 0.02 * right.max()
