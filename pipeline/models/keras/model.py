@@ -43,8 +43,9 @@ def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) ->
         if len(inputs) > 1:
             names = ", ".join(str(tensor.name) for tensor in inputs)
             raise UnusableModel(
-                f"{name} cannot be read: it has {len(inputs)} inputs ({names}). Wrap it in a model of the image alone, its other inputs "
-                "made in the graph, such as keras.Model(image, model([image, keras.ops.zeros_like(image[:, 0, 0])])), and save that."
+                f"{name} cannot be read: it has {len(inputs)} inputs ({names}). Wrap it in a model of the image alone, its other "
+                "inputs made in the graph, such as "
+                "keras.Model(image, model([image, keras.ops.zeros_like(image[:, 0, 0])])), and save that."
             )
         raise UnusableModel(
             f"{name} cannot be read: it is an unbuilt model, whose layers' shapes are not known. Name a built model of one image "
