@@ -225,6 +225,8 @@ def summary(folder: Place) -> list[str]:
             lines.append(f"    {record.skipped:,} images could not be read: index/skipped.parquet")
         for layer, count in record.nans.items():
             lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
+        if stage == "activations":
+            lines += _about_channels(folder, (record.images or 0))
     lines += parts
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
@@ -236,6 +238,26 @@ def summary(folder: Place) -> list[str]:
     pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))
     page = folder / "report" / "index.html"
     lines += [f"  look at: {path}" for path in ([page] if page.exists() else pictures[-1:])]
+    return lines
+
+
+def _about_channels(folder: Place, images: int) -> list[str]:
+    """Of each layer the channels that never fire, and those whose last winner ties with images that are no winners."""
+    from pipeline.store.tables import read_index
+
+    channels = read_index(folder, "channels").to_pydict()
+    if "ties" not in channels:  # of an earlier version
+        return []
+    lines = []
+    for layer in dict.fromkeys(channels["layer"]):
+        rows = [row for row, of_layer in enumerate(channels["layer"]) if of_layer == layer]
+        dead = [channels["channel"][row] for row in rows if channels["dead"][row]]
+        if dead:
+            names = ", ".join(map(str, dead[:10])) + (", …" if len(dead) > 10 else "")
+            lines.append(f"    {layer}: {len(dead):,} of {len(rows):,} channels never fire in these {images:,} images: {names}")
+        ties = [channels["ties"][row] for row in rows if channels["ties"][row]]
+        if ties:
+            lines.append(f"    {layer}: {len(ties):,} channels have last winners that tie with up to {max(ties):,} other images")
     return lines
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import groupby
+from types import MappingProxyType
 
 from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
@@ -57,11 +58,14 @@ class PatternSheet:
         return tuple(dict.fromkeys(name for pattern in self.patterns for name in pattern.objective.layers))
 
 
-def plan_sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[PatternSheet]:
+def plan_sheets(
+    spec: PatternsSpec, layers: Sequence[LayerInfo], dead: Mapping[str, Collection[int]] = MappingProxyType({})
+) -> list[PatternSheet]:
     """All pictures, in the order in which they are made: the variants of one channel and sign follow each other.
 
     Args:
         layers: those of the job.
+        dead: channels that are left out, by layer: what would fire them is not known, and their patterns are noise.
 
     Raises: UnknownLayer, WrongSpec.
     """
@@ -70,8 +74,11 @@ def plan_sheets(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[Pattern
     for layer in chosen_layers(spec, layers):
         patterns: list[Pattern] = []
         for number in range(layer.channels) if spec.channels == "all" else spec.channels:
+            if number in dead.get(layer.name, ()):
+                continue
             patterns += _signs_and_variants(spec, Pattern(objective_of(layer.name, number), 1, 0, layer.name, number))
-        sheets.append(PatternSheet(layer.name, tuple(patterns)))
+        if patterns:
+            sheets.append(PatternSheet(layer.name, tuple(patterns)))
     named = [Pattern(table.objective(), 1, 0, name=table.name) for table in spec.objectives]
     if named:
         every = tuple(pattern for first in named for pattern in _signs_and_variants(spec, first))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,15 @@ def read_patches(folder: Place, layer: str) -> StrongestPatches:
     return StrongestPatches(scores, images)
 
 
+def dead_channels(folder: Place, layers: Sequence[str]) -> dict[str, frozenset[int]]:
+    """By layer the channels that never fire in the job's images, if the activations stage is done; else none."""
+    if "activations" not in read_receipt(folder).stages:
+        return {}
+    channels = read_index(folder, "channels").select(["layer", "channel", "dead"]).to_pydict()
+    rows = list(zip(channels["layer"], channels["channel"], channels["dead"], strict=True))
+    return {layer: frozenset(channel for of, channel, dead in rows if dead and of == layer) for layer in layers}
+
+
 def picture_rows(results: Sequence[PatternResult]) -> Iterator[dict[str, list[Any]]]:
     """The rows of patterns/SHEET.parquet, one at a time."""
     for result in results:
@@ -140,8 +150,14 @@ def index_columns(spec: PatternsSpec, network: Network, results: Sequence[Patter
     }
 
 
-def summarise(reporter: Reporter, results: Sequence[PatternResult]) -> dict[str, Any]:
-    """The stage's entry in run.json; reports patterns that are dead or stopped."""
+def summarise(
+    reporter: Reporter, results: Sequence[PatternResult], left_out: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The stage's entry in run.json; reports patterns that are dead or stopped.
+
+    Args:
+        left_out: the channels without a pattern because they never fire in the job's images, by layer.
+    """
     compared = [result for result in results if result.exceeds is not None]
     exceeding = sum(bool(result.exceeds) for result in compared)
     words = [f"{len(results):,} patterns"]
@@ -156,4 +172,8 @@ def summarise(reporter: Reporter, results: Sequence[PatternResult]) -> dict[str,
             names = ", ".join(titles[:_NAMED])
             reporter.say(f"patterns that {what}: {names}{more}. See index/patterns.parquet, column state.")
             words.append(f"{len(titles):,} {state}")
-    return {"told": ", ".join(words), "pictures": len(results), "compared": len(compared), "exceeding": exceeding, **failed}
+    never = sum(map(len, left_out.values()))
+    if never:
+        words.append(f"{never:,} channels left out, which never fire in these images")
+    counts = {"pictures": len(results), "compared": len(compared), "exceeding": exceeding, **failed}
+    return {"told": ", ".join(words), **counts, "left_out": {layer: list(channels) for layer, channels in left_out.items()}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipeline.job import Job
 from pipeline.patterns.contact_sheet import draw_sheet, remove_other_sheets
-from pipeline.patterns.plan import check_patterns, plan_batches, plan_sheets
-from pipeline.patterns.results import PatternResult, index_columns, picture_rows, read_patches, summarise
+from pipeline.patterns.plan import check_patterns, chosen_layers, plan_batches, plan_sheets
+from pipeline.patterns.results import PatternResult, dead_channels, index_columns, picture_rows, read_patches, summarise
 from pipeline.report.section import Section
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -25,7 +25,9 @@ def patterns(job: Job) -> Outcome:
 
     make_deterministic()
     spec, parts = job.spec.patterns, job.folder / "parts" / "patterns"
-    sheets = plan_sheets(spec, job.layers)
+    chosen = [layer.name for layer in chosen_layers(spec, job.layers)]
+    dead = dead_channels(job.folder, chosen)
+    sheets = plan_sheets(spec, job.layers, dead)
     check_gradients(job.network, list(dict.fromkeys(name for sheet in sheets for name in sheet.layers)))
     every: list[PatternResult] = []
     with job.reporter.step("patterns", "steps") as advance:
@@ -41,7 +43,9 @@ def patterns(job: Job) -> Outcome:
     remove_other_sheets(job.folder, sheets)
     for path in [*parts.glob("*.npz")]:
         path.unlink()
-    return summarise(job.reporter, every)
+    asked = range(max(layer.channels for layer in job.layers)) if spec.channels == "all" else spec.channels
+    left_out = {layer: [channel for channel in asked if channel in of_layer] for layer, of_layer in dead.items()}
+    return summarise(job.reporter, every, {layer: channels for layer, channels in left_out.items() if channels})
 
 
 STAGE = Stage(

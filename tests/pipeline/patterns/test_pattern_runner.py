@@ -178,3 +178,9 @@ def test_a_finished_batch_is_read_from_the_parts_unless_anything_it_depends_on_c
     assert [make(), make(), make(snapshot=5.0)] == [1, 1, 1] and len(made) == 1
     others = [Pattern(channel("x", 2), 1, 0), Pattern(channel("x", 1), -1, 0), Pattern(channel("x", 1), 1, 1)]
     assert [make("b"), make(steps=3), make(seed=1), *(make(pattern=other) for other in others)] == [2, 3, 4, 5, 6, 7]
+
+
+def test_channels_that_never_fire_get_no_pattern_and_a_layer_of_none_but_these_no_sheet() -> None:
+    layers = [LayerInfo("edges", "", (14, 14, 3)), LayerInfo("shapes", "", (6, 6, 2))]
+    sheets = plan_sheets(PatternsSpec(), layers, {"edges": {1}, "shapes": {0, 1}})
+    assert [(sheet.name, [pattern.channel for pattern in sheet.patterns]) for sheet in sheets] == [("edges", [0, 2])]
