@@ -37,8 +37,8 @@ def test_the_layers_of_a_frozen_graph_are_listed_with_their_fields(spec: Any, ca
     assert main(["layers", str(spec)]) == 0
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    assert rows == [
-        ["preprocess: unit (as asked)"],
+    assert ["preprocess: unit (as asked)"] in rows
+    assert [row for row in rows if len(row) > 1] == [
         ["layer", "kind", "map", "channels", "field", "stride"],
         ["block/conv", "Conv2D", "8 x 8", "16", "3 x 3", "2 x 2"],
         ["block/relu", "Relu", "8 x 8", "16", "3 x 3", "2 x 2"],
