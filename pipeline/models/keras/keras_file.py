@@ -20,9 +20,12 @@ from pipeline.models.keras.keras2_calls import ADVICE
 from pipeline.models.keras.model import keras_reader
 from pipeline.models.keras.model_file import ModelFile, clipped, opened_model_file
 from pipeline.models.keras.stem import infer_preprocessing
-from pipeline.models.keras.weights import restore_weights
+from pipeline.models.keras.weights import layers_within, restore_weights
 from pipeline.models.network import Setting
 from pipeline.spec.model import ModelSpec
+
+# What TensorFlow takes as a name scope, which is where it runs each layer.
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
 def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
@@ -100,4 +103,10 @@ def _model(file: ModelFile, custom: dict[str, Any], trusted: bool) -> keras.Mode
         raise UnusableModel(
             f"{path} cannot be loaded by Keras {keras.__version__} ({one_line(error_inside(error))}): {advice}."
         ) from None
+    wrong = next((layer.name for layer in layers_within(model) if not _SCOPE.fullmatch(layer.name)), None)
+    if wrong is not None:
+        raise UnusableModel(
+            f"{path} has a layer named {clipped(wrong)}, which TensorFlow refuses. Give it a name of letters, digits and _ . - / "
+            "and save the model again."
+        )
     return model

@@ -55,7 +55,7 @@ def restore_weights(model: keras.Model, file: ModelFile) -> None:
         return
     with h5py.File(file.weights) as stored:
         _restore(model, stored["model_weights"])
-    for layer in _flat(model):
+    for layer in layers_within(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # it works with what it made of its weights when it was built
 
@@ -157,13 +157,13 @@ def _in_order(variables: list[keras.Variable], names: list[str]) -> list[str]:
     return [by_path[path] for path in paths] if len(by_path) == len(names) and by_path.keys() == set(paths) else names
 
 
-def _flat(layer: keras.Layer) -> Iterator[keras.Layer]:
+def layers_within(layer: keras.Layer) -> Iterator[keras.Layer]:
     """A layer and all inside of it that are models, or wrapped."""
     yield layer
     inner = getattr(layer, "layers", [getattr(layer, "layer", None)])
     for child in inner if isinstance(inner, list) else []:
         if isinstance(child, keras.Layer):
-            yield from _flat(child)
+            yield from layers_within(child)
 
 
 def _floats(file: h5py.File) -> int:

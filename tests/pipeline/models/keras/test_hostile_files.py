@@ -280,3 +280,8 @@ def test_objects_that_cannot_be_opened_are_one_line(tmp_path: Path) -> None:
             load_model(tmp_path / "broken.h5", {})
         except UnusableModel as error:
             assert len(str(error)) < 600
+
+
+def test_a_layer_that_tensorflow_cannot_name_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1, name="my conv")]).save(tmp_path / "net.keras")
+    assert "a layer named 'my conv'" in refusal(tmp_path / "net.keras")
