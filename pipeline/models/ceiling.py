@@ -20,7 +20,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from pipeline.models.network import Unclipped
 
-# Clamps that are one operation. Of these, gradients pass through Relu6 alone (`WITHOUT_CEILING` in `pipeline.compiled.gradients`).
+# Clamps that are one operation. Gradients pass through Relu6 alone of these: `WITHOUT_CEILING` in `pipeline.compiled.gradients`.
 CLAMPS = frozenset({"Relu6", "Minimum", "ClipByValue", "Select", "SelectV2"})
 
 # What moves values, or leaves some out, but makes none: the ceiling stays what it is.
