@@ -245,7 +245,10 @@ def _about_channels(folder: Place, images: int) -> list[str]:
     """Of each layer the channels that never fire, and those whose last winner ties with images that are no winners."""
     from pipeline.store.tables import read_index
 
-    channels = read_index(folder, "channels").to_pydict()
+    try:
+        channels = read_index(folder, "channels").to_pydict()
+    except FileNotFoundError:  # somebody took it away: the receipt alone still says what there was
+        return []
     if "ties" not in channels:  # of an earlier version
         return []
     lines = []

@@ -27,7 +27,14 @@ def job_of(folder: Any = None, digest: Any = "a", **keys: Any) -> Any:
     network = SimpleNamespace(input_shape=(20, 30, 3), digest=lambda: digest)
     spec = SimpleNamespace(dream=DreamSpec(**keys))
     layers = [LayerInfo(name, "", (5, 5, 2)) for name in ("x", "y")]
-    return SimpleNamespace(folder=folder, network=network, spec=spec, layers=layers, class_names=lambda: None)
+    return SimpleNamespace(
+        folder=folder,
+        network=network,
+        spec=spec,
+        layers=layers,
+        class_names=lambda: None,
+        head=lambda: SimpleNamespace(kind="softmax"),
+    )
 
 
 def drawn_classes(**keys: Any) -> Any:

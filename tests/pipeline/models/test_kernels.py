@@ -91,7 +91,7 @@ def test_a_separable_convolution_has_two_kernels_one_after_the_other(images: Any
 def test_layers_without_a_kernel_are_left_out_and_nested_and_wrapped_ones_found(nested_model: Any) -> None:
     opened = network(nested_model)
     found = opened.kernels([layer.name for layer in opened.layers()])
-    assert list(found) == ["shared", "middle/first", "middle/inner/core"]
+    assert list(found) == ["shared", "shared:1", "middle/first", "middle/inner/core"]
     core = nested_model.get_layer("middle").get_layer("inner").get_layer("core")
     assert np.array_equal(found["middle/inner/core"][0].weights, np.asarray(core.kernel))
     wrapped = around(LAYERS.SpectralNormalization(LAYERS.Conv2D(4, 3), name="it"))

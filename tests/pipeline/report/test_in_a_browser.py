@@ -277,7 +277,7 @@ def test_explanations_show_what_the_network_says_and_every_map(pages: Any, visit
     page.get_by_role("link", name="explanations").click()
     page.wait_for_selector(".explained figure")
     said = page.locator(".explained").inner_text()
-    assert HOSTILE_KEY in said and f"labelled {HOSTILE_LABEL}" in said and "ant" in said and "70 %" in said and "class 6" in said
+    assert HOSTILE_KEY in said and f"labelled {HOSTILE_LABEL}" in said and "ant" in said and "70.0%" in said and "class 6" in said
     page.wait_for_function(
         "[...document.querySelectorAll('.explained img')].every((image) => image.complete && image.naturalWidth === 60)"
     )

@@ -55,6 +55,7 @@ DEFAULTS = {
     "activations.top_k": 9,
     "activations.bottom_k": 0,
     "activations.label_k": 0,
+    "activations.per_image": None,
     "filters.layers": None,
     "filters.sort": "norm",
     "filters.filters": None,

@@ -39,7 +39,7 @@ def test_layers_that_give_tokens_several_outputs_or_integers_are_listed_with_the
     halves = keras.ops.split(tokens, 2, axis=1)
     whole = keras.ops.cast(keras.ops.max(halves[0] + halves[1], axis=1), "int32")
     network = read(keras.Model(inputs, whole))
-    assert [layer.name for layer in network.layers()] == ["conv", "max"]
+    assert [layer.name.partition("_")[0] for layer in network.layers()] == ["conv", "max"]  # Keras counts operations on
     every = [(layer.name, layer.reason if isinstance(layer, UnreadableLayer) else None) for layer in network.every_layer()]
     assert every[1:4] == [
         ("conv", None),
