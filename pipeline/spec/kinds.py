@@ -36,7 +36,9 @@ def split_source(table: Table, name: str, kinds: Mapping[str, Kind]) -> tuple[st
     what = {"model": "networks", "data": "sources"}[name]
     for key in sorted(table.model_fields_set):
         takers = [f"{taker}:" for taker, declared in kinds.items() if key in declared.keys]
-        if takers and f"{kind}:" not in takers and getattr(table, key) is not None:
+        value = getattr(table, key)
+        idle = not value and value == type(table).model_fields[key].default  # asks for nothing, as a spec written in full has it
+        if takers and f"{kind}:" not in takers and not idle:
             raise WrongSpec(
                 f"{name}.{key} is for {' and '.join(takers)} {what}; {name}.source = {source!r} has no use for it. Leave it out."
             )

@@ -60,6 +60,8 @@ def test_a_shipped_network_looks_at_photographs(tmp_path: Path, monkeypatch: pyt
     folder = run(shipped(name, f"model.weights={REAL}/{weights}", *top, *few), tmp_path)
     index = pd.read_parquet(folder / "index" / "activations.parquet")
     fields = pd.read_parquet(folder / "index" / "fields.parquet")
-    assert len(index) == 5 * 3 * 2 and index["example"].max() < 24 and index["score"].max() > 0
+    channels = pd.read_parquet(folder / "index" / "channels.parquet")
+    assert len(channels) == 5 * 3 and len(index) == 2 * int((~channels["dead"]).sum()) > 20  # what never fires has no winners
+    assert index["example"].max() < 24 and index["score"].max() > 0
     assert fields["height"].is_monotonic_increasing and fields["height"].iloc[0] < 12
     assert len(list((folder / "mosaics" / "activations").glob("*-crop.png"))) == 5
