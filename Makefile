@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage docs bench train-cifar10 test-fields test-real clean
+.PHONY: help setup demo test check coverage docs bench train-cifar10 fuzz test-fields test-real clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,8 +50,11 @@ bench: setup  ## measure: scan, dreams and explanations beside their yardsticks,
 train-cifar10: .venv/core  ## train the small CIFAR-10 network (CIFAR10_DIR: prepared TensorFlow Datasets)
 	$(BIN)/python -m jobs train cifar10 $(if $(CIFAR10_DIR),--data-dir "$(CIFAR10_DIR)")
 
+fuzz: setup  ## break inputs of every kind for FUZZ_SECONDS (600) and look at what convscope answers; FUZZ_SEED chooses others
+	$(BIN)/python tests/fuzz --seconds $(or $(FUZZ_SECONDS),600) --seed $(or $(FUZZ_SEED),0) --workers 2 --keep build/fuzz
+
 test-fields: setup  ## hold the receptive fields of all of keras.applications against the oracle (half an hour or more)
-	$(BIN)/python -m tests.recfield.survey
+	$(BIN)/python tests/recfield/survey.py
 
 test-real: setup  ## the tests on real networks and data, found through CONVSCOPE_REAL and CONVSCOPE_SHARED
 	$(BIN)/python -m pytest -q -m "not slow" tests/real

@@ -107,9 +107,9 @@ def __dir__() -> list[str]:
 def command_line() -> int:
     """Run the command `convscope`. Returns: its exit status. Raises: ImportError, as any use of this module may."""
     _check_packages()
-    from jobs.cli import main
+    from jobs.cli import command_line
 
-    return main()
+    return command_line()
 
 
 def _check_packages() -> None:

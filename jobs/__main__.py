@@ -2,6 +2,6 @@
 
 import sys
 
-from jobs.cli import main
+from jobs.cli import command_line
 
-sys.exit(main())
+sys.exit(command_line())

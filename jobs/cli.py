@@ -192,9 +192,11 @@ class _Version(argparse.Action):
 
 def _shard(text: str) -> tuple[int, int]:
     """Which shard, from 0, of how many."""
+    from pipeline.options import MOST_SHARDS
+
     index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, with I from 1 to N")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= MOST_SHARDS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, with I from 1 to N, and N up to {MOST_SHARDS:,}")
     return int(index) - 1, int(count)
 
 
@@ -212,6 +214,14 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def command_line() -> int:
+    """Run the command of this process' arguments, as its only job. Returns: the exit status."""
+    from jobs.terminal import filter_libraries
+
+    filter_libraries()
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

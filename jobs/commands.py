@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import MissingInput, WrongSpec
+from pipeline.errors import MissingInput, WrongSpec, printable
 from pipeline.load import load_spec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
@@ -59,14 +59,14 @@ def _run(options: argparse.Namespace) -> None:
         return
     folder = run(spec, options.out, options.stage, reporter, run_options, options.anew)
     for line in summary(folder):
-        print(line)
+        _say(line)
 
 
 def _merge(options: argparse.Namespace) -> None:
     folder = place(options.folder)
     reporter = Reporter(folder.name, as_json=options.log_json)
     for line in summary(merge(folder, reporter, RunOptions(save_every=options.save_every, cache=not options.no_cache))):
-        print(line)
+        _say(line)
 
 
 def _layers(options: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def _layers(options: argparse.Namespace) -> None:
     for group in () if options.fast else solve_in_groups(network, network.layers(), cache):
         fields |= group
     for line in settings_of(network):
-        print(line)
+        _say(line)
     columns = ("layer", "kind", "map", "channels", *(() if options.fast else ("field", "stride")))
     every = [_layer_row(layer, fields, len(columns)) for layer in network.every_layer()]
     _print_table([(*columns, "cannot be looked at" if any(row[-1] for row in every) else ""), *every])
@@ -139,19 +139,19 @@ def _check(options: argparse.Namespace) -> None:
 
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
-    print(f"{spec.name}: {len(job.source):,} examples, {spec.data.resize} to {height} x {width}, batches of {spec.data.batch}")
-    print(f"network: {job.network.name}, {len(job.layers)} layers, {sum(counts):,} channels")
+    _say(f"{spec.name}: {len(job.source):,} examples, {spec.data.resize} to {height} x {width}, batches of {spec.data.batch}")
+    _say(f"network: {job.network.name}, {len(job.layers)} layers, {sum(counts):,} channels")
     for line in settings_of(job.network):
-        print(line)
+        _say(line)
     for layer, count in zip(job.layers, counts, strict=True):
-        print(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
+        _say(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
     every = len(job.network.every_layer())
     others = every - len(job.network.layers())
     if others:
         print(f"  of the network's {every} layers, {others} cannot be looked at; convscope layers SPEC says why")
     if spec.model.labels is not None:
         names = job.class_names() or ()
-        print(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
+        _say(f"classes: {len(names):,}, {names[0]} to {names[-1]}")
     print(f"stages: {', '.join(spec.stages)}")
     stages = [STAGES[name] for name in spec.stages]
     index = ["index"] if any(stage.index for stage in stages) else []
@@ -162,7 +162,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     for line in summary(place(options.folder)):
-        print(line)
+        _say(line)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -243,15 +243,11 @@ def summary(folder: Place) -> list[str]:
 
 def _about_channels(folder: Place, images: int) -> list[str]:
     """Of each layer the channels that never fire, and those whose last winner ties with images that are no winners."""
-    from pipeline.store.tables import read_index
+    from pipeline.report.job_reader import JobReader
 
-    try:
-        channels = read_index(folder, "channels").to_pydict()
-    except FileNotFoundError:  # somebody took it away: the receipt alone still says what there was
-        return []
-    if "ties" not in channels:  # of an earlier version
-        return []
-    lines = []
+    reader = JobReader(folder)
+    channels = reader.table("channels").to_pydict()  # empty if somebody took it away: the receipt says what there was
+    lines = [f"    {gap}" for gap in reader.gaps if "older version" not in gap]
     for layer in dict.fromkeys(channels["layer"]):
         rows = [row for row, of_layer in enumerate(channels["layer"]) if of_layer == layer]
         dead = [channels["channel"][row] for row in rows if channels["dead"][row]]
@@ -296,7 +292,12 @@ def _about(record: StageRecord) -> str:
 def _print_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _say(line: str) -> None:
+    """Print a line that may hold names from a stranger's file."""
+    print(printable(line))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

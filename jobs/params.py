@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import MissingInput, WrongSpec
+from pipeline.errors import MissingInput, WrongSpec, one_line, quoted, shortened
 from pipeline.spec.dream import OctaveSpec, VisualizationSpec
 
 # The names that keep their meaning in a spec, and what replaces the others.
@@ -42,15 +42,27 @@ def convert(path: Path) -> str:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         known = f" (known: {', '.join(OctaveSpec.model_fields)})" if first["type"] == "extra_forbidden" else ""
-        raise WrongSpec(f"{key} = {first['input']!r} in {path}: {first['msg']}{known}. Change it, or take it out.") from None
+        raise WrongSpec(
+            f"{shortened(key)} = {quoted(first['input'])} in {path}: {first['msg']}{known}. Change it, or take it out."
+        ) from None
     lines = [
-        f"# {name} = {json.dumps(value)}: now {_elsewhere(name)}" for name, value in assignments.items() if name not in _KEPT
+        f"# {name} = {shortened(_comment(value))}: now {_elsewhere(name)}"
+        for name, value in assignments.items()
+        if name not in _KEPT
     ]
     lines.append("[dream.visualization]")
     lines += [f"{name} = {_toml(value)}" for name, value in values.items() if name != "octaves"]
     for octave in values.get("octaves", []):
         lines += ["", "[[dream.visualization.octaves]]", *(f"{key} = {_toml(value)}" for key, value in octave.items())]
     return "\n".join(lines) + "\n"
+
+
+def _comment(value: Any) -> str:
+    """A value that a spec has no use for, on one line."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # sets, complex numbers, integers of thousands of digits
+        return json.dumps(quoted(value))
 
 
 def _elsewhere(name: str) -> str:
@@ -62,8 +74,8 @@ def _assignments(path: Path) -> dict[str, Any]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MissingInput(f"the parameters {str(path)!r} cannot be read ({error.strerror}). Name a Python file.") from None
-    except (SyntaxError, ValueError) as error:  # also of bytes that are no text, or a null among them
-        raise WrongSpec(f"{path} is not Python ({error}). Name the params.py of a class visualisation.") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # also of bytes that are no text, and of endless sums
+        raise WrongSpec(f"{path} is not Python ({one_line(error)}). Name the params.py of a class visualisation.") from None
     assignments: dict[str, Any] = {}
     for statement in tree.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
@@ -88,7 +100,10 @@ def _literal(node: ast.expr, name: str, path: Path) -> Any:
                 f"{name} in {path}, line {node.lineno}, is not a literal, and "
                 "convscope runs no code. Write the values themselves."
             ) from None
-        return ast.unparse(node)
+        try:
+            return ast.unparse(node)
+        except (ValueError, RecursionError):
+            return f"line {node.lineno}"
     return list(value) if isinstance(value, (tuple, set)) else value
 
 

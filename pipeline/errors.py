@@ -23,12 +23,22 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LONGEST = 480  # characters of a message
 
 
 class ConvscopeError(Exception):
-    """The base class: a message for people, and the exit code of the command line."""
+    """The base class: a message for people, and the exit code of the command line.
+
+    The message is one line of at most LONGEST characters that a terminal may show, whatever a stranger's file put in it.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(printable(message), LONGEST))
 
     def __str__(self) -> str:
         return f"{type(self).__name__}: {super().__str__()}"
@@ -47,12 +57,15 @@ class UnknownName(WrongSpec):
     def among(cls, name: str, known: Iterable[str], *, where: str, hint: str = "") -> UnknownName:
         """The error for a `name` that is not `where`; lists the nearest known names and, if they are few, all."""
         known = sorted(set(known))
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        parts = [f"{name!r} is not {where}"]
+        near = difflib.get_close_matches(name[:200], known, n=3, cutoff=0.5)
+        parts = [f"{quoted(name)} is not {where}"]
         if near:
             parts.append(f"nearest: {', '.join(near)}")
         if len(known) <= 60:
-            parts.append(f"known: {', '.join(known) or 'none'}")
+            names = ", ".join(known) or "none"
+            if len(names) > 250:
+                names = f"{names[:250].rpartition(', ')[0] or names[:250]}, ... ({len(known)} in all)"
+            parts.append(f"known: {names}")
         message = "; ".join(parts) + "."
         return cls(f"{message} {hint}" if hint else message)
 
@@ -111,6 +124,44 @@ class StoreFailed(Fault):
 
 class FieldUnsolved(Fault):
     """A receptive field could not be measured, or could not be proved."""
+
+
+@contextmanager
+def foreign_errors(kind: type[ConvscopeError], what: str, advice: str) -> Iterator[None]:
+    """Turns what other libraries raise over a file from outside into our error: they raise more types than can be listed.
+
+    Args:
+        kind: the class of the error.
+        what: the file or data set, as the message names it. advice: what to do now, a sentence.
+
+    Raises: `kind`; a ConvscopeError and a MemoryError as they are.
+    """
+    try:
+        yield
+    except (ConvscopeError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{shortened(what)} cannot be opened ({type(error).__name__}: {one_line(error)}). {advice}") from error
+
+
+def printable(text: str) -> str:
+    """A text as one line without control characters: a terminal would take them for commands."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text of at most `most` characters, cut in its middle."""
+    return text if len(text) <= most else f"{text[: most - most // 3 - 3]}...{text[len(text) - most // 3 :]}"
+
+
+def quoted(value: Any) -> str:
+    """A value as Python writes it, shortened; of numbers too long and values too deep to write, the type."""
+    try:
+        return shortened(repr(value), 120)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too long to write"
 
 
 def one_line(error: BaseException) -> str:

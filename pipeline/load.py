@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MissingInput, WrongSpec, one_line
+from pipeline.errors import MissingInput, WrongSpec, one_line, quoted
 from pipeline.models import registry as models
 from pipeline.sources import registry as sources
 from pipeline.spec.job_spec import JobSpec, validate
@@ -66,10 +66,10 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise WrongSpec(f"--set {override!r} is not of the form section.key=value.")
+        raise WrongSpec(f"--set {quoted(override)} is not of the form section.key=value.")
     try:
         parsed: Any = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also of numbers of thousands of digits, and brackets thousands deep
         parsed = value.strip()
     tree: dict[str, Any] = {parts[-1]: parsed}
     for part in reversed(parts[:-1]):

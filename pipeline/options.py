@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_SHARDS = 1_000_000  # of a job
+
 
 @dataclass(frozen=True)
 class RunOptions:

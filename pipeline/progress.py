@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
+from pipeline.errors import printable
+
 
 class Advance(Protocol):
     """Called as a step advances: the units done, their total, and a short note such as the loss."""
@@ -42,6 +44,7 @@ class Reporter:
         if self._as_json:
             line = json_line({"job": self.name, "message": text, **facts})
         else:
+            text = printable(text)
             line = text if self._bars else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}: {text}"
         print(line, file=self._stream, flush=True)
 

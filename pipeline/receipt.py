@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from pipeline.errors import WrongSpec
+from pipeline.errors import WrongSpec, quoted
+from pipeline.spec.job_spec import is_job_name
 from pipeline.store.files import write_json
 from pipeline.store.places import Place
 
@@ -81,6 +82,13 @@ class Receipt(_Record):
     stages: dict[str, StageRecord]
     settings: dict[str, dict[str, str]] = {}
 
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not is_job_name(value):
+            raise ValueError("is no job's name")
+        return value
+
     @field_validator("spec")
     @classmethod
     def _is_a_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def find_receipt(folder: Place, any_format: bool = False) -> Receipt | None:
         raise WrongSpec(f"{path} cannot be read ({error}). Remove it to run the job again.") from None
     if isinstance(tree, dict) and tree.get("format") != FORMAT and not any_format:
         raise WrongSpec(
-            f"{folder} is of format {tree.get('format')}, this version writes {FORMAT}. Choose another --out, "
+            f"{folder} is of format {quoted(tree.get('format'))}, this version writes {FORMAT}. Choose another --out, "
             "or show and finish it with the version that wrote it."
         )
     try:

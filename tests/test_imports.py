@@ -30,7 +30,8 @@ FLOORS = (
     ("store", "ascent.objectives", "attribution.methods"),
     ("models.network",),
     ("drawing",),
-    ("errors", "geometry", "hardware", "options", "progress"),
+    ("progress",),
+    ("errors", "geometry", "hardware", "options"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.

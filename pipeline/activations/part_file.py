@@ -10,13 +10,17 @@ import json
 import re
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.activations.heap import UNFILLED
 from pipeline.activations.part import Part, Skipped, member_kinds
+from pipeline.activations.plan import ScanPlan
 from pipeline.errors import Fault, WrongSpec, one_line
 from pipeline.job import Job
+from pipeline.options import MOST_SHARDS
 from pipeline.sources.source import Shard
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
@@ -53,7 +57,7 @@ class Provenance:
         """The provenance of what a job scans."""
         spec = job.spec.model_dump(mode="json")
         settings = {
-            f"{table}.{key}": spec[table][key] for table in _IRRELEVANT for key in spec[table].keys() - _IRRELEVANT[table]
+            f"{table}.{key}": spec[table][key] for table in _IRRELEVANT for key in spec[table] if key not in _IRRELEVANT[table]
         }
         settings["model.layers"] = [[layer.name, *layer.shape] for layer in job.layers]
         if job.spec.activations.label_k:
@@ -122,7 +126,8 @@ def read_part(path: Place) -> SavedPart:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             # Format 1 called the header by another name.
-            header = json.loads(bytes(archive["header" if "header" in archive else "told"]))
+            stored = bytes(archive["header" if "header" in archive else "told"])
+            header = json.loads(stored)
             if header["format"] != FORMAT:
                 raise WrongSpec(
                     f"{path} is of format {header['format']}, this version reads {FORMAT}. "
@@ -133,7 +138,7 @@ def read_part(path: Place) -> SavedPart:
                     f"{path} holds {', '.join(header['members'])} of each layer, this version keeps {', '.join(member_kinds())}. "
                     "Finish the job with the version that started it, or start over with --anew."
                 )
-            return _decode(header, archive)
+            return _decode(_Header.model_validate_json(stored), archive)
     except WrongSpec:
         raise
     except Exception as error:  # of whatever kind damage makes zipfile, zlib, NumPy or json raise
@@ -202,14 +207,94 @@ def _encode(saved: SavedPart) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(header: dict[str, Any], archive: Any) -> SavedPart:
-    layers, kinds = list(header["channels"]), member_kinds()
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Provenance(_Strict):
+    model: str
+    data: str
+    examples: Count
+    settings: dict[str, Any]
+    spec: dict[str, Any]
+
+
+class _Shard(_Strict):
+    index: Count
+    count: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
+    unit: Annotated[int, Field(ge=1, le=2**20)]
+    begin: Count
+
+
+class _Header(_Strict):
+    """The header of a part file: it may have been written by anyone."""
+
+    format: int
+    members: list[str]
+    provenance: _Provenance
+    shard: _Shard
+    channels: dict[str, Annotated[int, Field(ge=1, le=2**31)]]
+    seen: Count
+    skipped: list[tuple[Count, str, str]]
+
+
+def _decode(header: _Header, archive: Any) -> SavedPart:
+    layers, kinds = list(header.channels), member_kinds()
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = {layer: {} for layer in layers}
     for name in archive.files:
         if name != "header":
             number, member, array = name.split(".")
             arrays[layers[int(number)]].setdefault(member, {})[array] = archive[name]
     members = {layer: {name: kinds[name].from_arrays(of) for name, of in by_name.items()} for layer, by_name in arrays.items()}
-    skipped = tuple(Skipped(*fields) for fields in header["skipped"])
-    part = Part(header["channels"], members, header["seen"], skipped)
-    return SavedPart(Provenance(**header["provenance"]), Shard(**header["shard"]), part)
+    part = Part(header.channels, members, header.seen, tuple(Skipped(*fields) for fields in header.skipped))
+    shard = Shard(**header.shard.model_dump())
+    if shard.index >= shard.count:
+        raise ValueError("its shard is not one of them")
+    return SavedPart(Provenance(**header.provenance.model_dump()), shard, part)
+
+
+def check_part(saved: SavedPart, plan: ScanPlan, path: Place) -> None:
+    """Whether the arrays of a part are those of a plan: layers, members, shapes, kinds of numbers, examples and positions.
+
+    A part of the same provenance has them, unless somebody has changed the file. Raises: Fault.
+    """
+    try:
+        empty = Part.empty(plan)
+        _compare(saved.part, empty)
+        saved.part.merge(empty)  # fails where the arrays of a member contradict each other
+        first, last = saved.bounds
+        if saved.part.done > last - first:
+            raise ValueError("it has seen more than its shard holds")
+        maps = {layer.name: layer.shape for layer in plan.layers}
+        for layer, members in saved.part.members.items():
+            for member in members.values():
+                arrays, (height, width, _) = member.arrays(), maps[layer]
+                for name, end in (("examples", saved.provenance.examples), ("rows", height), ("cols", width)):
+                    if name in arrays and not np.all((arrays[name] >= UNFILLED) & (arrays[name] < end)):
+                        raise ValueError(f"{layer!r} has {name} that are not there")
+    except Exception as error:  # of whatever kind members raise over arrays that contradict each other
+        raise Fault(f"{path} is damaged ({one_line(error)}). Remove it; its examples will be scanned again.") from None
+
+
+def _compare(part: Part, empty: Part) -> None:
+    """Raises: ValueError, where a part is none of the empty part's plan."""
+    if part.channels != empty.channels:
+        raise ValueError("it holds other layers")
+    for layer, members in empty.members.items():
+        if part.members[layer].keys() != members.keys():
+            raise ValueError(f"{layer!r} has other members")
+        for name, member in members.items():
+            stored, fresh = part.members[layer][name].arrays(), member.arrays()
+            alike = stored.keys() == fresh.keys() and all(_alike(stored[array], fresh[array]) for array in fresh)
+            if not alike:
+                raise ValueError(f"the {name} of {layer!r} are other arrays")
+
+
+def _alike(stored: np.ndarray, fresh: np.ndarray) -> bool:
+    """Whether an array has the type and the shape of a fresh one; axes that are empty there grow."""
+    kind = stored.dtype.kind == "U" if fresh.dtype.kind == "U" else stored.dtype == fresh.dtype
+    axes = zip(stored.shape, fresh.shape, strict=False)
+    return kind and stored.ndim == fresh.ndim and all(length == side or length == 0 for side, length in axes)

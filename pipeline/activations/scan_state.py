@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.activations.part import Part, merge
-from pipeline.activations.part_file import WHOLE, Provenance, SavedPart, read_part, saved_parts, shard_path, write_part
+from pipeline.activations.part_file import (
+    WHOLE,
+    Provenance,
+    SavedPart,
+    check_part,
+    read_part,
+    saved_parts,
+    shard_path,
+    write_part,
+)
+from pipeline.activations.plan import ScanPlan
 from pipeline.errors import PartsMissing, WrongSpec
 from pipeline.job import Job
 from pipeline.sources.source import Shard
@@ -25,6 +35,10 @@ class ScanState:
 
     def __init__(self, job: Job, base: SavedPart | None, parts: Sequence[SavedPart]) -> None:
         self.job, self.provenance, self.base = job, Provenance.of(job), base
+        plan = ScanPlan.of(job)
+        for saved in [base, *parts] if base else parts:  # those of other settings are not used
+            if saved.provenance.settings == self.provenance.settings:
+                check_part(saved, plan, job.folder / WHOLE if saved is base else shard_path(job.folder, saved.shard))
         self._parts = {(saved.shard.index, saved.shard.count): saved for saved in parts}
 
     @classmethod
@@ -221,7 +235,8 @@ def _missing(parts: Sequence[SavedPart]) -> list[str]:
     """What a set of parts lacks, in words."""
     count = parts[0].shard.count
     absent = sorted(set(range(count)) - {saved.shard.index for saved in parts})
-    words = [f"parts {', '.join(str(index + 1) for index in absent)} of {count}"] if absent else []
+    named = ", ".join(str(index + 1) for index in absent[:40]) + (f" and {len(absent) - 40:,} more" if len(absent) > 40 else "")
+    words = [f"parts {named} of {count}"] if absent else []
     for saved in parts:
         if not saved.complete:
             first, last = saved.bounds

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # The types of a spec's keys. Python users may pass other values, which `Objective.check` then rejects.
-Index = Annotated[int, Field(ge=0, strict=True)]
+Index = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 P = ParamSpec("P")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import ConvscopeError, UnusableModel, one_line
+from pipeline.errors import UnusableModel, foreign_errors
 from pipeline.models.network import Network
 from pipeline.models.selection import select_layers
 from pipeline.spec.kinds import Kind, split_source
@@ -66,14 +66,7 @@ def open_network(spec: ModelSpec) -> Network:
         from pipeline.models.trial import try_in_child
 
         try_in_child(lambda: kind.open(path, spec), path)
-    try:
+    if not kind.path:
         return kind.open(path, spec)
-    except ConvscopeError:
-        raise
-    except Exception as error:
-        # TensorFlow refuses files in more ways and types than can be listed; Python's own errors come from them as well.
-        if not kind.path:
-            raise
-        raise UnusableModel(
-            f"{path} cannot be opened ({type(error).__name__}: {one_line(error)}). The file is broken: save the network again."
-        ) from error
+    with foreign_errors(UnusableModel, path, "The file is broken: save the network again."):
+        return kind.open(path, spec)

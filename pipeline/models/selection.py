@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from pipeline.errors import UnusableModel
 from pipeline.models.network import LayerInfo, Network, UnreadableLayer, unknown_layer
+from pipeline.store.files import share_files
 
 
 def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
@@ -14,10 +16,13 @@ def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
 
     The first output of an operation may be written `op:0`, as TensorFlow does.
 
-    Raises: UnknownLayer, for a name or glob that matches nothing.
+    Raises: UnknownLayer, for a name or glob that matches nothing; UnusableModel, where two layers' files would be one.
     """
     layers = network.layers()
     names = [layer.name for layer in layers]
+    shared = share_files(names)
+    if shared is not None:  # by chance one network in millions, or on purpose
+        raise UnusableModel(f"the files of the layers {shared[0]!r} and {shared[1]!r} would have one name. Rename one of them.")
     chosen: set[str] = set()
     for pattern in patterns:
         matches = _matches(pattern, names) or _matches(pattern.removesuffix(":0"), names)

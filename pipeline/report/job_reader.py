@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import one_line
 from pipeline.receipt import Receipt, read_receipt
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
@@ -84,18 +85,18 @@ class JobReader:
         try:
             with (self.folder / "index" / f"{name}.parquet").open("rb") as file:
                 table = pq.read_table(file)
+            missing = [column.name for column in schema if column.name not in table.column_names]
+            columns = [
+                pa.nulls(len(table), column.type) if column.name in missing else table[column.name].cast(column.type)
+                for column in schema
+            ]
         except FileNotFoundError:
             return schema.empty_table()
-        except (OSError, pa.ArrowInvalid) as error:
+        except Exception as error:  # Arrow raises many types over a file that is damaged, or holds other columns
             self._note(f"index/{name}.parquet", error)
             return schema.empty_table()
-        missing = [column.name for column in schema if column.name not in table.column_names]
         if missing:
             self.gaps.append(f"index/{name}.parquet is from an older version: it has no {', '.join(missing)}.")
-        columns = [
-            pa.nulls(len(table), column.type) if column.name in missing else table[column.name].cast(column.type)
-            for column in schema
-        ]
         return pa.table(columns, schema=schema)
 
     def _pictures(self, folder: str, layer: str, columns: Sequence[str]) -> pa.Table | None:
@@ -106,9 +107,9 @@ class JobReader:
                 return table if set(columns) <= set(table.column_names) else None
         except FileNotFoundError:
             return None
-        except (OSError, pa.ArrowInvalid) as error:
+        except Exception as error:  # as in `_read`
             self._note(name, error)
             return None
 
     def _note(self, name: str, error: Exception) -> None:
-        self.gaps.append(f"{name} cannot be read ({str(error).splitlines()[0]}).")
+        self.gaps.append(f"{name} cannot be read ({one_line(error)}).")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UnknownName, UnusableData, one_line
+from pipeline.errors import UnknownName, UnusableData, one_line, quoted
 from pipeline.sources.bands import write_array
 from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
 from pipeline.sources.files import read_image
@@ -343,7 +343,7 @@ def _encoded(image: Any, table: str) -> tuple[bytes, str]:
     try:
         return read_image(remote.below(remote.parent(table), path)), ""
     except OSError as error:
-        return b"", f"the file {path!r} beside the table cannot be read ({error.strerror or type(error).__name__})"
+        return b"", f"the file {quoted(path)} beside the table cannot be read ({error.strerror or type(error).__name__})"
 
 
 def _columns(footer: pq.FileMetaData, name: str) -> Iterator[pq.ColumnChunkMetaData]:

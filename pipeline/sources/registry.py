@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.errors import UnusableData, foreign_errors
 from pipeline.sources.decode import Decoder
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
@@ -51,8 +52,9 @@ def open_source(spec: DataSpec, fit: Fit, fetch: bool = True) -> Source:
     Raises: UnknownName, WrongSpec, MissingInput, UnusableData.
     """
     kind, rest = split_source(spec, "data", KINDS)
-    records = KINDS[kind].open(rest, spec, fetch)
     decoder = Decoder(spec.max_pixels, spec.bands)
-    if spec.window is None:
-        return Images(records, fit, spec.limit, decoder)
-    return Windows(records, fit, spec.window, spec.limit, decoder)
+    with foreign_errors(UnusableData, spec.source, "Look at the files, or fetch them again."):
+        records = KINDS[kind].open(rest, spec, fetch)
+        if spec.window is None:
+            return Images(records, fit, spec.limit, decoder)
+        return Windows(records, fit, spec.window, spec.limit, decoder)

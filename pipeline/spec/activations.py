@@ -16,7 +16,7 @@ class ActivationsSpec(Table):
     bottom_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     label_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     per_image: Annotated[int | None, Field(gt=0, le=1000, strict=True)] = None
-    channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] = "all"
+    channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, le=2**53, strict=True)]], Field(min_length=1)] = "all"
     crop: Literal["auto", "map", "field", "channel", "effective", "image"] = "auto"
     crop_size: Annotated[int, Field(ge=16, le=65_500, strict=True)] = 128
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StrictBool, field_validator
 from pipeline.spec.picks import Picks
 from pipeline.spec.table import AlsoNamed, Batch, Positive, Table, a_list
 
-Number = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Colour = Annotated[float, Field(ge=0, le=255)]
 Steps = Annotated[int, Field(ge=1, le=100_000, strict=True)]
@@ -82,4 +82,6 @@ class DreamSpec(Picks):
 def _weighted(value: Any) -> Any:
     """A list of layers gives each the weight 1."""
     value = a_list(value)
+    if isinstance(value, list) and not all(isinstance(layer, str) for layer in value):
+        raise ValueError("is a list of names of layers, or a table of their weights")
     return dict.fromkeys(value, 1.0) if isinstance(value, list) else value

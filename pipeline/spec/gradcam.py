@@ -25,6 +25,8 @@ def a_list_of_targets(value: Any) -> Any:
 
 Edge = Annotated[float, Field(ge=0, le=1)]
 
+Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]  # of a class, an output or an example
+
 
 class TargetSpec(Table):
     """`gradcam.targets`: one of them, where a number or name does not say it all.
@@ -37,13 +39,11 @@ class TargetSpec(Table):
     direction: of an embedding: one number for each of its own.
     """
 
-    output: Annotated[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)], AlsoNamed("class")] = (
-        "predicted"
-    )
+    output: Annotated[Number | Annotated[str, Field(min_length=1)], AlsoNamed("class")] = "predicted"
     sign: Literal[1, -1] = 1
     region: Annotated[str, HoldsPath(words=("image", "predicted"))] | tuple[Edge, Edge, Edge, Edge] | None = None
     image: PathText | None = None
-    example: Annotated[int, Field(ge=0, strict=True)] | None = None
+    example: Number | None = None
     direction: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
     @model_validator(mode="after")
@@ -78,13 +78,13 @@ class GradcamSpec(Picks):
     ]
     layers: Texts = []
     targets: Annotated[
-        list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)] | TargetSpec],
+        list[Number | Annotated[str, Field(min_length=1)] | TargetSpec],
         BeforeValidator(a_list_of_targets),
         Field(min_length=1),
         AlsoNamed("classes"),
     ] = ["predicted"]
     sanity: Annotated[list[Check], BeforeValidator(a_list), AlsoNamed("trust")] = []
-    steps: Annotated[int, Field(ge=2, strict=True)] = 256
+    steps: Annotated[int, Field(ge=2, le=2**31, strict=True)] = 256
     batch: Batch = 16
 
     @field_validator("methods", "targets", "sanity")

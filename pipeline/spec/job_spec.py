@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
-from pipeline.errors import UnknownName, WrongSpec
+from pipeline.errors import UnknownName, WrongSpec, quoted, shortened
 from pipeline.spec.activations import ActivationsSpec
 from pipeline.spec.data import DataSpec
 from pipeline.spec.dream import DreamSpec
@@ -41,7 +41,7 @@ class JobSpec(Table):
     @field_validator("name")
     @classmethod
     def _a_folder_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        if not is_job_name(value):
             raise ValueError("is the name of a folder: letters, digits, '.', '_' and '-', a letter or digit first")
         return value
 
@@ -57,6 +57,11 @@ class JobSpec(Table):
     @classmethod
     def _each_once(cls, value: list[StageName]) -> list[StageName]:
         return list(dict.fromkeys(value))
+
+
+def is_job_name(name: str) -> bool:
+    """Whether a job may be called so: its folder is."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
 
 
 def validate(tree: dict[str, Any], where: str) -> JobSpec:
@@ -81,7 +86,7 @@ def _explain(error: ValidationError, where: str) -> WrongSpec:
         )
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return WrongSpec(f"{where} has no {key!r}. Add it; docs/spec.md says what it means.")
-    return WrongSpec(f"{key} = {first['input']!r} in {where}: {first['msg'].removeprefix('Value error, ')}.")
+    return WrongSpec(f"{shortened(key)} = {quoted(first['input'])} in {where}: {first['msg'].removeprefix('Value error, ')}.")
 
 
 def _table_at(location: Sequence[int | str]) -> type[BaseModel]:

@@ -15,7 +15,7 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(a_l
 class Picks(Table):
     """The selected images: examples and keys of the data set, and files; if none is named, the first few examples."""
 
-    examples: list[Annotated[int, Field(ge=0, strict=True)]] = []
+    examples: list[Annotated[int, Field(ge=0, le=2**53, strict=True)]] = []
     keys: Texts = []
     files: Annotated[list[Annotated[PathText, Field(min_length=1)]], BeforeValidator(a_list)] = []
     first: Positive = 4

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +141,26 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 
 
 def file_name(layer: str) -> str:
-    """A layer's name as a valid file name on every file system; different layers never share one."""
-    safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
-    device = safe.partition(".")[0].upper() in _DEVICES  # Windows opens these whatever follows the dot
-    if safe == layer and not device and not layer.startswith(".") and not layer.endswith(".") and len(layer) <= 100:
+    """A layer's name as a file name that every file system takes, also with what is put behind it after a hyphen.
+
+    Different layers never share one, also where `conv` and `Conv` are one file, as on macOS and Windows, and where one
+    layer is called as another's second page is: plain lower-case names are kept, and others get a digest of the true
+    name, which is in the index. `share_files` finds names whose digests happen to be equal.
+    """
+    device = layer.partition(".")[0].upper() in _DEVICES  # Windows opens these whatever follows the dot
+    if re.fullmatch(r"[a-z0-9_]([a-z0-9._]{0,98}[a-z0-9_])?", layer) and not device:
         return layer
-    # Changed names get a digest of the true name, which is in the index.
-    return f"{'_' if device else ''}{safe.strip('.')[:100]}-{hashlib.sha256(layer.encode()).hexdigest()[:6]}"
+    safe = re.sub(r"[^A-Za-z0-9._-]", lambda match: "-" if match[0] == "/" else "_", layer)
+    return (
+        f"{'_' if device else ''}{safe.strip('.')[:100]}-{hashlib.sha256(layer.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    )
+
+
+def share_files(layers: Iterable[str]) -> tuple[str, str] | None:
+    """Two layers whose file names some file system takes for one; None where there are none."""
+    taken: dict[str, str] = {}
+    for layer in layers:
+        other = taken.setdefault(file_name(layer).casefold(), layer)
+        if other != layer:
+            return other, layer
+    return None

@@ -1,6 +1,6 @@
 """Prints how the solver agrees with the oracle on keras.applications, a line a network.
 
-python -m tests.recfield.survey [NAME ...]
+python tests/recfield/survey.py [NAME ...]
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""The fuzzer's short pass: every kind of broken input that is known, what longer runs found, and some new ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# TensorFlow opens these in processes of their own: they take most of the time, and tests/pipeline/models/graphs attacks them too.
+SLOW = {"frozen", "savedmodel", "checkpoint"}
+DOORS = [
+    *("spec", "set", "params", "keras", "h5", "classes", "parquet", "tar", "image", "window", "list", "labels"),
+    *("receipt", "scan", "shard", "index"),
+]
+
+
+def fuzz(*words: str) -> tuple[int, str]:
+    """The fuzzer's exit status, and what it printed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "fuzz", *words],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return done.returncode, done.stdout + (done.stderr[-3000:] if done.returncode else "")
+
+
+def test_no_broken_input_ends_in_a_traceback_a_crash_a_hang_or_a_long_message() -> None:
+    status, printed = fuzz("--cases", "48", "--seed", "0", "--doors", *DOORS)
+    assert status == 0, printed
+    assert int(re.findall(r"([\d,]+) cases in", printed)[0]) >= 200, printed
+
+
+@pytest.mark.slow
+def test_no_broken_graph_does_either() -> None:
+    status, printed = fuzz("--cases", "60", "--seed", "0", "--workers", "2", "--doors", *sorted(SLOW))
+    assert status == 0, printed
