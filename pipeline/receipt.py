@@ -82,6 +82,13 @@ class Receipt(_Record):
     stages: dict[str, StageRecord]
     settings: dict[str, dict[str, str]] = {}
 
+    @field_validator("settings")
+    @classmethod
+    def _have_reasons(cls, value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        if not all({"value", "reason"} <= setting.keys() for setting in value.values()):
+            raise ValueError("a setting has no value, or no reason")
+        return value
+
     @field_validator("name")
     @classmethod
     def _is_a_name(cls, value: str) -> str:
@@ -136,6 +143,7 @@ def find_receipt(folder: Place, any_format: bool = False) -> Receipt | None:
     path = folder / _FILE
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(tree, ensure_ascii=False).encode()  # fails for halves of characters, which no file takes
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -17,17 +17,20 @@ _BYTES = 8 * 2**30  # of address space that opening may add
 _OUT_OF_MEMORY = 3
 
 
-def try_in_child(work: Callable[[], object], where: str, seconds: float = _SECONDS, memory: int = _BYTES) -> None:
+def try_in_child(
+    work: Callable[[], object], where: str, seconds: float = _SECONDS, memory: int = _BYTES, cpu: int | None = None
+) -> None:
     """Do some work in a forked child, for what may happen to it; its result and its Python exceptions are thrown away.
 
-    What crashes is TensorFlow's C++, on graphs that contradict themselves. Nothing is tried where there is no fork, or
-    where TensorFlow has already started its threads, which a fork does not take along: the command line opens networks
+    What crashes is the C++ of TensorFlow and HDF5, on files that contradict themselves. Nothing is tried where there is no fork,
+    or where TensorFlow has already started its threads, which a fork does not take along: the command line opens networks
     before that, a notebook perhaps after.
 
     Args:
         where: what errors call the file.
         seconds: how long the work may take.
         memory: bytes of address space that it may add.
+        cpu: seconds of a processor that it may take; None: any number within `seconds`.
 
     Raises: UnusableModel, where the child was killed by a signal, took too long or ran out of memory.
     """
@@ -39,24 +42,26 @@ def try_in_child(work: Callable[[], object], where: str, seconds: float = _SECON
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; NumPy's are idle
         child = os.fork()
     if not child:
-        os._exit(_in_child(work, memory))
+        os._exit(_in_child(work, memory, cpu))
     status = _wait(child, seconds)
     advice = "The file is broken or made to break its reader: save the network again. model.trusted = true skips this trial."
-    if status is None:
-        raise UnusableModel(f"{where} was not opened within {seconds:.0f} seconds. {advice}")
+    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        raise UnusableModel(f"{where} was not opened within {seconds if status is None else cpu:.0f} seconds. {advice}")
     if os.WIFSIGNALED(status):
-        raise UnusableModel(f"{where} makes TensorFlow crash ({signal.Signals(os.WTERMSIG(status)).name}). {advice}")
+        raise UnusableModel(f"{where} makes its reader crash ({signal.Signals(os.WTERMSIG(status)).name}). {advice}")
     if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
         raise UnusableModel(f"{where} takes more than {memory / 2**30:.0f} GiB of memory to open. {advice}")
 
 
-def _in_child(work: Callable[[], object], memory: int) -> int:
+def _in_child(work: Callable[[], object], memory: int, cpu: int | None) -> int:
     import resource
 
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # what C++ says as it dies
         os.dup2(silent, stream)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if cpu is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     with open("/proc/self/statm", encoding="ascii") as file:
         taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))

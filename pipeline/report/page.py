@@ -165,7 +165,7 @@ def _write_images(reader: JobReader, files: PageFiles, prefix: str) -> dict[int,
     files_of: dict[int, list[Any]] = {}
     for batch in reader.table("images").to_batches(max_chunksize=256):
         for row in batch.to_pylist():
-            data = row["image"]["bytes"]
+            data = (row["image"] or {}).get("bytes") or b""
             suffix = "jpg" if data.startswith(b"\xff\xd8") else "webp"
             name = f"{prefix}images/{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
             if name not in files:

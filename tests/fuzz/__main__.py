@@ -25,12 +25,14 @@ def main() -> int:
     options = _options()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        shop = prepare(Path(scratch))
+        shop = prepare(Path(scratch), not {"frozen", "savedmodel", "checkpoint"}.isdisjoint(options.doors))
         until = time.monotonic() + options.seconds if options.seconds else math.inf
         outcomes = []
         cases: Iterator[Case]
         for worker in range(options.workers):
-            known = known_cases(shop, options.doors) if not worker and not options.random_only else iter(())
+            known = itertools.islice(
+                known_cases(shop, options.doors), worker, None if options.every else 0, (options.every or 1) * options.workers
+            )
             if options.case is not None:
                 cases = itertools.islice(random_cases(shop, options.doors, options.seed, options.case, 1), 1)
             else:
@@ -63,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--doors", nargs="+", choices=DOORS, default=list(DOORS), metavar="DOOR")
-    parser.add_argument("--random-only", action="store_true", help="leave out the known cases and the corpus")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th known case; 0: none of them")
     parser.add_argument("--keep", metavar="DIR", help=f"write one input of each failure to DIR/DOOR, such as {CORPUS.name}")
     options = parser.parse_args()
     if options.seconds is None and options.cases is None and options.case is None:
@@ -101,8 +103,9 @@ def _print(verdicts: list[Verdict], failures: list[Verdict], seconds: float) -> 
     count = Counter(verdict.case.door for verdict in verdicts)
     failed = Counter(verdict.case.door for verdict in failures)
     for door in count:
-        slowest = max(verdict.seconds for verdict in verdicts if verdict.case.door == door)
-        print(f"{door:12} {count[door]:7,} cases {failed[door]:5} failed, slowest {slowest:.1f} s")
+        seconds_of = [verdict.seconds for verdict in verdicts if verdict.case.door == door]
+        times = f"{sum(seconds_of):.1f} s in all, {max(seconds_of):.1f} s the slowest"
+        print(f"{door:12} {count[door]:7,} cases {failed[door]:5} failed, {times}")
     print(f"{len(verdicts):,} cases in {seconds:.0f} s; {len(failures)} failed, for {len(of_kind)} reasons")
 
 

@@ -130,8 +130,8 @@ def _open_classes(shop: Workshop, folder: Path, data: bytes) -> Commands:
 
 
 DOORS: dict[str, Door] = {
-    "keras": Door(file_of("tiny.keras"), _mutate_keras, _open_model(".keras", "file"), share=5),
-    "h5": Door(file_of("tiny.h5"), _mutate_h5, _open_model(".h5", "file"), share=4),
+    "keras": Door(file_of("tiny.keras"), _mutate_keras, _open_model(".keras", "file"), alone=True, share=5),
+    "h5": Door(file_of("tiny.h5"), _mutate_h5, _open_model(".h5", "file"), alone=True, share=4),
     "frozen": Door(file_of("tiny.pb", "old.pb"), _messages(_graph), _open_model(".pb", "frozen"), alone=True, share=4),
     "savedmodel": Door(file_of("saved/saved_model.pb"), _messages(_saved), _open_saved, alone=True, share=3),
     "checkpoint": Door(file_of("saved/variables/variables.index"), mutate_bytes, _open_saved_index, alone=True, share=1),

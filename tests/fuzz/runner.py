@@ -252,7 +252,7 @@ def _virtual_bytes() -> int:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def prepare(scratch: Path) -> Workshop:
+def prepare(scratch: Path, graphs: bool) -> Workshop:
     """Import all that children need, and build the workshop in one of them."""
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3", "CONVSCOPE_CACHE": "off"})
     import keras  # noqa: F401
@@ -270,7 +270,7 @@ def prepare(scratch: Path) -> Workshop:
         status: Any = 1
         try:
             shop.folder.mkdir(parents=True)
-            shop.build()
+            shop.build(graphs)
             status = 0
         except BaseException:
             traceback.print_exc()

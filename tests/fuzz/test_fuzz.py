@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# TensorFlow opens these in processes of their own: they take most of the time, and tests/pipeline/models/graphs attacks them too.
-SLOW = {"frozen", "savedmodel", "checkpoint"}
+# Opened in processes of their own, which takes most of the time; tests/pipeline/models attacks them too.
+SLOW = {"frozen", "savedmodel", "checkpoint", "keras", "h5"}
 DOORS = [
-    *("spec", "set", "params", "keras", "h5", "classes", "parquet", "tar", "image", "window", "list", "labels"),
+    *("spec", "set", "params", "classes", "parquet", "tar", "image", "window", "list", "labels"),
     *("receipt", "scan", "shard", "index"),
 ]
 
@@ -33,12 +33,12 @@ def fuzz(*words: str) -> tuple[int, str]:
 
 
 def test_no_broken_input_ends_in_a_traceback_a_crash_a_hang_or_a_long_message() -> None:
-    status, printed = fuzz("--cases", "48", "--seed", "0", "--doors", *DOORS)
+    status, printed = fuzz("--cases", "24", "--every", "3", "--seed", "0", "--doors", *DOORS)
     assert status == 0, printed
-    assert int(re.findall(r"([\d,]+) cases in", printed)[0]) >= 200, printed
+    assert int(re.findall(r"([\d,]+) cases in", printed)[0]) >= 70, printed
 
 
 @pytest.mark.slow
-def test_no_broken_graph_does_either() -> None:
+def test_no_broken_network_does_either() -> None:
     status, printed = fuzz("--cases", "60", "--seed", "0", "--workers", "2", "--doors", *sorted(SLOW))
     assert status == 0, printed

@@ -49,12 +49,12 @@ class Workshop:
         """A finished job of two layers and four pictures, whose spec is `spec()`."""
         return self.folder / "out" / "tiny"
 
-    def build(self) -> None:
-        """Write everything."""
+    def build(self, graphs: bool) -> None:
+        """Write everything; `graphs`: also those that only the doors of graphs open."""
         (self.folder / "pictures" / "a").mkdir(parents=True)
         for number, (suffix, data) in enumerate(list(pictures().items())[:PICTURES]):
             (self.folder / "pictures" / "a" / f"{number}.{suffix}").write_bytes(data)
-        _networks(self.folder)
+        _networks(self.folder, graphs)
         (self.folder / "classes.txt").write_text("one\ntwo\nthree\n")
         (self.folder / "base.toml").write_text(self.spec())
         run(load_spec(self.folder / "base.toml"), self.folder / "out", reporter=Silent("fuzz"))
@@ -123,7 +123,7 @@ def members() -> list[tuple[str, bytes]]:
     ]
 
 
-def _networks(folder: Path) -> None:
+def _networks(folder: Path, graphs: bool) -> None:
     """The same network in every format: 16x16 RGB, `edges`, `shapes`, three outputs."""
     import keras
     import tensorflow as tf
@@ -137,6 +137,8 @@ def _networks(folder: Path) -> None:
     model = keras.Model(inputs, keras.layers.Dense(3, name="classes")(x), name="tiny")
     model.save(folder / "tiny.keras")
     model.save(folder / "tiny.h5")
+    if not graphs:
+        return
     model.export(folder / "saved", verbose=False)
     call = tf.function(lambda images: model(images, training=False), autograph=False)
     frozen = convert_variables_to_constants_v2(call.get_concrete_function(tf.TensorSpec((None, 16, 16, 3), tf.float32, "input")))

@@ -16,6 +16,7 @@ import h5py
 
 from pipeline.compiled.keras_private import is_weights_file
 from pipeline.errors import UnusableModel, one_line
+from pipeline.models.trial import try_in_child
 
 HDF5 = (".h5", ".hdf5")
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -28,6 +29,7 @@ _MOST_OBJECTS = 1_000_000
 # Weights hardly compress; what unpacks to far more than it takes is made to fill the memory.
 _EXPANSION, _ALLOWANCE = 20, 1 << 26
 _CHUNK = 1 << 22
+_HDF5_SECONDS = 5  # of a processor; what a whole file says of its objects takes milliseconds to read
 
 _CUT_SHORT = "the file is cut short or something else"
 
@@ -96,6 +98,7 @@ def _read_archive(path: Path, folder: Path) -> ModelFile:
             # What the header says need not be true, so no more than that is read.
             for _ in range(0, members[WEIGHTS].file_size, _CHUNK):
                 copy.write(member.read(_CHUNK))
+    _try_hdf5(folder / WEIGHTS, path)
     with h5py.File(folder / WEIGHTS) as file:
         numbers = _check_hdf5(file, path, path.stat().st_size)
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
@@ -144,7 +147,19 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
     return data
 
 
+def _try_hdf5(file: Path, path: Path) -> None:
+    """Let a child process read all that an HDF5 file says of its objects: on some broken files the library never ends."""
+
+    def read() -> None:
+        with h5py.File(file) as opened:
+            dict(opened.attrs)
+            opened.visititems(lambda name, item: dict(item.attrs) and None)
+
+    try_in_child(read, str(path), cpu=_HDF5_SECONDS)
+
+
 def _read_hdf5(path: Path) -> ModelFile:
+    _try_hdf5(path, path)
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
             raise UnusableModel(

@@ -33,8 +33,8 @@ except ConvscopeError as error:
 @pytest.mark.parametrize(
     ("work", "said"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "net.pb makes TensorFlow crash (SIGSEGV)"),
-        ("os.abort()", "net.pb makes TensorFlow crash (SIGABRT)"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "net.pb makes its reader crash (SIGSEGV)"),
+        ("os.abort()", "net.pb makes its reader crash (SIGABRT)"),
         ("bytearray(2**40)", "takes more than 8 GiB of memory"),
         ("raise ValueError", "fine"),
         ("raise UnusableModel('x')", "fine"),

@@ -1,0 +1,176 @@
+"""A process that has imported TensorFlow once: each command runs in a fork of it, at its own end or killed before.
+
+A command that starts Python and TensorFlow takes four seconds, a fork less than one: so a thousand can be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# What changes a folder, as Python's audit events name it; `open` counts where it is for writing.
+_CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status, or minus the signal; its standard output and error; and the changes it made.
+
+    changes: how many times it was about to create, rename or remove something below the folder it was watched in.
+    """
+
+    status: int
+    out: str
+    err: str
+    changes: int = 0
+
+
+class Zygote:
+    """Runs commands of the command line in forks. Use as a context manager."""
+
+    def __enter__(self) -> Zygote:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        settings = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "CONVSCOPE_CACHE": "off"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **settings},
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+    def run(self, *words: Any, **settings: Any) -> Ended:
+        """Run one command to its end.
+
+        Args:
+            settings: `kill_after`: seconds until SIGKILL. `kill_at`: SIGKILL at so many changes below `watched`.
+            `user`: a uid and gid to become. `file_size`: bytes that a file may have (RLIMIT_FSIZE). `environment`: variables.
+            `address_space`: bytes that the process may take beside what it has.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"words": [str(word) for word in words], **settings}) + "\n")
+        self._process.stdin.flush()
+        return Ended(**json.loads(self._process.stdout.readline()))
+
+
+def _serve() -> None:
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    import pipeline.models.keras.keras_file
+    import pipeline.report.page
+    import pipeline.stages  # noqa: F401
+    from jobs import commands  # noqa: F401
+
+    for line in sys.stdin:
+        print(json.dumps(_fork(json.loads(line))), flush=True)
+
+
+def _fork(request: dict[str, Any]) -> dict[str, Any]:
+    import tempfile
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as count:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            os._exit(_work(request, count.fileno()))
+        status = _wait(child, request.get("kill_after"))
+        texts = []
+        for file in (out, err, count):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    return {"status": status, "out": texts[0], "err": texts[1], "changes": len(texts[2])}
+
+
+def _wait(child: int, kill_after: float | None) -> int:
+    import signal
+    import time
+
+    if kill_after is not None:
+        deadline = time.monotonic() + kill_after
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(0.002)
+        else:
+            os.killpg(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _work(request: dict[str, Any], count: int) -> int:
+    import resource
+    import traceback
+
+    os.environ.update(request.get("environment", {}))
+    if "watched" in request:
+        _watch(request["watched"], request.get("kill_at"), count)
+    if "file_size" in request:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], request["file_size"]))
+    if "address_space" in request:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            limit = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + request["address_space"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if "user" in request:
+        os.setgroups([])
+        os.setgid(request["user"])
+        os.setuid(request["user"])
+    from jobs.cli import main
+
+    try:
+        status = main(request["words"])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        status = 99
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
+
+
+def _watch(folder: str, kill_at: int | None, count: int) -> None:
+    """Note every change below a folder, and end the process just before one of them."""
+    import signal
+
+    changes = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal changes
+        if event not in _CHANGES or not arguments:
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            return
+        try:
+            path = os.fspath(arguments[0])
+        except TypeError:  # an open file, by its number
+            return
+        if str(path).startswith(folder):
+            changes += 1
+            os.write(count, b".")
+            if changes == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    _serve()
