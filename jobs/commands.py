@@ -183,7 +183,8 @@ def _compare(options: argparse.Namespace) -> None:
     from pipeline.stages.stage import sections_of
 
     out = place(options.out)
-    with Reporter("compare").step("compare", "layers") as advance:
+    reporter = Reporter("compare")
+    with hold(out, reporter.say), reporter.step("compare", "layers") as advance:
         sections = sections_of(STAGES.values())
         counts = write_comparison(place(options.first), place(options.second), out, sections, advance)
     print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from pipeline.store.files import write_bytes, write_json
+from pipeline.store.files import sweep, write_bytes, write_json
 from pipeline.store.places import Place
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -67,7 +67,9 @@ class PageFiles:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove the files of an earlier page in this folder; files that no page wrote stay."""
+        """Remove the files of an earlier page in this folder, and halves of them; files that no page wrote stay."""
+        for folder in {(self._folder / name).parent for name in (*self._earlier(), *self._sizes)}:
+            sweep(folder, below=False)
         for name in set(self._earlier()) - self._sizes.keys():
             (self._folder / name).unlink(missing_ok=True)
         write_json(self._folder / _FILES, sorted(self._sizes))

@@ -116,15 +116,17 @@ def check_writable(folder: Place) -> None:
         ) from None
 
 
-def sweep(folder: Place, name: str | None = None) -> None:
+def sweep(folder: Place, name: str | None = None, below: bool = True) -> None:
     """Remove the half-written files of killed runs in a folder and the folders below it.
 
     Args:
         name: of the file that was being written; absent: any but a shard's part, which is another run's to write.
+        below: whether also in the folders below.
     """
     if not isinstance(folder, Path):  # remote files are not written aside
         return
-    for path in folder.rglob(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}"):
+    search = folder.rglob if below else folder.glob
+    for path in list(search(f"{_ASIDE}*" if name is None else f"{_ASIDE}*-{name}")):
         if name is not None or path.parent != folder / "parts":
             with contextlib.suppress(OSError):
                 path.unlink()

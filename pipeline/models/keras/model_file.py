@@ -29,7 +29,7 @@ _MOST_OBJECTS = 1_000_000
 # Weights hardly compress; what unpacks to far more than it takes is made to fill the memory.
 _EXPANSION, _ALLOWANCE = 20, 1 << 26
 _CHUNK = 1 << 22
-_HDF5_SECONDS = 5  # of a processor; what a whole file says of its objects takes milliseconds to read
+_HDF5_SECONDS = 2  # of a processor; what a whole file says of its objects takes milliseconds to read
 
 _CUT_SHORT = "the file is cut short or something else"
 
