@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage docs bench train-cifar10 fuzz test-fields test-real clean
+.PHONY: help setup demo test check coverage docs bench train-cifar10 fuzz test-fields test-real kills sbom clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,17 @@ test-fields: setup  ## hold the receptive fields of all of keras.applications ag
 
 test-real: setup  ## the tests on real networks and data, found through CONVSCOPE_REAL and CONVSCOPE_SHARED
 	$(BIN)/python -m pytest -q -m "not slow" tests/real
+
+kills: setup  ## kill commands at any moment, KILLS (1000) times over all stages, and compare what they then leave
+	CONVSCOPE_KILLS=$(or $(KILLS),1000) $(BIN)/python -m pytest -q -s tests/pipeline/test_kills.py
+
+sbom: setup build/sbom/ready  ## write build/sbom.json: every package in .venv, as CycloneDX
+	build/sbom/bin/cyclonedx-py environment $(BIN)/python --output-reproducible --output-format JSON --output-file build/sbom.json
+
+build/sbom/ready: constraints.txt
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cyclonedx-bom
+	@touch $@
 
 clean:  ## remove .venv and what tests and builds left; results stay
 	rm -rf .venv build site htmlcov .coverage .coverage.* convscope.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
