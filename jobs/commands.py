@@ -16,7 +16,7 @@ from pipeline.receipt import StageRecord, find_receipt, read_receipt
 from pipeline.run import open_job, run, start_tensorflow
 from pipeline.shards import merge, run_shard
 from pipeline.spec import JobSpec
-from pipeline.store.files import check_writable, file_name, write_bytes
+from pipeline.store.files import check_writable, file_name, sweep, write_bytes
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
@@ -112,6 +112,7 @@ def _fields(options: argparse.Namespace) -> None:
     folder, reporter = place(options.out) / spec.name, Reporter(spec.name)
     rows: list[tuple[str, ...]] = [("layer", "field", "stride", "map", "global", "effective")]
     with hold(folder, reporter.say):
+        sweep(folder)
         job = open_job(spec, folder, reporter, options=RunOptions(cache=not options.no_cache))
         from pipeline.drawing.pixels import encode_png
         from pipeline.fields import as_ratio
