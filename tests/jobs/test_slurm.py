@@ -79,7 +79,13 @@ def test_a_submission_is_an_array_and_a_merge_behind_it(slurm: Any, tmp_path: Pa
     assert called == [first, *settings, second, *settings]
 
 
-@pytest.mark.parametrize("words", [[], ["my.toml", "out"], ["nameless.toml", "out", "3"]])
+def test_a_spec_that_comes_with_convscope_is_submitted_by_its_name(slurm: Any) -> None:
+    for name in (path.stem for path in FOLDER.parent.glob("*.toml")):
+        done, called = slurm("slurm-submit.sh", name, "out", "2")
+        assert done.returncode == 0 and {f"NAME={name}", f"SPEC={name}"} <= set(called), done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["my.toml", "out"], ["missing.toml", "out", "3"], ["nameless.toml", "out", "3"]])
 def test_a_submission_that_cannot_be_is_refused(slurm: Any, tmp_path: Path, words: Any) -> None:
     (tmp_path / "nameless.toml").write_text("stages = []\n")
     done, called = slurm("slurm-submit.sh", *words)
