@@ -271,6 +271,7 @@ def check_part(saved: SavedPart, plan: ScanPlan, path: Place) -> None:
         maps = {layer.name: layer.shape for layer in plan.layers}
         for layer, members in saved.part.members.items():
             for member in members.values():
+                member.columns(np.arange(saved.part.channels[layer]))
                 arrays, (height, width, _) = member.arrays(), maps[layer]
                 for name, end in (("examples", saved.provenance.examples), ("rows", height), ("cols", width)):
                     if name in arrays and not np.all((arrays[name] >= UNFILLED) & (arrays[name] < end)):

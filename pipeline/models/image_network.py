@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
 
-from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
 from pipeline.models.ceiling import without_ceiling
 from pipeline.models.ending import Ending
 from pipeline.models.head import Head, OutputSpec
@@ -149,7 +149,8 @@ class ImageNetwork:
         if tf.executing_eagerly():  # the last nonlinearity is found in a graph alone
             return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
         names = {layer: self._output.name_to_read() if layer == LOGITS else self._known(layer) for layer in layers}
-        outputs = self.reader.read(self.reader.layout.feed(images), list(dict.fromkeys(names.values())))
+        with foreign_errors(UnusableModel, f"the network {self.name}", "A layer cannot be called: save the network again."):
+            outputs = self.reader.read(self.reader.layout.feed(images), list(dict.fromkeys(names.values())))
         return {
             layer: self._output.evidence(outputs[name]) if layer == LOGITS else self._map(outputs[name], self._layers[name])
             for layer, name in names.items()

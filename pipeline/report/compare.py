@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import WrongSpec
+from pipeline.errors import Fault, WrongSpec, foreign_errors
 from pipeline.report.job_reader import JobReader, Row
-from pipeline.report.page import collect
+from pipeline.report.page import DAMAGED, collect
 from pipeline.report.page_files import PageFiles
 from pipeline.report.section import Sections
 from pipeline.store.files import aside
@@ -46,7 +46,14 @@ def write_comparison(
     Returns: the numbers of layers and channels that both have, and of files, and the bytes they take.
     Raises: WrongSpec, where a folder holds no job or the two have no channel in common; StoreFailed.
     """
-    readers = JobReader(first), JobReader(second)
+    with foreign_errors(Fault, f"the comparison of {first} and {second}", DAMAGED):
+        return _write_comparison((JobReader(first), JobReader(second)), out, sections, progress)
+
+
+def _write_comparison(
+    readers: tuple[JobReader, JobReader], out: Place, sections: Sections, progress: Callable[[int, int], None]
+) -> Row:
+    first, second = (reader.folder for reader in readers)
     files = PageFiles(out)
     table = compare(*readers)
     if not len(table):

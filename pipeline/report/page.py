@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.errors import Fault, foreign_errors
 from pipeline.geometry import EDGES, Box
 from pipeline.report.job_reader import JobReader, Row
 from pipeline.report.overview import overview
@@ -22,6 +23,9 @@ Progress = Callable[[int, int], None]
 _TABLES = ("channels", "activations", "weakest", "by_label", "patterns")  # of the index, whose rows a channel shows
 
 
+DAMAGED = "Its tables are damaged, or of another program: run the job again with --anew."
+
+
 def write_page(folder: Place, sections: Sections, progress: Progress = lambda done, total: None) -> Row:
     """Make report/ from a job's index, crops and pictures, whichever of them are there.
 
@@ -31,13 +35,14 @@ def write_page(folder: Place, sections: Sections, progress: Progress = lambda do
         progress: is called with the numbers of layers done and of all layers.
 
     Returns: the numbers of layers, of channels and of files, and the bytes they take.
-    Raises: WrongSpec, where the folder holds no job; StoreFailed.
+    Raises: WrongSpec, where the folder holds no job; StoreFailed; Fault, where its tables contradict each other.
     """
     reader = JobReader(folder)
     files = PageFiles(folder / "report")
-    summary = collect(reader, sections, files, progress=progress)
-    files.script("data/job.js", "job", summary)
-    files.page("index.html", ("page.css", "core.js", "page.js"), summary)
+    with foreign_errors(Fault, f"the page of {folder}", DAMAGED):
+        summary = collect(reader, sections, files, progress=progress)
+        files.script("data/job.js", "job", summary)
+        files.page("index.html", ("page.css", "core.js", "page.js"), summary)
     return {"layers": len(summary["layers"]), "channels": sum(layer["count"] for layer in summary["layers"]), **files.counts()}
 
 

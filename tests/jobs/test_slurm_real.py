@@ -26,7 +26,9 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not all(map(shutil.which, (*DAEMONS, "sbatch"))), reason="no Slurm: apt install slurmctld slurmd slurm-client munge"),
+    pytest.mark.skipif(
+        not all(map(shutil.which, (*DAEMONS, "sbatch"))), reason="no Slurm: apt install slurmctld slurmd slurm-client munge"
+    ),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may start Slurm's daemons"),
 ]
 
