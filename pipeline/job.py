@@ -8,13 +8,11 @@ from typing import Any
 
 from pipeline.models.head import Head
 from pipeline.models.labels import class_names, count_classes
-from pipeline.models.network import LayerInfo, Network
-from pipeline.models.registry import open_network
+from pipeline.models.network import LayerInfo, Network, alone
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import digest_file
-from pipeline.sources.registry import open_source
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.spec.picks import Picks
@@ -35,6 +33,17 @@ class Job:
     options: RunOptions = field(default_factory=RunOptions)
     # State that is read before the stages run and that one of them uses, by its type.
     prepared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def of_image(self) -> Network:
+        """The network as a function of the image alone: its other inputs have their constants and the first example's values."""
+        return alone(self.network)
+
+    @property
+    def shown_bands(self) -> tuple[int, int, int]:
+        """The bands of what the network is given that pictures show as red, green and blue."""
+        form = self.source.decoder.form
+        return (0, 1, 2) if form is None else form.shown
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -96,21 +105,3 @@ class Job:
         of_classes = self.head().kind in ("softmax", "sigmoid", "map")  # no label names a number of a regression
         of_data = self.source.labels if of_classes else None
         return class_names(self.spec.model.labels, self.network.name, self.count_classes(), of_data)
-
-
-def open_inputs(spec: JobSpec, fetch: bool = True) -> tuple[Network, Source]:
-    """The network and the data of a spec. Raises: any WrongSpec."""
-    network = open_network(spec.model)
-    return network, open_data(spec, network, fetch)[0]
-
-
-def open_data(spec: JobSpec, network: Network, fetch: bool = True) -> tuple[Source, Fit]:
-    """The data of a spec, and how its images fit the network's input.
-
-    Args:
-        fetch: whether a data set that is not there yet may be downloaded and prepared.
-
-    Raises: any WrongSpec.
-    """
-    fit = Fit(network.input_shape[0], network.input_shape[1], spec.data.resize)
-    return open_source(spec.data, fit, fetch), fit

@@ -101,15 +101,16 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     """
     start_tensorflow()
     from pipeline.engines.registry import check_engine
-    from pipeline.job import Job, open_data
+    from pipeline.inputs import open_inputs
+    from pipeline.job import Job
     from pipeline.models.registry import open_network, select_layers
     from pipeline.stages import STAGES
 
     check_engine(options)
     network = open_network(spec.model)
     layers = tuple(select_layers(network, spec.model.layers))
-    source, fit = open_data(spec, network, fetch)
-    job = Job(spec, network, layers, source, fit, folder, reporter, options)
+    inputs = open_inputs(spec, fetch, network)
+    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options)
     if spec.model.labels is not None:
         job.class_names()
     for stage in spec.stages:

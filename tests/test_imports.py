@@ -22,7 +22,7 @@ FLOORS = (
     ("engines",),
     ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "patterns", "report"),
     ("ascent",),
-    ("job",),
+    ("inputs", "job"),
     ("compiled",),
     ("models", "sources"),
     ("receipt",),
@@ -45,7 +45,7 @@ COMMON = {
     "pipeline.sources.fit",
     "pipeline.sources.picking",
 }
-JOINERS = {"job", "load", "run", "shards", "stages"}
+JOINERS = {"inputs", "job", "load", "run", "shards", "stages"}
 
 # Where private and undocumented APIs of TensorFlow, Keras and TFDS are touched, and nowhere else. These modules import
 # nothing of ours, so that every floor may use them.

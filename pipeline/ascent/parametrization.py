@@ -26,7 +26,8 @@ class Parametrization:
 
     height, width: of a picture, in pixels.
     shape: of the values of one picture.
-    render: values, float32 (batch, *shape) -> RGB from 0 to 1, float32 (batch, height, width, 3). In the graph.
+    render: values, float32 (batch, *shape) -> RGB, or other bands, from 0 to 1, float32 (batch, height, width, bands). In the
+        graph.
     """
 
     height: int
@@ -52,13 +53,13 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, autograph=False, jit_compile=True)
 
 
-def pixels(height: int, width: int, decorrelated: bool = True) -> Parametrization:
-    """One value a pixel and colour."""
-    return Parametrization(height, width, (height, width, 3), lambda values: _coloured(values, decorrelated))
+def pixels(height: int, width: int, decorrelated: bool = True, bands: int = 3) -> Parametrization:
+    """One value a pixel and band; colours alone can be decorrelated."""
+    return Parametrization(height, width, (height, width, bands), lambda values: _coloured(values, decorrelated))
 
 
-def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1.0) -> Parametrization:
-    """One complex value a frequency and colour, scaled by 1 / frequency ** decay, as photographs are (decay 1)."""
+def fourier(height: int, width: int, decorrelated: bool = True, bands: int = 3, decay: float = 1.0) -> Parametrization:
+    """One complex value a frequency and band, scaled by 1 / frequency ** decay, as photographs are (decay 1)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     scale = 1 / np.maximum(frequency, 1 / max(height, width)) ** decay
     # Unit noise becomes a picture of unit deviation. The inner columns of the half plane stand for two frequencies each;
@@ -82,7 +83,7 @@ def fourier(height: int, width: int, decorrelated: bool = True, decay: float = 1
         spectrum = tf.complex(values[:, 0] * scale, values[:, 1] * scale)
         return _coloured(tf.transpose(planes(spectrum), (0, 2, 3, 1)), decorrelated)
 
-    return Parametrization(height, width, (2, 3, height, width // 2 + 1), render)
+    return Parametrization(height, width, (2, bands, height, width // 2 + 1), render)
 
 
 def fast_size(size: int) -> int:
@@ -104,8 +105,8 @@ PARAMETRIZATIONS: dict[str, Callable[..., Parametrization]] = {"fourier": fourie
 
 
 def _coloured(values: tf.Tensor, decorrelated: bool) -> tf.Tensor:
-    """Any values (batch, h, w, 3) to RGB from 0 to 1; zeros are grey."""
-    if decorrelated:
+    """Any values (batch, h, w, bands) to pixels from 0 to 1; zeros are grey."""
+    if decorrelated and values.shape[3] == 3:
         mix = (_AXES / np.linalg.norm(_AXES[:, 0])).astype(np.float32)
         values = tf.tensordot(values, tf.constant(mix.T), 1)
     return tf.sigmoid(values)

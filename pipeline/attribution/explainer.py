@@ -19,7 +19,7 @@ from pipeline.sources.picking import Picked
 class ImageBatch:
     """Some images that are explained together.
 
-    images: uint8 (count, height, width, 3), as the network is shown them.
+    images: (count, height, width, bands), as the network is given them.
     asked: the class of each target for each image; None for a target that the image does not have.
     """
 
@@ -70,7 +70,7 @@ class Explainer:
         images = iter(picked)
         while several := list(islice(images, self.plan.batch)):
             asked = [[target.number(one.image.label) for target in self.plan.targets] for one in several]
-            yield ImageBatch(several, np.stack([one.shown for one in several]), asked)
+            yield ImageBatch(several, np.stack([one.given for one in several]), asked)
 
     def explain(self, batch: ImageBatch) -> Explained:
         """The maps of a batch."""

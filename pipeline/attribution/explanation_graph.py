@@ -16,7 +16,7 @@ from pipeline.compiled.gradients import gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import Guide, guide
 from pipeline.errors import WrongSpec
-from pipeline.models.network import LOGITS, Network
+from pipeline.models.network import LOGITS, Network, feed_of
 
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
 _PASSES_ON = ("Identity", "Cast", "Reshape", "Transpose")  # attention reshapes its weights
@@ -124,7 +124,10 @@ def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
     """
     drawing = _Drawing(network, plan)
     height, width, _ = network.input_shape
-    specs = (tf.TensorSpec((plan.batch, height, width, 3), tf.float32), tf.TensorSpec((plan.batch, len(plan.targets)), tf.int32))
+    specs = (
+        tf.TensorSpec((plan.batch, height, width, feed_of(network).depth), tf.float32),
+        tf.TensorSpec((plan.batch, len(plan.targets)), tf.int32),
+    )
     frozen = FrozenGraph.of(drawing, *specs)
     weights = _weights_of(frozen, drawing.owners) if plan.with_weights else []
     return ExplanationGraph(drawing.quantities, drawing.guide, weights, frozen, specs)
@@ -182,7 +185,8 @@ class _Drawing:
             if quantity in self.quantities:
                 if quantity.guided:
                     self.guide = guide(logits_graph, pixels, self.network.name)
-                values[quantity] = tf.stack([gradient_of(total, pixels, in_halves) for total in totals], axis=1)
+                gradients = [gradient_of(total, pixels, in_halves) for total in totals]
+                values[quantity] = tf.stack([gradient[..., : feed_of(self.network).bands] for gradient in gradients], axis=1)
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
 

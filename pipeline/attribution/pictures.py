@@ -27,15 +27,19 @@ class ExplanationPictures:
     side; LAYER.png, LAYER-2.png and so on: many images. A file's images are named for its path.
     """
 
-    def __init__(self, folder: Place, layers: Sequence[str], fit: Fit, tiles: int = _TILES) -> None:
+    def __init__(
+        self, folder: Place, layers: Sequence[str], fit: Fit, tiles: int = _TILES, bands: tuple[int, int, int] = (0, 1, 2)
+    ) -> None:
         """Empty the folder of what an earlier run left there.
 
         Args:
             layers: those whose maps stand side by side, each with the maps that look at pixels alone.
             fit: by which the network is shown the images.
             tiles: in one mosaic.
+            bands: of maps that have a value for each band: those drawn as red, green and blue.
         """
         self._folder, self._layers, self._fit, self._most = folder, layers, fit, tiles
+        self._bands = list(bands)
         self._tiles: dict[str, list[np.ndarray]] = {}
         self._titles: dict[str, list[str]] = {}
         self._pages: dict[str, int] = {}
@@ -56,7 +60,8 @@ class ExplanationPictures:
         paths: dict[MapKey, str] = {}
         for (key, layer), values in maps.items():
             method = METHODS[key]
-            pixels = overlay(values, method.draws, picked.drawn, self._fit)
+            drawn = values[..., self._bands] if values.ndim == 3 else values
+            pixels = overlay(drawn, method.draws, picked.drawn, self._fit)
             peak = float(energy(values).max()) if method.draws == "heat" else None
             title = method.title if peak is None else f"{method.title}, 0 to {peak:.2g}"
             panels[key, layer] = Panel(title, pixels)

@@ -12,12 +12,12 @@ from pipeline.compiled.freezing import Pass, freeze
 from pipeline.compiled.precision import reduced
 from pipeline.compiled.tf_private import intra_op_threads, let_sessions_own_threads
 from pipeline.hardware import cores
-from pipeline.models.network import Network
+from pipeline.models.network import Network, feed_of
 
 
 @dataclass(frozen=True)
 class Tap:
-    """Reads layers: uint8 (batch, h, w, 3) -> {layer: float32 map}, for the one batch size it was compiled for."""
+    """Reads layers: images as `network_input` says -> {layer: float32 map}, for the one batch size it was compiled for."""
 
     layers: tuple[str, ...]
     run: Pass
@@ -51,7 +51,7 @@ def compile_pass(
 
     Raises: WrongSpec, for a precision that this machine does not support for this network.
 
-    Returns: a callable of uint8 images (batch, h, w, 3) and the extras, which returns the structure of `finish`.
+    Returns: a callable of images, as `network_input` says, and the extras, which returns the structure of `finish`.
     """
 
     def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -86,14 +86,14 @@ def pass_of(
 
 
 def compile_preprocessing(network: Network, batch: int) -> Pass:
-    """The preprocessing as a compiled function: uint8 (batch, h, w, 3) -> float32 (batch, h, w, channels)."""
+    """The preprocessing as a compiled function: images, as `network_input` says -> float32 (batch, h, w, channels)."""
     return freeze(network.preprocess, network_input(network, batch))
 
 
 def network_input(network: Network, batch: int) -> tf.TensorSpec:
-    """The spec of a pass's images: uint8 (batch, h, w, 3)."""
-    height, width, _ = network.input_shape
-    return tf.TensorSpec((batch, height, width, 3), tf.uint8)
+    """The spec of a pass's images: uint8 (batch, h, w, 3), or as the network's `Feed` says."""
+    (height, width, _), feed = network.input_shape, feed_of(network)
+    return tf.TensorSpec((batch, height, width, feed.depth), feed.dtype)
 
 
 def cpu_threads() -> int:

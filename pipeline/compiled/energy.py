@@ -15,7 +15,7 @@ from pipeline.models.network import LayerInfo, Network
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# (images, units) -> energies: uint8 (n, height, width, 3) at the network's input size, and int (n, 3), the row, col and
+# (images, units) -> energies: (n, height, width, bands) as the network is given them, and int (n, 3), the row, col and
 # channel of one unit for each image -> float32 (n, height, width).
 Energy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -52,7 +52,7 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
             with replaced_gradients(WITHOUT_CEILING) if without_ceilings else nullcontext():
                 maps = network.trace(pixels, [layer.name])[layer.name]
             # Images of a batch do not influence each other, so the gradient of the sum is the gradient of each image's unit.
-            return _energy(tf.gather_nd(maps, units, batch_dims=1), pixels)
+            return _energy(tf.gather_nd(maps, units, batch_dims=1), pixels, network.input_shape[2])
 
         # The weights remain variables: if they were frozen, every layer's function would have its own copy of all of them.
         return tf.function(one_batch, autograph=False).get_concrete_function(*signature)
@@ -71,7 +71,9 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
             missing = batch - len(images[part])
             padded = [np.pad(array[part], [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in (images, units)]
             run = compiled(without_ceilings)
-            energies[part] = run(tf.constant(padded[0], tf.uint8), tf.constant(padded[1], tf.int32)).numpy()[: batch - missing]
+            energies[part] = run(tf.constant(padded[0], signature[0].dtype), tf.constant(padded[1], tf.int32)).numpy()[
+                : batch - missing
+            ]
         return energies
 
     return energy
@@ -93,7 +95,7 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
     def together(images: tf.Tensor) -> tf.Tensor:
         pixels = network.preprocess(images)
         maps = network.trace(pixels, [layer.name for layer in layers])
-        return _energy([tf.reduce_sum(value) for value in maps.values()], pixels)
+        return _energy([tf.reduce_sum(value) for value in maps.values()], pixels, network.input_shape[2])
 
     try:
         together.get_concrete_function()
@@ -104,10 +106,12 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
         ) from None
 
 
-def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor) -> tf.Tensor:
+def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor, channels: int) -> tf.Tensor:
+    """Of the image's channels; those behind them hold the network's other inputs."""
     import tensorflow as tf
 
     (gradient,) = tf.gradients(units, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    gradient = gradient[..., :channels]
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     # Scaled like this, no square overflows or underflows.
     return tf.reduce_sum(tf.square(tf.math.divide_no_nan(gradient, largest)), axis=3)

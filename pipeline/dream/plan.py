@@ -149,7 +149,11 @@ def check_dream(job: Job) -> None:
     Raises: UnknownLayer; MissingInput and UnusableData, for pictures; UnusableModel, for the logits of a network
         without any; WrongSpec, for an unknown class or example, or an impossible size.
     """
-    spec = job.spec.dream
+    spec, channels = job.spec.dream, job.network.input_shape[2]
+    if channels not in (1, 3):
+        raise WrongSpec(
+            f"dream paints RGB pictures, and {job.network.name} takes {channels} bands. Leave it out, or see patterns."
+        )
     known = {layer.name: layer for layer in job.network.layers()}
     if has_pictures(spec):
         check_picks(job.source, spec, "[dream]")

@@ -85,7 +85,7 @@ class DreamRunner:
             self._ascents.clear()  # each holds the network's weights
         key = (subject.objective.form, config, batch)
         if key not in self._ascents:
-            self._ascents[key] = TiledAscent.compile(self.job.network, subject.objective, config, batch)
+            self._ascents[key] = TiledAscent.compile(self.job.of_image, subject.objective, config, batch)
         return self._ascents[key]
 
     def batch(self, height: int, width: int) -> int:
@@ -96,12 +96,12 @@ class DreamRunner:
     def _measure(self, subject: Subject, picture: np.ndarray) -> float:
         pixels = picture if subject.kind == "picture" else self._as_input(picture)
         batch, objective = self.batch(*pixels.shape[:2]), subject.objective
-        compile = lambda: compile_tiled_measure(self.job.network, objective, batch)  # noqa: E731
+        compile = lambda: compile_tiled_measure(self.job.of_image, objective, batch)  # noqa: E731
         return float(self._cached((objective.form, batch), compile)(pixels, objective))
 
     def _probability(self, picture: np.ndarray, number: int) -> float:
         """By the network's head; NaN where that gives none."""
-        compile = lambda: compile_pass(self.job.network, [LOGITS], 1, lambda maps: maps[LOGITS])  # noqa: E731
+        compile = lambda: compile_pass(self.job.of_image, [LOGITS], 1, lambda maps: maps[LOGITS])  # noqa: E731
         logits = np.asarray(self._cached(LOGITS, compile)(self._as_input(picture)[np.newaxis]))
         probabilities = self.job.head().probabilities(logits)
         return float("nan") if probabilities is None else float(probabilities[..., number].mean())

@@ -25,7 +25,8 @@ from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.activations.scan_times import ScanTimes
 from pipeline.errors import ConvscopeError, Fault, Interrupted, TooManyBad, TryAgain, Unreachable, WrongSpec, one_line
-from pipeline.job import Job, open_inputs
+from pipeline.inputs import open_inputs
+from pipeline.job import Job
 from pipeline.sources.source import Shard
 from pipeline.spec import JobSpec
 
@@ -112,7 +113,8 @@ class Worker:
 
         # The number of threads can change the order of additions, so it is the same in every worker.
         prepare_devices(threads)
-        self.network, self.source = open_inputs(spec, fetch=False)
+        inputs = open_inputs(spec, fetch=False)
+        self.network, self.source = inputs.network, inputs.source
         for table, digest in (("model", self.network.digest()), ("data", self.source.digest())):
             if digest != digests[table]:
                 raise WrongSpec(

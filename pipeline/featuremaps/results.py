@@ -36,7 +36,7 @@ def maps_of(
         tap = compile_tap(network, [layer.name for layer in group], 1)
         # The images are read again for each group of layers, because all of them may not fit into memory.
         for picked, name in named(pick(source, fit, picks)):
-            maps = tap(picked.shown[np.newaxis])
+            maps = tap(picked.given[np.newaxis])
             for layer in group:
                 yield layer, picked, name, np.asarray(maps[layer.name])[0]
 

@@ -57,7 +57,7 @@ def _images(job: Job) -> np.ndarray:
     for example in np.unique(np.linspace(0, len(job.source) - 1, _IMAGES).astype(int)):
         try:
             for _, image in job.source.fetch([int(example)]):
-                images.append(job.fit.apply(image.seen))
+                images.append(image.given(job.fit))
         except UnusableData as error:
             reason = str(error.args[0])
     if not images:

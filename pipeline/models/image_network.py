@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
 from pipeline.models.ceiling import without_ceiling
 from pipeline.models.ending import Ending
 from pipeline.models.head import Head, OutputSpec
-from pipeline.models.layout import Layout, check_device
-from pipeline.models.network import LOGITS, Kernel, LayerInfo, Setting, Unclipped, UnreadableLayer, unknown_layer
+from pipeline.models.layout import CHANNELS, Layout, check_device
+from pipeline.models.network import LOGITS, Feed, Kernel, LayerInfo, Setting, Unclipped, UnreadableLayer, unknown_layer
+from pipeline.models.other_inputs import Given, Packing, Values
 from pipeline.models.output import End, NetworkOutput
-from pipeline.models.preprocessing import check_mode, prepare
+from pipeline.models.preprocessing import Ranges, check_mode, prepare
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -27,6 +30,7 @@ class Reader(Protocol):
 
     layout, input_shape: how the network takes images; height, width and channels.
     takes: the type of the input that is given images. Whole numbers are given as floats all the same, so that gradients pass.
+    given: what the job gives the network's other inputs, by name.
     hint: a few words for the error that asks for the preprocessing, where the network shows what it may need, else "".
     """
 
@@ -34,6 +38,7 @@ class Reader(Protocol):
     input_shape: tuple[int, int, int]
     takes: str
     hint: str
+    given: Mapping[str, Given]
 
     def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
         """All layers in the order of the forward pass. None that can be looked at is called "logits"."""
@@ -41,11 +46,14 @@ class Reader(Protocol):
     def channels_first(self) -> Sequence[str]:
         """The layers that compute with channels before height and width, which not every device can."""
 
-    def read(self, images: tf.Tensor, names: Sequence[str]) -> Mapping[str, tf.Tensor]:
+    def read(
+        self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
+    ) -> Mapping[str, tf.Tensor]:
         """The outputs of layers and ends, in inference mode, inside a graph.
 
         Args:
             images: float32, preprocessed, in the network's own order of axes.
+            others: what the other inputs are given, (batch, …) each; None for zeros.
 
         Returns: tensors in the network's own type and order of axes, of known rank.
         """
@@ -102,6 +110,12 @@ class ImageNetwork:
         self._survey = list(reader.survey())
         self._layers = {layer.name: layer for layer in self._survey if isinstance(layer, LayerInfo)}
         self._output = NetworkOutput(reader, list(self._layers.values()), output, self._where)
+        self._given = dict(getattr(reader, "given", {}))
+        self._held: dict[str, np.ndarray] = {}
+        self._ranges: Ranges | None = None
+        self._of_samples = False
+        self._check_images()
+        self.is_alone = not any(given.differs for given in self._given.values())
         check_device(self, reader.channels_first(), self._where)
 
     def layers(self) -> list[LayerInfo]:
@@ -126,14 +140,24 @@ class ImageNetwork:
     def digest(self) -> str:
         """16 hexadecimal digits of the input, the preprocessing, the layers or operations, and the weights."""
         identity = [self.input_shape, self._preprocessing.value, *self.reader.identity(self._output.named)]
+        identity += [self._ranges] if self._ranges else []
+        identity += [given.identity() for given in self._given.values()]
         digest = hashlib.sha256(json.dumps(identity).encode())
+        for name in sorted(self._held):
+            digest.update(self._held[name].tobytes())
         for part in self.reader.contents():
             digest.update(part)
         return digest.hexdigest()[:16]
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB pixels, uint8 or float in 0..255, (batch, h, w, 3) -> float32 (batch, h, w, 3, or 1 for a grey network)."""
-        return prepare(images, self._preprocessing.value, self.input_shape[2])
+        """Pixels as `feed` says -> float32 (batch, h, w, channels), and behind them what is packed, as it is.
+
+        Where nothing is packed behind the pixels, other inputs are held at what `holding` said.
+        """
+        bands = self.feed.bands
+        if not self.feed.packed or images.shape[3] <= bands:
+            return self._prepare(images)
+        return tf.concat([self._prepare(images[..., :bands]), tf.cast(images[..., bands:], tf.float32)], axis=3)
 
     @tf.autograph.experimental.do_not_convert  # a caller's function may be converted, and this is Python throughout
     def trace(self, images: tf.Tensor, layers: Sequence[str]) -> dict[str, tf.Tensor]:
@@ -150,7 +174,7 @@ class ImageNetwork:
             return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
         names = {layer: self._output.name_to_read() if layer == LOGITS else self._known(layer) for layer in layers}
         with foreign_errors(UnusableModel, f"the network {self.name}", "A layer cannot be called: save the network again."):
-            outputs = self.reader.read(self.reader.layout.feed(images), list(dict.fromkeys(names.values())))
+            outputs = self._read(images, list(dict.fromkeys(names.values())))[1]
         return {
             layer: self._output.evidence(outputs[name]) if layer == LOGITS else self._map(outputs[name], self._layers[name])
             for layer, name in names.items()
@@ -163,8 +187,7 @@ class ImageNetwork:
         Raises: UnknownLayer.
         """
         names = {layer: self._known(layer) for layer in layers}
-        fed = self.reader.layout.feed(images)
-        outputs = self.reader.read(fed, list(dict.fromkeys(names.values())))
+        fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
         read = {name: without_ceiling(output, fed) for name, output in outputs.items()}
         return {
             layer: Unclipped(
@@ -202,6 +225,96 @@ class ImageNetwork:
         names = {layer: self._known(layer) for layer in layers if layer != LOGITS}
         kernels = self.reader.kernels(list(dict.fromkeys(names.values())))
         return {layer: kernels[name] for layer, name in names.items() if name in kernels}
+
+    @property
+    def feed(self) -> Feed:
+        """What a pass over the network is given for each image."""
+        packed = 0 if self.is_alone else self.packing.bands
+        return Feed(self._bands, packed, "float32" if self._takes_samples or packed else "uint8")
+
+    @property
+    def given(self) -> Mapping[str, Given]:
+        """What the job gives the network's other inputs, by name."""
+        return self._given
+
+    @property
+    def packing(self) -> Packing:
+        """How the values that differ by example lie behind the image."""
+        height, width, _ = self.input_shape
+        return Packing({name: self._shape(given) for name, given in self._given.items() if given.differs}, height, width)
+
+    def of_samples(self, ranges: Ranges | None) -> ImageNetwork:
+        """The same network, given as many bands as it takes, of samples that became pixels by some ranges."""
+        other = copy.copy(self)
+        other._of_samples, other._ranges = True, ranges
+        return other
+
+    def holding(self, values: Values) -> ImageNetwork:
+        """The same network with the images of files, and with what holds for other inputs where a pass is given an image alone.
+
+        Args:
+            values: by input, of the shape of one example; images as pixels, 0 to 255.
+        """
+        other = copy.copy(self)
+        other._held = {**self._held, **{name: np.asarray(value, np.float32) for name, value in values.items()}}
+        return other
+
+    def alone(self) -> ImageNetwork:
+        """The same network as a function of the image alone, its other inputs held."""
+        other = copy.copy(self)
+        other.is_alone = True
+        return other
+
+    @property
+    def _takes_samples(self) -> bool:
+        return self._of_samples or self.input_shape[2] not in CHANNELS
+
+    @property
+    def _bands(self) -> int:
+        return self.input_shape[2] if self._takes_samples else 3
+
+    def _shape(self, given: Given) -> tuple[int, ...]:
+        """Of what an input is given for one example; images as pixels."""
+        is_image = given.kind in ("file", "source")
+        return (*self.input_shape[:2], self._bands) if is_image else tuple(size or 0 for size in given.input.shape)
+
+    def _prepare(self, images: tf.Tensor) -> tf.Tensor:
+        return prepare(images, self._preprocessing.value, self.input_shape[2], self._ranges)
+
+    def _read(self, images: tf.Tensor, names: list[str]) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
+        """The images in the network's own order of axes, and the outputs of some layers and ends."""
+        channels, layout = self.input_shape[2], self.reader.layout
+        packed = None
+        if self.packing.bands and images.shape[3] == channels + self.packing.bands:
+            images, packed = images[..., :channels], images[..., channels:]
+        fed = layout.feed(images)
+        if not self._given:
+            return fed, self.reader.read(fed, names)
+        batch = fed.shape[0] or tf.shape(fed)[0]
+        values = self.packing.unpack(packed) if packed is not None else {}
+        others = {}
+        for name, given in self._given.items():
+            if given.kind == "same":
+                others[name] = fed
+                continue
+            value = values.get(name)
+            if value is None:
+                held = self._held.get(name, np.zeros(self._shape(given), np.float32)) if given.value is None else given.value
+                value = tf.broadcast_to(tf.constant(held), (batch, *held.shape))
+            others[name] = layout.feed(self._prepare(value)) if given.kind in ("file", "source") else value
+        return fed, self.reader.read(fed, names, others)
+
+    def _check_images(self) -> None:
+        """Raises: WrongSpec, for an input that is to be given images and takes none such as the image's own input does."""
+        own = self.reader.layout.shape(*self.input_shape)
+        for name, given in self._given.items():
+            if given.kind in ("same", "file", "source"):
+                shape = given.input.shape
+                if any(size not in (None, of) for size, of in zip(shape, own, strict=True)):
+                    raise WrongSpec(
+                        f"model.inputs.{name} takes images of {shape} in {self._where}, and the image is {own}. "
+                        "Only images of the same size and bands can be given to both."
+                    )
 
     def _known(self, layer: str) -> str:
         """The name of a layer as `layers` has it; the first output of an operation may be asked for as `op:0`."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline.errors import UnusableModel, WrongSpec, one_line
 from pipeline.models.network import Network
 
-CHANNELS = (1, 3)  # of the images that can be shown to a network: grey, RGB
+CHANNELS = (1, 3)  # of most images: grey, RGB
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ class Layout:
         return tf.transpose(maps, (0, 2, 3, 1)) if self.channels_first else maps
 
 
+def is_channels_first(shape: Sequence[int | None]) -> bool:
+    """Whether (batch, c, h, w) is meant by four sizes: 3 or 1 are channels, behind rather than in front; else the fewest are."""
+    front, back = shape[1], shape[3]
+    if back in CHANNELS or front in CHANNELS:
+        return back not in CHANNELS
+    return front is not None and (back is None or front < back)
+
+
 def image_layout(shape: Sequence[int | None], where: str, size: tuple[int, int] | None) -> tuple[Layout, tuple[int, int, int]]:
     """What a network takes: its layout, and height, width and channels, open ends filled from `size`.
 
@@ -45,16 +53,13 @@ def image_layout(shape: Sequence[int | None], where: str, size: tuple[int, int] 
         where: the network, for the errors.
         size: (height, width), as the spec has it.
 
-    Raises: UnusableModel, for what is no batch of grey or RGB images; WrongSpec, where `size` is missing or
-    contradicts the network.
+    Raises: UnusableModel, for what is no batch of images; WrongSpec, where `size` is missing or contradicts the network.
     """
-    if len(shape) != 4 or (shape[3] not in CHANNELS and shape[1] not in CHANNELS):
-        raise UnusableModel(
-            f"{where} takes inputs of shape {tuple(shape)}, not images: (batch, height, width, 3) or (batch, height, width, 1)."
-        )
-    layout = Layout(channels_first=shape[3] not in CHANNELS)
-    *fixed, channels = layout.sizes(shape[1:])
-    assert channels is not None
+    layout = Layout(channels_first=len(shape) == 4 and is_channels_first(shape))
+    *fixed, channels = layout.sizes(shape[1:]) if len(shape) == 4 else (None, None, None)
+    if channels is None:
+        volumes = " Volumes (3D) and films are not read." if len(shape) == 5 else ""
+        raise UnusableModel(f"{where} takes inputs of shape {tuple(shape)}, not images: (batch, height, width, bands).{volumes}")
     if size is None and None in fixed:
         raise WrongSpec(f"{where} takes images of any size. Say which: model.size = [height, width].")
     height, width = (own or asked for own, asked in zip(fixed, size or fixed, strict=True))

@@ -23,6 +23,37 @@ SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # operations that read the s
 
 
 @dataclass(frozen=True)
+class Feed:
+    """What a pass over a network is given for each image: (height, width, bands + packed).
+
+    bands: of the image: three, RGB, or the network's own.
+    packed: bands behind them that hold what the network's other inputs are given, see `pipeline.models.other_inputs`.
+    dtype: "uint8"; or "float32", where values from 0 to 255 are those of `data.range`, and others lie outside of it.
+    """
+
+    bands: int = 3
+    packed: int = 0
+    dtype: str = "uint8"
+
+    @property
+    def depth(self) -> int:
+        return self.bands + self.packed
+
+
+def feed_of(network: Network) -> Feed:
+    """What a pass over a network is given; RGB where the network says nothing else."""
+    feed: Feed = getattr(network, "feed", Feed())
+    return feed
+
+
+def alone(network: Network) -> Network:
+    """The network as a function of the image alone; the same one, where it has no other inputs."""
+    as_alone = getattr(network, "alone", None)
+    only: Network = network if as_alone is None else as_alone()
+    return only
+
+
+@dataclass(frozen=True)
 class LayerInfo:
     """One layer whose output can be looked at.
 
@@ -147,7 +178,8 @@ class Network(Protocol):
     """An image network whose every layer can be read.
 
     A network may have a member `unclipped`, with the arguments of `trace`, which returns {layer: Unclipped}; `read_unclipped`
-    calls it. For a network without one, no layer has an upper clamp.
+    calls it. For a network without one, no layer has an upper clamp. A network without a member `feed` takes RGB,
+    and one without `alone` has no other inputs.
     """
 
     name: str
@@ -167,7 +199,7 @@ class Network(Protocol):
         """A short hexadecimal digest of the architecture, the weights and the preprocessing."""
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB pixels, uint8 or float in 0..255, (batch, h, w, 3) -> float32, what the network eats. In the graph."""
+        """Pixels as its `Feed` says, uint8 or float in 0..255, (batch, h, w, 3) -> float32, what the network eats."""
 
     def trace(self, images: tf.Tensor, layers: Sequence[str]) -> dict[str, tf.Tensor]:
         """The layers' outputs for preprocessed images, inside the caller's tf.function; inference mode.

@@ -36,18 +36,32 @@ MODES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 COLOUR_ONLY = ("caffe", "torch")
 
 
-def prepare(images: tf.Tensor, mode: str, channels: int) -> tf.Tensor:
-    """RGB pixels, uint8 or float in 0..255, (batch, h, w, 3), to float32 (batch, h, w, channels): what a network eats."""
+Ranges = tuple[tuple[float, float], ...]  # the values that became 0 and 255: of all bands, or of each
+
+
+def prepare(images: tf.Tensor, mode: str, channels: int, ranges: Ranges | None = None) -> tf.Tensor:
+    """Pixels, uint8 or float in 0..255, to float32 (batch, h, w, channels): what a network eats.
+
+    Args:
+        images: (batch, h, w, channels); or RGB, (batch, h, w, 3), for a grey network.
+        ranges: by which samples became pixels; "none" gives the samples.
+    """
     pixels = tf.cast(images, tf.float32)
-    return MODES[mode](to_grey(pixels) if channels == 1 else pixels)
+    if channels == 1 and images.shape[3] == 3:
+        pixels = to_grey(pixels)
+    if mode == "none" and ranges is not None:
+        low, high = (tf.constant(ends, tf.float32) for ends in zip(*ranges, strict=True))
+        return low + pixels / 255.0 * (high - low)
+    return MODES[mode](pixels)
 
 
 def check_mode(mode: str, channels: int, where: str) -> None:
-    """Raises: WrongSpec, for a preprocessing that is unknown ("auto" that could not be told) or not for grey images."""
+    """Raises: WrongSpec, for a preprocessing that is unknown ("auto" that could not be told) or for colour alone."""
     if mode not in MODES:
         raise WrongSpec(f"what {where} wants done to its pixels cannot be told. Name it in model.preprocess: {', '.join(MODES)}.")
-    if mode in COLOUR_ONLY and channels == 1:
-        raise WrongSpec(f"model.preprocess = {mode!r} is for colour, but {where} takes grey images. Choose another.")
+    if mode in COLOUR_ONLY and channels != 3:
+        takes = "grey images" if channels == 1 else f"images of {channels} bands"
+        raise WrongSpec(f"model.preprocess = {mode!r} is for colour, but {where} takes {takes}. Choose another.")
 
 
 def to_grey(pixels: tf.Tensor) -> tf.Tensor:

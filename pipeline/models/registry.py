@@ -49,7 +49,7 @@ class NetworkKind(Kind):
 # By what stands before the colon. The kinds import Keras, so each is reached for on use.
 KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
-    "file": NetworkKind(open=_file, path=True, keys=("trusted", "custom")),
+    "file": NetworkKind(open=_file, path=True, keys=("inputs", "trusted", "custom")),
     "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), tried=True),
     "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), tried=True),
 }

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from pipeline.errors import StoreFailed, one_line
-from pipeline.models.network import Network
+from pipeline.models.network import Network, feed_of
 
 _MOST_BYTES = 1024  # of a constant that is written: the page shows shapes, not weights, and chokes on large files
 
@@ -21,7 +21,9 @@ def write_graph(network: Network, folder: Path) -> Path:
     def forward(images: tf.Tensor) -> list[tf.Tensor]:
         return list(network.trace(network.preprocess(images), names).values())
 
-    traced = tf.function(forward, autograph=False).get_concrete_function(tf.TensorSpec((None, height, width, 3), tf.uint8))
+    traced = tf.function(forward, autograph=False).get_concrete_function(
+        tf.TensorSpec((None, height, width, feed_of(network).bands), feed_of(network).dtype)
+    )
     before = set(folder.glob("*.tfevents.*"))
     try:
         writer = tf.summary.create_file_writer(str(folder))

@@ -214,7 +214,7 @@ class _Cutter:
             return
         wanted = sorted({image for of_layer in units.values() for image, _, _ in of_layer})
         position = {image: at for at, image in enumerate(wanted)}
-        images = np.stack(list(pool.map(lambda image: self._fit.apply(spans[image][1].seen), wanted)))
+        images = np.stack(list(pool.map(lambda image: spans[image][1].given(self._fit), wanted)))
         where = {
             number: np.array([(position[image], *self._unit(number, c, rank)) for image, c, rank in of_layer])
             for number, of_layer in units.items()

@@ -19,7 +19,7 @@ from pipeline.ascent.optimizer import Ascent, AscentConfig
 from pipeline.ascent.parametrization import PARAMETRIZATIONS, Parametrization, fast_size
 from pipeline.ascent.starts import Noise, find_starts
 from pipeline.ascent.transforms import Transforms
-from pipeline.models.network import Network
+from pipeline.models.network import Network, feed_of
 from pipeline.patterns.plan import Pattern
 from pipeline.patterns.results import PatternResult
 from pipeline.progress import Advance
@@ -31,6 +31,7 @@ from pipeline.store.places import Place
 class PatternRunner:
     """Makes batch after batch, and reuses the compiled ascent while the form of the objectives is the same.
 
+    network: as a function of the image alone. bands: of its input, those that pictures show as red, green and blue.
     parts: the folder of finished and unfinished batches. total, done: pictures of all batches.
     """
 
@@ -39,6 +40,7 @@ class PatternRunner:
     parts: Place
     advance: Advance
     total: int
+    bands: tuple[int, int, int] = (0, 1, 2)
     done: int = 0
     _compiled: dict[tuple[Form, int], tuple[Ascent, Measure]] = field(default_factory=dict)
 
@@ -66,7 +68,7 @@ class PatternRunner:
         lowered = np.array([pattern.sign < 0 for pattern in batch])
         named = np.array([pattern.channel is None for pattern in batch])
         reached = np.where(named, values, np.where(lowered, low, high))
-        return [pictures, result.losses.T, starts, result.dead, result.stopped, reached]
+        return [pictures[..., list(self.bands)], result.losses.T, starts, result.dead, result.stopped, reached]
 
     def _ascend(self, ascent: Ascent, batch: Sequence[Pattern], loop: Loop) -> tuple[AscentResult, np.ndarray]:
         """All steps of a batch, resuming from a checkpoint if there is one; and the number of starts, int32 (batch,)."""
@@ -93,7 +95,11 @@ class PatternRunner:
 
     def _key(self, batch: Sequence[Pattern]) -> str:
         """The name of a batch's part; it depends on the spec, the network and the patterns."""
-        parts = [self.network.digest(), self.spec.model_dump(mode="json", exclude={"snapshot"})]
+        parts = [
+            self.network.digest(),
+            *([self.bands] if self.bands != (0, 1, 2) else []),
+            self.spec.model_dump(mode="json", exclude={"snapshot"}),
+        ]
         parts += [f"{pattern.raised} {pattern.variant}" for pattern in batch]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
@@ -109,7 +115,7 @@ def parametrization_of(spec: PatternsSpec, network: Network, transforms: Transfo
     height, width, _ = network.input_shape
     sizes = (fast_size(height + 2 * transforms.margin(height)), fast_size(width + 2 * transforms.margin(width)))
     more = {"decay": spec.decay} if spec.canvas == "fourier" else {}
-    return PARAMETRIZATIONS[spec.canvas](*sizes, decorrelated=spec.decorrelated, **more)
+    return PARAMETRIZATIONS[spec.canvas](*sizes, decorrelated=spec.decorrelated, bands=feed_of(network).bands, **more)
 
 
 def _result(pattern: Pattern, values: Sequence[Any]) -> PatternResult:

@@ -1,8 +1,9 @@
-"""Bands: images of any number of channels, from TIFF and NumPy files, and which of them are shown as RGB."""
+"""Bands: images of any number of channels, from TIFF and NumPy files, which of them a network is given, and which are shown."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,10 +12,61 @@ _NUMPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST = 4096  # bands; more is an image with its channels first
 _HEADER = 10_000  # bytes of a .npy file's header
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class WrongBands(Exception):
     """An image whose bands cannot be shown; the message is the reason, on one line."""
+
+
+@dataclass(frozen=True)
+class SampleForm:
+    """How samples of any type and number of bands become what a network is given and what people are shown.
+
+    count: the bands that the network takes.
+    bands: which bands of an image they are, in order; None: all of them, of which there must be so many.
+    shown: three of the network's bands, by their position among them: red, green and blue.
+    ranges: (low, high) of all bands, or of each: the values that become 0 and 255; None: samples are uint8, as they are.
+    """
+
+    count: int
+    bands: tuple[int, ...] | None = None
+    shown: tuple[int, int, int] = (0, 1, 2)
+    ranges: tuple[tuple[float, float], ...] | None = None
+
+    def fed(self, samples: np.ndarray) -> np.ndarray:
+        """Samples (h, w, bands) -> float32 (h, w, count); those outside of the range lie below 0 or above 255.
+
+        Raises: WrongBands, for another number of bands, samples of unknown range, and samples that are no numbers.
+        """
+        there = samples.shape[2]
+        if self.ranges is None and samples.dtype != np.uint8:
+            raise WrongBands(unknown_range(samples.dtype))
+        if self.bands is not None:
+            _check_bands(self.bands, there)
+            samples = samples[..., list(self.bands)]
+        elif there == 3 and self.count == 1:
+            samples = (samples.astype(np.float32) @ np.array(_GREY, np.float32))[..., np.newaxis]
+        elif there != self.count:
+            names = list(range(self.count))
+            raise WrongBands(f"it has {there} bands, and the network takes {self.count}; name them: data.bands, such as {names}")
+        values = samples.astype(np.float32)
+        if not np.isfinite(values).all():
+            band = int(np.flatnonzero(~np.isfinite(values).all(axis=(0, 1)))[0])
+            raise WrongBands(f"its band {self.bands[band] if self.bands else band} holds NaN or infinity; fill such pixels in")
+        if self.ranges is None:
+            return values
+        low, high = np.array(self.ranges, np.float64).T
+        return ((values - low) * (255 / (high - low))).astype(np.float32)
+
+    def as_rgb(self, fed: np.ndarray) -> np.ndarray:
+        """What the network is given, float32 (h, w, count), as it is shown: uint8 RGB (h, w, 3)."""
+        return np.clip(np.rint(fed[..., list(self.shown)]), 0, 255).astype(np.uint8)
+
+
+def unknown_range(dtype: np.dtype) -> str:
+    """Why samples of a type are not read, and what to do."""
+    return f"its samples are {dtype}, of unknown range; set data.range to the values that are black and white, such as [0, 1]"
 
 
 def is_array(head: bytes) -> bool:
@@ -38,11 +90,11 @@ def array_shape(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype, bool]:
         shape, by_columns, dtype = read(file, max_header_size=_HEADER)
     except Exception as error:
         raise WrongBands(f"no whole .npy file ({' '.join(str(error).split())[:100]})") from None
-    return image_shape(shape), _known(dtype), by_columns
+    return image_shape(shape), _numbers(dtype), by_columns
 
 
 def read_array(data: bytes) -> np.ndarray:
-    """A `.npy` file -> uint8 or uint16 (height, width, bands). Raises: WrongBands."""
+    """A `.npy` file -> numbers (height, width, bands). Raises: WrongBands."""
     file = io.BytesIO(data)
     shape, dtype, by_columns = array_shape(file)
     count = shape[0] * shape[1] * shape[2]
@@ -78,14 +130,14 @@ def tiff_shape(file: BinaryIO) -> tuple[int, int, int]:
 
 
 def read_tiff(data: bytes) -> tuple[np.ndarray, int]:
-    """A TIFF's first page: uint8 or uint16 (height, width, bands) as stored, and its EXIF orientation. Raises: WrongBands."""
+    """A TIFF's first page: numbers (height, width, bands) as stored, and its EXIF orientation. Raises: WrongBands."""
     import tifffile
 
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as opened:
             page = opened.pages.first
             shape = image_shape(_bands_last(page))
-            _known(np.dtype(page.dtype))
+            _numbers(np.dtype(page.dtype))
             samples = page.asarray(maxworkers=1)
     except WrongBands:
         raise
@@ -115,15 +167,16 @@ def as_rgb(samples: np.ndarray, shown: tuple[int, ...] | None) -> np.ndarray:
     Args:
         shown: the bands to show, counted from 0: three, or one as grey. None: those of an image of one, three or four.
 
-    Raises: WrongBands, where an image has other bands.
+    Raises: WrongBands, where an image has other bands, or samples of unknown range.
     """
     bands = samples.shape[2]
+    if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
+        raise WrongBands(unknown_range(samples.dtype))
     if shown is None:
         if bands not in (1, 3):
             raise WrongBands(f"it has {bands} bands; set data.bands to the three to show, such as [0, 1, 2]")
         shown = tuple(range(bands))
-    if max(shown) >= bands:
-        raise WrongBands(f"it has {bands} bands, 0 to {bands - 1}, and data.bands names {max(shown)}")
+    _check_bands(shown, bands)
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
     for colour, band in enumerate(shown if len(shown) == 3 else shown * 3):
         values = samples[..., band]
@@ -133,9 +186,14 @@ def as_rgb(samples: np.ndarray, shown: tuple[int, ...] | None) -> np.ndarray:
     return pixels
 
 
-def _known(dtype: np.dtype) -> np.dtype:
-    if dtype.kind != "u" or dtype.itemsize > 2:
-        raise WrongBands(f"its samples are {dtype}, of unknown range; write uint8 or uint16")
+def _check_bands(named: tuple[int, ...], there: int) -> None:
+    if max(named) >= there:
+        raise WrongBands(f"it has {there} bands, 0 to {there - 1}, and data.bands names {max(named)}")
+
+
+def _numbers(dtype: np.dtype) -> np.dtype:
+    if dtype.kind not in "uif":
+        raise WrongBands(f"its samples are {dtype}, no numbers")
     return dtype
 
 

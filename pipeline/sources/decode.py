@@ -1,4 +1,4 @@
-"""Encoded bytes to upright 8-bit RGB in sRGB, at a bounded cost: the only module that decodes image files."""
+"""Encoded bytes to upright 8-bit RGB in sRGB, or to bands as they are, at a bounded cost: the only module that decodes images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import PIL.Image
 import PIL.ImageFile
 
 from pipeline.sources import bands
-from pipeline.sources.bands import WrongBands
+from pipeline.sources.bands import SampleForm, WrongBands, unknown_range
 from pipeline.sources.colour import to_srgb
 from pipeline.sources.pixel_budget import DECODING
 
@@ -50,22 +50,40 @@ class Decoder:
 
     max_pixels: larger images are unreadable; their headers alone are read.
     bands: the bands of a TIFF or `.npy` to show as RGB, counted from 0: three, or one as grey; None where there are one or three.
+    form: how samples become what a network is given that takes other than 8-bit RGB; None for one that takes RGB.
     """
 
     max_pixels: int = MAX_PIXELS
     bands: tuple[int, ...] | None = None
+    form: SampleForm | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many bands a network is given."""
+        return 3 if self.form is None else self.form.count
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of what a network is given."""
+        return np.uint8 if self.form is None else np.float32
 
     def decode(self, data: bytes) -> np.ndarray:
-        """An image at its own size: uint8 (height, width, 3), RGB, upright.
+        """An image at its own size, as it is shown: uint8 (height, width, 3), RGB, upright.
 
         Raises: Unreadable, also for a file that breaks off before its last pixel.
         """
+        return self.read(data)[0]
+
+    def read(self, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+        """An image as it is shown, and as a network is given it, None where that is the same. Raises: Unreadable."""
         with self.opened(data) as pixels:
-            return pixels
+            return (pixels, None) if self.form is None else (self.form.as_rgb(pixels), pixels)
 
     @contextmanager
     def opened(self, data: bytes, network_size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-        """An image whose pixels count as being at work until the block ends: uint8 (height, width, 3), RGB, upright.
+        """An image as a network is given it, whose pixels count as being at work until the block ends.
+
+        It is upright: uint8 (height, width, 3), RGB, or float32 (height, width, bands), as `form` says.
 
         Args:
             network_size: (height, width) of the input that the image is for. A JPEG of more than REDUCE_ABOVE pixels is decoded
@@ -74,7 +92,7 @@ class Decoder:
         Raises: Unreadable.
         """
         try:
-            image, height, width = _header(io.BytesIO(data), self.bands is not None)
+            image, height, width = _header(io.BytesIO(data), self.bands is not None or self.form is not None)
         except Unreadable:
             raise
         except Exception as error:
@@ -83,6 +101,7 @@ class Decoder:
             raise Unreadable(f"its {height:,} x {width:,} pixels are more than data.max_pixels, {self.max_pixels:,}, allows")
         least = _reduced(image, network_size)
         held = height * width // (1 if image is None or image.info.get("progressive") else least**2)
+        held *= 1 if self.form is None else 1 + self.form.count
         with DECODING.hold(held):
             try:
                 pixels = self._pixels(data, image)
@@ -95,10 +114,8 @@ class Decoder:
 
     def _pixels(self, data: bytes, image: PIL.ImageFile.ImageFile | None) -> np.ndarray:
         if image is None:
-            if bands.is_array(data):
-                return bands.as_rgb(bands.read_array(data), self.bands)
-            samples, orientation = bands.read_tiff(data)
-            return _upright(bands.as_rgb(samples, self.bands), orientation)
+            samples, orientation = (bands.read_array(data), 1) if bands.is_array(data) else bands.read_tiff(data)
+            return _upright(self._chosen(samples), orientation)
         if _is_plain_png(data):
             # For data sets of thumbnails, several times as fast as the general path. If it fails, Pillow says why.
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -109,13 +126,18 @@ class Decoder:
         orientation, profile = _orientation(image), image.info.get("icc_profile")
         if depth16:
             image.im = None  # type: ignore[assignment]  # it was loaded to see that it is whole
+            if self.form is not None and self.form.ranges is not None:
+                return _upright(self._chosen(_samples_of_16_bits(data)), orientation)
             pixels = _from_16_bits(data, profile)
         else:
             pixels = _from_8_bits(image, profile)
         return self._chosen(_upright(pixels, orientation))
 
-    def _chosen(self, pixels: np.ndarray) -> np.ndarray:
-        return pixels if self.bands is None else bands.as_rgb(pixels, self.bands)
+    def _chosen(self, samples: np.ndarray) -> np.ndarray:
+        if self.form is not None:
+            return self.form.fed(samples)
+        plain = self.bands is None and samples.shape[2] == 3 and samples.dtype == np.uint8
+        return samples if plain else bands.as_rgb(samples, self.bands)
 
 
 DEFAULT_DECODER = Decoder()
@@ -200,7 +222,7 @@ def _open(file: BinaryIO) -> PIL.ImageFile.ImageFile:
     image = PIL.Image.open(file, formats=_formats())
     if image.mode in _FLOAT_MODES and not _has_16_bits(image):
         image.close()
-        raise Unreadable("its samples are 32-bit numbers of unknown range")
+        raise Unreadable(unknown_range(np.dtype(np.float32 if image.mode == "F" else np.int32)))
     return image
 
 
@@ -264,9 +286,7 @@ def _from_8_bits(image: PIL.Image.Image, profile: bytes | None) -> np.ndarray:
 
 
 def _from_16_bits(data: bytes, profile: bytes | None) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
-        raise Unreadable("its 16-bit samples cannot be decoded")
+    pixels = _decoded_16_bits(data)
 
     def rgb(top: int, bottom: int) -> np.ndarray:
         strip = ((pixels[top:bottom].astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -276,6 +296,20 @@ def _from_16_bits(data: bytes, profile: bytes | None) -> np.ndarray:
         return _on_white(np.asarray(opaque), strip[..., 3]) if strip.shape[2] == 4 else np.asarray(opaque)
 
     return _in_strips(pixels.shape[0], pixels.shape[1], rgb)
+
+
+def _decoded_16_bits(data: bytes) -> np.ndarray:
+    """uint16 (height, width), or (height, width, 3 or 4) with blue first."""
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16:
+        raise Unreadable("its 16-bit samples cannot be decoded")
+    return samples
+
+
+def _samples_of_16_bits(data: bytes) -> np.ndarray:
+    """uint16 (height, width, 1 or 3), without transparency."""
+    samples = _decoded_16_bits(data)
+    return samples[..., np.newaxis] if samples.ndim == 2 else np.ascontiguousarray(samples[..., 2::-1])
 
 
 def _in_strips(height: int, width: int, rgb: Callable[[int, int], np.ndarray]) -> np.ndarray:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.errors import UnknownName
 from pipeline.hardware import cores
+from pipeline.sources.columns import TextColumn
 from pipeline.sources.decode import Unreadable, size
 from pipeline.sources.records import Record, chunk_for, digest_of, size_or_zero
 from pipeline.store import remote
@@ -32,6 +34,7 @@ class Files:
     paths: relative to the root, with `/`; in lists also absolute, or addresses.
     file_labels: the label of each file, "" for none.
     lengths: the bytes of each file, where a listing has them; else each file is asked.
+    columns: what a list says of each file beside its label, by column.
     locate: gives the path or address of a file from the root and its path. Raises: PermissionError, for one that may not be read.
     """
 
@@ -42,6 +45,7 @@ class Files:
     labels: list[str] | None
     lengths: tuple[int, ...] | None = None
     locate: Callable[[str, str], str] = os.path.join
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,7 +57,16 @@ class Files:
 
     def digest(self, count: int) -> str:
         # Without modification times: a copy of the folder is the same data.
-        return digest_of([(self.paths[index], self._bytes(index), self.file_labels[index]) for index in range(count)])
+        files = [(self.paths[index], self._bytes(index), self.file_labels[index]) for index in range(count)]
+        return digest_of(files, *({name: values[:count] for name, values in self.columns.items()},) * bool(self.columns))
+
+    def column(self, name: str) -> TextColumn | None:
+        """A column of numbers; None where the files have no columns. Raises: UnknownName."""
+        if not self.columns:
+            return None
+        if name not in self.columns:
+            raise UnknownName.among(name, self.columns, where=f"a column of {self.name} (model.inputs)")
+        return TextColumn(name, self.columns[name])
 
     @cached_property
     def _remote(self) -> bool:

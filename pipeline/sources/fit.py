@@ -10,6 +10,8 @@ import numpy as np
 
 from pipeline.geometry import Box
 
+_MOST_BANDS = 512  # that OpenCV takes at a time
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -35,14 +37,14 @@ class Fit:
         return (scale_y, scale_x), (seen.y1 - scale_y * filled.y1, seen.x1 - scale_x * filled.x1)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Resize uint8 (h, w, c) to uint8 (height, width, c): along each axis by area to shrink, bilinear to grow."""
+        """Resize (h, w, c) of uint8 or float32 to (height, width, c): along each axis by area to shrink, bilinear to grow."""
         if pixels.shape[:2] == (self.height, self.width):
             return pixels
         seen, filled = self._overlap(*pixels.shape[:2])
         resized = _resized(seen.cut(pixels), filled.height, filled.width)
         if (filled.height, filled.width) == (self.height, self.width):
             return resized
-        padded = np.zeros((self.height, self.width, pixels.shape[2]), np.uint8)
+        padded = np.zeros((self.height, self.width, pixels.shape[2]), pixels.dtype)
         filled.cut(padded)[:] = resized
         return padded
 
@@ -82,7 +84,9 @@ def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     smaller = min(height, pixels.shape[0]), min(width, pixels.shape[1])
     for size, method in ((smaller, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
         if pixels.shape[:2] != size:
-            pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=method)
+            parts = np.split(pixels, range(_MOST_BANDS, pixels.shape[2], _MOST_BANDS), axis=2)
+            resized = [cv2.resize(np.ascontiguousarray(part), (size[1], size[0]), interpolation=method) for part in parts]
+            pixels = np.concatenate([part.reshape(*size, -1) for part in resized], axis=2) if parts[1:] else resized[0]
             pixels = pixels.reshape(*size, -1)
     return pixels
 

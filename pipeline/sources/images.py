@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import UnusableData
 from pipeline.geometry import Box
 from pipeline.hardware import cores
+from pipeline.sources.columns import Column, column_of
 from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.fit import Fit
 from pipeline.sources.record_batches import without_autotune
@@ -48,13 +49,22 @@ class Images:
         records = self.records.read(first + start, last)
 
         def fitted(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            images, errors = tf.numpy_function(self._fitted, [record["data"], record["error"]], [tf.uint8, tf.string])
-            images.set_shape((None, self.fit.height, self.fit.width, 3))
+            outputs = [tf.as_dtype(self.decoder.dtype), tf.string]
+            images, errors = tf.numpy_function(self._fitted, [record["data"], record["error"]], outputs)
+            images.set_shape((None, self.fit.height, self.fit.width, self.decoder.depth))
             errors.set_shape((None,))
             return {key: record[key] for key in ("example", "key", "label")} | {"image": images, "error": errors}
 
         chunks = records.batch(self.records.chunk)
         return without_autotune(chunks.map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
+
+    def record_of(self, example: int) -> int:
+        """The record that an example is, or is cut from."""
+        return example
+
+    def column(self, name: str) -> Column:
+        """A column of the data set. Raises: UnknownName; WrongSpec, for a kind of source without columns."""
+        return column_of(self.records, name)
 
     def find(self, key: str) -> int | None:
         example = self.records.find(key)
@@ -62,14 +72,11 @@ class Images:
 
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
         for record in self.records.pick(ascending(examples, len(self))):
-            pixels = decode_record(record, self.decoder, self.records.name)
-            yield (
-                record.example,
-                Image(record.key, record.label or None, pixels, Box.whole(*pixels.shape[:2])),
-            )
+            pixels, samples = decode_record(record, self.decoder, self.records.name)
+            yield record.example, Image(record.key, record.label or None, pixels, Box.whole(*pixels.shape[:2]), samples)
 
     def _fitted(self, data: np.ndarray, known_errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = np.zeros((len(data), self.fit.height, self.fit.width, 3), np.uint8)
+        images = np.zeros((len(data), self.fit.height, self.fit.width, self.decoder.depth), self.decoder.dtype)
         errors = list(known_errors)
         for number, encoded in enumerate(data):
             if not errors[number]:
@@ -81,12 +88,12 @@ class Images:
         return images, np.array(errors, dtype=object)
 
 
-def decode_record(record: Record, decoder: Decoder, source: str) -> np.ndarray:
-    """The pixels of one record. Raises: UnusableData."""
+def decode_record(record: Record, decoder: Decoder, source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels of one record, and the samples that a network is given, as `Decoder.read`. Raises: UnusableData."""
     reason = record.error
     if not reason:
         try:
-            return decoder.decode(record.data)
+            return decoder.read(record.data)
         except Unreadable as error:
             reason = str(error)
     raise UnusableData(f"image {record.key!r} of {source} cannot be read: {reason}. Replace the image, or remove it.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from pipeline.errors import UnknownName, UnusableData, one_line, quoted
 from pipeline.sources.bands import write_array
 from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
 from pipeline.sources.files import read_image
+from pipeline.sources.parquet_columns import RowGroup, TableColumn
 from pipeline.sources.record_batches import stream_batches
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.spec.data import DataSpec
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
 
 _PROBED = 8  # rows whose bytes show whether a column holds images
 _BUFFER = 2**20  # bytes read of a column at a time: pages are decoded one by one, however large the row group
-
-
-class RowGroup(NamedTuple):
-    """A row group: the `number`-th of a file; its first row is the file's row `row` and the data set's example `first`."""
-
-    file: StoredFile
-    number: int
-    row: int
-    rows: int
-    first: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,14 @@ class Tables:
     def digest(self, count: int) -> str:
         files = {group.file.name: group.file.length for group in self.groups if group.first < count}
         return digest_of(files, count, self.image, self.label, self.labels)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return _footer(self.groups[0].file).schema.to_arrow_schema()
+
+    def column(self, name: str) -> TableColumn:
+        """A column of numbers. Raises: UnknownName, WrongSpec."""
+        return TableColumn(self.name, self.schema, self.groups, name)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return stream_batches(lambda: self._batches(first, last))

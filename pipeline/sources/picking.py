@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.drawing.pixels import shrink
 from pipeline.errors import MissingInput, UnusableData, WrongSpec
 from pipeline.geometry import Box
+from pipeline.sources.companions import Companions
 from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
@@ -28,14 +29,21 @@ class Picked:
     """One image as it is stored, and as the network sees it.
 
     example: its number in the data set; None for a file.
-    shown: uint8 (height, width, 3) at the network's input size.
+    shown: uint8 (height, width, 3) at the network's input size, as it is drawn.
     picture: what was fitted, uint8 (h, w, 3), reduced for drawing; None where `image` has its own pixels, and empty ones else.
+    fed: float32 (height, width, bands), what the network is given, where that is not what is drawn.
     """
 
     example: int | None
     image: Image
     shown: np.ndarray
     picture: np.ndarray | None = None
+    fed: np.ndarray | None = None
+
+    @property
+    def given(self) -> np.ndarray:
+        """What the network is given, (height, width, bands)."""
+        return self.shown if self.fed is None else self.fed
 
     @property
     def drawn(self) -> np.ndarray:
@@ -59,8 +67,8 @@ def pick(source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE)
     for example, image in source.fetch(_examples(source, picks) if chosen else _first_readable(source, picks.first)):
         yield _picked(example, image, fit, longest)
     for path in dict.fromkeys(picks.files):
-        pixels = read_picture(path, source.decoder)
-        yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2])), fit, longest)
+        pixels, samples = _read(path, source.decoder)
+        yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2]), samples), fit, longest)
 
 
 def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:
@@ -100,6 +108,11 @@ def check_picks(source: Source, picks: Picks, where: str) -> None:
                 f"{where}: no example has the key {key!r}. The column `key` of the index lists them, "
                 f"such as {_first_key(source)!r}."
             )
+    if picks.files and isinstance(source, Companions):
+        raise WrongSpec(
+            f"{where}: files have no values for the network's other inputs, which are given by column or source. "
+            "Pick examples or keys of the data set."
+        )
     for path in picks.files:
         if length(path if remote.is_remote(path) else remote.local_path(path)) < 0:
             raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that exists.")
@@ -115,10 +128,12 @@ def digest_file(path: str) -> str:
 
 def _picked(example: int | None, image: Image, fit: Fit, longest: int) -> Picked:
     seen = image.seen
+    shown = fit.apply(seen)
+    fed = None if image.samples is None and image.packed is None else image.given(fit)
     if max(seen.shape[:2]) <= longest:
-        return Picked(example, image, fit.apply(seen))
-    without_pixels = replace(image, pixels=np.empty((0, 0, 3), np.uint8))
-    return Picked(example, without_pixels, fit.apply(seen), shrink(seen, longest))
+        return Picked(example, replace(image, samples=None), shown, fed=fed)
+    without_pixels = replace(image, pixels=np.empty((0, 0, 3), np.uint8), samples=None)
+    return Picked(example, without_pixels, shown, shrink(seen, longest), fed)
 
 
 def _examples(source: Source, picks: Picks) -> list[int]:
@@ -142,8 +157,18 @@ def _first_key(source: Source) -> str:
 
 def read_picture(path: str, decoder: Decoder = DEFAULT_DECODER) -> np.ndarray:
     """The pixels of an image file: uint8 RGB (h, w, 3). Raises: MissingInput, UnusableData."""
+    return _read(path, decoder)[0]
+
+
+def read_picked(path: str, decoder: Decoder, fit: Fit) -> np.ndarray:
+    """An image file as a network is given it. Raises: MissingInput, UnusableData."""
+    pixels, samples = _read(path, decoder)
+    return Image(path, None, pixels, Box.whole(*pixels.shape[:2]), samples).given(fit)
+
+
+def _read(path: str, decoder: Decoder) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        return decoder.decode(remote.read(path))
+        return decoder.read(remote.read(path))
     except OSError as error:
         raise MissingInput(f"the image file {path!r} cannot be read ({error.strerror or error}). Name another.") from None
     except Unreadable as error:

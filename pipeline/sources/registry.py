@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import UnusableData, foreign_errors
+from pipeline.errors import UnusableData, WrongSpec, foreign_errors
+from pipeline.sources.bands import SampleForm
 from pipeline.sources.decode import Decoder
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
@@ -43,18 +44,49 @@ KINDS: dict[str, SourceKind] = {
 }
 
 
-def open_source(spec: DataSpec, fit: Fit, fetch: bool = True) -> Source:
+def open_source(spec: DataSpec, fit: Fit, fetch: bool = True, channels: int = 3) -> Source:
     """The images that a `[data]` table names, fitted to a network's input; `limit` counts windows where there are any.
 
     Args:
         fetch: whether a data set that is not there yet may be downloaded and prepared.
+        channels: of the network's input.
 
     Raises: UnknownName, WrongSpec, MissingInput, UnusableData.
     """
     kind, rest = split_source(spec, "data", KINDS)
-    decoder = Decoder(spec.max_pixels, spec.bands)
+    decoder = Decoder(spec.max_pixels, spec.bands, sample_form(spec, channels))
     with foreign_errors(UnusableData, spec.source, "Look at the files, or fetch them again."):
         records = KINDS[kind].open(rest, spec, fetch)
         if spec.window is None:
             return Images(records, fit, spec.limit, decoder)
         return Windows(records, fit, spec.window, spec.limit, decoder)
+
+
+def sample_form(spec: DataSpec, channels: int) -> SampleForm | None:
+    """How samples become what a network of so many channels is given; None where it is given 8-bit RGB, as it is shown.
+
+    Raises: WrongSpec, for bands and ranges of another number, and for a network of other than grey or RGB pixels without
+        `data.rgb`.
+    """
+    bands = spec.bands
+    takes = f"the network takes {channels} band{'' if channels == 1 else 's'}"
+    if channels in (1, 3) and spec.range is None and spec.rgb is None:
+        if bands is not None and len(bands) not in (channels, 3):
+            raise WrongSpec(f"data.bands = {list(bands)} names {len(bands)} bands, but {takes}. Name {channels}.")
+        return None
+    if bands is not None and len(bands) != channels:
+        raise WrongSpec(f"data.bands = {list(bands)} names {len(bands)} bands, but {takes}. Name {channels}.")
+    if spec.range is not None and len(spec.range) not in (1, channels):
+        raise WrongSpec(f"data.range has {len(spec.range)} ranges, but {takes}. Write one range, or one for each band.")
+    given = tuple(range(channels)) if bands is None else bands
+    if spec.rgb is None and channels not in (1, 3):
+        raise WrongSpec(
+            f"{takes}, and which of them pictures show as red, green and blue is not said. "
+            f"Name three of {', '.join(map(str, given))}, which may be the same: data.rgb = {[given[0]] * 3}."
+        )
+    shown = spec.rgb or (given if channels == 3 else given * 3)
+    others = [band for band in shown if band not in given]
+    if others:
+        raise WrongSpec(f"data.rgb names band {others[0]}, which the network is not given: {', '.join(map(str, given))}.")
+    red, green, blue = (given.index(band) for band in shown)
+    return SampleForm(channels, bands, (red, green, blue), None if spec.range is None else tuple(spec.range))

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.geometry import Box
 from pipeline.sources.decode import Decoder
+from pipeline.sources.fit import Fit
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -43,17 +44,26 @@ class Image:
 
     pixels: uint8 (height, width, 3), RGB, upright.
     region: the part that was resized to the network's input: the whole image, or one window of it.
+    samples: float32 (height, width, bands), where the network is given them rather than the pixels.
+    packed: float32, of the input's height and width: further bands that hold the network's other inputs, where it has any.
     """
 
     key: str
     label: str | None
     pixels: np.ndarray
     region: Box
+    samples: np.ndarray | None = None
+    packed: np.ndarray | None = None
 
     @property
     def seen(self) -> np.ndarray:
         """The region's pixels: uint8 (height, width, 3)."""
         return self.region.cut(self.pixels)
+
+    def given(self, fit: Fit) -> np.ndarray:
+        """What the network is given, resized: uint8 or float32 (height, width, bands)."""
+        fitted = fit.apply(self.seen if self.samples is None else self.region.cut(self.samples))
+        return fitted if self.packed is None else np.concatenate([fitted.astype(np.float32), self.packed], axis=2)
 
 
 class Source(Protocol):
@@ -83,7 +93,8 @@ class Source(Protocol):
         A negative `start` begins so many examples before the shard.
 
         Each element is a dict of `example` int64, `key` string, `label` string ("" where there is none),
-        `image` uint8 (height, width, 3) at the network's input size, and `error` string: "" or, for an
+        `image` uint8 (height, width, 3) at the network's input size, or float32 with the bands that the network takes, and
+        `error` string: "" or, for an
         image that cannot be read (its pixels are then zero), why. Where several examples are cut from one image, `group`
         int64 is the number of the image; absent: each example is an image of its own. Decoding and resizing run in parallel.
         """

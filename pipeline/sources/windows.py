@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.errors import UnusableData
 from pipeline.geometry import Box
 from pipeline.hardware import cores
+from pipeline.sources.columns import Column, column_of
 from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.fit import Fit
 from pipeline.sources.images import decode_record
@@ -64,7 +65,8 @@ class Windows:
         images = (self._image_of(first), self._image_of(last - 1) + 1) if first < last else (0, 0)
         records = self.records.read(*images)
         edges = tf.constant(self._edges)
-        chunk = max(1, _CHUNK_BYTES // (self.fit.height * self.fit.width * 3))
+        bytes_each = self.fit.height * self.fit.width * self.decoder.depth * np.dtype(self.decoder.dtype).itemsize
+        chunk = max(1, _CHUNK_BYTES // bytes_each)
 
         def chunks(record: dict[str, tf.Tensor]) -> tf.data.Dataset:
             begin = tf.maximum(tf.gather(edges, record["example"]), first)
@@ -76,15 +78,24 @@ class Windows:
 
         def fitted(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             inputs = [record[key] for key in ("example", "key", "data", "error", "begin", "end")]
-            keys, images, errors = tf.numpy_function(self._fitted, inputs, [tf.string, tf.uint8, tf.string])
+            outputs = [tf.string, tf.as_dtype(self.decoder.dtype), tf.string]
+            keys, images, errors = tf.numpy_function(self._fitted, inputs, outputs)
             examples = tf.range(record["begin"], record["end"])
-            images.set_shape((None, self.fit.height, self.fit.width, 3))
+            images.set_shape((None, self.fit.height, self.fit.width, self.decoder.depth))
             keys.set_shape((None,))
             errors.set_shape((None,))
             labels, groups = (tf.fill(tf.shape(examples), record[key]) for key in ("label", "example"))
             return {"example": examples, "group": groups, "key": keys, "label": labels, "image": images, "error": errors}
 
         return without_autotune(records.flat_map(chunks).map(fitted, num_parallel_calls=cores(), deterministic=True).unbatch())
+
+    def record_of(self, example: int) -> int:
+        """The record that an example is, or is cut from."""
+        return self._image_of(example)
+
+    def column(self, name: str) -> Column:
+        """A column of the data set. Raises: UnknownName; WrongSpec, for a kind of source without columns."""
+        return column_of(self.records, name)
 
     def find(self, key: str) -> int | None:
         image = self.records.find(key.rpartition("@")[0])
@@ -98,12 +109,12 @@ class Windows:
         for example in ascending(examples, len(self)):
             by_image.setdefault(self._image_of(example), []).append(example)
         for record in self.records.pick(list(by_image)):
-            pixels = decode_record(record, self.decoder, self.records.name)
+            pixels, samples = decode_record(record, self.decoder, self.records.name)
             if pixels.shape[:2] != tuple(self._sizes[record.example]):
                 raise UnusableData(f"image {record.key!r} of {self.records.name} {_CHANGED}. Start the job again with --anew.")
             for example in by_image[record.example]:
                 box = self._box(record.example, example)
-                yield example, Image(_key(record.key, box), record.label or None, pixels, box)
+                yield example, Image(_key(record.key, box), record.label or None, pixels, box, samples)
 
     def _image_of(self, example: int) -> int:
         return int(np.searchsorted(self._edges, example, side="right")) - 1
@@ -123,7 +134,7 @@ class Windows:
         self, image: np.int64, key: bytes, data: bytes, error: bytes, begin: np.int64, end: np.int64
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         boxes = [self._box(int(image), example) for example in range(begin, end)]
-        fitted = np.zeros((len(boxes), self.fit.height, self.fit.width, 3), np.uint8)
+        fitted = np.zeros((len(boxes), self.fit.height, self.fit.width, self.decoder.depth), self.decoder.dtype)
         if not error:
             try:
                 with self.decoder.opened(data) as pixels:

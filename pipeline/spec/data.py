@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 
 from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.table import Batch, Positive, Side, Table
@@ -21,6 +21,20 @@ class WindowSpec(Table):
 Band = Annotated[int, Field(ge=0, lt=4096, strict=True)]
 
 
+def _rises(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError("the first of the two values must be below the second")
+    return value
+
+
+Range = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rises)]
+
+
+def _in_a_list(value: Any) -> Any:
+    """One range stands for all bands."""
+    return [value] if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (list, tuple)) else value
+
+
 class DataSpec(Table):
     """`[data]`: the images, and how they are resized to the network's input."""
 
@@ -31,7 +45,9 @@ class DataSpec(Table):
     labels: PathText | None = None
     limit: Positive | None = None
     batch: Batch = 64
-    bands: tuple[Band, Band, Band] | None = None
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)] | None = None
+    rgb: tuple[Band, Band, Band] | None = None
+    range: Annotated[list[Range], BeforeValidator(_in_a_list), Field(min_length=1)] | None = None
     max_pixels: Side = 2**28
     resize: Literal["crop", "pad", "stretch"] = "crop"
     window: WindowSpec | None = None

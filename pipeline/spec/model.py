@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.table import Size, Table, a_list
 
 PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")
+
+
+class InputSpec(Table):
+    """`model.inputs.NAME`: what an input of the network beside its image is given, where that is no constant."""
+
+    column: str | None = None
+    image: Literal["same"] | None = None
+    file: PathText | None = None
+    source: Annotated[str, HoldsPath(source_of="data")] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("takes exactly one of column, image, file and source")
+        return self
 
 
 class ModelSpec(Table):
@@ -22,7 +37,7 @@ class ModelSpec(Table):
     labels: Annotated[str, HoldsPath(words=("imagenet",))] | None = None
     top: StrictBool = True
     size: Size | None = None
-    inputs: dict[str, bool | int | float | str | list[Any]] = {}
+    inputs: dict[str, bool | int | float | str | list[Any] | InputSpec] = {}
     logits: str | None = None
     head: Literal["auto", "softmax", "sigmoid", "linear", "embedding", "map"] = "auto"
     trusted: StrictBool = False

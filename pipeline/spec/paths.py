@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -53,7 +53,8 @@ def resolve_paths(tree: dict[str, Any], table: type[BaseModel], folder: Path, ki
                 tree[name] = _each_text(tree[name], partial(_resolved, mark=mark, folder=folder, kinds=kinds))
         for inner in parts:
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                for part in tree[name] if isinstance(tree[name], list) else [tree[name]]:
+                value = list(tree[name].values()) if _is_by_name(field.annotation, tree[name]) else tree[name]
+                for part in value if isinstance(value, list) else [value]:
                     if isinstance(part, dict):
                         resolve_paths(part, inner, folder, kinds)
 
@@ -63,6 +64,11 @@ def _parts(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield from _parts(part)
+
+
+def _is_by_name(annotation: Any, value: Any) -> bool:
+    """Whether a value is a table whose keys are names of the user's own, each for a value or a table."""
+    return isinstance(value, dict) and get_origin(annotation) is dict
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:

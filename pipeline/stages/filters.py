@@ -22,7 +22,7 @@ def filters(job: Job) -> Outcome:
     with job.reporter.step("filters", "layers") as advance:
         for done, layer in enumerate(layers, start=1):
             for kernel in job.network.kernels([layer.name])[layer.name]:
-                results.add(layer.name, kernel, gives[layer.name], colour_inputs(job.network, layer.name, kernel))
+                results.add(layer.name, kernel, gives[layer.name], colour_inputs(job.of_image, layer.name, kernel))
             advance(done, len(layers))
     return results.write_index([layer.name for layer in layers])
 

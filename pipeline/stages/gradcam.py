@@ -65,7 +65,7 @@ def explain(job: Job) -> Outcome:
     plan = replace(plan, settings=MethodSettings(spec.steps), with_weights="randomisation" in spec.sanity)
     explainer = Explainer.of(job.network, plan)
     folder = job.folder / "mosaics" / "gradcam"
-    pictures = ExplanationPictures(folder, layers, job.fit)
+    pictures = ExplanationPictures(folder, layers, job.fit, bands=job.shown_bands)
     results = ExplanationResults(classes, plan.targets, job.fit, explainer.graph.guide, pictures)
     checks = {name: make(explainer) for name, make in CHECKS.items() if name in spec.sanity}
     warnings = _warnings_of_layers(job)
@@ -145,7 +145,7 @@ def _targets(job: Job, classes: Classes) -> tuple[Target, ...]:
 
     def embed(target: TargetSpec) -> np.ndarray:
         """The network's embedding of the image that a target names."""
-        shown = next(iter(pick(job.source, job.fit, _picks_of(target)))).shown
+        shown = next(iter(pick(job.source, job.fit, _picks_of(target)))).given
         run = compile_pass(job.network, [LOGITS], 1, lambda maps: maps[LOGITS])
         return np.asarray(run(shown[np.newaxis]))[0]
 

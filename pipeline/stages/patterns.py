@@ -31,7 +31,7 @@ def patterns(job: Job) -> Outcome:
     check_gradients(job.network, list(dict.fromkeys(name for sheet in sheets for name in sheet.layers)))
     every: list[PatternResult] = []
     with job.reporter.step("patterns", "steps") as advance:
-        runner = PatternRunner(job.network, spec, parts, advance, sum(len(sheet.patterns) for sheet in sheets))
+        runner = PatternRunner(job.of_image, spec, parts, advance, sum(len(sheet.patterns) for sheet in sheets), job.shown_bands)
         for sheet in sheets:
             patches = read_patches(job.folder, sheet.name)
             results = [result for batch in plan_batches(sheet.patterns, spec) for result in runner.make(batch)]

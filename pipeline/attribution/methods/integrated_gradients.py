@@ -28,12 +28,14 @@ def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
 def _of_image(evidence: Evidence, number: int) -> tuple[np.ndarray, np.ndarray]:
     """The maps of one image, float32 (targets, height, width), and the share of each score that its map misses, (targets,)."""
     image, classes = evidence.images[number], evidence.classes[number]
+    bands = evidence.of(AtPixels()).shape[-1]  # those behind them are no pixels, but the network's other inputs
 
     def visit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (points, targets), and gradient times image summed over the colours (points, targets, height, width)."""
         images = points.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * image
+        images[..., bands:] = image[..., bands:]
         scores, gradients = evidence.at(AtPixels(), images, np.tile(classes, (len(points), 1)))
-        return scores.astype(np.float64), (gradients * image).sum(axis=-1)
+        return scores.astype(np.float64), (gradients * image[..., :bands]).sum(axis=-1)
 
     points = np.linspace(0, 1, max(2, min(_FIRST, evidence.settings.steps)))
     scores, products = visit(points)

@@ -7,6 +7,7 @@ blurred image: the faster it rises, the better.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from pipeline.attribution import heat
 from pipeline.attribution.explainer import Explained, Explainer
 from pipeline.drawing import plots
+from pipeline.sources.picking import Picked
 from pipeline.store.tables import INDEX
 
 STEPS = 20
@@ -40,7 +42,8 @@ class DeletionCurves:
                 for (method, layer), values in explained.maps.items():
                     order = ranks(values[place, slot], *image.shape[:2])
                     for kind, painted in (("deletion", deleted), ("insertion", inserted)):
-                        reading = target.reading(self._explainer.logits(painted(image, order, shares)), number)
+                        images = _but_packed(painted, picked, image)(order, shares)
+                        reading = target.reading(self._explainer.logits(images), number)
                         known = [None] * len(shares) if reading.probability is None else reading.probability
                         for share, probability, value in zip(shares, known, reading.value, strict=True):
                             of_map = (picked.example, picked.image.key, method, layer, number, target.title(number))
@@ -61,13 +64,28 @@ def ranks(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return order.reshape(height, width)
 
 
+def _but_packed(painted: Callable[..., np.ndarray], picked: Picked, image: np.ndarray) -> Callable[..., np.ndarray]:
+    """Painting the image's bands alone: those behind them hold the network's other inputs."""
+    packed = picked.image.packed
+    if packed is None:
+        return lambda *arguments: painted(image, *arguments)
+    bands = image.shape[2] - packed.shape[2]
+
+    def paint(*arguments: np.ndarray) -> np.ndarray:
+        images = painted(image[..., :bands], *arguments)
+        return np.concatenate([images, np.broadcast_to(packed, (*images.shape[:3], packed.shape[2]))], axis=3)
+
+    return paint
+
+
 def deleted(image: np.ndarray, order: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The image without its first pixels: uint8 (shares, h, w, 3)."""
-    mean = image.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    """The image without its first pixels: (shares, h, w, bands) of its type."""
+    mean = image.mean(axis=(0, 1))
+    mean = (mean.round() if image.dtype == np.uint8 else mean).astype(image.dtype)
     return np.stack([np.where((order < share)[..., np.newaxis], mean, image) for share in shares])
 
 
 def inserted(image: np.ndarray, order: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The blurred image with its first pixels as they are: uint8 (shares, h, w, 3)."""
-    blurred = cv2.GaussianBlur(image, (0, 0), max(image.shape[:2]) * _BLUR)
+    """The blurred image with its first pixels as they are: (shares, h, w, bands) of its type."""
+    blurred = cv2.GaussianBlur(image, (0, 0), max(image.shape[:2]) * _BLUR).reshape(image.shape)
     return np.stack([np.where((order < share)[..., np.newaxis], image, blurred) for share in shares])

@@ -15,12 +15,13 @@ from pipeline.models.graphs.graphdef import Operations, canonical, channels_firs
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
 from pipeline.models.graphs.op_safety import check_harmless, check_operations
-from pipeline.models.graphs.placeholders import IMAGE, cut, find_image, look, settled
+from pipeline.models.graphs.placeholders import cut, find_image, look, settled
 from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_channels
 from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork, nearest_layers
 from pipeline.models.layout import image_layout
 from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec
 
@@ -73,7 +74,9 @@ class GraphReader:
         entry = operations.nodes[owner(image)]
         if entry.op == "Cast" and canonical(str(spec.inputs.get(IMAGE, ""))) != image:  # whole numbers are fed
             self.takes = tf.as_dtype(entry.attr["SrcT"].type).name
-        operations = cut(folded(inlined(settled(operations, spec, image, where), where)), image, where)
+        operations, given = settled(operations, spec, image, where)
+        operations = cut(folded(inlined(operations, where)), image, given, where)
+        self.given: Mapping[str, Given] = {name: one for name, one in given.items() if name in operations.nodes}
         check_operations(operations.graph(), where, spec.allow)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
@@ -96,18 +99,22 @@ class GraphReader:
         nodes = self._operations.nodes
         return [name for name, tensor in self._tensors.items() if channels_first(nodes[owner(tensor.name)])]
 
-    def read(self, images: tf.Tensor, names: Sequence[str]) -> Mapping[str, tf.Tensor]:
+    def read(
+        self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
+    ) -> Mapping[str, tf.Tensor]:
         tensors = [self._tensors[name] for name in names]
         wanted = [tensor.name for tensor in tensors]
-        part = self._operations.part(self._operations.ancestors(wanted, self._image)).graph()
+        needed = self._operations.ancestors(wanted, self._image)
+        part = self._operations.part(needed - self.given.keys()).graph()
+        fed = {self._image: tf.cast(images, self._dtype)}
+        fed |= {f"{name}:0": self._value(name, images, others) for name in self.given if name in needed}
 
-        def imported(given: tf.Tensor) -> list[tf.Tensor]:
-            return tf.graph_util.import_graph_def(part, {self._image: given}, wanted, name="network")
+        def imported(*given: tf.Tensor) -> list[tf.Tensor]:
+            return tf.graph_util.import_graph_def(part, dict(zip(fed, given, strict=True)), wanted, name="network")
 
-        given = tf.cast(images, self._dtype)
         if self._has_flow:  # TF1's loops bear none of the order that tf.function gives to what it traces
-            imported = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(given.shape, given.dtype)])
-        outputs = imported(given)
+            imported = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(one.shape, one.dtype) for one in fed.values()])
+        outputs = imported(*fed.values())
         return {name: self._of_known_shape(*pair) for name, pair in zip(names, zip(outputs, tensors, strict=True), strict=True)}
 
     def ends(self) -> Sequence[End]:
@@ -145,6 +152,13 @@ class GraphReader:
         nodes = self._operations.nodes
         for part in (*(nodes[name] for name in sorted(nodes)), self._operations.library):
             yield part.SerializeToString(deterministic=True)
+
+    def _value(self, name: str, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> tf.Tensor:
+        """What another input is given; zeros where nothing is said."""
+        own = self.given[name].input
+        batch = images.shape[0] or tf.shape(images)[0]
+        shape = (batch, *(size or 1 for size in own.shape))
+        return tf.zeros(shape, own.dtype) if others is None else tf.cast(others[name], own.dtype)
 
     def _of_known_shape(self, output: tf.Tensor, tensor: _Tensor) -> tf.Tensor:
         if output.shape.rank is not None and output.shape[1:].is_fully_defined():

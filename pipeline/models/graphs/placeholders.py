@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import tensorflow as tf
+from tensorflow.core.framework import node_def_pb2
 
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
 from pipeline.models.graphs.graphdef import Operations, canonical, constant, owner, short
 from pipeline.models.layout import CHANNELS
-from pipeline.spec.model import ModelSpec
-
-IMAGE = "image"  # the key of model.inputs that names a tensor; all others name placeholders
+from pipeline.models.other_inputs import IMAGE, Given, OtherInput, as_array, bound
+from pipeline.spec.model import InputSpec, ModelSpec
 
 _MUST_BE_FED = ("Placeholder", "PlaceholderV2")
 _PLACEHOLDERS = (*_MUST_BE_FED, "PlaceholderWithDefault")
@@ -66,9 +65,16 @@ def look(operations: Operations, tensor: str, where: str) -> tuple[tf.DType, Sha
     return output.dtype, None if output.shape.rank is None else tuple(output.shape)
 
 
-def settled(operations: Operations, spec: ModelSpec, image: str, where: str) -> Operations:
-    """The graph with the placeholders that the spec gives a value made constants. Raises: WrongSpec, UnknownName."""
+def settled(operations: Operations, spec: ModelSpec, image: str, where: str) -> tuple[Operations, dict[str, Given]]:
+    """The graph with the placeholders of one value made constants; what those are given that have a value for each example.
+
+    A placeholder has one for each example where its first axis is open, or is the batch that the graph was frozen for.
+
+    Raises: WrongSpec, UnknownName.
+    """
     nodes = dict(operations.nodes)
+    given: dict[str, Given] = {}
+    batch = (look(operations, image, where)[1] or (None,))[0]
     known = [name for name, node in nodes.items() if node.op in _PLACEHOLDERS and f"{name}:0" != image]
     for key, value in spec.inputs.items():
         if key == IMAGE:
@@ -77,18 +83,41 @@ def settled(operations: Operations, spec: ModelSpec, image: str, where: str) -> 
         if name not in known:
             raise UnknownName.among(key, known, where=f"a placeholder of {where} (model.inputs)")
         dtype, shape = look(operations, f"{name}:0", where)
-        nodes[name] = constant(name, _value(value, dtype, shape, f"model.inputs.{key} = {value!r}", where))
-    return operations.replace(nodes)
+        has_batch = shape is not None and len(shape) > 0 and (shape[0] is None or (shape[0] == batch and len(shape) > 1))
+        array = None if isinstance(value, InputSpec) else as_array(value, dtype.name, f"model.inputs.{key} = {value!r}", where)
+        if array is not None and not (has_batch and shape and (array.ndim < len(shape) or array.shape[0] == 1)):
+            if not tf.TensorShape(shape).is_compatible_with(array.shape):
+                raise WrongSpec(
+                    f"model.inputs.{key} = {value!r} has the shape {array.shape}, but {where} takes {shape} there. "
+                    "Write a list of that shape."
+                )
+            nodes[name] = constant(name, array)
+            continue
+        if not has_batch or not shape:
+            raise WrongSpec(
+                f"model.inputs.{key} takes one value for all examples in {where}, of the shape {shape}. Give it a constant."
+            )
+        given[name] = bound(OtherInput(name, shape[1:], dtype.name), value, f"model.inputs.{key}", where)
+        nodes[name] = node_def_pb2.NodeDef(name=name, op="Placeholder")
+        nodes[name].attr["dtype"].type = dtype.as_datatype_enum
+        nodes[name].attr["shape"].shape.CopyFrom(tf.TensorShape((None, *shape[1:])).as_proto())
+    return operations.replace(nodes), given
 
 
-def cut(operations: Operations, image: str, where: str) -> Operations:
-    """What the images can change and what that needs, nothing before the image. Raises: UnusableModel, WrongSpec."""
+def cut(operations: Operations, image: str, given: Collection[str], where: str) -> Operations:
+    """What the images can change and what that needs, nothing before the image.
+
+    Args:
+        given: the placeholders that have a value for each example.
+
+    Raises: UnusableModel, WrongSpec.
+    """
     changed = operations.dependents(image)
     if not changed:
         raise UnusableModel(f"in {where} nothing depends on {short(image)!r}. Name the tensor that takes the images.")
     needed = operations.ancestors([f"{name}:0" for name in changed], image)
     part = operations.part(needed)
-    forgotten = [name for name, node in part.nodes.items() if node.op in _MUST_BE_FED]
+    forgotten = [name for name, node in part.nodes.items() if node.op in _MUST_BE_FED and name not in given]
     if forgotten:
         raise WrongSpec(
             f"{where} has placeholders without a value: {', '.join(_described(part, forgotten))}. "
@@ -111,6 +140,7 @@ def _infer(operations: Operations, spec: ModelSpec, where: str) -> str:
     given = {key.removesuffix(":0") for key in spec.inputs}
     shapes = {name: look(operations, f"{name}:0", where) for name in placeholders if name not in given}
     sure = [name for name, (_, shape) in shapes.items() if shape is not None and len(shape) == 4 and _may_be_images(shape)]
+    sure = sure or [name for name, (_, shape) in shapes.items() if shape is not None and len(shape) == 4]
     open_ = [name for name, (dtype, shape) in shapes.items() if shape is None and dtype.is_floating]
     candidates = sure or open_
     if len(candidates) == 1:
@@ -118,10 +148,11 @@ def _infer(operations: Operations, spec: ModelSpec, where: str) -> str:
     if candidates:
         raise WrongSpec(
             f"{where} has several placeholders that may take the images: {', '.join(_described(operations, candidates))}. "
-            f'Name one: model.inputs = {{ image = "{candidates[0]}:0" }}.'
+            f'Name one, and say what the others are given: model.inputs = {{ image = "{candidates[0]}:0", '
+            f'"{candidates[1]}" = {{ image = "same" }} }}.'
         )
     raise WrongSpec(
-        f"{where} has no placeholder for images (batch, height, width, 3 or 1), but: "
+        f"{where} has no placeholder for images (batch, height, width, bands), but: "
         f"{', '.join(_described(operations, list(placeholders))) or 'none at all'}. "
         'Name the tensor that takes them: model.inputs = { image = "op:0" }.'
     )
@@ -143,17 +174,7 @@ def _described(operations: Operations, names: Sequence[str] | None = None) -> li
     return described
 
 
-def _value(value: Any, dtype: tf.DType, shape: Shape | None, told: str, where: str) -> Any:
-    try:
-        if isinstance(value, bool) != dtype.is_bool and not isinstance(value, list):
-            raise TypeError(f"a {type(value).__name__} is no {dtype.name}")
-        array = tf.constant(value, dtype).numpy()
-    except (TypeError, ValueError) as error:
-        raise WrongSpec(f"{told} does not fit {where}, which takes a {dtype.name} there: {one_line(error)}.") from None
-    if not tf.TensorShape(shape).is_compatible_with(array.shape):
-        raise WrongSpec(f"{told} has the shape {array.shape}, but {where} takes {shape} there. Write a list of that shape.")
-    return array
-
-
 def _example(operations: Operations, name: str) -> str:
+    if len(operations.nodes[name].attr["shape"].shape.dim) == 4:
+        return '{ image = "same" }'
     return "false" if tf.as_dtype(operations.nodes[name].attr["dtype"].type).is_bool else "1"

@@ -24,12 +24,12 @@ class TensorShapes(NamedTuple):
 
 
 def with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Shape | None) -> Shape:
-    """The shape of a graph's image; where the channels are open, the number that its operations accept: 3, or else 1."""
+    """The shape of a graph's image; where the channels are open, the number that its operations accept: 3, 1 or another to 16."""
     shape = shape or (None, None, None, None)
     if len(shape) != 4 or shape[3] is not None or shape[1] in (1, 3):
         return shape
     first = any(channels_first(node) for node in operations.nodes.values())
-    for channels in (3, 1):
+    for channels in (3, 1, 2, *range(4, 17)):
         tried = (shape[0], channels, *shape[2:]) if first else (*shape[:3], channels)
         try:
             static_shapes(operations, image, dtype, tried, "")
@@ -73,9 +73,12 @@ def static_shapes(
         }
         told: dict[str, np.ndarray] = {}
         if open_:
+            others = [operation.outputs[0] for operation in graph.get_operations() if operation.type == "Placeholder"][1:]
+            values = {images: np.random.default_rng(0).standard_normal([size or 1 for size in fed])}
+            values |= {other: np.zeros([fed[0] or 1, *(size or 1 for size in other.shape[1:])]) for other in others}
             with tf.compat.v1.Session(graph=graph) as session:
                 try:
-                    told = session.run(open_, {images: np.random.default_rng(0).standard_normal([size or 1 for size in fed])})
+                    told = session.run(open_, values)
                 except tf.errors.OpError as error:
                     reason = one_line(Exception(error.message))
                     raise UnusableModel(f"{where} cannot be run on images of shape {tuple(fed)}: {reason}.") from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.compiled.keras_private import layers_inside, run_graph
+from pipeline.compiled.keras_private import layers_inside, maker_of, run_graph
 from pipeline.errors import UnusableModel
 from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
@@ -17,27 +18,35 @@ from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout
 from pipeline.models.network import LOGITS, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 
 
 class FunctionalReader:
-    """Reads a functional or sequential model of one image input, which is shared and never changed."""
+    """Reads a functional or sequential model, which is shared and never changed."""
 
     hint = ""
 
-    def __init__(self, model: keras.Model, name: str, size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, model: keras.Model, name: str, size: tuple[int, int] | None, inputs: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Read the graph of a model.
 
         Args:
             name: the network, for the errors.
             size: (height, width), needed where the model leaves them open.
+            inputs: `model.inputs`: which input takes the images, and what the others are given.
 
-        Raises: UnusableModel, for a model that does not take grey or RGB images; WrongSpec, where `size` is missing
-            or contradicts the model.
+        Raises: UnusableModel, for a model that does not take images; WrongSpec, where `size` is missing or contradicts the
+            model, or where an input is given nothing.
         """
-        self.model, self.image = model, 0
-        self.layout, self.input_shape = image_layout(tuple(model.inputs[0].shape), name, size)
-        self.graph = KerasGraph.of(model)
+        self.model, self.graph = model, KerasGraph.of(model)
+        every = [OtherInput(str(maker_of(given).name), tuple(given.shape[1:]), str(given.dtype)) for given in self.graph.inputs]
+        image = image_of(every, inputs, name)
+        self.image = next(number for number, one in enumerate(every) if one.name == image)
+        self._order = [one.name for one in every]
+        self.given: Mapping[str, Given] = bind([one for one in every if one.name != image], without_image(inputs, image), name)
+        self.layout, self.input_shape = image_layout(tuple(self.graph.inputs[self.image].shape), name, size)
         self._calls = dict(self.graph.walk())
         self.takes = str(self.graph.inputs[self.image].dtype)
         if "int" in self.takes:
@@ -51,10 +60,13 @@ class FunctionalReader:
     def channels_first(self) -> Sequence[str]:
         return [name for name in self._names if getattr(self._calls[name].operation, "data_format", "") == "channels_first"]
 
-    def read(self, images: tf.Tensor, names: Sequence[str]) -> Mapping[str, tf.Tensor]:
+    def read(
+        self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
+    ) -> Mapping[str, tf.Tensor]:
+        values = self._values(images, others)
         if "int" in self.takes:
-            return self.graph.reach([images], names, run_graph)
-        return self.graph.reach([images], names, lambda model, values: model(values, training=False))
+            return self.graph.reach(values, names, run_graph)
+        return self.graph.reach(values, names, lambda model, values: model(values, training=False))
 
     def ends(self) -> Sequence[End]:
         makers = [(self.graph.makers([output]), output) for output in self.model.outputs]
@@ -90,7 +102,7 @@ class FunctionalReader:
         pixels = np.random.default_rng(0).integers(0, 256, (1, *shape))
         makers = [maker for output in self.model.outputs for maker in self.graph.makers([output])]
         ends = [maker for maker in makers if isinstance(maker, str) and len(self._calls[maker].outputs) == 1]
-        right = keras.tree.flatten(self.model(tf.constant(pixels, self.takes), training=False))
+        right = keras.tree.flatten(self.model(self._values(tf.constant(pixels, self.takes), None), training=False))
         given = tf.Variable(tf.constant(pixels, tf.float32))
         try:
             with tf.GradientTape() as tape:
@@ -109,16 +121,33 @@ class FunctionalReader:
                 "can pass. Save it with an input of floats, or cast the input first."
             )
 
+    def _values(self, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> list[tf.Tensor]:
+        """A tensor for each input of the graph, in order."""
+        batch = images.shape[0] or tf.shape(images)[0]
+        values = []
+        for number, (name, given) in enumerate(zip(self._order, self.graph.inputs, strict=True)):
+            if number == self.image:
+                values.append(images)
+            elif others is None:
+                values.append(tf.zeros((batch, *(size or 1 for size in given.shape[1:])), given.dtype))
+            else:
+                values.append(tf.cast(others[name], given.dtype))
+        return values
+
     def _outputs_of(self, maker: str | int) -> Sequence[keras.KerasTensor]:
         return self._calls[maker].outputs if isinstance(maker, str) else ()
 
     def _described(self) -> Iterator[LayerInfo | UnreadableLayer]:
         """Every layer: those that give floats as (batch, h, w, c) or (batch, units), and why the others cannot be looked at."""
         yield from (UnreadableLayer(name, type(layer).__name__, "the input") for name, layer in self.graph.input_layers())
-        stand_in = keras.KerasTensor((None, *self.layout.shape(*self.input_shape)), dtype=self.graph.inputs[0].dtype)
+        image = (None, *self.layout.shape(*self.input_shape))
+        stand_ins = [
+            keras.KerasTensor(image if number == self.image else given.shape, dtype=given.dtype)
+            for number, given in enumerate(self.graph.inputs)
+        ]
         # The model's own shapes may be open where the job's are not, so the sizes are worked out from the job's input.
         single = [name for name, call in self._calls.items() if len(call.outputs) == 1]
-        outputs = self.graph.reach([stand_in], single, lambda model, values: model.compute_output_spec(values))
+        outputs = self.graph.reach(stand_ins, single, lambda model, values: model.compute_output_spec(values))
         for name, call in self._calls.items():
             problem = self._problem(name, call, outputs.get(name))
             if problem:

@@ -43,7 +43,7 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
     custom = {} if spec.custom is None else custom_objects(Path(spec.custom))
     with opened_model_file(where) as file:
         model = _model(file, custom, spec.trusted)
-    reader = keras_reader(model, where.stem, spec.size)
+    reader = keras_reader(model, where.stem, spec.size, spec.inputs)
     mode: str | Setting = spec.preprocess
     if mode == "auto" and isinstance(reader, FunctionalReader) and "int" not in reader.takes:
         mode = infer_preprocessing(reader, str(where))

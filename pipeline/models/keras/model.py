@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -34,24 +36,22 @@ def keras_network(
     return ImageNetwork(keras_reader(model, name, size), name, preprocessing, output)
 
 
-def keras_reader(model: keras.Model, name: str, size: tuple[int, int] | None) -> FunctionalReader | SubclassedReader:
-    """The reader for a model's kind. Arguments and errors as of `keras_network`."""
+def keras_reader(
+    model: keras.Model, name: str, size: tuple[int, int] | None, inputs: Mapping[str, Any] = MappingProxyType({})
+) -> FunctionalReader | SubclassedReader:
+    """The reader for a model's kind. Arguments and errors as of `keras_network`.
+
+    Args:
+        inputs: `model.inputs`: which input takes the images, and what the others are given.
+    """
     if is_subclassed(model):
-        return SubclassedReader(model, name, size)
-    inputs = getattr(model, "inputs", None) or ()
-    if not has_graph(model) or len(inputs) != 1:
-        if len(inputs) > 1:
-            names = ", ".join(str(tensor.name) for tensor in inputs)
-            raise UnusableModel(
-                f"{name} cannot be read: it has {len(inputs)} inputs ({names}). Wrap it in a model of the image alone, its other "
-                "inputs made in the graph, such as "
-                "keras.Model(image, model([image, keras.ops.zeros_like(image[:, 0, 0])])), and save that."
-            )
+        return SubclassedReader(model, name, size, inputs)
+    if not has_graph(model) or not getattr(model, "inputs", None):
         raise UnusableModel(
-            f"{name} cannot be read: it is an unbuilt model, whose layers' shapes are not known. Name a built model of one image "
-            "input, or export it (model.export) and write savedmodel:DIR."
+            f"{name} cannot be read: it is an unbuilt model, whose layers' shapes are not known. Name a built model, "
+            "or export it (model.export) and write savedmodel:DIR."
         )
-    return FunctionalReader(model, name, size)
+    return FunctionalReader(model, name, size, inputs)
 
 
 def is_subclassed(model: Any) -> bool:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -17,11 +18,13 @@ from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
-from pipeline.models.layout import CHANNELS, image_layout
+from pipeline.models.layout import image_layout, is_channels_first
 from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
+_ONLY = "image"  # the name of an input that has none
 _OUTPUT = "what its call returns"  # the name of the model's only end: no attribute is called so
 
 
@@ -46,26 +49,37 @@ class RecordedCall:
 
 
 class SubclassedReader:
-    """Reads a subclassed, built Keras model of one image input. Its layers are what its code calls, by their attributes."""
+    """Reads a subclassed, built Keras model. Its layers are what its code calls, by their attributes.
+
+    A model that takes a list or a dictionary has several inputs, named "0", "1" and so on, or as the dictionary does.
+    """
 
     hint, takes = "", "float32"
 
-    def __init__(self, model: keras.Model, name: str, size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, model: keras.Model, name: str, size: tuple[int, int] | None, inputs: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Trace a model once to learn what it calls; the model is shared, never changed.
 
         Args:
             name: the network, for the errors.
             size: (height, width); None for those that the model was built for.
+            inputs: `model.inputs`: which input takes the images, and what the others are given.
 
-        Raises: UnusableModel, WrongSpec.
+        Raises: UnusableModel, WrongSpec, UnknownName.
         """
         self.model = model
-        batch, *own = _built_shape(model, name)
-        is_first = own[2] not in CHANNELS and own[0] in CHANNELS
+        self._structure, shapes = _built_shapes(model, name)
+        every = [OtherInput(key, tuple(shape[1:]), "float32") for key, shape in shapes.items()]
+        self._image = image_of(every, inputs, name)
+        self.given: Mapping[str, Given] = bind(
+            [one for one in every if one.name != self._image], without_image(inputs, self._image), name
+        )
+        own = list(shapes[self._image][1:])
         # What the first call happened to bring need not be all that the model takes.
-        if size is not None:
-            own = [own[0], None, None] if is_first else [None, None, own[2]]
-        self.layout, self.input_shape = image_layout((batch, *own), name, size)
+        if size is not None and len(own) == 3:
+            own = [own[0], None, None] if is_channels_first((None, *own)) else [None, None, own[2]]
+        self.layout, self.input_shape = image_layout((None, *own), name, size)
         self._surveyed: list[LayerInfo | UnreadableLayer] = []
         self._calls: dict[str, LayerCall] = {}
         self._sources: dict[str, tuple[str, ...]] = {}
@@ -78,8 +92,10 @@ class SubclassedReader:
     def channels_first(self) -> Sequence[str]:
         return [name for name, call in self._calls.items() if getattr(call.operation, "data_format", "") == "channels_first"]
 
-    def read(self, images: tf.Tensor, names: Sequence[str]) -> Mapping[str, tf.Tensor]:
-        calls, output = record_calls(self.model, tf.identity(images))
+    def read(
+        self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
+    ) -> Mapping[str, tf.Tensor]:
+        calls, output = record_calls(self.model, self._arguments(tf.identity(images), others))
         return {name: output if name == _OUTPUT else calls[name].output for name in names}
 
     def ends(self) -> Sequence[End]:
@@ -104,11 +120,22 @@ class SubclassedReader:
     def contents(self) -> Iterator[bytes]:
         return weight_bytes(self.model.weights)
 
+    def _arguments(self, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> Any:
+        """What the model is called with; zeros for other inputs that are given nothing."""
+        batch = images.shape[0] or tf.shape(images)[0]
+        values = {self._image: images}
+        for name, given in self.given.items():
+            shape = (batch, *(size or 1 for size in given.input.shape))
+            values[name] = tf.zeros(shape) if others is None else tf.cast(others[name], tf.float32)
+        if self._structure is tf.Tensor:
+            return images
+        return values if self._structure is dict else [values[str(number)] for number in range(len(values))]
+
     def _survey(self, where: str) -> None:
         """Trace the model, and remember its layers, what each is made from, what it returns and the operations it runs."""
 
         def look(images: tf.Tensor) -> None:
-            calls, output = record_calls(self.model, images)
+            calls, output = record_calls(self.model, self._arguments(images, None))
             for name, call in calls.items():
                 kind, problem = type(call.operation).__name__, call.problem(images.graph)
                 if problem is None and call.output.shape[0] != _BATCH:
@@ -141,12 +168,13 @@ class SubclassedReader:
         except Exception as error:  # whatever the model's own code raises
             raise UnusableModel(
                 f"{where} cannot be run on images of {' x '.join(map(str, self.input_shape))} ({one_line(error)}). "
-                "Set another model.size."
+                "If it takes another size, set model.size; if it takes further inputs, export it (model.export), write "
+                "savedmodel:DIR, and give them in model.inputs."
             ) from None
         self._operations = [operation.type for operation in graph.get_operations()]
 
 
-def record_calls(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, RecordedCall], Any]:
+def record_calls(model: keras.Model, images: Any) -> tuple[dict[str, RecordedCall], Any]:
     """Call a model in inference mode. Returns: what its layers gave, by name, in the order in which they ended; its output.
 
     A layer is called as the attributes that hold it, `stem`, `blocks/0/conv`; inside a functional part, as it is
@@ -177,18 +205,27 @@ def record_calls(model: keras.Model, images: tf.Tensor) -> tuple[dict[str, Recor
     return calls, output
 
 
-def _built_shape(model: keras.Model, name: str) -> tuple[int | None, ...]:
-    """The shape that a subclassed model was built for, the batch first. Raises: UnusableModel."""
-    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
-    if shape is None or not all(size is None or isinstance(size, int) for size in shape):
-        reason = "it takes several inputs, or none that it was saved with" if model.built else "the subclassed model is not built"
+def _built_shapes(model: keras.Model, name: str) -> tuple[type, dict[str, tuple[int | None, ...]]]:
+    """What a model takes (a tensor, list or dict), and the shapes it was built for, by input. Raises: UnusableModel."""
+    structure: type = tf.Tensor
+    built = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    if isinstance(built, dict):
+        shapes, structure = dict(built), dict
+    elif isinstance(built, (list, tuple)) and built and all(isinstance(part, (list, tuple)) for part in built):
+        shapes, structure = {str(number): part for number, part in enumerate(built)}, list
+    else:
+        shapes = {_ONLY: built}
+    if not all(_is_shape(shape) for shape in shapes.values()):
+        reason = "what it takes is not saved with it" if model.built else "the subclassed model is not built"
         raise UnusableModel(
             f"{name} cannot be read: {reason}. Call the model on one batch of images and save it again, "
             "or export it (model.export) and write savedmodel:DIR."
         )
-    if len(shape) != 4:
-        raise UnusableModel(f"{name} takes inputs of shape {(None, *shape[1:])}, not images: (batch, height, width, 3 or 1).")
-    return None, *shape[1:]
+    return structure, {key: (None, *shape[1:]) for key, shape in shapes.items()}
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, (list, tuple)) and all(size is None or isinstance(size, int) for size in shape)
 
 
 def _name_within(outer: keras.Operation, inner: keras.Operation) -> str:

@@ -1,0 +1,74 @@
+"""Columns of numbers in Parquet files, read a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UnknownName, UnusableData, WrongSpec, one_line
+from pipeline.sources.columns import numbers
+from pipeline.sources.file_patterns import StoredFile
+from pipeline.store import remote
+
+_GROUPS = 2  # row groups whose values are in memory
+
+
+class RowGroup(NamedTuple):
+    """A row group: the `number`-th of a file; its first row is the file's row `row` and the data set's example `first`."""
+
+    file: StoredFile
+    number: int
+    row: int
+    rows: int
+    first: int
+
+
+class TableColumn:
+    """A column of numbers, truth values or lists of them; see `pipeline.sources.columns.Column`."""
+
+    def __init__(self, source: str, schema: pa.Schema, groups: Sequence[RowGroup], name: str) -> None:
+        """Look the column up in the tables of a source. Raises: UnknownName; WrongSpec, for a column of something else."""
+        self.name, self._groups = name, groups
+        self._firsts = [group.first for group in groups]
+        self._read = lru_cache(_GROUPS)(self._values_of)
+        if name not in schema.names:
+            raise UnknownName.among(name, schema.names, where=f"a column of {source} (model.inputs)")
+        kind = leaf_of(schema.field(name).type)
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise WrongSpec(
+                f"the column {name!r} of {source} holds {schema.field(name).type}, no numbers; model.inputs needs numbers."
+            )
+
+    def value(self, record: int) -> np.ndarray | None:
+        number = int(np.searchsorted(self._firsts, record, side="right")) - 1
+        value: Any = self._read(number)[record - self._firsts[number]].as_py()
+        return None if value is None else numbers(self.name, value)
+
+    def _values_of(self, number: int) -> pa.ChunkedArray:
+        group = self._groups[number]
+
+        def read() -> pa.ChunkedArray:
+            with closing(remote.open_binary(group.file.path)) as file, pq.ParquetFile(file) as table:
+                return table.read_row_group(group.number, columns=[self.name], use_threads=False).column(0)
+
+        try:
+            return remote.patiently(read, group.file.path) if remote.is_remote(group.file.path) else read()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise UnusableData(
+                f"the column {self.name!r} of {group.file.path} cannot be read: {one_line(error)}. Fetch it or write it again."
+            ) from None
+
+
+def leaf_of(kind: pa.DataType) -> pa.DataType:
+    """The type of the values in lists of lists."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return kind
