@@ -101,5 +101,5 @@ def _first_values(companions: Companions) -> dict[str, np.ndarray]:
         try:
             return companions.values(example)
         except UnusableData as error:
-            reason = str(error)
+            reason = str(error.args[0])
     raise UnusableData(f"none of the first {min(_LOOKED_AT, len(companions))} examples can be given to the network: {reason}.")

@@ -38,10 +38,15 @@ class Layout:
 
 
 def is_channels_first(shape: Sequence[int | None]) -> bool:
-    """Whether (batch, c, h, w) is meant by four sizes: 3 or 1 are channels, behind rather than in front; else the fewest are."""
-    front, back = shape[1], shape[3]
+    """Whether (batch, c, h, w) is meant by four sizes.
+
+    3 or 1 are channels, behind rather than in front; else what is beside a square is; else the fewer of the two.
+    """
+    front, middle, back = shape[1:]
     if back in CHANNELS or front in CHANNELS:
         return back not in CHANNELS
+    if middle is not None and middle in (front, back):
+        return middle != front
     return front is not None and (back is None or front < back)
 
 

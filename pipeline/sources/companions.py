@@ -101,7 +101,7 @@ class Companions:
                 packed = self.pack(given | self._values(example))
             except UnusableData as error:
                 raise UnusableData(
-                    f"example {example}, {image.key!r}: {error}. Mend the data, or leave the example out."
+                    f"example {example}, {image.key!r}: {error.args[0]}. Mend the data, or leave the example out."
                 ) from None
             yield example, replace(image, packed=packed)
 
@@ -126,5 +126,5 @@ class Companions:
             try:
                 values = {**dict(zip(self.sources, others[::2], strict=True)), **self._values(int(example))}
             except UnusableData as problem:
-                reasons = [str(problem).encode()]
+                reasons = [str(problem.args[0]).encode()]
         return self.pack(values), next((reason for reason in reasons if reason), b"")

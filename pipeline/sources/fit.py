@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.geometry import Box
 
-_MOST_BANDS = 512  # that OpenCV takes at a time
+_MOST_BANDS = 4  # that OpenCV resizes at a time
 
 
 @dataclass(frozen=True)

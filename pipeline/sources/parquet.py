@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UnknownName, UnusableData, one_line, quoted
-from pipeline.sources.bands import write_array
 from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
 from pipeline.sources.files import read_image
-from pipeline.sources.parquet_columns import RowGroup, TableColumn
+from pipeline.sources.parquet_columns import RowGroup, TableColumn, holds_numbers, image_values, leaf_of
 from pipeline.sources.record_batches import stream_batches
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.spec.data import DataSpec
@@ -36,6 +35,7 @@ class Tables:
 
     image, label: names of columns. numbers: whether labels are numbers, which `labels`, if there, names.
     mean_bytes: of an encoded image.
+    shape: the column of the shapes of images that are flat lists.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Tables:
     label: str | None
     numbers: bool
     mean_bytes: float
+    shape: str | None = None
 
     @property
     def chunk(self) -> int:
@@ -102,7 +103,7 @@ class Tables:
 
     def _of_group(self, group: RowGroup, first: int, last: int, chosen: set[int] | None) -> Iterator[list[Record]]:
         """Records first to last of one row group, or only the chosen ones among them, in batches."""
-        columns = [self.image] if self.label is None else [self.image, self.label]
+        columns = [column for column in (self.image, self.label, self.shape) if column is not None]
         size = max(1, min(256, 8 * self.chunk))
 
         def batches(done: int) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -128,7 +129,7 @@ class Tables:
             raise _damaged(group.file.path, error) from None
 
     def _records(self, group: RowGroup, rows: list[int], batch: pa.RecordBatch) -> list[Record]:
-        images = _values(batch.column(self.image))
+        images = image_values(batch.column(self.image), None if self.shape is None else batch.column(self.shape))
         labels = [None] * len(rows) if self.label is None else batch.column(self.label).to_pylist()
         records = []
         for example, image, label in zip(rows, images, labels, strict=True):
@@ -161,11 +162,12 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
         raise UnusableData(f"parquet:{pattern} holds no rows. Name other files.")
     schema = footers[0].schema.to_arrow_schema()
     features = _features(schema)
-    image = _image_column(files, footers, schema, features, spec.image, pattern)
+    image = _image_column(files, footers, schema, features, spec.image, pattern, spec.range is not None)
     label = _label_column(schema, features, image, spec.label, pattern)
+    shape = _shape_column(schema, image)
     for file, footer in zip(files, footers, strict=True):
         here = footer.schema.to_arrow_schema()
-        for column in (image, label):
+        for column in (image, label, shape):
             if column is not None and (column not in here.names or _kind(here, column) != _kind(schema, column)):
                 raise UnusableData(f"{file.path} has no column {column!r} of the kind that {files[0].path} has. Take it out.")
     groups = _groups(files, footers)
@@ -185,7 +187,7 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
         labels = read_names(spec.labels)
         highest = max((_highest(footer, str(label)) for footer in footers), default=-1)
         check_highest(labels, spec.labels, highest, f"parquet:{pattern}")
-    return Tables(f"parquet:{pattern}", labels, tuple(groups), image, label, numbers, mean_bytes)
+    return Tables(f"parquet:{pattern}", labels, tuple(groups), image, label, numbers, mean_bytes, shape)
 
 
 def _groups(files: list[StoredFile], footers: list[pq.FileMetaData]) -> list[RowGroup]:
@@ -236,21 +238,28 @@ def _image_column(
     features: dict[str, Any],
     named: str | None,
     pattern: str,
+    samples: bool,
 ) -> str:
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    able = [field.name for field in schema if _may_hold_images(field.type)]
+    able = [field.name for field in schema if _may_hold_images(field.type, samples)]
     if named is not None:
         if named not in schema.names:
             raise UnknownName.among(named, schema.names, where=f"a column of parquet:{pattern}")
-        if named not in able and not pa.types.is_string(schema.field(named).type):
-            raise UnusableData(f"data.image {named!r} of parquet:{pattern} holds no encoded images; its columns: {columns}.")
+        if named not in able and not pa.types.is_string(schema.field(named).type) and _shape_column(schema, named) is None:
+            raise UnusableData(
+                f"data.image {named!r} of parquet:{pattern} holds no encoded images; its columns: {columns}. Lists of numbers "
+                f"hold images where they are lists of lists, with data.range, or where a column {named}_shape says their shape."
+            )
         return named
     images = [name for name in able if features.get(name, {}).get("_type") == "Image"]
     if not images:
         first = {name: _first_images(files, footers, name) for name in able}
         images = [name for name in able if any(size_or_zero(data) != (0, 0) for data in first[name])]
     if not images:
-        raise UnusableData(f"parquet:{pattern} has no column of images; its columns: {columns}. Name another, or set data.image.")
+        raise UnusableData(
+            f"parquet:{pattern} has no column of images; its columns: {columns}. Name another, or set data.image; for images of "
+            "numbers other than uint8 and uint16, set data.range too."
+        )
     if len(images) > 1:
         raise UnusableData(f"parquet:{pattern} has several columns of images: {', '.join(images)}. Set data.image to one.")
     return images[0]
@@ -277,17 +286,26 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], image: str, named
 def _kind(schema: pa.Schema, column: str) -> str:
     """The kind of a column, which must be the same in all files; the width of its numbers need not be."""
     kind = schema.field(column).type
-    return "images" if _may_hold_images(kind) else "numbers" if pa.types.is_integer(kind) else "text"
+    if _may_hold_images(kind, True) or leaf_of(kind)[1]:
+        return "images"
+    return "numbers" if pa.types.is_integer(kind) else "text"
 
 
-def _may_hold_images(kind: pa.DataType) -> bool:
+def _shape_column(schema: pa.Schema, image: str) -> str | None:
+    """The column that says the shapes of images that are flat lists of numbers; None where there is none, or they are not."""
+    leaf, depth = leaf_of(schema.field(image).type)
+    if depth != 1 or not holds_numbers(leaf):
+        return None
+    return next((name for name in (f"{image}_shape", "shape") if name in schema.names), None)
+
+
+def _may_hold_images(kind: pa.DataType, samples: bool) -> bool:
+    """Whether a column may; `samples`: also as lists of numbers of any type."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
-    depth = 0
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind, depth = kind.value_type, depth + 1
+    leaf, depth = leaf_of(kind)
     if depth:
-        return depth in (2, 3) and (pa.types.is_uint8(kind) or pa.types.is_uint16(kind))
+        return depth in (2, 3) and (pa.types.is_uint8(leaf) or pa.types.is_uint16(leaf) or (samples and holds_numbers(leaf)))
     if pa.types.is_struct(kind):
         names = {field.name for field in kind}
         return bool(names) and names <= {"bytes", "path"}
@@ -303,31 +321,12 @@ def _first_images(files: list[StoredFile], footers: list[pq.FileMetaData], colum
             closing(remote.open_binary(file.path)) as opened,
             pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False) as table,
         ):
-            return _values(next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column))
+            return image_values(next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column))
 
     try:
         return [_encoded(row, file.path)[0] for row in remote.patiently(read, file.path)]
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.path, error) from None
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """The values of an image column; lists of samples become `.npy` files, None where a list is not rectangular."""
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
-    leaf = column.type
-    while hasattr(leaf, "value_type") and not pa.types.is_dictionary(leaf):
-        leaf = leaf.value_type
-    if leaf is column.type:
-        return column.to_pylist()
-    return [None if value is None else _array(value, leaf.to_pandas_dtype()) for value in column.to_pylist()]
-
-
-def _array(samples: list[Any], dtype: Any) -> bytes:
-    try:
-        return write_array(np.array(samples, dtype))
-    except (ValueError, TypeError):  # of unequal lengths, or with nulls
-        return b"a list that is not rectangular"
 
 
 def _encoded(image: Any, table: str) -> tuple[bytes, str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UnknownName, UnusableData, WrongSpec, one_line
+from pipeline.sources.bands import write_array
 from pipeline.sources.columns import numbers
 from pipeline.sources.file_patterns import StoredFile
 from pipeline.store import remote
@@ -39,8 +40,8 @@ class TableColumn:
         self._read = lru_cache(_GROUPS)(self._values_of)
         if name not in schema.names:
             raise UnknownName.among(name, schema.names, where=f"a column of {source} (model.inputs)")
-        kind = leaf_of(schema.field(name).type)
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        leaf, _ = leaf_of(schema.field(name).type)
+        if not (holds_numbers(leaf) or pa.types.is_boolean(leaf)):
             raise WrongSpec(
                 f"the column {name!r} of {source} holds {schema.field(name).type}, no numbers; model.inputs needs numbers."
             )
@@ -65,10 +66,41 @@ class TableColumn:
             ) from None
 
 
-def leaf_of(kind: pa.DataType) -> pa.DataType:
-    """The type of the values in lists of lists."""
+def leaf_of(kind: pa.DataType) -> tuple[pa.DataType, int]:
+    """The type of the values in lists of lists, and how deep they lie: 0 for what is no list."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
+    depth = 0
     while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return kind
+        kind, depth = kind.value_type, depth + 1
+    return kind, depth
+
+
+def holds_numbers(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def image_values(column: pa.Array, shapes: pa.Array | None = None) -> list[Any]:
+    """The values of an image column; lists of samples become `.npy` files.
+
+    Args:
+        shapes: of the images, where their lists are flat.
+    """
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    leaf, depth = leaf_of(column.type)
+    if not depth:
+        return list(column.to_pylist())
+    of_images = [None] * len(column) if shapes is None else shapes.to_pylist()
+    dtype = leaf.to_pandas_dtype()
+    return [
+        None if value is None else _array(value, dtype, shape) for value, shape in zip(column.to_pylist(), of_images, strict=True)
+    ]
+
+
+def _array(samples: list[Any], dtype: Any, shape: list[int] | None) -> bytes:
+    try:
+        array = np.array(samples, dtype)
+        return write_array(array if shape is None else array.reshape(shape))
+    except (ValueError, TypeError):  # of unequal lengths, with nulls, or not of that shape
+        return b"a list that is not rectangular"

@@ -20,6 +20,7 @@ from pipeline.sources.picking import Picked
 from pipeline.store.tables import INDEX
 
 STEPS = 20
+_MOST_BANDS = 512  # that OpenCV blurs at a time
 _BLUR = 1 / 22  # of the input's side: deviation of the Gaussian below which nothing is recognised
 
 
@@ -87,5 +88,7 @@ def deleted(image: np.ndarray, order: np.ndarray, shares: np.ndarray) -> np.ndar
 
 def inserted(image: np.ndarray, order: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """The blurred image with its first pixels as they are: (shares, h, w, bands) of its type."""
-    blurred = cv2.GaussianBlur(image, (0, 0), max(image.shape[:2]) * _BLUR).reshape(image.shape)
+    parts = np.split(image, range(_MOST_BANDS, image.shape[2], _MOST_BANDS), axis=2)
+    sigma = max(image.shape[:2]) * _BLUR
+    blurred = np.dstack([cv2.GaussianBlur(np.ascontiguousarray(part), (0, 0), sigma) for part in parts])
     return np.stack([np.where((order < share)[..., np.newaxis], image, blurred) for share in shares])

@@ -49,6 +49,8 @@ DEFAULTS = {
     "data.on_bad": "skip",
     "data.max_bad": 0.01,
     "data.bands": None,
+    "data.rgb": None,
+    "data.range": None,
     "data.max_pixels": 2**28,
     "model.precision": "float32",
     "model.xla": False,

@@ -101,15 +101,6 @@ def test_of_several_outputs_the_logits_are_to_be_named(tmp_path: Path) -> None:
         opened(two_outputs(), tmp_path, logits="pesron")
 
 
-def test_several_inputs_are_refused(tmp_path: Path) -> None:
-    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    with pytest.raises(UnusableModel, match="it has 2 inputs"):
-        opened(keras.Model([left, right], L.Conv2D(2, 3)(left + right)), tmp_path)
-
-
-@pytest.mark.parametrize("source", ["keras:MobileNetV2", "file"])
-def test_inputs_are_for_graphs(tmp_path: Path, source: Any) -> None:
-    convolutional((8, 8, 3)).save(tmp_path / "net.keras")
-    spec = ModelSpec(source=source.replace("file", f"file:{tmp_path / 'net.keras'}"), layers=["*"], inputs={"image": "x"})
-    with pytest.raises(WrongSpec, match="model.inputs is for frozen: and savedmodel: networks"):
-        open_network(spec)
+def test_inputs_are_for_files_and_graphs() -> None:
+    with pytest.raises(WrongSpec, match="model.inputs is for file: and frozen: and savedmodel: networks"):
+        open_network(ModelSpec(source="keras:MobileNetV2", layers=["*"], inputs={"image": "x"}))
