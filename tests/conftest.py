@@ -89,7 +89,7 @@ def write_spec(tiny_file: Any, pictures: Any) -> Any:
             "data": {"source": f"folder:{pictures}", "batch": 8},
             "activations": {"top_k": 3},
         }
-        lines = [f"name = {json.dumps(name)}"]
+        lines = [f"name = {json.dumps(name)}", 'stages = ["activations"]']
         for table in dict.fromkeys((*tree, *tables)):
             lines.append(f"[{table}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in (tree.get(table, {}) | tables.get(table, {})).items()]

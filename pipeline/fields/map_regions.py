@@ -16,12 +16,13 @@ from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
 
 if TYPE_CHECKING:
-    from pipeline.compiled.compile import Tap
+    from pipeline.compiled.freezing import Pass
 
 _MOST_BYTES = 100_000_000  # of maps that one batch may fill
 _MOST_BATCH = 16
 _MOST_CELLS = 28  # along a side of the maps that are kept for pictures
 _FINE = 64  # maps are refined to about so many points along a side before they are cut at half their peak
+_STEPS = 8  # at least, that a region's side has
 _LEAST = 0.2  # of the input's shorter side: below that a region shows nothing that could be recognised
 
 
@@ -86,7 +87,7 @@ class MapRegions:
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
             padded = np.pad(part, [(0, self.batch - len(part)), (0, 0), (0, 0), (0, 0)])
-            maps = self._tap(padded)
+            maps = self._read(padded)
             for name, of_layer in units.items():
                 whole = np.asarray(maps[name])
                 for number in np.flatnonzero((of_layer[:, 0] >= start) & (of_layer[:, 0] < start + len(part))):
@@ -96,10 +97,14 @@ class MapRegions:
         return results
 
     @cached_property
-    def _tap(self) -> Tap:
-        from pipeline.compiled.compile import compile_tap
+    def _read(self) -> Pass:
+        """The compiled pass: uint8 (batch, height, width, 3) -> {layer: its map}."""
+        from pipeline.compiled.compile import network_input, pass_of
+        from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 
-        return compile_tap(self._network, sorted(self._maps), self.batch)
+        layers, size = sorted(self._maps), microbatch_size(self._network, self.batch)
+        run = pass_of(self._network, lambda images: self._network.trace(images, layers), size, lambda maps, first: maps)
+        return in_microbatches(run, size, network_input(self._network, self.batch))
 
     def _cells(self, name: str) -> tuple[int, int]:
         height, width, _ = self._maps[name]
@@ -157,14 +162,27 @@ def half_peak(heights: np.ndarray, row: int, col: int) -> tuple[float, float, fl
 
 
 def square_box(edges: Sequence[float], height: int, width: int) -> Box:
-    """The square around y1, x1, y2, x2, at least a fifth of the image's shorter side, moved into the image where it can be."""
-    side = max(edges[2] - edges[0], edges[3] - edges[1], _LEAST * min(height, width))
-    spans = []
-    for low, high, size in ((edges[0], edges[2], height), (edges[1], edges[3], width)):
+    """The square around y1, x1, y2, x2, at least a fifth of the image's shorter side, moved into the image where it can be.
+
+    Its edges are multiples of a power of two, at most an eighth of its side: no map is finer than that, and regions that
+    differ by less are one crop, which is made and stored once.
+    """
+    least = _LEAST * min(height, width)
+    spans = [_widened(edges[axis], edges[axis + 2], least) for axis in (0, 1)]
+    step = 2.0 ** max(0, np.floor(np.log2(max(high - low for low, high in spans) / _STEPS)))
+    spans = [(np.floor(low / step) * step, np.ceil(high / step) * step) for low, high in spans]
+    side = max(high - low for low, high in spans)
+    boxes = []
+    for (low, high), size in zip(spans, (height, width), strict=True):
         length = min(side, size)
-        first = min(max((low + high - length) / 2, 0.0), size - length)
-        spans.append((int(np.floor(first + 1e-6)), int(np.ceil(first + length - 1e-6))))
-    return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        first = int(np.clip(low - (side - high + low) // (2 * step) * step, 0, size - length))
+        boxes.append((first, first + int(length)))
+    return Box(boxes[0][0], boxes[1][0], boxes[0][1], boxes[1][1])
+
+
+def _widened(low: float, high: float, least: float) -> tuple[float, float]:
+    more = max(0.0, least - (high - low)) / 2
+    return low - more, high + more
 
 
 def _above_floor(values: np.ndarray, row: int, col: int) -> np.ndarray:

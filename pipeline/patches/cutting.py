@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -20,11 +21,11 @@ from pipeline.sources.source import Image, Source
 from pipeline.store.spool import Spool
 
 SIDE = 72  # pixels of a patch's longer side in mosaics and on the page
-WHOLE_SIDE = 48  # pixels of a whole image's longer side in mosaics
+WHOLE_SIDE = 64  # pixels of a whole image's longer side in mosaics
 _THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
 _THUMBNAIL_QUALITY = 80
 _LOSSLESS = 48  # pixels of the longer side up to which crops are PNG
-_CROP_QUALITY = 80
+_CROP_QUALITY = 70  # docs/decisions.md has the measurements
 
 # Images are held back until a pass of the network is worth it, and no longer than memory allows.
 _GROUP = 32
@@ -287,14 +288,19 @@ class _Cutter:
         if layer.table != "activations":
             return
         crop = image.region if self._options.whole else source if inner is None else part
-        pictures.crops[at] = self._once(("crop", crop), made, lambda: self._crop(crop.cut(image.pixels)))
+        reduced = cache(lambda: shrink(crop.cut(image.pixels), self._options.crop_size))
+        pictures.crops[at] = self._once(("crop", crop), made, lambda: _encoded(reduced()))
         if self._options.whole or blind:
             drawn, fills = crop, False
         else:
             high, wide = self._extents[number] if inner is None else (max(inner.height, inner.width),) * 2
             drawn, fills = self._fit.to_source((inner or field).grown(int(high), int(wide), height, width), image.region), True
+        # A tile that shows the same as its crop is made of that, which has fewer pixels than the source.
+        same = drawn == crop and self._options.crop_size >= SIDE
         key = ("tile", drawn, pictures.tile, fills)
-        pictures.tiles[at] = self._once(key, made, lambda: fill_tile(drawn.cut(image.pixels), pictures.tile, fills).tobytes())[0]
+        pictures.tiles[at] = self._once(
+            key, made, lambda: fill_tile(reduced() if same else drawn.cut(image.pixels), pictures.tile, fills).tobytes()
+        )[0]
 
     def _once(
         self, key: tuple[object, ...], made: dict[tuple[object, ...], tuple[int, int]], make: Callable[[], bytes]
@@ -306,7 +312,8 @@ class _Cutter:
     def _put(self, data: bytes) -> tuple[int, int]:
         return self._spool.put(data), len(data)
 
-    def _crop(self, pixels: np.ndarray) -> bytes:
-        if max(pixels.shape[:2]) <= _LOSSLESS:
-            return encode_png(pixels)
-        return encode_jpeg(shrink(pixels, self._options.crop_size), _CROP_QUALITY)
+
+def _encoded(pixels: np.ndarray) -> bytes:
+    if max(pixels.shape[:2]) <= _LOSSLESS:
+        return encode_png(pixels)
+    return encode_jpeg(pixels, _CROP_QUALITY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from pipeline.patches.winners import Winners
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 
-_QUALITY = 70  # of JPEG pages
+_QUALITY = 65  # of JPEG pages; docs/decisions.md has the measurements
 FOLDER = "mosaics/activations"
 
 Kind = Literal["crop", "full"]
@@ -28,13 +28,17 @@ _PICTURES: dict[str, tuple[Kind, ...]] = {"-crop": ("crop",), "-full": ("full",)
 
 @dataclass(frozen=True, eq=False)
 class MosaicRows:
-    """What stands in the rows of a layer's mosaic: a row is a channel."""
+    """What stands in the rows of a layer's mosaic: a row is a channel.
+
+    first: where only so many of the layer's channels are drawn, the first ones.
+    """
 
     layer: Winners
     made: LayerPictures
     pictures: WinnerPictures
     options: PatchOptions
     kinds: tuple[Kind, ...]
+    first: int | None = None
 
     def heading(self) -> list[str]:
         """The layer, what it looked at, what a unit sees, and how to read the rows."""
@@ -58,16 +62,23 @@ class MosaicRows:
             else "a box around what was cut out",
             ("crop", "full"): "patches with their responses, then the images they come from",
         }[self.kinds]
+        title = self.layer.layer
+        if self.first is not None:
+            title += f": the first {self.first:,} of {len(self.layer.channels):,} channels"
         return [
-            self.layer.layer,
+            title,
             ", ".join(fact for fact in facts if fact),
             "; ".join(fact for fact in (field, crop) if fact),
-            f"A row is a channel, its strongest response first; {below}.",
+            f"A row is a channel, its strongest response first; {below}.{self._on_ties()}",
         ]
 
     def label(self, row: int) -> tuple[str, str]:
-        """The channel's number."""
-        return str(self.layer.channels[row]), ""
+        """The channel's number and, below it, how many images tie with its last winner."""
+        ties = 0 if self.layer.ties is None else int(self.layer.ties[row])
+        return str(self.layer.channels[row]), f"+{ties:,}" if ties > 0 else ""
+
+    def _on_ties(self) -> str:
+        return " +n: so many images tie with the last." if self.layer.ties is not None and (self.layer.ties > 0).any() else ""
 
     def notice(self, row: int) -> str:
         """That a channel never fires."""
@@ -115,7 +126,7 @@ def write_mosaics(
 ) -> list[dict[str, int | str]]:
     """Write the mosaics of some layers: LAYER-crop, LAYER-full and LAYER, which has both side by side.
 
-    One page is LAYER-crop.png; several are LAYER-crop-001.jpg and so on, and both side by side are left out then.
+    One page is LAYER-crop.png; several are LAYER-crop-001.jpg and so on. LAYER.jpg then has both for the first channels alone.
 
     Returns: the rows of index/mosaics.parquet. Raises: StoreFailed.
     """
@@ -130,6 +141,11 @@ def write_mosaics(
             layout = SheetLayout.of(len(layer.channels), layer.examples.shape[1], tiles, largest, len(rows.heading()))
             pages = pages or len(layout.pages)
             if len(kinds) == 2 and (pages > 1 or len(layout.pages) > 1):
+                rows = replace(rows, first=len(layout.pages[0]))
+                layout = replace(layout, count=len(layout.pages[0]))
+                name = f"{file_name(layer.layer)}.jpg"
+                kept.add(name)
+                tasks.append((layout, 0, rows, folder / FOLDER / name))
                 continue
             enlarged = kinds == ("crop",) and 0 < layer.extents.max() <= SIDE // 3
             names = page_names(f"{file_name(layer.layer)}{suffix}", len(layout.pages), enlarged)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,9 +73,19 @@ class Images:
         return example if example is not None and example < len(self) else None
 
     def fetch(self, examples: Iterable[int]) -> Iterator[tuple[int, Image]]:
-        for record in self.records.pick(ascending(examples, len(self))):
+        def decoded(record: Record) -> tuple[int, Image]:
             pixels, samples = decode_record(record, self.decoder, self.records.name)
-            yield record.example, Image(record.key, record.label or None, pixels, Box.whole(*pixels.shape[:2]), samples)
+            return record.example, Image(record.key, record.label or None, pixels, Box.whole(*pixels.shape[:2]), samples)
+
+        # Every core decodes, and no more images wait than there are cores.
+        waiting: deque[Future[tuple[int, Image]]] = deque()
+        with ThreadPoolExecutor(cores()) as pool:
+            for record in self.records.pick(ascending(examples, len(self))):
+                waiting.append(pool.submit(decoded, record))
+                if len(waiting) > cores():
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _fitted(self, data: np.ndarray, known_errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = np.zeros((len(data), self.fit.height, self.fit.width, self.decoder.depth), self.decoder.dtype)

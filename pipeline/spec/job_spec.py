@@ -28,7 +28,7 @@ class JobSpec(Table):
     """A whole job, as its TOML file says it."""
 
     name: str
-    stages: Annotated[list[StageName], BeforeValidator(a_list), Field(min_length=1)] = ["activations"]
+    stages: Annotated[list[StageName], BeforeValidator(a_list), Field(min_length=1)] = ["activations", "report"]
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()

@@ -16,15 +16,19 @@ convscope.ready("job").then((job) => {
   function cardOf(channel) {
     const { layer, statistics } = channel;
     const label = statistics.top_label ? `${statistics.top_label} ${percent(statistics.label_purity)}` : "";
-    const told = statistics.dead ? "dead" : label;
+    const tied = statistics.ties ? `${statistics.ties.toLocaleString("en")} more tie` : "";
+    const told = statistics.dead ? "never fires" : [label, tied].filter(Boolean).join(", ");
     const link = make("a", { href: address(layer.name, channel.number) }, `channel ${channel.number}`);
     return make("article", { className: "card" }, make("h2", { className: "card-title" }, link, make("span", { className: "quiet", title: told }, told)));
   }
 
+  // Why a channel has no winners.
+  const without = (statistics) => (statistics.dead ? `never fires in these ${statistics.seen?.toLocaleString("en") ?? ""} images` : "has no winners");
+
   function fillCard(card, channel) {
     card.querySelector(".patches")?.remove();
     const items = channel.winners.map((winner) => make("li", {}, picture(channel, winner, state.whole)));
-    card.append(items.length ? make("ul", { className: "patches" }, ...items) : make("p", { className: "quiet" }, "no winners"));
+    card.append(items.length ? make("ul", { className: "patches" }, ...items) : make("p", { className: "quiet" }, without(channel.statistics)));
   }
 
   async function showLayer(root, name) {
@@ -149,6 +153,7 @@ convscope.ready("job").then((job) => {
       ["share above zero", percent(statistics.share_positive)],
       ["saturated", statistics.saturated ? `yes: ${percent(statistics.share_at_max)} at the maximum` : null],
       ["always negative", statistics.always_negative ? "yes" : null],
+      ["tie with the last winner", statistics.ties ? `${statistics.ties.toLocaleString("en")} more images` : null],
       ["dead", statistics.dead === undefined || statistics.dead === null ? null : statistics.dead ? "yes" : "no"],
       ["selective for", statistics.selective_label ? `${statistics.selective_label} (index ${number(statistics.selectivity)})` : null],
       ["twin channel", twin(layer, statistics)],
@@ -161,7 +166,8 @@ convscope.ready("job").then((job) => {
       make("h1", { tabIndex: -1 }, `${name}, channel ${channel.number}`),
       steps,
       make("h2", {}, "Strongest patches"),
-      items.length ? make("ol", { className: "winners" }, ...items) : make("p", { className: "notice" }, "This channel has no winners."),
+      items.length ? make("ol", { className: "winners" }, ...items) : make("p", { className: "notice" }, `This channel ${without(statistics)}.`),
+      statistics.ties ? make("p", { className: "notice" }, `${statistics.ties.toLocaleString("en")} more images tie with the last of these: which of them are listed is a matter of their order alone.`) : "",
       make("div", { className: "columns" }, make("div", {}, make("h2", {}, "Numbers"), numbers), histogram(statistics), labelsOf(winners)),
       ...kernelsOf(channel),
       ...patternsOf(channel),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_a_channel_that_never_fires_says_so_and_shows_no_patches(source: Any, tm
     assert y <= rows.min() and rows.max() < y + 72
 
 
+def test_a_channel_whose_last_winner_ties_with_other_images_says_so(source: Any, tmp_path: Path) -> None:
+    tied = replace(winners([[2, 1], [3, 4]], [(0, 0, 8, 8)] * 4), ties=np.array([0, 12]))
+    write_patches([tied], source, tmp_path, PatchOptions(FIT, images=5))
+    marked = (picture(tmp_path, "conv-crop") == MARK).all(axis=2)
+    rows, place = np.flatnonzero(marked.any(axis=1)), place_of(tmp_path, 1)
+    assert place["y"] <= rows.min() and rows.max() < place["y"] + 72 and np.flatnonzero(marked.any(axis=0)).max() < place["x"]
+
+
 def test_a_layer_that_nothing_won_leaves_an_empty_table_and_a_picture(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[-1, -1]], [(0, 0, 8, 8)] * 2)], source, tmp_path, PatchOptions(FIT))
     assert crops(tmp_path) == {} and len(read_index(tmp_path, "activations")) == 0
@@ -169,24 +178,24 @@ def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_
     source = in_memory(np.full((1, 96, 96, 3), 90))
     write_patches([winners([[0]], [(4, 6, 12, 10)])], source, tmp_path, PatchOptions(Fit(16, 16)))
     place = place_of(tmp_path, 0)
-    tile = picture(tmp_path, "conv-full")[place["y"] : place["y"] + 48, place["x"] : place["x"] + 48]
+    tile = picture(tmp_path, "conv-full")[place["y"] : place["y"] + 64, place["x"] : place["x"] + 64]
     rows, cols = np.nonzero((tile == (255, 220, 0)).all(axis=2))
-    assert (rows.min(), cols.min(), rows.max() + 1, cols.max() + 1) == (12, 18, 36, 30)
-    assert (tile[:10] == 90).all() and (tile[15:30, 21:27] == 90).all()
+    assert (rows.min(), cols.min(), rows.max() + 1, cols.max() + 1) == (16, 24, 48, 40)
+    assert (tile[:14] == 90).all() and (tile[20:40, 28:36] == 90).all()
 
 
 def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)], source, tmp_path, PatchOptions(FIT))
     both, crop, full = (picture(tmp_path, f"conv{suffix}") for suffix in ("", "-crop", "-full"))
-    layout = SheetLayout.of(2, 2, [(72, 72), (48, 48)], 1, 4)
-    alone = SheetLayout.of(2, 2, [(48, 48)], 1, 4)
+    layout = SheetLayout.of(2, 2, [(72, 72), (64, 64)], 1, 4)
+    alone = SheetLayout.of(2, 2, [(64, 64)], 1, 4)
     for row in (0, 1):
         for rank in (0, 1):
             place = place_of(tmp_path, row)
             x = place["x"] + rank * place["step_x"]
             np.testing.assert_array_equal(cut(both, layout.tile_corner(row, 0, rank), 72), cut(crop, (place["y"], x), 72))
-            small = cut(both, layout.tile_corner(row, 1, rank), 48)
-            np.testing.assert_array_equal(small, cut(full, alone.tile_corner(row, 0, rank), 48))
+            small = cut(both, layout.tile_corner(row, 1, rank), 64)
+            np.testing.assert_array_equal(small, cut(full, alone.tile_corner(row, 0, rank), 64))
 
 
 def cut(pixels: Any, corner: tuple[int, int], side: int) -> Any:
@@ -207,6 +216,8 @@ def test_many_channels_take_pages_of_bounded_size_and_every_patch_is_found(in_me
     for channel in (0, 37, 99):
         assert max(place_of(tmp_path, channel)[side] for side in ("height", "width")) <= 2000
         assert (tile_of(tmp_path, channel, 8) == 2 * channel).all()
+    first = decode_png((tmp_path / "mosaics" / "activations" / "conv.jpg").read_bytes())
+    assert max(first.shape) <= 2000 and not (tmp_path / "mosaics" / "activations" / "conv.png").exists()
     assert (tmp_path / "mosaics" / "activations" / "conv-full-001.jpg").exists()
     large = winners(np.arange(100).repeat(9).reshape(100, 9), [(0, 0, 16, 16)] * 900, (30, 30))
     write_patches([large], source, tmp_path, PatchOptions(Fit(16, 16)))
@@ -248,8 +259,8 @@ def test_layers_with_regions_are_cropped_to_them_and_lit_where_their_maps_are_hi
     maps = pq.read_table(tmp_path / "crops" / "deep.parquet")["map"].to_pylist()
     assert cv2.imdecode(np.frombuffer(maps[0], np.uint8), cv2.IMREAD_GRAYSCALE).tolist() == [[0, 255]]
     place = place_of(tmp_path, 0, "deep")
-    lit, plain = (picture(tmp_path, f"{name}-full")[place["y"] :, place["x"] :][:48, :48] for name in ("deep", "other"))
-    assert lit[2:10, :8].mean() < 0.6 * plain[2:10, :8].mean() and lit[40:46, 40:46].mean() > 0.9 * plain[40:46, 40:46].mean()
+    lit, plain = (picture(tmp_path, f"{name}-full")[place["y"] :, place["x"] :][:64, :64] for name in ("deep", "other"))
+    assert lit[3:13, :10].mean() < 0.6 * plain[3:13, :10].mean() and lit[53:61, 53:61].mean() > 0.9 * plain[53:61, 53:61].mean()
 
 
 @pytest.fixture
@@ -336,7 +347,7 @@ def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_al
 
 def test_labels_stand_below_whole_images_and_responses_below_patches(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 2, 3], [1, 4, -1]], [(4, 4, 12, 12)] * 6)], source, tmp_path, PatchOptions(FIT))
-    layout = SheetLayout.of(2, 3, [(72, 72), (48, 48)], 1, 4)
+    layout = SheetLayout.of(2, 3, [(72, 72), (64, 64)], 1, 4)
 
     def below(row: Any, group: Any, rank: Any) -> Any:
         (y, x), (height, width) = layout.tile_corner(row, group, rank), layout.tile[group]

@@ -26,7 +26,7 @@ LEAST = {"name": "job", "model": {"source": "keras:VGG16", "layers": ["conv"]}, 
 
 # Every key that may be left out, and what it then is.
 DEFAULTS = {
-    "stages": ["activations"],
+    "stages": ["activations", "report"],
     "model.weights": "imagenet",
     "model.preprocess": "auto",
     "model.labels": None,
