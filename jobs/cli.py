@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -232,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception, which releases locks and removes unfinished files.
     signal.signal(signal.SIGTERM, _interrupt)
+    # What Keras thinks of a stranger's description is no line of ours: layers that it cannot call are errors.
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl)\b")
     try:
         commands.COMMANDS[options.command](options)
         sys.stdout.flush()
@@ -241,9 +244,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(Interrupted("finished work is saved. Run the same command again to resume."), options)
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except MemoryError:
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
         return _complain(Fault("out of memory. Lower data.batch, name fewer layers, or give the job more memory."), options)
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or TensorFlow, which need not be imported, ran out of memory."""
+    return isinstance(error, MemoryError) or any(kind.__name__ == "ResourceExhaustedError" for kind in type(error).__mro__)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

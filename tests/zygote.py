@@ -68,6 +68,9 @@ class Zygote:
 
 
 def _serve() -> None:
+    # A child that becomes somebody else may not be able to read Python's own files.
+    import encodings.utf_8_sig  # noqa: F401
+
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 

@@ -42,7 +42,10 @@ def try_in_child(
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; NumPy's are idle
         child = os.fork()
     if not child:
-        os._exit(_in_child(work, memory, cpu))
+        try:
+            os._exit(_in_child(work, memory, cpu))
+        finally:  # whatever happens, the child never goes on as its parent
+            os._exit(0)
     status = _wait(child, seconds)
     advice = "The file is broken or made to break its reader: save the network again. model.trusted = true skips this trial."
     if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
@@ -59,12 +62,12 @@ def _in_child(work: Callable[[], object], memory: int, cpu: int | None) -> int:
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # what C++ says as it dies
         os.dup2(silent, stream)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if cpu is not None:
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     with open("/proc/self/statm", encoding="ascii") as file:
         taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, taken + memory), (resource.RLIMIT_CPU, cpu)):
+        _, hard = resource.getrlimit(kind)
+        if most is not None and (hard == resource.RLIM_INFINITY or most <= hard):  # a tighter one stays
+            resource.setrlimit(kind, (most, hard))
     try:
         work()
     except ConvscopeError:

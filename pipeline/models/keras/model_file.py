@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any
 import h5py
 
 from pipeline.compiled.keras_private import is_weights_file
-from pipeline.errors import UnusableModel, one_line
+from pipeline.errors import Fault, UnusableModel, one_line
 from pipeline.models.trial import try_in_child
 
 HDF5 = (".h5", ".hdf5")
@@ -68,7 +69,13 @@ def opened_model_file(path: Path) -> Iterator[ModelFile]:
             file = _read_archive(path, Path(folder)) if path.suffix == ".keras" else _read_hdf5(path)
         except UnusableModel:
             raise
-        except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, TypeError) as error:
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise Fault(
+                    f"{path} cannot be unpacked: {error.strerror} in {tempfile.gettempdir()}. Free some space, or set TMPDIR."
+                ) from None
+            raise UnusableModel(f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): {_CUT_SHORT}.") from None
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, TypeError) as error:
             raise UnusableModel(f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): {_CUT_SHORT}.") from None
         yield file
 
