@@ -232,7 +232,7 @@ def _main(words: list[str]) -> int:
 def _read_all(spec: str) -> int:
     """Read every example of a spec's data: as the scan does, and as the pictures of winners do."""
     from pipeline import load_spec
-    from pipeline.errors import ConvscopeError
+    from pipeline.errors import ConvscopeError, carried
     from pipeline.sources.fit import Fit
     from pipeline.sources.registry import open_source
     from pipeline.sources.source import Shard
@@ -243,9 +243,12 @@ def _read_all(spec: str) -> int:
         for example in [number for number, error in enumerate(errors) if not error][:20]:
             for _ in source.fetch([example]):
                 pass
-    except ConvscopeError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        ours = error if isinstance(error, ConvscopeError) else carried(str(error))  # as the scan does
+        if ours is None:
+            raise
+        print(ours, file=sys.stderr)
+        return ours.exit_code
     for reason in errors:
         if len(reason) > LONGEST:
             return 256
