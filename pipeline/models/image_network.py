@@ -20,7 +20,9 @@ from pipeline.models.layout import CHANNELS, Layout, check_device
 from pipeline.models.network import LOGITS, Feed, Kernel, LayerInfo, Setting, Unclipped, UnreadableLayer, unknown_layer
 from pipeline.models.other_inputs import Given, Packing, Values
 from pipeline.models.output import End, NetworkOutput
-from pipeline.models.preprocessing import Ranges, check_mode, prepare
+from pipeline.models.preprocessing import MODES, Ranges, check_mode, prepare
+
+ASKED = "as asked"  # the reason of a setting that the spec names
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -102,7 +104,7 @@ class ImageNetwork:
         self.reader = reader
         self.name, self._where = name, where or name
         self.input_shape = reader.input_shape
-        preprocessing = Setting(preprocessing, "as asked") if isinstance(preprocessing, str) else preprocessing
+        preprocessing = Setting(preprocessing, ASKED) if isinstance(preprocessing, str) else preprocessing
         if "int" in reader.takes:
             preprocessing = _of_whole_numbers(preprocessing, reader.takes, self._where)
         check_mode(preprocessing.value, self.input_shape[2], self._where + reader.hint)
@@ -244,7 +246,15 @@ class ImageNetwork:
         return Packing({name: self._shape(given) for name, given in self._given.items() if given.differs}, height, width)
 
     def of_samples(self, ranges: Ranges | None) -> ImageNetwork:
-        """The same network, given as many bands as it takes, of samples that became pixels by some ranges."""
+        """The same network, given as many bands as it takes, of samples that became pixels by some ranges.
+
+        Raises: WrongSpec, where its preprocessing was inferred, which counts in pixels from 0 to 255.
+        """
+        if ranges and set(ranges) != {(0, 255)} and self._preprocessing.reason != ASKED:
+            raise WrongSpec(
+                f'with data.range, model.preprocess cannot be "auto" for {self._where}, which was looked at with pixels of 0 to '
+                f"255: {self._preprocessing}. Name what follows the range: {', '.join(MODES)}."
+            )
         other = copy.copy(self)
         other._of_samples, other._ranges = True, ranges
         return other

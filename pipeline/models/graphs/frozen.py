@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from pipeline.models.ending import Ending, Step, ending_of
+from pipeline.models.graphs.graph_stem import infer_from_graph
 from pipeline.models.graphs.graphdef import Operations, canonical, channels_first, one_number, owner, read_graph, short, unbatched
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
@@ -20,12 +21,10 @@ from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_c
 from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork, nearest_layers
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, Setting, UnreadableLayer, shape_problem
 from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec
-
-_ARITHMETIC = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "BiasAdd")
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 
@@ -45,7 +44,11 @@ def graph_network(graph: graph_pb2.GraphDef, name: str, where: str, spec: ModelS
 
     Raises: UnusableModel, WrongSpec, UnknownName.
     """
-    return ImageNetwork(GraphReader(graph, where, spec), name, spec.preprocess, OutputSpec.of(spec), where)
+    reader = GraphReader(graph, where, spec)
+    mode: str | Setting = spec.preprocess
+    if mode == "auto" and "int" not in reader.takes:
+        mode = reader.infer_preprocessing(where)
+    return ImageNetwork(reader, name, mode, OutputSpec.of(spec), where)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class GraphReader:
         check_operations(operations.graph(), where, spec.allow)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
-        self.hint = _hint(operations, image)
+        self.hint = ""
         if own_shape[0] is not None:
             fixed = (own_shape[0], *self.layout.shape(*self.input_shape))
             operations = unbatched(
@@ -91,6 +94,10 @@ class GraphReader:
         register_functions(operations)
         self._tensors = self._find_tensors(where)
         self._names = {tensor.name: name for name, tensor in self._tensors.items()}
+
+    def infer_preprocessing(self, where: str) -> Setting:
+        """What the graph's own first steps leave to do. Raises: WrongSpec, where that cannot be told."""
+        return infer_from_graph(self, self._operations, self._image, self._names, where)
 
     def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
         return self._survey
@@ -208,11 +215,3 @@ def _problem(kind: str, shape: Sequence[int | None] | None, dtype: tf.DType, is_
     if problem is None and shape is not None and shape[0] != _BATCH:
         return f"gives {shape[0]} rows for {_BATCH} images"
     return problem
-
-
-def _hint(operations: Operations, image: str) -> str:
-    """A word for the error that asks for the preprocessing, where a graph seems to do its own."""
-    first = [operations.nodes[name] for name in operations.consumers().get(image, [])]
-    if len(first) == 1 and first[0].op in _ARITHMETIC:
-        return f' (it begins with {first[0].op} {first[0].name!r}: perhaps "none")'
-    return ""

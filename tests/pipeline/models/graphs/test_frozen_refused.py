@@ -114,14 +114,39 @@ def test_whole_numbers_that_nothing_casts_are_refused(tmp_path: Path) -> None:
     refused(path, UnusableModel, "takes its images as int32 at 'input', which no gradient can pass")
 
 
-def test_preprocessing_is_never_guessed(tmp_path: Path) -> None:
-    refused(freeze_v1(tmp_path, plain, ["end"]), WrongSpec, "cannot be told. Name it.*none, unit, symmetric", preprocess="auto")
-
+@pytest.mark.parametrize(
+    ("scope", "step", "words"),
+    [
+        (
+            "net",
+            lambda x: x,
+            "pixels reach Conv2D .* as they are, and no graph records .* before. Name it.*none, unit, symmetric",
+        ),
+        ("InceptionV1", lambda x: x, "by the name 'InceptionV1', \"symmetric\" is likely"),
+        ("net", lambda x: tf.nn.relu(x, name="odd"), "after the image comes Relu 'net/odd', which convscope does not know"),
+        (
+            "net",
+            lambda x: tf.multiply(x - 0.5, 2.0, name="scale"),
+            'Mul .net/scale. would give .*With "unit" it would be -1 to 1',
+        ),
+    ],
+)
+def test_preprocessing_is_never_guessed(tmp_path: Path, scope: str, step: Any, words: str) -> None:
     def build() -> None:
         x = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
-        convolve(tf.subtract(x, 127.5, name="centre"), weights(3, 3, 3, 4))
+        with v1.name_scope(scope):
+            convolve(step(x), weights(3, 3, 3, 4))
 
-    refused(freeze_v1(tmp_path, build), WrongSpec, "begins with Sub 'centre': perhaps \"none\"", preprocess="auto")
+    refused(freeze_v1(tmp_path, build), WrongSpec, words, preprocess="auto")
+
+
+def test_steps_inside_a_graph_are_measured(tmp_path: Path) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
+        convolve(tf.image.resize(tf.subtract(x / 127.5, 1.0, name="centre"), (6, 6)), weights(3, 3, 3, 4))
+
+    chosen = opened(freeze_v1(tmp_path, build), preprocess="auto").settings["preprocess"]
+    assert chosen.value == "none" and "'centre' gives -1 to 1" in chosen.reason
 
 
 # ---- safety
