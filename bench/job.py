@@ -63,7 +63,7 @@ top_k = 5
 stages = ["activations", "report"]
 [model]
 source = "keras:ResNet50"
-weights = "random"
+weights = "none"
 layers = [
     "conv2_block3_out", "conv3_block4_out", "conv4_block1_out", "conv4_block6_out", "conv5_block1_out", "conv5_block2_out",
     "conv5_block3_2_relu",

@@ -86,21 +86,25 @@ class ScanPass:
         return Peaks(images=images, channels=channels, rows=rows, cols=cols, **by_image)
 
     def _compile(self, with_nan: bool) -> Pass:
-        def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], ...]:
             layers = read_unclipped(self._network, images, self._names)
+            # NaN are counted where the floor has passed them on, or not: in the network's own values.
+            maps = {name: layer.value if with_nan else layer.raw for name, layer in layers.items()}
             ceilings = {name: layer.ceiling for name, layer in layers.items() if layer.ceiling is not None}
-            return {name: layer.value for name, layer in layers.items()}, ceilings
+            floors = {} if with_nan else {name: layer.floor for name, layer in layers.items() if layer.floor is not None}
+            return maps, ceilings, floors
 
-        def finish(
-            read: tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]], first: tf.Tensor, *edges: tf.Tensor
-        ) -> list[dict[str, tf.Tensor]]:
-            maps, ceilings = read
+        def finish(read: tuple[dict[str, tf.Tensor], ...], first: tf.Tensor, *edges: tf.Tensor) -> list[dict[str, tf.Tensor]]:
+            maps, ceilings, floors = read
             if self._channels is not None:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
             outputs = []
             for name, floor, ceiling in zip(self._names, edges[::2], edges[1::2], strict=True):
-                output = (_peaks_among_nan if with_nan else _peaks)(
-                    maps[name], first, _of_images(floor, first, self._size), ceiling
+                floor = _of_images(floor, first, self._size)
+                output = (
+                    _peaks_among_nan(maps[name], first, floor, ceiling)
+                    if with_nan
+                    else _peaks(maps[name], first, floor, ceiling, floors.get(name))
                 )
                 if name in ceilings:
                     output |= {"unclipped": output["maxima"], "maxima": tf.minimum(output["maxima"], ceilings[name])}
@@ -118,15 +122,25 @@ def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
     return tf.gather(floor, tf.minimum(first + tf.range(count, dtype=tf.int64), last))
 
 
-def _peaks(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The `maxima` (images, channels) of maps without NaN, and image, channel, row, col of the `candidates`: int64 (n, 4)."""
+def _peaks(
+    maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor, clamp: tf.Tensor | None = None
+) -> dict[str, tf.Tensor]:
+    """The `maxima` (images, channels) of maps without NaN, and image, channel, row, col of the `candidates`: int64 (n, 4).
+
+    Args:
+        clamp: a lower clamp of the maps, a scalar: taken of the maxima, it need not be taken of the maps.
+    """
     stretches = _stretches(maps)
     tops = tf.reduce_max(stretches, axis=2)
-    maxima = tf.reduce_max(tops, axis=1)
+    maxima = raw = tf.reduce_max(tops, axis=1)
+    if clamp is not None:
+        maxima = tf.maximum(raw, clamp)
     candidates = tf.where(_passes(maxima, floor, ceiling))
     stretch = tf.argmax(_columns(tops, candidates), axis=1)
-    index = tf.argmax(_columns(stretches, candidates, stretch), axis=1)
-    return {"maxima": maxima, "candidates": _positions(maps, first, candidates, stretch * stretches.shape[2] + index)}
+    index = stretch * stretches.shape[2] + tf.argmax(_columns(stretches, candidates, stretch), axis=1)
+    if clamp is not None:  # a map that lies nowhere above its clamp is flat: its first maximum is its first value
+        index = tf.where(tf.gather_nd(raw, candidates) > clamp, index, 0)
+    return {"maxima": maxima, "candidates": _positions(maps, first, candidates, index)}
 
 
 def _peaks_among_nan(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -6,7 +6,8 @@ whatever keeps their order: see `_PASSED_ON`, `_RISING` and `_BY_NUMBER`. Convol
 are no such thing: what they are given is clamped, and they are not.
 
 For a layer y = f(min(x, c)) with an f that never falls, y = min(u, f(c)) with u = f(x): the spatial maximum of u gives that
-of y. A lower clamp stays in u, so that a unit which is inactive is so in both.
+of y. A lower clamp stays in u, so that a unit which is inactive is so in both; where it would be u's last operation, it is
+given beside u, as a floor.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def without_ceiling(output: tf.Tensor, images: tf.Tensor) -> Unclipped:
     Args:
         images: what the network was given, in the same graph.
     """
-    return _Reading(images).look(output) or Unclipped(output)
+    reading = _Reading(images)
+    unclipped = reading.look(output)
+    return Unclipped(output) if unclipped is None else reading.lowered(unclipped)
 
 
 class _Reading:
@@ -65,6 +68,12 @@ class _Reading:
     def __init__(self, images: tf.Tensor) -> None:
         self._images = images
         self._known: dict[object, Unclipped | None] = {}
+        self._floors: dict[object, tuple[tf.Tensor, tf.Tensor]] = {}  # of values raised here: what they were, and the floor
+
+    def lowered(self, unclipped: Unclipped) -> Unclipped:
+        """The same, with the last of the lower clamps that were added to the graph as its floor."""
+        raw, floor = self._floors.get(unclipped.raw.ref(), (unclipped.raw, None))
+        return Unclipped(raw, unclipped.ceiling, floor)
 
     def look(self, tensor: tf.Tensor) -> Unclipped | None:
         """The tensor without its clamp; None where it is not behind one."""
@@ -80,8 +89,8 @@ class _Reading:
             value, ceiling, floor = clamp
             further = self.look(value)
             if further is not None and further.ceiling is not None:
-                value, ceiling = further.value, _folded(np.minimum, tf.minimum, further.ceiling, ceiling)
-            return Unclipped(value, ceiling) if floor is None else _raised(Unclipped(value, ceiling), floor)
+                value, ceiling = further.raw, _folded(np.minimum, tf.minimum, further.ceiling, ceiling)
+            return Unclipped(value, ceiling) if floor is None else self._raised(Unclipped(value, ceiling), floor)
         if kind in _PASSED_ON:
             return self._again(tensor, lambda ceiling: ceiling)
         if kind in _PADS:
@@ -109,7 +118,7 @@ class _Reading:
         if base is None or base.ceiling is None:
             return None
         if operation.type == "Maximum":
-            return _raised(base, _scalar(number))
+            return self._raised(base, _scalar(number))
         if operation.type in ("Mul", "RealDiv", "Div"):
             factor = tf.get_static_value(number)
             if factor is None or not factor > 0:
@@ -119,7 +128,7 @@ class _Reading:
             return _run_again(operation, [value, number] if operation.inputs[1] is second else [number, value])
 
         ceiling = _folded(_BY_NUMBER[operation.type], run, base.ceiling, _scalar(number))
-        return Unclipped(run(base.value, number), ceiling)
+        return Unclipped(run(base.raw, number), ceiling)
 
     def _leaky(self, tensor: tf.Tensor) -> Unclipped | None:
         """Behind clamp(relu(x)) - slope * relu(-x), as Keras writes leaky ReLUs: at the ceiling nothing is taken off."""
@@ -131,10 +140,10 @@ class _Reading:
         if len(halves) != 1 or not all(factor is halves[0] or self._is_number(factor) for factor in factors):
             return None
         base, x = self.look(clamped), halves[0].op.inputs[0].op.inputs[0]
-        if base is None or base.ceiling is None or not _is_relu_of(base.value, x):
+        if base is None or base.ceiling is None or not _is_relu_of(base.raw, x):
             return None
         ceiling = tf.get_static_value(base.ceiling)
-        return Unclipped(base.value - taken, base.ceiling) if ceiling is not None and ceiling > 0 else None
+        return Unclipped(base.raw - taken, base.ceiling) if ceiling is not None and ceiling > 0 else None
 
     def _joined(self, tensor: tf.Tensor) -> Unclipped | None:
         """Behind a concatenation of maps that have the same ceiling, all of them."""
@@ -144,7 +153,7 @@ class _Reading:
         ceilings = [None if base is None or base.ceiling is None else tf.get_static_value(base.ceiling) for base in bases]
         if ceilings[0] is None or any(ceiling is None or ceiling != ceilings[0] for ceiling in ceilings):
             return None
-        values = [base.value for base in bases if base is not None]
+        values = [base.raw for base in bases if base is not None]
         values.insert(axis, operation.inputs[axis])
         first = bases[0]
         assert first is not None
@@ -155,7 +164,19 @@ class _Reading:
         base = self.look(tensor.op.inputs[0])
         if base is None or base.ceiling is None:
             return None
-        return Unclipped(_run_again(tensor.op, [base.value, *tensor.op.inputs[1:]]), of_ceiling(base.ceiling))
+        return Unclipped(_run_again(tensor.op, [base.raw, *tensor.op.inputs[1:]]), of_ceiling(base.ceiling))
+
+    def _raised(self, unclipped: Unclipped, floor: tf.Tensor) -> Unclipped:
+        """Above a floor, a scalar."""
+        raw, value = unclipped.raw, unclipped.raw
+        is_zero = tf.get_static_value(floor) == 0
+        if not is_zero:
+            value = tf.maximum(raw, floor)
+        elif raw.op.type != "Relu":
+            value = tf.nn.relu(raw)
+        if value is not raw:
+            self._floors[value.ref()] = raw, floor
+        return Unclipped(value, _folded(np.maximum, tf.maximum, unclipped.ceiling, floor))
 
     def _is_number(self, tensor: tf.Tensor) -> bool:
         """Whether a tensor is one number, which no image changes: a constant, or a variable that was learned."""
@@ -198,17 +219,6 @@ def clamp_of(
         if value is left and is_number(ceiling) and _same_number(ceiling, right):
             return value, _scalar(ceiling), None
     return None
-
-
-def _raised(unclipped: Unclipped, floor: tf.Tensor) -> Unclipped:
-    """Above a floor, a scalar."""
-    value, ceiling = unclipped.value, unclipped.ceiling
-    is_zero = tf.get_static_value(floor) == 0
-    if not is_zero:
-        value = tf.maximum(value, floor)
-    elif value.op.type != "Relu":
-        value = tf.nn.relu(value)  # which TensorFlow joins to the convolution before it
-    return Unclipped(value, _folded(np.maximum, tf.maximum, ceiling, floor))
 
 
 def _folded(

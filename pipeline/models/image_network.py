@@ -191,13 +191,11 @@ class ImageNetwork:
         names = {layer: self._known(layer) for layer in layers}
         fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
         read = {name: without_ceiling(output, fed) for name, output in outputs.items()}
-        return {
-            layer: Unclipped(
-                self._map(read[name].value, self._layers[name]),
-                None if read[name].ceiling is None else tf.cast(read[name].ceiling, tf.float32),
-            )
-            for layer, name in names.items()
+        bounds = {
+            name: [None if bound is None else tf.cast(bound, tf.float32) for bound in (layer.ceiling, layer.floor)]
+            for name, layer in read.items()
         }
+        return {layer: Unclipped(self._map(read[name].raw, self._layers[name]), *bounds[name]) for layer, name in names.items()}
 
     def head(self) -> Head:
         """What the output means, and why. Raises: WrongSpec or UnusableModel, for logits that are not one tensor."""

@@ -166,12 +166,24 @@ def in_groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo
 class Unclipped:
     """A layer's output, or what it is made of, without its upper clamp, such as that of ReLU6.
 
-    value: of the shape and type of what the network gives, which is min(value, ceiling).
-    ceiling: the largest that the network gives, of the same type, a scalar; None where there is no clamp.
+    The network gives min(max(raw, floor), ceiling). The maximum of a map does not change when the floor is taken of it
+    instead of the map, so what reads maxima reads `raw`, and the lower clamp is not computed a second time.
+
+    raw: of the shape and type of what the network gives.
+    ceiling: the largest that the network gives, of the same type, a scalar; None where there is no upper clamp.
+    floor: a lower clamp that is not in `raw`, of the same type, a scalar; None where there is none.
     """
 
-    value: tf.Tensor
+    raw: tf.Tensor
     ceiling: tf.Tensor | None = None
+    floor: tf.Tensor | None = None
+
+    @property
+    def value(self) -> tf.Tensor:
+        """What the network gives without its upper clamp alone: max(raw, floor)."""
+        import tensorflow as tf
+
+        return self.raw if self.floor is None else tf.maximum(self.raw, self.floor)
 
 
 class Network(Protocol):
