@@ -38,6 +38,17 @@ def _savedmodel(path: str, spec: ModelSpec) -> Network:
     return open_savedmodel(path, spec)
 
 
+def _onnx(path: str, spec: ModelSpec) -> Network:
+    try:
+        from pipeline.models.onnx.onnx_network import open_onnx
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise UnusableModel(f'{path} is an ONNX file, which takes the package onnx: pip install "convscope[onnx]".') from None
+
+    return open_onnx(path, spec)
+
+
 @dataclass(frozen=True)
 class NetworkKind(Kind):
     """A kind of network; `open` is given what stands behind the colon of `model.source`, and the table."""
@@ -51,6 +62,7 @@ KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
     "file": NetworkKind(open=_file, path=True, keys=("inputs", "trusted", "custom")),
     "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), tried=True),
+    "onnx": NetworkKind(open=_onnx, path=True, keys=("inputs", "trusted"), tried=True),
     "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), tried=True),
 }
 

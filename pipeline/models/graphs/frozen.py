@@ -26,6 +26,8 @@ from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec
 
+_AFTER_KERNEL = ("BiasAdd", "Squeeze", "StridedSlice", "Pad", "ConcatV2")  # what may stand behind a kernel within one node
+
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 
 
@@ -60,6 +62,20 @@ class _Tensor:
     is_map: bool
 
 
+@dataclass(frozen=True)
+class GraphOrigin:
+    """The network in another format that a graph was translated from.
+
+    layers: {tensor: the name and the kind of a layer}; other tensors are no layers.
+    ends: the tensors that the network ends in.
+    hint: as for `pipeline.models.image_network.Reader`.
+    """
+
+    layers: Mapping[str, tuple[str, str]]
+    ends: Sequence[str]
+    hint: str = ""
+
+
 class GraphReader:
     """Reads a graph without variables, cut to what an image can change in it.
 
@@ -67,8 +83,13 @@ class GraphReader:
     operations, `op`, and `op:1` where one gives several; the kind is the operation's type.
     """
 
-    def __init__(self, graph: graph_pb2.GraphDef, where: str, spec: ModelSpec) -> None:
-        """Check a graph, settle its other inputs, and work out what its tensors are. Arguments, errors: as `graph_network`."""
+    def __init__(self, graph: graph_pb2.GraphDef, where: str, spec: ModelSpec, origin: GraphOrigin | None = None) -> None:
+        """Check a graph, settle its other inputs, and work out what its tensors are. Arguments, errors: as `graph_network`.
+
+        Args:
+            origin: what the graph was translated from, if from anything.
+        """
+        self._origin = origin
         check_harmless(graph, where)
         operations = Operations.of(graph, where)
         image = find_image(operations, spec, where)
@@ -83,7 +104,7 @@ class GraphReader:
         check_operations(operations.graph(), where, spec.allow)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
-        self.hint = ""
+        self.hint = origin.hint if origin else ""
         if own_shape[0] is not None:
             fixed = (own_shape[0], *self.layout.shape(*self.input_shape))
             operations = unbatched(
@@ -127,6 +148,8 @@ class GraphReader:
     def ends(self) -> Sequence[End]:
         nodes = self._operations.nodes
         taken = {ref for name in self._makers for ref in nodes[name].input}
+        if self._origin is not None:
+            taken = {tensor.name for tensor in self._tensors.values()} - set(self._origin.ends)
         # What turns the last tensors into whole numbers, such as ArgMax, is no maker, and passed over.
         names = [name for name, tensor in self._tensors.items() if tensor.name not in taken]
         shapes = {name: self._tensors[name].shape for name in names}
@@ -142,11 +165,23 @@ class GraphReader:
 
     def convolutions(self) -> list[str]:
         changing = set(self._operations.dependents(self._image))
-        return [name for name, tensor in self._tensors.items() if convolution_of(self._operations, owner(tensor.name), changing)]
+        return [name for name in self._tensors if convolution_of(self._operations, self._kernel_at(name), changing)]
+
+    def _kernel_at(self, name: str) -> str:
+        """The operation in which a layer's learned kernel is, if it has one."""
+        operation = owner(self._tensors[name].name)
+        if self._origin is not None:  # a node became several operations, with the kernel before the last of them
+            scope = operation.rpartition("/")[0]
+            for _ in _AFTER_KERNEL:
+                node = self._operations.nodes[operation]
+                if node.op not in _AFTER_KERNEL or not owner(node.input[0]).startswith(f"{scope}/"):
+                    break
+                operation = owner(node.input[0])
+        return operation
 
     def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
         changing = set(self._operations.dependents(self._image))
-        candidates = {name: convolution_of(self._operations, owner(self._tensors[name].name), changing) for name in layers}
+        candidates = {name: convolution_of(self._operations, self._kernel_at(name), changing) for name in layers}
         nodes = {name: node for name, node in candidates.items() if node is not None}
         channels = {tensor.name: tensor.shape[2] for tensor in self._tensors.values()} | {self._image: self.input_shape[2]}
         weights = evaluated(self._operations, [node.input[1] for node in nodes.values()])
@@ -192,8 +227,13 @@ class GraphReader:
         self._survey: list[LayerInfo | UnreadableLayer] = []
         tensors = {}
         for tensor, dtype in types.items():
-            name = tensor if short(tensor) == LOGITS else short(tensor)  # the name "logits" is taken
-            kind, shape = operations.nodes[owner(tensor)].op, shapes.get(tensor)
+            name, kind = short(tensor), operations.nodes[owner(tensor)].op
+            if self._origin is not None:
+                if tensor not in self._origin.layers:
+                    continue
+                name, kind = self._origin.layers[tensor]
+            name = f"{name}:0" if name == LOGITS else name  # which is taken
+            shape = shapes.get(tensor)
             problem = _problem(kind, shape, dtype, owner(tensor) in plain)
             if problem:
                 self._survey.append(UnreadableLayer(name, kind, problem))

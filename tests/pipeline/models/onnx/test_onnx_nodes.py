@@ -1,0 +1,79 @@
+"""ONNX's own tests of its operators, which nobody here wrote: every operator of the table passes its cases."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline.errors import UnusableModel
+from pipeline.models.onnx import run, supported
+
+# What docs/onnx.md says is left out: by the name of the case.
+EXCLUDED = re.compile(
+    "|".join(
+        (
+            r"_(seq|opt)(_|$)|_sequence$|_seq_",  # sequences and optional values
+            r"STRING|string",
+            r"float8|FLOAT8|FLOAT4|INT4|INT2|E4M3|E5M2|e4m3|e5m2|e8m0|float4|int4|int2|fnuz",
+            r"blocked",
+            r"^test_training_dropout_(default|mask)|^test_training_dropout(_default_mask|_mask)?$|^test_training_dropout$",
+            r"^test_not_",  # of operator set 1
+            r"^test_maxunpool_export_with_output_shape$",
+        )
+    )
+)
+
+
+def _array(value: Any) -> Any:
+    value = onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    return np.asarray(value) if isinstance(value, (np.ndarray, np.generic, float, int, bool)) else value
+
+
+def _difference(case: Any) -> str | None:
+    """What of a case's outputs is wrong; None where all is right."""
+    for inputs, expected in case.data_sets:
+        try:
+            results = run(case.model, [_array(value) for value in inputs])
+        except UnusableModel as error:
+            return str(error)[:200]
+        for result, value in zip(results, map(_array, expected), strict=False):
+            if result.shape != value.shape or result.dtype != value.dtype:
+                return f"{result.dtype} {result.shape}, not {value.dtype} {value.shape}"
+            # Half the digits of a half, where sums are taken in another order than the reference does.
+            coarse = {"float16": 2e-3, "bfloat16": 2e-2}.get(value.dtype.name, 0.0)
+            one, other = (part.astype(np.float64) if part.dtype.kind in "fV" else part for part in (result, value))
+            if not np.allclose(one, other, rtol=max(case.rtol, coarse), atol=max(1e-6, coarse), equal_nan=True):
+                return "other numbers"
+    return None
+
+
+@pytest.mark.slow  # 20 s: 1,700 small models
+def test_every_operator_of_the_table_passes_the_cases_of_onnx() -> None:
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = collect_testcases(None)
+    wrong, passed = {}, set()
+    for case in cases:
+        kinds = {node.op_type for node in case.model.graph.node}
+        if not kinds <= supported() or EXCLUDED.search(case.name):
+            continue
+        problem = _difference(case)
+        passed |= kinds if problem is None else set()
+        wrong |= {case.name: problem} if problem else {}
+    assert not wrong
+    assert len(passed) >= 150
+
+
+def test_the_documentation_lists_the_operators_of_the_table() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    listed = text.partition("## Operators")[2].partition("The cases")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == supported()
+    assert f"translates {len(supported())} operators" in listed
