@@ -72,7 +72,7 @@ def opened(tree: dict[str, Any]) -> tuple[Job, ScanPlan]:
 def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Images/s of decoding alone, of the network alone and of both with all that the scan does, round by round."""
     from bench.yardsticks import bare, keras_model
-    from pipeline.activations.scan import scan
+    from pipeline.activations.scan import ScanSession, scan
     from pipeline.activations.scan_pass import ScanPass
     from pipeline.sources.source import Shard
 
@@ -90,7 +90,7 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
         return len(job.source) // plan.batch * plan.batch
 
     def end_to_end() -> int:
-        return scan(job.network, job.source, plan, scan_pass=scan_pass)[0].seen
+        return scan(job.network, job.source, plan, session=ScanSession(scan_pass=scan_pass))[0].seen
 
     found: dict[str, list[float]] = {}
     for _ in range(rounds + 1):

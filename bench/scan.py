@@ -153,12 +153,12 @@ class Scanning:
 
     def rate(self, clock: Callable[[], float] = time.perf_counter) -> float:
         """Images/s of another round."""
-        from pipeline.activations.scan import scan
+        from pipeline.activations.scan import ScanSession, scan
 
         images = self.source.grow()
         self.source.touch()
         started = clock()
-        self.part, _ = scan(self._network, self.source, self._plan, begun=self.part, scan_pass=self._pass)
+        self.part, _ = scan(self._network, self.source, self._plan, session=ScanSession(begun=self.part, scan_pass=self._pass))
         return len(images) / (clock() - started)
 
 

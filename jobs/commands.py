@@ -48,16 +48,17 @@ def _run(options: argparse.Namespace) -> None:
         return
     spec = read_spec(options)
     reporter = Reporter(spec.name, as_json=options.log_json)
-    run_options = RunOptions(options.engine, options.workers, options.save_every, options.update, not options.no_cache)
+    run_options = RunOptions(
+        options.engine, options.workers, options.save_every, options.update, anew=options.anew, cache=not options.no_cache
+    )
     if options.shard and options.engine != "local":
         raise WrongSpec(
             "--shard scans one part of the data in this process, and --engine ray divides the data itself. Leave one of them out."
         )
     if options.shard:
-        index, count = options.shard
-        run_shard(spec, index, count, options.out, reporter, run_options, options.anew)
+        run_shard(spec, options.shard, options.out, reporter, run_options)
         return
-    folder = run(spec, options.out, options.stage, reporter, run_options, options.anew)
+    folder = run(spec, options.out, options.stage, reporter, run_options)
     for line in summary(folder):
         _say(line)
 

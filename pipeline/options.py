@@ -15,6 +15,7 @@ class RunOptions:
     workers: how many; None lets the engine decide. The local engine has none.
     save_every: seconds between two saves of an unfinished scan.
     update: whether a data set that has only grown is scanned from where it grew.
+    anew: whether the saved state and the finished stages of earlier runs are discarded; of a shard, its own state alone.
     cache: whether fields that were solved before are read, and those solved now are kept for later jobs.
     """
 
@@ -22,4 +23,5 @@ class RunOptions:
     workers: int | None = None
     save_every: float = 60.0
     update: bool = False
+    anew: bool = False
     cache: bool = True

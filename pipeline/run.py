@@ -34,15 +34,13 @@ def run(
     stages: Sequence[str] = (),
     reporter: Reporter | None = None,
     options: RunOptions = RunOptions(),
-    anew: bool = False,
 ) -> Place:
     """Run a job: every stage of the spec that has no results yet, or the stages that are named.
 
     Args:
         out: the results go to OUT/name; a folder, or an address that fsspec knows.
         stages: run only these, even if their results exist.
-        options: which engine scans, how often it saves, and whether only the new images of a data set that grew are scanned.
-        anew: discard saved state and finished stages of earlier runs.
+        options: which engine scans, how often it saves, and what becomes of the results of earlier runs.
 
     Returns: the job's folder.
     Raises: any ConvscopeError.
@@ -54,15 +52,15 @@ def run(
     reporter = reporter or Reporter(spec.name)
     with hold(folder, reporter.say):
         sweep(folder)
-        finish(open_job(spec, folder, reporter, options=options), stages, anew)
+        finish(open_job(spec, folder, reporter, options=options), stages)
     return folder
 
 
-def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
+def finish(job: Job, stages: Sequence[str] = ()) -> None:
     """Run the stages of an open job, as `run` does; the caller holds its folder. Raises: any ConvscopeError."""
     from pipeline.stages import STAGES
 
-    receipt = new_receipt(job, None if anew else find_receipt(job.folder))
+    receipt = new_receipt(job, None if job.options.anew else find_receipt(job.folder))
     waiting = [
         stage
         for name, stage in STAGES.items()
@@ -73,7 +71,7 @@ def finish(job: Job, stages: Sequence[str] = (), anew: bool = False) -> None:
         return
     job.say_settings()
     for stage in waiting:
-        stage.prepare(job, anew or stage.name in receipt.stages)
+        stage.prepare(job, job.options.anew or stage.name in receipt.stages)
     for stage in waiting:
         receipt = receipt.begin([stage.name])
         write_receipt(job.folder, receipt)

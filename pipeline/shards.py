@@ -20,33 +20,32 @@ from pipeline.store.places import Place, place
 
 def run_shard(
     spec: JobSpec,
-    index: int,
-    count: int,
+    shard: tuple[int, int],
     out: str | os.PathLike[str] = "out",
     reporter: Reporter | None = None,
     options: RunOptions = RunOptions(),
-    anew: bool = False,
 ) -> Place:
-    """Scan one of `count` shards of a job's data, `index` from 0, and write its part to OUT/name/parts for `merge`.
+    """Scan one shard of a job's data and write its part to OUT/name/parts for `merge`.
 
     Shards may be scanned at the same time, on any machines that share OUT.
 
     Args:
-        anew: discard the saved state of this shard.
+        shard: its index, from 0, and the number of shards.
+        options: as for `run`; `anew` discards the saved state of this shard alone.
 
     Returns: the job's folder.
     Raises: any ConvscopeError.
     """
-    folder = place(out) / spec.name
+    folder, (index, count) = place(out) / spec.name, shard
     reporter = reporter or Reporter(spec.name)
-    with hold(folder, reporter.say, part=(index, count)):
+    with hold(folder, reporter.say, part=shard):
         job = open_job(spec, folder, reporter, options=options)
         from pipeline.activations.plan import ScanPlan
         from pipeline.activations.scan_state import ScanState, clear_shard
         from pipeline.engines.registry import scan_part
 
         sweep(folder / "parts", f"{index + 1}-of-{count}.part")
-        if anew:
+        if options.anew:
             clear_shard(folder, index, count, added=options.update)
         elif "activations" in new_receipt(job, find_receipt(folder)).stages:
             reporter.say(nothing_to_do(folder))

@@ -339,12 +339,3 @@ def test_one_room_draws() -> None:
     assert drawn and [use for use in drawn if room(use[0]) != "drawing"] == []
     coded = [(name, line, used) for name, line, used in uses if used in CODECS]
     assert coded and [use for use in coded if use[0] not in CODECS[use[2]]] == []
-
-
-def test_no_two_classes_have_one_name() -> None:
-    homes: dict[str, list[str]] = {}
-    for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                homes.setdefault(node.name, []).append(name)
-    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}

@@ -27,7 +27,7 @@ class ScanPlan:
     per_image: how many responses to examples of one source image a channel's heap takes; None: any number.
     batch: images in a batch.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of unreadable images does.
-    precision, xla: how the network is run; see `pipeline.compiled.compile.compile_pass`.
+    precision, xla: how the network is run; see `pipeline.compiled.compile.Arithmetic`.
     """
 
     layers: tuple[LayerInfo, ...]

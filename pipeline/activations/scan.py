@@ -28,35 +28,37 @@ from pipeline.models.network import Network
 from pipeline.sources.source import Shard, Source
 
 
+@dataclass(frozen=True)
+class ScanSession:
+    """Where a scan continues, what it calls after each batch, and what it need not compile.
+
+    begun: what an earlier scan of the same shard has collected.
+    keep: called with a part of exactly the examples up to this batch. Parts are values: nothing changes one later.
+    progress: called with how many of the shard's examples are done, and how many it has.
+    scan_pass: the compiled pass of the network and the plan, where the caller has it already.
+    """
+
+    begun: Part | None = None
+    keep: Callable[[Part], None] = lambda part: None
+    progress: Progress = lambda done, total: None
+    scan_pass: ScanPass | None = None
+
+
 def scan(
-    network: Network,
-    source: Source,
-    plan: ScanPlan,
-    shard: Shard = Shard(),
-    progress: Progress = lambda done, total: None,
-    begun: Part | None = None,
-    keep: Callable[[Part], None] = lambda part: None,
-    scan_pass: ScanPass | None = None,
+    network: Network, source: Source, plan: ScanPlan, shard: Shard = Shard(), session: ScanSession = ScanSession()
 ) -> tuple[Part, ScanTimes]:
     """Stream one shard through the network.
 
-    Args:
-        progress: called after each batch with how many of the shard's examples are done, and how many it has.
-        begun: what an earlier scan of the same shard has collected; this one continues from there.
-        keep: called after each batch with a part of exactly the examples up to there. Parts are values: nothing changes
-            one later.
-        scan_pass: the compiled pass of this network and plan, where the caller has it already.
-
-    Returns: what was collected, `begun` included, and where this scan's time went.
+    Returns: what was collected, with what the session had begun, and where this scan's time went.
     Raises: TooManyBad, when more than `max_bad` of the source, or with `on_bad = "fail"` any, cannot be read.
     """
     first, last = shard.bounds(len(source))
-    part, times = begun or Part.empty(plan), ScanTimes()
+    part, times = session.begun or Part.empty(plan), ScanTimes()
     if first + part.done >= last:
         return part, times
     stopwatch = Stopwatch(times)
     batches = _batches(source, plan, shard, part.done)
-    scan_pass = scan_pass or ScanPass(network, plan)
+    scan_pass = session.scan_pass or ScanPass(network, plan)
     # Thresholds only rise, so those of a part that lacks the last batches let pass whatever can enter now.
     outputs = _outputs(scan_pass, batches, lambda batch: part.thresholds(batch.label_numbers), stopwatch)
     with closing(outputs):
@@ -67,8 +69,8 @@ def scan(
             check_bad(part, plan, len(source))
             times.images += batch.readable
             with stopwatch.spent_on("writing"):
-                keep(part)
-            progress(part.done, last - first)
+                session.keep(part)
+            session.progress(part.done, last - first)
     return part, times
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
-from pipeline.compiled.compile import network_input, pass_of
+from pipeline.compiled.compile import Arithmetic, network_input, pass_of
 from pipeline.compiled.freezing import Pass
 from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 from pipeline.models.network import Network, read_unclipped
@@ -49,7 +49,7 @@ class ScanPass:
     def __init__(self, network: Network, plan: ScanPlan) -> None:
         self._network, self._batch = network, plan.batch
         self._size = plan.batch if plan.xla else microbatch_size(network, plan.batch)
-        self._precision, self._xla = plan.precision, plan.xla
+        self._arithmetic = Arithmetic(plan.precision, plan.xla)
         self._names = [layer.name for layer in plan.layers]
         self._channels = None if plan.channels is None else tf.constant(plan.channels, tf.int32)
         self._counts = [len(plan.channels_of(layer)) for layer in plan.layers]
@@ -112,7 +112,7 @@ class ScanPass:
             return outputs
 
         edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
-        run = pass_of(self._network, read, self._size, finish, self._precision, self._xla)
+        run = pass_of(self._network, read, self._size, finish, self._arithmetic)
         return in_microbatches(run, self._size, network_input(self._network, self._batch), *edges)
 
 

@@ -91,13 +91,42 @@ class Gradient(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ascent:
-    """A compiled ascent: of one network, of objectives of one form, of one size of batch."""
+class AscentGraph:
+    """The graph of one step: of one network, of objectives of one form."""
 
     network: Network
     parametrization: Parametrization
     form: Form
     config: AscentConfig
+
+    def gradient(self, state: State, arguments: Arguments) -> Gradient:
+        """The objectives of pictures in some state, and how their values are to change.
+
+        Raises: UnusableModel, naming the layer that no gradient reaches.
+        """
+        config, (height, width, _) = self.config, self.network.input_shape
+        picture = fused(self.parametrization.render)(state.values)
+        seed = tf.stack([tf.constant(config.seed, tf.int32), state.step])
+        images = config.transforms.apply(picture, height, width, seed)
+        layers = list(layers_of(self.form))
+        with replaced_gradients(OPENED) if config.open_relus else nullcontext():
+            maps = self.network.trace(self.network.preprocess(255.0 * images), layers)
+        values = evaluate(self.form, maps, arguments)
+        raised = values
+        if config.group > 1 and config.diversity:
+            raised = values - diversity_penalty(values, maps[layers[0]], config.group, config.diversity)
+        (on_picture,) = tf.gradients(raised, picture)
+        if on_picture is None:
+            raise unreachable(layers, self.network)
+        regularised = fused(lambda gradient, picture: penalised(gradient, picture, config.tv, config.l2))
+        inactive, on_picture = regularised(on_picture, picture)
+        return Gradient(values, inactive, tf.gradients(picture, state.values, grad_ys=on_picture)[0])
+
+
+@dataclass(frozen=True)
+class Ascent(AscentGraph):
+    """A compiled ascent: of one network, of objectives of one form, of one size of batch."""
+
     compiled: Pass
 
     @classmethod
@@ -112,8 +141,8 @@ class Ascent:
 
         Raises: UnusableModel, naming the layer that no gradient reaches.
         """
-        form, arguments = objectives[0].form, stack(objectives)
-        inputs = (State.start(tf.zeros((len(objectives), *parametrization.shape))), arguments, np.int32(0))
+        graph = AscentGraph(network, parametrization, objectives[0].form, config)
+        inputs = (State.start(tf.zeros((len(objectives), *parametrization.shape))), stack(objectives), np.int32(0))
         specs = [tf.TensorSpec(value.shape, value.dtype) for value in tf.nest.flatten(inputs)]
         halves = microbatches(len(objectives), config.group)
 
@@ -122,7 +151,7 @@ class Ascent:
             parts = [slice_batch(given, half) for half in halves]
 
             def step(states: tuple[State, ...]) -> tuple[tuple[State, ...], tf.Tensor, tf.Tensor]:
-                gradients = [_gradient(network, parametrization, form, config, *each) for each in zip(states, parts, strict=True)]
+                gradients = [graph.gradient(*each) for each in zip(states, parts, strict=True)]
                 move = fused(lambda state, gradient: updated(state, gradient, config))
                 values = tf.concat([gradient.values for gradient in gradients], axis=0)
                 return tuple(map(move, states, gradients)), values, tf.constant(0)
@@ -131,7 +160,7 @@ class Ascent:
             joined = (parts[0] if parts[0].shape.rank == 0 else tf.concat(parts, axis=0) for parts in zip(*states, strict=True))
             return State(*joined), curve
 
-        return cls(network, parametrization, form, config, freeze(steps, *specs))
+        return cls(network, parametrization, graph.form, config, freeze(steps, *specs))
 
     def run(self, state: State, objectives: Sequence[Objective], steps: int) -> tuple[State, np.ndarray]:
         """Make steps, without copying anything to the host between them.
@@ -227,25 +256,3 @@ def unreachable(layers: Sequence[str], network: Network) -> UnusableModel:
     return UnusableModel(
         f"no gradient reaches {' or '.join(layers)} in {network.name}: an operation before it has none. Leave the layer out."
     )
-
-
-def _gradient(
-    network: Network, parametrization: Parametrization, form: Form, config: AscentConfig, state: State, arguments: Arguments
-) -> Gradient:
-    height, width, _ = network.input_shape
-    picture = fused(parametrization.render)(state.values)
-    seed = tf.stack([tf.constant(config.seed, tf.int32), state.step])
-    images = config.transforms.apply(picture, height, width, seed)
-    layers = list(layers_of(form))
-    with replaced_gradients(OPENED) if config.open_relus else nullcontext():
-        maps = network.trace(network.preprocess(255.0 * images), layers)
-    values = evaluate(form, maps, arguments)
-    raised = values
-    if config.group > 1 and config.diversity:
-        raised = values - diversity_penalty(values, maps[layers[0]], config.group, config.diversity)
-    (on_picture,) = tf.gradients(raised, picture)
-    if on_picture is None:
-        raise unreachable(layers, network)
-    regularised = fused(lambda gradient, picture: penalised(gradient, picture, config.tv, config.l2))
-    inactive, on_picture = regularised(on_picture, picture)
-    return Gradient(values, inactive, tf.gradients(picture, state.values, grad_ys=on_picture)[0])

@@ -26,6 +26,18 @@ class Tap:
         return dict(self.run(images))
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a pass computes.
+
+    precision: of expensive operations, such as convolutions; see `pipeline.compiled.precision`.
+    xla: whether XLA compiles the network.
+    """
+
+    precision: str = "float32"
+    xla: bool = False
+
+
 def compile_tap(network: Network, layers: Sequence[str], batch: int) -> Tap:
     """The pass that returns the layers' maps themselves."""
     return Tap(tuple(layers), compile_pass(network, layers, batch, lambda maps: maps))
@@ -37,8 +49,6 @@ def compile_pass(
     batch: int,
     finish: Callable[..., Any],
     extras: Sequence[tf.TensorSpec] = (),
-    precision: str = "float32",
-    xla: bool = False,
 ) -> Pass:
     """Preprocessing, the network up to the deepest of the layers, and `finish`, as one frozen graph.
 
@@ -46,10 +56,6 @@ def compile_pass(
         batch: the fixed number of images.
         finish: takes {layer: map} and the extras; returns any structure of tensors. It becomes part of the graph.
         extras: the specs of further arguments after the images.
-        precision: of expensive operations, such as convolutions; see `pipeline.compiled.precision`.
-        xla: whether XLA compiles the network.
-
-    Raises: WrongSpec, for a precision that this machine does not support for this network.
 
     Returns: a callable of images, as `network_input` says, and the extras, which returns the structure of `finish`.
     """
@@ -57,7 +63,7 @@ def compile_pass(
     def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return network.trace(images, layers)
 
-    return freeze(pass_of(network, read, batch, finish, precision, xla), network_input(network, batch), *extras)
+    return freeze(pass_of(network, read, batch, finish), network_input(network, batch), *extras)
 
 
 def pass_of(
@@ -65,23 +71,24 @@ def pass_of(
     read_layers: Callable[[tf.Tensor], Any],
     batch: int,
     finish: Callable[..., Any],
-    precision: str = "float32",
-    xla: bool = False,
+    arithmetic: Arithmetic = Arithmetic(),
 ) -> Pass:
     """The function that `compile_pass` compiles, for use inside a larger graph.
 
     Args:
         read_layers: preprocessed images to any structure of tensors, in the network's graph.
+        batch: the fixed number of images.
         finish: takes what `read_layers` returns, and then the extras.
 
-    The other arguments, and errors, are those of `compile_pass`.
+    Raises: WrongSpec, for a precision that this machine does not support for this network.
     """
 
     def traced(images: tf.Tensor) -> Any:
         return read_layers(network.preprocess(images))
 
-    read = traced if precision == "float32" else reduced(traced, network_input(network, batch), precision, network.name)
-    run = tf.function(read, autograph=False, jit_compile=True) if xla else read
+    exact, spec = arithmetic.precision == "float32", network_input(network, batch)
+    read = traced if exact else reduced(traced, spec, arithmetic.precision, network.name)
+    run = tf.function(read, autograph=False, jit_compile=True) if arithmetic.xla else read
     return lambda images, *others: finish(run(images), *others)
 
 

@@ -22,7 +22,7 @@ def scan_shard(state: ScanState, plan: ScanPlan, shard: Shard, progress: Progres
     Returns: the shard's part, and where this process' time went.
     Raises: Interrupted for a signal, with everything scanned so far saved; the errors of the scan.
     """
-    from pipeline.activations.scan import scan
+    from pipeline.activations.scan import ScanSession, scan
 
     job, begun = state.job, state.take(shard)
     done = begun.done if begun else 0
@@ -32,7 +32,7 @@ def scan_shard(state: ScanState, plan: ScanPlan, shard: Shard, progress: Progres
     progress(done, last - first)
     saver = PartSaver(job.folder, state.provenance, shard, job.options.save_every)
     try:
-        part, times = scan(job.network, job.source, plan, shard, progress, begun, saver.keep)
+        part, times = scan(job.network, job.source, plan, shard, ScanSession(begun, saver.keep, progress))
         saver.keep(part)
         saver.save()
     except KeyboardInterrupt:

@@ -124,7 +124,7 @@ class Worker:
 
     def scan(self, plan: ScanPlan, shard: Shard, begun: Part | None) -> tuple[Part, ScanTimes]:
         """The scan that every engine calls."""
-        from pipeline.activations.scan import scan
+        from pipeline.activations.scan import ScanSession, scan
         from pipeline.activations.scan_pass import ScanPass
 
         self.scan_pass = self.scan_pass or ScanPass(self.network, plan)
@@ -132,7 +132,7 @@ class Worker:
         def keep(part: Part) -> None:
             self._latest = shard, part
 
-        return scan(self.network, self.source, plan, shard, begun=begun, keep=keep, scan_pass=self.scan_pass)
+        return scan(self.network, self.source, plan, shard, ScanSession(begun, keep, scan_pass=self.scan_pass))
 
     def answer(self, with_part: bool) -> tuple[Shard | None, int, Part | None]:
         """While a scan runs: its shard, how many examples are done and, if asked for, the part so far."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,7 +162,8 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
         raise UnusableData(f"parquet:{pattern} holds no rows. Name other files.")
     schema = footers[0].schema.to_arrow_schema()
     features = _features(schema)
-    image = _image_column(files, footers, schema, features, spec.image, pattern, spec.range is not None)
+    first = partial(_first_images, files, footers)
+    image = _image_column(schema, features, spec, pattern, first)
     label = _label_column(schema, features, image, spec.label, pattern)
     shape = _shape_column(schema, image)
     for file, footer in zip(files, footers, strict=True):
@@ -172,9 +173,9 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
                 raise UnusableData(f"{file.path} has no column {column!r} of the kind that {files[0].path} has. Take it out.")
     groups = _groups(files, footers)
     stored = sum(column.total_uncompressed_size for footer in footers for column in _columns(footer, image))
-    first = _first_images(files, footers, image)
+    samples = first(image)
     # A column of paths says nothing about the size of the images.
-    mean_bytes = max(stored / sum(footer.num_rows for footer in footers), sum(map(len, first)) / len(first))
+    mean_bytes = max(stored / sum(footer.num_rows for footer in footers), sum(map(len, samples)) / len(samples))
     numbers = label is not None and pa.types.is_integer(schema.field(label).type)
     labels = features.get(label, {}).get("names") if numbers and label is not None else None
     if not (isinstance(labels, list) and all(isinstance(name, str) for name in labels)):
@@ -232,16 +233,11 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def _image_column(
-    files: list[StoredFile],
-    footers: list[pq.FileMetaData],
-    schema: pa.Schema,
-    features: dict[str, Any],
-    named: str | None,
-    pattern: str,
-    samples: bool,
+    schema: pa.Schema, features: dict[str, Any], spec: DataSpec, pattern: str, first: Callable[[str], list[bytes]]
 ) -> str:
+    """The column named, or the only one of images, by the schema or else by the `first` values of each."""
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    able = [field.name for field in schema if _may_hold_images(field.type, samples)]
+    able, named = [field.name for field in schema if _may_hold_images(field.type, spec.range is not None)], spec.image
     if named is not None:
         if named not in schema.names:
             raise UnknownName.among(named, schema.names, where=f"a column of parquet:{pattern}")
@@ -253,8 +249,7 @@ def _image_column(
         return named
     images = [name for name in able if features.get(name, {}).get("_type") == "Image"]
     if not images:
-        first = {name: _first_images(files, footers, name) for name in able}
-        images = [name for name in able if any(size_or_zero(data) != (0, 0) for data in first[name])]
+        images = [name for name in able if any(size_or_zero(data) != (0, 0) for data in first(name))]
     if not images:
         raise UnusableData(
             f"parquet:{pattern} has no column of images; its columns: {columns}. Name another, or set data.image; for images of "

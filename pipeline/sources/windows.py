@@ -77,7 +77,8 @@ class Windows:
             )
 
         def fitted(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            inputs = [record[key] for key in ("example", "key", "data", "error", "begin", "end")]
+            windows = tf.stack([record["begin"], record["end"]])
+            inputs = [*(record[key] for key in ("example", "key", "data", "error")), windows]
             outputs = [tf.string, tf.as_dtype(self.decoder.dtype), tf.string]
             keys, images, errors = tf.numpy_function(self._fitted, inputs, outputs)
             examples = tf.range(record["begin"], record["end"])
@@ -131,9 +132,9 @@ class Windows:
         return Box(y1, x1, y1 + self.size, x1 + self.size)
 
     def _fitted(
-        self, image: np.int64, key: bytes, data: bytes, error: bytes, begin: np.int64, end: np.int64
+        self, image: np.int64, key: bytes, data: bytes, error: bytes, windows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        boxes = [self._box(int(image), example) for example in range(begin, end)]
+        boxes = [self._box(int(image), example) for example in range(*windows)]
         fitted = np.zeros((len(boxes), self.fit.height, self.fit.width, self.decoder.depth), self.decoder.dtype)
         if not error:
             try:

@@ -74,18 +74,20 @@ def _locked(what: str, path: Path) -> FileIO:
             lock = FileIO(path, "a+")  # unbuffered: closing it writes nothing
         except OSError as error:
             raise store_failed(path.parent, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have removed the file after this process opened it; then the lock is ineffective.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                    return lock
-        except BlockingIOError:
-            lock.seek(0)
-            raise _held(what, lock.read().decode().strip() or "another run") from None
-        except OSError as error:  # a file system without locks
-            raise store_failed(path, error) from error
-        lock.close()
+        with contextlib.ExitStack() as unused:
+            unused.enter_context(lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The last holder may have removed the file after this process opened it; then the lock is ineffective.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                        unused.pop_all()
+                        return lock
+            except BlockingIOError:
+                lock.seek(0)
+                raise _held(what, lock.read().decode().strip() or "another run") from None
+            except OSError as error:  # a file system without locks
+                raise store_failed(path, error) from error
 
 
 @contextlib.contextmanager

@@ -61,8 +61,8 @@ class Workshop:
         shards = self.folder / "shards"
         from pipeline.shards import run_shard
 
-        run_shard(load_spec(self.folder / "base.toml"), 0, 2, shards, reporter=Silent("fuzz"))
-        run_shard(load_spec(self.folder / "base.toml"), 1, 2, shards, reporter=Silent("fuzz"))
+        run_shard(load_spec(self.folder / "base.toml"), (0, 2), shards, reporter=Silent("fuzz"))
+        run_shard(load_spec(self.folder / "base.toml"), (1, 2), shards, reporter=Silent("fuzz"))
 
     def copy_of_job(self, to: Path) -> Path:
         """A copy of the finished job, at TO/tiny."""

@@ -101,7 +101,7 @@ def test_a_stage_that_is_asked_for_again_scans_again_and_continues_where_that_wa
 
 def test_anew_scans_a_finished_job_again(copied: Any, spec: Any, tree_of: Any) -> None:
     before, last = tree_of(copied, *RESULTS), Stopping()
-    run(spec, copied.parent, reporter=last, anew=True)
+    run(spec, copied.parent, reporter=last, options=RunOptions(anew=True))
     assert last.scanned == [0, 8, 16, 20] and tree_of(copied, *RESULTS) == before
 
 
@@ -136,7 +136,7 @@ def test_a_scan_of_another_network_is_refused_and_nothing_is_changed(
     before.pop("tiny/.lock"), after.pop("tiny/.lock")
     assert after == before
     last = Stopping()
-    run(spec, tmp_path / "out", reporter=last, anew=True)
+    run(spec, tmp_path / "out", reporter=last, options=RunOptions(anew=True))
     assert last.scanned[0] == 0
 
 
@@ -148,7 +148,7 @@ def test_a_scan_of_a_data_set_that_has_shrunk_is_refused(small: Any, write_pictu
     with pytest.raises(WrongSpec, match="the data set has changed: it has 7 examples, and had 8"):
         run(spec, tmp_path / "out", reporter=Stopping())
     last = Stopping()
-    folder = run(spec, tmp_path / "out", reporter=last, anew=True)
+    folder = run(spec, tmp_path / "out", reporter=last, options=RunOptions(anew=True))
     assert last.scanned == [0, 2, 4, 6, 7] and read_receipt(folder).examples == 7
 
 
@@ -183,7 +183,7 @@ def test_a_part_of_another_format_is_refused_by_name(
         stopped(small, tmp_path, 6)
     with pytest.raises(WrongSpec, match=rf"parts/1-of-1.part {words}.*--anew"):
         run(small, tmp_path, reporter=Stopping())
-    run(small, tmp_path, reporter=Stopping(), anew=True)
+    run(small, tmp_path, reporter=Stopping(), options=RunOptions(anew=True))
 
 
 # The machine.

@@ -31,7 +31,7 @@ def small(spec: Any) -> Any:
 
 def shards(spec: Any, out: Any, numbers: Any, count: Any) -> Any:
     for index in numbers:
-        run_shard(spec, index, count, out, Stopping())
+        run_shard(spec, (index, count), out, Stopping())
     return out / spec.name
 
 
@@ -52,11 +52,11 @@ def test_a_shard_that_is_interrupted_goes_on_and_the_merge_has_the_same_bytes(
     small: Any, tmp_path: Path, finished: Any, tree_of: Any
 ) -> None:
     with pytest.raises(Interrupted, match="4 of 10 examples are scanned and saved"):
-        run_shard(small, 1, 2, tmp_path, Stopping("scan of shard 2 of 2", 4))
+        run_shard(small, (1, 2), tmp_path, Stopping("scan of shard 2 of 2", 4))
     with pytest.raises(PartsMissing, match=r"lacks parts 1 of 2; the rest of part 2 of 2, which stands at 4 of 10"):
         merge(tmp_path / "tiny", Stopping())
     last = Stopping()
-    run_shard(small, 1, 2, tmp_path, last)
+    run_shard(small, (1, 2), tmp_path, last)
     assert [done for _, done in last.news] == [4, 6, 8, 10]
     merge(shards(small, tmp_path, [0], 2), Stopping())
     assert tree_of(tmp_path / "tiny", *RESULTS) == tree_of(finished, *RESULTS)
@@ -94,7 +94,7 @@ def test_a_run_with_other_settings_uses_no_parts(small: Any, tmp_path: Path) -> 
 def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied: Any, spec: Any, tree_of: Any) -> None:
     before = tree_of(copied)
     shard, merged = Stopping(), Stopping()
-    run_shard(spec, 0, 2, copied.parent, shard)
+    run_shard(spec, (0, 2), copied.parent, shard)
     merge(copied, merged)
     for reporter in (shard, merged):
         assert reporter.lines == [f"{copied} is finished: nothing to do. For other settings, choose another --out or name."]
@@ -106,7 +106,7 @@ def test_shards_that_are_scanned_again_replace_finished_results(copied: Any, spe
     (copied / "index" / "activations.parquet").write_bytes(b"damaged")
     for index, examples in ((0, 8), (1, 12)):
         shard = Stopping()
-        run_shard(spec, index, 2, copied.parent, shard, anew=True)
+        run_shard(spec, (index, 2), copied.parent, shard, options=RunOptions(anew=True))
         assert shard.news[0][1] == 0 and shard.news[-1] == (f"scan of shard {index + 1} of 2", examples)
     merge(copied, told)
     assert tree_of(copied, *RESULTS) == before
@@ -167,7 +167,7 @@ def test_a_part_of_another_network_or_other_data_is_named(
     with pytest.raises(WrongSpec, match=r"2-of-2.part does not belong to .*1-of-2.part: the network has changed") as caught:
         merge(folder, Stopping())
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
-    run_shard(spec, 0, 2, tmp_path, Stopping(), anew=True)
+    run_shard(spec, (0, 2), tmp_path, Stopping(), options=RunOptions(anew=True))
     (images / "cat" / "000.png").unlink()
     with pytest.raises(WrongSpec, match=r"cannot be merged: the data set has changed: it has 7 examples, and had 8"):
         merge(folder, Stopping())
@@ -191,12 +191,12 @@ def test_a_shard_that_is_at_work_is_named_with_its_holder_and_the_others_are_fre
     folder = tmp_path / "tiny"
     with hold(folder, part=(1, 3)):
         with pytest.raises(FolderHeld) as caught:
-            run_shard(small, 1, 3, tmp_path, Stopping())
+            run_shard(small, (1, 3), tmp_path, Stopping())
         assert f"shard 2 of 3 in {folder} is held by process {os.getpid()} on {socket.gethostname()} since " in str(caught.value)
-        run_shard(small, 0, 3, tmp_path, Stopping())
+        run_shard(small, (0, 3), tmp_path, Stopping())
         with hold(folder):
             pass
-    run_shard(small, 1, 3, tmp_path, Stopping())
+    run_shard(small, (1, 3), tmp_path, Stopping())
     assert sorted(path.name for path in (folder / "parts").iterdir()) == ["1-of-3.part", "2-of-3.part"]
 
 
@@ -219,7 +219,7 @@ def test_a_shard_on_a_disk_that_takes_no_writes_is_one_line(small: Any, small_di
     disk = small_disk(64)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(StoreFailed, match="Read-only file system") as caught:
-        run_shard(small, 0, 2, disk, Stopping())
+        run_shard(small, (0, 2), disk, Stopping())
     assert "\n" not in str(caught.value) and caught.value.exit_code == 1
 
 
@@ -227,19 +227,19 @@ def test_a_run_spares_what_another_shard_is_writing(small: Any, tmp_path: Path) 
     half = tmp_path / "tiny" / "parts" / ".aside-0123abcd-2-of-2.part"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
-    run_shard(small, 0, 2, tmp_path, Stopping())
+    run_shard(small, (0, 2), tmp_path, Stopping())
     assert half.exists()
-    run_shard(small, 1, 2, tmp_path, Stopping())
+    run_shard(small, (1, 2), tmp_path, Stopping())
     assert not half.exists()
 
 
 def test_shards_meet_at_an_address(small: Any, finished: Any, tree_of: Any) -> None:
     address = f"memory://{os.urandom(8).hex()}"
     with pytest.raises(Interrupted):
-        run_shard(small, 1, 2, address, Stopping("scan of shard 2 of 2", 4))
+        run_shard(small, (1, 2), address, Stopping("scan of shard 2 of 2", 4))
     assert [saved.part.done for saved in saved_parts(place(address) / "tiny")] == [4]
     for index in (0, 1):
-        run_shard(small, index, 2, address, Stopping())
+        run_shard(small, (index, 2), address, Stopping())
     folder = merge(place(address) / "tiny", Stopping())
     results = {str(path.relative_to(folder)): path.read_bytes() for name in RESULTS for path in (folder / name).rglob("*")}
     assert results == tree_of(finished, *RESULTS)
@@ -292,5 +292,5 @@ def test_the_time_between_saves_reaches_the_run(
     seen = []
     monkeypatch.setattr(commands, "run_shard", lambda *arguments: seen.append(arguments))
     assert command("run", write_spec(tmp_path / "tiny.toml"), "--shard", "3/4", "--save-every", "7", "--update", "--anew")[0] == 0
-    ((_, index, count, out, _, options, anew),) = seen
-    assert (index, count, out, options, anew) == (2, 4, "out", RunOptions(save_every=7, update=True), True)
+    ((_, shard, out, _, options),) = seen
+    assert (shard, out, options) == ((2, 4), "out", RunOptions(save_every=7, update=True, anew=True))

@@ -99,7 +99,7 @@ def test_an_update_may_be_spread_over_shards(growing: Any, expected: Any, tmp_pa
     run(growing(6), tmp_path / "out", reporter=Stopping())
     spec = growing(23)
     for index in (1, 0, 2):
-        run_shard(spec, index, 3, tmp_path / "out", Stopping(), UPDATE)
+        run_shard(spec, (index, 3), tmp_path / "out", Stopping(), UPDATE)
     last = Stopping()
     folder = merge(tmp_path / "out" / "tiny", last)
     assert last.scanned == [] and tree_of(folder, *RESULTS) == expected(spec)
@@ -108,7 +108,7 @@ def test_an_update_may_be_spread_over_shards(growing: Any, expected: Any, tmp_pa
 def test_the_shards_of_an_update_need_the_scan_that_they_update(growing: Any, tmp_path: Path) -> None:
     folder = run(growing(6), tmp_path / "out", reporter=Stopping())
     for index in (0, 1):
-        run_shard(growing(9), index, 2, tmp_path / "out", Stopping(), UPDATE)
+        run_shard(growing(9), (index, 2), tmp_path / "out", Stopping(), UPDATE)
     (folder / "scan.part").unlink()
     with pytest.raises(WrongSpec, match=r"cannot be merged: they begin at example 6, and scan.part does not hold the scan of"):
         merge(folder, Stopping())
@@ -116,18 +116,18 @@ def test_the_shards_of_an_update_need_the_scan_that_they_update(growing: Any, tm
 
 def test_parts_of_added_examples_and_of_all_examples_are_not_confused(growing: Any, tmp_path: Path) -> None:
     folder, spec = run(growing(6), tmp_path / "out", reporter=Stopping()), growing(16)
-    run_shard(spec, 0, 2, tmp_path / "out", Stopping())
-    run_shard(spec, 1, 2, tmp_path / "out", Stopping(), UPDATE)
+    run_shard(spec, (0, 2), tmp_path / "out", Stopping())
+    run_shard(spec, (1, 2), tmp_path / "out", Stopping(), UPDATE)
     with pytest.raises(WrongSpec, match=r"2-of-2.part does not belong to .*: it begins at another example: 6, not 0"):
         merge(folder, Stopping())
-    run_shard(spec, 0, 2, tmp_path / "out", Stopping(), UPDATE)
+    run_shard(spec, (0, 2), tmp_path / "out", Stopping(), UPDATE)
     assert [(saved.shard.begin, saved.part.done) for saved in saved_parts(folder)] == [(6, 2), (6, 8)]
 
 
 def test_a_shard_of_data_that_have_grown_since_is_of_other_examples(growing: Any, tmp_path: Path) -> None:
-    run_shard(growing(8), 1, 2, tmp_path / "out", Stopping(), UPDATE)
+    run_shard(growing(8), (1, 2), tmp_path / "out", Stopping(), UPDATE)
     last = Stopping()
-    run_shard(growing(16), 1, 2, tmp_path / "out", last, UPDATE)
+    run_shard(growing(16), (1, 2), tmp_path / "out", last, UPDATE)
     assert [done for _, done in last.news] == [0, 4, 8]
 
 

@@ -17,7 +17,7 @@ from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_func
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
 from pipeline.models.graphs.op_safety import check_harmless, check_operations
 from pipeline.models.graphs.placeholders import cut, find_image, look, settled
-from pipeline.models.graphs.shapes import outside_of_flow, static_shapes, with_channels
+from pipeline.models.graphs.shapes import GraphInput, outside_of_flow, static_shapes, with_channels
 from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork, nearest_layers
 from pipeline.models.layout import image_layout
@@ -106,10 +106,8 @@ class GraphReader:
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
         self.hint = origin.hint if origin else ""
         if own_shape[0] is not None:
-            fixed = (own_shape[0], *self.layout.shape(*self.input_shape))
-            operations = unbatched(
-                operations, image, own_shape[0], static_shapes(operations, image, self._dtype, fixed, where).floats
-            )
+            fixed = GraphInput(image, self._dtype, (own_shape[0], *self.layout.shape(*self.input_shape)))
+            operations = unbatched(operations, image, own_shape[0], static_shapes(operations, fixed, where).floats)
         self._operations, self._image = operations, image
         self._has_flow = any(node.op in FLOW for node in operations.nodes.values())
         register_functions(operations)
@@ -220,9 +218,10 @@ class GraphReader:
 
     def _find_tensors(self, where: str) -> dict[str, _Tensor]:
         """The layers by name, in forward order; what the others are goes into the survey."""
-        operations, given = self._operations, (_BATCH, *self.layout.shape(*self.input_shape))
+        operations = self._operations
+        given = GraphInput(self._image, self._dtype, (_BATCH, *self.layout.shape(*self.input_shape)))
         plain = set(outside_of_flow(operations, self._image))
-        shapes, types = static_shapes(operations, self._image, self._dtype, given, where, list(plain))
+        shapes, types = static_shapes(operations, given, where, list(plain))
         self._makers = {owner(tensor) for tensor in shapes}
         self._survey: list[LayerInfo | UnreadableLayer] = []
         tensors = {}

@@ -13,6 +13,14 @@ from pipeline.models.graphs.graphdef import Operations, channels_first, owner, s
 from pipeline.models.graphs.placeholders import Shape
 
 
+class GraphInput(NamedTuple):
+    """The images that a graph is given: at the tensor `name`, of one type and shape."""
+
+    name: str
+    dtype: tf.DType
+    shape: Shape
+
+
 class TensorShapes(NamedTuple):
     """What is known of the tensors that images change.
 
@@ -32,37 +40,36 @@ def with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Sh
     for channels in (3, 1, 2, *range(4, 17)):
         tried = (shape[0], channels, *shape[2:]) if first else (*shape[:3], channels)
         try:
-            static_shapes(operations, image, dtype, tried, "")
+            static_shapes(operations, GraphInput(image, dtype, tried), "")
         except UnusableModel:
             continue
         return tried
     return shape
 
 
-def static_shapes(
-    operations: Operations, image: str, dtype: tf.DType, fed: Shape, where: str, run: Sequence[str] = ()
-) -> TensorShapes:
+def static_shapes(operations: Operations, given: GraphInput, where: str, run: Sequence[str] = ()) -> TensorShapes:
     """The types of the tensors that images change, and the shapes of the float ones, for images of one shape.
 
     Args:
-        run: operations whose shapes are found by running them once, where they cannot be told otherwise; what is
-            not among them and is not told is left out.
+        where: the graph's name in errors.
+        run: operations whose shapes are measured by running them once, where the graph leaves them open. An open shape
+            of any other operation is left out.
 
     Raises: UnusableModel, for a graph that does not accept such images.
     """
     with tf.Graph().as_default() as graph:
-        images = tf.compat.v1.placeholder(dtype, fed)
-        names = operations.dependents(image)
+        images = tf.compat.v1.placeholder(given.dtype, given.shape)
+        names = operations.dependents(given.name)
         try:
-            found = tf.graph_util.import_graph_def(operations.graph(), {image: images}, names, name="network")
+            imported = tf.graph_util.import_graph_def(operations.graph(), {given.name: images}, names, name="network")
         except ValueError as error:
             raise UnusableModel(
-                f"{where} does not accept images of shape {tuple(fed)} at {short(image)!r} ({one_line(error)}). "
+                f"{where} does not accept images of shape {tuple(given.shape)} at {short(given.name)!r} ({one_line(error)}). "
                 "Set another model.size, or freeze the graph for batches of any length."
             ) from None
         every = {
             f"{name}:{index}": output
-            for name, operation in zip(names, found, strict=True)
+            for name, operation in zip(names, imported, strict=True)
             for index, output in enumerate(operation.outputs)
         }
         outputs = {tensor: output for tensor, output in every.items() if output.dtype.is_floating}
@@ -71,19 +78,19 @@ def static_shapes(
             for tensor, output in outputs.items()
             if owner(tensor) in run and (output.shape.rank is None or (output.shape.rank in (2, 4) and None in output.shape))
         }
-        told: dict[str, np.ndarray] = {}
+        measured: dict[str, np.ndarray] = {}
         if open_:
             others = [operation.outputs[0] for operation in graph.get_operations() if operation.type == "Placeholder"][1:]
-            values = {images: np.random.default_rng(0).standard_normal([size or 1 for size in fed])}
-            values |= {other: np.zeros([fed[0] or 1, *(size or 1 for size in other.shape[1:])]) for other in others}
+            values = {images: np.random.default_rng(0).standard_normal([size or 1 for size in given.shape])}
+            values |= {other: np.zeros([given.shape[0] or 1, *(size or 1 for size in other.shape[1:])]) for other in others}
             with tf.compat.v1.Session(graph=graph) as session:
                 try:
-                    told = session.run(open_, values)
+                    measured = session.run(open_, values)
                 except tf.errors.OpError as error:
                     reason = one_line(Exception(error.message))
-                    raise UnusableModel(f"{where} cannot be run on images of shape {tuple(fed)}: {reason}.") from None
+                    raise UnusableModel(f"{where} cannot be run on images of shape {tuple(given.shape)}: {reason}.") from None
     shapes = {tensor: tuple(output.shape) for tensor, output in outputs.items() if output.shape.rank is not None}
-    shapes |= {tensor: tuple(int(size) for size in shape) for tensor, shape in told.items()}
+    shapes |= {tensor: tuple(int(size) for size in shape) for tensor, shape in measured.items()}
     return TensorShapes(shapes, {tensor: output.dtype for tensor, output in every.items()})
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.activations.member import Thresholds
 from pipeline.activations.part import Part
-from pipeline.activations.scan import scan
+from pipeline.activations.scan import ScanSession, scan
 from pipeline.activations.scan_pass import ScanPass
 
 
@@ -52,7 +52,7 @@ def test_an_interrupt_from_outside_leaves_no_thread_behind(network: Any, source:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan(network, source, plan(network, "edges"), **{where: stop})
+        scan(network, source, plan(network, "edges"), session=ScanSession(**{where: stop}))
     assert network_threads() == []
 
 
@@ -62,7 +62,7 @@ def test_an_error_in_the_network_is_raised_where_the_scan_was_called(network: An
 
     edges = plan(network, "edges")
     with pytest.raises(RuntimeError, match="out of memory"):
-        scan(network, source, edges, scan_pass=WatchedPass(network, edges, fail))
+        scan(network, source, edges, session=ScanSession(scan_pass=WatchedPass(network, edges, fail)))
     assert network_threads() == []
 
 
@@ -74,7 +74,7 @@ def test_the_network_is_never_more_than_two_batches_ahead_of_the_heaps(network: 
         assert len(started) <= len(kept) + 2
 
     edges = plan(network, "edges", batch=2)
-    scan(network, source, edges, keep=keep, scan_pass=WatchedPass(network, edges, lambda: started.append(1)))
+    scan(network, source, edges, session=ScanSession(keep=keep, scan_pass=WatchedPass(network, edges, lambda: started.append(1))))
     assert len(kept) == len(started) == 12
 
 
@@ -83,7 +83,7 @@ def test_two_batches_are_in_the_network_at_the_same_time(network: Any, source: A
     edges = plan(network, "edges", batch=2)
     # Twelve batches: each waits until a second one is in the network too.
     both = WatchedPass(network, edges, lambda: together.append(barrier.wait(timeout=30)))
-    part, _ = scan(network, source, edges, scan_pass=both)
+    part, _ = scan(network, source, edges, session=ScanSession(scan_pass=both))
     assert sorted(together) == [0] * 6 + [1] * 6 and part.seen == 23
 
 
@@ -91,7 +91,7 @@ def test_two_more_batches_are_submitted_before_the_heaps_are_updated_with_one(ne
     edges = plan(network, "edges", batch=2)
     begun = WatchedPart(**vars(Part.empty(edges)))
     begun.log.clear()
-    scan(network, source, edges, begun=begun)
+    scan(network, source, edges, session=ScanSession(begun=begun))
     submitted = [begun.log[:place].count("submitted") for place, event in enumerate(begun.log) if event == "updated"]
     assert submitted == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12]
 
@@ -124,7 +124,7 @@ def test_a_pass_that_several_threads_run_at_once_is_compiled_once(network: Any, 
 
 def test_the_times_of_a_scan_add_up_to_the_clock_and_tell_waiting_from_running(network: Any, source: Any, plan: Any) -> None:
     began = time.perf_counter()
-    _, times = scan(network, source, plan(network, "edges"), keep=lambda part: time.sleep(0.05))
+    _, times = scan(network, source, plan(network, "edges"), session=ScanSession(keep=lambda part: time.sleep(0.05)))
     assert 0.05 < times.writing <= times.seconds <= time.perf_counter() - began
     assert min(times.data, times.network, times.heaps) > 0
     assert (times + times).seconds == pytest.approx(2 * times.seconds)

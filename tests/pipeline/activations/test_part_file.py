@@ -23,7 +23,7 @@ from pipeline.activations.member import Member
 from pipeline.activations.part import MEMBERS, Part, Skipped, merge
 from pipeline.activations.part_file import PartSaver, Provenance, SavedPart, read_part, saved_parts, shard_path, write_part
 from pipeline.activations.plan import ScanPlan
-from pipeline.activations.scan import scan
+from pipeline.activations.scan import ScanSession, scan
 from pipeline.activations.scan_pass import ScanPass
 from pipeline.errors import Fault, WrongSpec
 from pipeline.models.keras.model import keras_network
@@ -60,7 +60,7 @@ def plan(network: Any) -> Any:
 def steps(network: Any, source: Any, plan: Any) -> Any:
     """The parts of a full scan after each of its batches."""
     kept = []
-    scan(network, source, plan, keep=kept.append)
+    scan(network, source, plan, session=ScanSession(keep=kept.append))
     return kept
 
 
@@ -76,7 +76,7 @@ def test_after_every_batch_the_scan_keeps_a_part_of_exactly_the_examples_done(
 
 def test_a_scan_continued_from_any_part_ends_with_the_same_bytes(network: Any, source: Any, plan: Any, steps: Any) -> None:
     for begun in steps:
-        part, times = scan(network, source, plan, begun=begun)
+        part, times = scan(network, source, plan, session=ScanSession(begun=begun))
         assert in_bytes(part) == in_bytes(steps[-1]) and times.images == steps[-1].seen - begun.seen
 
 
@@ -114,7 +114,7 @@ def test_an_image_has_the_same_position_in_its_batch_in_any_shard(network: Any, 
         batches.append(np.array(images))
         return scan_pass.run(images, thresholds)
 
-    scan(network, source, plan, shard, scan_pass=SimpleNamespace(run=run))
+    scan(network, source, plan, shard, session=ScanSession(scan_pass=SimpleNamespace(run=run)))
     first, last = shard.bounds(23)
     fill = first % 5
     images = np.concatenate(batches)

@@ -16,7 +16,7 @@ from scanned import in_bytes
 from pipeline.activations import Activations, Statistics
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Skipped, merge
-from pipeline.activations.scan import scan
+from pipeline.activations.scan import ScanSession, scan
 from pipeline.compiled import microbatches
 from pipeline.errors import TooManyBad
 from pipeline.models.keras.model import keras_network
@@ -305,7 +305,7 @@ def test_progress_counts_every_image_read_or_not_up_to_all(in_memory: Any, plan:
     network = pointwise(1, 0)
     told = []
     source = in_memory(flat_images(1, 2, 3, 4, 5), broken=[1])
-    scan(network, source, plan(network, "out", batch=2), progress=lambda *news: told.append(news))
+    scan(network, source, plan(network, "out", batch=2), session=ScanSession(progress=lambda *news: told.append(news)))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
@@ -317,10 +317,10 @@ def test_the_callers_model_is_not_changed(tiny_model: Any, network: Any, source:
 
 def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network: Any, source: Any, plan: Any) -> None:
     kept = []
-    whole, _ = scan(network, source, plan(network, *LAYERS), keep=kept.append)
+    whole, _ = scan(network, source, plan(network, *LAYERS), session=ScanSession(keep=kept.append))
     assert [part.done for part in kept] == [5, 10, 15, 20, 23]
     for part in kept:
-        alone, _ = scan(network, source, plan(network, *LAYERS), begun=part)
+        alone, _ = scan(network, source, plan(network, *LAYERS), session=ScanSession(begun=part))
         assert in_bytes(alone) == in_bytes(whole)
         assert all(heap.examples.max() < part.done for heap in heaps_of(part).values())
 

@@ -14,7 +14,8 @@ from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_pass import ScanPass
 from pipeline.compiled import microbatches
-from pipeline.compiled.compile import compile_pass
+from pipeline.compiled.compile import Arithmetic, network_input, pass_of
+from pipeline.compiled.freezing import freeze
 from pipeline.compiled.precision import reduced
 from pipeline.errors import WrongSpec
 from pipeline.load import parse_spec
@@ -40,20 +41,21 @@ def images() -> Any:
     return np.random.default_rng(0).integers(0, 256, (BATCH, 16, 16, 3), np.uint8)
 
 
-def maps_of(network: Any, images: Any, **options: Any) -> Any:
-    names = [layer.name for layer in network.layers()]
-    return {
-        name: value.numpy() for name, value in compile_pass(network, names, BATCH, lambda maps: maps, **options)(images).items()
-    }
+def maps_of(network: Any, images: Any, names: Any = ("one", "two"), **arithmetic: Any) -> Any:
+    def read(images: Any) -> Any:
+        return network.trace(images, list(names))
+
+    run = pass_of(network, read, BATCH, lambda maps: maps, Arithmetic(**arithmetic))
+    return {name: values.numpy() for name, values in freeze(run, network_input(network, BATCH))(images).items()}
 
 
-def error(found: Any, exact: Any) -> Any:
-    return max(np.abs(found[name] - exact[name]).max() / np.abs(exact[name]).max() for name in exact)
+def error(maps: Any, exact: Any) -> Any:
+    return max(np.abs(maps[name] - exact[name]).max() / np.abs(exact[name]).max() for name in exact)
 
 
 def has_bfloat16(network: Any) -> Any:
     try:
-        compile_pass(network, ["two"], BATCH, lambda maps: maps, precision="bfloat16")
+        maps_of(network, np.zeros((BATCH, 16, 16, 3), np.uint8), precision="bfloat16")
     except WrongSpec:
         return False
     return True
@@ -63,9 +65,9 @@ def has_bfloat16(network: Any) -> Any:
 def test_bfloat16_gives_float32_maps_that_are_near_the_exact_ones_and_not_the_same(network: Any, images: Any) -> None:
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
-    exact, found = maps_of(network, images), maps_of(network, images, precision="bfloat16")
-    assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
-    assert 1e-6 < error(found, exact) < 0.03
+    exact, reduced_maps = maps_of(network, images), maps_of(network, images, precision="bfloat16")
+    assert {values.dtype for values in reduced_maps.values()} == {np.dtype(np.float32)}
+    assert 1e-6 < error(reduced_maps, exact) < 0.03
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
@@ -79,11 +81,11 @@ def test_a_scan_in_bfloat16_may_run_in_microbatches_too(
     layers, batch = network.layers(), np.concatenate([images, images[::-1]])
     closed = {layer.name: Thresholds.closed(layer.channels) for layer in layers}
     plan = ScanPlan(tuple(layers), None, 1, len(batch))
-    found, exact = (
+    maxima, exact = (
         {name: peaks.maxima for name, peaks in ScanPass(network, replace(plan, precision=precision)).run(batch, closed).items()}
         for precision in ("bfloat16", "float32")
     )
-    assert 1e-6 < error(found, exact) < 0.03
+    assert 1e-6 < error(maxima, exact) < 0.03
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
@@ -91,8 +93,8 @@ def test_in_bfloat16_every_layer_has_its_own_map_in_any_order_of_layers(network:
     if not has_bfloat16(network):
         pytest.skip("this CPU has no bfloat16")
     for names in (["one", "two"], ["two", "one"]):
-        found = compile_pass(network, names, BATCH, lambda maps: maps, precision="bfloat16")(images)
-        assert {name: found[name].shape[-1] for name in names} == {"one": 8, "two": 16}
+        maps = maps_of(network, images, names, precision="bfloat16")
+        assert {name: maps[name].shape[-1] for name in names} == {"one": 8, "two": 16}
 
 
 def test_xla_gives_the_same_maps_to_within_rounding(network: Any, images: Any) -> None:

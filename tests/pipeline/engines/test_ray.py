@@ -18,7 +18,7 @@ from pipeline import load_spec, run
 from pipeline.activations.part import Part
 from pipeline.activations.part_file import PartSaver, Provenance, SavedPart, saved_parts, shard_path, write_part
 from pipeline.activations.plan import ScanPlan
-from pipeline.activations.scan import scan
+from pipeline.activations.scan import ScanSession, scan
 from pipeline.activations.scan_pass import ScanPass
 from pipeline.activations.scan_state import ScanState
 from pipeline.engines import ray as engine
@@ -62,9 +62,14 @@ def scan_all(job: Any, plan: Any, progress: Any = lambda done, total: None) -> A
     return engine.scan_all(ScanState.read(job), plan, progress)
 
 
+def scan_here(job: Any, plan: Any, scan_pass: Any, shard: Any = Shard()) -> Any:
+    """A scan in this process, without Ray."""
+    return scan(job.network, job.source, plan, shard, ScanSession(scan_pass=scan_pass))[0]
+
+
 @pytest.fixture
 def expected(job: Any, plan: Any, scan_pass: Any) -> Any:
-    return in_bytes(scan(job.network, job.source, plan, scan_pass=scan_pass)[0])
+    return in_bytes(scan_here(job, plan, scan_pass))
 
 
 def test_shards_in_any_order_give_what_one_scan_gives(pretended: Any, job: Any, plan: Any, expected: Any) -> None:
@@ -100,10 +105,8 @@ def test_examples_that_an_earlier_scan_has_seen_are_left_out(pretended: Any, job
     write_part(shard_path(job.folder, Shard(0, 11)), SavedPart(Provenance.of(job), Shard(0, 11), Part.empty(plan)))
     base = SavedPart(dataclasses.replace(Provenance.of(job), examples=7), Shard(), Part.empty(plan))
     part, _ = engine.scan_all(ScanState(job, base, saved_parts(job.folder)), plan, lambda done, total: None)
-    assert (
-        in_bytes(part) == in_bytes(scan(job.network, job.source, plan, Shard(0, 1, 1, 7), scan_pass=pretended.scan_pass)[0])
-        and part.seen == 13
-    )
+    alone = scan_here(job, plan, pretended.scan_pass, Shard(0, 1, 1, 7))
+    assert in_bytes(part) == in_bytes(alone) and part.seen == 13
     assert pretended.submitted["scan"] == 6, "shards of what was there before divide nothing of what is new"
 
 
@@ -160,9 +163,10 @@ def test_unreadable_images_are_counted_over_the_whole_data_set_as_in_one_scan(
     monkeypatch.setattr(engine, "require", lambda: ray)
     monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
     if not fails:
-        assert in_bytes(scan_all(job, plan)[0]) == in_bytes(scan(job.network, job.source, plan, scan_pass=scan_pass)[0])
+        assert in_bytes(scan_all(job, plan)[0]) == in_bytes(scan_here(job, plan, scan_pass))
         return
-    for scanned in (lambda: scan_all(job, plan), lambda: scan(job.network, job.source, plan, scan_pass=scan_pass)):
+    scans: list[Any] = [lambda: scan_all(job, plan), lambda: scan_here(job, plan, scan_pass)]
+    for scanned in scans:
         with pytest.raises(TooManyBad, match="3 of 20 images cannot be read"):
             scanned()
 

@@ -93,7 +93,7 @@ def test_the_columns_of_channels_are_those_of_brute_force(answered: Any, seen: A
 
 def test_any_shards_give_the_same_bytes(asking: Any, answered: Any, tmp_path: Path, tree_of: Any) -> None:
     for index in (2, 0, 1):
-        run_shard(asking, index, 3, tmp_path, Stopping())
+        run_shard(asking, (index, 3), tmp_path, Stopping())
     assert tree_of(merge(tmp_path / "tiny", Stopping()), "index", "crops") == tree_of(answered, "index", "crops")
 
 

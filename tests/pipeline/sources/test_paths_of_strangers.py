@@ -59,6 +59,7 @@ def host() -> Iterator[Host]:
     made = Host()
     yield made
     made.server.shutdown()
+    made.server.server_close()
 
 
 @pytest.fixture
@@ -66,6 +67,7 @@ def other(host: Host) -> Iterator[Host]:
     made = Host()
     yield made
     made.server.shutdown()
+    made.server.server_close()
 
 
 @pytest.fixture
