@@ -56,7 +56,12 @@ def infer_from_graph(reader: ReadsStem, operations: Operations, image: str, laye
         if not taken or node.op in SHAPES_ALONE:
             continue
         if node.op in _WEIGHTS:
-            answers[words] = _measured(reader, taken[0], image, layers, steps, words)
+            layer = 0 if taken[0] == image else layers.get(taken[0])
+            answers[words] = (
+                f"what comes out of {owner(taken[0])!r} cannot be looked at"
+                if layer is None
+                else _measured(reader, layer, steps, words)
+            )
             continue
         if node.op not in (*_MOVES, *_CHANGES):
             unknown.append(words)
@@ -80,13 +85,9 @@ def infer_from_graph(reader: ReadsStem, operations: Operations, image: str, laye
 _MOST_OUTPUTS = 4  # of an operation that parts an image
 
 
-def _measured(
-    reader: ReadsStem, tensor: str, image: str, layers: Mapping[str, str], steps: Sequence[str], end: str
-) -> Setting | str | None:
-    if tensor != image and tensor not in layers:
-        return f"what comes out of {owner(tensor)!r} cannot be looked at"
+def _measured(reader: ReadsStem, layer: int | str, steps: Sequence[str], end: str) -> Setting | str | None:
     try:
-        return answer(reader, [0 if tensor == image else layers[tensor]], steps, end)
+        return answer(reader, [layer], steps, end)
     except Exception as error:  # TensorFlow refuses to run a graph in many ways and types
         return f"what it does before {end} cannot be measured ({one_line(error)})"
 
