@@ -26,7 +26,7 @@ from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec
 
-_AFTER_KERNEL = ("BiasAdd", "Squeeze", "StridedSlice", "Pad", "ConcatV2")  # what may stand behind a kernel within one node
+_AFTER_KERNEL = ("BiasAdd", "Squeeze", "StridedSlice", "Pad")  # what may stand behind a kernel within one node
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 

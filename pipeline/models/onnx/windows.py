@@ -100,18 +100,17 @@ def _convolved(x: tf.Tensor, weights: tf.Tensor, windows: SlidingWindows, groups
     elif padding is None:
         padding = [(0, 0), *windows.pads, (0, 0)]
     channels, filters = int(x.shape[-1]), int(weights.shape[-1])
-    if axes == 2 and groups == channels > 1 and windows.strides[0] == windows.strides[1]:
+    if axes == 2 and groups == channels > 1:
         each = filters // groups
         depthwise = tf.reshape(weights, (*windows.sizes, channels, each))
         if not isinstance(padding, str):  # TensorFlow's optimizer crashes on a depthwise convolution with pads of its own
             x, padding = tf.pad(x, padding), "VALID"
-        if max(windows.dilations) > 1 and max(windows.strides) > 1:
+        uneven = windows.strides[0] != windows.strides[1]
+        if uneven or (max(windows.dilations) > 1 and max(windows.strides) > 1):
             x = x if padding == "VALID" else tf.pad(x, [(0, 0), *windows.pads, (0, 0)])
             result = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "VALID", dilations=windows.dilations)
             return result[:, :: windows.strides[0], :: windows.strides[1]]
         return tf.nn.depthwise_conv2d(x, depthwise, (1, *windows.strides, 1), padding, dilations=windows.dilations)
-    if axes == 2 and groups > 1 and max(windows.dilations) == 1:
-        return tf.nn.conv2d(x, weights, windows.strides, padding)
     run = tf.nn.conv2d if axes == 2 else tf.nn.conv3d
     if axes == 3:
         strides, dilations = (1, *windows.strides, 1), (1, *windows.dilations, 1)
@@ -121,6 +120,7 @@ def _convolved(x: tf.Tensor, weights: tf.Tensor, windows: SlidingWindows, groups
         weights, dilations = _dilated(weights, windows.dilations), (1,) * 5
     if groups == 1:
         return run(x, weights, strides, padding, dilations=dilations)
+    # One convolution a group: TensorFlow has no gradient for all in one on a CPU.
     parts = zip(tf.split(x, groups, -1), tf.split(weights, groups, -1), strict=True)
     return tf.concat([run(part, own, strides, padding, dilations=dilations) for part, own in parts], -1)
 
