@@ -181,8 +181,9 @@ def _passes(maxima: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tf.Tenso
 def _columns(values: tf.Tensor, candidates: tf.Tensor, *stretch: tf.Tensor) -> tf.Tensor:
     """All values along the last axis but one for n images and channels, int64 (n, 2), and stretches: (n, length)."""
     *outer, length, channels = values.shape
-    # Indices into the flattened values: an image is so many values apart from the next, a channel one.
-    starts = tf.linalg.matvec(candidates, tf.constant([length * channels * prod(outer[1:]), 1], tf.int64))
+    # Indices into the flattened values: an image is so many values apart from the next, a channel one. No matrix product
+    # computes them, because TensorFlow has none of integers for GPUs.
+    starts = candidates[:, 0] * (length * channels * prod(outer[1:])) + candidates[:, 1]
     for number in stretch:
         starts += number * (length * channels)
     steps = tf.range(length, dtype=tf.int64) * channels
@@ -192,4 +193,4 @@ def _columns(values: tf.Tensor, candidates: tf.Tensor, *stretch: tf.Tensor) -> t
 def _first_maximum(values: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     """The index of the first maximum among real values: (n, length) each -> int64 (n,)."""
     top = tf.reduce_max(values, axis=1, keepdims=True)
-    return tf.argmax(tf.cast((values == top) & real, tf.int8), axis=1)
+    return tf.argmax((values == top) & real, axis=1)  # of bool: for int8 there is no kernel on GPUs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from pipeline.compiled.precision import reduced
 from pipeline.compiled.tf_private import intra_op_threads, let_sessions_own_threads
 from pipeline.hardware import cores
 from pipeline.models.network import Network, feed_of
+
+# TensorFlow's C++ code reads them when it first needs cuDNN. Not the determinism of all operations: it forbids some.
+_CUDNN = {"TF_CUDNN_USE_AUTOTUNE": "0", "TF_CUDNN_DETERMINISTIC": "1"}
 
 
 @dataclass(frozen=True)
@@ -109,20 +113,27 @@ def cpu_threads() -> int:
 
 
 def prepare_devices(threads: int | None = None) -> None:
-    """Let GPU memory grow as needed; without a GPU, let every session have its own threads.
+    """Settle how this process uses its devices. Call before TensorFlow's first operation, which reads the settings.
 
-    Call before TensorFlow's first use. Placement is left to TensorFlow.
+    On a machine with a GPU, the process uses the first visible one alone, and its memory grows as needed; TF32 is off, so
+    that float32 has its 24 bits; and cuDNN chooses its algorithms by rule, not by timing them in each process, and only
+    among the deterministic ones. What the user has set in the environment holds. Without a GPU, every session has its own
+    threads.
 
     Args:
         threads: for one operation on the CPU; None: as TensorFlow chooses.
     """
     if threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-    gpus = tf.config.list_physical_devices("GPU")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    gpus = tf.config.get_visible_devices("GPU")
     if not gpus:
         let_sessions_own_threads()
-    for gpu in gpus:
-        try:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:  # already in use, so the caller's own setting holds
-            return
+        return
+    for name, value in _CUDNN.items():
+        os.environ.setdefault(name, value)
+    try:
+        tf.config.set_visible_devices(gpus[:1], "GPU")  # a process opens a context on every GPU that it sees
+        tf.config.experimental.set_memory_growth(gpus[0], True)
+    except RuntimeError:  # already in use, so the caller's own setting holds
+        return

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.eager import context
-from tensorflow.python.framework import convert_to_constants, op_def_registry, ops
+from tensorflow.python.framework import convert_to_constants, kernels, op_def_registry, ops
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.grappler import tf_optimizer
 
@@ -220,3 +220,38 @@ def has_started() -> bool:
     Relies on `context.context()._initialized`. Asking does not start anything.
     """
     return bool(context.context()._initialized)
+
+
+def without_gpu_kernel(graph: graph_pb2.GraphDef) -> list[str]:
+    """The operations of a graph and of its functions that have no GPU kernel for their types: `MatMul(T=int64)`, sorted.
+
+    TensorFlow computes them on the CPU and copies what they take and give. Kernels for devices of the kind DEFAULT serve
+    every device. The Linux wheel lists its GPU kernels on machines without a GPU too.
+
+    Relies on `get_registered_kernels_for_op`, which TensorFlow does not export.
+    """
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    functions = {function.signature.name for function in graph.library.function}
+    return sorted({_with_types(node) for node in nodes if node.op not in functions and not _has_gpu_kernel(node)})
+
+
+def _has_gpu_kernel(node: node_def_pb2.NodeDef) -> bool:
+    registered = kernels.get_registered_kernels_for_op(node.op).kernel
+    return any(
+        kernel.device_type in ("GPU", "DEFAULT")
+        and not kernel.label  # kernels with a label are for those who ask for it
+        and all(_allows(node, constraint.name, constraint.allowed_values.list.type) for constraint in kernel.constraint)
+        for kernel in registered
+    )
+
+
+def _allows(node: node_def_pb2.NodeDef, name: str, allowed: Sequence[int]) -> bool:
+    if name not in node.attr:  # graphs that were saved leave out what is the default
+        return any(attr.name == name and attr.default_value.type in allowed for attr in op_def_registry.get(node.op).attr)
+    value = node.attr[name]
+    return all(kind in allowed for kind in (value.list.type or [value.type]))
+
+
+def _with_types(node: node_def_pb2.NodeDef) -> str:
+    types = [f"{name}={tf.as_dtype(node.attr[name].type).name}" for name in sorted(node.attr) if node.attr[name].type]
+    return f"{node.op}({', '.join(types)})" if types else node.op

@@ -55,20 +55,24 @@ def _known(network: Network, layer: LayerInfo, cache: FieldCache | None) -> Rece
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
     import tensorflow as tf
 
-    from pipeline.compiled.freezing import freeze
+    from pipeline.compiled.compile import cpu_threads
+    from pipeline.compiled.cpu_session import in_session
+    from pipeline.compiled.freezing import FrozenGraph
 
     height, width, channels = network.input_shape
     floats = height * width * channels + sum(int(np.prod(layer.shape)) for layer in layers)
     batch = int(np.clip(_MOST_BYTES // (4 * floats), 2, _MOST_BATCH))
     names = [layer.name for layer in layers]
-    run = freeze(lambda images: network.trace(images, names), tf.TensorSpec((batch, height, width, channels), tf.float32))
-
-    def forward(images: np.ndarray) -> dict[str, np.ndarray]:
-        # On the CPU without a copy: maps of a batch take hundreds of megabytes.
-        return {name: np.asarray(memoryview(value)) for name, value in run(images).items()}
+    images = tf.TensorSpec((batch, height, width, channels), tf.float32)
+    # On the CPU, where there is a GPU too: cuDNN's Winograd and FFT convolutions let rounding leak out of a unit's window,
+    # which is no dependence, but repeats to the bit.
+    run = in_session(FrozenGraph.of(lambda images: network.trace(images, names), images), [images], 1, each=cpu_threads())
 
     try:
-        return ReceptiveField.of_layers((batch, height, width, channels), forward)
+        return ReceptiveField.of_layers((batch, height, width, channels), run)
+    except tf.errors.OpError as error:
+        reason = error.message.partition("[[")[0].strip()
+        raise FieldUnsolved(f"{network.name}: fields are solved on the CPU, which cannot run this network: {reason}") from None
     except UnsolvableField as error:
         raise FieldUnsolved(f"{network.name}: {type(error).__name__}: {error}") from error
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import keras
@@ -76,5 +79,36 @@ def test_devices_can_be_prepared_with_or_without_a_gpu_and_twice() -> None:
     prepare_devices()
     tf.zeros(1)
     prepare_devices()
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in tf.config.get_visible_devices("GPU"):
         assert tf.config.experimental.get_memory_growth(gpu)
+
+
+_PREPARED = """
+import os, tensorflow as tf
+from pipeline.compiled.compile import prepare_devices
+gpus, chosen = {gpus}, []
+if gpus:
+    tf.config.get_visible_devices = lambda kind: gpus
+    tf.config.set_visible_devices = lambda devices, kind: chosen.extend(devices)
+    tf.config.experimental.set_memory_growth = lambda gpu, grows: chosen.append(grows)
+prepare_devices()
+print(chosen, tf.config.experimental.tensor_float_32_execution_enabled(),
+      os.environ.get("TF_CUDNN_USE_AUTOTUNE"), os.environ.get("TF_CUDNN_DETERMINISTIC"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "environment", "settings"),
+    [
+        ([], {}, "[] False None None"),
+        (["first", "second"], {}, "['first', True] False 0 1"),
+        (["first"], {"TF_CUDNN_USE_AUTOTUNE": "1"}, "['first', True] False 1 1"),
+    ],
+    ids=["no GPU", "two GPUs", "the user's own setting"],
+)
+def test_devices_are_settled_before_the_first_operation(gpus: Any, environment: Any, settings: str) -> None:
+    child = {key: value for key, value in os.environ.items() if not key.startswith("TF_CUDNN_")} | environment
+    program = [sys.executable, "-c", _PREPARED.format(gpus=gpus)]
+    result = subprocess.run(program, env=child, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip() == settings

@@ -26,6 +26,7 @@ from pipeline.compiled.tf_private import (
     registered_gradient,
     set_captures,
     set_gradient,
+    without_gpu_kernel,
 )
 
 
@@ -242,3 +243,15 @@ tf.constant(1)
 assert has_started()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_operations_without_a_gpu_kernel_are_named_with_their_types() -> None:
+    def both(whole: tf.Tensor, real: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tf.linalg.matmul(whole, whole), tf.linalg.matmul(real, real), tf.argmax(tf.cast(real, tf.int8), axis=1)
+
+    specs = tf.TensorSpec((2, 2), tf.int64), tf.TensorSpec((2, 2), tf.float32)
+    missing = without_gpu_kernel(concrete(both, *specs).graph.as_graph_def())
+    assert missing == ["ArgMax(T=int8, Tidx=int32, output_type=int64)", "MatMul(T=int64)"]
+    inside = tf.function(both, autograph=False)
+    nested = concrete(lambda *tensors: inside(*tensors), *specs).graph.as_graph_def()
+    assert without_gpu_kernel(nested) == missing, "the bodies of functions count"

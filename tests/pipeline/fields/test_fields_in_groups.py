@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipeline.fields import solving as fields
 from pipeline.models.keras.model import keras_network
@@ -54,3 +55,15 @@ def test_a_group_is_solved_only_when_it_is_asked_for(network: Any, monkeypatch: 
     next(groups)
     next(groups)
     assert solved == [1, 1]
+
+
+def test_fields_are_solved_on_the_cpu_where_there_is_a_gpu_too(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, session = [], tf.compat.v1.Session
+
+    def kept(*args: Any, config: Any, **options: Any) -> Any:
+        configs.append(config)
+        return session(*args, config=config, **options)
+
+    monkeypatch.setattr(tf.compat.v1, "Session", kept)
+    fields.solve_fields(network, network.layers()[:1])
+    assert [dict(config.device_count) for config in configs] == [{"GPU": 0}]
