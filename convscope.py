@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.load import load_spec, parse_spec
     from pipeline.options import RunOptions
     from pipeline.progress import Reporter
+    from pipeline.results import open_results as open
     from pipeline.run import run
     from pipeline.shards import merge
     from pipeline.spec import DataSpec, JobSpec, ModelSpec
@@ -67,6 +68,7 @@ __all__ = [
     "__version__",
     "load_spec",
     "merge",
+    "open",
     "parse_spec",
     "run",
 ]
@@ -83,9 +85,11 @@ _MODULES = {
     "Statistics": "pipeline.activations.channel_statistics",
     "load_spec": "pipeline.load",
     "merge": "pipeline.shards",
+    "open": "pipeline.results",
     "parse_spec": "pipeline.load",
     "run": "pipeline.run",
 }
+_NAMES = {"open": "open_results"}  # inside, where `open` is Python's own
 
 
 def __getattr__(name: str) -> Any:
@@ -95,7 +99,7 @@ def __getattr__(name: str) -> Any:
         value: Any = metadata.version("convscope")
     else:
         _check_packages()
-        value = getattr(import_module(_MODULES.get(name, "pipeline.errors")), name)
+        value = getattr(import_module(_MODULES.get(name, "pipeline.errors")), _NAMES.get(name, name))
     globals()[name] = value
     return value
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from pipeline.models.head import Head
 from pipeline.models.labels import class_names, count_classes
-from pipeline.models.network import LayerInfo, Network, alone
+from pipeline.models.network import LayerInfo, Network, alone, outputs_of
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import digest_file
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
+from pipeline.spec.model import ALL
 from pipeline.spec.picks import Picks
 from pipeline.store.places import Place
 
@@ -72,6 +73,19 @@ class Job:
         """What the network's output means. Raises: UnusableModel, for a network without logits; WrongSpec."""
         return self.network.head()
 
+    def outputs(self) -> dict[str | None, Job]:
+        """This job once for each output of the network that is explained, by the output's name; by None where there is but one.
+
+        Raises: UnusableModel, for `model.logits = "all"` and a network without any.
+        """
+        return self._outputs
+
+    @cached_property
+    def _outputs(self) -> dict[str | None, Job]:
+        if self.spec.model.logits != ALL:
+            return {None: self}
+        return {name: replace(self, network=network) for name, network in outputs_of(self.network).items()}
+
     @cached_property
     def last_convolution(self) -> LayerInfo:
         """The last convolutional layer before the logits; see `pipeline.compiled.graph_walk`. Raises: UnusableModel."""
@@ -102,6 +116,9 @@ class Job:
 
     @cached_property
     def _class_names(self) -> tuple[str, ...] | None:
-        of_classes = self.head().kind in ("softmax", "sigmoid", "map")  # no label names a number of a regression
+        of_classes = self.head().kind in ("softmax", "sigmoid", "map", "boxes")  # no label names a number of a regression
         of_data = self.source.labels if of_classes else None
-        return class_names(self.spec.model.labels, self.network.name, self.count_classes(), of_data)
+        count, named = self.count_classes(), self.spec.model.labels
+        if self.spec.model.logits == ALL and named is not None:
+            return class_names(named, self.network.name, count, of_data, fits=False)  # they are of one output, or of some
+        return class_names(named, self.network.name, count, of_data)

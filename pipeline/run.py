@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UnknownName
+from pipeline.errors import UnknownName, WrongSpec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.receipt import FORMAT, Receipt, StageRecord, find_receipt, write_receipt
@@ -109,8 +109,8 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     layers = tuple(select_layers(network, spec.model.layers))
     inputs = open_inputs(spec, fetch, network)
     job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options)
-    if spec.model.labels is not None:
-        job.class_names()
+    if spec.model.labels is not None and not any(one.class_names() for one in job.outputs().values()):
+        raise WrongSpec(f"model.labels = {spec.model.labels!r} has as many names as no output of {network.name} has classes.")
     for stage in spec.stages:
         STAGES[stage].check(job)
     return job

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.attribution.detections import DetectionTarget
 from pipeline.attribution.targets import MOST_LIKELY, TRUE_LABEL, Classes, ClassTarget, OutputTarget, Reading, Target
 from pipeline.errors import WrongSpec
 from pipeline.spec.gradcam import TargetSpec
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Asked = int | str | TargetSpec
 
 # The keys of a target's table that make sense for a kind of head, beside `output`.
-_KEYS = {"map": {"region"}, "embedding": {"image", "example", "direction"}, "linear": {"sign"}}
+_KEYS = {"map": {"region"}, "embedding": {"image", "example", "direction"}, "linear": {"sign"}, "boxes": {"box"}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,8 @@ def check_targets(classes: Classes, asked: Sequence[Asked], labels: Sequence[str
             )
         if isinstance(target, TargetSpec) and target.direction is not None and len(target.direction) != classes.count:
             raise WrongSpec(f"gradcam.targets: a direction has {classes.count} numbers here, not {len(target.direction)}.")
+        if isinstance(target, TargetSpec) and target.box is not None and not classes.head.has_places:
+            raise WrongSpec('gradcam.targets: "box" is a place, and model.boxes.format = "offsets" gives none. Leave it out.')
         if kind == "linear" and _output_of(target) == TRUE_LABEL:
             raise WrongSpec('gradcam.targets: "label" is a class, and a linear head has none. Name outputs, or set model.head.')
     classes.check([_output_of(target) for target in asked if kind != "embedding"], labels)
@@ -149,6 +152,8 @@ def targets_of(
             region = spec.region if spec and spec.region is not None else "predicted" if target == MOST_LIKELY else "image"
             mask, words = _region(region, map_size)
             targets.append(RegionTarget(ClassTarget(classes, _output_of(target)), mask, words))
+        elif classes.head.kind == "boxes":
+            targets.append(DetectionTarget(ClassTarget(classes, _output_of(target)), spec.box if spec else None))
         elif classes.head.kind == "linear":
             output = _output_of(target)
             numbers = range(classes.count) if output == MOST_LIKELY else [classes.find(output)]

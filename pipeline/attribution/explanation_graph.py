@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from pipeline.attribution.detections import strongest
 from pipeline.attribution.methods.method import AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted
@@ -169,7 +170,8 @@ class _Drawing:
         owners = layers_of(logits_graph, {name: traced[name] for name in every})
         self.owners = {operation.name: layer for operation, layer in owners.items()}
         tensors = {layer: _located(logits_graph, traced[layer], layer, self.network) for layer in layers}
-        explained = tf.where(classes == PREDICTED, predicted(logits)[:, tf.newaxis], classes)
+        best = strongest(logits, self.network.head()) if logits.shape.rank == 3 else predicted(logits)
+        explained = tf.where(classes == PREDICTED, best[:, tf.newaxis], classes)
         scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
         in_halves = any(output.dtype == tf.float16 for operation in logits_graph.operations for output in operation.outputs)

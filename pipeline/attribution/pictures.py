@@ -40,10 +40,16 @@ class ExplanationPictures:
         """
         self._folder, self._layers, self._fit, self._most = folder, layers, fit, tiles
         self._bands = list(bands)
+        self._below = f"{folder.name}/" if folder.parent.name == "gradcam" else ""  # of one of several outputs
         self._tiles: dict[str, list[np.ndarray]] = {}
         self._titles: dict[str, list[str]] = {}
         self._pages: dict[str, int] = {}
-        for path in [*folder.glob("*.png"), *folder.glob("*/*.png")]:
+        self.clear(folder)
+
+    @staticmethod
+    def clear(folder: Place) -> None:
+        """Remove the pictures of an earlier run, those of several outputs too."""
+        for path in [path for pattern in ("*.png", "*/*.png", "*/*/*.png") for path in folder.glob(pattern)]:
             path.unlink()
 
     def add(self, picked: Picked, name: str, caption: str, maps: Mapping[MapKey, np.ndarray]) -> dict[MapKey, str]:
@@ -96,7 +102,7 @@ class ExplanationPictures:
 
     def _write(self, name: str, pixels: np.ndarray) -> str:
         write_bytes(self._folder / name, encode_png(pixels))
-        return f"mosaics/gradcam/{name}"
+        return f"mosaics/gradcam/{self._below}{name}"
 
 
 def overlay(values: np.ndarray, draws: str, image: np.ndarray, fit: Fit) -> np.ndarray:

@@ -33,6 +33,11 @@ class ExplainPlan:
         return cls(tuple(pairs), tuple(targets), batch)
 
     @property
+    def keys(self) -> list[MapKey]:
+        """The maps that are made, by the name of the method and the layer."""
+        return [(method.name, layer) for method, layer in self.methods]
+
+    @property
     def quantities(self) -> tuple[Quantity, ...]:
         """What the methods need of the graph, each once."""
         return tuple(dict.fromkeys(quantity for method, layer in self.methods for quantity in method.needs(layer)))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.attribution.detections import Detection, detected
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.heat import focus
+from pipeline.attribution.map_files import MapFiles, StoredMap
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import MapKey
@@ -19,30 +21,39 @@ from pipeline.compiled.guided_relu import Guide
 from pipeline.models.head import describe
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
-from pipeline.store.places import Place
-from pipeline.store.tables import INDEX, write_index
+from pipeline.store.tables import INDEX
 
 _LIKELIEST = 5  # classes of an image, in the index
 
 
+@dataclass(frozen=True)
+class ExplainedOutput:
+    """One of the network's outputs, its classes and what is explained of it; `logits`: its name, where all are in turn."""
+
+    classes: Classes
+    targets: Sequence[Target]
+    logits: str | None = None
+
+
 class ExplanationResults:
-    """Collects the columns of two tables, and has the pictures drawn as the maps come.
+    """Collects the columns of two tables, and has the pictures drawn, and the maps stored, as they come.
 
     classification, attributions: the columns by name.
     keys: of the images. nans: logits that were NaN.
     """
 
     def __init__(
-        self, classes: Classes, targets: Sequence[Target], fit: Fit, guide: Guide | None, pictures: ExplanationPictures
+        self, output: ExplainedOutput, fit: Fit, guide: Guide | None, pictures: ExplanationPictures, maps: MapFiles | None
     ) -> None:
         """What the rows need.
 
         Args:
-            targets: those of the plan.
             fit: by which the network is shown the images.
             guide: what guided backpropagation replaced.
+            maps: where the maps go as numbers, if they are to.
         """
-        self._classes, self._targets, self._fit, self._guide, self._pictures = classes, targets, fit, guide, pictures
+        self._classes, self._targets, self._logits = output.classes, output.targets, output.logits
+        self._fit, self._guide, self._pictures, self._maps = fit, guide, pictures, maps
         self.classification: dict[str, list[Any]] = {field.name: [] for field in INDEX["classification"]}
         self.attributions: dict[str, list[Any]] = {field.name: [] for field in INDEX["attributions"]}
         self.keys: list[str] = []
@@ -63,22 +74,24 @@ class ExplanationResults:
                 gaps = {method: float(values[place, slot]) for method, values in explained.gaps.items()}
                 self._explain(_Subject(picked, self._targets[slot], number, logits), maps, gaps)
 
-    def write(self, folder: Place) -> None:
-        """Write the two tables, and the mosaics that are not full. Raises: StoreFailed."""
-        self._pictures.close()
-        write_index(folder, "classification", self.classification)
-        write_index(folder, "attributions", self.attributions)
-
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:
         image = (picked.example, picked.image.key, picked.image.label)
-        for rank, said in enumerate(self._said(logits)):
-            row = (*image, rank, *said, self._classes.head.kind)
+        detections = list(detected(logits, self._classes.head, _LIKELIEST)) if self._classes.head.kind == "boxes" else []
+        boxes = [detection.box for detection in detections]
+        for rank, said in enumerate(self._said(logits, detections)):
+            row = (*image, rank, *said, self._classes.head.kind, self._logits, boxes[rank] if boxes else None)
             for column, value in zip(self.classification.values(), row, strict=True):
                 column.append(value)
 
-    def _said(self, logits: np.ndarray) -> Iterator[tuple[int, str, float, float | None, float | None]]:
+    def _said(
+        self, logits: np.ndarray, detections: Sequence[Detection]
+    ) -> Iterator[tuple[int, str, float, float | None, float | None]]:
         """What the network says of one image: numbers and names, the evidence, and probabilities or outputs."""
         head, name = self._classes.head, self._classes.name
+        if head.kind == "boxes":
+            for each in detections:
+                yield each.number, name(each.number), each.evidence, each.probability, each.output
+            return
         if head.kind == "embedding":
             for number, target in enumerate(self._targets):
                 similarity = float(target.reading(logits[np.newaxis], number).value[0])
@@ -107,6 +120,9 @@ class ExplanationResults:
         words = describe(self._classes.head.kind, probability, output)
         paths = self._pictures.add(picked, target.key(number), f"{title}  {words}", maps)
         for (method, layer), values in maps.items():
+            if self._maps:
+                stored = StoredMap(picked.example, picked.image.key, title, number, values, self._logits)
+                self._maps.add((method, layer), stored)
             centre = focus(values, self._fit.height, self._fit.width)
             guide = self._guide if METHODS[method].is_guided else None
             row = {
@@ -120,6 +136,7 @@ class ExplanationResults:
                 "probability": probability,
                 "output": output,
                 "head": self._classes.head.kind,
+                "logits": self._logits,
                 "target": title,
                 "gap": gaps.get(method),
                 "digest": hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()[:16],

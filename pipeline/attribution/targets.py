@@ -182,6 +182,34 @@ class OutputTarget:
         return f"{number}{'-lowered' if self.sign < 0 else ''}"
 
 
+@dataclass(frozen=True)
+class TargetOfOutput:
+    """A target of one of several outputs: its words begin with the output's name."""
+
+    target: Target
+    output: str
+
+    def number(self, label: str | None) -> int | None:
+        """That of the target."""
+        return self.target.number(label)
+
+    def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        """That of the target."""
+        return self.target.score(logits, numbers)
+
+    def reading(self, logits: np.ndarray, number: int) -> Reading:
+        """That of the target."""
+        return self.target.reading(logits, number)
+
+    def title(self, number: int) -> str:
+        """The output and the target."""
+        return f"{self.output}: {self.target.title(number)}"
+
+    def key(self, number: int) -> str:
+        """That of the target; its files lie in a folder of the output."""
+        return self.target.key(number)
+
+
 def predicted(logits: tf.Tensor) -> tf.Tensor:
     """The class that a network predicts, in the graph: int32 (batch,), of the highest logit; in a map, at most positions."""
     import tensorflow as tf

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from pipeline.errors import WrongSpec
-from pipeline.spec.model import ModelSpec
+from pipeline.spec.model import BoxesSpec, ModelSpec
 
-HeadKind = Literal["softmax", "sigmoid", "linear", "embedding", "map"]
+HeadKind = Literal["softmax", "sigmoid", "linear", "embedding", "map", "boxes"]
+BOX_COLUMNS = 5  # before the classes, for each box: y1, x1, y2, x2 and the evidence for an object at all
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -84,11 +85,13 @@ class Head:
 
     kind: "softmax", one class of several; "sigmoid", a probability each, where one output stands for two classes, 0 and 1;
         "linear", numbers that are no probabilities; "embedding", a vector that means something beside others alone;
-        "map", classes at every position.
+        "map", classes at every position; "boxes", classes of every box that a detector draws.
     activation: from the evidence to the outputs.
     outputs: how many numbers the network gives, for each position of a map.
     reason: why it is this kind, in words. assumed: whether the network leaves that open.
     is_output: whether the evidence is the output itself, not what stands before its last nonlinearity.
+    objectness: of boxes: from the evidence for an object at all to its probability, where the network gives that.
+    background: of boxes: the class that is no object. has_places: whether the boxes lie somewhere on the image.
     """
 
     kind: HeadKind
@@ -97,6 +100,9 @@ class Head:
     reason: str
     assumed: bool = False
     is_output: bool = False
+    objectness: Activation | None = None
+    background: int | None = None
+    has_places: bool = True
 
     @property
     def classes(self) -> int:
@@ -115,6 +121,22 @@ class Head:
         if self.activation.is_probability:
             return self.activation(evidence)
         return softmax(evidence)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the scores of boxes are probabilities, and not numbers of the network's own."""
+        return self.activation.is_probability or self.activation.name in ("softmax", "log_softmax")
+
+    def box_scores(self, evidence: np.ndarray) -> np.ndarray:
+        """How sure a detector is of each class of each box: float (…, boxes, 5 + classes) to float64 (…, boxes, classes).
+
+        The class's probability, times that of an object at all where the network gives it.
+        """
+        z = evidence[..., BOX_COLUMNS:]
+        scores = softmax(z) if self.activation.name in ("softmax", "log_softmax") else self.activation(z)
+        if self.objectness is not None:
+            scores = scores * self.objectness(evidence[..., BOX_COLUMNS - 1 : BOX_COLUMNS])
+        return scores
 
     @property
     def why(self) -> str:
@@ -167,6 +189,7 @@ class OutputSpec:
 
     logits: the layer that gives the logits, needed where the network ends in several; None for the one it ends in.
     head: `model.head`. classes_named: whether `model.labels` names the classes.
+    boxes: `[model.boxes]`.
     loss: what the model was compiled with, a key of `LOSSES`; None where that is not known.
     classifier: why the network is known to tell classes apart, in words; "" where it is not.
     """
@@ -176,11 +199,12 @@ class OutputSpec:
     classes_named: bool = False
     loss: str | None = None
     classifier: str = ""
+    boxes: BoxesSpec | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec, loss: str | None = None, classifier: str = "") -> OutputSpec:
         """What a job's `[model]` says, and what its family knows."""
-        return cls(spec.logits, spec.head, spec.labels is not None, loss, classifier)
+        return cls(spec.logits, spec.head, spec.labels is not None, loss, classifier, spec.boxes)
 
 
 @dataclass(frozen=True)

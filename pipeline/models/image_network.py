@@ -118,6 +118,7 @@ class ImageNetwork:
         self._of_samples = False
         self._check_images()
         self.is_alone = not any(given.differs for given in self._given.values())
+        self._views: dict[str | None, ImageNetwork] | None = None
         check_device(self, reader.channels_first(), self._where)
 
     def layers(self) -> list[LayerInfo]:
@@ -131,6 +132,13 @@ class ImageNetwork:
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
         """What was chosen for this network, and why: the preprocessing and, where it has logits, the head."""
+        if self._output.are_all:
+            heads = {name: network.head() for name, network in self.outputs().items()}
+            why = [f"{name}: {head.why}" for name, head in heads.items()]
+            left_out = [name for name in self._output.ends() if name not in heads]
+            why += [f"{name}: left out: neither a vector nor a map of classes, or another's evidence" for name in left_out]
+            kinds = Setting(", ".join(head.kind for head in heads.values()), "; ".join(why))
+            return {"preprocess": self._preprocessing, "head": kinds}
         try:
             head = self.head()
         except (WrongSpec, UnusableModel):  # the stages that need a head say why there is none
@@ -138,6 +146,28 @@ class ImageNetwork:
                 raise
             return {"preprocess": self._preprocessing}
         return {"preprocess": self._preprocessing, "head": Setting(head.kind, head.why)}
+
+    def outputs(self) -> dict[str | None, ImageNetwork]:
+        """The network once for every output that is explained, by the output's name; by None where there is but one.
+
+        Raises: UnusableModel.
+        """
+        if not self._output.are_all:
+            return {None: self}
+        if self._views is None:
+            self._views = {}
+            for name, output in self._output.each().items():
+                view = copy.copy(self)
+                view.__dict__.pop("settings", None)
+                view._output = output
+                try:
+                    view.head()
+                except UnusableModel:  # a map of which nothing says what it is
+                    continue
+                self._views[name] = view
+            if not self._views:
+                raise UnusableModel(f"{self._where} has no output that can be explained. Name one: model.logits and model.head.")
+        return self._views
 
     def digest(self) -> str:
         """16 hexadecimal digits of the input, the preprocessing, the layers or operations, and the weights."""
@@ -168,18 +198,22 @@ class ImageNetwork:
         Gradients flow, and follow the overrides of the caller's graph (`gradient_override_map`).
 
         Returns: {layer: float32 (batch, h, w, c)}; a layer without a map as (batch, 1, 1, units); "logits" as
-        (batch, classes), before the last nonlinearity, and (batch, h, w, classes) where the head is a map.
+        (batch, classes), before the last nonlinearity, and (batch, h, w, classes) where the head is a map; for the head
+        boxes see `pipeline.models.boxes.BoxOutput.evidence`.
 
         Raises: UnknownLayer; WrongSpec or UnusableModel, for logits that are not one tensor.
         """
         if tf.executing_eagerly():  # the last nonlinearity is found in a graph alone
             return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
-        names = {layer: self._output.name_to_read() if layer == LOGITS else self._known(layer) for layer in layers}
+        names = {layer: self._output.names_to_read() if layer == LOGITS else (self._known(layer),) for layer in layers}
+        needed = dict.fromkeys(name for several in names.values() for name in several)
         with foreign_errors(UnusableModel, f"the network {self.name}", "A layer cannot be called: save the network again."):
-            outputs = self._read(images, list(dict.fromkeys(names.values())))[1]
+            outputs = self._read(images, list(needed))[1]
         return {
-            layer: self._output.evidence(outputs[name]) if layer == LOGITS else self._map(outputs[name], self._layers[name])
-            for layer, name in names.items()
+            layer: self._output.evidence(outputs, self.input_shape[:2])
+            if layer == LOGITS
+            else self._map(outputs[several[0]], self._layers[several[0]])
+            for layer, several in names.items()
         }
 
     @tf.autograph.experimental.do_not_convert
@@ -199,7 +233,7 @@ class ImageNetwork:
 
     def head(self) -> Head:
         """What the output means, and why. Raises: WrongSpec or UnusableModel, for logits that are not one tensor."""
-        self._output.name_to_read()  # which finds the head of a graph that is not traced but read
+        self._output.names_to_read()  # which finds the head of a graph that is not traced but read
         if self._output.head is None:
             images = tf.TensorSpec((2, *self.input_shape), tf.float32)
             tf.function(lambda images: self.trace(images, [LOGITS]), autograph=False).get_concrete_function(images)
@@ -213,8 +247,8 @@ class ImageNetwork:
         """
         if layer != LOGITS:
             return self.reader.sources(self._known(layer))
-        logits = self._output.evidence_name
-        return (logits,) if logits in self._layers else self.reader.sources(logits)
+        ways = [[name] if name in self._layers else self.reader.sources(name) for name in self._output.evidence_names]
+        return tuple(dict.fromkeys(name for way in ways for name in way))
 
     def convolutions(self) -> list[str]:
         """The layers that have a learned kernel, Dense layers over maps among them, in forward order."""

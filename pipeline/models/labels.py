@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from pipeline.errors import MissingInput, WrongSpec
+from pipeline.models.head import BOX_COLUMNS
 from pipeline.models.network import LOGITS, Network
 from pipeline.store.text import decoded, lines
 
@@ -15,7 +16,8 @@ _BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks ha
 
 def count_classes(network: Network) -> int:
     """How many classes or outputs a network has. Raises: UnusableModel, for a network without logits."""
-    return int(logits_shape(network)[-1])
+    shape = logits_shape(network)
+    return int(shape[-1]) - (BOX_COLUMNS if len(shape) == 3 else 0)
 
 
 def logits_shape(network: Network) -> tuple[int, ...]:
@@ -28,13 +30,16 @@ def logits_shape(network: Network) -> tuple[int, ...]:
     return tuple(traced.structured_outputs[LOGITS].shape)
 
 
-def class_names(named: str | None, network: str, count: int, of_data: Sequence[str] | None) -> tuple[str, ...] | None:
+def class_names(
+    named: str | None, network: str, count: int, of_data: Sequence[str] | None, fits: bool = True
+) -> tuple[str, ...] | None:
     """The name of each logit.
 
     Args:
         named: `model.labels`: "imagenet", or the path of a text file with one name a line.
         network: the network's name, for the error. count: how many logits there are, as `count_classes` says.
         of_data: the data set's labels, which name the logits where nothing else does and there are as many.
+        fits: whether a file of another length is an error; else it names nothing.
 
     Returns: None where nothing names them.
     Raises: MissingInput; WrongSpec, for a file of another length.
@@ -44,6 +49,8 @@ def class_names(named: str | None, network: str, count: int, of_data: Sequence[s
     names = _imagenet() if named == "imagenet" else _read(Path(named))
     if named == "imagenet" and count == len(names) + 1:
         names = [_BACKGROUND, *names]
+    if len(names) != count and not fits:
+        return None
     if len(names) != count:
         raise WrongSpec(
             f"model.labels = {named!r} has {len(names)} names, but {network} has {count} classes. "

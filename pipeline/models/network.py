@@ -192,6 +192,7 @@ class Network(Protocol):
     A network may have a member `unclipped`, with the arguments of `trace`, which returns {layer: Unclipped}; `read_unclipped`
     calls it. For a network without one, no layer has an upper clamp. A network without a member `feed` takes RGB,
     and one without `alone` has no other inputs.
+    For `outputs` see `outputs_of`.
     """
 
     name: str
@@ -237,6 +238,12 @@ class Network(Protocol):
 
         A layer's filters give its channels, in order; where it has two kernels, those of the second do.
         """
+
+
+def outputs_of(network: Network) -> dict[str | None, Network]:
+    """The network once for every output that is explained, by the output's name; by None where there is but one."""
+    outputs = getattr(network, "outputs", None)
+    return {None: network} if outputs is None else dict(outputs())
 
 
 def unknown_layer(network: Network, pattern: str) -> UnknownName:

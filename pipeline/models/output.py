@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
 import tensorflow as tf
 
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec
+from pipeline.models.boxes import find_boxes
 from pipeline.models.ending import Ending, Step, ending_of
 from pipeline.models.head import Head, OutputEnd, OutputSpec, decide
 from pipeline.models.layout import Layout
 from pipeline.models.network import LayerInfo
+from pipeline.spec.model import ALL
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class End:
 
     name: as the family's reader takes it.
     outputs: how many numbers it holds for an image, or for each position of a map; None where it is neither vector nor map.
+    rows: of a tensor with a row for every box of a detector, how many rows and columns; None for any other.
     """
 
     name: str
     outputs: int | None
     is_map: bool = False
+    rows: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, name: str, shape: Sequence[int | None], layout: Layout) -> End:
@@ -34,6 +38,8 @@ class End:
         if len(shape) == 4:
             height, width, channels = layout.sizes(shape[1:])
             return cls(name, channels, (height, width) != (1, 1))
+        if len(shape) == 3 and shape[1] is not None and shape[2] is not None:
+            return cls(name, None, rows=(shape[1], shape[2]))
         return cls(name, shape[1] if len(shape) == 2 else None)
 
 
@@ -55,7 +61,8 @@ class NetworkOutput:
     def __init__(self, reader: EndReader, layers: Sequence[LayerInfo], spec: OutputSpec, where: str) -> None:
         """Look up the layer that the job names. Raises: UnknownName."""
         self._reader, self._layers, self._spec, self._where = reader, layers, spec, where
-        self._end = None if spec.logits is None else self._named(spec.logits)
+        self._end = None if spec.logits in (None, ALL) else self._named(str(spec.logits))
+        self._boxes = None if spec.boxes is None else find_boxes(reader.ends(), spec.boxes, where)
         self.head: Head | None = None  # once it is known
 
     @property
@@ -66,37 +73,71 @@ class NetworkOutput:
     @property
     def named(self) -> str | None:
         """The layer of the evidence, where the job names one."""
-        return None if self._spec.logits is None else self.evidence_name
+        return None if self._spec.logits in (None, ALL) else self.evidence_names[0]
+
+    @property
+    def are_all(self) -> bool:
+        """Whether the job asks for every output in turn."""
+        return self._spec.logits == ALL
+
+    def each(self) -> dict[str, NetworkOutput]:
+        """Every output that can be explained, by its name."""
+        outputs = {}
+        for name in self._candidates():
+            output = NetworkOutput(self._reader, self._layers, replace(self._spec, logits=None), self._where)
+            output._end = next(end for end in self._reader.ends() if end.name == name)
+            outputs[name] = output
+        return outputs
+
+    def ends(self) -> list[str]:
+        """Everything that the network ends in, by name."""
+        return [end.name for end in self._reader.ends()]
 
     @property
     def end(self) -> End:
         """The end that was named, or the only one that can be. Raises: WrongSpec, UnusableModel."""
+        if self.are_all:
+            raise WrongSpec(
+                'model.logits = "all" is for the stage gradcam, which explains every output in turn; this needs one. Name it: '
+                f"model.logits: {', '.join(self._candidates())}."
+            )
         if self._end is None:
             self._end = self._only()
         return self._end
 
     @property
-    def evidence_name(self) -> str:
+    def evidence_names(self) -> tuple[str, ...]:
         """The layer or the end before the last nonlinearity; the end itself where that shows only in what is read of it."""
+        if self._boxes:
+            return self._boxes.names
         ending = self._reader.ending(self.end.name)
-        return self.end.name if ending is None or self._spec.head == "embedding" else ending.evidence
+        return (self.end.name if ending is None or self._spec.head == "embedding" else ending.evidence,)
 
-    def name_to_read(self) -> str:
-        """The layer or end that `evidence` is made from. Raises: WrongSpec, UnusableModel."""
+    def names_to_read(self) -> tuple[str, ...]:
+        """The layers or ends that `evidence` is made from. Raises: WrongSpec, UnusableModel."""
+        if self._boxes:
+            return self._boxes.names
         ending = self._reader.ending(self.end.name)
         if ending is None:
-            return self.end.name
-        return self.end.name if self._decided(ending).is_output else ending.evidence
+            return (self.end.name,)
+        return (self.end.name if self._decided(ending).is_output else ending.evidence,)
 
-    def evidence(self, output: tf.Tensor) -> tf.Tensor:
+    def evidence(self, outputs: Mapping[str, tf.Tensor], size: tuple[int, int]) -> tf.Tensor:
         """What speaks for each class or output: float32 (batch, classes), or (batch, h, w, classes) of a map.
 
+        Of boxes: (batch, boxes, 5 + classes), as `pipeline.models.boxes.BoxOutput` has them.
+
         Args:
-            output: what was read by `name_to_read`, in the network's own order of axes.
+            outputs: what was read by `names_to_read`, in the network's own order of axes.
+            size: height and width of the network's input.
 
         Raises: WrongSpec, UnusableModel.
         """
-        value = output
+        if self._boxes:
+            boxes, scores = outputs[self._boxes.boxes], outputs[self._boxes.scores]
+            value, self.head = self._boxes.evidence(boxes, scores, size, ending_of_tensor)
+            return value
+        output = value = outputs[self.names_to_read()[0]]
         if self._reader.ending(self.end.name) is None:
             ending = ending_of_tensor(output)
             if not self._decided(ending).is_output:
@@ -123,6 +164,19 @@ class NetworkOutput:
 
     def _only(self) -> End:
         """The only end that can be the output."""
+        candidates = self._candidates()
+        if len(candidates) == 1:
+            return next(iter(candidates.values()))
+        if candidates:
+            names = list(candidates)
+            raise WrongSpec(
+                f"{self._where} has several outputs that may be the logits: {', '.join(names)}. "
+                f'Name one, model.logits = {names[0]!r}, or explain each in turn: "all".'
+            )
+        raise self._without_logits()
+
+    def _candidates(self) -> dict[str, End]:
+        """The ends that can be the output, by name; of several that have one evidence, one."""
         ends = self._reader.ends()
         vectors: dict[str, End] = {}
         for end in ends:
@@ -130,22 +184,21 @@ class NetworkOutput:
                 ending = self._reader.ending(end.name)
                 vectors[end.name if ending is None else ending.evidence] = end
         maps = {end.name: end for end in ends if end.is_map}
-        candidates = maps if self._spec.head == "map" else vectors or (maps if self._spec.head in ("auto", "embedding") else {})
-        if len(candidates) == 1:
-            return next(iter(candidates.values()))
-        if candidates:
-            names = [end.name for end in candidates.values()]
-            raise WrongSpec(
-                f"{self._where} has several outputs that may be the logits: {', '.join(names)}. "
-                f"Name one: model.logits = {names[0]!r}."
-            )
-        raise self._without_logits()
+        if self.are_all:
+            several = [*vectors.values(), *maps.values()]
+        elif self._spec.head == "map":
+            several = list(maps.values())
+        else:
+            several = list(vectors.values()) or (list(maps.values()) if self._spec.head in ("auto", "embedding") else [])
+        return {end.name: end for end in several}
 
     def _without_logits(self) -> UnusableModel:
         ends, others = self._reader.ends(), self._vectors()[-3:]
         advice = [f"the layer that gives the logits: model.logits, such as {', '.join(others)}"] if others else []
         if any(end.is_map for end in ends):
             advice.append('what its map is: model.head = "map" for classes at every position, "embedding" for features')
+        if sum(end.rows is not None for end in ends):
+            advice.append('for a detector, how it gives its boxes: model.head = "boxes" and model.boxes')
         return UnusableModel(
             f"{self._where} has no logits: it ends in {', '.join(end.name for end in ends) or 'nothing'}, not in one number a "
             f"class. Name a network with its classifier (model.top = true){''.join(f', or {words}' for words in advice)}."

@@ -19,7 +19,8 @@ def explanations(reader: JobReader) -> list[Row]:
     images: dict[tuple[Any, str], Row] = {}
     for row in reader.table("classification").to_pylist():
         image = images.setdefault((row["example"], row["key"]), _image(row))
-        image["top"].append({**{name: row[name] for name in ("rank", "class", "name")}, "says": _says(row)})
+        name = f"{row['logits']}: {row['name']}" if row["logits"] else row["name"]  # of several outputs
+        image["top"].append({"rank": row["rank"], "class": row["class"], "name": name, "says": _says(row)})
     rows = reader.table("attributions").to_pylist()
     gradcam = reader.receipt.stages.get("gradcam")
     titles: dict[str, str] = (gradcam.model_extra or {}).get("methods", {}) if gradcam else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from pipeline.attribution.methods import METHODS
 from pipeline.spec.paths import HoldsPath, PathText
@@ -35,6 +35,7 @@ class TargetSpec(Table):
     sign: -1 for what lowers the output of a regression.
     region: of a map of classes: "image", "predicted", a box as shares of the image [y1, x1, y2, x2], or a picture that is
         white within.
+    box: of a detector: where the detection is, as shares of the network's input [y1, x1, y2, x2].
     image, example: of an embedding: the image to be like, a file or one of the data set.
     direction: of an embedding: one number for each of its own.
     """
@@ -42,6 +43,7 @@ class TargetSpec(Table):
     output: Annotated[Number | Annotated[str, Field(min_length=1)], AlsoNamed("class")] = "predicted"
     sign: Literal[1, -1] = 1
     region: Annotated[str, HoldsPath(words=("image", "predicted"))] | tuple[Edge, Edge, Edge, Edge] | None = None
+    box: tuple[Edge, Edge, Edge, Edge] | None = None
     image: PathText | None = None
     example: Number | None = None
     direction: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
@@ -53,6 +55,13 @@ class TargetSpec(Table):
         if self.direction is not None and not any(self.direction):
             raise ValueError("a direction is of zeros alone")
         return self
+
+    @field_validator("box")
+    @classmethod
+    def _with_an_area(cls, value: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if value is not None and not (value[0] < value[2] and value[1] < value[3]):
+            raise ValueError("needs y1 < y2 and x1 < x2")
+        return value
 
     @property
     def words(self) -> str:
@@ -69,6 +78,7 @@ class GradcamSpec(Picks):
     targets: "predicted", "label", numbers, names, or tables.
     sanity: checks of the maps.
     steps: the most points of a path, for methods that sum over one.
+    arrays: whether to store the maps as numbers too.
     """
 
     methods: Annotated[list[MethodName], BeforeValidator(a_list), Field(min_length=1)] = [
@@ -85,6 +95,7 @@ class GradcamSpec(Picks):
     ] = ["predicted"]
     sanity: Annotated[list[Check], BeforeValidator(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, le=2**31, strict=True)] = 256
+    arrays: StrictBool = False
     batch: Batch = 16
 
     @field_validator("methods", "targets", "sanity")

@@ -27,6 +27,31 @@ class InputSpec(Table):
         return self
 
 
+ALL = "all"  # instead of a layer of logits: every output in turn
+
+
+class BoxesSpec(Table):
+    """`[model.boxes]`: how a detector gives its boxes, which no network says itself.
+
+    boxes, scores: the outputs that hold them, where that is not clear.
+    objectness: whether the number behind the place says that there is an object at all.
+    background: the class that is no object.
+    """
+
+    format: Literal["yxyx", "xyxy", "xywh", "cxcywh", "offsets"]
+    unit: Literal["pixels", "share"] | None = None
+    boxes: str | None = None
+    scores: str | None = None
+    objectness: StrictBool | None = None
+    background: Annotated[int, Field(ge=0, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_unit(self) -> BoxesSpec:
+        if self.unit is None and self.format != "offsets":
+            raise ValueError('needs unit: "pixels" of the network\'s input, or "share" of it')
+        return self
+
+
 class ModelSpec(Table):
     """`[model]`: the network and which of its layers to look at."""
 
@@ -39,12 +64,28 @@ class ModelSpec(Table):
     size: Size | None = None
     inputs: dict[str, bool | int | float | str | list[Any] | InputSpec] = {}
     logits: str | None = None
-    head: Literal["auto", "softmax", "sigmoid", "linear", "embedding", "map"] = "auto"
+    head: Literal["auto", "softmax", "sigmoid", "linear", "embedding", "map", "boxes"] = "auto"
+    boxes: BoxesSpec | None = None
     trusted: StrictBool = False
     allow: Annotated[list[str], BeforeValidator(a_list)] = []
     custom: PathText | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     xla: StrictBool = False
+
+    @model_validator(mode="after")
+    def _one_output_or_all(self) -> ModelSpec:
+        if self.boxes is not None and self.head not in ("auto", "boxes"):
+            raise ValueError(f'boxes is for head = "boxes", not {self.head!r}: leave one of them out')
+        if self.head == "boxes" and self.boxes is None:
+            raise ValueError(
+                'head = "boxes" needs boxes: how the network gives its boxes, such as '
+                'boxes = { format = "xyxy", unit = "pixels" }; see docs/gradcam.md'
+            )
+        if self.logits == ALL and (self.head != "auto" or self.boxes is not None):
+            raise ValueError('logits = "all" finds a head for each output: leave head and boxes out, or name one output')
+        if self.logits is not None and self.boxes is not None:
+            raise ValueError("boxes names a detector's outputs itself: leave logits out")
+        return self
 
     @field_validator("xla")
     @classmethod

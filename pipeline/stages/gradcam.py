@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,8 @@ import numpy as np
 from pipeline.attribution.asked_targets import check_targets, targets_of
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.methods.method import MethodSettings
-from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import ExplainPlan
-from pipeline.attribution.targets import Classes, Target
+from pipeline.attribution.targets import Classes, Target, TargetOfOutput
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
@@ -24,11 +24,12 @@ from pipeline.sources.picking import check_picks, count_picks, pick
 from pipeline.spec.gradcam import GradcamSpec, TargetSpec
 from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
-from pipeline.store.files import write_bytes
+from pipeline.store.files import file_name, write_bytes
 from pipeline.store.tables import write_index
 
 if TYPE_CHECKING:
     from pipeline.attribution.explainer import Explained
+    from pipeline.attribution.map_files import MapFiles
 
 _FEWEST = 5  # images of which all having one best class is odd
 _MOST_GAP = 0.01  # of a score: maps that miss more of it are spoken of
@@ -36,14 +37,21 @@ _MOST_GAP = 0.01  # of a score: maps that miss more of it are spoken of
 
 def check(job: Job) -> None:
     """Find what cannot be explained before work starts. Raises: any WrongSpec."""
+    check_picks(job.source, job.spec.gradcam, "gradcam")
+    try:
+        outputs = job.outputs()
+        for output in outputs.values():
+            output.count_classes()
+    except UnusableModel as error:
+        raise UnusableModel(f"{error.args[0]} Or leave gradcam out of stages; the others need no logits.") from None
+    for output in outputs.values():
+        _check_output(output)
+
+
+def _check_output(job: Job) -> None:
     from pipeline.attribution.explanation_graph import check_explanations
 
     spec = job.spec.gradcam
-    check_picks(job.source, spec, "gradcam")
-    try:
-        job.count_classes()
-    except UnusableModel as error:
-        raise UnusableModel(f"{error.args[0]} Or leave gradcam out of stages; the others need no logits.") from None
     layers = [layer.name for layer in _layers(job)]
     check_targets(_classes(job), spec.targets, job.source.labels)
     for target in spec.targets:
@@ -53,21 +61,79 @@ def check(job: Job) -> None:
 
 
 def explain(job: Job) -> Outcome:
-    """Explain the images picked. Raises: StoreFailed; UnusableData, for an image that cannot be read."""
+    """Explain the images picked, each output of the network in turn. Raises: StoreFailed; UnusableData, for an image that
+    cannot be read."""
+    from pipeline.attribution.map_files import MapFiles, remove_maps
+    from pipeline.attribution.pictures import ExplanationPictures
+
+    spec = job.spec.gradcam
+    columns: dict[str, dict[str, list[Any]]] = {}
+    outcomes: dict[str | None, Outcome] = {}
+    ExplanationPictures.clear(job.folder / "mosaics" / "gradcam")
+    plans = {name: _plan(output, name) for name, output in job.outputs().items()}
+    keys = [key for plan in plans.values() for key in plan.keys]
+    with MapFiles(job.folder, keys) if spec.arrays else contextlib.nullcontext() as maps:
+        for name, output in job.outputs().items():
+            outcomes[name], tables = _explain_output(output, name, plans[name], maps)
+            for table, own in tables.items():
+                whole = columns.setdefault(table, {column: [] for column in own})
+                for column, values in own.items():
+                    whole[column] += values
+    if not spec.arrays:
+        remove_maps(job.folder)
+    for table, whole in columns.items():
+        write_index(job.folder, table, whole)
+    return _joined(outcomes)
+
+
+def _joined(outcomes: Mapping[str | None, Outcome]) -> Outcome:
+    """The entry of run.json: that of the one output; of several, what they share, and each by its name."""
+    first = next(iter(outcomes.values()))
+    if None in outcomes:
+        return first
+    layers = list(dict.fromkeys(layer for outcome in outcomes.values() for layer in outcome["layers"]))
+    return {
+        **first,
+        "maps": sum(outcome["maps"] for outcome in outcomes.values()),
+        "layers": layers,
+        "warnings": [f"{name}: {warning}" for name, outcome in outcomes.items() for warning in outcome["warnings"]],
+        "outputs": {
+            name: {key: outcome[key] for key in outcome if key not in ("told", "methods")} for name, outcome in outcomes.items()
+        },
+        "told": f"{first['images']:,} images explained at {', '.join(layers)}, for the outputs {', '.join(map(str, outcomes))}",
+    }
+
+
+def _plan(job: Job, name: str | None) -> ExplainPlan:
+    """What is explained of one output."""
+    spec, layers = job.spec.gradcam, [layer.name for layer in _layers(job)]
+    targets = _targets(job, _classes(job))
+    targets = targets if name is None else tuple(TargetOfOutput(target, name) for target in targets)
+    batch = min(spec.batch, count_picks(job.source, spec))
+    plan = ExplainPlan.of([METHODS[method] for method in spec.methods], layers, targets, batch)
+    return replace(plan, settings=MethodSettings(spec.steps), with_weights="randomisation" in spec.sanity)
+
+
+def _explain_output(
+    job: Job, name: str | None, plan: ExplainPlan, maps: MapFiles | None
+) -> tuple[Outcome, dict[str, dict[str, list[Any]]]]:
+    """Explain one output. Returns: its entry in run.json, and the columns of the tables by name."""
     from pipeline.attribution.explainer import Explainer
-    from pipeline.attribution.results import ExplanationResults
+    from pipeline.attribution.pictures import ExplanationPictures
+    from pipeline.attribution.results import ExplainedOutput, ExplanationResults
     from pipeline.attribution.sanity import CHECKS
 
     spec, classes = job.spec.gradcam, _classes(job)
     layers = [layer.name for layer in _layers(job)]
     total = count_picks(job.source, spec)
-    plan = ExplainPlan.of([METHODS[name] for name in spec.methods], layers, _targets(job, classes), min(spec.batch, total))
-    plan = replace(plan, settings=MethodSettings(spec.steps), with_weights="randomisation" in spec.sanity)
     explainer = Explainer.of(job.network, plan)
-    folder = job.folder / "mosaics" / "gradcam"
+    whole = job.folder / "mosaics" / "gradcam"
+    below = "" if name is None else file_name(name)
+    folder = whole / below if below else whole
     pictures = ExplanationPictures(folder, layers, job.fit, bands=job.shown_bands)
-    results = ExplanationResults(classes, plan.targets, job.fit, explainer.graph.guide, pictures)
-    checks = {name: make(explainer) for name, make in CHECKS.items() if name in spec.sanity}
+    output = ExplainedOutput(classes, plan.targets, name)
+    results = ExplanationResults(output, job.fit, explainer.graph.guide, pictures, maps)
+    checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
     warnings = _warnings_of_layers(job)
     for warning in warnings:
         job.reporter.say(f"warning: {warning}")
@@ -80,10 +146,11 @@ def explain(job: Job) -> Outcome:
             for sanity in checks.values():
                 sanity.add(explained)
             advance(len(results.keys), total)
-    results.write(job.folder)
-    for name, sanity in checks.items():
-        write_index(job.folder, name, sanity.columns)
-        write_bytes(folder / "trust" / f"{name}.png", sanity.plot())
+    pictures.close()
+    tables = {"classification": results.classification, "attributions": results.attributions}
+    for key, sanity in checks.items():
+        tables[key] = sanity.columns
+        write_bytes(whole / "trust" / f"{f'{below}-' if below else ''}{key}.png", sanity.plot())
     guide = explainer.graph.guide
     gaps = _say_gaps(job, results.attributions)
     if results.nans:
@@ -92,14 +159,14 @@ def explain(job: Job) -> Outcome:
         "images": len(results.keys),
         "maps": len(results.attributions["digest"]),
         "layers": layers,
-        "methods": {name: METHODS[name].title for name in spec.methods},
+        "methods": {key: METHODS[key].title for key in spec.methods},
         "warnings": warnings,
         "rule": guide.rule if guide else None,
         "replaced": guide.replaced if guide else None,
         **({"gaps": gaps} if gaps else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
         "told": f"{len(results.keys):,} images explained at {', '.join(layers)}",
-    }
+    }, tables
 
 
 def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[str]:
@@ -191,6 +258,6 @@ STAGE = Stage(
     check=check,
     names_classes=True,
     index=("classification", "attributions", "randomisation", "curves"),
-    folders=("mosaics/gradcam",),
+    folders=("mosaics/gradcam", "maps"),
     section=Section(f"explanations: {', '.join(method.title for method in METHODS.values())}", "explanations", explanations),
 )

@@ -200,6 +200,8 @@ INDEX: dict[str, pa.Schema] = {
             ("probability", pa.float64()),
             ("output", pa.float64()),
             ("head", pa.string()),
+            ("logits", pa.string()),
+            ("box", _list(pa.float64())),
         ]
     ),
     "attributions": pa.schema(
@@ -214,6 +216,7 @@ INDEX: dict[str, pa.Schema] = {
             ("probability", pa.float64()),
             ("output", pa.float64()),
             ("head", pa.string()),
+            ("logits", pa.string()),
             ("target", pa.string()),
             ("gap", pa.float64()),
             ("digest", pa.string()),
@@ -287,6 +290,20 @@ INDEX: dict[str, pa.Schema] = {
 
 # crops/LAYER.parquet
 CROPS = pa.schema([("image", _IMAGE), *_WINNER, ("map", pa.binary())])
+
+# maps/LAYER-METHOD.parquet: attribution maps as numbers, `map` times `scale`, row by row, of `shape`
+MAPS = pa.schema(
+    [
+        ("example", pa.int64()),
+        ("key", pa.string()),
+        ("logits", pa.string()),
+        ("class", pa.int32()),
+        ("target", pa.string()),
+        ("map", _list(pa.float16())),
+        ("shape", _list(pa.int32())),
+        ("scale", pa.float64()),
+    ]
+)
 
 # patterns/LAYER.parquet
 PATTERNS = pa.schema(

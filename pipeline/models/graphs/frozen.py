@@ -21,7 +21,7 @@ from pipeline.models.graphs.shapes import GraphInput, outside_of_flow, static_sh
 from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork, nearest_layers
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, Setting, UnreadableLayer, shape_problem
+from pipeline.models.network import LOGITS, SHAPES_ALONE, TOKENS, Kernel, LayerInfo, Setting, UnreadableLayer, shape_problem
 from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec
@@ -128,7 +128,7 @@ class GraphReader:
     def read(
         self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
     ) -> Mapping[str, tf.Tensor]:
-        tensors = [self._tensors[name] for name in names]
+        tensors = [self._tensors.get(name) or self._rows[name] for name in names]
         wanted = [tensor.name for tensor in tensors]
         needed = self._operations.ancestors(wanted, self._image)
         part = self._operations.part(needed - self.given.keys()).graph()
@@ -151,7 +151,9 @@ class GraphReader:
         # What turns the last tensors into whole numbers, such as ArgMax, is no maker, and passed over.
         names = [name for name, tensor in self._tensors.items() if tensor.name not in taken]
         shapes = {name: self._tensors[name].shape for name in names}
-        return [End(name, channels, (height, width) != (1, 1)) for name, (height, width, channels) in shapes.items()]
+        ends = [End(name, channels, (height, width) != (1, 1)) for name, (height, width, channels) in shapes.items()]
+        rows = {name: tensor.shape[1:] for name, tensor in self._rows.items() if tensor.name not in taken}
+        return ends + [End(name, None, rows=size) for name, size in rows.items()]
 
     def ending(self, layer: str) -> Ending[str] | None:
         ending = ending_of(self._tensors[layer].name, self._step)
@@ -159,7 +161,9 @@ class GraphReader:
         return None if evidence is None else replace(ending, evidence=evidence)
 
     def sources(self, name: str) -> tuple[str, ...]:
-        return nearest_layers(self._inputs_of(self._tensors[name].name), self._inputs_of, self._names.get)
+        return nearest_layers(
+            self._inputs_of((self._tensors.get(name) or self._rows[name]).name), self._inputs_of, self._names.get
+        )
 
     def convolutions(self) -> list[str]:
         changing = set(self._operations.dependents(self._image))
@@ -203,7 +207,12 @@ class GraphReader:
     def _of_known_shape(self, output: tf.Tensor, tensor: _Tensor) -> tf.Tensor:
         if output.shape.rank is not None and output.shape[1:].is_fully_defined():
             return output
-        return tf.ensure_shape(output, (None, *(self.layout.shape(*tensor.shape) if tensor.is_map else tensor.shape[2:])))
+        return tf.ensure_shape(output, (None, *self._sizes_of(tensor)))
+
+    def _sizes_of(self, tensor: _Tensor) -> tuple[int | None, ...]:
+        if tensor.is_map:
+            return self.layout.shape(*tensor.shape)
+        return tensor.shape[1:] if tensor.name in {row.name for row in self._rows.values()} else tensor.shape[2:]
 
     def _step(self, tensor: str) -> Step[str] | None:
         node = self._operations.nodes.get(owner(tensor))
@@ -224,6 +233,7 @@ class GraphReader:
         shapes, types = static_shapes(operations, given, where, list(plain))
         self._makers = {owner(tensor) for tensor in shapes}
         self._survey: list[LayerInfo | UnreadableLayer] = []
+        self._rows: dict[str, _Tensor] = {}  # of which each image has several
         tensors = {}
         for tensor, dtype in types.items():
             name, kind = short(tensor), operations.nodes[owner(tensor)].op
@@ -236,6 +246,9 @@ class GraphReader:
             problem = _problem(kind, shape, dtype, owner(tensor) in plain)
             if problem:
                 self._survey.append(UnreadableLayer(name, kind, problem))
+                # A detector's boxes, if it is an end.
+                if problem.startswith(TOKENS) and shape is not None and None not in shape and shape[0] == _BATCH:
+                    self._rows[name] = _Tensor(tensor, (1, int(shape[1] or 0), int(shape[2] or 0)), False)
                 continue
             assert shape is not None
             height, width, channels = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])

@@ -25,7 +25,7 @@ from pipeline.models.output import End
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 _ONLY = "image"  # the name of an input that has none
-_OUTPUT = "what its call returns"  # the name of the model's only end: no attribute is called so
+_OUTPUT = "what its call returns"  # the name of the model's only end, and the beginning of several: no attribute is called so
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class SubclassedReader:
         self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
     ) -> Mapping[str, tf.Tensor]:
         calls, output = record_calls(self.model, self._arguments(tf.identity(images), others))
-        return {name: output if name == _OUTPUT else calls[name].output for name in names}
+        ends = _ends_of(output)
+        return {name: ends[name] if name in ends else calls[name].output for name in names}
 
     def ends(self) -> Sequence[End]:
         return self._ends
@@ -156,11 +157,10 @@ class SubclassedReader:
                     self._surveyed.append(UnreadableLayer(layer.name, type(layer).__name__, reason))
             outputs = {name: call.output for name, call in calls.items() if name in self._calls}
             self._sources = {name: _sources(outputs, name, tensor) for name, tensor in outputs.items()}
-            if not isinstance(output, tf.Tensor):
-                self._ends.append(End(_OUTPUT, None))
-            else:
-                self._ends.append(End.of(_OUTPUT, tuple(output.shape), self.layout))
-                self._sources[_OUTPUT] = _sources(outputs, _OUTPUT, output)
+            for name, end in _ends_of(output).items():
+                shape = () if end.shape.rank is None or None in end.shape[1:] else tuple(end.shape)
+                self._ends.append(End.of(name, shape, self.layout))
+                self._sources[name] = _sources(outputs, name, end)
 
         spec = tf.TensorSpec((_BATCH, *self.layout.shape(*self.input_shape)), tf.float32)
         try:
@@ -203,6 +203,14 @@ def record_calls(model: keras.Model, images: Any) -> tuple[dict[str, RecordedCal
     with calls_through(call) as plain:
         output = model(images, training=False)
     return calls, output
+
+
+def _ends_of(output: Any) -> dict[str, tf.Tensor]:
+    """What a model's call returned, by name: one tensor, or several by their place, or by their key in a dictionary."""
+    if isinstance(output, tf.Tensor):
+        return {_OUTPUT: output}
+    several = output.items() if isinstance(output, Mapping) else enumerate(keras.tree.flatten(output))
+    return {f"{_OUTPUT}: {name}": tensor for name, tensor in several if isinstance(tensor, tf.Tensor)}
 
 
 def _built_shapes(model: keras.Model, name: str) -> tuple[type, dict[str, tuple[int | None, ...]]]:
