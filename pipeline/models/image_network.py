@@ -118,7 +118,7 @@ class ImageNetwork:
         self._of_samples = False
         self._check_images()
         self.is_alone = not any(given.differs for given in self._given.values())
-        self._views: dict[str | None, ImageNetwork] | None = None
+        self._views: tuple[ImageNetwork, dict[str | None, ImageNetwork]] | None = None
         check_device(self, reader.channels_first(), self._where)
 
     def layers(self) -> list[LayerInfo]:
@@ -154,8 +154,8 @@ class ImageNetwork:
         """
         if not self._output.are_all:
             return {None: self}
-        if self._views is None:
-            self._views = {}
+        if self._views is None or self._views[0] is not self:  # a copy has its own
+            views: dict[str | None, ImageNetwork] = {}
             for name, output in self._output.each().items():
                 view = copy.copy(self)
                 view.__dict__.pop("settings", None)
@@ -164,10 +164,11 @@ class ImageNetwork:
                     view.head()
                 except UnusableModel:  # a map of which nothing says what it is
                     continue
-                self._views[name] = view
-            if not self._views:
+                views[name] = view
+            if not views:
                 raise UnusableModel(f"{self._where} has no output that can be explained. Name one: model.logits and model.head.")
-        return self._views
+            self._views = self, views
+        return self._views[1]
 
     def digest(self) -> str:
         """16 hexadecimal digits of the input, the preprocessing, the layers or operations, and the weights."""
