@@ -32,7 +32,7 @@ from pipeline.sources import registry as sources
 from pipeline.sources.sample import SAMPLES
 from pipeline.spec import JobSpec
 from pipeline.spec.model import PREPROCESSING
-from pipeline.store.tables import CROPS, INDEX, PATTERNS
+from pipeline.store.tables import CROPS, INDEX, MAPS, PATTERNS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -250,6 +250,7 @@ def as_named(kind: pa.DataType) -> str:
         ("crops/LAYER.parquet", CROPS),
         ("comparison.parquet", COMPARISON),
         ("patterns/LAYER.parquet", PATTERNS),
+        ("maps/LAYER-METHOD.parquet", MAPS),
     ],
 )
 def test_every_column_is_documented_with_its_type(file: Any, schema: Any) -> None:

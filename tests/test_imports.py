@@ -15,7 +15,7 @@ PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "
 
 # The rooms of pipeline/, floor by floor: a room imports from lower floors alone. A module named here stands lower than its room.
 FLOORS = (
-    ("shards",),
+    ("results", "shards"),
     ("run",),
     ("load",),
     ("stages",),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -12,9 +12,6 @@ from pipeline.errors import UnknownName, WrongSpec
 from pipeline.models.ending import Ending
 from pipeline.models.head import Activation, Head
 from pipeline.spec.model import BoxesSpec
-
-if TYPE_CHECKING:
-    from pipeline.models.output import End
 
 _PASSES_ON = ("Identity", "Cast", "EnsureShape", "StopGradient", "PreventGradient", "Snapshot")
 
@@ -86,14 +83,16 @@ class BoxOutput:
         return self.spec.format != "offsets"
 
 
-def find_boxes(ends: Sequence[End], spec: BoxesSpec, where: str) -> BoxOutput:
+def find_boxes(rows: Mapping[str, tuple[int, int]], spec: BoxesSpec, where: str) -> BoxOutput:
     """The ends that hold a detector's boxes and class scores: those that are named, else the only ones that can be.
 
     One end of (n, 4 + 1 + classes) or (n, 4 + classes), or one of (n, 4) and one of (n, classes).
 
+    Args:
+        rows: of each end that gives a row for every box: how many, and their columns.
+
     Raises: WrongSpec, UnknownName.
     """
-    rows = {end.name: end.rows for end in ends if end.rows is not None}
     listed = ", ".join(f"{name} {count} x {width}" for name, (count, width) in rows.items()) or "none"
     for name in (spec.boxes, spec.scores):
         if name is not None and name not in rows:

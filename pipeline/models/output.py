@@ -62,7 +62,8 @@ class NetworkOutput:
         """Look up the layer that the job names. Raises: UnknownName."""
         self._reader, self._layers, self._spec, self._where = reader, layers, spec, where
         self._end = None if spec.logits in (None, ALL) else self._named(str(spec.logits))
-        self._boxes = None if spec.boxes is None else find_boxes(reader.ends(), spec.boxes, where)
+        rows = {end.name: end.rows for end in reader.ends() if end.rows is not None} if spec.boxes else {}
+        self._boxes = find_boxes(rows, spec.boxes, where) if spec.boxes else None
         self.head: Head | None = None  # once it is known
 
     @property

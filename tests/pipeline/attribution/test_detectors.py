@@ -90,7 +90,7 @@ def test_a_detection_is_found_by_class_and_place_and_explained_before_the_nonlin
     from pipeline.attribution.targets import Classes, ClassTarget
 
     model, plain = detector(kind)
-    spec = ModelSpec(source=stored(model, file, tmp_path), layers=["*"], preprocess="none", boxes=BOXES[kind])  # type: ignore[arg-type]
+    spec = ModelSpec(source=stored(model, file, tmp_path), layers=["*"], preprocess="none", boxes=BOXES[kind])
     network = open_network(spec)
     head = network.head()
     pixels = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, 3)).astype(np.float32)

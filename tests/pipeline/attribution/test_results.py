@@ -17,7 +17,7 @@ from pipeline.attribution.methods.class_activation import GRADCAM
 from pipeline.attribution.methods.gradients import GUIDED_BACKPROP
 from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import ExplainPlan
-from pipeline.attribution.results import ExplanationResults
+from pipeline.attribution.results import ExplainedOutput, ExplanationResults
 from pipeline.attribution.sanity.deletion import DeletionCurves
 from pipeline.attribution.sanity.similarity import RandomisationSimilarity
 from pipeline.attribution.targets import PREDICTED, Classes, ClassTarget
@@ -57,7 +57,9 @@ def targets_for(asked: Any) -> Any:
 
 def results(folder: Any, fit: Any, guide: Any = None) -> Any:
     pictures = Recorder(folder, fit)
-    return ExplanationResults(NAMES, targets_for(["predicted", "predicted"]), fit, guide, pictures), pictures
+    return ExplanationResults(
+        ExplainedOutput(NAMES, targets_for(["predicted", "predicted"])), fit, guide, pictures, None
+    ), pictures
 
 
 def said(several: Any, logits: Any, classes: Any, slots: Any, maps: Any) -> Any:
