@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.load import load_spec, parse_spec
     from pipeline.options import RunOptions
     from pipeline.progress import Reporter
-    from pipeline.results import open_results as open
+    from pipeline.results import open
     from pipeline.run import run
     from pipeline.shards import merge
     from pipeline.spec import DataSpec, JobSpec, ModelSpec
@@ -89,7 +89,6 @@ _MODULES = {
     "parse_spec": "pipeline.load",
     "run": "pipeline.run",
 }
-_NAMES = {"open": "open_results"}  # inside, where `open` is Python's own
 
 
 def __getattr__(name: str) -> Any:
@@ -99,7 +98,7 @@ def __getattr__(name: str) -> Any:
         value: Any = metadata.version("convscope")
     else:
         _check_packages()
-        value = getattr(import_module(_MODULES.get(name, "pipeline.errors")), _NAMES.get(name, name))
+        value = getattr(import_module(_MODULES.get(name, "pipeline.errors")), name)
     globals()[name] = value
     return value
 

@@ -45,6 +45,6 @@ class JobResults:
         return read_maps(self.folder, method, layer)
 
 
-def open_results(folder: str | os.PathLike[str]) -> JobResults:
+def open(folder: str | os.PathLike[str]) -> JobResults:
     """What the job in a folder left. Raises: WrongSpec, for a folder that holds no job."""
     return JobResults(folder)

@@ -35,9 +35,7 @@ def test_every_error_is_public() -> None:
 def test_type_checkers_see_the_names_that_python_sees() -> None:
     source = (ROOT / "convscope.py").read_text(encoding="utf-8")
     (block,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
-    imported = {
-        alias.asname or alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    imported = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert imported.keys() | {"__version__"} == set(convscope.__all__)
     for name, module in imported.items():
         assert getattr(convscope, name) is getattr(sys.modules[str(module)], name)
