@@ -88,8 +88,13 @@ def check_device(network: Network, layers: Sequence[str], where: str) -> None:
 
     try:
         peaks(tf.zeros((1, *network.input_shape)))
-    except tf.errors.OpError as error:
-        reason = one_line(Exception(error.message.partition("[[")[0]))
+    except (tf.errors.OpError, UnusableModel) as error:
+        cause = (
+            error if isinstance(error, tf.errors.OpError) else error.__cause__
+        )  # `trace` has one error for all that fails in it
+        if not isinstance(cause, tf.errors.OpError):
+            raise
+        reason = one_line(Exception(cause.message.partition("[[")[0]))
         raise UnusableModel(
             f"{where} is laid out channels first, which this device cannot run ({reason}). "
             "Run it on a GPU, or save the network with channels last."

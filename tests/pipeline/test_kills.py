@@ -134,7 +134,7 @@ class Trial:
         for number in range(kills):
             when = (
                 {"kill_at": random.randint(1, max(1, self.changes // 2))}
-                if number % 2
+                if number % 2 == 0  # the first always meets the command at work
                 else {"kill_after": random.uniform(0, self.seconds)}
             )
             done = self.zygote.run(*self.command(folder), watched=str(folder / "out"), **when)

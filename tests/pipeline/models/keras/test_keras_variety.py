@@ -102,5 +102,5 @@ def test_of_several_outputs_the_logits_are_to_be_named(tmp_path: Path) -> None:
 
 
 def test_inputs_are_for_files_and_graphs() -> None:
-    with pytest.raises(WrongSpec, match="model.inputs is for file: and frozen: and savedmodel: networks"):
+    with pytest.raises(WrongSpec, match="model.inputs is for file: and frozen: and onnx: and savedmodel: networks"):
         open_network(ModelSpec(source="keras:MobileNetV2", layers=["*"], inputs={"image": "x"}))
