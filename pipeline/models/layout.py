@@ -89,9 +89,8 @@ def check_device(network: Network, layers: Sequence[str], where: str) -> None:
     try:
         peaks(tf.zeros((1, *network.input_shape)))
     except (tf.errors.OpError, UnusableModel) as error:
-        cause = (
-            error if isinstance(error, tf.errors.OpError) else error.__cause__
-        )  # `trace` has one error for all that fails in it
+        # `trace` has one error for all that fails in it, whose cause tf.function leaves in its context alone
+        cause = error if isinstance(error, tf.errors.OpError) else error.__context__
         if not isinstance(cause, tf.errors.OpError):
             raise
         reason = one_line(Exception(cause.message.partition("[[")[0]))
