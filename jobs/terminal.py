@@ -16,6 +16,8 @@ _LEFT_OUT = re.compile(
 )
 _PATIENCE = 0.2  # seconds that the beginning of a line waits for its end
 
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+
 
 def filter_libraries() -> None:
     """Let a small process of its own read what this one's C code writes on the standard error, and pass on the rest.
@@ -28,8 +30,12 @@ def filter_libraries() -> None:
     sys.stderr.flush()
     terminal = os.dup(2)
     read, write = os.pipe()
+    # held back until the child ignores them: one that came in between would end it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     child = os.fork()
-    if not child:
+    if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    else:
         os.close(write)
         try:
             _pass_on(read, terminal)
@@ -48,7 +54,7 @@ def is_left_out(line: bytes) -> bool:
 
 
 def _pass_on(read: int, terminal: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # it ends when the last writer has ended
     for stream in (0, 1, 2):
         if stream != terminal:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -23,8 +23,6 @@ from pipeline.models.output import End, NetworkOutput
 from pipeline.models.preprocessing import MODES, Ranges, check_mode, prepare
 
 ASKED = "as asked"  # the reason of a setting that the spec names
-
-Value = TypeVar("Value", bound=Hashable)
 
 
 class Reader(Protocol):
@@ -382,26 +380,3 @@ def _of_whole_numbers(preprocessing: Setting, takes: str, where: str) -> Setting
             'as they are. Set model.preprocess = "none".'
         )
     return preprocessing
-
-
-def nearest_layers(
-    starts: Iterable[Value], inputs_of: Callable[[Value], Iterable[Value]], name_of: Callable[[Value], str | None]
-) -> tuple[str, ...]:
-    """The layers met first on every way back from some values of a graph, breadth first.
-
-    Args:
-        inputs_of: the values that a value is made from.
-        name_of: the layer that a value is the output of; None for a value between layers.
-    """
-    names: dict[str, None] = {}
-    queue = list(dict.fromkeys(starts))
-    seen = set(queue)
-    for value in queue:
-        name = name_of(value)
-        if name is not None:
-            names[name] = None
-            continue
-        further = [source for source in dict.fromkeys(inputs_of(value)) if source not in seen]
-        seen.update(further)
-        queue += further
-    return tuple(names)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -268,3 +268,29 @@ def read_unclipped(network: Network, images: tf.Tensor, layers: Sequence[str]) -
     if unclipped is None:
         return {layer: Unclipped(value) for layer, value in network.trace(images, layers).items()}
     return dict(unclipped(images, layers))
+
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+def nearest_layers(
+    starts: Iterable[Value], inputs_of: Callable[[Value], Iterable[Value]], name_of: Callable[[Value], str | None]
+) -> tuple[str, ...]:
+    """The layers met first on every way back from some values of a graph, breadth first.
+
+    Args:
+        inputs_of: the values that a value is made from.
+        name_of: the layer that a value is the output of; None for a value between layers.
+    """
+    names: dict[str, None] = {}
+    queue = list(dict.fromkeys(starts))
+    seen = set(queue)
+    for value in queue:
+        name = name_of(value)
+        if name is not None:
+            names[name] = None
+            continue
+        further = [source for source in dict.fromkeys(inputs_of(value)) if source not in seen]
+        seen.update(further)
+        queue += further
+    return tuple(names)

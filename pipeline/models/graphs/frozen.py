@@ -19,9 +19,19 @@ from pipeline.models.graphs.op_safety import check_harmless, check_operations
 from pipeline.models.graphs.placeholders import cut, find_image, look, settled
 from pipeline.models.graphs.shapes import GraphInput, outside_of_flow, static_shapes, with_channels
 from pipeline.models.head import OutputSpec
-from pipeline.models.image_network import ImageNetwork, nearest_layers
+from pipeline.models.image_network import ImageNetwork
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, SHAPES_ALONE, TOKENS, Kernel, LayerInfo, Setting, UnreadableLayer, shape_problem
+from pipeline.models.network import (
+    LOGITS,
+    SHAPES_ALONE,
+    TOKENS,
+    Kernel,
+    LayerInfo,
+    Setting,
+    UnreadableLayer,
+    nearest_layers,
+    shape_problem,
+)
 from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
 from pipeline.spec.model import ModelSpec

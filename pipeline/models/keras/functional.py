@@ -12,12 +12,11 @@ import tensorflow as tf
 
 from pipeline.compiled.keras_private import layers_inside, maker_of, run_graph
 from pipeline.errors import UnusableModel
-from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.network import LOGITS, Kernel, LayerInfo, UnreadableLayer, nearest_layers, shape_problem
 from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 

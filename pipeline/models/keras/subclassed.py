@@ -14,12 +14,11 @@ import tensorflow as tf
 
 from pipeline.compiled.keras_private import calls_through, has_graph, layers_inside, own_attributes
 from pipeline.errors import UnusableModel, one_line
-from pipeline.models.image_network import nearest_layers
 from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout, is_channels_first
-from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, shape_problem
+from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, nearest_layers, shape_problem
 from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 

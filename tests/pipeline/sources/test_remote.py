@@ -391,6 +391,7 @@ def job(tmp_path: Path, source: str) -> Any:
     return parse_spec(
         {
             "name": "small",
+            "stages": ["activations"],
             "model": {"source": f"file:{model}", "layers": ["conv", "deep"], "preprocess": "unit"},
             "data": {"source": source, "batch": 4, "max_bad": 0.5},
             "activations": {"top_k": 2},
