@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from pipeline.errors import WrongSpec
 from pipeline.models.head import Head
 from pipeline.models.labels import class_names, count_classes
-from pipeline.models.network import LayerInfo, Network, alone, outputs_of
+from pipeline.models.network import LOGITS, LayerInfo, Network, alone, outputs_of
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
@@ -72,6 +73,18 @@ class Job:
     def head(self) -> Head:
         """What the network's output means. Raises: UnusableModel, for a network without logits; WrongSpec."""
         return self.network.head()
+
+    def logits_layer(self) -> LayerInfo:
+        """The logits as a layer that an objective may name.
+
+        Raises: UnusableModel, for a network without logits; WrongSpec, for a detector: its logits are rows of boxes.
+        """
+        if self.spec.model.boxes is not None:
+            raise WrongSpec(
+                f"{self.network.name} is a detector (model.boxes): its classes belong to boxes, so patterns and dreams find no "
+                "logit of the whole image to raise. Name a layer instead."
+            )
+        return LayerInfo(LOGITS, "", (1, 1, self.count_classes()))
 
     def outputs(self) -> dict[str | None, Job]:
         """This job once for each output of the network that is explained, by the output's name; by None where there is but one.

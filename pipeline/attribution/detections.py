@@ -44,18 +44,18 @@ def detected(logits: np.ndarray, head: Head, most: int) -> Iterator[Detection]:
     classes = scores.argmax(axis=-1)
     best = scores[np.arange(len(scores)), classes]
     for _ in range(min(most, len(best))):
-        place = int(best.argmax())
-        if not np.isfinite(best[place]):
+        row = int(best.argmax())
+        if not np.isfinite(best[row]):
             return
-        number, score = int(classes[place]), float(best[place])
-        box = logits[place, :4].astype(np.float64)
-        evidence = float(logits[place, BOX_COLUMNS + number] + logits[place, BOX_COLUMNS - 1])
+        number, score = int(classes[row]), float(best[row])
+        box = logits[row, :4].astype(np.float64)
+        evidence = float(logits[row, BOX_COLUMNS + number] + logits[row, BOX_COLUMNS - 1])
         known = head.gives_probabilities
         yield Detection(
             number, evidence, score if known else None, None if known else score, box.tolist() if head.has_places else None
         )
         best[(overlaps(logits[:, :4], box) >= _SAME) & (classes == number)] = -np.inf
-        best[place] = -np.inf
+        best[row] = -np.inf
 
 
 def overlaps(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -91,9 +91,9 @@ class DetectionTarget:
 
         scores = tf.gather(box_scores(logits, self.of_class.classes.head), numbers, axis=2, batch_dims=1)
         overlap = tf.ones_like(scores) if self.box is None else _overlap(logits[..., :4], self.box)
-        place = tf.argmax(tf.stop_gradient(scores * overlap), axis=1)
+        row = tf.argmax(tf.stop_gradient(scores * overlap), axis=1)
         evidence = tf.gather(logits[..., BOX_COLUMNS:], numbers, axis=2, batch_dims=1) + logits[..., BOX_COLUMNS - 1]
-        return tf.gather(evidence * overlap, place, axis=1, batch_dims=1)
+        return tf.gather(evidence * overlap, row, axis=1, batch_dims=1)
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
         """The class score of the chosen detection, times its overlap."""

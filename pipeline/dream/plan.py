@@ -11,7 +11,7 @@ from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
 from pipeline.errors import WrongSpec
 from pipeline.job import Job
-from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.network import LOGITS
 from pipeline.sources.picking import check_picks, count_picks, named, pick
 from pipeline.spec.dream import DreamSpec, VisualizationSpec
 
@@ -160,7 +160,7 @@ def check_dream(job: Job) -> None:
         picture_objective(job).check(known, f"{job.network.name} (dream.layers)")
     if spec.visualization:
         if spec.visualization.layer is None:
-            known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, job.count_classes()))
+            known[LOGITS] = job.logits_layer()
         for number in spec.visualization.classes:
             class_objective(spec.visualization, number).check(known, f"{job.network.name} (dream.visualization.classes)")
         octaves = class_octaves(spec.visualization, *job.network.input_shape[:2])

@@ -147,24 +147,25 @@ def columns_before(tensor: tf.Tensor, start: int, stop: int, ending_of: EndingRe
     if operation.type != "ConcatV2":
         return plain
     *parts, axis = operation.inputs
-    place = tf.get_static_value(axis)
-    if place is None:
+    number = tf.get_static_value(axis)
+    if number is None:
         return plain
-    if int(place) in (1, -2):
-        found = [columns_before(part, start, stop, ending_of) for part in parts]
+    if int(number) in (1, -2):
+        read = [columns_before(part, start, stop, ending_of) for part in parts]
         along = 1
     else:
-        found, along, first = [], -1, 0
+        read, along, first = [], -1, 0
         for part in parts:
             if part.shape[-1] is None:
                 return plain
             last = first + int(part.shape[-1])
             if first < stop and last > start:
-                found.append(columns_before(part, max(start, first) - first, min(stop, last) - first, ending_of))
+                read.append(columns_before(part, max(start, first) - first, min(stop, last) - first, ending_of))
             first = last
-    if not found or any(activation != found[0][0] for activation, _ in found) or not (found[0][0].name or found[0][0].clip):
+    activations = {activation for activation, _ in read}
+    if len(activations) != 1 or not any(activation.name or activation.clip for activation in activations):
         return plain
-    return found[0][0], tf.concat([value for _, value in found], axis=along)
+    return read[0][0], tf.concat([value for _, value in read], axis=along)
 
 
 def _corners(boxes: tf.Tensor, spec: BoxesSpec, size: tuple[int, int]) -> tf.Tensor:

@@ -116,7 +116,7 @@ def check_patterns(job: Job) -> None:
     named = {table.name: table.objective() for table in spec.objectives}
     known = {layer.name: layer for layer in network.layers()}
     if any(LOGITS in objective.layers for objective in named.values()):
-        known[LOGITS] = LayerInfo(LOGITS, "", (1, 1, job.count_classes()))
+        known[LOGITS] = job.logits_layer()
     for name, objective in named.items():
         objective.check(known, f"{network.name} (patterns.objectives, {name!r})")
 

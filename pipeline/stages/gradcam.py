@@ -212,9 +212,9 @@ def _targets(job: Job, classes: Classes) -> tuple[Target, ...]:
 
     def embed(target: TargetSpec) -> np.ndarray:
         """The network's embedding of the image that a target names."""
-        shown = next(iter(pick(job.source, job.fit, _picks_of(target)))).given
+        image = next(iter(pick(job.source, job.fit, _picks_of(target)))).given
         run = compile_pass(job.network, [LOGITS], 1, lambda maps: maps[LOGITS])
-        return np.asarray(run(shown[np.newaxis]))[0]
+        return np.asarray(run(image[np.newaxis]))[0]
 
     height, width = (*logits_shape(job.network), 1, 1)[1:3] if classes.head.kind == "map" else (1, 1)
     return targets_of(classes, job.spec.gradcam.targets, embed, (height, width))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from pipeline.attribution.explainer import Explained, Explainer, ImageBatch
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.plan import ExplainPlan, MapKey
 from pipeline.attribution.targets import Classes, ClassTarget
+from pipeline.compiled.tf_private import constants_for_variables
 from pipeline.models.network import Network
 
 
@@ -43,3 +46,17 @@ class Compiled:
 def compile_explanations(network: Network, keys: Sequence[MapKey], batch: int, targets: int) -> Compiled:
     """A function of images and classes; see `explainer_of`."""
     return Compiled(explainer_of(network, keys, batch, targets))
+
+
+def stored(model: Any, kind: str, folder: Path) -> str:
+    """Write a model as a `file`, `savedmodel` or `frozen` network. Returns: the spec's `source`."""
+    if kind == "file":
+        model.save(folder / "net.keras")
+        return f"file:{folder / 'net.keras'}"
+    if kind == "savedmodel":
+        model.export(folder / "net", verbose=False)
+        return f"savedmodel:{folder / 'net'}"
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
+    (folder / "net.pb").write_bytes(constants_for_variables(concrete)[1].SerializeToString())
+    return f"frozen:{folder / 'net.pb'}"

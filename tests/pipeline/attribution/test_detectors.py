@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from explaining import stored
 
 import convscope
 from pipeline import load_spec, run
-from pipeline.compiled.tf_private import constants_for_variables
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
@@ -50,19 +50,6 @@ def detector(kind: str) -> tuple[Any, Any]:
     else:
         outputs = [layers.Identity(name="boxes")(boxes), layers.Softmax(name="scores")(z)]
     return keras.Model(inputs, outputs, name="detector"), plain
-
-
-def stored(model: Any, kind: str, folder: Path) -> str:
-    if kind == "file":
-        model.save(folder / "net.keras")
-        return f"file:{folder / 'net.keras'}"
-    if kind == "savedmodel":
-        model.export(folder / "net", verbose=False)
-        return f"savedmodel:{folder / 'net'}"
-    spec = tf.TensorSpec((None, SIDE, SIDE, 3), tf.float32)
-    concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
-    (folder / "net.pb").write_bytes(constants_for_variables(concrete)[1].SerializeToString())
-    return f"frozen:{folder / 'net.pb'}"
 
 
 BOXES = {
@@ -135,6 +122,27 @@ def test_a_detector_is_asked_what_its_numbers_are(tmp_path: Path) -> None:
         open_network(ModelSpec(**spec, boxes={"format": "cxcywh", "unit": "pixels"}))
     with pytest.raises(ValueError, match="unit"):
         ModelSpec(**spec, boxes={"format": "cxcywh"})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        '[patterns]\nlayers = []\nobjectives = [{ name = "first", terms = [{ kind = "logit", number = 0 }] }]',
+        "[dream.visualization]\nclasses = [0]",
+    ],
+)
+def test_patterns_and_dreams_of_a_detectors_classes_are_refused(table: str, write_spec: Any, tmp_path: Path) -> None:
+    model = {
+        "source": stored(detector("yolo")[0], "file", tmp_path),
+        "layers": ["*"],
+        "preprocess": "unit",
+    }
+    path = write_spec(tmp_path / "job.toml", model=model)
+    path.write_text(f"{path.read_text()}\n{table}\n")
+    stage = "patterns" if table.startswith("[patterns") else "dream"
+    boxes = 'model.boxes={ format = "cxcywh", unit = "pixels", objectness = true }'
+    with pytest.raises(WrongSpec, match=r"is a detector \(model.boxes\)"):
+        run(load_spec(path, [f'stages=["{stage}"]', boxes]), tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from explaining import stored
 
 from pipeline import load_spec, run
-from pipeline.compiled.tf_private import constants_for_variables
 from pipeline.errors import WrongSpec
 from pipeline.report.job_reader import JobReader
 from pipeline.report.pictures import explanations
@@ -44,19 +44,6 @@ def model_of(head: Callable[[Any], Any]) -> Any:
     kernel = next(layer for layer in reversed(model.layers) if layer.weights)
     kernel.kernel.assign(40 * kernel.kernel)
     return model
-
-
-def stored(model: Any, kind: str, folder: Path) -> str:
-    if kind == "file":
-        model.save(folder / "net.keras")
-        return f"file:{folder / 'net.keras'}"
-    if kind == "savedmodel":
-        model.export(folder / "net", verbose=False)
-        return f"savedmodel:{folder / 'net'}"
-    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
-    (folder / "net.pb").write_bytes(constants_for_variables(concrete)[1].SerializeToString())
-    return f"frozen:{folder / 'net.pb'}"
 
 
 @pytest.fixture
