@@ -131,7 +131,7 @@ def read_maps(folder: Place, method: str, layer: str | None = None) -> Iterator[
         stored = f"It has {', '.join(names)}." if names else "Set gradcam.arrays = true, and run the stage gradcam again."
         raise MissingInput(f"{folder} stores no maps of {method!r}{f' at {layer!r}' if layer else ''}. {stored}")
     with path.open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS):
+        for batch in pq.ParquetFile(file).iter_batches(_ROWS, use_threads=False):
             for row in batch.to_pylist():
                 values = np.array(row["map"], np.float32).reshape(row["shape"]) * np.float32(row["scale"])
                 yield StoredMap(row["example"], row["key"], row["target"], row["class"], values, row["logits"])

@@ -94,7 +94,7 @@ def read_patches(folder: Place, layer: str) -> StrongestPatches:
         scores.setdefault(channel, []).append(score)
     images: dict[int, list[bytes]] = {}
     with (folder / "crops" / f"{file_name(layer)}.parquet").open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(columns=["channel", "image"]):
+        for batch in pq.ParquetFile(file).iter_batches(columns=["channel", "image"], use_threads=False):
             for row in batch.to_pylist():
                 images.setdefault(row["channel"], []).append(row["image"]["bytes"])
     return StrongestPatches(scores, images)

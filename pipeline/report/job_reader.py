@@ -9,13 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import one_line
 from pipeline.receipt import Receipt, read_receipt
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
-from pipeline.store.tables import INDEX
+from pipeline.store.tables import INDEX, read_index, read_table
 
 Row = dict[str, Any]
 
@@ -83,8 +82,7 @@ class JobReader:
     def _read(self, name: str) -> pa.Table:
         schema = INDEX[name]
         try:
-            with (self.folder / "index" / f"{name}.parquet").open("rb") as file:
-                table = pq.read_table(file)
+            table = read_index(self.folder, name)
             missing = [column.name for column in schema if column.name not in table.column_names]
             columns = [
                 pa.nulls(len(table), column.type) if column.name in missing else table[column.name].cast(column.type)
@@ -102,9 +100,8 @@ class JobReader:
     def _pictures(self, folder: str, layer: str, columns: Sequence[str]) -> pa.Table | None:
         name = f"{folder}/{file_name(layer)}.parquet"
         try:
-            with (self.folder / name).open("rb") as file:
-                table = pq.read_table(file, columns=list(columns))
-                return table if set(columns) <= set(table.column_names) else None
+            table = read_table(self.folder / name, columns)
+            return table if set(columns) <= set(table.column_names) else None
         except FileNotFoundError:
             return None
         except Exception as error:  # as in `_read`

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -345,8 +346,17 @@ def _column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
 
 def read_index(folder: Place, name: str) -> pa.Table:
     """Read index/NAME.parquet."""
-    with (folder / "index" / f"{name}.parquet").open("rb") as file:
-        return pq.read_table(file)
+    return read_table(folder / "index" / f"{name}.parquet")
+
+
+def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns.
+
+    On this machine Arrow opens the file itself: its threads may outlive Python for a moment, and one that then lets go of
+    a file of Python's aborts the process ("terminate called").
+    """
+    with pa.OSFile(str(path)) if isinstance(path, Path) else path.open("rb") as file:
+        return pq.read_table(file, columns=None if columns is None else list(columns), use_threads=False, pre_buffer=False)
 
 
 def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
