@@ -184,11 +184,13 @@ def _compare(options: argparse.Namespace) -> None:
     from pipeline.stages import STAGES
     from pipeline.stages.stage import sections_of
 
-    out = place(options.out)
+    first, second, out = place(options.first), place(options.second), place(options.out)
+    for folder in (first, second):
+        read_receipt(folder, any_format=True)  # where there is no job, nothing is made
     reporter = Reporter("compare")
     with hold(out, reporter.say), reporter.step("compare", "layers") as advance:
         sections = sections_of(STAGES.values())
-        counts = write_comparison(place(options.first), place(options.second), out, sections, advance)
+        counts = write_comparison(first, second, out, sections, advance)
     print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
 
 

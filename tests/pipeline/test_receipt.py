@@ -115,9 +115,11 @@ def test_what_is_no_receipt_at_all_is_one_line(tmp_path: Path, text: Any) -> Non
 @pytest.mark.parametrize("words", [["show"], ["merge"], ["report"], ["compare"]])
 @pytest.mark.parametrize(("path", "value"), [("stages.activations.seconds", "2"), ("layers", None), ("spec", {})])
 def test_every_command_that_reads_a_job_refuses_such_a_receipt_in_one_line(
-    command: Any, tmp_path: Path, words: Any, path: Any, value: Any
+    command: Any, tmp_path: Path, words: Any, path: Any, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps(with_value(path, value)))
     folders = [tmp_path, tmp_path] if words == ["compare"] else [tmp_path]
     status, _, error = command(*words, *folders)
     assert status == 2 and error.splitlines()[-1].startswith("WrongSpec: ") and "is no receipt of a job" in error
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]

@@ -24,9 +24,9 @@ CLAMPS: dict[str, tuple[Any, float]] = {  # and the floor of each
 def test_a_map_that_never_leaves_its_lower_clamp_has_its_maximum_at_the_first_position(clamp: str) -> None:
     layer, floor = CLAMPS[clamp]
     inputs = keras.Input((6, 5, 3))
-    bias = keras.initializers.Constant([0, -9, 40, floor])
+    kernel, bias = keras.initializers.RandomNormal(seed=0), keras.initializers.Constant([0, -9, 40, floor])
     network = keras_network(
-        keras.Model(inputs, layer(keras.layers.Conv2D(4, 1, kernel_initializer="random_normal", bias_initializer=bias)(inputs))),
+        keras.Model(inputs, layer(keras.layers.Conv2D(4, 1, kernel_initializer=kernel, bias_initializer=bias)(inputs))),
         "net",
         None,
         "none",
