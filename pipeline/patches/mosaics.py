@@ -69,8 +69,12 @@ class MosaicRows:
             title,
             ", ".join(fact for fact in facts if fact),
             "; ".join(fact for fact in (field, crop) if fact),
-            f"A row is a channel, its strongest response first; {below}.{self._on_ties()}",
+            f"A row is a channel, its strongest response first{self._on_clamp()}; {below}.{self._on_ties()}",
         ]
+
+    def _on_clamp(self) -> str:
+        unclipped = self.layer.unclipped
+        return ", as it is before the upper clamp" if unclipped is not None and np.isfinite(unclipped).any() else ""
 
     def label(self, row: int) -> tuple[str, str]:
         """The channel's number and, below it, how many images tie with its last winner."""
@@ -97,9 +101,10 @@ class MosaicRows:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
     def caption(self, row: int, group: int, rank: int) -> str:
-        """A patch's response; a whole image's label."""
+        """A patch's response, before an upper clamp where the layer has one; a whole image's label."""
         if self.kinds[group] == "crop":
-            return f"{self.layer.scores[row, rank]:.3g}"
+            before = np.nan if self.layer.unclipped is None else self.layer.unclipped[row, rank]
+            return f"{self.layer.scores[row, rank] if np.isnan(before) else before:.3g}"
         return self.pictures.images[int(self.layer.examples[row, rank])].label or ""
 
     def _full(self, row: int, rank: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,6 +19,7 @@ from pipeline.drawing.pixels import decode_png, resize
 from pipeline.drawing.sheet import SheetLayout
 from pipeline.errors import StoreFailed, UnusableData
 from pipeline.patches import PatchOptions, Winners, write_patches
+from pipeline.patches.mosaics import MosaicRows
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
 from pipeline.spec.data import DataSpec
@@ -196,6 +198,18 @@ def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(
             np.testing.assert_array_equal(cut(both, layout.tile_corner(row, 0, rank), 72), cut(crop, (place["y"], x), 72))
             small = cut(both, layout.tile_corner(row, 1, rank), 64)
             np.testing.assert_array_equal(small, cut(full, alone.tile_corner(row, 0, rank), 64))
+
+
+def test_below_a_patch_stands_what_it_is_ranked_by() -> None:
+    plain = winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)
+    clamped = replace(plain, unclipped=np.array([[12.5, np.nan], [10.25, 9.0]], np.float32))
+    for layer, captions, words in (
+        (plain, ["10", "9", "10"], ""),
+        (clamped, ["12.5", "9", "10.2"], ", as it is before the upper clamp"),
+    ):
+        rows = MosaicRows(layer, SimpleNamespace(map_size=None), SimpleNamespace(), PatchOptions(FIT), ("crop",))
+        assert [rows.caption(0, 0, 0), rows.caption(0, 0, 1), rows.caption(1, 0, 0)] == captions
+        assert f"its strongest response first{words};" in rows.heading()[-1]
 
 
 def cut(pixels: Any, corner: tuple[int, int], side: int) -> Any:
