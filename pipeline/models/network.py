@@ -180,7 +180,7 @@ class Unclipped:
 
     @property
     def value(self) -> tf.Tensor:
-        """What the network gives without its upper clamp alone: max(raw, floor)."""
+        """What the network would give without its upper clamp: max(raw, floor)."""
         import tensorflow as tf
 
         return self.raw if self.floor is None else tf.maximum(self.raw, self.floor)
@@ -212,7 +212,7 @@ class Network(Protocol):
         """A short hexadecimal digest of the architecture, the weights and the preprocessing."""
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """Pixels as its `Feed` says, uint8 or float in 0..255, (batch, h, w, 3) -> float32, what the network eats."""
+        """Pixels as its `Feed` says, uint8 or float in 0..255, (batch, h, w, 3) -> float32, what the network takes."""
 
     def trace(self, images: tf.Tensor, layers: Sequence[str]) -> dict[str, tf.Tensor]:
         """The layers' outputs for preprocessed images, inside the caller's tf.function; inference mode.

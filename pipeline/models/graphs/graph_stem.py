@@ -68,7 +68,7 @@ def infer_from_graph(reader: ReadsStem, operations: Operations, image: str, laye
             continue
         steps += [words] if node.op in _CHANGES else []
         pixels |= {f"{name}:{number}" for number in range(_MOST_OUTPUTS)}
-    settings = [found for found in answers.values() if isinstance(found, Setting)]
+    settings = [inferred for inferred in answers.values() if isinstance(inferred, Setting)]
     if not unknown and settings and len(settings) == len(answers):
         return settings[0]
     if unknown:
@@ -76,7 +76,7 @@ def infer_from_graph(reader: ReadsStem, operations: Operations, image: str, laye
     elif None in answers.values():
         seen = f"pixels reach {next(iter(answers))} as they are, and no graph records what was done before{_likely(operations)}"
     else:
-        seen = "; ".join(found for found in answers.values() if isinstance(found, str)) or "it has no weights"
+        seen = "; ".join(reason for reason in answers.values() if isinstance(reason, str)) or "it has no weights"
     raise WrongSpec(
         f"what {where} wants done to its pixels cannot be told: {seen}. Name it in model.preprocess: {', '.join(MODES)}."
     )

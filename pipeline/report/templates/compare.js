@@ -26,9 +26,9 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
   }
 
   function title(row) {
-    const told = `overlap ${percent(row.overlap)}, shift ${number(row.shift)}`;
+    const caption = `overlap ${percent(row.overlap)}, shift ${number(row.shift)}`;
     const link = make("a", { href: address(row.layer, row.channel) }, `channel ${row.channel}`);
-    return make("h2", { className: "card-title" }, link, make("span", { className: "quiet" }, told));
+    return make("h2", { className: "card-title" }, link, make("span", { className: "quiet" }, caption));
   }
 
   async function showLayer(root, name) {
@@ -72,8 +72,8 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
       ]);
       return make("div", {}, make("h2", {}, `${"AB"[side]}: ${jobs[side].name}`), numbers, make("ul", { className: "patches pairs" }, ...items));
     });
-    const told = `Overlap of winners ${percent(row.overlap)}; the mean moved by ${number(row.shift)} standard deviations of A.`;
-    root.append(make("h1", { tabIndex: -1 }, `${name}, channel ${row.channel}`), steps, make("p", {}, told), make("div", { className: "columns" }, ...columns));
+    const caption = `Overlap of winners ${percent(row.overlap)}; the mean moved by ${number(row.shift)} standard deviations of A.`;
+    root.append(make("h1", { tabIndex: -1 }, `${name}, channel ${row.channel}`), steps, make("p", {}, caption), make("div", { className: "columns" }, ...columns));
   }
 
   convscope.follow(`${jobs[0].name} and ${jobs[1].name}`, (root, [layer, channel]) => (channel === undefined ? showLayer(root, layer) : showChannel(root, layer, channel)));

@@ -46,7 +46,7 @@ const convscope = (() => {
     if (!layer) throw new Error(`There is no layer ${name} in this job.`);
     const found = await load(`${job.prefix}layer:${name}`, layer.data);
     if (!layer.channels) {
-      const tables = Object.fromEntries(Object.entries(found.tables).map(([table, told]) => [table, byChannel(Array.isArray(told) ? told : rows(told))]));
+      const tables = Object.fromEntries(Object.entries(found.tables).map(([table, stored]) => [table, byChannel(Array.isArray(stored) ? stored : rows(stored))]));
       const of = (table, number) => tables[table]?.get(number) || [];
       layer.channels = found.order.map((number) => ({
         number,
@@ -191,18 +191,18 @@ const convscope = (() => {
   }
 
   // A picture with words below it, which are its alternative text too; src is below the page's folder.
-  function figure(src, told, properties = {}) {
+  function figure(src, caption, properties = {}) {
     const file = src.split("/").map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
-    const image = make("img", { loading: "lazy", alt: told, src: `${file}?${version}`, ...properties });
-    return make("figure", {}, image, make("figcaption", { className: "quiet" }, told));
+    const image = make("img", { loading: "lazy", alt: caption, src: `${file}?${version}`, ...properties });
+    return make("figure", {}, image, make("figcaption", { className: "quiet" }, caption));
   }
 
   // A curve of numbers over steps, drawn as a line.
-  function curve(values, told) {
+  function curve(values, caption) {
     const known = (values || []).filter((value) => typeof value === "number");
     if (known.length < 2) return null;
     const [low, high] = [Math.min(...known), Math.max(...known)];
-    const svg = draw("svg", { class: "curve", viewBox: "0 0 320 110", role: "img", "aria-label": `${told}: from ${number(known[0])} to ${number(known[known.length - 1])}` });
+    const svg = draw("svg", { class: "curve", viewBox: "0 0 320 110", role: "img", "aria-label": `${caption}: from ${number(known[0])} to ${number(known[known.length - 1])}` });
     const points = known.map((value, step) => `${(320 * step) / (known.length - 1)},${100 - (90 * (value - low)) / (high - low || 1)}`);
     svg.append(draw("polyline", { points: points.join(" ") }), draw("text", { x: 0, y: 10 }, number(high)), draw("text", { x: 0, y: 108 }, number(low)));
     return svg;

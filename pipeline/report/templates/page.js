@@ -17,9 +17,9 @@ convscope.ready("job").then((job) => {
     const { layer, statistics } = channel;
     const label = statistics.top_label ? `${statistics.top_label} ${percent(statistics.label_purity)}` : "";
     const tied = statistics.ties ? `${statistics.ties.toLocaleString("en")} more tie` : "";
-    const told = statistics.dead ? "never fires" : [label, tied].filter(Boolean).join(", ");
+    const caption = statistics.dead ? "never fires" : [label, tied].filter(Boolean).join(", ");
     const link = make("a", { href: address(layer.name, channel.number) }, `channel ${channel.number}`);
-    return make("article", { className: "card" }, make("h2", { className: "card-title" }, link, make("span", { className: "quiet", title: told }, told)));
+    return make("article", { className: "card" }, make("h2", { className: "card-title" }, link, make("span", { className: "quiet", title: caption }, caption)));
   }
 
   // Why a channel has no winners.
@@ -239,8 +239,8 @@ convscope.ready("job").then((job) => {
       make("h2", {}, image.key),
       ...image.layers.map((one) => {
         const dead = one.dead ? `, ${one.dead} of them the same everywhere` : "";
-        const told = `${image.key} at ${one.layer}: ${one.channels} channels${dead}`;
-        return make("div", { className: "together maps" }, make("h3", {}, make("a", { href: address(one.layer) }, one.layer)), figure(`../${one.picture}`, told));
+        const caption = `${image.key} at ${one.layer}: ${one.channels} channels${dead}`;
+        return make("div", { className: "together maps" }, make("h3", {}, make("a", { href: address(one.layer) }, one.layer)), figure(`../${one.picture}`, caption));
       }),
     ]);
     root.append(make("h1", { tabIndex: -1 }, "Feature maps"), make("p", { className: "quiet" }, `What every channel of a layer makes of an image, for ${images.length} images.`), ...parts);
@@ -249,8 +249,8 @@ convscope.ready("job").then((job) => {
   async function showDreams(root) {
     const dreams = await convscope.load("dreams", "data/+dreams.js");
     const parts = dreams.map((dream) => {
-      const told = `${dream.title}: ${dream.objective}; reaches ${number(dream.reached)}`;
-      const part = make("div", {}, dream.picture ? figure(`../${dream.picture}`, told) : make("p", {}, told));
+      const caption = `${dream.title}: ${dream.objective}; reaches ${number(dream.reached)}`;
+      const part = make("div", {}, dream.picture ? figure(`../${dream.picture}`, caption) : make("p", {}, caption));
       const losses = curve(dream.losses, "Loss by step");
       if (losses) part.append(losses);
       return part;
