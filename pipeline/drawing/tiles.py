@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -42,16 +43,19 @@ def light(tile: np.ndarray, heat: np.ndarray, seen: Sequence[float]) -> None:
         seen: y1, x1, y2, x2: what the map covers, in pixels of the tile; it may reach over the edges.
     """
     y1, x1, y2, x2 = seen
-    scale_y, scale_x = heat.shape[0] / (y2 - y1), heat.shape[1] / (x2 - x1)
-    matrix = np.array([[scale_x, 0, (0.5 - x1) * scale_x - 0.5], [0, scale_y, (0.5 - y1) * scale_y - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    share = cv2.warpAffine(heat.astype(np.float32), matrix, tile.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    for inside, axis in ((slice(max(round(y1), 0), max(round(y2), 0)), 0), (slice(max(round(x1), 0), max(round(x2), 0)), 1)):
-        outside = np.ones(tile.shape[axis], bool)
-        outside[inside] = False
-        share[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = 0  # the network was not shown this
-    share = _SHADE + (1 - _SHADE) / 255 * share
-    tile[:] = (tile * share[..., np.newaxis]).astype(np.uint8)
+    down, across = _spread(y1, y2, heat.shape[0], tile.shape[0]), _spread(x1, x2, heat.shape[1], tile.shape[1])
+    share = _SHADE + (1 - _SHADE) / 255 * (down @ heat.astype(np.float32) @ across.T)
+    tile[:] = tile * share[..., np.newaxis]
+
+
+@lru_cache(4096)
+def _spread(first: float, last: float, cells: int, size: int) -> np.ndarray:
+    """The matrix float32 (size, cells) that spreads a line of cells over pixels first to last; 0 for pixels outside."""
+    pixels = np.arange(size)
+    centres = np.clip((pixels + 0.5 - first) * cells / (last - first) - 0.5, 0, cells - 1)
+    matrix = np.maximum(1 - abs(centres[:, np.newaxis] - np.arange(cells)), 0).astype(np.float32)
+    matrix[(pixels < round(first)) | (pixels >= round(last))] = 0  # the network was not shown this
+    return matrix
 
 
 def outline_on(tile: np.ndarray, box: Box, height: int, width: int) -> None:

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from pipeline.fields.effective import covers_most
-from pipeline.geometry import Box
 from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
 
@@ -23,6 +22,7 @@ _MOST_BATCH = 16
 _MOST_CELLS = 28  # along a side of the maps that are kept for pictures
 _FINE = 64  # maps are refined to about so many points along a side before they are cut at half their peak
 _STEPS = 8  # at least, that a region's side has
+_MOST_CHANNELS = 128  # that OpenCV resizes at a time
 _LEAST = 0.2  # of the input's shorter side: below that a region shows nothing that could be recognised
 
 
@@ -89,11 +89,10 @@ class MapRegions:
             padded = np.pad(part, [(0, self.batch - len(part)), (0, 0), (0, 0), (0, 0)])
             maps = self._read(padded)
             for name, of_layer in units.items():
-                whole = np.asarray(maps[name])
-                for number in np.flatnonzero((of_layer[:, 0] >= start) & (of_layer[:, 0] < start + len(part))):
-                    image, row, col, channel = (int(value) for value in of_layer[number])
-                    box, cells = self._region(name, whole[image - start, :, :, channel], row, col)
-                    results[name][0][number], results[name][1][number] = box.edges, cells
+                here = np.flatnonzero((of_layer[:, 0] >= start) & (of_layer[:, 0] < start + len(part)))
+                image, row, col, channel = of_layer[here].T
+                boxes, cells = self._regions(name, np.asarray(maps[name])[image - start, :, :, channel], row, col)
+                results[name][0][here], results[name][1][here] = boxes, cells
         return results
 
     @cached_property
@@ -110,30 +109,35 @@ class MapRegions:
         height, width, _ = self._maps[name]
         return min(height, _MOST_CELLS), min(width, _MOST_CELLS)
 
-    def _region(self, name: str, values: np.ndarray, row: int, col: int) -> tuple[Box, np.ndarray]:
+    def _regions(self, name: str, values: np.ndarray, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes int32 (m, 4) and pictures uint8 (m, *cells) of maps (m, h, w), around a unit of each."""
         heights = _above_floor(values, row, col)
-        top, left, bottom, right = half_peak(heights, row, col)
-        grid, peak = self._grids[name], heights[row, col]
-        edges = [
-            origin + stride * unit
-            for origin, stride, unit in zip(grid.origin * 2, grid.stride * 2, (top, left, bottom, right), strict=True)
-        ]
-        box = square_box(edges, self._height, self._width)
-        shares = np.minimum(heights / peak if peak > 0 else np.ones_like(heights), 1)
-        return box, np.rint(255 * self._on_input(shares, grid, self._cells(name))).astype(np.uint8)
+        grid = self._grids[name]
+        edges = np.array(grid.origin * 2) + np.array(grid.stride * 2) * half_peaks(heights, row, col)
+        peaks = heights[np.arange(len(heights)), row, col, np.newaxis, np.newaxis]
+        shares = np.minimum(np.divide(heights, peaks, out=np.ones_like(heights), where=peaks > 0), 1)
+        down, across = self._resampling[name]
+        return square_boxes(edges, self._height, self._width), np.rint(255 * (down @ shares @ across.T)).astype(np.uint8)
 
-    def _on_input(self, shares: np.ndarray, grid: _Grid, cells: tuple[int, int]) -> np.ndarray:
-        """A map, moved and scaled so that it covers the input evenly: float (h, w) -> cells."""
-        scale = [
-            size / count / stride for size, count, stride in zip((self._height, self._width), cells, grid.stride, strict=True)
-        ]
-        shift = [-origin / stride for origin, stride in zip(grid.origin, grid.stride, strict=True)]
-        # A cell's centre, in units; arrays count from the centre of the first.
-        matrix = np.array(
-            [[scale[1], 0, shift[1] + scale[1] / 2 - 0.5], [0, scale[0], shift[0] + scale[0] / 2 - 0.5]], np.float64
-        )
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(shares, matrix, cells[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    @cached_property
+    def _resampling(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By layer, the matrices that move and scale a map's rows and columns so that it covers the input evenly."""
+        matrices = {}
+        for name, grid in self._grids.items():
+            sizes = zip(
+                (self._height, self._width), self._cells(name), self._maps[name][:2], grid.origin, grid.stride, strict=True
+            )
+            matrices[name] = tuple(
+                _interpolation(((np.arange(cells) + 0.5) * size / cells - origin) / stride - 0.5, units)
+                for size, cells, units, origin, stride in sizes
+            )
+        return matrices
+
+
+def _interpolation(positions: np.ndarray, units: int) -> np.ndarray:
+    """The matrix float32 (n, units) that reads a line of units at positions between them; beyond its ends nothing changes."""
+    steps = np.arange(units)
+    return np.maximum(1 - abs(np.clip(positions, 0, units - 1)[:, np.newaxis] - steps), 0).astype(np.float32)
 
 
 def region_layers(
@@ -143,52 +147,60 @@ def region_layers(
     return [layer for layer in layers if layer.shape[:2] != (1, 1) and (every or covers_most(fields[layer.name], *size))]
 
 
-def half_peak(heights: np.ndarray, row: int, col: int) -> tuple[float, float, float, float]:
-    """The box of the connected region around a unit in which a map is at least half the unit's value.
+def half_peaks(heights: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+    """The boxes of the connected regions around units in which their maps are at least half the units' values.
 
     Args:
-        heights: float (h, w), none negative.
+        heights: float32 (m, h, w), none negative; row, col: int (m,), a unit of each map.
 
-    Returns: top, left, bottom, right, in units from the map's upper left edge.
+    Returns: float (m, 4): top, left, bottom, right, in units from the map's upper left edge.
     """
-    factor = max(1, min(4, _FINE // max(heights.shape)))
-    height, width = heights.shape
-    fine = cv2.resize(heights, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR) if factor > 1 else heights
-    above = (fine >= heights[row, col] / 2).astype(np.uint8)
+    count, height, width = heights.shape
+    factor = max(1, min(4, _FINE // max(height, width)))
+    boxes = np.zeros((count, 4))
     y, x = row * factor + factor // 2, col * factor + factor // 2
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-    left, top, wide, high = boxes[labels[y, x], :4] / factor
-    return float(top), float(left), float(top + high), float(left + wide)
+    halves = heights[np.arange(count), row, col] / 2
+    for start in range(0, count, _MOST_CHANNELS):
+        stacked = np.ascontiguousarray(heights[start : start + _MOST_CHANNELS].transpose(1, 2, 0))
+        if factor > 1:
+            stacked = cv2.resize(stacked, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
+        fine = stacked.reshape(height * factor, width * factor, -1).transpose(2, 0, 1)
+        above = (fine >= halves[start : start + _MOST_CHANNELS, np.newaxis, np.newaxis]).astype(np.uint8)
+        for number, mask in enumerate(above, start=start):
+            _, labels, bounds, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+            left, top, wide, high = bounds[labels[y[number], x[number]], :4]
+            boxes[number] = top, left, top + high, left + wide
+    return boxes / factor
 
 
-def square_box(edges: Sequence[float], height: int, width: int) -> Box:
-    """The square around y1, x1, y2, x2, at least a fifth of the image's shorter side, moved into the image where it can be.
+def square_boxes(edges: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The squares around y1, x1, y2, x2, at least a fifth of the image's shorter side, moved into the image where they can be.
 
-    Its edges are multiples of a power of two, at most an eighth of its side: no map is finer than that, and regions that
+    Their edges are multiples of a power of two, at most an eighth of a side: no map is finer than that, and regions that
     differ by less are one crop, which is made and stored once.
+
+    Args:
+        edges: float (m, 4).
+
+    Returns: int32 (m, 4).
     """
-    least = _LEAST * min(height, width)
-    spans = [_widened(edges[axis], edges[axis + 2], least) for axis in (0, 1)]
-    step = 2.0 ** max(0, np.floor(np.log2(max(high - low for low, high in spans) / _STEPS)))
-    spans = [(np.floor(low / step) * step, np.ceil(high / step) * step) for low, high in spans]
-    side = max(high - low for low, high in spans)
-    boxes = []
-    for (low, high), size in zip(spans, (height, width), strict=True):
-        length = min(side, size)
-        first = int(np.clip(low - (side - high + low) // (2 * step) * step, 0, size - length))
-        boxes.append((first, first + int(length)))
-    return Box(boxes[0][0], boxes[1][0], boxes[0][1], boxes[1][1])
+    low, high = edges[:, :2], edges[:, 2:]
+    more = np.maximum(_LEAST * min(height, width) - (high - low), 0) / 2
+    low, high = low - more, high + more
+    step = 2.0 ** np.maximum(0, np.floor(np.log2((high - low).max(axis=1, keepdims=True) / _STEPS)))
+    low, high = np.floor(low / step) * step, np.ceil(high / step) * step
+    side = (high - low).max(axis=1, keepdims=True)
+    size = np.array([height, width])
+    length = np.minimum(side, size)
+    first = np.clip(low - (side - high + low) // (2 * step) * step, 0, size - length).astype(np.int32)
+    return np.concatenate([first, first + length.astype(np.int32)], axis=1)
 
 
-def _widened(low: float, high: float, least: float) -> tuple[float, float]:
-    more = max(0.0, least - (high - low)) / 2
-    return low - more, high + more
-
-
-def _above_floor(values: np.ndarray, row: int, col: int) -> np.ndarray:
-    """A map above zero or, where its peak is not positive, above its minimum: float32 (h, w), nothing negative or infinite."""
+def _above_floor(values: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+    """Maps (m, h, w) above zero or, where the peak is not positive, above their minimum: float32, none negative or infinite."""
     most = np.finfo(np.float32).max / 4
     finite = np.minimum(np.where(np.isnan(values), -np.inf, values), most).astype(np.float32)
-    known = finite[np.isfinite(finite)]
-    floor = float(known.min()) if finite[row, col] <= 0 and len(known) else 0.0
-    return np.ascontiguousarray(np.maximum(finite - np.float32(floor), 0))
+    least = np.where(np.isfinite(finite), finite, np.inf).min(axis=(1, 2))
+    lifted = (finite[np.arange(len(finite)), row, col] <= 0) & np.isfinite(least)
+    floor = np.where(lifted, least, 0).astype(np.float32)
+    return np.maximum(finite - floor[:, np.newaxis, np.newaxis], 0)

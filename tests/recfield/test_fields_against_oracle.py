@@ -106,7 +106,9 @@ def test_a_field_that_is_the_whole_image_says_so(name: str, layer: str | None, w
     assert solved(model, [layer])[layer].is_global is whole
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "InceptionV3", "DenseNet121"])
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet50", "InceptionV3", "DenseNet121"))]
+)
 def test_three_depths_of_a_real_architecture_agree(name: str) -> None:
     model = networks.application(name, {"InceptionV3": 75}.get(name, 64))
     result = agreement.solve(model, agreement.three_depths(model), batch=16)

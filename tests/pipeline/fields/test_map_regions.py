@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.fields import solve_fields
-from pipeline.fields.map_regions import MapRegions, half_peak, region_layers, square_box
+from pipeline.fields.map_regions import MapRegions, half_peaks, region_layers, square_boxes
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
@@ -74,18 +74,31 @@ def test_layers_of_one_unit_have_no_regions_and_small_fields_only_when_asked(net
     assert [layer.name for layer in region_layers(layers, fields, (SIZE, SIZE), every=True)] == ["maps"]
 
 
-@pytest.mark.parametrize("edges", [(-8, 10, 12, 30), (50, 60, 70, 70), (0, 0, 64, 64), (30, 30, 31, 31), (-5, -5, 80, 20)])
-def test_boxes_are_square_inside_the_image_and_hold_what_lies_inside_it(edges: Any) -> None:
-    box = square_box(edges, SIZE, SIZE)
-    assert min(box.y1, box.x1) >= 0 and max(box.y2, box.x2) <= SIZE
-    assert abs(box.height - box.width) <= 1 and box.height >= SIZE // 5
-    inside = [min(max(edge, 0), SIZE) for edge in edges]
-    assert box.y1 <= inside[0] and box.x1 <= inside[1] and box.y2 >= inside[2] and box.x2 >= inside[3]
+def test_boxes_are_square_inside_the_image_and_hold_what_lies_inside_it() -> None:
+    edges = np.array([(-8, 10, 12, 30), (50, 60, 70, 70), (0, 0, 64, 64), (30, 30, 31, 31), (-5, -5, 80, 20)], float)
+    boxes = square_boxes(edges, SIZE, SIZE)
+    assert boxes.min() >= 0 and boxes.max() <= SIZE
+    heights, widths = (boxes[:, 2:] - boxes[:, :2]).T
+    assert np.abs(heights - widths).max() <= 1 and heights.min() >= SIZE // 5
+    inside = np.clip(edges, 0, SIZE)
+    assert (boxes[:, :2] <= inside[:, :2]).all() and (boxes[:, 2:] >= inside[:, 2:]).all()
 
 
 def test_a_lone_peak_takes_one_unit_and_a_constant_map_is_all_of_it() -> None:
-    lone = np.zeros((7, 7), np.float32)
+    lone = np.zeros((7, 9), np.float32)
     lone[2, 5] = 6
-    assert half_peak(lone, 2, 5) == pytest.approx((2, 5, 3, 6), abs=0.5)
-    assert half_peak(np.ones((7, 9), np.float32), 3, 3) == (0, 0, 7, 9)
-    assert half_peak(np.zeros((4, 4), np.float32), 0, 0) == (0, 0, 4, 4)
+    maps = np.stack([lone, np.ones((7, 9), np.float32), np.zeros((7, 9), np.float32)])
+    boxes = half_peaks(maps, np.array([2, 3, 0]), np.array([5, 3, 0]))
+    assert boxes[0] == pytest.approx((2, 5, 3, 6), abs=0.5)
+    assert boxes[1:].tolist() == [[0, 0, 7, 9]] * 2
+
+
+def test_a_region_is_the_same_whatever_else_is_asked_for(network: Any) -> None:
+    """More units of one map than OpenCV takes channels at a time."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (10, SIZE, SIZE, 3))
+    units = np.stack([random.integers(0, most, 1200) for most in (10, 8, 8, 2)], axis=1)
+    boxes, maps = regions_of(network, images, units)
+    for number in (0, 127, 128, 1199):
+        box, cells = regions_of(network, images, units[number : number + 1])
+        assert box[0].tolist() == boxes[number].tolist() and np.abs(cells[0].astype(int) - maps[number]).max() <= 1

@@ -73,8 +73,7 @@ def test_files_come_bytewise_by_path_whatever_their_sizes(table: Any, tables: An
     assert list(keys) == ["B/1", "a", "b/10", "b/2", "é"]
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("rows", [1, 4, 100])
+@pytest.mark.parametrize(("rows", "batch"), [(1, 3), (4, 1), (100, 3)])
 def test_ids_do_not_depend_on_shards_starts_or_batches(
     table: Any, tables: Any, png: Any, listed: Any, rows: Any, batch: Any
 ) -> None:
@@ -83,11 +82,12 @@ def test_ids_do_not_depend_on_shards_starts_or_batches(
     source = tables("**/*.parquet", batch=batch, limit=14)
     whole = listed(source)
     assert len(whole) == len(source) == 14 and whole[5][1] == "x/2.parquet__0"
-    for count in (1, 2, 3, 9):
+    for count in (1, 3, 9):
         shards = [listed(source, Shard(index, count)) for index in range(count)]
         assert [e for shard in shards for e in shard] == whole
-        for index, elements in enumerate(shards):
-            for start in (1, 2, len(elements), len(elements) + 2):
+        for index in {0, count // 2, count - 1}:
+            elements = shards[index]
+            for start in (1, len(elements), len(elements) + 2):
                 assert listed(source, Shard(index, count), start) == elements[start:]
     fetched = list(source.fetch([13, 4, 5, 5, 0]))
     assert [(example, image.key, image.label) for example, image in fetched] == [

@@ -88,7 +88,7 @@ def test_several_images_under_one_name_are_refused(archive: Any, archives: Any, 
         archives()
 
 
-@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz"])
+@pytest.mark.parametrize("ending", ["tar", "tgz"])
 def test_ids_do_not_depend_on_shards_starts_or_packing(
     archive: Any, archives: Any, png: Any, listed: Any, monkeypatch: pytest.MonkeyPatch, ending: Any
 ) -> None:
@@ -102,11 +102,12 @@ def test_ids_do_not_depend_on_shards_starts_or_packing(
     whole = listed(source)
     assert len(whole) == len(source) == 14 and [e[2] for e in whole] == ["0", "1", "2", "3", "4"] * 2 + ["0", "1", "2", "3"]
     assert [e[0] for e in whole] == list(range(14)) and len({e[1] for e in whole}) == 14
-    for count in (1, 2, 3, 9):
+    for count in (1, 3, 9):
         shards = [listed(source, Shard(index, count)) for index in range(count)]
         assert [e for shard in shards for e in shard] == whole
-        for index, elements in enumerate(shards):
-            for start in (1, 2, len(elements), len(elements) + 2):
+        for index in {0, count // 2, count - 1}:
+            elements = shards[index]
+            for start in (1, len(elements), len(elements) + 2):
                 assert listed(source, Shard(index, count), start) == elements[start:]
     fetched = list(source.fetch([13, 4, 5, 5, 0]))
     assert [(example, image.key, image.label) for example, image in fetched] == [

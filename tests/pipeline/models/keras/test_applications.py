@@ -49,7 +49,14 @@ def test_the_preprocessing_and_the_size_of_every_builder_are_inferred(name: Any)
     assert size == (sizes[name],) * 2 if name in sizes else 224 <= size[0] == size[1] <= 600
 
 
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2S", "ConvNeXtTiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV3Small",
+        "EfficientNetB0",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetV2B0", "EfficientNetV2S", "ConvNeXtTiny")),
+    ],
+)
 def test_networks_whose_pixels_are_left_alone_do_rescale_inside(name: Any) -> None:
     kinds = [layer.kind for layer in opened(source=f"keras:{name}", weights="none", top=False).layers()]
     first_weights = next(index for index, kind in enumerate(kinds) if kind == "Conv2D")
@@ -106,7 +113,7 @@ def test_weights_files_are_recognised_by_content_not_by_name(small: Any, tmp_pat
         assert opened(weights=str(tmp_path / file)).digest() == small.digest()
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+@pytest.mark.parametrize("suffix", [".weights.h5", pytest.param(".h5", marks=pytest.mark.slow), ".keras"])
 def test_weights_with_and_without_the_classifier_are_distinguished(small: Any, tmp_path: Path, suffix: Any) -> None:
     bare = opened(weights="none", top=False)
     for network, file in ((small, "full"), (bare, "bare")):
