@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -26,7 +27,10 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="run a job", description="Run a job: SPEC's stages, in order, into OUT/name.", epilog=_EXITS
+        "run",
+        help="run a job",
+        description="Run a job, into OUT/name: the stages of a spec, or the default ones of a network and images.",
+        epilog=_EXITS,
     )
     _add_spec(run)
     _add_out(run)
@@ -60,13 +64,13 @@ def parser() -> argparse.ArgumentParser:
         description="Join the parts that run --shard left in a job's folder, and run the job's remaining stages.",
         epilog=_EXITS,
     )
-    merge.add_argument("folder", metavar="DIR", help="the job's folder: OUT/name")
+    _paths(merge.add_argument("folder", metavar="DIR", help="the job's folder: OUT/name"), "dirs")
     _add_manner(merge)
 
     layers = commands.add_parser(
         "layers", help="list a network's layers", description="List every layer that a spec can name, in forward order."
     )
-    _add_spec(layers)
+    _add_spec(layers, images=False)
     layers.add_argument("--fast", action="store_true", help="leave out the receptive fields, which need some probe images")
     _add_no_cache(layers)
     layers.add_argument("--tensorboard", metavar="DIR", help="write the graph, for TensorBoard's Graphs page")
@@ -92,28 +96,64 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser(
         "show", help="summarise a job's folder", description="Summarise the folder of a finished or running job."
     )
-    show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
+    _paths(show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
+
+    viewer = commands.add_parser("open", help="open a job's web page", description="Open the web page of a job in a browser.")
+    _paths(viewer.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
+    viewer.add_argument(
+        "--serve",
+        type=_port,
+        metavar="PORT",
+        help="serve it on this port of this machine, for a browser that cannot read its disk",
+    )
 
     report = commands.add_parser(
         "report",
         help="rebuild a job's web page",
         description="Rebuild report/index.html from a job's folder. Needs neither the network nor the data.",
     )
-    report.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name")
+    _paths(report.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
 
     compare = commands.add_parser(
         "compare", help="compare two jobs", description="Make a web page that shows two jobs side by side."
     )
-    compare.add_argument("first", metavar="A", help="a job's folder")
-    compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names")
+    _paths(compare.add_argument("first", metavar="A", help="a job's folder"), "dirs")
+    _paths(compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names"), "dirs")
     compare.add_argument("--out", default="comparison", metavar="DIR", help="folder for the page (default: %(default)s)")
+
+    init = commands.add_parser(
+        "init",
+        help="write a spec to go on from",
+        description="Write a commented spec for a network and images into the working directory.",
+    )
+    init.add_argument(
+        "network", metavar="NETWORK", nargs="?", help="such as keras:VGG16 or net.onnx (default: keras:MobileNetV2)"
+    )
+    _add_images(init)
+    init.add_argument("--file", metavar="FILE", help="the file to write (default: NETWORK-IMAGES.toml)")
+
+    commands.add_parser(
+        "schema", help="print the JSON schema of a spec", description="Print the JSON schema of a spec, for editors."
+    )
+
+    explain = commands.add_parser(
+        "help", help="explain a key of the spec", description="Explain a key or a table of the spec, or a command."
+    )
+    explain.add_argument("key", metavar="KEY", nargs="?", help="such as activations.crop")
+
+    completion = commands.add_parser(
+        "completion",
+        help="print completions for a shell",
+        description='Print what a shell completes: eval "$(convscope completion bash)".',
+    )
+    completion.add_argument("shell", choices=["bash", "zsh"], help="which shell")
 
     params = commands.add_parser(
         "params",
         help="convert an old params.py to TOML",
         description="Read the params.py of an old class visualisation, without running it, and print the table of a spec.",
     )
-    params.add_argument("old", metavar="OLD", help="the old params.py")
+    _paths(params.add_argument("old", metavar="OLD", help="the old params.py"))
 
     train = commands.add_parser(
         "train", help="train the example network", description="Train the small network of the specs demo and cifar10."
@@ -133,8 +173,21 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _add_spec(command: argparse.ArgumentParser) -> None:
-    command.add_argument("spec", metavar="SPEC", help="a job's TOML file, or the name of a shipped one, such as demo")
+def _paths(action: argparse.Action, kind: str = "files") -> None:
+    """Have shells complete an argument with files, or with `dirs`, as `shtab` has it."""
+    action.complete = {"bash": f"_shtab_compgen_{kind}", "zsh": "_files" if kind == "files" else "_files -/"}  # type: ignore[attr-defined]
+
+
+def _add_spec(command: argparse.ArgumentParser, images: bool = True) -> None:
+    _paths(
+        command.add_argument(
+            "spec",
+            metavar="SPEC",
+            help="a job's TOML file, the name of a shipped one, such as demo, or a network, such as keras:VGG16",
+        )
+    )
+    if images:
+        _add_images(command)
     command.add_argument(
         "--set",
         action="append",
@@ -145,12 +198,33 @@ def _add_spec(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_out(command: argparse.ArgumentParser) -> None:
+def _add_images(command: argparse.ArgumentParser) -> None:
+    _paths(
+        command.add_argument(
+            "images",
+            metavar="IMAGES",
+            nargs="?",
+            help="for a network without a spec: a folder, or a source such as tfds:cifar10/test",
+        )
+    )
     command.add_argument(
-        "--out",
-        default="out",
-        metavar="DIR",
-        help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
+        "--layers",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="look at this layer, or at those that a glob matches; may be repeated (default: as the spec, or one a stage)",
+    )
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    _paths(
+        command.add_argument(
+            "--out",
+            default="out",
+            metavar="DIR",
+            help="folder for results, or an address such as s3://bucket/results (default: %(default)s)",
+        ),
+        "dirs",
     )
 
 
@@ -211,6 +285,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0, for any that is free, to 65535")
+    return int(text)
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -227,13 +307,15 @@ def command_line() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns: the exit status."""
-    options = parser().parse_args(arguments)
+    root = parser()
+    options = root.parse_args(arguments, argparse.Namespace(parser=root))
     from jobs import commands
     from pipeline.errors import ConvscopeError, Fault, Interrupted
 
     # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception, which releases locks and removes unfinished files.
     signal.signal(signal.SIGTERM, _interrupt)
     # What Keras thinks of a stranger's description is no line of ours: layers that it cannot call are errors.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl)\b")
     try:
         commands.COMMANDS[options.command](options)

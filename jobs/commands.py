@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import MissingInput, WrongSpec, printable
-from pipeline.load import load_spec
+from jobs.specs import read_spec, tree_of
+from jobs.summary import summary
+from pipeline.errors import StoreFailed, WrongSpec, printable
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
-from pipeline.receipt import StageRecord, find_receipt, read_receipt
+from pipeline.receipt import read_receipt
 from pipeline.run import open_job, run, start_tensorflow
 from pipeline.shards import merge, run_shard
-from pipeline.spec import JobSpec
 from pipeline.store.files import check_writable, file_name, sweep, write_bytes
 from pipeline.store.locks import hold
-from pipeline.store.places import Place, place
+from pipeline.store.places import place
 
 if TYPE_CHECKING:
     from pipeline.models.network import LayerInfo, Network, UnreadableLayer
     from recfield import ReceptiveField
-
-
-def shipped_specs() -> dict[str, Path]:
-    """The example specs that come with convscope, by name."""
-    folder = Path(str(resources.files("jobs")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def read_spec(options: argparse.Namespace) -> JobSpec:
-    """The spec that a command line names: a file, or a shipped spec by its name."""
-    named = Path(options.spec)
-    shipped = shipped_specs()
-    if not named.exists() and options.spec in shipped:
-        named = shipped[options.spec]
-    elif not named.exists() and named.suffix != ".toml":
-        raise MissingInput(f"there is no spec {options.spec!r}. Name a TOML file, or one of: {', '.join(shipped)}.")
-    return load_spec(named, options.overrides)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -71,7 +54,7 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _layers(options: argparse.Namespace) -> None:
-    spec = read_spec(options)
+    spec = read_spec(options, needs_images=False)
     start_tensorflow()
     from pipeline.fields import FieldCache, solve_in_groups
     from pipeline.models.registry import open_network
@@ -194,6 +177,50 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
 
 
+def _init(options: argparse.Namespace) -> None:
+    from jobs.starting import commented_spec
+
+    path = Path(options.file) if options.file else None
+    if options.network is None:
+        tree = tree_of("keras:MobileNetV2", "folder:photos", options.layers)
+    else:
+        tree = tree_of(options.network, options.images or "folder:photos", options.layers)
+    path = path or Path(f"{tree['name']}.toml")
+    if path.exists():
+        raise WrongSpec(f"{path} is there already. Name another with --file, or remove it.")
+    try:
+        path.write_text(commented_spec(tree), encoding="utf-8")
+    except OSError as error:
+        raise StoreFailed(f"{path} could not be written ({error.strerror}). Name another with --file.") from None
+    _say(f"wrote {path}. Next: convscope check {path}")
+
+
+def _open(options: argparse.Namespace) -> None:
+    from jobs.viewing import open_page
+
+    open_page(place(options.folder), options.serve)
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from jobs.reference import schema
+
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+
+
+def _help(options: argparse.Namespace) -> None:
+    from jobs.reference import entry
+
+    if options.key in COMMANDS or options.key is None:
+        options.parser.parse_args([*([options.key] if options.key else []), "--help"])
+    print(entry(options.key))
+
+
+def _completion(options: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(options.parser, options.shell))
+
+
 def _params(options: argparse.Namespace) -> None:
     from jobs.params import convert
 
@@ -211,87 +238,6 @@ def _train(options: argparse.Namespace) -> None:
 def settings_of(network: Network) -> list[str]:
     """What convscope chose for a network where the spec may leave it open, and why, a line each."""
     return [f"{key}: {setting}" for key, setting in network.settings.items()]
-
-
-def summary(folder: Place) -> list[str]:
-    """A summary of a job's folder, line by line. Raises: WrongSpec, for a folder without a job."""
-    parts = _parts(folder)
-    if parts and find_receipt(folder) is None:
-        return [f"{folder.name}: shards, not merged yet", *parts]
-    receipt = read_receipt(folder)
-    lines = [f"{receipt.name}: {receipt.state}, {receipt.examples:,} examples, {len(receipt.layers)} layers"]
-    for stage in receipt.spec["stages"]:
-        record = receipt.stages.get(stage)
-        if record is None:
-            lines.append(f"  {stage}: not run yet")
-            continue
-        lines.append(f"  {stage}: {_about(record)}{record.seconds:g} s in all")
-        if record.skipped:
-            lines.append(f"    {record.skipped:,} images could not be read: index/skipped.parquet")
-        for layer, count in record.nans.items():
-            lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
-        if stage == "activations":
-            lines += _about_channels(folder, (record.images or 0))
-    lines += parts
-    for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
-        files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
-        if files:
-            lines.append(
-                f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
-            )
-    mosaics = folder / "mosaics"
-    pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))
-    page = folder / "report" / "index.html"
-    lines += [f"  look at: {path}" for path in ([page] if page.exists() else pictures[-1:])]
-    return lines
-
-
-def _about_channels(folder: Place, images: int) -> list[str]:
-    """Of each layer the channels that never fire, and those whose last winner ties with images that are no winners."""
-    from pipeline.report.job_reader import JobReader
-
-    reader = JobReader(folder)
-    channels = reader.table("channels").to_pydict()  # empty if somebody took it away: the receipt says what there was
-    lines = [f"    {gap}" for gap in reader.gaps if "older version" not in gap]
-    for layer in dict.fromkeys(channels["layer"]):
-        rows = [row for row, of_layer in enumerate(channels["layer"]) if of_layer == layer]
-        dead = [channels["channel"][row] for row in rows if channels["dead"][row]]
-        if dead:
-            names = ", ".join(map(str, dead[:10])) + (", …" if len(dead) > 10 else "")
-            lines.append(f"    {layer}: {len(dead):,} of {len(rows):,} channels never fire in these {images:,} images: {names}")
-        ties = [channels["ties"][row] for row in rows if channels["ties"][row]]
-        if ties:
-            lines.append(f"    {layer}: {len(ties):,} channels have last winners that tie with up to {max(ties):,} other images")
-    return lines
-
-
-def _parts(folder: Place) -> list[str]:
-    """The progress of every scan that has a part in the folder."""
-    if not any(True for _ in (folder / "parts").glob("*.part")):
-        return []
-    from pipeline.activations.part_file import saved_parts
-
-    lines = []
-    for saved in saved_parts(folder):
-        first, last = saved.bounds
-        owner = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
-        lines.append(f"  {owner}: {saved.part.done:,} of {last - first:,} examples are saved")
-    return lines
-
-
-def _about(record: StageRecord) -> str:
-    """The summary of a stage: its own sentence or, for the scan, its speed and where the time went."""
-    spent = record.scan_seconds
-    if not spent:
-        return f"{record.told}, " if record.told else ""
-    total = sum(spent.values())
-    if not total:
-        return f"{record.images or 0:,} images, scanned by earlier runs, "
-    share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
-    reduced = "" if record.precision == "float32" else f" in {record.precision}"
-    gpu = "" if record.gpu_busy is None else f", GPU busy {record.gpu_busy:.0%}"
-    rest = f"receptive fields {record.fields_seconds:.1f} s, patches and index {record.writing_seconds:.1f} s"
-    return f"{record.images or 0:,} images{reduced} at {record.images_per_second or 0:g}/s ({share}{gpu}), {rest}, "
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
@@ -314,6 +260,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "show": _show,
     "report": _report,
     "compare": _compare,
+    "init": _init,
+    "open": _open,
+    "schema": _schema,
+    "help": _help,
+    "completion": _completion,
     "params": _params,
     "train": _train,
 }

@@ -35,15 +35,20 @@ def load_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Jo
     Raises: MissingInput, WrongSpec, UnknownName.
     """
     path = Path(path)
-    tree = with_field_names(_read(path), JobSpec, str(path))
+    return spec_of(_read(path), path.resolve().parent, overrides, str(path))
+
+
+def spec_of(tree: dict[str, Any], folder: Path, overrides: Sequence[str] = (), where: str = "the spec") -> JobSpec:
+    """The spec of a tree of tables whose relative paths are relative to a folder; the rest as `load_spec`."""
+    tree = with_field_names(tree, JobSpec, where)
     changes = [with_field_names(_parse_override(override), JobSpec, "--set") for override in overrides]
     for change in changes:  # a path that is overridden may name a variable that is not set
         _remove(tree, change)
-    resolve_paths(tree, JobSpec, path.resolve().parent, _PATH_KINDS)
+    resolve_paths(tree, JobSpec, folder, _PATH_KINDS)
     for change in changes:
         resolve_paths(change, JobSpec, Path.cwd(), _PATH_KINDS)
         _merge(tree, change)
-    return parse_spec(tree, where=str(path))
+    return parse_spec(tree, where)
 
 
 def parse_spec(tree: dict[str, Any], where: str = "the spec") -> JobSpec:

@@ -16,8 +16,11 @@ from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.receipt import FORMAT, Receipt, StageRecord, find_receipt, write_receipt
 from pipeline.spec import JobSpec
+from pipeline.spec.kinds import split_source
+from pipeline.spec.model import CHOSEN
 from pipeline.spec.picks import Picks
-from pipeline.store.files import sweep
+from pipeline.spec.writing import spec_text
+from pipeline.store.files import sweep, write_bytes
 from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
@@ -70,6 +73,7 @@ def finish(job: Job, stages: Sequence[str] = ()) -> None:
         job.reporter.say(nothing_to_do(job.folder))
         return
     job.say_settings()
+    write_bytes(job.folder / "spec.toml", spec_text(job.spec).encode())
     for stage in waiting:
         stage.prepare(job, job.options.anew or stage.name in receipt.stages)
     for stage in waiting:
@@ -101,11 +105,18 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.engines.registry import check_engine
     from pipeline.inputs import open_inputs
     from pipeline.job import Job
-    from pipeline.models.registry import open_network, select_layers
+    from pipeline.models.registry import open_network
+    from pipeline.models.selection import RULE, choose_layers, select_layers
+    from pipeline.sources.registry import KINDS
     from pipeline.stages import STAGES
 
     check_engine(options)
+    split_source(spec.data, "data", KINDS)  # a wrong kind is said before the network is opened, which takes longer
     network = open_network(spec.model)
+    if spec.model.layers == [CHOSEN]:
+        names = choose_layers(network)
+        spec = spec.model_copy(update={"model": spec.model.model_copy(update={"layers": names})})
+        reporter.say(f"model.layers: {', '.join(names)} ({RULE})", setting="layers", value=names, reason=RULE)
     layers = tuple(select_layers(network, spec.model.layers))
     inputs = open_inputs(spec, fetch, network)
     job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options)

@@ -22,7 +22,8 @@ from pydantic import BaseModel
 
 import recfield
 from jobs.cli import parser
-from jobs.commands import shipped_specs, summary
+from jobs.specs import shipped_specs
+from jobs.summary import summary
 from pipeline import errors, run
 from pipeline.drawing.pixels import encode_png
 from pipeline.load import load_spec, parse_spec
@@ -122,7 +123,8 @@ def described(path: Path) -> list[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_a_command_is_documented_with_its_default(command: Any) -> None:
     positional = [action for action in COMMANDS[command]._actions if not action.option_strings]
-    arguments = [str(action.metavar or "|".join(action.choices or [])) for action in positional]
+    names = [str(action.metavar or "|".join(action.choices or [])) for action in positional]
+    arguments = [f"[{name}]" if action.nargs == "?" else name for name, action in zip(names, positional, strict=True)]
     documented = section("docs/commands.md", f"`{' '.join([command, *arguments])}`")
     expected = {}
     for action in COMMANDS[command]._actions:
@@ -148,7 +150,8 @@ def test_every_command_line_in_the_documents_is_one(block: Any) -> None:
         words = shlex.split(line, comments=True)
         position = next((number for number, word in enumerate(words) if Path(word).name == "convscope"), None)
         if position is not None and words[0] not in ("git", "cd"):
-            parser().parse_args(words[position + 1 :])
+            end = words.index(">") if ">" in words else len(words)
+            parser().parse_args(words[position + 1 : end])
 
 
 def test_every_error_is_documented_with_its_exit_code() -> None:

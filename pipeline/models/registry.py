@@ -60,10 +60,10 @@ class NetworkKind(Kind):
 # By what stands before the colon. The kinds import Keras, so each is reached for on use.
 KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
-    "file": NetworkKind(open=_file, path=True, keys=("inputs", "trusted", "custom")),
-    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), tried=True),
-    "onnx": NetworkKind(open=_onnx, path=True, keys=("inputs", "trusted"), tried=True),
-    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), tried=True),
+    "file": NetworkKind(open=_file, path=True, keys=("inputs", "trusted", "custom"), endings=(".keras", ".h5", ".hdf5")),
+    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), endings=(".pb",), tried=True),
+    "onnx": NetworkKind(open=_onnx, path=True, keys=("inputs", "trusted"), endings=(".onnx",), tried=True),
+    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), endings=("/",), tried=True),
 }
 
 

@@ -36,10 +36,10 @@ class SourceKind(Kind):
 # By what stands before the colon.
 KINDS: dict[str, SourceKind] = {
     "tfds": SourceKind(open=open_tfds, keys=("data_dir",)),
-    "folder": SourceKind(open=open_folder, path=True),
-    "parquet": SourceKind(open=open_parquet, path=True, keys=("image", "label", "labels")),
-    "tar": SourceKind(open=open_tar, path=True, keys=("image", "label", "labels")),
-    "list": SourceKind(open=open_list, path=True, keys=("labels",)),
+    "folder": SourceKind(open=open_folder, path=True, endings=("/",)),
+    "parquet": SourceKind(open=open_parquet, path=True, keys=("image", "label", "labels"), endings=(".parquet",)),
+    "tar": SourceKind(open=open_tar, path=True, keys=("image", "label", "labels"), endings=(".tar", ".tar.gz", ".tgz")),
+    "list": SourceKind(open=open_list, path=True, keys=("labels",), endings=(".txt", ".csv", ".tsv")),
     "sample": SourceKind(open=open_sample),
 }
 

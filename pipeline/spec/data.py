@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
+from pydantic import AfterValidator, Field, FiniteFloat
 
 from pipeline.spec.paths import HoldsPath, PathText
-from pipeline.spec.table import Batch, Positive, Side, Table
+from pipeline.spec.table import Batch, Positive, Rewritten, Side, Table
 
 
 class WindowSpec(Table):
@@ -47,7 +47,7 @@ class DataSpec(Table):
     batch: Batch = 64
     bands: Annotated[tuple[Band, ...], Field(min_length=1)] | None = None
     rgb: tuple[Band, Band, Band] | None = None
-    range: Annotated[list[Range], BeforeValidator(_in_a_list), Field(min_length=1)] | None = None
+    range: Annotated[list[Range], Rewritten(_in_a_list), Field(min_length=1)] | None = None
     max_pixels: Side = 2**28
     resize: Literal["crop", "pad", "stretch"] = "crop"
     window: WindowSpec | None = None

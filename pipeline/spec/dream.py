@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StrictBool, field_validator
+from pydantic import Field, StrictBool, field_validator
 
 from pipeline.spec.picks import Picks
-from pipeline.spec.table import AlsoNamed, Batch, Positive, Table, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Positive, Rewritten, Table, a_list
 
 Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -15,6 +15,7 @@ Colour = Annotated[float, Field(ge=0, le=255)]
 Steps = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}  # of layers, which then count the same
 Levels = Annotated[int, Field(ge=0, le=10, strict=True)]
 
 
@@ -61,9 +62,9 @@ class ZoomSpec(Table):
 class DreamSpec(Picks):
     """`[dream]`: DeepDream on the images picked, and its table `visualization`; where that is given, `first` is not used."""
 
-    layers: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None, BeforeValidator(lambda v: _weighted(v))] = (
-        None
-    )
+    layers: Annotated[
+        dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None, Rewritten(lambda v: _weighted(v), NAMES)
+    ] = None
     num_octave: Annotated[int, Field(ge=1, le=32, strict=True)] = 3
     octave_scale: Annotated[float, Field(gt=1, le=16)] = 1.4
     iterations: Steps = 20

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from pipeline.attribution.methods import METHODS
 from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.picks import Picks, Texts
-from pipeline.spec.table import AlsoNamed, Batch, Table, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Rewritten, Table, a_list
 
 if TYPE_CHECKING:
     MethodName = str
@@ -81,7 +81,7 @@ class GradcamSpec(Picks):
     arrays: whether to store the maps as numbers too.
     """
 
-    methods: Annotated[list[MethodName], BeforeValidator(a_list), Field(min_length=1)] = [
+    methods: Annotated[list[MethodName], Rewritten(a_list), Field(min_length=1)] = [
         "gradcam",
         "guided_backprop",
         "guided_gradcam",
@@ -89,11 +89,11 @@ class GradcamSpec(Picks):
     layers: Texts = []
     targets: Annotated[
         list[Number | Annotated[str, Field(min_length=1)] | TargetSpec],
-        BeforeValidator(a_list_of_targets),
+        Rewritten(a_list_of_targets),
         Field(min_length=1),
         AlsoNamed("classes"),
     ] = ["predicted"]
-    sanity: Annotated[list[Check], BeforeValidator(a_list), AlsoNamed("trust")] = []
+    sanity: Annotated[list[Check], Rewritten(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, le=2**31, strict=True)] = 256
     arrays: StrictBool = False
     batch: Batch = 16

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from pipeline.errors import UnknownName, WrongSpec, quoted, shortened
 from pipeline.spec.activations import ActivationsSpec
@@ -17,7 +17,7 @@ from pipeline.spec.filters import FiltersSpec
 from pipeline.spec.gradcam import GradcamSpec
 from pipeline.spec.model import ModelSpec
 from pipeline.spec.patterns import PatternsSpec
-from pipeline.spec.table import Table, a_list, with_field_names
+from pipeline.spec.table import Rewritten, Table, a_list, inner_tables, with_field_names
 
 # The one list of the names of stages, in the order in which they run; pipeline/stages/ has a file for each.
 StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "report"]
@@ -28,7 +28,7 @@ class JobSpec(Table):
     """A whole job, as its TOML file says it."""
 
     name: str
-    stages: Annotated[list[StageName], BeforeValidator(a_list), Field(min_length=1)] = ["activations", "report"]
+    stages: Annotated[list[StageName], Rewritten(a_list), Field(min_length=1)] = ["activations", "report"]
     model: ModelSpec
     data: DataSpec
     activations: ActivationsSpec = ActivationsSpec()
@@ -81,12 +81,26 @@ def _explain(error: ValidationError, where: str) -> WrongSpec:
     if first["type"] == "extra_forbidden":
         table = _table_at(first["loc"][:-1])
         inside = ".".join(str(part) for part in first["loc"][:-1])
-        return UnknownName.among(
-            str(first["loc"][-1]), table.model_fields, where=f"a key of {f'[{inside}]' if inside else 'the spec'} in {where}"
-        )
+        name = str(first["loc"][-1])
+        elsewhere = [path for path in keys() if path.rpartition(".")[2] == name]
+        of = f"a key of {f'[{inside}]' if inside else 'the spec'} in {where}"
+        if elsewhere:
+            return UnknownName(f"{quoted(name)} is not {of}. Did you mean {', '.join(elsewhere[:3])}?")
+        return UnknownName.among(name, table.model_fields, where=of, hint="What a key means: convscope help KEY.")
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
-        return WrongSpec(f"{where} has no {key!r}. Add it; docs/spec.md says what it means.")
-    return WrongSpec(f"{shortened(key)} = {quoted(first['input'])} in {where}: {first['msg'].removeprefix('Value error, ')}.")
+        return WrongSpec(f"{where} has no {key!r}. Add it; what it means: convscope help {key}.")
+    message = f"{shortened(key)} = {quoted(first['input'])} in {where}: {first['msg'].removeprefix('Value error, ')}."
+    known = next((path for path in keys() if path == key or key.startswith(f"{path}.")), None)
+    return WrongSpec(f"{message} What it means: convscope help {known}." if known else message)
+
+
+def keys(table: type[BaseModel] = JobSpec, path: str = "") -> Iterator[str]:
+    """Every key of a spec, such as "activations.crop", those of inner tables after the key of their table's."""
+    for name, field in table.model_fields.items():
+        inner = list(inner_tables(field.annotation))
+        for deeper in inner:
+            yield from keys(deeper, f"{path}{name}.")
+        yield f"{path}{name}"
 
 
 def _table_at(location: Sequence[int | str]) -> type[BaseModel]:

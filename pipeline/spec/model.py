@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from pipeline.spec.paths import HoldsPath, PathText
-from pipeline.spec.table import Size, Table, a_list
+from pipeline.spec.table import Rewritten, Size, Table, a_list
 
 PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")
 
@@ -27,6 +27,7 @@ class InputSpec(Table):
         return self
 
 
+CHOSEN = "auto"  # instead of names of layers: one a stage of the network, see `pipeline.models.selection`
 ALL = "all"  # instead of a layer of logits: every output in turn
 
 
@@ -57,7 +58,7 @@ class ModelSpec(Table):
 
     source: Annotated[str, HoldsPath(source_of="model")]
     weights: Annotated[str, HoldsPath(words=("imagenet", "none"))] = "imagenet"
-    layers: Annotated[list[str], BeforeValidator(a_list), Field(min_length=1)]
+    layers: Annotated[list[str], Rewritten(a_list), Field(min_length=1)] = [CHOSEN]
     preprocess: Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"] = "auto"
     labels: Annotated[str, HoldsPath(words=("imagenet",))] | None = None
     top: StrictBool = True
@@ -67,7 +68,7 @@ class ModelSpec(Table):
     head: Literal["auto", "softmax", "sigmoid", "linear", "embedding", "map", "boxes"] = "auto"
     boxes: BoxesSpec | None = None
     trusted: StrictBool = False
-    allow: Annotated[list[str], BeforeValidator(a_list)] = []
+    allow: Annotated[list[str], Rewritten(a_list)] = []
     custom: PathText | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     xla: StrictBool = False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import BeforeValidator, Field, StrictBool, create_model, field_validator, model_validator
+from pydantic import Field, StrictBool, create_model, field_validator, model_validator
 
 from pipeline.ascent.objectives import TERMS, Finite, Index, Objective, keys_of
 from pipeline.spec.activations import all_or_numbers
-from pipeline.spec.table import AlsoNamed, Batch, Table, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Rewritten, Table, a_list
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -72,7 +72,7 @@ class ShakeSpec(Table):
 class PatternsSpec(Table):
     """`[patterns]`: which objectives get a picture, and how gradient ascent makes it."""
 
-    layers: Annotated[list[str] | None, BeforeValidator(a_list)] = None
+    layers: Annotated[list[str] | None, Rewritten(a_list)] = None
     channels: Literal["all"] | Annotated[list[Index], Field(min_length=1)] = "all"
     target: Literal["channel", "neuron"] = "channel"
     objectives: list[ObjectiveSpec] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from pipeline.spec.paths import PathText
-from pipeline.spec.table import Positive, Table, a_list
+from pipeline.spec.table import Positive, Rewritten, Table, a_list
 
-Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(a_list)]
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Rewritten(a_list)]
 
 
 class Picks(Table):
@@ -17,5 +17,5 @@ class Picks(Table):
 
     examples: list[Annotated[int, Field(ge=0, le=2**53, strict=True)]] = []
     keys: Texts = []
-    files: Annotated[list[Annotated[PathText, Field(min_length=1)]], BeforeValidator(a_list)] = []
+    files: Annotated[list[Annotated[PathText, Field(min_length=1)]], Rewritten(a_list)] = []
     first: Positive = 4

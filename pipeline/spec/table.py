@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator
+from pydantic_core import core_schema
 
 from pipeline.errors import WrongSpec
 
@@ -32,6 +33,25 @@ class AlsoNamed:
     name: str
 
 
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """Rewrites a value of a field before it is validated.
+
+    also: the JSON schema of what a spec may write therefore beside what the field itself takes; None for one item of a list.
+    """
+
+    rewrite: Callable[[Any], Any]
+    also: dict[str, Any] | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.rewrite, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        own = handler(schema)
+        lists = [part for part in (own, *own.get("anyOf", ())) if "items" in part]
+        return {"anyOf": [lists[0]["items"] if self.also is None else self.also, own]}
+
+
 def with_field_names(tree: dict[str, Any], table: type[BaseModel], where: str, path: str = "") -> dict[str, Any]:
     """A copy of a tree of values in which every key, at any depth, has the name of its field.
 
@@ -51,7 +71,7 @@ def with_field_names(tree: dict[str, Any], table: type[BaseModel], where: str, p
         if name in renamed:
             raise WrongSpec(f"{path}{name} and {path}{key} in {where} are two names of one key. Leave one of them out.")
         field = table.model_fields.get(name)
-        for inner in _tables(field.annotation) if field else ():
+        for inner in inner_tables(field.annotation) if field else ():
             if isinstance(value, dict):
                 value = with_field_names(value, inner, where, f"{path}{key}.")
             elif isinstance(value, list):
@@ -60,12 +80,12 @@ def with_field_names(tree: dict[str, Any], table: type[BaseModel], where: str, p
     return renamed
 
 
-def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+def inner_tables(annotation: Any) -> Iterator[type[BaseModel]]:
     """The tables in an annotation, such as `list[ObjectiveSpec]` or `ZoomSpec | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _tables(part)
+        yield from inner_tables(part)
 
 
 def a_list(value: Any) -> Any:
@@ -82,4 +102,4 @@ def height_and_width(value: Any) -> Any:
 Positive = Annotated[int, Field(gt=0, le=2**53, strict=True)]
 Side = Annotated[int, Field(gt=0, le=2**30, strict=True)]  # of a window, in source pixels
 Batch = Annotated[int, Field(gt=0, le=2**20, strict=True)]
-Size = Annotated[tuple[Side, Side], BeforeValidator(height_and_width)]
+Size = Annotated[tuple[Side, Side], Rewritten(height_and_width, {"type": "integer", "minimum": 1})]

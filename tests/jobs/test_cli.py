@@ -13,7 +13,7 @@ import pytest
 
 from jobs import commands
 from jobs.cli import parser
-from jobs.commands import shipped_specs
+from jobs.specs import shipped_specs
 from pipeline.errors import ConvscopeError, StoreFailed
 
 HEAVY = ("tensorflow", "keras", "numpy", "pandas", "pyarrow", "pydantic", "cv2", "progressbar", "ray")
@@ -64,14 +64,14 @@ def test_help_names_every_command_and_each_command_has_one(command: Any) -> None
     assert command("--help")[0] == 0
     out = command("--help")[1]
     for name in commands.COMMANDS:
-        assert f"\n    {name} " in out
+        assert f"\n    {name} " in out or f"\n    {name}\n" in out
         status, help_text, _ = command(name, "--help")
         assert status == 0 and help_text.startswith(f"usage: convscope {name}")
     listed = {name for action in parser()._subparsers._group_actions for name in action.choices}
     assert listed == set(commands.COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["show"], ["run", "a", "b"], ["train", "vgg"]])
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["show"], ["run", "a", "b", "c"], ["train", "vgg"]])
 def test_wrong_arguments_exit_2_and_show_the_usage(command: Any, arguments: Any) -> None:
     status, out, error = command(*arguments)
     assert status == 2 and out == "" and error.startswith("usage: convscope")
@@ -212,8 +212,8 @@ def test_an_unknown_spec_is_named_with_the_shipped_ones(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     message = complaint(command(name, "demos"), 2)
-    known = ", ".join(shipped_specs())
-    assert message == f"MissingInput: there is no spec 'demos'. Name a TOML file, or one of: {known}."
+    assert message.startswith("MissingInput: there is no file or folder 'demos'. Name a spec or a network")
+    assert message.endswith(f"for a network of Keras, keras:demos. Specs that come with convscope: {', '.join(shipped_specs())}.")
     assert "none.toml" in complaint(command(name, "none.toml"), 2)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.commands import summary
+from jobs.summary import summary
 from pipeline import load_spec, run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import TooManyBad, UnknownLayer, UnknownName, WrongSpec

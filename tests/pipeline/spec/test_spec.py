@@ -120,7 +120,7 @@ DEFAULTS = {
     "dream.seed": 0,
     "dream.snapshot": 60.0,
 }
-REQUIRED = ("name", "model", "model.source", "model.layers", "data", "data.source")
+REQUIRED = ("name", "model", "model.source", "data", "data.source")
 
 GOOD = [
     ("name", "a.B-c_9", "a.B-c_9"),

@@ -1,0 +1,87 @@
+"""What a job's folder holds, for people."""
+
+from __future__ import annotations
+
+from pipeline.receipt import StageRecord, find_receipt, read_receipt
+from pipeline.store.places import Place
+
+
+def summary(folder: Place) -> list[str]:
+    """A summary of a job's folder, line by line. Raises: WrongSpec, for a folder without a job."""
+    parts = _parts(folder)
+    if parts and find_receipt(folder) is None:
+        return [f"{folder.name}: shards, not merged yet", *parts]
+    receipt = read_receipt(folder)
+    lines = [f"{receipt.name}: {receipt.state}, {receipt.examples:,} examples, {len(receipt.layers)} layers"]
+    for stage in receipt.spec["stages"]:
+        record = receipt.stages.get(stage)
+        if record is None:
+            lines.append(f"  {stage}: not run yet")
+            continue
+        lines.append(f"  {stage}: {_about(record)}{record.seconds:g} s in all")
+        if record.skipped:
+            lines.append(f"    {record.skipped:,} images could not be read: index/skipped.parquet")
+        for layer, count in record.nans.items():
+            lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
+        if stage == "activations":
+            lines += _about_channels(folder, (record.images or 0))
+    lines += parts
+    for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
+        files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
+        if files:
+            lines.append(
+                f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
+            )
+    mosaics = folder / "mosaics"
+    pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))
+    page = folder / "report" / "index.html"
+    lines += [f"  look at: {path}" for path in ([page] if page.exists() else pictures[-1:])]
+    return lines
+
+
+def _about_channels(folder: Place, images: int) -> list[str]:
+    """Of each layer the channels that never fire, and those whose last winner ties with images that are no winners."""
+    from pipeline.report.job_reader import JobReader
+
+    reader = JobReader(folder)
+    channels = reader.table("channels").to_pydict()  # empty if somebody took it away: the receipt says what there was
+    lines = [f"    {gap}" for gap in reader.gaps if "older version" not in gap]
+    for layer in dict.fromkeys(channels["layer"]):
+        rows = [row for row, of_layer in enumerate(channels["layer"]) if of_layer == layer]
+        dead = [channels["channel"][row] for row in rows if channels["dead"][row]]
+        if dead:
+            names = ", ".join(map(str, dead[:10])) + (", …" if len(dead) > 10 else "")
+            lines.append(f"    {layer}: {len(dead):,} of {len(rows):,} channels never fire in these {images:,} images: {names}")
+        ties = [channels["ties"][row] for row in rows if channels["ties"][row]]
+        if ties:
+            lines.append(f"    {layer}: {len(ties):,} channels have last winners that tie with up to {max(ties):,} other images")
+    return lines
+
+
+def _parts(folder: Place) -> list[str]:
+    """The progress of every scan that has a part in the folder."""
+    if not any(True for _ in (folder / "parts").glob("*.part")):
+        return []
+    from pipeline.activations.part_file import saved_parts
+
+    lines = []
+    for saved in saved_parts(folder):
+        first, last = saved.bounds
+        owner = "the scan" if saved.shard.count == 1 else f"shard {saved.shard.index + 1} of {saved.shard.count}"
+        lines.append(f"  {owner}: {saved.part.done:,} of {last - first:,} examples are saved")
+    return lines
+
+
+def _about(record: StageRecord) -> str:
+    """The summary of a stage: its own sentence or, for the scan, its speed and where the time went."""
+    spent = record.scan_seconds
+    if not spent:
+        return f"{record.told}, " if record.told else ""
+    total = sum(spent.values())
+    if not total:
+        return f"{record.images or 0:,} images, scanned by earlier runs, "
+    share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
+    reduced = "" if record.precision == "float32" else f" in {record.precision}"
+    gpu = "" if record.gpu_busy is None else f", GPU busy {record.gpu_busy:.0%}"
+    rest = f"receptive fields {record.fields_seconds:.1f} s, patches and index {record.writing_seconds:.1f} s"
+    return f"{record.images or 0:,} images{reduced} at {record.images_per_second or 0:g}/s ({share}{gpu}), {rest}, "
