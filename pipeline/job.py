@@ -100,11 +100,11 @@ class Job:
         return {name: replace(self, network=network) for name, network in outputs_of(self.network).items()}
 
     @cached_property
-    def last_convolution(self) -> LayerInfo:
-        """The last convolutional layer before the logits; see `pipeline.compiled.graph_walk`. Raises: UnusableModel."""
-        from pipeline.compiled.graph_walk import last_convolution
+    def default_layer(self) -> LayerInfo:
+        """The layer that GradCAM explains where none is named; see `pipeline.compiled.default_layer`. Raises: UnusableModel."""
+        from pipeline.compiled.default_layer import default_layer
 
-        return last_convolution(self.network)
+        return default_layer(self.network)
 
     @cached_property
     def _class_count(self) -> int:

@@ -21,6 +21,10 @@ _VIEWS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
     "Cast": lambda operation, value: tf.cast(value, operation.outputs[0].dtype),
     "Transpose": lambda operation, value: tf.transpose(value, operation.inputs[1]),
     "StridedSlice": lambda operation, value: value[:, tf.newaxis, tf.newaxis, :],  # a vector is read as a map of 1 x 1
+    # tokens are put where they lie: their axes moved, and some of them taken
+    "Reshape": lambda operation, value: tf.reshape(value, operation.inputs[1]),
+    "Slice": lambda operation, value: tf.slice(value, operation.inputs[1], operation.inputs[2]),
+    "GatherV2": lambda operation, value: tf.gather(value, operation.inputs[1], axis=1),
 }
 
 

@@ -17,12 +17,23 @@ from pipeline.models.ceiling import without_ceiling
 from pipeline.models.ending import Ending
 from pipeline.models.head import Head, OutputSpec
 from pipeline.models.layout import CHANNELS, Layout, check_device
-from pipeline.models.network import LOGITS, Feed, Kernel, LayerInfo, Setting, Unclipped, UnreadableLayer, unknown_layer
+from pipeline.models.network import (
+    ASKED,
+    LOGITS,
+    Feed,
+    Kernel,
+    LayerInfo,
+    Setting,
+    Unclipped,
+    UnreadableLayer,
+    nearest_layers,
+    unknown_layer,
+)
 from pipeline.models.other_inputs import Given, Packing, Values
 from pipeline.models.output import End, NetworkOutput
-from pipeline.models.preprocessing import MODES, Ranges, check_mode, prepare
-
-ASKED = "as asked"  # the reason of a setting that the spec names
+from pipeline.models.preprocessing import MODES, Ranges, check_mode, of_whole_numbers, prepare
+from pipeline.models.tokens.layers import TokenLayers, token_layers
+from pipeline.spec.model import TokensSpec
 
 
 class Reader(Protocol):
@@ -104,12 +115,12 @@ class ImageNetwork:
         self.input_shape = reader.input_shape
         preprocessing = Setting(preprocessing, ASKED) if isinstance(preprocessing, str) else preprocessing
         if "int" in reader.takes:
-            preprocessing = _of_whole_numbers(preprocessing, reader.takes, self._where)
+            preprocessing = of_whole_numbers(preprocessing, reader.takes, self._where)
         check_mode(preprocessing.value, self.input_shape[2], self._where + reader.hint)
         self._preprocessing = preprocessing
-        self._survey = list(reader.survey())
-        self._layers = {layer.name: layer for layer in self._survey if isinstance(layer, LayerInfo)}
-        self._output = NetworkOutput(reader, list(self._layers.values()), output, self._where)
+        own = [layer for layer in reader.survey() if isinstance(layer, LayerInfo)]
+        self._output = NetworkOutput(reader, own, output, self._where)
+        self._asked_tokens: TokensSpec | None = None
         self._given = dict(getattr(reader, "given", {}))
         self._held: dict[str, np.ndarray] = {}
         self._ranges: Ranges | None = None
@@ -125,25 +136,41 @@ class ImageNetwork:
 
     def every_layer(self) -> list[LayerInfo | UnreadableLayer]:
         """All layers in forward order; those that cannot be looked at say why."""
-        return list(self._survey)
+        return list(self._tokens.survey)
+
+    def with_tokens(self, spec: TokensSpec) -> ImageNetwork:
+        """The same network, whose tokens lie on the image as `model.tokens` says."""
+        other = copy.copy(self)
+        other.__dict__ = {key: value for key, value in vars(self).items() if key not in ("_tokens", "_layers", "settings")}
+        other._asked_tokens = spec
+        return other
+
+    @cached_property
+    def _tokens(self) -> TokenLayers:
+        return token_layers(self.reader, self._asked_tokens, self._where)
+
+    @cached_property
+    def _layers(self) -> dict[str, LayerInfo]:
+        return {layer.name: layer for layer in self._tokens.survey if isinstance(layer, LayerInfo)}
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """What was chosen for this network, and why: the preprocessing and, where it has logits, the head."""
+        """What was chosen for this network, and why: the preprocessing, and the head and the tokens where it has them."""
+        tokens = {} if self._tokens.setting is None else {"tokens": self._tokens.setting}
         if self._output.are_all:
             heads = {name: network.head() for name, network in self.outputs().items()}
             why = [f"{name}: {head.why}" for name, head in heads.items()]
             left_out = [name for name in self._output.ends() if name not in heads]
             why += [f"{name}: left out: neither a vector nor a map of classes, or another's evidence" for name in left_out]
             kinds = Setting(", ".join(head.kind for head in heads.values()), "; ".join(why))
-            return {"preprocess": self._preprocessing, "head": kinds}
+            return {"preprocess": self._preprocessing, "head": kinds, **tokens}
         try:
             head = self.head()
         except (WrongSpec, UnusableModel):  # the stages that need a head say why there is none
             if self._output.has_named_head:
                 raise
-            return {"preprocess": self._preprocessing}
-        return {"preprocess": self._preprocessing, "head": Setting(head.kind, head.why)}
+            return {"preprocess": self._preprocessing, **tokens}
+        return {"preprocess": self._preprocessing, "head": Setting(head.kind, head.why), **tokens}
 
     def outputs(self) -> dict[str | None, ImageNetwork]:
         """The network once for every output that is explained, by the output's name; by None where there is but one.
@@ -204,15 +231,16 @@ class ImageNetwork:
         """
         if tf.executing_eagerly():  # the last nonlinearity is found in a graph alone
             return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
-        names = {layer: self._output.names_to_read() if layer == LOGITS else (self._known(layer),) for layer in layers}
-        needed = dict.fromkeys(name for several in names.values() for name in several)
+        own = {layer: self._known(layer) for layer in layers if layer != LOGITS}
+        read = [(self._tokens.source(own[layer]),) if layer in own else self._output.names_to_read() for layer in layers]
+        needed = dict.fromkeys(name for several in read for name in several)
         with foreign_errors(UnusableModel, f"the network {self.name}", "A layer cannot be called: save the network again."):
             outputs = self._read(images, list(needed))[1]
         return {
             layer: self._output.evidence(outputs, self.input_shape[:2])
             if layer == LOGITS
-            else self._map(outputs[several[0]], self._layers[several[0]])
-            for layer, several in names.items()
+            else self._map(outputs[several[0]], own[layer])
+            for layer, several in zip(layers, read, strict=True)
         }
 
     @tf.autograph.experimental.do_not_convert
@@ -221,14 +249,15 @@ class ImageNetwork:
 
         Raises: UnknownLayer.
         """
-        names = {layer: self._known(layer) for layer in layers}
+        own = {layer: self._known(layer) for layer in layers}
+        names = {layer: self._tokens.source(name) for layer, name in own.items()}
         fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
         read = {name: without_ceiling(output, fed) for name, output in outputs.items()}
         bounds = {
             name: [None if bound is None else tf.cast(bound, tf.float32) for bound in (layer.ceiling, layer.floor)]
             for name, layer in read.items()
         }
-        return {layer: Unclipped(self._map(read[name].raw, self._layers[name]), *bounds[name]) for layer, name in names.items()}
+        return {layer: Unclipped(self._map(read[name].raw, own[layer]), *bounds[name]) for layer, name in names.items()}
 
     def head(self) -> Head:
         """What the output means, and why. Raises: WrongSpec or UnusableModel, for logits that are not one tensor."""
@@ -244,14 +273,13 @@ class ImageNetwork:
 
         Raises: UnknownLayer; WrongSpec or UnusableModel, for logits that are not one tensor.
         """
-        if layer != LOGITS:
-            return self.reader.sources(self._known(layer))
-        ways = [[name] if name in self._layers else self.reader.sources(name) for name in self._output.evidence_names]
-        return tuple(dict.fromkeys(name for way in ways for name in way))
+        starts = self._output.evidence_names if layer == LOGITS else self.reader.sources(self._tokens.source(self._known(layer)))
+        # What is no layer after all, such as tokens whose place is not known, is passed over.
+        return nearest_layers(starts, self.reader.sources, lambda name: name if name in self._layers else None)
 
     def convolutions(self) -> list[str]:
         """The layers that have a learned kernel, Dense layers over maps among them, in forward order."""
-        return self.reader.convolutions()
+        return [name for name in self.reader.convolutions() if name in self._layers]
 
     def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
         """The learned kernels of those of the layers that are convolutions. Raises: UnknownLayer."""
@@ -364,19 +392,9 @@ class ImageNetwork:
                 return name
         raise unknown_layer(self, layer)
 
-    def _map(self, output: tf.Tensor, layer: LayerInfo) -> tf.Tensor:
-        output = tf.cast(output, tf.float32)
+    def _map(self, output: tf.Tensor, name: str) -> tf.Tensor:
+        output, layer = tf.cast(output, tf.float32), self._layers[name]
+        if name in self._tokens.views:
+            return self._tokens.views[name].make(output)
         output = self.reader.layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return output if output.shape[1:].is_fully_defined() else tf.ensure_shape(output, (None, *layer.shape))
-
-
-def _of_whole_numbers(preprocessing: Setting, takes: str, where: str) -> Setting:
-    """The preprocessing of a network that takes pixels as whole numbers. Raises: WrongSpec, for one that makes fractions."""
-    if preprocessing.value == "auto":
-        return Setting("none", f"its input takes {takes}")
-    if preprocessing.value != "none":
-        raise WrongSpec(
-            f"model.preprocess = {preprocessing.value!r} gives fractions, but {where} takes its images as {takes}, pixels "
-            'as they are. Set model.preprocess = "none".'
-        )
-    return preprocessing

@@ -19,6 +19,11 @@ class Layout:
 
     channels_first: bool = False
 
+    @property
+    def spatial(self) -> tuple[int, int]:
+        """The axes of height and width in the network's own order."""
+        return (2, 3) if self.channels_first else (1, 2)
+
     def shape(self, height: int | None, width: int | None, channels: int | None) -> tuple[int | None, int | None, int | None]:
         """The network's own order of an image's axes."""
         return (channels, height, width) if self.channels_first else (height, width, channels)

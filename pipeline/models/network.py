@@ -59,11 +59,13 @@ class LayerInfo:
 
     shape: (height, width, channels) of its map for the network's input size; a layer without a map, such as
     Dense, is (1, 1, units).
+    of_tokens: whether the map is put together of rows of a tensor that lie on the image.
     """
 
     name: str
     kind: str
     shape: tuple[int, int, int]
+    of_tokens: bool = False
 
     @property
     def channels(self) -> int:
@@ -77,6 +79,19 @@ class UnreadableLayer:
     name: str
     kind: str
     reason: str
+
+
+@dataclass(frozen=True)
+class TokenTensor(UnreadableLayer):
+    """A layer whose tensor may hold tokens of the image, as long as it is not known where they lie.
+
+    shape: of the tensor, the batch first, which may be several rows an image.
+    """
+
+    shape: tuple[int | None, ...] = ()
+
+
+ASKED = "as asked"  # the reason of a setting that the spec names
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,12 @@ def shape_problem(kind: str, shape: Sequence[int | None], dtype: str = "float32"
     if len(shape) == 1:
         return "one number an image, without channels"
     return f"{kind}: {_AXES[len(shape)] if len(shape) < len(_AXES) else len(shape)} axes"
+
+
+def unreadable(name: str, kind: str, problem: str, shape: Sequence[int | None], dtype: str) -> UnreadableLayer:
+    """A layer that cannot be looked at, or not before it is known where its tokens lie. Shape and type as of `shape_problem`."""
+    may_be_tokens = len(shape) in (3, 4) and "float" in dtype and None not in shape[1:]
+    return TokenTensor(name, kind, problem, tuple(shape)) if may_be_tokens else UnreadableLayer(name, kind, problem)
 
 
 def in_groups(layers: Sequence[LayerInfo], most: int) -> Iterator[list[LayerInfo]]:

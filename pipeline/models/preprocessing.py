@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pipeline.errors import WrongSpec
+from pipeline.models.network import Setting
 
 # ImageNet's means and deviations: of RGB in 0..1, and (Caffe's) of BGR in 0..255.
 _RGB_MEAN, _RGB_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -67,3 +68,15 @@ def check_mode(mode: str, channels: int, where: str) -> None:
 def to_grey(pixels: tf.Tensor) -> tf.Tensor:
     """Luma by ITU-R BT.601: float32 RGB (batch, h, w, 3) to float32 (batch, h, w, 1)."""
     return tf.reduce_sum(pixels * tf.constant(_GREY), axis=-1, keepdims=True)
+
+
+def of_whole_numbers(preprocessing: Setting, takes: str, where: str) -> Setting:
+    """The preprocessing of a network that takes pixels as whole numbers. Raises: WrongSpec, for one that makes fractions."""
+    if preprocessing.value == "auto":
+        return Setting("none", f"its input takes {takes}")
+    if preprocessing.value != "none":
+        raise WrongSpec(
+            f"model.preprocess = {preprocessing.value!r} gives fractions, but {where} takes its images as {takes}, pixels "
+            'as they are. Set model.preprocess = "none".'
+        )
+    return preprocessing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import UnusableModel, foreign_errors
+from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
 from pipeline.models.network import Network
 from pipeline.models.selection import select_layers
 from pipeline.spec.kinds import Kind, split_source
@@ -79,6 +79,16 @@ def open_network(spec: ModelSpec) -> Network:
 
         try_in_child(lambda: kind.open(path, spec), path)
     if not kind.path:
-        return kind.open(path, spec)
+        return _with_tokens(kind.open(path, spec), spec)
     with foreign_errors(UnusableModel, path, "The file is broken: save the network again."):
-        return kind.open(path, spec)
+        return _with_tokens(kind.open(path, spec), spec)
+
+
+def _with_tokens(network: Network, spec: ModelSpec) -> Network:
+    if spec.tokens is None:
+        return network
+    with_tokens = getattr(network, "with_tokens", None)
+    if with_tokens is None:
+        raise WrongSpec(f"model.tokens is for networks whose tokens convscope finds; {network.name} says itself. Leave it out.")
+    placed: Network = with_tokens(spec.tokens)
+    return placed

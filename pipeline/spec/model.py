@@ -53,6 +53,20 @@ class BoxesSpec(Table):
         return self
 
 
+class TokensSpec(Table):
+    """`model.tokens`: how (batch, tokens, width) lies on the image, where the network does not tell.
+
+    grid: rows and columns, read row by row. extra: tokens before them that are of no place, such as the class token.
+    """
+
+    grid: Size
+    extra: Annotated[int, Field(ge=0, strict=True)] = 0
+
+    @property
+    def count(self) -> int:
+        return self.grid[0] * self.grid[1] + self.extra
+
+
 class ModelSpec(Table):
     """`[model]`: the network and which of its layers to look at."""
 
@@ -63,6 +77,7 @@ class ModelSpec(Table):
     labels: Annotated[str, HoldsPath(words=("imagenet",))] | None = None
     top: StrictBool = True
     size: Size | None = None
+    tokens: TokensSpec | None = None
     inputs: dict[str, bool | int | float | str | list[Any] | InputSpec] = {}
     logits: str | None = None
     head: Literal["auto", "softmax", "sigmoid", "linear", "embedding", "map", "boxes"] = "auto"

@@ -191,7 +191,7 @@ def _warnings_of_layers(job: Job) -> list[str]:
     if job.spec.gradcam.layers:
         return []
     every = job.network.every_layer()
-    last = next(number for number, layer in enumerate(every) if layer.name == job.last_convolution.name)
+    last = next(number for number, layer in enumerate(every) if layer.name == job.default_layer.name)
     tokens = [layer.name for layer in every[last:] if isinstance(layer, UnreadableLayer) and layer.reason.startswith(TOKENS)]
     if len(tokens) <= last:
         return []
@@ -241,12 +241,12 @@ def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float
 def _layers(job: Job) -> list[LayerInfo]:
     """Raises: UnknownLayer; WrongSpec, for a layer without a map; UnusableModel, where no convolution leads to the logits."""
     patterns = job.spec.gradcam.layers
-    layers = select_layers(job.network, patterns) if patterns else [job.last_convolution]
+    layers = select_layers(job.network, patterns) if patterns else [job.default_layer]
     for layer in layers:
         if layer.shape[:2] == (1, 1):
             raise WrongSpec(
                 f"gradcam.layers: {layer.name!r} has no map, but one number a channel. Name one that has, such as "
-                f"{job.last_convolution.name!r}."
+                f"{job.default_layer.name!r}."
             )
     return layers
 

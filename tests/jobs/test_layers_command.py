@@ -56,6 +56,7 @@ def test_layers_that_cannot_be_looked_at_are_listed_with_the_reason_and_strides_
     x = keras.layers.UpSampling2D(3, interpolation="bilinear", name="more")(x)
     x = keras.layers.Resizing(31, 31, name="odd")(x)
     x = keras.layers.Reshape((31 * 31, 4), name="tokens")(x)
+    x = keras.layers.Dense(9, name="half")(keras.layers.Permute((2, 1), name="turned")(x))
     keras.Model(inputs, keras.layers.Dense(2, name="mixed")(x)).save(tmp_path / "net.keras")
     spec.write_text(
         'name = "job"\n[model]\nsource = "file:net.keras"\nlayers = "*"\npreprocess = "unit"\n[data]\nsource = "folder:photos"\n'
@@ -64,9 +65,10 @@ def test_layers_that_cannot_be_looked_at_are_listed_with_the_reason_and_strides_
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert rows["pool"].endswith("2 x 2") and rows["up"].endswith("1 x 1") and rows["more"].endswith("1/3 x 1/3")
     assert "/" in rows["odd"].split()[-1] and "." not in rows["odd"]
-    assert rows["tokens"].endswith("tokens without a grid: 961 x 4") and rows["mixed"].endswith("tokens without a grid: 961 x 2")
-    assert main(["check", str(spec), "--set", "model.layers=tokens"]) == 2
-    assert "'tokens' of net cannot be looked at: tokens without a grid: 961 x 4" in capsys.readouterr().err
+    assert rows["tokens"].split()[2:6] == ["31", "x", "31", "4"] and rows["turned"].split()[2:6] == ["31", "x", "31", "4"]
+    assert "tokens without a grid: 4 x 9" in rows["half"] and "tokens without a grid: 4 x 2" in rows["mixed"]
+    assert main(["check", str(spec), "--set", "model.layers=mixed"]) == 2
+    assert "'mixed' of net cannot be looked at: tokens without a grid: 4 x 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["frozen:net.pb", "keras:MobileNetV2"])

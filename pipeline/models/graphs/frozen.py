@@ -24,13 +24,14 @@ from pipeline.models.layout import image_layout
 from pipeline.models.network import (
     LOGITS,
     SHAPES_ALONE,
-    TOKENS,
     Kernel,
     LayerInfo,
     Setting,
+    TokenTensor,
     UnreadableLayer,
     nearest_layers,
     shape_problem,
+    unreadable,
 )
 from pipeline.models.other_inputs import IMAGE, Given
 from pipeline.models.output import End
@@ -65,11 +66,11 @@ def graph_network(graph: graph_pb2.GraphDef, name: str, where: str, spec: ModelS
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A layer of a graph: the name of its tensor, what it holds for an image, and whether that is a map at all."""
+    """A layer of a graph: the name of its tensor, its sizes behind the batch, and what it holds for an image."""
 
     name: str
-    shape: tuple[int, int, int]
-    is_map: bool
+    sizes: tuple[int | None, ...]
+    shape: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class GraphReader:
         self._has_flow = any(node.op in FLOW for node in operations.nodes.values())
         register_functions(operations)
         self._tensors = self._find_tensors(where)
-        self._names = {tensor.name: name for name, tensor in self._tensors.items()}
+        self._names = {tensor.name: name for name, tensor in [*self._rows.items(), *self._tensors.items()]}
 
     def infer_preprocessing(self, where: str) -> Setting:
         """What the graph's own first steps leave to do. Raises: WrongSpec, where that cannot be told."""
@@ -151,7 +152,7 @@ class GraphReader:
         if self._has_flow:  # TF1's loops bear none of the order that tf.function gives to what it traces
             imported = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(one.shape, one.dtype) for one in fed.values()])
         outputs = imported(*fed.values())
-        return {name: self._of_known_shape(*pair) for name, pair in zip(names, zip(outputs, tensors, strict=True), strict=True)}
+        return {name: _of_known_shape(*pair) for name, pair in zip(names, zip(outputs, tensors, strict=True), strict=True)}
 
     def ends(self) -> Sequence[End]:
         nodes = self._operations.nodes
@@ -162,8 +163,8 @@ class GraphReader:
         names = [name for name, tensor in self._tensors.items() if tensor.name not in taken]
         shapes = {name: self._tensors[name].shape for name in names}
         ends = [End(name, channels, (height, width) != (1, 1)) for name, (height, width, channels) in shapes.items()]
-        rows = {name: tensor.shape[1:] for name, tensor in self._rows.items() if tensor.name not in taken}
-        return ends + [End(name, None, rows=size) for name, size in rows.items()]
+        rows = {name: tensor.sizes for name, tensor in self._rows.items() if tensor.name not in taken and len(tensor.sizes) == 2}
+        return ends + [End(name, None, rows=(size[0] or 0, size[1] or 0)) for name, size in rows.items()]
 
     def ending(self, layer: str) -> Ending[str] | None:
         ending = ending_of(self._tensors[layer].name, self._step)
@@ -214,16 +215,6 @@ class GraphReader:
         shape = (batch, *(size or 1 for size in own.shape))
         return tf.zeros(shape, own.dtype) if others is None else tf.cast(others[name], own.dtype)
 
-    def _of_known_shape(self, output: tf.Tensor, tensor: _Tensor) -> tf.Tensor:
-        if output.shape.rank is not None and output.shape[1:].is_fully_defined():
-            return output
-        return tf.ensure_shape(output, (None, *self._sizes_of(tensor)))
-
-    def _sizes_of(self, tensor: _Tensor) -> tuple[int | None, ...]:
-        if tensor.is_map:
-            return self.layout.shape(*tensor.shape)
-        return tensor.shape[1:] if tensor.name in {row.name for row in self._rows.values()} else tensor.shape[2:]
-
     def _step(self, tensor: str) -> Step[str] | None:
         node = self._operations.nodes.get(owner(tensor))
         return None if node is None else Step(node.op, [ref for ref in node.input if ref[0] != "^"], one_number(node))
@@ -255,16 +246,21 @@ class GraphReader:
             shape = shapes.get(tensor)
             problem = _problem(kind, shape, dtype, owner(tensor) in plain)
             if problem:
-                self._survey.append(UnreadableLayer(name, kind, problem))
-                # A detector's boxes, if it is an end.
-                if problem.startswith(TOKENS) and shape is not None and None not in shape and shape[0] == _BATCH:
-                    self._rows[name] = _Tensor(tensor, (1, int(shape[1] or 0), int(shape[2] or 0)), False)
+                self._survey.append(unreadable(name, kind, problem, shape or (), dtype.name if owner(tensor) in plain else ""))
+                if isinstance(self._survey[-1], TokenTensor) and shape is not None:
+                    self._rows[name] = _Tensor(tensor, tuple(shape[1:]))
                 continue
             assert shape is not None
             height, width, channels = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
-            tensors[name] = _Tensor(tensor, (int(height or 0), int(width or 0), int(channels or 0)), len(shape) == 4)
+            tensors[name] = _Tensor(tensor, tuple(shape[1:]), (int(height or 0), int(width or 0), int(channels or 0)))
             self._survey.append(LayerInfo(name, kind, tensors[name].shape))
         return tensors
+
+
+def _of_known_shape(output: tf.Tensor, tensor: _Tensor) -> tf.Tensor:
+    if output.shape.rank is not None and output.shape[1:].is_fully_defined():
+        return output
+    return tf.ensure_shape(output, (None, *tensor.sizes))
 
 
 def _problem(kind: str, shape: Sequence[int | None] | None, dtype: tf.DType, is_plain: bool) -> str | None:

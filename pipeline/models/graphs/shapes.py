@@ -76,7 +76,7 @@ def static_shapes(operations: Operations, given: GraphInput, where: str, run: Se
         open_ = {
             tensor: tf.shape(output)
             for tensor, output in outputs.items()
-            if owner(tensor) in run and (output.shape.rank is None or (output.shape.rank in (2, 4) and None in output.shape))
+            if owner(tensor) in run and (output.shape.rank is None or (output.shape.rank in (2, 3, 4) and None in output.shape))
         }
         measured: dict[str, np.ndarray] = {}
         if open_:

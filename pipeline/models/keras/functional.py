@@ -16,7 +16,16 @@ from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout
-from pipeline.models.network import LOGITS, Kernel, LayerInfo, UnreadableLayer, nearest_layers, shape_problem
+from pipeline.models.network import (
+    LOGITS,
+    Kernel,
+    LayerInfo,
+    TokenTensor,
+    UnreadableLayer,
+    nearest_layers,
+    shape_problem,
+    unreadable,
+)
 from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 
@@ -51,7 +60,7 @@ class FunctionalReader:
         if "int" in self.takes:
             self._check_floats(name)
         self._survey = list(self._described())
-        self._names = dict.fromkeys(layer.name for layer in self._survey if isinstance(layer, LayerInfo))
+        self._names = dict.fromkeys(layer.name for layer in self._survey if isinstance(layer, LayerInfo | TokenTensor))
 
     def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
         return self._survey
@@ -149,10 +158,14 @@ class FunctionalReader:
         outputs = self.graph.reach(stand_ins, single, lambda model, values: model.compute_output_spec(values))
         for name, call in self._calls.items():
             problem = self._problem(name, call, outputs.get(name))
-            if problem:
+            output = outputs.get(name)
+            if output is None or (problem and name == LOGITS):
+                assert problem
                 yield UnreadableLayer(name, call.kind, problem)
+            elif problem:
+                yield unreadable(name, call.kind, problem, tuple(output.shape), output.dtype)
             else:
-                shape: tuple[Any, ...] = tuple(outputs[name].shape[1:])
+                shape: tuple[Any, ...] = tuple(output.shape[1:])
                 yield LayerInfo(name, call.kind, self.layout.sizes(shape) if len(shape) == 3 else (1, 1, *shape))
             if not call.nested:
                 for inner in layers_inside(call.operation):

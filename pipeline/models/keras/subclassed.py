@@ -18,7 +18,17 @@ from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout, is_channels_first
-from pipeline.models.network import LOGITS, SHAPES_ALONE, Kernel, LayerInfo, UnreadableLayer, nearest_layers, shape_problem
+from pipeline.models.network import (
+    LOGITS,
+    SHAPES_ALONE,
+    Kernel,
+    LayerInfo,
+    TokenTensor,
+    UnreadableLayer,
+    nearest_layers,
+    shape_problem,
+    unreadable,
+)
 from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 
@@ -143,9 +153,14 @@ class SubclassedReader:
                 if name == LOGITS:
                     problem = "its name is taken by the logits, which are not always this layer"
                 if problem:
-                    self._surveyed.append(UnreadableLayer(name, kind, problem))
+                    of_images = isinstance(call.output, tf.Tensor) and call.output.graph is images.graph and name != LOGITS
+                    known = of_images and call.output.shape.rank is not None
+                    shape = tuple(call.output.shape) if known else ()
+                    self._surveyed.append(unreadable(name, kind, problem, shape, call.output.dtype.name if known else ""))
+                    if isinstance(self._surveyed[-1], TokenTensor):
+                        self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(shape),))
                     continue
-                shape: tuple[Any, ...] = tuple(call.output.shape)
+                shape = tuple(call.output.shape)
                 sizes: tuple[Any, ...] = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
                 self._surveyed.append(LayerInfo(name, kind, sizes))
                 self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(shape),))

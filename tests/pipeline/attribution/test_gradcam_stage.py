@@ -274,13 +274,12 @@ def test_explaining_the_stem_of_a_network_of_tokens_is_a_warning_that_says_what_
     x = inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(8, 4, strides=4, name="patches")(x)
     x = keras.layers.Reshape((16, 8), name="tokens")(x)
-    for number in range(2):
-        x = x + keras.layers.MultiHeadAttention(2, 4, name=f"attention{number}")(x, x)
-        x = x + keras.layers.Dense(8, activation="gelu", name=f"mlp{number}")(keras.layers.LayerNormalization()(x))
+    for number in range(4):  # mixed with each other, tokens lie nowhere
+        x = keras.layers.Dense(8, activation="gelu", name=f"mix{number}")(x if number else keras.layers.Permute((2, 1))(x))
     x = keras.layers.Dense(3, name="classes")(keras.layers.GlobalAveragePooling1D(name="pool")(x))
     keras.Model(inputs, x, name="vit").save(tmp_path / "vit.keras")
     spec = write(model={"source": f"file:{tmp_path / 'vit.keras'}", "layers": "pool"}, first=1, methods=["gradcam"])
     folder = run(spec, tmp_path / "out", reporter=told)
     (warning,) = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["warnings"]
-    assert "GradCAM explains 'patches', the last layer with a map, before" in warning
-    assert "'tokens' to" in warning and 'gradcam.methods = "integrated_gradients"' in warning
+    assert "GradCAM explains 'permute" in warning and "the last layer with a map, before 4 layers of tokens, 'mix0' to" in warning
+    assert 'gradcam.methods = "integrated_gradients"' in warning

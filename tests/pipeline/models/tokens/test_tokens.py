@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import token_networks
+from frozen_graphs import freeze_v2, opened
+
+from pipeline.compiled.default_layer import default_layer
+from pipeline.errors import UnknownLayer, WrongSpec
+from pipeline.models.image_network import ImageNetwork
+from pipeline.models.keras.model import keras_network
+from pipeline.models.network import LayerInfo, UnreadableLayer
+from pipeline.spec.model import TokensSpec
+
+IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 16, 16, 3)).astype(np.float32)
+FUNCTIONAL = ("vit", "swin", "mixer", "cct")
+
+
+def traced(network: ImageNetwork, layers: list[str], images: Any = IMAGES) -> dict[str, np.ndarray]:
+    return {layer: np.asarray(value) for layer, value in network.trace(tf.constant(images), layers).items()}
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, keras.Model]:
+    keras.utils.set_random_seed(0)
+    return {name: getattr(token_networks, name)() for name in (*FUNCTIONAL, "convmixer", "subclassed")}
+
+
+@pytest.fixture(scope="module")
+def networks(models: dict[str, keras.Model]) -> dict[str, ImageNetwork]:
+    return {name: keras_network(model, name, None, "none") for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def frozen(models: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ImageNetwork]:
+    folder = tmp_path_factory.mktemp("frozen")
+
+    @cache
+    def of(name: str) -> ImageNetwork:
+        spec = tf.TensorSpec((None, 16, 16, 3), tf.float32, name="image")
+        network: ImageNetwork = opened(freeze_v2(folder, lambda x: models[name](x, training=False), spec, name=name))
+        return network
+
+    return of
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL)
+def test_every_layer_of_tokens_is_what_keras_computes_row_by_row(
+    models: dict[str, keras.Model], networks: dict[str, ImageNetwork], name: str
+) -> None:
+    model, network = models[name], networks[name]
+    images = IMAGES if name != "cct" else np.concatenate([IMAGES, IMAGES[:, :, :8]], axis=2)
+    tokens = [layer for layer in network.layers() if layer.of_tokens]
+    plain = keras.Model(model.inputs, [model.get_layer(layer.name).output for layer in tokens])(images)
+    maps = traced(network, [layer.name for layer in network.layers() if "#heads" not in layer.name], images)
+    assert len(tokens) >= 3
+    for layer, expected in zip(tokens, keras.tree.flatten(plain), strict=True):
+        rows, columns, channels = layer.shape
+        own = np.asarray(expected)
+        own = own if own.shape[-1] == channels else own.transpose(0, 2, 1)  # what Permute turned
+        extra = own.shape[1] - rows * columns
+        np.testing.assert_allclose(maps[layer.name], own[:, extra:].reshape(-1, rows, columns, channels), atol=1e-5)
+        if extra:
+            np.testing.assert_allclose(maps[f"{layer.name}#tokens"][:, 0], own[:, :extra], atol=1e-5)
+
+
+def test_tokens_lie_where_their_patch_does(networks: dict[str, ImageNetwork]) -> None:
+    """One patch is changed: only its token changes, until attention."""
+    other = IMAGES.copy()
+    other[:, 4:8, 8:12] += 1
+    for name in ("vit", "mixer", "subclassed"):
+        before, after = (traced(networks[name], ["patches", "embed"], images) for images in (IMAGES, other))
+        for layer in ("patches", "embed"):
+            changed = np.abs(before[layer] - after[layer]).max(axis=(0, 3)) > 1e-6
+            assert np.argwhere(changed).tolist() == [[1, 2]]
+
+
+def test_windows_shifted_or_not_are_put_back_where_they_lie(
+    models: dict[str, keras.Model], networks: dict[str, ImageNetwork], frozen: Callable[[str], ImageNetwork]
+) -> None:
+    network, model = frozen("swin"), models["swin"]
+    norms = [layer.name for layer in model.layers if layer.name.startswith("layer_normalization")]
+    for number, norm in enumerate(norms):
+        weights = model.get_layer(f"windows{number}").qkv
+        inside = [
+            layer
+            for layer in network.layers()
+            if f"windows{number}" in layer.name and layer.shape == (4, 4, 24) and "qkv" in layer.name and "Add" in layer.kind
+        ]
+        assert inside
+        maps = traced(networks["swin"], [norm])[norm]
+        expected = maps @ np.asarray(weights.kernel) + np.asarray(weights.bias)
+        np.testing.assert_allclose(traced(network, [inside[-1].name])[inside[-1].name], expected, atol=1e-5)
+
+
+def test_the_attention_of_each_head_is_that_of_the_class_token(models: dict[str, keras.Model], networks: Any) -> None:
+    model = models["vit"]
+    norm = keras.Model(model.inputs, model.get_layer("norm0a").output)
+    tokens = norm(IMAGES)
+    _, scores = model.get_layer("mha0")(tokens, tokens, return_attention_scores=True)
+    expected = np.asarray(scores)[:, :, 0, 1:].transpose(0, 2, 1).reshape(3, 4, 4, 2)
+    np.testing.assert_allclose(traced(networks["vit"], ["mha0#heads"])["mha0#heads"], expected, atol=1e-5)
+    inner = traced(networks["subclassed"], ["attentions/0#heads"])["attentions/0#heads"]
+    assert inner.shape == (3, 4, 4, 2) and (inner > 0).all() and (inner.sum(axis=(1, 2)) < 1).all()
+
+
+def test_what_each_head_gives_has_a_norm_and_all_heads_together_are_channels(frozen: Callable[[str], ImageNetwork]) -> None:
+    network = frozen("vit")
+    names = [layer.name for layer in network.layers()]
+    norms = [name for name in names if name.endswith("#heads") and "oftmax" not in name]
+    assert len(norms) == 2
+    maps = traced(network, [norms[0], norms[0].removesuffix("#heads")])
+    whole, norm = maps[norms[0].removesuffix("#heads")], maps[norms[0]]
+    assert whole.shape == (3, 4, 4, 8) and norm.shape == (3, 4, 4, 2)
+    np.testing.assert_allclose(np.linalg.norm(whole.reshape(3, 4, 4, 2, 4), axis=-1), norm, rtol=1e-5)
+
+
+def test_what_mixes_tokens_is_left_out_by_name_and_what_comes_after_lies_on_the_image_again(networks: Any) -> None:
+    layers = {layer.name: layer for layer in networks["mixer"].every_layer()}
+    assert isinstance(layers["mixing"], UnreadableLayer) and "no row of it is of a single place" in layers["mixing"].reason
+    assert layers["sum"].shape == (4, 4, 8) and layers["turned"].shape == (4, 4, 8)
+
+
+def test_what_was_inferred_is_said(networks: dict[str, ImageNetwork], frozen: Callable[[str], ImageNetwork]) -> None:
+    setting = networks["vit"].settings["tokens"]
+    assert setting.value == "4 x 4 + 1" and setting.reason.startswith("followed from the image; 1 beside them")
+    assert networks["swin"].settings["tokens"].value == "2 x 2"
+    assert "'embed'" in networks["swin"].settings["tokens"].reason
+    assert networks["cct"].settings["tokens"].value == "4 x 6" and "'pool'" in networks["cct"].settings["tokens"].reason
+    assert "tokens" not in networks["convmixer"].settings
+    assert frozen("vit").settings["tokens"].value == "4 x 4 + 1"
+
+
+def test_layers_are_made_from_layers_of_tokens(networks: dict[str, ImageNetwork]) -> None:
+    assert networks["vit"].feeds("sum0a") == ("places", "mha0") == networks["vit"].feeds("sum0a#tokens")
+    assert networks["mixer"].feeds("sum") == ("embed", "turned")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("vit", "norm1a"),
+        ("swin", "norm"),
+        ("mixer", "channels"),
+        ("cct", "sum"),
+        ("convmixer", "pointwise"),
+        ("subclassed", "norms/1"),
+    ],
+)
+def test_gradcam_explains_the_last_layer_whose_tokens_reach_the_logits(networks: Any, name: str, layer: str) -> None:
+    assert default_layer(networks[name]).name == layer
+
+
+def hidden(tokens: int) -> ImageNetwork:
+    images = keras.Input((16, 16, 3))
+
+    class Opaque(keras.layers.Layer):
+        def call(self, given: Any) -> Any:
+            run = tf.function(lambda x: tf.reshape(x[:, :, :, 0], (-1, 256))[:, : tokens * 4], autograph=False)
+            return tf.reshape(run(given), (-1, tokens, 4))
+
+    x = Opaque(name="opaque")(images)
+    return keras_network(
+        keras.Model(images, keras.layers.Dense(2)(keras.layers.Dense(4, name="more")(x)[:, 0])), "hidden", None, "none"
+    )
+
+
+def test_where_nothing_can_be_followed_the_number_of_tokens_tells_the_grid_or_the_job_does() -> None:
+    assert hidden(16).every_layer()[1] == LayerInfo("opaque", "Opaque", (4, 4, 4), of_tokens=True)
+    assert hidden(16).settings["tokens"].reason == "followed from the number of tokens"
+    assert hidden(17).settings["tokens"].value == "4 x 4 + 1"
+    network = hidden(31)
+    unplaced = network.every_layer()[1]
+    assert isinstance(unplaced, UnreadableLayer)
+    assert "tokens without a grid: 31 x 4" in unplaced.reason and "say it in model.tokens" in unplaced.reason
+    asked = network.with_tokens(TokensSpec(grid=(5, 6), extra=1))
+    assert [layer.shape for layer in asked.layers()[:3]] == [(5, 6, 4), (1, 1, 4), (5, 6, 4)]
+    assert str(asked.settings["tokens"]).startswith("5 x 6 + 1 (as asked")
+    plain = np.asarray(traced(asked, ["opaque", "opaque#tokens"])["opaque"])
+    np.testing.assert_array_equal(plain, IMAGES[..., 0].reshape(3, -1)[:, 4:124].reshape(3, 5, 6, 4))
+
+
+def test_a_grid_that_does_not_fit_is_refused_with_the_numbers_there_are(networks: dict[str, ImageNetwork]) -> None:
+    with pytest.raises(WrongSpec, match="3 x 5 and 1 extra are 16 tokens, but the layers of hidden have 31"):
+        hidden(31).with_tokens(TokensSpec(grid=(3, 5), extra=1)).layers()
+    with pytest.raises(WrongSpec, match="has no layer of tokens. Leave it out"):
+        networks["convmixer"].with_tokens(TokensSpec(grid=(4, 4))).layers()
+    with pytest.raises(UnknownLayer):
+        networks["cct"].trace(tf.constant(IMAGES), ["sum#tokens"])
