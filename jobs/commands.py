@@ -163,18 +163,18 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from pipeline.report.compare import write_comparison
-    from pipeline.stages import STAGES
-    from pipeline.stages.stage import sections_of
+    from pipeline.activations.matching import match_channels
+    from pipeline.report.compare import Compared, write_comparison
 
     first, second, out = place(options.first), place(options.second), place(options.out)
     for folder in (first, second):
         read_receipt(folder, any_format=True)  # where there is no job, nothing is made
     reporter = Reporter("compare")
     with hold(out, reporter.say), reporter.step("compare", "layers") as advance:
-        sections = sections_of(STAGES.values())
-        counts = write_comparison(first, second, out, sections, advance)
-    print(f"{counts['channels']:,} channels of {counts['layers']} layers in both; open {out / 'index.html'}")
+        matching = match_channels(first, second)
+        counts = write_comparison(Compared(first, second, matching.how, matching.pairs), out, advance)
+    print(f"{counts['channels']:,} channels of {counts['layers']} layers in both, matched {matching.how}")
+    print(f"open {out / 'index.html'}")
 
 
 def _init(options: argparse.Namespace) -> None:

@@ -171,22 +171,29 @@ class Distribution(Member):
         labels = [str(self.labels[number]) if is_known else None for number, is_known in zip(best, known, strict=True)]
         return labels, np.where(known, index, np.nan)
 
+    def standardized(self) -> np.ndarray:
+        """The sampled responses less their mean, each channel of length 1, so that a product of two is their correlation
+        (Pearson's); zeros where a channel does not vary: float64 (sampled, channels), in the order of the sample.
+        """
+        finite = np.isfinite(self.sample)
+        values = np.where(finite, self.sample, 0).astype(np.float64)
+        values -= values.mean(axis=0) if len(values) else 0
+        norms = np.sqrt((values**2).sum(axis=0))
+        varied = norms > 1e-6 * np.abs(self.sample).max(axis=0, initial=0, where=finite)
+        return np.where(varied, values / np.where(varied, norms, 1), 0)
+
     def twins(self) -> tuple[np.ndarray, np.ndarray]:
         """For each channel the one whose responses correlate most with its own, over the sampled examples.
 
         Returns: int64 (channels,), -1 where there is none, as for a channel that never varies; and their correlation
         (Pearson's), float64, NaN where there is none.
         """
-        values = np.where(np.isfinite(self.sample), self.sample, 0).astype(np.float64)
-        channels = values.shape[1]
-        none = np.full(channels, -1, np.int64), np.full(channels, np.nan)
-        if len(values) < 3 or channels < 2:
-            return none
-        values -= values.mean(axis=0)
-        norms = np.sqrt((values**2).sum(axis=0))
-        varied = norms > 1e-6 * np.abs(self.sample).max(axis=0, initial=0, where=np.isfinite(self.sample))
-        values /= np.where(varied, norms, 1)
-        twin, correlation = none
+        channels = self.sample.shape[1]
+        twin, correlation = np.full(channels, -1, np.int64), np.full(channels, np.nan)
+        if len(self.sample) < 3 or channels < 2:
+            return twin, correlation
+        values = self.standardized()
+        varied = np.any(values != 0, axis=0)
         for first in range(0, channels, 256):  # channels x channels at once may be too many
             block = slice(first, min(first + 256, channels))
             together = np.where(varied[block, None] & varied, values[:, block].T @ values, -np.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,19 @@ from pipeline.store.places import Place
 from pipeline.store.tables import INDEX, write_index
 
 
+@dataclass(frozen=True)
+class KernelOrigin:
+    """Where a kernel stands in the network.
+
+    layer: the convolution. gives: the layers whose channels are the kernel's filters, one for one.
+    inputs_of: the layer whose channels the kernel's inputs are; None where it takes the image, or several layers.
+    """
+
+    layer: str
+    gives: Sequence[str]
+    inputs_of: str | None = None
+
+
 class FilterResults:
     """Draws kernels one by one, and collects their filters' rows of the index."""
 
@@ -25,22 +39,27 @@ class FilterResults:
         self._folder, self._limits = folder, limits
         self._columns: dict[str, list[Any]] = {name: [] for name in INDEX["filters"].names}
 
-    def add(self, layer: str, kernel: Kernel, gives: Sequence[str], colours: Sequence[int] | None) -> None:
-        """Draw one kernel of a layer.
+    def add(self, origin: KernelOrigin, kernel: Kernel, colours: Sequence[int] | None) -> None:
+        """Draw one kernel.
 
         Args:
-            gives: the layers whose channels are the kernel's filters, one for one.
             colours: for red, green and blue, the number of the input that carries it; None where the inputs are not colours.
 
         Raises: StoreFailed.
         """
+        layer = origin.layer
         suffix, part = ("", "") if kernel.part == "kernel" else (f"-{kernel.part}", f", {kernel.part}")
         picture = f"mosaics/filters/{file_name(layer)}{suffix}.png"
         drawn = draw_kernel(f"{layer}{part}", kernel, self._limits, colours)
         write_bytes(self._folder / picture, encode_png(drawn.picture))
         for name, values in _rows(kernel, drawn).items():
             self._columns[name].extend(values)
-        for name, value in (("layer", layer), ("picture", picture), ("gives", list(gives))):
+        for name, value in (
+            ("layer", layer),
+            ("picture", picture),
+            ("gives", list(origin.gives)),
+            ("inputs_of", origin.inputs_of),
+        ):
             self._columns[name].extend([value] * kernel.filters)
 
     def write_index(self, layers: Sequence[str]) -> dict[str, Any]:
@@ -58,6 +77,7 @@ def _rows(kernel: Kernel, drawn: KernelSheet) -> dict[str, Any]:
     count = kernel.filters
     height, width, inputs, _ = kernel.weights.shape
     alone = statistics.twin < 0
+    strongest, input_weights = statistics.strongest_inputs
     return {
         "part": [kernel.part] * count,
         "channel": np.arange(count),
@@ -71,6 +91,8 @@ def _rows(kernel: Kernel, drawn: KernelSheet) -> dict[str, Any]:
         "share_near_zero": statistics.share_near_zero,
         "twin": _null_where(alone, statistics.twin, int),
         "twin_cosine": _null_where(alone, statistics.twin_cosine, float),
+        "strongest_inputs": list(strongest),
+        "input_weights": list(input_weights),
         "drawn": drawn.filters,
         **{edge: _null_where(~drawn.filters, drawn.boxes[:, column], int) for column, edge in enumerate(EDGES)},
     }

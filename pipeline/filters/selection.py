@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from pipeline.errors import WrongSpec
-from pipeline.models.network import LayerInfo, Network
+from pipeline.models.network import Kernel, LayerInfo, Network
 from pipeline.models.selection import select_layers
 
 
@@ -50,6 +50,26 @@ def given_by(network: Network, convolutions: Sequence[LayerInfo], layers: Sequen
         if len(before) == 1 and layer.name not in all_convolutions and channels.get(before[0]) == layer.channels:
             gives[before[0]].append(layer.name)
     return gives
+
+
+def inputs_of(network: Network, layer: str, kernel: Kernel, layers: Sequence[LayerInfo]) -> str | None:
+    """The layer whose channels are the inputs of a convolution's kernel, one for one: the nearest before it that the job
+    looks at, if only layers that keep channels apart lie between, else the layer that feeds it.
+
+    None for a second kernel, and where the convolution takes the image, several layers, or channels in another order.
+    """
+    known = {info.name: info.channels for info in network.layers()}
+    wanted, convolutions = kernel.inputs * kernel.groups, set(network.convolutions())
+    first: str | None = None
+    feeds = network.feeds(layer) if kernel.part != "pointwise" else ()
+    while len(feeds) == 1 and known.get(feeds[0]) == wanted:
+        first = first or feeds[0]
+        if feeds[0] in {info.name for info in layers}:
+            return feeds[0]
+        if feeds[0] in convolutions:
+            break
+        feeds = network.feeds(feeds[0])
+    return first
 
 
 def nearest(network: Network, layer: str, convolutions: Container[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The statistics of every filter of a kernel: its norm, its mean, its share of weights near zero, and its twin."""
+"""The statistics of every filter of a kernel: its norm, its mean, its share of weights near zero, its twin and its inputs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import numpy as np
 from pipeline.models.network import Kernel
 
 NEAR_ZERO = 0.01  # of the kernel's largest weight
+STRONGEST = 5  # inputs of a filter that are named
 _ROWS = 512  # filters that are compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
 class FilterStatistics:
-    """One value for each filter, (filters,) each.
+    """What is known of each filter: (filters,) each, if nothing else is said.
 
     norm: the root of the sum of the squared weights. mean: of the weights.
     share_near_zero: of the weights, those whose magnitude is below a hundredth of the kernel's largest.
     twin: the other filter with the largest cosine similarity; -1 if a filter is zero or alone.
     twin_cosine: the cosine between the two, from -1 to 1; NaN where there is no twin.
+    strongest_inputs: for each filter the inputs with the largest weights, the root of the sum of their squares, by their
+        number in the layer's input; and the sum of these weights, whose sign says whether the input raises the response.
+        Two lists of lists of up to STRONGEST.
     """
 
     norm: np.ndarray
@@ -27,6 +31,7 @@ class FilterStatistics:
     share_near_zero: np.ndarray
     twin: np.ndarray
     twin_cosine: np.ndarray
+    strongest_inputs: tuple[list[list[int]], list[list[float]]]
 
     @classmethod
     def of(cls, kernel: Kernel) -> FilterStatistics:
@@ -36,7 +41,15 @@ class FilterStatistics:
         small = np.abs(weights) < NEAR_ZERO * np.abs(weights).max()
         twin, cosine = _twins(weights, norm)
         # A kernel that is all zeros has no weight below a share of its largest, yet all are near zero.
-        return cls(norm, weights.mean(axis=1), (small | (weights == 0)).mean(axis=1), twin, cosine)
+        return cls(norm, weights.mean(axis=1), (small | (weights == 0)).mean(axis=1), twin, cosine, _inputs(kernel))
+
+
+def _inputs(kernel: Kernel) -> tuple[list[list[int]], list[list[float]]]:
+    flat = kernel.weights.reshape(-1, kernel.inputs, kernel.filters).astype(np.float64)
+    sizes, sums = np.sqrt((flat**2).sum(axis=0)), flat.sum(axis=0)
+    order = np.argsort(-sizes, axis=0, kind="stable")[:STRONGEST]
+    numbers = [[kernel.first_input(filter) + int(at) for at in order[:, filter]] for filter in range(kernel.filters)]
+    return numbers, np.take_along_axis(sums, order, axis=0).T.tolist()
 
 
 def _twins(weights: np.ndarray, norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

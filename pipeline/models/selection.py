@@ -134,8 +134,10 @@ def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
     return [layer for layer in layers if layer.name in chosen]
 
 
-def layer_columns(every: Sequence[LayerInfo | UnreadableLayer], chosen: Collection[str]) -> dict[str, list[Any]]:
-    """The columns of index/layers.parquet: all layers of a network, whether the job looks at them, and why not if it cannot."""
+def layer_columns(network: Network, chosen: Collection[str]) -> dict[str, list[Any]]:
+    """The columns of index/layers.parquet: all layers of a network, what they are made from, whether the job looks at them,
+    and why not if it cannot."""
+    every = network.every_layer()
     shapes = [layer.shape if isinstance(layer, LayerInfo) else (None, None, None) for layer in every]
     return {
         "layer": [layer.name for layer in every],
@@ -144,6 +146,7 @@ def layer_columns(every: Sequence[LayerInfo | UnreadableLayer], chosen: Collecti
         "map_width": [shape[1] for shape in shapes],
         "channels": [shape[2] for shape in shapes],
         "chosen": [isinstance(layer, LayerInfo) and layer.name in chosen for layer in every],
+        "feeds": [list(network.feeds(layer.name)) if isinstance(layer, LayerInfo) else None for layer in every],
         "reason": [layer.reason if isinstance(layer, UnreadableLayer) else None for layer in every],
     }
 

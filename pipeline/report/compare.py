@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,20 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import Fault, WrongSpec, foreign_errors
 from pipeline.report.job_reader import JobReader, Row
-from pipeline.report.page import DAMAGED, collect
+from pipeline.report.overview import shareable
+from pipeline.report.page import DAMAGED, SCRIPTS, collect
 from pipeline.report.page_files import PageFiles
-from pipeline.report.section import Sections
 from pipeline.store.files import aside
 from pipeline.store.places import Place
+
+Pairs = Mapping[str, Mapping[int, tuple[int, float]]]
 
 COMPARISON = pa.schema(
     [
         ("layer", pa.string()),
         ("channel", pa.int32()),
+        ("other", pa.int32()),
+        ("correlation", pa.float64()),
         ("overlap", pa.float64()),
         ("mean_a", pa.float64()),
         ("mean_b", pa.float64()),
@@ -34,51 +39,56 @@ COMPARISON = pa.schema(
 )
 
 
-def write_comparison(
-    first: Place,
-    second: Place,
-    out: Place,
-    sections: Sections,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Row:
+@dataclass(frozen=True)
+class Compared:
+    """Two jobs, and which channels of theirs are held against each other.
+
+    pairs: by layer, for a position among the first job's channels that among the second's, and their correlation; a channel
+        that has none is held against the channel of its own number, where no other is.
+    how: by what they were matched, in words.
+    """
+
+    first: Place
+    second: Place
+    how: str = "by number"
+    pairs: Pairs = field(default_factory=dict)
+
+
+def write_comparison(jobs: Compared, out: Place, progress: Callable[[int, int], None] = lambda done, total: None) -> Row:
     """Make a page, and comparison.parquet beside it, that compare two jobs.
 
     Returns: the numbers of layers and channels that both have, and of files, and the bytes they take.
     Raises: WrongSpec, where a folder holds no job or the two have no channel in common; StoreFailed.
     """
-    with foreign_errors(Fault, f"the comparison of {first} and {second}", DAMAGED):
-        return _write_comparison((JobReader(first), JobReader(second)), out, sections, progress)
+    with foreign_errors(Fault, f"the comparison of {jobs.first} and {jobs.second}", DAMAGED):
+        readers = JobReader(jobs.first), JobReader(jobs.second)
+        files = PageFiles(out)
+        table = compare(*readers, jobs.pairs)
+        if not len(table):
+            raise WrongSpec(
+                f"{jobs.first} and {jobs.second} have no channel of a layer in common. Compare jobs on the same layers."
+            )
+        counts = [len(reader.layers) for reader in readers]
+        summaries = []
+        for reader, prefix, before in zip(readers, ("a/", "b/"), (0, counts[0]), strict=True):
+
+            def advance(done: int, total: int, before: int = before) -> None:
+                progress(before + done, sum(counts))
+
+            summaries.append(collect(reader, {}, files, prefix, advance))
+        layers = _layers(table)
+        summary: Row = {"jobs": summaries, "layers": layers, "changes": _changes(readers), "how": jobs.how}
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        files.script("data/comparison.js", "comparison", {**summary, "channels": columns})
+        with aside(out / "comparison.parquet") as temporary:
+            pq.write_table(table, temporary)
+        files.keep("comparison.parquet")
+        files.page("compare.html", (*SCRIPTS, "compare.js"), "data/comparison.js", summary)
+        return {"layers": len(layers), "channels": len(table), **files.counts()}
 
 
-def _write_comparison(
-    readers: tuple[JobReader, JobReader], out: Place, sections: Sections, progress: Callable[[int, int], None]
-) -> Row:
-    first, second = (reader.folder for reader in readers)
-    files = PageFiles(out)
-    table = compare(*readers)
-    if not len(table):
-        raise WrongSpec(f"{first} and {second} have no channel of a layer in common. Compare jobs on the same layers.")
-    counts = [len(reader.layers) for reader in readers]
-    jobs = []
-    for reader, prefix, before in zip(readers, ("a/", "b/"), (0, counts[0]), strict=True):
-
-        def advance(done: int, total: int, before: int = before) -> None:
-            progress(before + done, sum(counts))
-
-        jobs.append(collect(reader, sections, files, prefix, advance))
-    layers = _layers(table)
-    summary: Row = {"jobs": jobs, "layers": layers, "changes": _changes(readers)}
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    files.script("data/comparison.js", "comparison", {**summary, "channels": columns})
-    with aside(out / "comparison.parquet") as temporary:
-        pq.write_table(table, temporary)
-    files.keep("comparison.parquet")
-    files.page("compare.html", ("page.css", "core.js", "compare.js"), summary)
-    return {"layers": len(layers), "channels": len(table), **files.counts()}
-
-
-def compare(first: JobReader, second: JobReader) -> pa.Table:
-    """A row of COMPARISON for every channel that both jobs have, in the first job's order.
+def compare(first: JobReader, second: JobReader, pairs: Pairs | None = None) -> pa.Table:
+    """A row of COMPARISON for every channel of the first job that has a channel of the second to be held against.
 
     overlap is the share of images that both lists of winners name, of all that either names (Jaccard), by key;
     shift is the second mean less the first, in standard deviations of the first.
@@ -86,26 +96,32 @@ def compare(first: JobReader, second: JobReader) -> pa.Table:
     rows = []
     for layer in first.layers:
         if layer in second.layers:
-            rows += _compare_layer(first, second, layer)
+            rows += _compare_layer(first, second, layer, (pairs or {}).get(layer, {}))
     return pa.Table.from_pylist(rows, schema=COMPARISON)
 
 
-def _compare_layer(first: JobReader, second: JobReader, layer: str) -> list[Row]:
+def _compare_layer(first: JobReader, second: JobReader, layer: str, pairs: Mapping[int, tuple[int, float]]) -> list[Row]:
     of_first, of_second = (
         {row["channel"]: row for row in reader.rows("channels", layer).to_pylist()} for reader in (first, second)
     )
     won_first, won_second = (_winners(reader, layer) for reader in (first, second))
+    numbers = [*of_first], [*of_second]
+    matched = {numbers[0][a]: (numbers[1][b], correlation) for a, (b, correlation) in pairs.items()}
+    taken = {other for other, _ in matched.values()}
     rows = []
     for channel, a in of_first.items():
-        if channel not in of_second:
+        other, correlation = matched.get(channel, (channel, None))
+        if other not in of_second or (correlation is None and other in taken):
             continue
-        b = of_second[channel]
-        either = won_first.get(channel, set()) | won_second.get(channel, set())
-        both = won_first.get(channel, set()) & won_second.get(channel, set())
+        b = of_second[other]
+        either = won_first.get(channel, set()) | won_second.get(other, set())
+        both = won_first.get(channel, set()) & won_second.get(other, set())
         rows.append(
             {
                 "layer": layer,
                 "channel": channel,
+                "other": other,
+                "correlation": correlation,
                 "overlap": len(both) / len(either) if either else None,
                 "mean_a": a["mean"],
                 "mean_b": b["mean"],
@@ -147,6 +163,7 @@ def _layers(table: pa.Table) -> list[Row]:
                 "count": len(of_layer),
                 "overlap": float(np.mean(overlaps)) if overlaps else None,
                 "shift": float(np.median(shifts)) if shifts else None,
+                "moved": sum(row["other"] != row["channel"] for row in of_layer),
                 "relabelled": sum(row["top_label_a"] != row["top_label_b"] for row in of_layer),
             }
         )
@@ -157,12 +174,23 @@ def _changes(readers: tuple[JobReader, JobReader]) -> list[tuple[str, str, str]]
     """The settings in which the two specs differ, and the digests of model and data where they do: name, first, second."""
     first, second = (_flat(reader.receipt.spec) for reader in readers)
     names = [name for name in (first | second) if first.get(name) != second.get(name)]
-    changes = [(name, _written(first.get(name)), _written(second.get(name))) for name in names]
+    changes = [(name, *_told_apart(first.get(name), second.get(name))) for name in names]
     for part in ("model", "data"):
         a, b = (reader.receipt.digests.get(part) for reader in readers)
         if a != b:
             changes.append((f"digest of the {part}", _written(a), _written(b)))
     return changes
+
+
+def _told_apart(first: Any, second: Any) -> tuple[str, str]:
+    """Two settings as a page that is shared names them: paths without the folders above, unless only these differ."""
+    a, b = (_written(value) for value in (first, second))
+    short = shareable(a), shareable(b)
+    if short[0] != short[1]:
+        return short
+    parts = [text.split("/") for text in (a, b)]
+    same = next(at for at in range(1, 1 + max(map(len, parts))) if parts[0][-at:] != parts[1][-at:])
+    return "/".join(["…", *parts[0][-same:]]), "/".join(["…", *parts[1][-same:]])
 
 
 def _written(value: Any) -> str:

@@ -59,11 +59,15 @@ class PageFiles:
     def counts(self) -> dict[str, int]:
         return {"files": len(self._sizes), "bytes": sum(self._sizes.values())}
 
-    def page(self, template: str, beside: Sequence[str], values: dict[str, Any]) -> None:
-        """Write the page itself and the files beside it, last: a page that is there finds all that it names."""
-        for name in beside:
+    def page(self, template: str, scripts: Sequence[str], data: str, values: dict[str, Any]) -> None:
+        """Write the page itself and the files beside it, last: a page that is there finds all that it names.
+
+        Args:
+            scripts: of the templates, in the order in which the page reads them, and then `data`.
+        """
+        for name in ("page.css", *scripts):
             self.add(name, (_TEMPLATES / name).read_bytes())
-        self.add("index.html", _render(template, values).encode())
+        self.add("index.html", _render(template, values | {"scripts": [*scripts, data]}).encode())
         self._sweep()
 
     def _sweep(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_webp
 from pipeline.geometry import Box
@@ -20,7 +22,8 @@ def explanations(reader: JobReader) -> list[Row]:
     for row in reader.table("classification").to_pylist():
         image = images.setdefault((row["example"], row["key"]), _image(row))
         name = f"{row['logits']}: {row['name']}" if row["logits"] else row["name"]  # of several outputs
-        image["top"].append({"rank": row["rank"], "class": row["class"], "name": name, "says": _says(row)})
+        about = {"rank": row["rank"], "class": row["class"], "name": name, "probability": row["probability"]}
+        image["top"].append(about | {"says": _says(row)})
     rows = reader.table("attributions").to_pylist()
     gradcam = reader.receipt.stages.get("gradcam")
     titles: dict[str, str] = (gradcam.model_extra or {}).get("methods", {}) if gradcam else {}
@@ -93,6 +96,66 @@ def feature_maps(reader: JobReader) -> list[Row]:
         for (example, key), entry in drawn.items():
             images.setdefault((example, key), {"key": key, "layers": []})["layers"].append(entry)
     return list(images.values())
+
+
+def checks(reader: JobReader) -> list[Row]:
+    """The checks of explanations, a curve for each method: the mean over its maps. One row, or none."""
+    randomisation = _mean_curves(reader.table("randomisation"), ("method",), "step", "rank_correlation")
+    curves = _mean_curves(reader.table("curves"), ("method", "kind"), "share", "value")
+    return [{"randomisation": randomisation, "curves": curves}] if randomisation or curves else []
+
+
+def _mean_curves(table: pa.Table, keys: tuple[str, ...], x: str, y: str) -> list[Row]:
+    """[{"name", the other keys, "x", "y"}], the mean of y by x for each combination of keys."""
+    means = table.group_by([*keys, x]).aggregate([(y, "mean")]).to_pylist()
+    curves: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(means, key=lambda row: row[x]):
+        curve = curves.setdefault(tuple(row[key] for key in keys), {"name": row["method"], "x": [], "y": []})
+        curve |= {key: row[key] for key in keys}
+        curve["x"].append(row[x])
+        curve["y"].append(row[f"{y}_mean"])
+    return list(curves.values())
+
+
+def kernels(reader: JobReader) -> list[Row]:
+    """Every picture of kernels, in the order of the index, with what its kernel is."""
+    pictures: dict[str, Row] = {}
+    for row in reader.table("filters").to_pylist():
+        names = ("layer", "part", "height", "width", "inputs", "picture")
+        entry = pictures.setdefault(row["picture"], {name: row[name] for name in names} | {"filters": 0})
+        entry |= {"filters": entry["filters"] + 1, "gives": row["gives"] or []}
+    return list(pictures.values())
+
+
+def pattern_layers(reader: JobReader) -> list[Row]:
+    """The layers that have patterns."""
+    names = pc.unique(reader.table("patterns")["layer"]).to_pylist()
+    return [{"layer": name} for name in names if name is not None]
+
+
+def labels_of(reader: JobReader) -> list[Row]:
+    """The labels of winners."""
+    names = pc.unique(reader.table("activations")["label"]).to_pylist()
+    return [{"label": name} for name in names if name is not None]
+
+
+def fields_of(reader: JobReader) -> list[Row]:
+    """The receptive field of every layer, with its picture and the median of its effective fields where there are any."""
+    rows = []
+    for row in reader.table("fields").to_pylist():
+        picture = f"mosaics/fields/{file_name(row['layer'])}.png"
+        sides = [_sides(reader.rows("activations", row["layer"]), *edges) for edges in (("y1", "y2"), ("x1", "x2"))]
+        found = {
+            "picture": picture if (reader.folder / picture).exists() else None,
+            "effective": sides if None not in sides else None,
+        }
+        rows.append(row | found)
+    return rows
+
+
+def _sides(winners: pa.Table, first: str, last: str) -> float | None:
+    lengths = pc.drop_null(pc.subtract(winners[f"eff_{last}"], winners[f"eff_{first}"])).to_numpy()
+    return float(np.median(lengths)) if len(lengths) else None
 
 
 def dreams(reader: JobReader) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.report.job_reader import JobReader, Row
 
@@ -13,13 +13,12 @@ class Section:
     """What the page shows of a stage.
 
     shows: a noun phrase, for the list of what a page lacks where the stage has not run.
-    view: the view of its own that the stage has, as the page's scripts call it; "" where its results stand beside the channels.
-    rows: the data of that view, from the job's folder; an empty list leaves the view out.
+    views: the views of their own that its results have, as the page's scripts call them, with what reads their data from
+        the job's folder; an empty list leaves a view out. Other results stand beside the channels.
     """
 
     shows: str
-    view: str = ""
-    rows: Callable[[JobReader], list[Row]] = lambda reader: []
+    views: Mapping[str, Callable[[JobReader], list[Row]]] = field(default_factory=dict)
 
 
 Sections = Mapping[str, Section]  # by the name of the stage, in the order of the stages

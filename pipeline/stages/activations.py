@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.activations.channel_statistics import Statistics
 from pipeline.activations.channel_table import channel_columns
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
+from pipeline.activations.neighbours import neighbour_columns
 from pipeline.activations.part import Part
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState, clear, settle
@@ -23,6 +24,7 @@ from pipeline.hardware import watch_gpus
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
 from pipeline.patches import PatchOptions, Winners, winners_of, write_patches
+from pipeline.report.pictures import fields_of, labels_of
 from pipeline.report.section import Section
 from pipeline.spec.activations import ActivationsSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -66,8 +68,9 @@ def run(job: Job) -> Outcome:
     write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     write_index(job.folder, "fields", field_columns(job.layers, fields))
-    write_index(job.folder, "layers", layer_columns(job.network.every_layer(), {layer.name for layer in job.layers}))
+    write_index(job.folder, "layers", layer_columns(job.network, {layer.name for layer in job.layers}))
     write_index(job.folder, "channels", channel_columns(part, channels, labels))
+    write_index(job.folder, "neighbours", neighbour_columns(part, channels))
     write_index(job.folder, "skipped", part.skipped_columns())
     settle(job, part)
     return {
@@ -157,7 +160,7 @@ STAGE = Stage(
     table=ActivationsSpec,
     check=check,
     prepare=prepare,
-    index=("activations", "weakest", "by_label", "images", "mosaics", "fields", "layers", "channels", "skipped"),
+    index=("activations", "weakest", "by_label", "images", "mosaics", "fields", "layers", "channels", "neighbours", "skipped"),
     folders=("crops", "mosaics/activations"),
-    section=Section("the strongest patches of every channel"),
+    section=Section("the strongest patches of every channel", {"labels": labels_of, "fields": fields_of}),
 )

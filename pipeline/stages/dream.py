@@ -95,5 +95,5 @@ STAGE = Stage(
     names_classes=True,
     index=("dreams",),
     folders=("mosaics/dream",),
-    section=Section("dreams", "dreams", section_of_dreams),
+    section=Section("dreams", {"dreams": section_of_dreams}),
 )

@@ -47,5 +47,5 @@ STAGE = Stage(
     check=check_featuremaps,
     index=("featuremaps",),
     folders=("mosaics/featuremaps",),
-    section=Section("what each channel makes of an image", "maps", feature_maps),
+    section=Section("what each channel makes of an image", {"maps": feature_maps}),
 )

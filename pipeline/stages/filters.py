@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipeline.filters.kernel_sheet import Limits
-from pipeline.filters.results import FilterResults
-from pipeline.filters.selection import choose, given_by
+from pipeline.filters.results import FilterResults, KernelOrigin
+from pipeline.filters.selection import choose, given_by, inputs_of
 from pipeline.job import Job
+from pipeline.report.pictures import kernels
 from pipeline.report.section import Section
 from pipeline.spec.filters import FiltersSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -22,7 +23,8 @@ def filters(job: Job) -> Outcome:
     with job.reporter.step("filters", "layers") as advance:
         for done, layer in enumerate(layers, start=1):
             for kernel in job.network.kernels([layer.name])[layer.name]:
-                results.add(layer.name, kernel, gives[layer.name], colour_inputs(job.of_image, layer.name, kernel))
+                origin = KernelOrigin(layer.name, gives[layer.name], inputs_of(job.network, layer.name, kernel, job.layers))
+                results.add(origin, kernel, colour_inputs(job.of_image, layer.name, kernel))
             advance(done, len(layers))
     return results.write_index([layer.name for layer in layers])
 
@@ -39,5 +41,5 @@ STAGE = Stage(
     check=check_filters,
     index=("filters",),
     folders=("mosaics/filters",),
-    section=Section("the learned kernels"),
+    section=Section("the learned kernels", {"kernels": kernels}),
 )

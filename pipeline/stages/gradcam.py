@@ -18,7 +18,7 @@ from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
-from pipeline.report.pictures import explanations
+from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
 from pipeline.sources.picking import check_picks, count_picks, pick
 from pipeline.spec.gradcam import GradcamSpec, TargetSpec
@@ -259,5 +259,8 @@ STAGE = Stage(
     names_classes=True,
     index=("classification", "attributions", "randomisation", "curves"),
     folders=("mosaics/gradcam", "maps"),
-    section=Section(f"explanations: {', '.join(method.title for method in METHODS.values())}", "explanations", explanations),
+    section=Section(
+        f"explanations: {', '.join(method.title for method in METHODS.values())}",
+        {"explanations": explanations, "checks": checks},
+    ),
 )

@@ -6,6 +6,7 @@ from pipeline.job import Job
 from pipeline.patterns.contact_sheet import draw_sheet, remove_other_sheets
 from pipeline.patterns.plan import check_patterns, chosen_layers, plan_batches, plan_sheets
 from pipeline.patterns.results import PatternResult, dead_channels, index_columns, picture_rows, read_patches, summarise
+from pipeline.report.pictures import pattern_layers
 from pipeline.report.section import Section
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -56,5 +57,5 @@ STAGE = Stage(
     reads=("activations",),  # a pattern is compared with the channel's strongest patches
     index=("patterns",),
     folders=("patterns", "mosaics/patterns"),
-    section=Section("the pattern each channel responds to"),
+    section=Section("the pattern each channel responds to", {"patterns": pattern_layers}),
 )

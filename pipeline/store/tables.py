@@ -27,10 +27,11 @@ def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
     return [(f"{prefix}{edge}", pa.int32()) for edge in EDGES]
 
 
+_CHANNEL = [("layer", pa.string()), ("channel", pa.int32())]
+
 # The columns of a winner that index/activations.parquet and crops/LAYER.parquet share.
 _WINNER = [
-    ("layer", pa.string()),
-    ("channel", pa.int32()),
+    *_CHANNEL,
     ("rank", pa.int32()),
     ("score", pa.float32()),
     ("example", pa.int64()),
@@ -98,13 +99,13 @@ INDEX: dict[str, pa.Schema] = {
             ("map_width", pa.int32()),
             ("channels", pa.int32()),
             ("chosen", pa.bool_()),
+            ("feeds", _list(pa.string())),
             ("reason", pa.string()),
         ]
     ),
     "channels": pa.schema(
         [
-            ("layer", pa.string()),
-            ("channel", pa.int32()),
+            *_CHANNEL,
             ("seen", pa.int64()),
             ("mean", pa.float64()),
             ("std", pa.float64()),
@@ -126,6 +127,15 @@ INDEX: dict[str, pa.Schema] = {
             ("ties", pa.int64()),
         ]
     ),
+    "neighbours": pa.schema(
+        [
+            *_CHANNEL,
+            ("rank", pa.int32()),
+            ("other_layer", pa.string()),
+            ("other_channel", pa.int32()),
+            ("correlation", pa.float64()),
+        ]
+    ),
     "images": pa.schema(
         [
             ("image", _IMAGE),
@@ -139,8 +149,7 @@ INDEX: dict[str, pa.Schema] = {
     ),
     "mosaics": pa.schema(
         [
-            ("layer", pa.string()),
-            ("channel", pa.int32()),
+            *_CHANNEL,
             ("picture", pa.string()),
             ("y", pa.int32()),
             ("x", pa.int32()),
@@ -168,6 +177,9 @@ INDEX: dict[str, pa.Schema] = {
             ("share_near_zero", pa.float64()),
             ("twin", pa.int32()),
             ("twin_cosine", pa.float64()),
+            ("inputs_of", pa.string()),
+            ("strongest_inputs", _list(pa.int32())),
+            ("input_weights", _list(pa.float64())),
             ("drawn", pa.bool_()),
             ("picture", pa.string()),
             ("gives", _list(pa.string())),
@@ -176,8 +188,7 @@ INDEX: dict[str, pa.Schema] = {
     ),
     "featuremaps": pa.schema(
         [
-            ("layer", pa.string()),
-            ("channel", pa.int32()),
+            *_CHANNEL,
             ("example", pa.int64()),
             ("key", pa.string()),
             ("min", pa.float32()),
@@ -254,8 +265,7 @@ INDEX: dict[str, pa.Schema] = {
     "patterns": pa.schema(
         [
             ("name", pa.string()),
-            ("layer", pa.string()),
-            ("channel", pa.int32()),
+            *_CHANNEL,
             ("sign", pa.string()),
             ("variant", pa.int32()),
             ("objective", pa.string()),
@@ -311,8 +321,7 @@ PATTERNS = pa.schema(
     [
         ("image", _IMAGE),
         ("name", pa.string()),
-        ("layer", pa.string()),
-        ("channel", pa.int32()),
+        *_CHANNEL,
         ("sign", pa.string()),
         ("variant", pa.int32()),
     ]

@@ -1,5 +1,5 @@
-// What the pages share: data files, elements, patches, addresses. Data files are scripts, because a page opened from disk
-// may read nothing else; they report to convscope.take. Text goes into a page as text, never as HTML.
+// What the pages share: data files, elements, addresses. Data files are scripts, because a page opened from disk may read
+// nothing else; they report to convscope.take. Text goes into a page as text, never as HTML.
 "use strict";
 
 const convscope = (() => {
@@ -10,27 +10,26 @@ const convscope = (() => {
 
   function entry(key) {
     if (!taken.has(key)) {
-      const one = {};
-      one.promise = new Promise((keep, fail) => Object.assign(one, { keep, fail }));
-      taken.set(key, one);
+      const fresh = {};
+      fresh.promise = new Promise((keep, fail) => Object.assign(fresh, { keep, fail }));
+      taken.set(key, fresh);
     }
     return taken.get(key);
   }
 
-  function take(key, value) {
-    entry(key).keep(value);
-  }
+  const take = (key, value) => entry(key).keep(value);
+  const ready = (key) => entry(key).promise;
 
   function load(key, file) {
-    const one = entry(key);
-    if (!one.asked) {
-      one.asked = true;
+    const asked = entry(key);
+    if (!asked.asked) {
+      asked.asked = true;
       const script = document.createElement("script");
       script.src = `${encodeURI(file)}?${version}`;
-      script.onerror = () => one.fail(new Error(`${file} is missing. Make the page again: convscope run SPEC --stage report.`));
+      script.onerror = () => asked.fail(new Error(`${file} is missing. Make the page again: convscope report FOLDER.`));
       document.head.append(script);
     }
-    return one.promise;
+    return asked.promise;
   }
 
   // A table of columns to a list of rows.
@@ -38,31 +37,6 @@ const convscope = (() => {
     const names = Object.keys(columns || {});
     const count = names.length ? columns[names[0]].length : 0;
     return Array.from({ length: count }, (_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-  }
-
-  // A layer's channels, each with its rows of every table, in the page's order.
-  async function openLayer(job, name) {
-    const layer = job.layers.find((one) => one.name === name);
-    if (!layer) throw new Error(`There is no layer ${name} in this job.`);
-    const found = await load(`${job.prefix}layer:${name}`, layer.data);
-    if (!layer.channels) {
-      const tables = Object.fromEntries(Object.entries(found.tables).map(([table, stored]) => [table, byChannel(Array.isArray(stored) ? stored : rows(stored))]));
-      const of = (table, number) => tables[table]?.get(number) || [];
-      layer.channels = found.order.map((number) => ({
-        number,
-        layer,
-        job,
-        statistics: of("channels", number)[0] || {},
-        winners: of("activations", number),
-        weakest: of("weakest", number),
-        byLabel: of("by_label", number),
-        filters: of("filters", number),
-        kernels: found.kernels?.[number] || [],
-        maps: found.maps?.[number] || {},
-        patterns: of("patterns", number).map((row) => ({ ...row, file: found.patterns?.[number]?.[`${row.sign} ${row.variant}`] })),
-      }));
-    }
-    return layer;
   }
 
   function byChannel(list) {
@@ -74,6 +48,57 @@ const convscope = (() => {
     return groups;
   }
 
+  // The images that have won anywhere, by example: file, height, width, what the network saw (y1, x1, y2, x2), key, label.
+  async function openImages(job) {
+    if (!job.images) {
+      const columns = await load(`${job.prefix}images`, `${job.prefix}data/+images.js`);
+      job.images = new Map(rows(columns).map((row) => [row.example, row]));
+    }
+    return job.images;
+  }
+
+  // A layer's channels with their statistics and winners, in the page's order.
+  async function openLayer(job, name) {
+    const layer = job.layers.find((other) => other.name === name);
+    if (!layer) throw new Error(`There is no layer ${name} in this job.`);
+    const [stored, images] = await Promise.all([load(`${job.prefix}layer:${name}`, layer.data), openImages(job)]);
+    if (!layer.channels) {
+      const statistics = byChannel(rows(stored.channels));
+      const winners = byChannel(rows(stored.winners));
+      layer.rows = stored.rows;
+      layer.channels = stored.order.map((number, at) => {
+        const channel = { number, layer, job, statistics: statistics.get(number)?.[0] || {}, patterns: stored.patterns?.[number] || [] };
+        channel.winners = (winners.get(number) || []).map((winner) => named(images, winner));
+        channel.details = `${layer.details}/${Math.floor(at / stored.chunk)}`;
+        return channel;
+      });
+      layer.numbers = new Map(layer.channels.map((channel) => [channel.number, channel]));
+    }
+    return layer;
+  }
+
+  // A winner with the key and the label of its image.
+  function named(images, winner) {
+    const { key = `example ${winner.example}`, label = null } = images.get(winner.example) || {};
+    return { key, label, ...winner };
+  }
+
+  const openEvery = (job) => Promise.all(job.layers.map((layer) => openLayer(job, layer.name)));
+
+  // What only a view of a single channel shows: histogram, maps, positions and the rows of other tables.
+  async function openDetails(channel) {
+    const { job, number } = channel;
+    const stored = await load(channel.details, `${channel.details}.js`);
+    if (!stored.tables) {
+      stored.tables = new Map(Object.entries(stored.rows).map(([name, table]) => [name, byChannel(Array.isArray(table) ? table : rows(table))]));
+    }
+    const of = (name) => stored.tables.get(name)?.get(number) || [];
+    const found = { maps: stored.maps?.[number] || {}, kernels: stored.kernels?.[number] || [], histogram: of("histogram")[0] || {} };
+    for (const name of ["weakest", "by_label"]) found[name] = of(name).map((winner) => named(job.images, winner));
+    for (const name of ["winners", "filters", "patterns", "neighbours"]) found[name] = of(name);
+    return found;
+  }
+
   // ---- elements
 
   function make(tag, properties = {}, ...children) {
@@ -83,158 +108,69 @@ const convscope = (() => {
       if (name in element && name !== "role") element[name] = value;
       else element.setAttribute(name, value);
     }
-    element.append(...children.filter((child) => child !== null && child !== undefined));
+    element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
     return element;
   }
 
-  const address = (...parts) => `#/${parts.map((part) => encodeURIComponent(part)).join("/")}`;
-  const number = (value, digits = 3) => (typeof value === "number" ? String(Number(value.toPrecision(digits))) : "–");
-  const percent = (value) => (typeof value === "number" ? `${Math.round(value * 100)} %` : "–");
+  const heading = (text, ...more) => make("h1", { tabIndex: -1 }, text, ...more);
+  const link = (text, href, properties = {}) => make("a", { href, ...properties }, text);
+  const number = (value, digits = 3) => (typeof value === "number" ? String(Number(value.toPrecision(digits))).replace("-", "−") : "–");
+  const percent = (value) => (typeof value !== "number" ? "–" : value > 0 && value < 0.01 ? "< 1 %" : `${Math.round(value * 100)} %`);
+  const count = (value, noun, several = `${noun}s`) => `${value.toLocaleString("en")} ${value === 1 ? noun : several}`;
 
   // Does something to elements once they come near the window.
   function whenNear(elements, act) {
     const watcher = new IntersectionObserver(
       (seen) => {
-        for (const one of seen.filter((one) => one.isIntersecting)) {
-          watcher.unobserve(one.target);
-          act(one.target);
+        for (const { target } of seen.filter((entry) => entry.isIntersecting)) {
+          watcher.unobserve(target);
+          act(target);
         }
       },
-      { rootMargin: "800px" },
+      { rootMargin: "600px" },
     );
     for (const element of elements) watcher.observe(element);
   }
 
-  // A part of a picture, shown at its own shape: y, x, height and width in the picture's pixels, which has `size` of them.
-  function part(file, size, [y, x, height, width], words, shape) {
-    const shown = make("span", { className: "patch" });
-    if (words) Object.assign(shown, { role: "img", ariaLabel: words, title: words });
-    const share = (from, length, all) => (all > length ? (100 * from) / (all - length) : 0);
-    const [tall, wide] = shape || [height, width];
-    const longest = Math.max(tall, wide);
-    shown.style.setProperty("--wide", `calc(var(--patch) * ${wide / longest})`);
-    shown.style.setProperty("--tall", `calc(var(--patch) * ${tall / longest})`);
-    shown.style.backgroundImage = `url("${encodeURI(file)}?${version}")`;
-    shown.style.backgroundSize = `${(100 * size[1]) / width}% ${(100 * size[0]) / height}%`;
-    shown.style.backgroundPosition = `${share(x, width, size[1])}% ${share(y, height, size[0])}%`;
-    return shown;
-  }
-
-  // One patch, cut from its layer's mosaic.
-  function patch(layer, number, rank, words) {
-    const { tile, rows: at, sheets } = layer;
-    if (!tile || !at[number]) return null;
-    const [sheet, y, x] = at[number];
-    const [file, ...size] = sheets[sheet];
-    const line = Math.floor(rank / tile.per_line);
-    return part(file, size, [y + line * tile.step_y, x + (rank % tile.per_line) * tile.step_x, tile.height, tile.width], words);
-  }
-
-  // The edges of what was cropped, in pixels of the source image.
-  const cropped = (winner, name) => winner[`eff_src_${name}`] ?? winner[`map_src_${name}`] ?? winner[`src_${name}`];
-
-  // A patch for a large place: from the whole image's thumbnail, where that has more of its pixels than the mosaic.
-  function largePatch(channel, winner) {
-    const size = channel.job.images[winner.example];
-    const { tile } = channel.layer;
-    if (!size || !tile) return patchOf(channel, winner);
-    const [file, height, width] = size;
-    const [y1, x1, y2, x2] = ["y1", "x1", "y2", "x2"].map((name) => cropped(winner, name));
-    const pixels = (Math.max(y2 - y1, x2 - x1) * Math.min(256, Math.max(height, width))) / Math.max(height, width);
-    if (pixels <= 1.2 * Math.max(tile.height, tile.width)) return patchOf(channel, winner);
-    return part(file, [height, width], [y1, x1, y2 - y1, x2 - x1], words(winner));
-  }
-
-  // The whole image of a winner with its box drawn and, where there is one, its channel's map as light.
-  function whole(channel, winner, words) {
-    const size = channel.job.images[winner.example];
-    if (!size) return null;
-    const [file, height, width, ...seen] = size;
-    const shown = make("span", { className: "whole" });
-    shown.style.aspectRatio = `${width} / ${height}`;
-    const image = make("img", { loading: "lazy", alt: words, src: `${file}?${version}` });
-    const box = make("span", { className: "box" });
-    place(box, ["y1", "x1", "y2", "x2"].map((name) => cropped(winner, name)), height, width);
-    shown.append(image);
-    const map = channel.winners.includes(winner) ? channel.maps[winner.rank] : null; // other tables have none
-    if (map && typeof seen[0] === "number") {
-      const light = make("img", { className: "light", alt: "", src: `data:image/png;base64,${map}` });
-      place(light, seen, height, width);
-      shown.append(light);
-    }
-    shown.append(box);
-    return shown;
-  }
-
-  function place(element, [y1, x1, y2, x2], height, width) {
-    const edges = { left: x1 / width, top: y1 / height, width: (x2 - x1) / width, height: (y2 - y1) / height };
-    for (const [side, share] of Object.entries(edges)) element.style[side] = `${100 * share}%`;
-  }
-
-  function words(winner) {
-    const label = winner.label === null ? "" : `, ${winner.label}`;
-    return `rank ${winner.rank}: ${number(winner.score, 4)}${label}, ${winner.key}`;
-  }
-
-  function patchOf(channel, winner) {
-    return patch(channel.layer, channel.number, winner.rank, words(winner));
-  }
-
-  function wholeOf(channel, winner) {
-    return whole(channel, winner, words(winner));
-  }
-
-  // A winner as its crop or, where wanted, as its whole image; as whatever there is of the two; else in words.
-  function picture(channel, winner, wanted) {
-    const ways = wanted ? [wholeOf, patchOf] : [patchOf, wholeOf];
-    return ways[0](channel, winner) || ways[1](channel, winner) || make("span", { className: "quiet" }, words(winner));
-  }
-
-  // A picture with words below it, which are its alternative text too; src is below the page's folder.
-  function figure(src, caption, properties = {}) {
-    const file = src.split("/").map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
-    const image = make("img", { loading: "lazy", alt: caption, src: `${file}?${version}`, ...properties });
-    return make("figure", {}, image, make("figcaption", { className: "quiet" }, caption));
-  }
-
-  // A curve of numbers over steps, drawn as a line.
-  function curve(values, caption) {
-    const known = (values || []).filter((value) => typeof value === "number");
-    if (known.length < 2) return null;
-    const [low, high] = [Math.min(...known), Math.max(...known)];
-    const svg = draw("svg", { class: "curve", viewBox: "0 0 320 110", role: "img", "aria-label": `${caption}: from ${number(known[0])} to ${number(known[known.length - 1])}` });
-    const points = known.map((value, step) => `${(320 * step) / (known.length - 1)},${100 - (90 * (value - low)) / (high - low || 1)}`);
-    svg.append(draw("polyline", { points: points.join(" ") }), draw("text", { x: 0, y: 10 }, number(high)), draw("text", { x: 0, y: 108 }, number(low)));
-    return svg;
-  }
-
-  function draw(tag, attributes, text) {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    if (text !== undefined) element.textContent = text;
-    return element;
-  }
-
-  // A labelled choice that keeps its answer in state[name].
-  function choice(label, state, name, options, again) {
-    const select = make("select", { ariaLabel: label }, ...options.map(([value, text]) => make("option", { value, textContent: text })));
-    select.value = state[name];
-    select.onchange = () => {
-      state[name] = select.value;
-      again();
-    };
+  // A labelled choice; `chosen` is called with its value.
+  function choice(label, value, options, chosen) {
+    const select = make("select", { ariaLabel: label }, ...options.map(([key, text]) => make("option", { value: key, textContent: text })));
+    select.value = value;
+    select.onchange = () => chosen(select.value);
     return make("label", {}, label, select);
   }
 
+  // Buttons of which one is pressed.
+  function buttons(label, value, options, chosen) {
+    const group = make("span", { className: "buttons", role: "group", ariaLabel: label });
+    for (const [key, text] of options) {
+      const button = make("button", { type: "button", textContent: text, ariaPressed: String(key === value) });
+      button.onclick = () => {
+        for (const other of group.children) other.ariaPressed = String(other === button);
+        chosen(key);
+      };
+      group.append(button);
+    }
+    return group;
+  }
+
+  // A word with its meaning: a tooltip, and the way to the glossary.
+  function term(word, text = word) {
+    const meaning = convscope.GLOSSARY?.[word];
+    return meaning ? link(text, address("+glossary", word), { className: "term", title: meaning }) : text;
+  }
+
+  // Names and values, without those that are not known; a name that the glossary has is explained.
   function facts(pairs) {
-    const lines = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "–");
-    return make("table", {}, make("tbody", {}, ...lines.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)))));
+    const lines = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "–" && value !== "");
+    return make("table", {}, make("tbody", {}, ...lines.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, term(name)), make("td", {}, value)))));
   }
 
   function copyText(text, button) {
+    const before = button.textContent;
     const done = () => {
       button.textContent = "Copied";
-      setTimeout(() => (button.textContent = "Copy"), 1500);
+      setTimeout(() => (button.textContent = before), 1500);
     };
     // Pages opened from disk are not always trusted with the clipboard's newer interface.
     const area = make("textarea", { value: text });
@@ -247,52 +183,103 @@ const convscope = (() => {
     else if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => (button.textContent = "Select it and copy"));
   }
 
-  // ---- where we are
+  // Rows as a CSV file, which the browser saves.
+  function saveCsv(list, file) {
+    const names = Object.keys(list[0] || {});
+    const cell = (value) => (value === null || value === undefined ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+    const text = [names, ...list.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
+    const anchor = make("a", { href: URL.createObjectURL(new Blob([`${text}\r\n`], { type: "text/csv" })), download: file });
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 1000);
+  }
 
-  const here = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  // ---- where we are: #/part/part?name=value&name=value
 
-  // Show what the address says, now and whenever it changes. `show(root, parts)` fills an empty element for an address
-  // that is not the overview's.
+  function address(...parts) {
+    const settings = typeof parts.at(-1) === "object" ? parts.pop() : {};
+    const query = new URLSearchParams(Object.entries(settings).filter(([, value]) => value !== undefined && value !== null && value !== ""));
+    return `#/${parts.map((part) => encodeURIComponent(part)).join("/")}${query.size ? `?${query}` : ""}`;
+  }
+
+  function here() {
+    const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+    return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), settings: Object.fromEntries(new URLSearchParams(query)) };
+  }
+
+  const latest = new Map(); // by a view's parts: the address at which it was last seen, with its settings
+  const remember = () => latest.set(here().parts.join("/"), location.hash);
+  const lastOf = (...parts) => latest.get(parts.join("/")) || address(...parts);
+
+  // Note settings of this view in its address, without a new entry in the browser's history.
+  function note(changes) {
+    const { parts, settings } = here();
+    history.replaceState(null, "", address(...parts, { ...settings, ...changes }));
+    remember();
+  }
+
+  // Show what the address says, now and whenever it changes. `show(root, parts, settings)` fills an empty element for an
+  // address that is not the overview's.
   function follow(title, show) {
+    const find = document.getElementById("find"); // a comparison has none
+    let routing = true;
+    let scrolled;
+    history.scrollRestoration = "manual";
+
     async function route(event) {
-      const parts = here();
+      const { parts, settings } = here();
+      clearTimeout(scrolled);
+      routing = true;
       const fresh = make("div");
       try {
-        if (parts.length) await show(fresh, parts);
+        if (parts.length) await show(fresh, parts, settings);
       } catch (error) {
-        const back = make("p", {}, make("a", { href: "#/" }, "Back to the overview"));
-        fresh.replaceChildren(make("h1", { tabIndex: -1 }, "Not here"), make("p", { className: "notice" }, error.message), back);
+        fresh.replaceChildren(heading("Not here"), make("p", { className: "notice" }, error.message), make("p", {}, link("Back to the overview", "#/")));
       }
-      if (here().join("/") !== parts.join("/")) return; // someone was quicker
+      if (here().parts.join("/") !== parts.join("/")) return; // someone was quicker
       document.getElementById("overview").hidden = parts.length > 0;
       const changing = document.getElementById("changing");
       changing.hidden = !parts.length;
       changing.replaceChildren(fresh);
-      document.getElementById("layers").value = parts[0]?.startsWith("+") ? "" : (parts[0] ?? "");
+      const layers = document.getElementById("layers");
+      layers.value = parts[0]?.startsWith("+") ? "+" : (parts[0] ?? "");
+      for (const view of document.querySelectorAll("header nav a")) view.ariaCurrent = view.hash === address(parts[0] ?? "") ? "page" : null;
+      if (find && parts[0] !== "+find") find.value = "";
       document.title = [...[...parts].reverse(), title, "convscope"].join(" · ");
-      if (!event) return;
-      scrollTo(0, 0);
-      (fresh.querySelector("h1") || document.getElementById("view")).focus({ preventScroll: true });
+      remember();
+      if (event || settings.y) scrollTo(0, Number(settings.y) || 0);
+      routing = false;
+      if (event && !document.activeElement?.matches("#find")) (fresh.querySelector("h1") || document.getElementById("view")).focus({ preventScroll: true });
     }
 
     function keys(event) {
       const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
-      if (typing || event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      if (event.key === "/" && !typing && find) {
+        event.preventDefault();
+        find.focus();
+      }
+      if (typing) return;
       const rel = { ArrowLeft: "prev", ArrowRight: "next", Escape: "up" }[event.key];
-      const link = rel && document.querySelector(`#changing a[rel=${rel}]`);
-      if (link) location.href = link.href;
-      else if (rel === "up") location.hash = "#/";
+      const way = rel && document.querySelector(`#changing a[rel=${rel}]`);
+      if (way) location.href = way.href;
+      else if (rel === "up" && here().parts.length) location.hash = lastOf();
     }
 
-    document.getElementById("layers").onchange = (event) => {
-      location.hash = event.target.value ? address(event.target.value) : "#/";
-    };
+    document.getElementById("layers").onchange = ({ target }) => (location.hash = target.value ? address(target.value) : "#/");
+    if (find) {
+      find.form.onsubmit = (event) => {
+        event.preventDefault();
+        location.hash = address("+find", { text: find.value.trim() });
+      };
+    }
     addEventListener("hashchange", route);
     addEventListener("keydown", keys);
+    addEventListener("scroll", () => {
+      clearTimeout(scrolled);
+      if (!routing) scrolled = setTimeout(() => note({ y: Math.round(scrollY) || null }), 150);
+    });
     route();
   }
 
-  const ready = (key) => entry(key).promise;
-
-  return { take, ready, load, rows, openLayer, make, address, number, percent, whenNear, patch, patchOf, largePatch, wholeOf, picture, figure, curve, draw, words, choice, facts, copyText, follow };
+  return { take, ready, load, rows, openImages, openLayer, openEvery, openDetails, named, make, heading, link, number, percent, count, whenNear, choice, buttons, term, facts, copyText, saveCsv, address, here, lastOf, note, follow, version };
 })();

@@ -19,32 +19,30 @@ from pipeline.store.tables import CROPS, write_crops, write_images, write_index
 def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that makes the folder of a finished job: {layer: number of channels}, every channel with K winners.
 
-    labels: by rank, or a function of channel and rank.
+    labels: by example, or a function of it.
 
     Patch (channel, rank) has the colour (channel, 100 + rank, 200); the image of an example has (example, 0, 0).
     """
 
-    def make(layers: dict[str, int], labels: Any = ("cat", "dog", None), name: str = "job") -> Path:
+    def make(layers: dict[str, int], labels: Any = ("cat", "dog", None), name: str = "job", examples: int = 50) -> Path:
         folder: Path = tmp_path_factory.mktemp("job") / name
         winners, statistics, fields, places = [], [], [], []
-        label_of = labels if callable(labels) else lambda channel, rank: labels[rank]
+        label_of = labels if callable(labels) else lambda example: labels[example % len(labels)]
         for layer, count in layers.items():
             fields.append({"layer": layer, "height": 8, "width": 8, "stride_y": 2.0, "stride_x": 2.0, "map_height": 7})
             fields[-1] |= {"map_width": 7, "global": False}
             for channel in range(count):
-                of = [
-                    winner(
-                        layer, channel, rank, (channel + rank) % 50, f"{HOSTILE_KEY} {channel + rank}", label_of(channel, rank)
-                    )
-                    for rank in range(K)
-                ]
+                of = []
+                for rank in range(K):
+                    example = (channel + rank) % examples
+                    of.append(winner(layer, channel, rank, example, f"{HOSTILE_KEY} {example}", label_of(example)))
                 winners += of
                 statistics.append(
                     {"layer": layer, "channel": channel, "seen": 50, "mean": 0.5 * channel, "std": 1.0, "max": of[0]["score"]}
                     | {
                         "share_positive": 1 / (channel + 1),
                         "dead": channel == 1,
-                        "top_label": label_of(channel, 0),
+                        "top_label": label_of(channel % examples),
                         "label_purity": 1 / 3,
                     }
                 )
@@ -57,7 +55,7 @@ def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         write_index(folder, "channels", columns("channels", statistics))
         write_index(folder, "fields", columns("fields", fields))
         write_index(folder, "skipped", columns("skipped", []))
-        examples = sorted({row["example"] for row in winners})
+        shown = sorted({row["example"] for row in winners})
         pictures = [
             {
                 "image": {"bytes": whole(example), "path": "x.webp"},
@@ -70,7 +68,7 @@ def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 "input_y2": 48.0,
                 "input_x2": 56.0,
             }
-            for example in examples
+            for example in shown
         ]
         write_images(folder, [columns("images", pictures)])
         write_json(folder / "run.json", receipt(name, list(layers)))

@@ -64,7 +64,7 @@ def draw_mosaics(folder: Path, layer: str, count: int) -> list[dict[str, Any]]:
 
 
 def whole(example: int) -> bytes:
-    return encode_webp(np.full((48, 64, 3), (example, 0, 0), np.uint8), 101)
+    return encode_webp(np.full((48, 64, 3), (example % 256, 0, 0), np.uint8), 101)
 
 
 def receipt(name: str, layers: list[str]) -> dict[str, Any]:
@@ -114,6 +114,9 @@ def add_kernels(folder: Path, layer: str) -> None:
             "twin": 1 - channel,
             "twin_cosine": 0.5,
             "drawn": True,
+            "inputs_of": HOSTILE_LAYER,
+            "strongest_inputs": [2, 7],
+            "input_weights": [0.5, -0.25],
         }
         | {"picture": "mosaics/filters/conv.png", "y1": 5, "x1": 2 + 18 * channel, "y2": 15, "x2": 12 + 18 * channel}
         for channel in (0, 1)
@@ -153,7 +156,7 @@ def add_others(folder: Path, layer: str) -> None:
     """The weakest response of channel 0, and the strongest of channel 0 for two labels."""
     weakest = winner(layer, 0, 0, 7, "weak.png", "ant") | {"score": -3.25}
     write_index(folder, "weakest", columns("weakest", [weakest]))
-    of_labels = [winner(layer, 0, 0, 8 + place, f"{label}.png", label) for place, label in enumerate(("cat", "dog"))]
+    of_labels = [winner(layer, 0, 0, 9 + place, f"{label}.png", label) for place, label in enumerate(("cat", "dog"))]
     write_index(folder, "by_label", columns("by_label", of_labels))
 
 
@@ -179,3 +182,30 @@ def add_dreams(folder: Path) -> None:
         )
         rows[-1] |= {"reached": 8.5, "path": path}
     write_index(folder, "dreams", columns("dreams", rows))
+
+
+def add_neighbours(folder: Path, layer: str, other: str) -> None:
+    """The nearest channels of channel 1: two of its own layer, one of another."""
+    near = [(layer, 5, 0.9), (layer, 9, 0.8), (other, 2, 0.7)]
+    rows = [
+        {"layer": layer, "channel": 1, "rank": rank, "other_layer": name, "other_channel": channel, "correlation": value}
+        for rank, (name, channel, value) in enumerate(near)
+    ]
+    write_index(folder, "neighbours", columns("neighbours", rows))
+
+
+def add_network(folder: Path, *layers: str) -> None:
+    """A network of four layers with a branch: the image feeds two, an addition joins them."""
+    feeds: dict[str, list[str]] = {layers[0]: [], "branch": [], "add": [layers[0], "branch"], layers[1]: ["add", layers[0]]}
+    rows = [{"layer": name, "kind": "Conv2D", "chosen": name in layers, "feeds": of} for name, of in feeds.items()]
+    write_index(folder, "layers", columns("layers", rows))
+
+
+def add_checks(folder: Path) -> None:
+    """Both checks of two methods."""
+    both = ("gradcam", "gradient")
+    steps = [{"method": name, "step": step, "rank_correlation": 1.0 - step / 4} for name in both for step in range(4)]
+    write_index(folder, "randomisation", columns("randomisation", steps))
+    kinds = ("deletion", "insertion")
+    rows = [{"method": name, "kind": kind, "share": x / 4, "value": x / 4} for name in both for kind in kinds for x in range(5)]
+    write_index(folder, "curves", columns("curves", rows))

@@ -14,7 +14,7 @@ from example_job import HOSTILE_LAYER, MAP, K, columns
 from pipeline import run
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import WrongSpec
-from pipeline.report.compare import write_comparison
+from pipeline.report.compare import Compared, write_comparison
 from pipeline.report.job_reader import JobReader
 from pipeline.report.page import write_page
 from pipeline.report.page_files import to_json
@@ -36,9 +36,10 @@ def test_the_page_shows_patches_from_the_mosaics_and_knows_where_each_lies(make_
     folder = make_job({"conv": 5, HOSTILE_LAYER: 2})
     write_page(folder, SECTIONS)
     for layer, count in zip(taken(folder, "data/job.js")["layers"], (5, 2), strict=True):
+        rows = taken(folder, layer["data"])["rows"]
         assert layer["tile"] == {"height": 16, "width": 16, "per_line": 2, "step_y": 20, "step_x": 20, "k": K}
         for channel in range(count):
-            sheet, y, x = layer["rows"][str(channel)]
+            sheet, y, x = rows[str(channel)]
             name, height, width = layer["sheets"][sheet]
             picture = decode_png((folder / "report" / name).read_bytes())
             assert picture.shape == (height, width, 3)
@@ -48,7 +49,7 @@ def test_the_page_shows_patches_from_the_mosaics_and_knows_where_each_lies(make_
 
 def test_a_comparison_has_copies_of_the_mosaics_because_it_lies_elsewhere(make_job: Any, tmp_path: Path) -> None:
     first, second = (make_job({"conv": 2}, name=name) for name in ("first", "second"))
-    write_comparison(first, second, tmp_path, SECTIONS)
+    write_comparison(Compared(first, second), tmp_path)
     for prefix, job in zip("ab", (first, second), strict=True):
         name = "mosaics/activations/conv-crop-001.png"
         assert (tmp_path / prefix / name).read_bytes() == (job / name).read_bytes()
@@ -57,9 +58,10 @@ def test_a_comparison_has_copies_of_the_mosaics_because_it_lies_elsewhere(make_j
 def test_the_maps_of_winners_come_with_the_page(make_job: Any) -> None:
     folder = make_job({"conv": 2})
     write_page(folder, SECTIONS)
-    maps = taken(folder, "data/conv.js")["maps"]
+    maps = taken(folder, "data/conv/0.js")["maps"]
     assert base64.b64decode(maps["1"][str(K - 1)]) == MAP
-    assert taken(folder, "data/job.js")["images"]["0"][1:] == [48, 64, 0, 8, 48, 56]
+    images = taken(folder, "data/+images.js")
+    assert [images[name][0] for name in ("height", "width", "y1", "x1", "y2", "x2")] == [48, 64, 0, 8, 48, 56]
 
 
 def test_channels_that_the_spec_chose_keep_their_numbers(make_job: Any) -> None:
@@ -76,10 +78,13 @@ def test_the_data_hold_every_winner_and_every_number(make_job: Any) -> None:
     assert counts["layers"] == 2 and counts["channels"] == 6
     job = taken(folder, "data/job.js")
     assert [layer["name"] for layer in job["layers"]] == ["conv", HOSTILE_LAYER]
-    assert job["layers"][0]["dead"] == 0.25
+    assert "1 never fires" in job["layers"][0]["says"]
     layer = taken(folder, job["layers"][1]["data"])
-    assert layer["order"] == [0, 1] and layer["tables"]["activations"]["score"] == [10, 9, 8, 20, 19, 18]
-    assert set(layer["tables"]["channels"]) == set(INDEX["channels"].names) - {"layer"}
+    assert layer["order"] == [0, 1] and layer["winners"]["score"] == [10, 9, 8, 20, 19, 18]
+    details = {"histogram", "histogram_edges"}
+    assert set(layer["channels"]) == set(INDEX["channels"].names) - {"layer"} - details
+    stored = taken(folder, f"{job['layers'][1]['details']}/0.js")["rows"]
+    assert set(stored["histogram"]) == {"channel"} | details and {"row", "col", "src_y1"} <= set(stored["winners"])
     files = {path.relative_to(folder / "report").as_posix() for path in (folder / "report").rglob("*") if path.is_file()}
     assert files == {*json.loads((folder / "report/data/files.json").read_text()), "data/files.json"}
     assert counts["files"] == len(files) - 1
@@ -88,9 +93,9 @@ def test_the_data_hold_every_winner_and_every_number(make_job: Any) -> None:
 def test_images_that_are_the_same_are_one_file(make_job: Any) -> None:
     folder = make_job({"conv": 60})  # examples repeat after 50
     write_page(folder, SECTIONS)
-    job = taken(folder, "data/job.js")
-    assert len(job["images"]) == 50 == len(list((folder / "report" / "images").iterdir()))
-    assert job["images"]["3"][1:3] == [48, 64]
+    images = taken(folder, "data/+images.js")
+    assert len(images["example"]) == 50 == len(list((folder / "report" / "images").iterdir()))
+    assert (images["height"][3], images["width"][3]) == (48, 64)
 
 
 def test_nothing_in_a_script_can_end_it_and_numbers_that_json_lacks_are_null() -> None:
@@ -139,7 +144,7 @@ def test_an_older_index_gets_a_page_that_names_what_it_lacks(make_job: Any) -> N
     write_page(folder, SECTIONS)
     page = (folder / "report" / "index.html").read_text()
     assert "index/channels.parquet is from an older version: it has no dead, top_label" in page
-    assert taken(folder, "data/job.js")["layers"][0]["dead"] is None
+    assert "fire" not in taken(folder, "data/job.js")["layers"][0]["says"]
 
 
 @pytest.mark.parametrize("broken", ["index/activations.parquet", "index/channels.parquet", "crops/conv.parquet"])

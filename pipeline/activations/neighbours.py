@@ -1,0 +1,59 @@
+"""The columns of index/neighbours.parquet: for every channel, the channels whose responses correlate most with its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.activations.distribution import Distribution
+from pipeline.activations.part import Part
+
+NEAREST = 5  # channels of the same layer, and as many of all others
+_ROWS = 256  # channels that are compared with all others at a time
+
+
+def neighbour_columns(part: Part, channels: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """The columns of index/neighbours.parquet, channel by channel: those of its own layer first, then those of others.
+
+    The correlations (Pearson's) are over the examples that `Distribution` samples by their numbers: the same ones for every
+    layer and in any sharding. They are rounded, so that the last bits do not decide between equals: the earlier channel does.
+
+    Args:
+        channels: the numbers of the channels, by layer.
+    """
+    standardized = {layer: member.settled().standardized() for layer, member in part.of(Distribution).items()}
+    names = list(standardized)
+    together = np.concatenate(list(standardized.values()), axis=1) if names else np.zeros((0, 0))
+    owners = np.repeat(np.arange(len(names)), [values.shape[1] for values in standardized.values()])
+    numbers = np.concatenate([channels[layer] for layer in names]) if names else np.zeros(0, np.int64)
+    varied = np.any(together != 0, axis=0)
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("layer", "channel", "rank", "other_layer", "other_channel", "correlation")
+    }
+    for first in range(0, len(owners) if len(together) >= 3 else 0, _ROWS):
+        rows = np.arange(first, min(first + _ROWS, len(owners)))
+        correlations = (together[:, rows].T @ together).round(9).clip(-1, 1)
+        correlations[:, ~varied] = -np.inf
+        correlations[~varied[rows]] = -np.inf
+        correlations[np.arange(len(rows)), rows] = -np.inf
+        for row, values in zip(rows, correlations, strict=True):
+            own = owners == owners[row]
+            for group in (own, ~own):
+                nearest = _nearest(np.where(group, values, -np.inf))
+                columns["layer"] += [names[owners[row]]] * len(nearest)
+                columns["channel"] += [numbers[row]] * len(nearest)
+                columns["rank"] += range(len(nearest))
+                columns["other_layer"] += [names[owner] for owner in owners[nearest]]
+                columns["other_channel"] += numbers[nearest].tolist()
+                columns["correlation"] += values[nearest].tolist()
+    return columns
+
+
+def _nearest(values: np.ndarray) -> np.ndarray:
+    """The positions of the NEAREST largest values, largest first, the earlier first among equals; fewer where they are -inf."""
+    kept = min(NEAREST, len(values))
+    last = max(np.partition(values, -kept)[-kept], np.finfo(np.float64).min)
+    candidates = np.flatnonzero(values >= last)
+    return candidates[np.argsort(-values[candidates], kind="stable")][:kept]
