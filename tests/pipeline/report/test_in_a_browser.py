@@ -246,10 +246,13 @@ def test_back_returns_to_where_one_was(pages: Any, visit: Any) -> None:
 def test_a_rectangle_in_the_plot_lists_the_channels_in_it(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0], "#/conv?across=mean&up=strength"))
     plot = page.locator(".scatter .plot").bounding_box()
-    x, y = (lambda share: plot["x"] + plot["width"] * share / 360), (lambda share: plot["y"] + plot["height"] * share / 190)
-    page.mouse.move(x(30), y(185))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return plot["x"] + plot["width"] * x / 360, plot["y"] + plot["height"] * y / 190
+
+    page.mouse.move(*at(30, 185))
     page.mouse.down()
-    page.mouse.move(x(44 + 306 * 9.5 / (MANY - 1)), y(14))
+    page.mouse.move(*at(44 + 306 * 9.5 / (MANY - 1), 14))
     page.mouse.up()
     page.get_by_text(f"10 of {MANY} channels").wait_for()
     assert order(page) == list(range(10))
