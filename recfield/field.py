@@ -33,11 +33,14 @@ class ReceptiveField:
     Attributes:
         boxes: int32 (h, w, 4): y1, x1, y2, x2 in pixels of the image, half-open, clipped to it: the smallest box
             around all pixels that can change the unit in any channel. A unit that sees nothing has 0, 0, 0, 0.
+        leaks: whether the function's rounding leaks out of the units' windows, as Winograd and FFT convolutions on GPUs let
+            it. Then the boxes hold the pixels whose effect is well above that rounding.
 
     Raises: RandomForward, BatchDependent, UnprovenField, UnsolvableField.
     """
 
     boxes: np.ndarray
+    leaks: bool = False
     _solve: Callable[[], ReceptiveField]
 
     def __init__(self, imshape: Sequence[int], forward_func: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -82,7 +85,7 @@ class ReceptiveField:
         self._solved: _Solved | None = _Solved(prober, view)
         self._image = view.image
         self.dead_channels: tuple[int, ...] = ()
-        self.boxes = view.boxes()
+        self.boxes, self.leaks = view.boxes(), prober.leaks
 
     @property
     def probes(self) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from recfield.errors import BatchDependent, RandomForward, UnsolvableField
+from recfield.leakage import above_leakage
 
 Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -16,6 +18,8 @@ Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 # backgrounds lower the rounding noise that it must exceed; large ones reach units that biases keep inactive.
 _AMPLITUDES = ((1.0, 30.0), (0.03, 30.0), (1.0, 3000.0), (30.0, 3000.0), (1e-3, 1.0), (1.0, 1.0))
 _NUDGE = 1e-2  # the relative size of the change of everything that shows which units are active
+_TWIN = 2.0**-8  # the relative difference between a replacement and its twin
+_PLAIN = 3e-4  # of the loudness at which a layer answers: changes above it are more than any convolution's rounding
 _RANDOM = 3e-5  # differences between equal images, over the map's range: above it is randomness, below rounding
 
 
@@ -25,12 +29,18 @@ class Background:
 
     active: {layer: bool (h, w, c)}: units that a slight change of the whole image changes. If a unit
     does not respond to a change of the whole image (a ReLU below zero), its silence about a part proves nothing.
+    loudness: the standard deviation of `strong`, over that of what is added to `pixels` in `nudged`.
+    swing: {layer: the largest change by `nudged`}.
+    twins: what replaces `strong` and `nudged` in the second image of a probe, where rounding leaks.
     """
 
     number: int
     pixels: np.ndarray
     strong: np.ndarray
     nudged: np.ndarray
+    loudness: float
+    twins: tuple[np.ndarray, np.ndarray] | None = None
+    swing: dict[str, float] = field(default_factory=dict)
     base: dict[str, np.ndarray] = field(default_factory=dict)
     active: dict[str, np.ndarray] = field(default_factory=dict)
     with_nan: set[str] = field(default_factory=set)  # layers with NaN in `base`, which are equal only if both are
@@ -44,10 +54,10 @@ class Probe:
     rows: np.ndarray
     cols: np.ndarray
 
-    def image(self) -> np.ndarray:
-        """float32 (height, width, channels)."""
+    def image(self, strong: np.ndarray) -> np.ndarray:
+        """The background with its replacement, or that one's twin: float32 (height, width, channels)."""
         replaced = self.rows[:, None, None] | self.cols[None, :, None]
-        return np.where(replaced, self.background.strong, self.background.pixels)
+        return np.where(replaced, strong, self.background.pixels)
 
 
 def any_channel(units: np.ndarray) -> np.ndarray:
@@ -59,54 +69,86 @@ def any_channel(units: np.ndarray) -> np.ndarray:
 
 
 class Prober:
-    """Sends probes through a forward function in batches of one shape, and counts every image sent."""
+    """Sends probes through a forward function in batches of one shape, and counts every image sent.
+
+    leaks: whether rounding leaks out of the units' windows, so that a change must be well above what leaks: then each probe
+    is sent with a twin.
+    maps: the answer to the probe that `changes` yielded last.
+    """
 
     def __init__(self, imshape: Sequence[int], forward: Forward, seed: int = 0) -> None:
         self.batch, *self.image_shape = (int(size) for size in imshape)
         self.shapes: dict[str, tuple[int, int, int]] = {}  # of every layer's map, known after the first batch
         self.probes = 0
+        self.leaks = False
+        self.maps: Mapping[str, np.ndarray] = {}
         self._forward = forward
-        self._rng = np.random.default_rng(seed)
+        self._rng, self._twins = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+        self._gains: dict[str, np.ndarray] = {}  # of each channel: the largest change by a probe, over the replacement's size
         self._noise: dict[str, float] = {}  # rounding differences between equal images, where there are any
         self._backgrounds = 0
         self._first: Background | None = None
         self._first_answer: dict[str, np.ndarray] = {}
         self._batches = 0
 
-    def background(self) -> Background:
-        """A new random background; its answers are known after the next `changes`."""
-        weak, strong = _AMPLITUDES[self._backgrounds % len(_AMPLITUDES)]
+    def background(self, amplitudes: tuple[float, float] | None = None) -> Background:
+        """A new random background; its answers are known after the next `changes`.
+
+        amplitudes: of the background and of what replaces it; by default in turn.
+        """
+        weak, strong = amplitudes or _AMPLITUDES[self._backgrounds % len(_AMPLITUDES)]
         self._backgrounds += 1
 
         def noise() -> np.ndarray:
             return self._rng.standard_normal(self.image_shape, np.float32)
 
         pixels = weak * noise()
-        background = Background(self._backgrounds, pixels, strong * noise(), pixels + _NUDGE * weak * noise())
+        loud, nudge = strong * noise(), _NUDGE * weak * noise()
+        background = Background(self._backgrounds, pixels, loud, pixels + nudge, strong / (_NUDGE * weak))
+        if self.leaks:
+            first, second = 1 + _TWIN * self._twins.standard_normal((2, *self.image_shape), np.float32)
+            background.twins = (loud * first, pixels + nudge * second)
         self._first = self._first or background
         return background
 
     def changes(self, probes: Sequence[Probe]) -> Iterator[tuple[Probe, dict[str, np.ndarray]]]:
         """Send probes, the new backgrounds first, and yield {layer: bool (h, w, c)}: what each changed."""
         fresh = dict.fromkeys(probe.background for probe in probes if not probe.background.base)
-        queue: list[tuple[Background, np.ndarray | Probe]] = []
+        queue: list[tuple[Background, np.ndarray | Probe, np.ndarray]] = []  # the background, what is sent, its image
         for background in fresh:
-            queue += [(background, background.pixels), (background, background.nudged)]
-        queue += [(probe.background, probe) for probe in probes]
+            queue.append((background, background.pixels, background.pixels))
+            queue.append((background, background.nudged, background.nudged))
+            if background.twins:
+                queue.append((background, background.nudged, background.twins[1]))
+        for probe in probes:
+            queue.append((probe.background, probe, probe.background.strong))
+            if probe.background.twins:
+                queue.append((probe.background, probe, probe.background.twins[0]))
+        first: dict[str, np.ndarray] | None = None  # the answer of which the twin's is awaited
         while queue:
             # The first background is also the last image of the first three batches, with different neighbours.
             room = self.batch - 1 if self._batches < 3 and self.batch > 1 else self.batch
             part, queue = queue[:room], queue[room:]
-            answers = self._send([sent.image() if isinstance(sent, Probe) else sent for _, sent in part])
-            for position, (background, sent) in enumerate(part):
+            answers = self._send([sent.image(image) if isinstance(sent, Probe) else image for _, sent, image in part])
+            for position, (background, sent, _) in enumerate(part):
                 answer = {layer: maps[position] for layer, maps in answers.items()}
-                if isinstance(sent, Probe):
-                    yield sent, self._differences(background, answer)
-                elif sent is background.pixels:
+                if sent is background.pixels:
                     background.base = {layer: maps.copy() for layer, maps in answer.items()}  # the batch need not stay
                     background.with_nan = {layer for layer, maps in answer.items() if np.isnan(maps).any()}
+                elif background.twins and first is None:
+                    first = {layer: maps.copy() for layer, maps in answer.items()}
                 else:
-                    background.active = self._differences(background, answer)
+                    self.maps, twin, first = first or answer, answer if first else None, None
+                    if isinstance(sent, Probe):
+                        yield sent, self._differences(background, twin, sent)
+                    else:
+                        background.active = self._differences(background, twin)
+
+    def plainly(self, background: Background, layer: str, lines: Any) -> np.ndarray:
+        """Which units of some lines changed, in the answer of `maps`, by more than any rounding: bool (..., c)."""
+        loud = background.swing[layer] * background.loudness
+        with np.errstate(invalid="ignore"):
+            return np.abs(self.maps[layer][lines] - background.base[layer][lines]) > _PLAIN * loud
 
     def _send(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Send one batch of the fixed shape, padded with the first background, whose answer must always be the same."""
@@ -164,15 +206,32 @@ class Prober:
                 "Batch normalisation runs in training mode; call the network in inference mode (training=False)."
             )
 
-    def _differences(self, background: Background, answer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _differences(
+        self, background: Background, twin: Mapping[str, np.ndarray] | None, probe: Probe | None = None
+    ) -> dict[str, np.ndarray]:
+        """{layer: bool (h, w, c)}: where `maps` differ from the background's. probe: None for the nudged background."""
         changed = {}
-        for layer, maps in answer.items():
+        for layer, maps in self.maps.items():
             base, noise = background.base[layer], self._noise.get(layer, 0.0)
-            if noise:
+            if noise or twin:
                 with np.errstate(invalid="ignore"):  # infinity minus infinity: no difference
                     changed[layer] = np.abs(maps - base) > 8 * noise
             else:
                 changed[layer] = maps != base
                 if layer in background.with_nan:
                     changed[layer] &= ~(np.isnan(maps) & np.isnan(base))
+            if twin:
+                changed[layer] &= self._above_leakage(background, layer, twin[layer], probe)
+            if probe is None:
+                with np.errstate(invalid="ignore"):
+                    background.swing[layer] = float(np.abs(maps - base).max(initial=0))
         return changed
+
+    def _above_leakage(self, background: Background, layer: str, twin: np.ndarray, probe: Probe | None) -> np.ndarray:
+        maps, base = (np.nan_to_num(value.astype(np.float64)) for value in (self.maps[layer], background.base[layer]))
+        change, repeated = maps - base, np.nan_to_num(twin.astype(np.float64)) - maps
+        size = background.loudness if probe else 1.0
+        largest = np.abs(change).max(axis=(0, 1)) / size
+        gains = self._gains[layer] = np.maximum(self._gains.get(layer, largest), largest)
+        axes = (0, 1) if probe is None else (1,) if probe.rows.any() else (0,)
+        return above_leakage(change, repeated, gains * size, axes)

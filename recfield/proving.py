@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,12 +12,15 @@ from recfield.probing import Probe, Prober, any_channel
 from recfield.view import COLS, ROWS, View
 
 _BACKGROUNDS = 4  # on which an edge may have no effect before it is considered wrong
+# The amplitudes of backgrounds on which a true change, however small, is more than rounding, and of their replacements.
+# On the last one, units are active that biases keep inactive on quiet ones.
+_QUIET = ((1e-3, 3e3), (1e-3, 1e6), (1.0, 3e3))
 
 
 def prove(prober: Prober, views: Sequence[View]) -> list[View]:
     """Test the claimed boxes on new backgrounds. Returns: the views that must be solved again."""
     disproved: dict[View, None] = {}
-    patterns = _outsides(prober, views) + _strips(prober, {view: ~view.proven for view in views})
+    patterns = _outsides(prober, views) + strips(prober, {view: ~view.proven for view in views})
     tried = 0
     while patterns and tried < _BACKGROUNDS:
         # If few strips are left, test them on several backgrounds at once: a half-empty batch costs the same.
@@ -25,7 +28,7 @@ def prove(prober: Prober, views: Sequence[View]) -> list[View]:
         probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
         disproved |= _test(prober, views, probes)
         tried += count
-        patterns = _strips(prober, {view: ~view.proven for view in views if view not in disproved})
+        patterns = strips(prober, {view: ~view.proven for view in views if view not in disproved})
     unproved = []
     for view in views:
         if view in disproved:
@@ -39,7 +42,8 @@ def prove(prober: Prober, views: Sequence[View]) -> list[View]:
 def _outsides(prober: Prober, views: Sequence[View]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Patterns for rows and columns together that replace the pixels just outside boxes, and some that replace far more."""
     lines: list[list[np.ndarray]] = []
-    separable = all(view.separable for view in views)
+    # Rounding that leaks is known by lines, of rows or of columns.
+    separable = not prober.leaks and all(view.separable for view in views)
     for axis in (ROWS, COLS):
         length = prober.image_shape[axis]
         questions = set()
@@ -67,16 +71,16 @@ def retest_edges(prober: Prober, view: View) -> None:
     """Replace the outermost row or column of every unit again, on a new background, to learn about its channels."""
     background = prober.background()
     everything = np.ones((2, 2, *view.shape), bool)
-    _test(prober, [view], [Probe(background, *on) for on in _strips(prober, {view: everything})])
+    _test(prober, [view], [Probe(background, *on) for on in strips(prober, {view: everything})])
 
 
-def _strips(prober: Prober, strips: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+def strips(prober: Prober, edges: Mapping[View, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Patterns that replace the outermost row or column of the given units: bool (2, 2, h, w) for each view."""
     no_rows, no_cols = (np.zeros(length, bool) for length in prober.image_shape[:2])
     patterns: list[tuple[np.ndarray, np.ndarray]] = []
     for axis in (ROWS, COLS):
         questions = set()
-        for view, units in strips.items():
+        for view, units in edges.items():
             for side in (FIRST, LAST):
                 for first, last in _distinct(view, axis, units[axis, side]):
                     edge = first if side == FIRST else last
@@ -97,34 +101,87 @@ def _test(prober: Prober, views: Sequence[View], probes: Sequence[Probe]) -> dic
     wrong: dict[View, None] = {}
     for probe, changes in prober.changes(probes):
         for view in views:
-            if _judge(view, probe, view.pick(changes[view.layer]), view.pick(probe.background.active[view.layer])):
+            if _judge(prober, view, probe, changes[view.layer]):
                 wrong[view] = None
     return wrong
 
 
-def _judge(view: View, probe: Probe, changed: np.ndarray, active: np.ndarray) -> bool:
+def _judge(prober: Prober, view: View, probe: Probe, changes: np.ndarray) -> bool:
     """Evaluate one answer: mark the edges that changed a unit. Returns: whether a pixel outside a box changed its unit."""
-    inside = []
-    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
-        total = np.concatenate([[0], np.cumsum(on)])
-        inside.append(total[view.last[axis] + 1] - total[view.first[axis]])
+    changed, active = view.pick(changes), view.pick(probe.background.active[view.layer])
     any_changed = any_channel(changed)
     for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         if not (probe.cols if axis == ROWS else probe.rows).any():
             view.learn(axis, on, any_changed, np.zeros(view.shape, bool))
+    for axis, side, strip in _edge_strips(view, probe):
+        lines = np.flatnonzero(strip.any(axis=1 - axis))
+        # Strips lie apart: of a map of millions of numbers, few lines are looked at.
+        of_lines = (lines, slice(None)) if axis == ROWS else (slice(None), lines)
+        edges, felt = strip[of_lines][:, :, None], changed[of_lines]
+        view.proven[axis, side] |= strip & any_changed
+        if not view.plain_lines(axis, side)[lines].all():
+            plain = prober.plainly(probe.background, view.layer, of_lines)
+            view.plain[axis, side][of_lines] |= (view.pick(plain) & felt & edges).any(axis=2)
+        tested = (felt | active[of_lines]) & edges
+        view.tested[axis, side][of_lines] += tested.sum(axis=2, dtype=np.int32)
+        view.reached[axis, side, lines] |= (felt & edges).any(axis=1 - axis)
+        view.tried[axis, side, lines] += tested.sum(axis=1 - axis, dtype=np.int32)
+    view.note_active(probe.background.number, active)
+    rows, cols = _pixels_inside(view, probe)
+    return bool((any_changed & (rows == 0) & (cols == 0)).any())
+
+
+def _pixels_inside(view: View, probe: Probe) -> list[np.ndarray]:
+    """How many rows, and how many columns, of each unit's box a probe replaces: int (h, w) each."""
+    inside = []
+    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
+        total = np.concatenate([[0], np.cumsum(on)])
+        inside.append(total[view.last[axis] + 1] - total[view.first[axis]])
+    return inside
+
+
+def _edge_strips(view: View, probe: Probe) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Axis, side, and the units of whose boxes a probe replaces the outermost line there alone: bool (h, w), where any is."""
+    inside = _pixels_inside(view, probe)
+    for axis, on in ((ROWS, probe.rows), (COLS, probe.cols)):
         alone = (inside[axis] == 1) & (inside[1 - axis] == 0)
         for side, edge in ((FIRST, view.first[axis]), (LAST, view.last[axis])):
             strip = alone & on[edge]
-            lines = np.flatnonzero(strip.any(axis=1 - axis))
-            if not len(lines):
-                continue
-            # Strips lie apart: of a map of millions of numbers, few lines are looked at.
-            of_lines = (lines, slice(None)) if axis == ROWS else (slice(None), lines)
-            edges, felt = strip[of_lines][:, :, None], changed[of_lines]
-            view.proven[axis, side] |= strip & any_changed
-            tested = (felt | active[of_lines]) & edges
-            view.tested[axis, side][of_lines] += tested.sum(axis=2, dtype=np.int32)
-            view.reached[axis, side, lines] |= (felt & edges).any(axis=1 - axis)
-            view.tried[axis, side, lines] += tested.sum(axis=1 - axis, dtype=np.int32)
-    view.note_active(probe.background.number, active)
-    return bool((any_changed & (inside[ROWS] == 0) & (inside[COLS] == 0)).any())
+            if strip.any():
+                yield axis, side, strip
+
+
+def rounding_leaks(prober: Prober, views: Sequence[View], unproved: Sequence[View]) -> bool:
+    """Whether boxes that were solved without regard to it end where rounding leaks to, and not at what the units see.
+
+    Only edges whose change was small enough to be rounding are looked at; where none is, no probe is sent. On very quiet
+    backgrounds with loud replacements, most of those of a network without leaks change their units as much as their twins do.
+    """
+    faint = {}
+    for view in views:
+        edges = np.ones_like(view.proven) if view in unproved else view.proven.copy()
+        for axis, side in np.ndindex(2, 2):
+            edges[axis, side] &= ~np.expand_dims(view.plain_lines(axis, side), 1 - axis)
+        edges &= view.last[ROWS] >= view.first[ROWS]
+        if edges.any():
+            faint[view] = edges
+    prober.leaks = bool(faint)  # so that probes have twins
+    for amplitudes in _QUIET:
+        count = max(1, (prober.batch - 5) // 2 // max(1, len(faint)))
+        background, probes = prober.background(amplitudes), dict[Probe, View]()
+        for view, edges in faint.items():
+            patterns = strips(prober, {view: edges})
+            probes |= {Probe(background, *on): view for on in patterns[:: max(1, -(-len(patterns) // count))]}
+        felt, true = dict.fromkeys(faint, 0), dict.fromkeys(faint, 0)  # lines of units that changed, and above the rounding
+        for probe, changes in prober.changes(list(probes)):
+            view = probes[probe]
+            differs = view.pick(prober.maps[view.layer] != background.base[view.layer])
+            for axis, side, strip in _edge_strips(view, probe):
+                at = strip & faint[view][axis, side]
+                felt[view] += int((at & any_channel(differs)).any(axis=1 - axis).sum())
+                true[view] += int((at & any_channel(view.pick(changes[view.layer]))).any(axis=1 - axis).sum())
+        faint = {view: edges for view, edges in faint.items() if 2 * true[view] <= felt[view]}
+        if not faint:
+            break
+    prober.leaks = any(felt[view] for view in faint)
+    return prober.leaks

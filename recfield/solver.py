@@ -18,7 +18,7 @@ from recfield.errors import UnprovenField
 from recfield.guess import Guess
 from recfield.packing import Question, half, pack
 from recfield.probing import Background, Probe, Prober, any_channel
-from recfield.proving import prove
+from recfield.proving import prove, rounding_leaks
 from recfield.view import COLS, ROWS, View
 
 _ATTEMPTS = 5  # to solve and prove the boxes
@@ -27,7 +27,10 @@ _STUCK = 3  # rounds without progress after which a background is given up
 
 
 def solve_layers(prober: Prober) -> dict[str, View]:
-    """Solve every layer that the forward function returns. Raises: as `solve`."""
+    """Solve every layer that the forward function returns; where rounding leaks, again, by changes above it.
+
+    Raises: UnprovenField, and what the prober raises.
+    """
     background = prober.background()
     views: dict[str, View] = {}
 
@@ -39,17 +42,16 @@ def solve_layers(prober: Prober) -> dict[str, View]:
         return list(views.values())
 
     _ask(prober, on_first_answer, background, _sweep(prober))
-    solve(prober, list(views.values()), background)
-    return views
-
-
-def solve(prober: Prober, views: Sequence[View], background: Background) -> None:
-    """As `attempt`, for views that must be solved. Raises: UnprovenField, and what the prober raises."""
-    for view in attempt(prober, views, background):
+    unproved = attempt(prober, list(views.values()), background)
+    if rounding_leaks(prober, list(views.values()), unproved):
+        views = {layer: View(layer, view.channels, view.shape, view.image) for layer, view in views.items()}
+        unproved = attempt(prober, list(views.values()), prober.background())
+    for view in unproved:
         raise UnprovenField(
             f"the receptive field of {view.layer or 'the map'} was solved {_ATTEMPTS} times and contradicted each time. "
             "The function may be random occasionally, or its units may be active for too few random images."
         )
+    return views
 
 
 def attempt(prober: Prober, views: Sequence[View], background: Background) -> list[View]:

@@ -20,6 +20,7 @@ class View:
 
     first, last: int (2, h, w): for each axis, the claimed first and last pixel of every unit.
     proven: bool (2, 2, h, w): axis, side: edges whose pixels changed their unit.
+    plain: bool (2, 2, h, w): of them, those that did so by more than rounding could.
     tested: int (2, 2, h, w): how many active channels the edges were tested on.
     reached, tried: (2, 2, lines, c): for each channel and line of units, whether the outermost pixels changed
     it, and how often it was active when they were replaced.
@@ -41,7 +42,7 @@ class View:
     def __post_init__(self) -> None:
         self.edges = (Edges(self.shape, self.image[ROWS]), Edges(self.shape, self.image[COLS]))
         self.first, self.last = np.zeros((2, 2, *self.shape), np.int32)
-        self.proven = np.zeros((2, 2, *self.shape), bool)
+        self.proven, self.plain = np.zeros((2, 2, 2, *self.shape), bool)
         self.tested = np.zeros((2, 2, *self.shape), np.int32)
         per_channel = (2, 2, max(self.shape), len(self.channels))
         self.reached, self.tried = np.zeros(per_channel, bool), np.zeros(per_channel, np.int32)
@@ -81,6 +82,10 @@ class View:
         low, high = self.brackets(axis, side)
         return bool(((low == high) | (high == self.image[axis])).all()) and bool((high < self.image[axis]).any() or guess is None)
 
+    def plain_lines(self, axis: int, side: int) -> np.ndarray:
+        """bool (lines,): the lines of units of which some edge changed its unit by more than rounding could."""
+        return self.plain[axis, side].any(axis=1 - axis)
+
     def claim(self) -> None:
         """Set the boxes from the brackets and patterns; units that no probe has changed get none."""
         nothing = np.zeros(self.shape, bool)
@@ -96,7 +101,7 @@ class View:
                 ends[axis] = edge if side == FIRST else length - 1 - edge
         nothing |= (self.first > self.last).any(axis=0)
         self.first[:, nothing], self.last[:, nothing] = 0, -1
-        self.proven[:], self.tested[:] = nothing, 0
+        self.proven[:], self.plain[:], self.tested[:] = nothing, nothing, 0
         self.reached[:], self.tried[:] = False, 0
 
     @property
