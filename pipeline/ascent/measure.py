@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +11,8 @@ import tensorflow as tf
 from pipeline.ascent.objectives import Objective, evaluate, layers_of, pick, stack
 from pipeline.ascent.optimizer import unreachable
 from pipeline.compiled.compile import compile_pass
+from pipeline.compiled.gradients import deterministic_gradients
+from pipeline.compiled.tf_private import deterministic_operations
 from pipeline.models.network import Network
 
 Measure = Callable[[np.ndarray, Sequence[Objective]], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -51,7 +54,7 @@ def check_gradients(network: Network, layers: Sequence[str]) -> None:
 
     def trace(images: tf.Tensor) -> None:
         for name, maps in network.trace(images, layers).items():
-            if tf.gradients(maps, images)[0] is None:
+            if deterministic_gradients(maps, images)[0] is None:
                 unreached.append(name)
 
     tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec((1, *network.input_shape), tf.float32))
@@ -59,7 +62,12 @@ def check_gradients(network: Network, layers: Sequence[str]) -> None:
         raise unreachable(unreached, network)
 
 
-def make_deterministic() -> None:
-    """Make a GPU compute the same bits each time, as a CPU always does."""
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """A GPU computes the same bits each time while the block runs, as a CPU always does.
+
+    cuDNN's algorithms are settled before TensorFlow's first operation, by `prepare_devices`. This is for all other operations,
+    which look at it when they run. It would slow a scan: with it, tf.data calls Python functions one after the other.
+    """
+    with deterministic_operations() if tf.config.list_physical_devices("GPU") else nullcontext():
+        yield

@@ -15,7 +15,7 @@ from pipeline.ascent.parametrization import Parametrization, fused
 from pipeline.ascent.regularizers import diversity_penalty, normalised, penalised, per_picture
 from pipeline.ascent.transforms import STILL, Transforms, inner
 from pipeline.compiled.freezing import Pass, freeze
-from pipeline.compiled.gradients import OPENED, replaced_gradients
+from pipeline.compiled.gradients import OPENED, deterministic_gradients, replaced_gradients
 from pipeline.errors import UnusableModel
 from pipeline.models.network import Network
 
@@ -115,12 +115,12 @@ class AscentGraph:
         raised = values
         if config.group > 1 and config.diversity:
             raised = values - diversity_penalty(values, maps[layers[0]], config.group, config.diversity)
-        (on_picture,) = tf.gradients(raised, picture)
+        (on_picture,) = deterministic_gradients(raised, picture)
         if on_picture is None:
             raise unreachable(layers, self.network)
         regularised = fused(lambda gradient, picture: penalised(gradient, picture, config.tv, config.l2))
         inactive, on_picture = regularised(on_picture, picture)
-        return Gradient(values, inactive, tf.gradients(picture, state.values, grad_ys=on_picture)[0])
+        return Gradient(values, inactive, deterministic_gradients(picture, state.values, grad_ys=on_picture)[0])
 
 
 @dataclass(frozen=True)

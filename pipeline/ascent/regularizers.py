@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from pipeline.compiled.gradients import deterministic_gradients
+
 TV_WEIGHT = 2.0  # of the picture against its total variation: the smaller, the smoother
 
 _WINDOW = 2  # pixels that the bilateral filter looks to each side
@@ -37,7 +39,7 @@ def penalised(gradient: tf.Tensor, picture: tf.Tensor, tv: float, l2: float) -> 
     inactive = tf.reduce_all(tf.equal(gradient, 0.0), axis=[1, 2, 3])
     gradient = normalised(gradient)  # before the penalties are added, so that a weight has the same strength in every network
     if tv:
-        gradient -= tv * tf.gradients(tf.image.total_variation(picture), picture)[0]
+        gradient -= tv * deterministic_gradients(tf.image.total_variation(picture), picture)[0]
     if l2:
         gradient -= l2 * (picture - 0.5)
     return inactive, gradient

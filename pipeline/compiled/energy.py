@@ -110,7 +110,9 @@ def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor, channels: int
     """Of the image's channels; those behind them hold the network's other inputs."""
     import tensorflow as tf
 
-    (gradient,) = tf.gradients(units, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    from pipeline.compiled.gradients import deterministic_gradients
+
+    (gradient,) = deterministic_gradients(units, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradient = gradient[..., :channels]
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     # Scaled like this, no square overflows or underflows.

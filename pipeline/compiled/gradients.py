@@ -1,4 +1,4 @@
-"""Gradient overrides: one mechanism, and the rules that convscope uses.
+"""Gradients, the same bits each time on a GPU too, and gradient overrides: one mechanism, and the rules that convscope uses.
 
 A rule changes what `tf.gradients` computes in the same graph, and leaves the forward pass unchanged. A `tf.GradientTape`
 ignores it, because it looks up gradients by the operation's type.
@@ -50,6 +50,19 @@ def replaced_gradients(rule: GradientRule) -> Iterator[None]:
         yield
 
 
+def deterministic_gradients(of: Any, by: Any, **options: Any) -> list[Any]:
+    """`tf.gradients` in the current graph, without the gradient operations that have no deterministic GPU kernel.
+
+    These are TensorFlow's gradients of batch normalisation in inference mode and of nearest resizing. With the determinism
+    of operations on, the first is an error on a GPU.
+
+    Args: as those of `tf.gradients`.
+    """
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    replace_gradients((one for one in operations if gradient_name(one) in DETERMINISTIC.types), DETERMINISTIC)
+    return tf.gradients(of, by, **options)
+
+
 def gradient_of(total: tf.Tensor, by: tf.Tensor, in_halves: bool) -> tf.Tensor | None:
     """The gradient of a number by a tensor, float32 of its shape; None where it does not depend on it.
 
@@ -58,10 +71,10 @@ def gradient_of(total: tf.Tensor, by: tf.Tensor, in_halves: bool) -> tf.Tensor |
             over a large map. Then they are taken of the number times a power of two, and divided by it; where that
             overflows, those of the number itself count.
     """
-    (plain,) = tf.gradients(total, by)
+    (plain,) = deterministic_gradients(total, by)
     if plain is None or not in_halves:
         return plain
-    (scaled,) = tf.gradients(total, by, grad_ys=tf.fill(tf.shape(total), tf.cast(_SCALE, total.dtype)))
+    (scaled,) = deterministic_gradients(total, by, grad_ys=tf.fill(tf.shape(total), tf.cast(_SCALE, total.dtype)))
     scaled, plain = tf.cast(scaled, tf.float32) / _SCALE, tf.cast(plain, tf.float32)
     return tf.where(tf.math.is_finite(scaled), scaled, plain)
 
@@ -87,6 +100,46 @@ def _opened(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) 
 def _guided(operation: tf.Operation, own: Callable[..., Any], *above: tf.Tensor) -> Any:
     return own(operation, *(tf.nn.relu(gradient) for gradient in above))
 
+
+def _deterministic(operation: tf.Operation, own: Callable[..., Any], *above: tf.Tensor) -> Any:
+    if operation.type == "ResizeNearestNeighbor":
+        return _of_nearest(operation, *above), None
+    return own(operation, *above) if operation.get_attr("is_training") else _of_normalisation(operation, above[0])
+
+
+def _of_normalisation(operation: tf.Operation, above: tf.Tensor) -> list[tf.Tensor | None]:
+    """Of (x - mean) * scale / sqrt(variance + epsilon) + offset, by x, scale and offset."""
+    x, scale, _, mean, variance = operation.inputs
+    channels_first = operation.get_attr("data_format").startswith(b"NC")
+    shape = [1, -1] + [1] * (x.shape.rank - 2) if channels_first else [-1]
+    others = [axis for axis in range(x.shape.rank) if axis != (1 if channels_first else x.shape.rank - 1)]
+    inverse = tf.math.rsqrt(variance + operation.get_attr("epsilon"))
+    wide = tf.cast(above, scale.dtype)  # x may be a half, and the statistics never are
+    centred = tf.cast(x, scale.dtype) - tf.reshape(mean, shape)
+    by_x = tf.cast(wide * tf.reshape(scale * inverse, shape), x.dtype)
+    return [by_x, tf.reduce_sum(wide * centred, others) * inverse, tf.reduce_sum(wide, others), None, None]
+
+
+def _of_nearest(operation: tf.Operation, above: tf.Tensor) -> tf.Tensor:
+    """The sum over the copies of each pixel, by two products with matrices that say which pixel each copy is of."""
+    images, options = operation.inputs[0], {key: operation.get_attr(key) for key in ("align_corners", "half_pixel_centers")}
+    copies = []
+    for axis in (1, 2):
+        count = tf.shape(images)[axis]
+        numbers = tf.reshape(tf.range(tf.cast(count, tf.float32)), [1, -1, 1, 1])
+        size = tf.stack([tf.shape(above)[axis], 1])
+        resized = tf.raw_ops.ResizeNearestNeighbor(images=numbers, size=size, **options)
+        copies.append(tf.one_hot(tf.cast(tf.reshape(resized, [-1]), tf.int32), count, dtype=tf.float32))
+    summed = tf.einsum("nyxc,yh,xw->nhwc", tf.cast(above, tf.float32), *copies)
+    return tf.cast(tf.ensure_shape(summed, images.shape), images.dtype)
+
+
+# What TensorFlow's own gradients compute, but for the last digits, with operations that are deterministic on a GPU.
+DETERMINISTIC = GradientRule(
+    "Deterministic",
+    _deterministic,
+    frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "ResizeNearestNeighbor"}),
+)
 
 # ReLU6 has the gradient of ReLU: above its ceiling, the gradient passes.
 WITHOUT_CEILING = GradientRule("WithoutCeiling", _without_ceiling, frozenset({"Relu6"}))

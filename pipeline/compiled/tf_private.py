@@ -10,7 +10,8 @@ All of it is as in TensorFlow 2.21, the one minor version that setup.cfg allows.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.eager import context
+from tensorflow.python.framework import config as framework_config
 from tensorflow.python.framework import convert_to_constants, kernels, op_def_registry, ops
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.grappler import tf_optimizer
@@ -212,6 +214,22 @@ def _take_shapes_of_constants(nodes: Sequence[node_def_pb2.NodeDef], arguments: 
             if dtype != tf.resource.as_datatype_enum:
                 node.op = "Shape"
                 node.attr["T"].type = dtype
+
+
+@contextmanager
+def deterministic_operations() -> Iterator[None]:
+    """Every operation is deterministic while the block runs, or is an error; afterwards all is as before.
+
+    `tf.config.experimental.enable_op_determinism` has no public counterpart.
+    Relies on `is_op_determinism_enabled` and `disable_op_determinism`.
+    """
+    before = framework_config.is_op_determinism_enabled()
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            framework_config.disable_op_determinism()
 
 
 def has_started() -> bool:

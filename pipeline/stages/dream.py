@@ -29,10 +29,16 @@ def dream(job: Job) -> Outcome:
 
     Raises: UnusableModel, for layers that no gradient reaches; UnusableData, MissingInput, StoreFailed.
     """
-    from pipeline.ascent.measure import check_gradients, make_deterministic
+    from pipeline.ascent.measure import deterministic
+
+    with deterministic():
+        return _make(job)
+
+
+def _make(job: Job) -> Outcome:
+    from pipeline.ascent.measure import check_gradients
     from pipeline.dream.runner import DreamRunner
 
-    make_deterministic()
     check_gradients(job.network, all_layers(job))
     folder = job.folder / "mosaics" / "dream"
     dreams: list[WrittenDream] = []

@@ -21,10 +21,16 @@ def patterns(job: Job) -> Outcome:
 
     Raises: UnusableModel, for layers that no gradient reaches; StoreFailed.
     """
-    from pipeline.ascent.measure import check_gradients, make_deterministic
+    from pipeline.ascent.measure import deterministic
+
+    with deterministic():
+        return _make(job)
+
+
+def _make(job: Job) -> Outcome:
+    from pipeline.ascent.measure import check_gradients
     from pipeline.patterns.runner import PatternRunner
 
-    make_deterministic()
     spec, parts = job.spec.patterns, job.folder / "parts" / "patterns"
     chosen = [layer.name for layer in chosen_layers(spec, job.layers)]
     dead = dead_channels(job.folder, chosen)

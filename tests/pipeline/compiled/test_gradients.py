@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.compiled.gradients import GUIDED, OPENED, WITHOUT_CEILING, GradientRule, replace_gradients, replaced_gradients
+from pipeline.compiled.gradients import (
+    GUIDED,
+    OPENED,
+    WITHOUT_CEILING,
+    GradientRule,
+    deterministic_gradients,
+    replace_gradients,
+    replaced_gradients,
+)
 
 VALUES = np.float32([[-2.0, 0.5, 7.0]])
 
@@ -83,3 +91,49 @@ def test_rules_add_up_in_the_order_in_which_they_are_given() -> None:
 def test_an_error_in_the_block_is_raised_as_it_is() -> None:
     with tf.Graph().as_default(), pytest.raises(KeyError, match="layer"), replaced_gradients(OPENED):
         raise KeyError("layer")
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("FusedBatchNorm", "f4"), ("FusedBatchNormV2", "f2"), ("FusedBatchNormV3", "f2")])
+def test_batch_normalisation_in_inference_mode_has_a_gradient_without_an_operation_of_its_own(kind: str, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, above = rng.normal(size=(2, 2, 3, 5, 4)).astype(dtype)
+    scale, offset, mean, variance = rng.uniform(0.5, 2, (4, 4)).astype(np.float32)
+
+    def both(x: Any, above: Any, scale: Any, offset: Any) -> Any:
+        options = {"mean": mean, "variance": variance, "epsilon": 0.01, "is_training": False}
+        y = getattr(tf.raw_ops, kind)(x=x, scale=scale, offset=offset, **options).y
+        theirs = tf.gradients(y, [x, scale, offset], grad_ys=above)
+        ours = deterministic_gradients(y, [x, scale, offset], grad_ys=above)
+        first = getattr(tf.raw_ops, kind)(
+            x=tf.transpose(x, (0, 3, 1, 2)), scale=scale, offset=offset, data_format="NCHW", **options
+        ).y
+        return *theirs, *ours, *deterministic_gradients(first, [x, scale, offset], grad_ys=tf.transpose(above, (0, 3, 1, 2)))
+
+    (*theirs,) = gradients_of(both, x, above, scale, offset)
+    for ours in (theirs[3:6], theirs[6:]):
+        for own, other in zip(ours, theirs[:3], strict=True):
+            assert own.dtype == other.dtype
+            np.testing.assert_allclose(own, other, rtol=2e-3 if dtype == "f2" else 1e-5, atol=2e-2 if dtype == "f2" else 1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"align_corners": True}, {"half_pixel_centers": True}], ids=str)
+@pytest.mark.parametrize("size", [(6, 8), (5, 9), (2, 3), (1, 7)], ids=str)
+def test_nearest_resizing_has_a_gradient_without_an_operation_of_its_own(size: tuple[int, int], options: dict) -> None:
+    rng = np.random.default_rng(0)
+    x, above = rng.normal(size=(2, 3, 4, 2)).astype(np.float32), rng.normal(size=(2, *size, 2)).astype(np.float32)
+
+    def both(x: Any, above: Any) -> Any:
+        y = tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, **options)
+        return [tf.gradients(y, x, grad_ys=above)[0], deterministic_gradients(y, x, grad_ys=above)[0]]
+
+    theirs, ours = gradients_of(both, x, above)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_normalisation_in_training_mode_keeps_its_own_gradient() -> None:
+    def both(x: Any) -> Any:
+        y = tf.compat.v1.nn.fused_batch_norm(x, [2.0, 1.0], [0.0, 1.0], is_training=True)[0] ** 2
+        return [tf.gradients(y, x)[0], deterministic_gradients(y, x)[0]]
+
+    theirs, ours = gradients_of(both, np.random.default_rng(0).normal(size=(2, 3, 3, 2)).astype(np.float32))
+    np.testing.assert_array_equal(ours, theirs)
