@@ -130,6 +130,16 @@ def is_registered(kind: str) -> bool:
     return op_def_registry.get(kind) is not None
 
 
+def is_stateful(kind: str) -> bool:
+    """Whether an operation type has effects or a state; True for one that this process does not have.
+
+    TensorFlow computes operations without, of constants, while it infers shapes.
+    Relies on `op_def_registry.get`.
+    """
+    definition = op_def_registry.get(kind)
+    return definition is None or bool(definition.is_stateful)
+
+
 def function_body(function: function_pb2.FunctionDef) -> tuple[graph_pb2.GraphDef, dict[str, str]]:
     """A function of a graph's library as a graph: its arguments as placeholders, its operations as `op:index` refers to them.
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from doors import DOORS
-from runner import CORPUS, Case, Runner, Verdict, known_cases, prepare, random_cases
+from runner import CORPUS, Case, Runner, Verdict, bound_memory, known_cases, prepare, random_cases
 
 
 def main() -> int:
@@ -42,8 +42,9 @@ def main() -> int:
             outcomes.append(_start(Runner(shop, Path(scratch) / f"worker{worker}"), cases, until, Path(scratch) / f"{worker}"))
         verdicts: list[Verdict] = []
         for child, path in outcomes:
-            if os.waitpid(child, 0)[1]:
-                raise RuntimeError("a worker of the fuzzer itself failed")
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if status:
+                raise RuntimeError(f"a worker of the fuzzer itself failed: it ended with {status}")
             with open(path, "rb") as file:
                 while True:
                     try:
@@ -79,6 +80,7 @@ def _start(runner: Runner, cases: Iterator[Case], until: float, path: Path) -> t
     if not child:
         status = 1
         try:
+            bound_memory()
             with open(path, "wb") as file:
                 for verdict in runner.verdicts(cases, until):
                     pickle.dump(verdict, file)

@@ -173,8 +173,7 @@ def _stack(child: int) -> str:
 
 def _work(shop: Workshop, scratch: Path, cases: list[Case], pipe: int) -> None:
     """In a child: the cases in turn, a line of JSON at each command's start and each case's end."""
-    limit = _virtual_bytes() + 10 * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    bound_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, case in enumerate(cases):
         folder = scratch / f"{os.getpid()}-{number}"
@@ -255,9 +254,14 @@ def _read_all(spec: str) -> int:
     return 0
 
 
-def _virtual_bytes() -> int:
+def bound_memory() -> None:
+    """Let this process take 10 GiB more, and those that it forks; a fuzzer that grows is to say where."""
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = taken + 10 * 2**30
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def prepare(scratch: Path, graphs: bool) -> Workshop:

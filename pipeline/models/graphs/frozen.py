@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from pipeline.models.ending import Ending, Step, ending_of
+from pipeline.models.graphs.constants import check_constants
 from pipeline.models.graphs.graph_stem import infer_from_graph
 from pipeline.models.graphs.graphdef import Operations, canonical, channels_first, one_number, owner, read_graph, short, unbatched
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
@@ -113,6 +114,7 @@ class GraphReader:
         operations = cut(folded(inlined(operations, where)), image, given, where)
         self.given: Mapping[str, Given] = {name: one for name, one in given.items() if name in operations.nodes}
         check_operations(operations.graph(), where, spec.allow)
+        check_constants(operations, where)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
         self.hint = origin.hint if origin else ""

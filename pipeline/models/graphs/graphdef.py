@@ -18,8 +18,11 @@ from pipeline.errors import MissingInput, UnusableModel
 
 LOOPS = ("NextIteration", "RefNextIteration")
 
-# Attributes that tell of the machine or the process in which a graph was made.
-_FOREIGN = ("_output_shapes", "_class", "_gradient_op_type", "_XlaMustCompile", "_XlaScope")
+# Attributes that tell of the machine or the process in which a graph was made, or how it is to be run.
+_FOREIGN = (
+    *("_output_shapes", "_class", "_gradient_op_type", "_XlaMustCompile", "_XlaScope"),
+    *("config", "config_proto", "executor_type"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,8 @@ class Operations:
         """The table of a graph. Raises: UnusableModel, where an operation's input is missing."""
         nodes: dict[str, node_def_pb2.NodeDef] = {}
         for node in graph.node:
-            own = node_def_pb2.NodeDef()
-            own.CopyFrom(node)
-            own.device = ""
-            for name in _FOREIGN:
-                own.attr.pop(name, None)
-            own.input[:] = [ref if ref.startswith("^") else canonical(ref) for ref in node.input]
+            own = _own(node)
+            own.input[:] = [ref if ref.startswith("^") else canonical(ref) for ref in own.input]
             nodes |= {part.name: part for part in _modern(own)}
         for node in nodes.values():
             for ref in node.input:
@@ -52,7 +51,8 @@ class Operations:
                         f"{where}: the operation {node.name!r} takes {ref!r}, which is not there: "
                         "the file is cut short. Freeze it anew."
                     )
-        return cls(nodes, graph.library, graph.versions).replace(nodes)
+        library = function_pb2.FunctionDefLibrary(function=map(_quiet, graph.library.function))
+        return cls(nodes, library, graph.versions).replace(nodes)
 
     def replace(self, nodes: dict[str, node_def_pb2.NodeDef]) -> Operations:
         """Other operations, put into forward order, with the same functions."""
@@ -200,10 +200,32 @@ def unbatched(operations: Operations, image: str, batch: int, static: dict[str, 
     return operations.replace(nodes)
 
 
+def _own(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+    """An operation without what tells of another machine, and of what prints only what it passes on."""
+    own = node_def_pb2.NodeDef()
+    own.CopyFrom(node)
+    own.device = ""
+    for name in _FOREIGN:
+        own.attr.pop(name, None)
+    if node.op == "PrintV2":
+        own = node_def_pb2.NodeDef(name=node.name, op="NoOp", input=[ref for ref in node.input if ref.startswith("^")])
+    elif node.op == "Print":  # of TF1: an identity that prints
+        own = identity(node.name, node.input[0], node.attr["T"].type)
+    return own
+
+
+def _quiet(function: function_pb2.FunctionDef) -> function_pb2.FunctionDef:
+    """A function of a library whose operations are as `_own` makes them."""
+    own = function_pb2.FunctionDef()
+    own.CopyFrom(function)
+    own.attr.clear()
+    del own.node_def[:]
+    own.node_def.extend(map(_own, function.node_def))
+    return own
+
+
 def _modern(node: node_def_pb2.NodeDef) -> list[node_def_pb2.NodeDef]:
-    """An operation as it is, or what does the same as one that TensorFlow no longer runs, or not quietly."""
-    if node.op == "Print":  # of TF1: an identity that prints
-        return [identity(node.name, node.input[0], node.attr["T"].type)]
+    """An operation as it is, or what does the same as one that TensorFlow no longer runs."""
     if node.op != "BatchNormWithGlobalNormalization":  # of 2015: Inception's first graphs have it
         return [node]
     name, dtype = node.name, node.attr["T"].type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
 
 from pipeline.compiled.tf_private import function_body, register_function
 from pipeline.errors import UnusableModel
+from pipeline.models.graphs.constants import bytes_of, check_constants
 from pipeline.models.graphs.graphdef import Operations, canonical, constant, identity, owner, with_inputs
 from pipeline.models.graphs.op_safety import COMPUTABLE
 
@@ -22,7 +23,8 @@ _SWITCHES, _MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
 FLOW = (*_SWITCHES, *_MERGES, "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond")
 _MOST_BYTES = 2**26  # of what is computed from constants while a graph is read, beyond the constants themselves
 _MOST_MILLISECONDS = 10_000
-_DEEPEST = 64  # calls within calls: past it a function calls itself
+_DEEPEST = 64  # calls within calls
+_MOST_OPERATIONS = 200_000  # of a graph whose calls are written out
 
 
 def inlined(operations: Operations, where: str) -> Operations:
@@ -41,12 +43,19 @@ def inlined(operations: Operations, where: str) -> Operations:
             calls = {name: body for name, body in bodies.items() if body}
             if not calls:
                 return with_steady_names(table)
+            # Functions that call others twice, and so on, would double with every round.
+            if len(nodes) + sum(_grown(library, function, where) for function, _ in calls.values()) > _MOST_OPERATIONS:
+                raise UnusableModel(
+                    f"{where} holds calls that grow to more than {_MOST_OPERATIONS:,} operations. Freeze a smaller network."
+                )
             aliases: dict[str, str] = {}
             for name, (function, arguments) in calls.items():
                 del nodes[name]
                 aliases |= _expand(name, library[function], arguments, nodes)
+            if any(_behind(aliases, ref) in aliases for ref in aliases):
+                raise UnusableModel(f"{where} holds a call that takes what it gives. Freeze the network again.")
             nodes = {name: _redirected(node, aliases, calls.keys()) for name, node in nodes.items()}
-    raise UnusableModel(f"{where} holds a function that calls itself. Freeze the network without recursion.")
+    raise UnusableModel(f"{where} holds calls more than {_DEEPEST} deep. Freeze the network without them.")
 
 
 def folded(operations: Operations) -> Operations:
@@ -111,7 +120,12 @@ def evaluate(operations: Operations, tensors: Iterable[str]) -> dict[str, np.nda
     values: dict[str, np.ndarray] = {}
     for tensor in fixed:
         nodes = {name: _without_control(operations.nodes[name]) for name in operations.nodes if name in needed[tensor]}
-        value = _computed(operations.replace(nodes).graph(), tensor)
+        part = operations.replace(nodes)
+        try:
+            check_constants(part, tensor)
+        except UnusableModel:
+            continue
+        value = _computed(part.graph(), tensor)
         if value is not None:
             values[tensor] = value
     return values
@@ -135,7 +149,7 @@ def _computed(part: graph_pb2.GraphDef, tensor: str) -> np.ndarray | None:
             (computed,) = tf.graph_util.import_graph_def(part, return_elements=[tensor], name="")
         except ValueError:  # shapes that contradict each other: what runs the network says so
             return None
-        sizes = [_bytes_of(output) for operation in graph.get_operations() for output in operation.outputs]
+        sizes = [bytes_of(output) for operation in graph.get_operations() for output in operation.outputs]
         stored = sum(len(node.attr["value"].tensor.tensor_content) for node in part.node if node.op == "Const")
         if None in sizes or sum(size or 0 for size in sizes) > len(sizes) * stored + _MOST_BYTES:
             return None
@@ -144,12 +158,6 @@ def _computed(part: graph_pb2.GraphDef, tensor: str) -> np.ndarray | None:
                 return np.asarray(session.run(computed, options=tf.compat.v1.RunOptions(timeout_in_ms=_MOST_MILLISECONDS)))
             except tf.errors.OpError:
                 return None
-
-
-def _bytes_of(tensor: tf.Tensor) -> int | None:
-    """How many bytes a tensor takes; None where its shape is open."""
-    size = tensor.shape.num_elements() if tensor.shape.rank is not None else None
-    return None if size is None else size * max(tensor.dtype.size, 1)
 
 
 def register_functions(operations: Operations) -> None:
@@ -199,12 +207,42 @@ def _expand(
     return {f"{call}:{index}": outside(flat.get(ref, ref)) for index, ref in enumerate(returned)}
 
 
+def _grown(library: Mapping[str, function_pb2.FunctionDef], name: str, where: str) -> int:
+    """How many operations a function becomes, with the calls in it written out. Raises: UnusableModel, if it calls itself."""
+    sizes: dict[str, int] = {}
+    stack = [name]
+    while stack:
+        calls = [
+            called
+            for node in library[stack[-1]].node_def
+            for called in (node.op, node.attr["f"].func.name if node.op in _CALLS else "")
+            if called in library
+        ]
+        waiting = next((called for called in calls if called not in sizes), None)
+        if waiting is None:
+            done = stack.pop()
+            sizes[done] = len(library[done].node_def) + sum(sizes[called] for called in calls)
+        elif waiting in stack or len(stack) > _DEEPEST:
+            raise UnusableModel(f"{where} holds a function that calls itself. Freeze the network without recursion.")
+        else:
+            stack.append(waiting)
+    return sizes[name]
+
+
+def _behind(aliases: dict[str, str], ref: str) -> str:
+    """What stands for a tensor in the end; an alias still, where they stand for each other."""
+    for _ in range(len(aliases) + 1):
+        if ref not in aliases:
+            break
+        ref = aliases[ref]
+    return ref
+
+
 def _redirected(node: node_def_pb2.NodeDef, aliases: dict[str, str], gone: Iterable[str]) -> node_def_pb2.NodeDef:
     """A node that takes what stands for its inputs now."""
     inputs = []
     for ref in node.input:
-        while ref in aliases:
-            ref = aliases[ref]
+        ref = _behind(aliases, ref)
         if not (ref.startswith("^") and ref[1:] in gone):
             inputs.append(ref)
     if inputs == list(node.input):

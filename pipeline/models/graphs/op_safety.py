@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
-from tensorflow.core.framework import graph_pb2, node_def_pb2
+from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 
 from pipeline.compiled.tf_private import is_registered
 from pipeline.errors import UnusableModel
@@ -121,7 +121,7 @@ VARIABLES = _names(
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     "writes files": (
         *("Write*", "Save*", "Merge*Checkpoint*", "*SummaryWriter*", "*SummaryFileWriter*", "*SummaryDbWriter*", "Debug*"),
-        *("Dump*", "*StatisticsSaver", "*DeleteOldDirs*"),
+        *("Dump*", "*StatisticsSaver", "*DeleteOldDirs*", "ImportEvent"),
     ),
     "reads files": (
         *("ReadFile", "MatchingFiles", "*Reader", "*ReaderV2", "Reader*", "RecordInput", "ImmutableConst", "*DecodeProto*"),
@@ -134,6 +134,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         "XlaCustomCall*",
         "XlaCallModule",
         "XlaLaunch*",
+        "_XlaCompile*",
+        "_XlaRun",
         "XlaHostCompute*",
         "MlirPassthroughOp",
         "*TensorRT*",
@@ -154,6 +156,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
             "BigQuery*",
         ),
         *("*Distribute*", "*TPU*", "*Tpu*", "*GRPC*", "*Worker*", "Nccl*", "*Infeed*", "*Outfeed*", "DTensor*"),
+        *("XlaSend*", "XlaRecv*", "_Xla*Host*"),
     ),
     "changes the process": (
         "FileSystemSetConfiguration",
@@ -273,10 +276,20 @@ def _forbidden(node: node_def_pb2.NodeDef) -> str | None:
     deed = _deed(node.op)
     if deed:
         return f"which {deed}. Such graphs are never run: freeze the network alone, without it."
-    for name, value in node.attr.items():
+    return _forbidden_attribute(node.attr)
+
+
+def _forbidden_attribute(attributes: Mapping[str, attr_value_pb2.AttrValue]) -> str | None:
+    for name, value in attributes.items():
         harmless = name == "output_stream" and value.s in _HARMLESS_STREAMS
         if name in _REACHING and (value.s or any(value.list.s)) and not harmless:
             return f"whose attribute {name!r} names a file or an address. Such graphs are never run."
+        if value.placeholder:
+            return f"whose attribute {name!r} is set by what calls its function. Such graphs are never run."
+        for function in (value.func, *value.list.func):
+            problem = _forbidden_attribute(function.attr)
+            if problem:
+                return problem
     return None
 
 

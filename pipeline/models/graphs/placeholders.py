@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
+from pipeline.models.graphs.constants import check_constants
 from pipeline.models.graphs.graphdef import Operations, canonical, constant, owner, short
 from pipeline.models.layout import CHANNELS
 from pipeline.models.other_inputs import IMAGE, Given, OtherInput, as_array, bound
@@ -51,10 +52,11 @@ def find_image(operations: Operations, spec: ModelSpec, where: str) -> str:
 
 def look(operations: Operations, tensor: str, where: str) -> tuple[tf.DType, Shape | None]:
     """Type and static shape of one tensor; None where even the rank is open. Raises: UnusableModel, UnknownName."""
-    part = operations.part(operations.ancestors([tensor])).graph()
+    part = operations.part(operations.ancestors([tensor]))
+    check_constants(part, where, unlisted=True)
     with tf.Graph().as_default():
         try:
-            (found,) = tf.graph_util.import_graph_def(part, return_elements=[owner(tensor)], name="")
+            (found,) = tf.graph_util.import_graph_def(part.graph(), return_elements=[owner(tensor)], name="")
         except ValueError as error:
             raise UnusableModel(f"{where} is not a graph that TensorFlow can read ({one_line(error)}). Freeze it anew.") from None
     index = int(tensor.rpartition(":")[2])

@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from pipeline.compiled.tf_private import constants_for_variables, function_body
 from pipeline.errors import MissingInput, UnusableModel, one_line
+from pipeline.models.graphs.constants import check_constants
 from pipeline.models.graphs.frozen import graph_network
 from pipeline.models.graphs.graphdef import Operations, canonical, owner
 from pipeline.models.graphs.inlining import known_functions, with_steady_names
@@ -169,7 +170,9 @@ def _frozen(part: _Part, values: Mapping[str, np.ndarray], where: str) -> graph_
     """The signature's graph, functions written out, variables as constants, ending in operations called as its outputs."""
     references = {name: node for name, node in part.handles.items() if node.op != "VarHandleOp"}
     # TensorFlow knows one function of a name in a process; another file's may have the same.
-    graph = with_steady_names(Operations.of(part.graph, where)).graph()
+    operations = with_steady_names(Operations.of(part.graph, where))
+    check_constants(operations, where)
+    graph = operations.graph()
     for node in graph.node:
         if f"{node.name}:0" in references:  # TF1's variables give their value, not a handle
             constant = tf.make_tensor_proto(values[f"{node.name}:0"])

@@ -21,6 +21,7 @@ from pipeline.compiled.tf_private import (
     gradient_name,
     intra_op_threads,
     is_registered,
+    is_stateful,
     optimized,
     register_function,
     registered_gradient,
@@ -148,6 +149,10 @@ def test_the_gradient_under_an_operations_name_is_the_one_that_tf_gradients_call
 
 def test_types_of_tensorflow_one_are_registered_and_invented_ones_are_not() -> None:
     assert is_registered("Conv2D") and is_registered("RefSwitch") and not is_registered("Conv2DOfNobody")
+
+
+def test_an_operation_says_whether_it_has_effects() -> None:
+    assert is_stateful("RandomUniform") and is_stateful("Conv2DOfNobody") and not is_stateful("Conv2D")
 
 
 def test_a_function_of_a_library_becomes_a_graph_with_its_arguments_as_placeholders_and_its_results_named() -> None:
