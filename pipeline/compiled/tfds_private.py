@@ -6,6 +6,8 @@ tests/pipeline/compiled/test_tfds_private.py. All of it is as in TFDS 4.9.10. TF
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -19,11 +21,35 @@ def builder_on_disk(name: str, data_dir: str | None) -> Any:
         name: `NAME[/CONFIG][:VERSION]`.
         data_dir: None for TFDS's own folder.
 
-    Raises: tfds.core.DatasetNotFoundError.
+    Raises: tfds.core.DatasetNotFoundError; ValueError, for a feature that is none of TFDS's own.
     """
     from tensorflow_datasets.core.read_only_builder import builder_from_files
 
-    return builder_from_files(name, data_dir=data_dir)
+    with _known_features_alone():
+        return builder_from_files(name, data_dir=data_dir)
+
+
+@contextmanager
+def _known_features_alone() -> Iterator[None]:
+    """Within the block, no feature that a data set's files name is imported: importing runs the module, whosever it is.
+
+    Relies on `FeatureConnector.cls_from_name` and `_registered_features`.
+    """
+    from tensorflow_datasets.core.features import feature
+
+    connector = feature.FeatureConnector
+    original = vars(connector)["cls_from_name"]
+
+    def known(cls: Any, name: Any) -> Any:
+        if name not in cls._registered_features and not str(name).startswith("tensorflow_datasets."):
+            raise ValueError(f"it asks for the feature {str(name)[:80]!r}, which is none of TFDS's own")
+        return original.__get__(None, cls)(name)
+
+    setattr(connector, "cls_from_name", classmethod(known))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(connector, "cls_from_name", original)  # noqa: B010
 
 
 def default_data_dir() -> str:

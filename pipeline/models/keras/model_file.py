@@ -65,19 +65,39 @@ def opened_model_file(path: Path) -> Iterator[ModelFile]:
     if path.suffix not in (".keras", *HDF5):
         raise UnusableModel(f"{path} is of no known format. Name a .keras or .h5 file.")
     with tempfile.TemporaryDirectory() as folder:
-        try:
+        with _one_line_errors(path):
             file = _read_archive(path, Path(folder)) if path.suffix == ".keras" else _read_hdf5(path)
-        except UnusableModel:
-            raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise Fault(
-                    f"{path} cannot be unpacked: {error.strerror} in {tempfile.gettempdir()}. Free some space, or set TMPDIR."
-                ) from None
-            raise UnusableModel(f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): {_CUT_SHORT}.") from None
-        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, TypeError) as error:
-            raise UnusableModel(f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): {_CUT_SHORT}.") from None
         yield file
+
+
+@contextmanager
+def opened_weights(path: Path) -> Iterator[Path]:
+    """The HDF5 file of weights in a file of weights or a whole model, held against the same bounds. Raises: UnusableModel."""
+    with tempfile.TemporaryDirectory() as folder:
+        with _one_line_errors(path):
+            if path.suffix == ".keras":
+                path = _read_archive(path, Path(folder)).weights
+            else:
+                _try_hdf5(path, path)
+                with h5py.File(path) as file:
+                    _check_hdf5(file, path, path.stat().st_size)
+        yield path
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnusableModel:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise Fault(
+                f"{path} cannot be unpacked: {error.strerror} in {tempfile.gettempdir()}. Free some space, or set TMPDIR."
+            ) from None
+        raise UnusableModel(f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): {_CUT_SHORT}.") from None
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, TypeError) as error:
+        raise UnusableModel(f"{path} cannot be read as a {path.suffix} model ({one_line(error)}): {_CUT_SHORT}.") from None
 
 
 def clipped(value: Any) -> str:

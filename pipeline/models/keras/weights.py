@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import MissingInput, UnusableModel, one_line
-from pipeline.models.keras.model_file import ModelFile
+from pipeline.models.keras.model_file import ModelFile, opened_weights
 
 SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 
@@ -35,10 +35,11 @@ def load_weights(model: keras.Model, path: Path, name: str, *, top: bool, build_
     Raises: MissingInput, UnusableModel.
     """
     _check_readable(path)
-    try:
-        _load(model, path)
-    except Exception as error:
-        raise UnusableModel(f"the weights {path} do not fit {name}: {_advice(path, error, top, build_other)}") from None
+    with opened_weights(path) as file:
+        try:
+            _load(model, file)
+        except Exception as error:
+            raise UnusableModel(f"the weights {path} do not fit {name}: {_advice(file, error, top, build_other)}") from None
 
 
 def restore_weights(model: keras.Model, file: ModelFile) -> None:
@@ -100,9 +101,6 @@ def _load(model: keras.Model, path: Path) -> None:
 @contextmanager
 def _rightly_named(path: Path) -> Iterator[str]:
     """The file under a name that tells Keras its format: Keras 2 is .h5, Keras 3 .weights.h5, whatever it was called."""
-    if path.suffix == ".keras":
-        yield str(path)
-        return
     with h5py.File(path) as file:
         suffix = ".h5" if "layer_names" in file.attrs or "model_weights" in file else ".weights.h5"
     if str(path).endswith(".weights.h5") == (suffix == ".weights.h5"):
@@ -116,11 +114,8 @@ def _rightly_named(path: Path) -> Iterator[str]:
 
 def _stored_numbers(path: Path) -> int | None:
     """How many floats of weights a Keras 3 file holds; None for Keras 2, which counts layers itself."""
-    if path.suffix != ".keras":
-        with h5py.File(path) as file:
-            return None if "layer_names" in file.attrs or "model_weights" in file else _floats(file)
-    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
-        return _floats(file)
+    with h5py.File(path) as file:
+        return None if "layer_names" in file.attrs or "model_weights" in file else _floats(file)
 
 
 def _restore(model: keras.Model, group: h5py.Group) -> None:

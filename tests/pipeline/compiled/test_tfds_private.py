@@ -38,6 +38,21 @@ def test_a_prepared_data_set_opens_in_the_version_on_disk_without_its_code(tmp_p
     assert builder.info.splits["test"].num_examples == 3
 
 
+def test_no_module_that_the_files_of_a_data_set_name_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ContractNumbers(data_dir=str(tmp_path)).download_and_prepare()
+    (tmp_path / "evil_features.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)  # as where a spec is run beside the data
+    file = tmp_path / "contract_numbers" / "1.0.0" / "features.json"
+    whole = file.read_text()
+    assert whole.count("tensorflow_datasets.core.features.tensor_feature.Tensor") == 1
+    file.write_text(whole.replace("tensorflow_datasets.core.features.tensor_feature.Tensor", "evil_features.Tensor"))
+    with pytest.raises(ValueError, match="the feature 'evil_features.Tensor', which is none of TFDS's own"):
+        builder_on_disk("contract_numbers", str(tmp_path))
+    assert not (tmp_path / "proof").exists()
+    file.write_text(whole)
+    assert builder_on_disk("contract_numbers", str(tmp_path)).info.features
+
+
 def test_what_is_not_on_disk_is_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(tfds.core.DatasetNotFoundError):
         builder_on_disk("contract_nothing", str(tmp_path))

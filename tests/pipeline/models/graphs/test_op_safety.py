@@ -130,13 +130,134 @@ def test_what_hangs_by_a_control_edge_on_a_predicate_is_refused_and_not_run(tmp_
     assert list(proof.iterdir()) == []
 
 
-def test_a_predicate_that_would_take_for_ever_or_all_memory_is_not_computed(tmp_path: Path) -> None:
-    began = time.monotonic()
-    path = switched(tmp_path, lambda: tf.reduce_all(tf.fill([400_000, 400_000], 1.0) > 0))
-    opened(path)  # the Switch stays, as if the image decided
-    random = switched(tmp_path, lambda: tf.reduce_all(tf.random.uniform([4]) >= 0))
-    opened(random)
-    assert time.monotonic() - began < 60
+def test_a_predicate_that_would_take_all_memory_is_not_computed(tmp_path: Path) -> None:
+    with pytest.raises(UnusableModel, match="makes 640,000,000,000 bytes out of constants"):
+        opened(switched(tmp_path, lambda: tf.reduce_all(tf.fill([400_000, 400_000], 1.0) > 0)))
+    opened(switched(tmp_path, lambda: tf.reduce_all(tf.random.uniform([4]) >= 0)))  # the Switch stays
+
+
+def test_a_shape_that_is_worked_out_from_constants_is_not_worth_all_memory(tmp_path: Path) -> None:
+    """TensorFlow computes what a Reshape is given while it infers shapes."""
+
+    def build() -> None:
+        image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
+        size = 8 * tf.reduce_max(tf.fill(tf.constant([4, 4], name="sizes"), 1))
+        convolve(tf.reshape(image, tf.stack([-1, 8, size, 3])), weights(3, 3, 3, 4))
+
+    graph = graph_pb2.GraphDef.FromString(freeze_v1(tmp_path, plain, ["end"]).read_bytes())
+    splat = graph.node.add(name="splat", op="Const")
+    splat.attr["dtype"].type = splat.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
+    splat.attr["value"].tensor.float_val.append(1)
+    for _ in range(4):
+        splat.attr["value"].tensor.tensor_shape.dim.add(size=4096)
+    product = graph.node.add(name="product", op="Mul", input=["conv/Relu", "splat"])
+    product.attr["T"].type = tf.float32.as_datatype_enum
+    with tf.Graph().as_default():
+        build()
+        bomb = tf.compat.v1.get_default_graph().as_graph_def()
+    sizes = next(node for node in bomb.node if node.name == "sizes").attr["value"].tensor
+    sizes.tensor_content = np.full(2, 400_000, np.int32).tobytes()
+    for file in (write(tmp_path, bomb, "fill"), write(tmp_path, graph, "splat")):
+        with pytest.raises(UnusableModel, match="bytes out of constants"):
+            opened(file)
+
+
+def in_a_loop(folder: Any, print_to: Any) -> graph_pb2.GraphDef:
+    """A network with a loop of TF2 that prints."""
+
+    def build() -> None:
+        image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
+
+        def step(number: Any, x: Any) -> Any:
+            tf.print("from the graph", output_stream=print_to)
+            return number + 1, x * 2.0
+
+        def repeated(x: Any) -> Any:
+            return tf.while_loop(lambda number, _: number < 2, step, (tf.constant(0), x))[1]
+
+        x = tf.function(repeated, autograph=False)(image)
+        x.set_shape((None, 8, 8, 3))
+        convolve(x, weights(3, 3, 3, 4), name="conv")
+
+    return graph_pb2.GraphDef.FromString(freeze_v1(folder, build).read_bytes())
+
+
+def test_a_path_that_the_call_of_a_function_hands_in_is_refused(tmp_path: Path) -> None:
+    """The operation itself names no file: its attribute is a placeholder, which the call of its function sets."""
+    proof, graph = tmp_path / "proof", in_a_loop(tmp_path, sys.stderr)
+    bodies = set()
+    for function in graph.library.function:
+        for node in function.node_def:
+            if node.op == "PrintV2":
+                node.attr["output_stream"].placeholder = "stream"
+                function.signature.attr.add(name="stream", type="string")
+                bodies.add(function.signature.name)
+    calls = [node for function in graph.library.function for node in function.node_def]
+    for value in (value for node in (*calls, *graph.node) for value in node.attr.values() if value.func.name in bodies):
+        value.func.attr["stream"].s = f"file://{proof}".encode()
+    assert len(bodies) == 1
+    with pytest.raises(UnusableModel, match="'output_stream' is set by what calls its function"):
+        opened(write(tmp_path, graph))
+    handed = tf.compat.v1.NodeDef(name="x", op="While")
+    handed.attr["body"].func.attr["filename"].s = b"/etc/passwd"
+    assert "names a file" in (judge(handed) or "")
+    assert not proof.exists()
+
+
+def test_what_prints_inside_of_a_loop_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = opened(write(tmp_path, in_a_loop(tmp_path, sys.stderr)))
+    images = np.ones((1, 8, 8, 3), np.float32)
+    np.testing.assert_allclose(network.trace(images, ["conv"])["conv"], convolve(4 * images, weights(3, 3, 3, 4)), rtol=1e-5)
+    assert "from the graph" not in "".join(capfd.readouterr())
+
+
+def calling(folder: Any, functions: dict[str, list[str]], given: str) -> Path:
+    """The plain network, and a call of the first of some functions, each of which calls others in turn."""
+    graph = graph_pb2.GraphDef.FromString(freeze_v1(folder, plain, ["end"]).read_bytes())
+
+    def call(name: str, function: str, ref: str) -> tf.compat.v1.NodeDef:
+        node = tf.compat.v1.NodeDef(name=name, op="PartitionedCall", input=[ref])
+        node.attr["Tin"].list.type.append(tf.float32.as_datatype_enum)
+        node.attr["Tout"].list.type.append(tf.float32.as_datatype_enum)
+        node.attr["f"].func.name = function
+        return node
+
+    for name, called in functions.items():
+        function = graph.library.function.add()
+        function.signature.name, ref = name, "x"
+        function.signature.input_arg.add(name="x", type=tf.float32.as_datatype_enum)
+        function.signature.output_arg.add(name="y", type=tf.float32.as_datatype_enum)
+        for number, other in enumerate(called):
+            function.node_def.append(call(f"c{number}", other, ref))
+            ref = f"c{number}:output:0"
+        function.ret["y"] = ref
+    graph.node.append(call("call", next(iter(functions)), given))
+    graph.node.append(call("other", next(iter(functions)), "call"))
+    return write(folder, graph)
+
+
+def test_calls_that_grow_or_feed_themselves_end_at_once(tmp_path: Path) -> None:
+    began = time.process_time()
+    doubling = {f"f{depth}": 2 * [f"f{depth + 1}"] for depth in range(40)} | {"f40": []}
+    for functions, given, words in [
+        (doubling, "conv/Relu", "calls that grow to more than 200,000 operations"),
+        ({"f": []}, "call", "a call that takes what it gives"),
+        ({"f": []}, "other", "a call that takes what it gives"),
+        ({"f": ["g"], "g": ["f", "f"]}, "conv/Relu", "a function that calls itself"),
+    ]:
+        with pytest.raises(UnusableModel, match=words):
+            opened(calling(tmp_path, functions, given))
+    assert time.process_time() - began < 20
+
+
+def test_what_is_not_on_the_list_is_not_computed_for_the_shape_of_the_image(tmp_path: Path) -> None:
+    graph = graph_pb2.GraphDef.FromString(freeze_v1(tmp_path, plain, ["end"]).read_bytes())
+    with tf.Graph().as_default():
+        tf.identity(tf.reshape(tf.raw_ops.SobolSample(dim=48, num_results=4, skip=1), (1, 8, 8, 3)), name="before")
+        graph.node.extend(tf.compat.v1.get_default_graph().as_graph_def().node)
+    next(node for node in graph.node if node.name == "conv/Conv2D").input[0] = "before"
+    with pytest.raises(UnusableModel, match="computes the operation 'SobolSample' of type SobolSample"):
+        opened(write(tmp_path, graph), inputs={"image": "before"})
 
 
 def saved_with(folder: Any, poison: Any) -> Any:

@@ -8,6 +8,7 @@ import marshal
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from pipeline.errors import UnusableModel
 from pipeline.models.keras.keras_file import load_model
+from pipeline.models.keras.weights import load_weights
 
 
 def entry(name: str, config: Any, module: str | None = "keras.layers", registered: str | None = None) -> dict[str, Any]:
@@ -186,6 +188,34 @@ def test_weights_in_other_files_are_never_read(tmp_path: Path) -> None:
             for member, data in (kept | {"model.weights.h5": weights}).items():
                 archive.writestr(member, data)
         assert "cannot be loaded" not in refusal(tmp_path / "net.keras"), attack
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+def test_files_of_weights_alone_are_held_against_the_same_bounds(tmp_path: Path, suffix: str) -> None:
+    """Keras 3.12.3 and 3.15.1: links on the way to an array, arrays that are not there, archives that unpack to far more."""
+    model, secret = net(), other_file(tmp_path)
+    good, path = tmp_path / f"good{suffix}", tmp_path / f"evil{suffix}"
+    model.save_weights(good) if suffix == ".weights.h5" else model.save(good)
+    load_weights(model, good, "net", top=True, build_other=net)
+    writes: list[Callable[[h5py.File], object]] = [
+        lambda file: file.__setitem__("linked", h5py.ExternalLink(str(secret), "/")),
+        lambda file: file.__setitem__("linked", h5py.SoftLink("/")),
+        lambda file: file.create_dataset("immense", (1 << 20, 1 << 20), chunks=(8, 8)),
+    ]
+    for write in writes:
+        with zipfile.ZipFile(good) if suffix == ".keras" else nullcontext() as archive:
+            members = {} if archive is None else {name: archive.read(name) for name in archive.namelist()}
+        inner = tmp_path / "inner.h5"
+        inner.write_bytes(members.get("model.weights.h5") or good.read_bytes())
+        with h5py.File(inner, "a") as file:
+            write(file)
+        path.write_bytes(inner.read_bytes())
+        if archive is not None:
+            with zipfile.ZipFile(path, "w") as evil:
+                for name, data in (members | {"model.weights.h5": inner.read_bytes()}).items():
+                    evil.writestr(name, data)
+        with pytest.raises(UnusableModel, match="is a link to something else|declares 4,398,"):
+            load_weights(model, path, "net", top=True, build_other=net)
 
 
 def test_arrays_that_are_declared_but_not_held_take_no_memory(tmp_path: Path) -> None:
