@@ -350,5 +350,8 @@ def _complain(error: ConvscopeError, options: argparse.Namespace) -> int:
         line = {"error": type(error).__name__, "message": str(error.args[0]), "exit": error.exit_code}
         print(json_line(line), file=sys.stderr)
     else:
-        print(error, file=sys.stderr)
+        from jobs.terminal import painted
+
+        kind, colon, message = str(error).partition(":")
+        print(painted(kind, "bold", "red", stream=sys.stderr) + colon + message, file=sys.stderr)
     return error.exit_code

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.specs import read_spec, tree_of
-from jobs.summary import summary
+from jobs.summary import as_table, summary
+from jobs.terminal import painted
 from pipeline.errors import StoreFailed, WrongSpec, printable
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
@@ -18,7 +19,7 @@ from pipeline.run import open_job, run, start_tensorflow
 from pipeline.shards import merge, run_shard
 from pipeline.store.files import check_writable, file_name, sweep, write_bytes
 from pipeline.store.locks import hold
-from pipeline.store.places import place
+from pipeline.store.places import Place, place
 
 if TYPE_CHECKING:
     from pipeline.models.network import LayerInfo, Network, UnreadableLayer
@@ -42,15 +43,13 @@ def _run(options: argparse.Namespace) -> None:
         run_shard(spec, options.shard, options.out, reporter, run_options)
         return
     folder = run(spec, options.out, options.stage, reporter, run_options)
-    for line in summary(folder):
-        _say(line)
+    _print_summary(folder)
 
 
 def _merge(options: argparse.Namespace) -> None:
     folder = place(options.folder)
     reporter = Reporter(folder.name, as_json=options.log_json)
-    for line in summary(merge(folder, reporter, RunOptions(save_every=options.save_every, cache=not options.no_cache))):
-        _say(line)
+    _print_summary(merge(folder, reporter, RunOptions(save_every=options.save_every, cache=not options.no_cache)))
 
 
 def _layers(options: argparse.Namespace) -> None:
@@ -146,8 +145,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    for line in summary(place(options.folder)):
-        _say(line)
+    _print_summary(place(options.folder))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -241,14 +239,21 @@ def settings_of(network: Network) -> list[str]:
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for number, line in enumerate(as_table(rows)):
+        _say(line, *["bold"] * (number == 0))
 
 
-def _say(line: str) -> None:
+def _say(line: str, *styles: str) -> None:
     """Print a line that may hold names from a stranger's file."""
-    print(printable(line))
+    print(painted(printable(line), *styles))
+
+
+def _print_summary(folder: Place) -> None:
+    """The state of a job in bold, the heads of its table dim, and where to look in colour."""
+    for number, line in enumerate(summary(folder)):
+        _say(
+            line, *["bold"] * (number == 0), *["dim"] * line.startswith("    layer "), *["cyan"] * line.startswith("  look at: ")
+        )
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

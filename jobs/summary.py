@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.receipt import StageRecord, find_receipt, read_receipt
 from pipeline.store.places import Place
 
@@ -24,14 +26,15 @@ def summary(folder: Place) -> list[str]:
         for layer, count in record.nans.items():
             lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
         if stage == "activations":
-            lines += _about_channels(folder, (record.images or 0))
+            lines += _health(folder)
     lines += parts
+    rows = []
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
-            lines.append(
-                f"  {what}: {folder / part}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
-            )
+            size = sum(path.stat().st_size for path in files) / 1e6
+            rows.append((f"  {what}:", f"{folder / part}: {len(files)} files, {size:.1f} MB"))
+    lines += as_table([("", ""), *rows])[1:]
     mosaics = folder / "mosaics"
     pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))
     page = folder / "report" / "index.html"
@@ -39,23 +42,29 @@ def summary(folder: Place) -> list[str]:
     return lines
 
 
-def _about_channels(folder: Place, images: int) -> list[str]:
-    """Of each layer the channels that never fire, and those whose last winner ties with images that are no winners."""
+def _health(folder: Place) -> list[str]:
+    """A row for each layer: its channels, those that never fire, and those whose last winner ties with images that are none."""
     from pipeline.report.job_reader import JobReader
 
     reader = JobReader(folder)
     channels = reader.table("channels").to_pydict()  # empty if somebody took it away: the receipt says what there was
-    lines = [f"    {gap}" for gap in reader.gaps if "older version" not in gap]
+    rows = [("layer", "channels", "never fire", "tied", "")]
     for layer in dict.fromkeys(channels["layer"]):
-        rows = [row for row, of_layer in enumerate(channels["layer"]) if of_layer == layer]
-        dead = [channels["channel"][row] for row in rows if channels["dead"][row]]
-        if dead:
-            names = ", ".join(map(str, dead[:10])) + (", …" if len(dead) > 10 else "")
-            lines.append(f"    {layer}: {len(dead):,} of {len(rows):,} channels never fire in these {images:,} images: {names}")
-        ties = [channels["ties"][row] for row in rows if channels["ties"][row]]
-        if ties:
-            lines.append(f"    {layer}: {len(ties):,} channels have last winners that tie with up to {max(ties):,} other images")
-    return lines
+        of_layer = [row for row, name in enumerate(channels["layer"]) if name == layer]
+        dead = [str(channels["channel"][row]) for row in of_layer if channels["dead"][row]]
+        tied = sum(bool(channels["ties"][row]) for row in of_layer)
+        some = f"never: {', '.join(dead[:10])}{', …' if len(dead) > 10 else ''}" if dead else ""
+        rows.append((layer, f"{len(of_layer):,}", f"{len(dead):,}", f"{tied:,}", some))
+    return [f"    {gap}" for gap in reader.gaps if "older version" not in gap] + (as_table(rows, "    ") if len(rows) > 1 else [])
+
+
+def as_table(rows: Sequence[tuple[str, ...]], indent: str = "") -> list[str]:
+    """Rows as lines, the first row being the heads; columns of numbers are set to the right."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [any(column[1:]) and all(cell.replace(",", "").isdigit() for cell in column[1:]) for column in columns]
+    cells = [[cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)] for row in rows]
+    return [f"{indent}{'  '.join(row)}".rstrip() for row in cells]
 
 
 def _parts(folder: Place) -> list[str]:

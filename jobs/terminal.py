@@ -1,4 +1,4 @@
-"""What C libraries write on the standard error themselves: their lines on broken images are left out, the rest passes."""
+"""The terminal: styles, and what C libraries write there themselves: lines on broken images are left out, the rest passes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+from typing import TextIO
 
 # libpng, libjpeg and libtiff on images whose reason is in index/skipped.parquet.
 _LEFT_OUT = re.compile(
@@ -17,6 +18,17 @@ _LEFT_OUT = re.compile(
 _PATIENCE = 0.2  # seconds that the beginning of a line waits for its end
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+
+
+_STYLES = {"bold": 1, "dim": 2, "red": 31, "cyan": 36}
+
+
+def painted(text: str, *styles: str, stream: TextIO | None = None) -> str:
+    """A text in some styles ("bold", "dim", "red", "cyan"), where a stream (absent: the standard output) is a terminal that shows
+    them. NO_COLOR in the environment, whatever its value, turns them off: https://no-color.org."""
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not stream.isatty()
+    return text if plain or not styles else f"\x1b[{';'.join(str(_STYLES[style]) for style in styles)}m{text}\x1b[0m"
 
 
 def filter_libraries() -> None:

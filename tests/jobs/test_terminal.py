@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
+
+from jobs.terminal import painted
 
 CODE = """
 import os, signal, sys
@@ -51,3 +54,27 @@ def test_a_child_that_outlives_the_command_does_not_keep_it() -> None:
     code = CODE.format(written=b"x\n", end="import subprocess; subprocess.Popen(['sleep', '5'], stdout=subprocess.DEVNULL)")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert process.wait(4) == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "expected"),
+    [
+        (Terminal(), {"TERM": "xterm"}, "\x1b[1;31mtext\x1b[0m"),
+        (Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}, "text"),
+        (Terminal(), {"TERM": "dumb"}, "text"),
+        (io.StringIO(), {"TERM": "xterm"}, "text"),
+    ],
+)
+def test_colours_are_for_terminals_that_have_them_and_people_who_want_them(
+    stream: io.StringIO, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert painted("text", "bold", "red", stream=stream) == expected
