@@ -69,7 +69,7 @@
     const { job, layer } = channel;
     const groups = [
       ["In this layer", neighbours.filter((row) => row.other_layer === layer.name)],
-      ["In other layers", neighbours.filter((row) => row.other_layer !== layer.name)],
+      ["In other layers", neighbours.filter((row) => row.other_layer !== layer.name && job.layers.some((other) => other.name === row.other_layer))],
     ].filter(([, list]) => list.length);
     const parts = [];
     for (const [title, list] of groups) {

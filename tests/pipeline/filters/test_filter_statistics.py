@@ -32,6 +32,15 @@ def test_norm_mean_and_near_zeros_are_those_of_each_filter(weights: Any) -> None
     assert found.share_near_zero[5] >= 1 / 3 and found.share_near_zero[6] == 1
 
 
+def test_the_strongest_inputs_have_the_largest_weights_and_the_sign_of_their_sum() -> None:
+    weights = np.zeros((1, 2, 6, 2), np.float32)
+    weights[0, :, 4, 0], weights[0, :, 1, 0], weights[0, :, 3, 1] = (-3, -1), (2, 0.5), (1, 1)
+    numbers, sums = of(weights).strongest_inputs
+    assert numbers[0][:3] == [4, 1, 0] and sums[0][:2] == [-4, 2.5] and numbers[1][0] == 3 and len(numbers[0]) == 5
+    grouped = of(np.ones((1, 1, 2, 4)), groups=2).strongest_inputs[0]
+    assert grouped == [[0, 1], [0, 1], [2, 3], [2, 3]]
+
+
 def test_the_twin_is_the_filter_that_points_the_same_way(weights: Any) -> None:
     weights[..., 650] = 3 * weights[..., 2]
     weights[..., 7] = -weights[..., 8]  # opposite is no twin

@@ -59,7 +59,7 @@ def index(folder: Any) -> Any:
 def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_of: Any, branched: Any, tree_of: Any) -> None:
     folder = job_of()
     pictures = ["first", "last", "left", "right", "separable-depthwise", "separable-pointwise", "transposed"]
-    names = [name for name in tree_of(folder) if name != ".lock"]
+    names = [name for name in tree_of(folder) if name not in (".lock", "spec.toml")]
     assert sorted(names) == sorted(["run.json", "index/filters.parquet", *(f"mosaics/filters/{name}.png" for name in pictures)])
     rows = index(folder)
     assert rows.groupby(["layer", "part"], sort=False).size().to_dict() == {
@@ -84,6 +84,10 @@ def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_
     assert right.inputs.tolist() == [4] * 8 and right.first_input.tolist() == [0] * 4 + [4] * 4
     weights = np.asarray(branched.get_layer("transposed").kernel)
     np.testing.assert_allclose(rows[rows.layer == "transposed"].norm, np.sqrt(np.square(weights).sum(axis=(0, 1, 3))), rtol=1e-6)
+    inputs = {"first": None, "left": "relu", "right": "relu", "transposed": "separable", "last": "transposed"}
+    of = dict(zip(rows.layer + rows.part.where(rows.part != "kernel", ""), rows.inputs_of, strict=True))
+    assert of == inputs | {"separabledepthwise": "sum", "separablepointwise": None}
+    assert rows[rows.layer == "left"].strongest_inputs.tolist() == [[number] for number in range(8)]
     assert rows.drawn.all() and all((folder / picture).is_file() for picture in rows.picture)
     assert rows[rows.part == "pointwise"].picture.unique().tolist() == ["mosaics/filters/separable-pointwise.png"]
     assert decode_png((folder / "mosaics/filters/first.png").read_bytes()).std() > 10
