@@ -27,8 +27,8 @@ class Box:
     @classmethod
     def of(cls, edges: Iterable[SupportsInt]) -> Box:
         """The box whose edges are given as an array (4,), a tuple or a list, in the order of EDGES."""
-        y1, x1, y2, x2 = (int(edge) for edge in edges)
-        return cls(y1, x1, y2, x2)
+        y1, x1, y2, x2 = edges.tolist() if isinstance(edges, np.ndarray) else edges
+        return cls(int(y1), int(x1), int(y2), int(x2))
 
     @classmethod
     def whole(cls, height: int, width: int) -> Box:

@@ -17,8 +17,9 @@ from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
 from pipeline.compiled.compile import Arithmetic, network_input, pass_of
 from pipeline.compiled.freezing import Pass
+from pipeline.compiled.layer_graph import read_layers
 from pipeline.compiled.microbatches import in_microbatches, microbatch_size
-from pipeline.models.network import Network, read_unclipped
+from pipeline.models.network import Network
 
 _STRETCH = 256  # values of a map that are searched for a position at a time
 
@@ -87,7 +88,7 @@ class ScanPass:
 
     def _compile(self, with_nan: bool) -> Pass:
         def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], ...]:
-            layers = read_unclipped(self._network, images, self._names)
+            layers = read_layers(self._network, images, self._names)
             # NaN are counted where the floor has passed them on, or not: in the network's own values.
             maps = {name: layer.value if with_nan else layer.raw for name, layer in layers.items()}
             ceilings = {name: layer.ceiling for name, layer in layers.items() if layer.ceiling is not None}

@@ -31,7 +31,7 @@ def microbatch_size(network: Network, batch: int) -> int:
     return -(-batch // count)
 
 
-def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: tf.TensorSpec) -> Pass:
+def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: tf.TensorSpec, on_cpu: bool = False) -> Pass:
     """A compiled pass over a batch, made of a function of one micro-batch.
 
     Each core runs a whole micro-batch, so it never waits for another core and reads maps while they are in its cache.
@@ -42,6 +42,7 @@ def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: t
             returns a structure of tensors with any number of rows each. It is traced once, and its variables are frozen.
         size: images in a micro-batch, at most those of the batch.
         images, others: the specs of the arguments of the pass over a batch.
+        on_cpu: run on the CPU where there is a GPU too.
 
     Returns: a callable of images (batch, h, w, 3) and all others, which returns the same structure, of tensors or arrays,
         with the rows of all micro-batches in order. Where the batch is no multiple of the size, black images fill up the
@@ -50,7 +51,7 @@ def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: t
     batch = int(images.shape[0])
     count = -(-batch // size)
     specs = tf.TensorSpec((size, *images.shape[1:]), images.dtype), tf.TensorSpec((), tf.int64), *others
-    if count == 1:
+    if count == 1 and not on_cpu:
         whole = freeze(function, *specs)
         return lambda pixels, *others: whole(pixels, 0, *others)
     frozen = FrozenGraph.of(function, *specs)

@@ -44,6 +44,9 @@ def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> t
     Returns: a concrete function, and its GraphDef. What cannot be made a constant, such as a table, is an additional
         input after those of `concrete`.
     """
+    plain = concrete.graph.as_graph_def()
+    if not concrete.captured_inputs and not plain.library.function:
+        return concrete, plain
     conversion = convert_to_constants._FunctionConverterDataInEager(
         func=concrete, lower_control_flow=lower_control_flow, aggressive_inlining=False
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -56,19 +56,19 @@ class SheetLayout:
         rows = min(most_rows, -(-count // columns))
         return cls(count, k, tuple(tiles), label, heading, per_line, columns, rows)
 
-    @property
+    @cached_property
     def line_height(self) -> int:
         return max(height for height, _ in self.tile) + _CAPTION + _GAP
 
-    @property
+    @cached_property
     def row_height(self) -> int:
         return -(-self.k // self.per_line) * self.line_height + _BETWEEN
 
-    @property
+    @cached_property
     def row_width(self) -> int:
         return self.label + sum(self.per_line * (width + _GAP) + _BETWEEN for _, width in self.tile)
 
-    @property
+    @cached_property
     def pages(self) -> list[range]:
         """The rows of each page; one page where there are none."""
         step = self.rows * self.columns

@@ -15,6 +15,8 @@ from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from pipeline.compiled.freezing import Pass
 
 _MOST_BYTES = 100_000_000  # of maps that one batch may fill
@@ -98,12 +100,15 @@ class MapRegions:
     @cached_property
     def _read(self) -> Pass:
         """The compiled pass: uint8 (batch, height, width, 3) -> {layer: its map}."""
-        from pipeline.compiled.compile import network_input, pass_of
+        from pipeline.compiled.compile import network_input
+        from pipeline.compiled.layer_graph import read_layers
         from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 
-        layers, size = sorted(self._maps), microbatch_size(self._network, self.batch)
-        run = pass_of(self._network, lambda images: self._network.trace(images, layers), size, lambda maps, first: maps)
-        return in_microbatches(run, size, network_input(self._network, self.batch))
+        def read(images: tf.Tensor, first: tf.Tensor) -> dict[str, tf.Tensor]:
+            layers = read_layers(self._network, self._network.preprocess(images), list(self._maps))
+            return {name: layer.given for name, layer in layers.items()}
+
+        return in_microbatches(read, microbatch_size(self._network, self.batch), network_input(self._network, self.batch))
 
     def _cells(self, name: str) -> tuple[int, int]:
         height, width, _ = self._maps[name]
@@ -120,8 +125,8 @@ class MapRegions:
         return square_boxes(edges, self._height, self._width), np.rint(255 * (down @ shares @ across.T)).astype(np.uint8)
 
     @cached_property
-    def _resampling(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By layer, the matrices that move and scale a map's rows and columns so that it covers the input evenly."""
+    def _resampling(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """By layer, the two matrices that move and scale a map's rows and columns so that it covers the input evenly."""
         matrices = {}
         for name, grid in self._grids.items():
             sizes = zip(

@@ -55,18 +55,21 @@ def _known(network: Network, layer: LayerInfo, cache: FieldCache | None) -> Rece
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
     import tensorflow as tf
 
-    from pipeline.compiled.compile import cpu_threads
-    from pipeline.compiled.cpu_session import in_session
-    from pipeline.compiled.freezing import FrozenGraph
+    from pipeline.compiled.layer_graph import read_layers
+    from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 
     height, width, channels = network.input_shape
     floats = height * width * channels + sum(int(np.prod(layer.shape)) for layer in layers)
     batch = int(np.clip(_MOST_BYTES // (4 * floats), 2, _MOST_BATCH))
     names = [layer.name for layer in layers]
     images = tf.TensorSpec((batch, height, width, channels), tf.float32)
+
+    def read(images: tf.Tensor, first: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: layer.given for name, layer in read_layers(network, images, names).items()}
+
     # On the CPU, where there is a GPU too: cuDNN's Winograd and FFT convolutions let rounding leak out of a unit's window,
     # which is no dependence, but repeats to the bit.
-    run = in_session(FrozenGraph.of(lambda images: network.trace(images, names), images), [images], 1, each=cpu_threads())
+    run = in_microbatches(read, microbatch_size(network, batch), images, on_cpu=True)
 
     try:
         return ReceptiveField.of_layers((batch, height, width, channels), run)

@@ -29,7 +29,7 @@ from pipeline.models.network import (
     nearest_layers,
     unknown_layer,
 )
-from pipeline.models.other_inputs import Given, Packing, Values
+from pipeline.models.other_inputs import Given, Packing, Values, check_images
 from pipeline.models.output import End, NetworkOutput
 from pipeline.models.preprocessing import MODES, Ranges, check_mode, of_whole_numbers, prepare
 from pipeline.models.tokens.layers import TokenLayers, token_layers
@@ -125,7 +125,7 @@ class ImageNetwork:
         self._held: dict[str, np.ndarray] = {}
         self._ranges: Ranges | None = None
         self._of_samples = False
-        self._check_images()
+        check_images(self._given, self.reader.layout.shape(*self.input_shape), self._where)
         self.is_alone = not any(given.differs for given in self._given.values())
         self._views: tuple[ImageNetwork, dict[str | None, ImageNetwork]] | None = None
         check_device(self, reader.channels_first(), self._where)
@@ -253,11 +253,16 @@ class ImageNetwork:
         names = {layer: self._tokens.source(name) for layer, name in own.items()}
         fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
         read = {name: without_ceiling(output, fed) for name, output in outputs.items()}
-        bounds = {
-            name: [None if bound is None else tf.cast(bound, tf.float32) for bound in (layer.ceiling, layer.floor)]
-            for name, layer in read.items()
+
+        return {
+            layer: Unclipped(
+                raw=self._map(read[name].raw, own[layer]),
+                ceiling=_float32(read[name].ceiling),
+                floor=_float32(read[name].floor),
+                clipped=self._map(outputs[name], own[layer]),
+            )
+            for layer, name in names.items()
         }
-        return {layer: Unclipped(self._map(read[name].raw, own[layer]), *bounds[name]) for layer, name in names.items()}
 
     def head(self) -> Head:
         """What the output means, and why. Raises: WrongSpec or UnusableModel, for logits that are not one tensor."""
@@ -373,18 +378,6 @@ class ImageNetwork:
             others[name] = layout.feed(self._prepare(value)) if given.kind in ("file", "source") else value
         return fed, self.reader.read(fed, names, others)
 
-    def _check_images(self) -> None:
-        """Raises: WrongSpec, for an input that is to be given images and takes none such as the image's own input does."""
-        own = self.reader.layout.shape(*self.input_shape)
-        for name, given in self._given.items():
-            if given.kind in ("same", "file", "source"):
-                shape = given.input.shape
-                if any(size not in (None, of) for size, of in zip(shape, own, strict=True)):
-                    raise WrongSpec(
-                        f"model.inputs.{name} takes images of {shape} in {self._where}, and the image is {own}. "
-                        "Only images of the same size and bands can be given to both."
-                    )
-
     def _known(self, layer: str) -> str:
         """The name of a layer as `layers` has it; the first output of an operation may be asked for as `op:0`."""
         for name in (layer, layer.removesuffix(":0")):
@@ -398,3 +391,7 @@ class ImageNetwork:
             return self._tokens.views[name].make(output)
         output = self.reader.layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return output if output.shape[1:].is_fully_defined() else tf.ensure_shape(output, (None, *layer.shape))
+
+
+def _float32(bound: tf.Tensor | None) -> tf.Tensor | None:
+    return None if bound is None else tf.cast(bound, tf.float32)

@@ -193,11 +193,18 @@ class Unclipped:
     raw: of the shape and type of what the network gives.
     ceiling: the largest that the network gives, of the same type, a scalar; None where there is no upper clamp.
     floor: a lower clamp that is not in `raw`, of the same type, a scalar; None where there is none.
+    clipped: what the network gives; None where that is `raw`.
     """
 
     raw: tf.Tensor
     ceiling: tf.Tensor | None = None
     floor: tf.Tensor | None = None
+    clipped: tf.Tensor | None = None
+
+    @property
+    def given(self) -> tf.Tensor:
+        """What the network gives."""
+        return self.raw if self.clipped is None else self.clipped
 
     @property
     def value(self) -> tf.Tensor:

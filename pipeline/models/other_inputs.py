@@ -197,3 +197,20 @@ def image_of(inputs: Sequence[OtherInput], given: Mapping[str, Any], where: str)
 def without_image(given: Mapping[str, Any], image: str) -> dict[str, Any]:
     """What `model.inputs` gives the inputs beside that of the images, whose name it may tell."""
     return {key: value for key, value in given.items() if not (key == IMAGE and isinstance(value, str)) and key != image}
+
+
+def check_images(given: Mapping[str, Given], own: tuple[int | None, ...], where: str) -> None:
+    """Raises: WrongSpec, for an input that is to be given images and takes none such as the image's own input does.
+
+    Args:
+        own: the shape of the image's own input, without the batch. where: the network, for the error.
+    """
+    for name, of_input in given.items():
+        shape = of_input.input.shape
+        if of_input.kind in ("same", "file", "source") and any(
+            size not in (None, of) for size, of in zip(shape, own, strict=True)
+        ):
+            raise WrongSpec(
+                f"model.inputs.{name} takes images of {shape} in {where}, and the image is {own}. "
+                "Only images of the same size and bands can be given to both."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -62,14 +63,19 @@ class Fit:
 
     def _overlap(self, height: int, width: int) -> tuple[Box, Box]:
         """The part of the image that the network sees, in source pixels, and the part of the input it fills, in input pixels."""
-        scale_y, scale_x = height / self.height, width / self.width
-        if self.mode == "crop":
-            scale_y = scale_x = min(scale_y, scale_x)
-        elif self.mode == "pad":
-            scale_y = scale_x = max(scale_y, scale_x)
-        seen_y, filled_y = _middle(height, scale_y * self.height), _middle(self.height, height / scale_y)
-        seen_x, filled_x = _middle(width, scale_x * self.width), _middle(self.width, width / scale_x)
-        return Box(seen_y[0], seen_x[0], seen_y[1], seen_x[1]), Box(filled_y[0], filled_x[0], filled_y[1], filled_x[1])
+        return _overlap(self, height, width)
+
+
+@lru_cache(4096)  # asked for every winner of an image
+def _overlap(fit: Fit, height: int, width: int) -> tuple[Box, Box]:
+    scale_y, scale_x = height / fit.height, width / fit.width
+    if fit.mode == "crop":
+        scale_y = scale_x = min(scale_y, scale_x)
+    elif fit.mode == "pad":
+        scale_y = scale_x = max(scale_y, scale_x)
+    seen_y, filled_y = _middle(height, scale_y * fit.height), _middle(fit.height, height / scale_y)
+    seen_x, filled_x = _middle(width, scale_x * fit.width), _middle(fit.width, width / scale_x)
+    return Box(seen_y[0], seen_x[0], seen_y[1], seen_x[1]), Box(filled_y[0], filled_x[0], filled_y[1], filled_x[1])
 
 
 def _middle(available: int, length: float) -> tuple[int, int]:

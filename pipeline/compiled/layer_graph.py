@@ -1,0 +1,52 @@
+"""The network as a frozen graph of a job's layers, traced and frozen once for all passes without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import tensorflow as tf
+
+from pipeline.compiled.freezing import FrozenGraph
+from pipeline.models.network import Network, Unclipped, read_unclipped
+
+_MOST_BYTES = 2**28  # of a graph that is kept: what is larger takes more memory than tracing it again takes time
+
+
+@dataclass(frozen=True)
+class _LayerGraph:
+    """The frozen graph of some layers for images of one shape: {layer: {name of a field of Unclipped: its tensor}}."""
+
+    layers: frozenset[str]
+    images: tf.TensorSpec
+    frozen: FrozenGraph
+
+
+_KEPT: WeakKeyDictionary[Network, list[_LayerGraph]] = WeakKeyDictionary()
+
+
+def read_layers(network: Network, images: tf.Tensor, layers: Sequence[str]) -> dict[str, Unclipped]:
+    """The layers of preprocessed images, as `read_unclipped` gives them, added to the current graph.
+
+    The first pass of a job traces and freezes the network; later ones that read the same layers, or fewer, from images
+    of the same shape add what that gave. Gradients do not follow the overrides of the caller's graph.
+
+    Args:
+        images: of fully defined shape.
+    """
+    spec = tf.TensorSpec(images.shape, images.dtype)
+    kept = _KEPT.setdefault(network, [])
+    known = next((graph for graph in kept if graph.images == spec and graph.layers.issuperset(layers)), None)
+    if known is None:
+        with tf.init_scope():
+            known = _LayerGraph(frozenset(layers), spec, FrozenGraph.of(lambda images: _fields(network, images, layers), spec))
+        if known.frozen.graph.ByteSize() <= _MOST_BYTES:
+            kept.append(known)
+    outputs = known.frozen(images)
+    return {layer: Unclipped(**outputs[layer]) for layer in layers}
+
+
+def _fields(network: Network, images: tf.Tensor, layers: Sequence[str]) -> dict[str, dict[str, tf.Tensor]]:
+    read = read_unclipped(network, images, layers)
+    return {name: {key: value for key, value in vars(layer).items() if value is not None} for name, layer in read.items()}
