@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.attribution.detections import strongest
-from pipeline.attribution.methods.method import AtLayer, AtPixels, Quantity
+from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted
+from pipeline.compiled.attention_flow import attention_flow
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.gradients import gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
@@ -134,7 +135,7 @@ def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
     return ExplanationGraph(drawing.quantities, drawing.guide, weights, frozen, specs)
 
 
-def check_explanations(network: Network, layers: Sequence[str], guided: bool) -> None:
+def check_explanations(network: Network, layers: Sequence[str], guided: bool, attention: bool = False) -> None:
     """Find, without a gradient, what `trace_explanations` would refuse. Raises: WrongSpec, UnusableModel."""
 
     def look(images: tf.Tensor) -> tf.Tensor:
@@ -142,6 +143,8 @@ def check_explanations(network: Network, layers: Sequence[str], guided: bool) ->
         logits_graph = LogitsGraph(traced[LOGITS])
         for layer in layers:
             _located(logits_graph, traced[layer], layer, network)
+        if attention:
+            attention_flow(images, network.name)
         if guided:
             guide(logits_graph, images, network.name)
         return traced[LOGITS]
@@ -176,6 +179,11 @@ class _Drawing:
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
         in_halves = any(output.dtype == tf.float16 for operation in logits_graph.operations for output in operation.outputs)
         values: dict[Quantity, tf.Tensor] = {}
+        attention = [one for one in self.quantities if isinstance(one, AtAttention)]
+        if attention:
+            flow = attention_flow(pixels, self.network.name)
+            for one in attention:
+                values[one] = tf.stack([flow.weighed(total) if one.by_gradients else flow.rollout() for total in totals], axis=1)
         for layer, tensor in tensors.items():
             maps = tensor.as_map(tensor.tensor)
             gradients = [_gradient(total, tensor, layer, self.network, in_halves) for total in totals]

@@ -57,7 +57,9 @@ def _check_output(job: Job) -> None:
     for target in spec.targets:
         if isinstance(target, TargetSpec):
             check_picks(job.source, _picks_of(target), "gradcam.targets")
-    check_explanations(job.network, layers, guided=any(METHODS[name].is_guided for name in spec.methods))
+    methods = [METHODS[name] for name in spec.methods]
+    guided, attention = (any(getattr(one, kind) for one in methods) for kind in ("is_guided", "follows_attention"))
+    check_explanations(job.network, layers, guided, attention)
 
 
 def explain(job: Job) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.attribution.methods.attention import ATTENTION_GRADIENTS, ATTENTION_ROLLOUT
 from pipeline.attribution.methods.class_activation import GRADCAM, GRADCAM_PLUS_PLUS, HIRESCAM
 from pipeline.attribution.methods.gradients import GRADIENT, GUIDED_BACKPROP
 from pipeline.attribution.methods.guided_gradcam import GUIDED_GRADCAM
@@ -18,5 +19,7 @@ METHODS: dict[str, Method] = {
         GUIDED_BACKPROP,
         GUIDED_GRADCAM,
         INTEGRATED_GRADIENTS,
+        ATTENTION_ROLLOUT,
+        ATTENTION_GRADIENTS,
     )
 }

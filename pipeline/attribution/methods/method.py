@@ -34,7 +34,17 @@ class AtPixels:
     guided: bool = False
 
 
-Quantity = AtLayer | AtPixels
+@dataclass(frozen=True)
+class AtAttention:
+    """How much each token of the image was looked at through all blocks, float32 (batch, rows, columns) of their grid.
+
+    by_gradients: whether attention is weighed by the gradient of a target's score; else it is the same for all targets.
+    """
+
+    by_gradients: bool = False
+
+
+Quantity = AtLayer | AtPixels | AtAttention
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,11 @@ class Method:
     draws: Literal["heat", "colours", "signed"]
     needs: Callable[[str | None], tuple[Quantity, ...]]
     explain: Callable[[Evidence, str | None], np.ndarray]
+
+    @property
+    def follows_attention(self) -> bool:
+        """Whether it needs attention between all tokens."""
+        return any(isinstance(quantity, AtAttention) for quantity in self.needs("" if self.looks_at == "layer" else None))
 
     @property
     def is_guided(self) -> bool:
