@@ -40,6 +40,7 @@ COMMON = {
     "pipeline.models.labels",
     "pipeline.models.network",
     "pipeline.models.selection",
+    "pipeline.models.tokens.flow",
     "pipeline.sources.decode",  # the one place where image files are understood
     "pipeline.sources.source",
     "pipeline.sources.fit",

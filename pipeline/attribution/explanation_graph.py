@@ -12,13 +12,13 @@ from pipeline.attribution.detections import strongest
 from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, Quantity
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted
-from pipeline.compiled.attention_flow import attention_flow
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.gradients import gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import Guide, guide
 from pipeline.errors import WrongSpec
 from pipeline.models.network import LOGITS, Network, feed_of
+from pipeline.models.tokens.flow import attention_flow
 
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
 _PASSES_ON = ("Identity", "Cast", "Reshape", "Transpose")  # attention reshapes its weights
