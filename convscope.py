@@ -29,10 +29,11 @@ if TYPE_CHECKING:
         UnusableModel,
         WrongSpec,
     )
+    from pipeline.live import explain, scan
     from pipeline.load import load_spec, parse_spec
     from pipeline.options import RunOptions
     from pipeline.progress import Reporter
-    from pipeline.results import open
+    from pipeline.results import JobResults, open
     from pipeline.run import run
     from pipeline.shards import merge
     from pipeline.spec import DataSpec, JobSpec, ModelSpec
@@ -48,6 +49,7 @@ __all__ = [
     "FieldUnsolved",
     "FolderHeld",
     "Interrupted",
+    "JobResults",
     "JobSpec",
     "MissingInput",
     "ModelSpec",
@@ -66,28 +68,33 @@ __all__ = [
     "UnusableModel",
     "WrongSpec",
     "__version__",
+    "explain",
     "load_spec",
     "merge",
     "open",
     "parse_spec",
     "run",
+    "scan",
 ]
 
 _PACKAGES = ("jobs", "pipeline", "recfield")
 _MODULES = {
     "Activations": "pipeline.activations.heap",
     "DataSpec": "pipeline.spec",
+    "JobResults": "pipeline.results",
     "JobSpec": "pipeline.spec",
     "ModelSpec": "pipeline.spec",
     "ReceptiveField": "recfield",
     "Reporter": "pipeline.progress",
     "RunOptions": "pipeline.options",
     "Statistics": "pipeline.activations.channel_statistics",
+    "explain": "pipeline.live",
     "load_spec": "pipeline.load",
     "merge": "pipeline.shards",
     "open": "pipeline.results",
     "parse_spec": "pipeline.load",
     "run": "pipeline.run",
+    "scan": "pipeline.live",
 }
 
 

@@ -15,7 +15,8 @@ from pipeline.sources.companions import Companions, InputColumn
 from pipeline.sources.fit import Fit
 from pipeline.sources.images import Images
 from pipeline.sources.picking import read_picked
-from pipeline.sources.registry import open_source, sample_form
+from pipeline.sources.records import Records
+from pipeline.sources.registry import open_source, sample_form, source_of
 from pipeline.sources.source import Source
 from pipeline.sources.windows import Windows
 from pipeline.spec import JobSpec
@@ -35,12 +36,13 @@ class Inputs:
     fit: Fit
 
 
-def open_inputs(spec: JobSpec, fetch: bool = True, network: Network | None = None) -> Inputs:
+def open_inputs(spec: JobSpec, fetch: bool = True, network: Network | None = None, records: Records | None = None) -> Inputs:
     """The network and the data of a spec.
 
     Args:
         fetch: whether a data set that is not there yet may be downloaded and prepared.
         network: the spec's own, where it is open already.
+        records: the spec's own images, where they are open already.
 
     Raises: any WrongSpec.
     """
@@ -53,7 +55,7 @@ def open_inputs(spec: JobSpec, fetch: bool = True, network: Network | None = Non
         if as_samples is None:
             raise WrongSpec(f"{network.name} takes 8-bit pixels. Leave data.range and data.rgb out.")
         network = as_samples(form.ranges)
-    source: Source = open_source(spec.data, fit, fetch, channels)
+    source = open_source(spec.data, fit, fetch, channels) if records is None else source_of(records, spec.data, fit, channels)
     given: Mapping[str, Given] = getattr(network, "given", {})
     if any(one.kind not in ("constant", "same") for one in given.values()):
         network, source = _joined(spec, network, source, fit)

@@ -26,6 +26,7 @@ from pipeline.store.places import Place, place
 
 if TYPE_CHECKING:
     from pipeline.job import Job
+    from pipeline.models.network import LayerInfo, Network
     from pipeline.stages.stage import Stage
 
 _PACKAGES = ("convscope", "tensorflow", "keras", "tensorflow-datasets", "numpy", "opencv-python-headless", "pyarrow")
@@ -106,25 +107,38 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.inputs import open_inputs
     from pipeline.job import Job
     from pipeline.models.registry import open_network
-    from pipeline.models.selection import RULE, choose_layers, select_layers
     from pipeline.sources.registry import KINDS
-    from pipeline.stages import STAGES
 
     check_engine(options)
     split_source(spec.data, "data", KINDS)  # a wrong kind is said before the network is opened, which takes longer
     network = open_network(spec.model)
+    spec, layers = layers_of(spec, network, reporter)
+    inputs = open_inputs(spec, fetch, network)
+    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options)
+    check_job(job)
+    return job
+
+
+def layers_of(spec: JobSpec, network: Network, reporter: Reporter) -> tuple[JobSpec, tuple[LayerInfo, ...]]:
+    """The layers of a spec, and the spec with their names, where it left them to be chosen. Raises: UnknownLayer."""
+    from pipeline.models.selection import RULE, choose_layers, select_layers
+
     if spec.model.layers == [CHOSEN]:
         names = choose_layers(network)
         spec = spec.model_copy(update={"model": spec.model.model_copy(update={"layers": names})})
         reporter.say(f"model.layers: {', '.join(names)} ({RULE})", setting="layers", value=names, reason=RULE)
-    layers = tuple(select_layers(network, spec.model.layers))
-    inputs = open_inputs(spec, fetch, network)
-    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options)
-    if spec.model.labels is not None and not any(one.class_names() for one in job.outputs().values()):
-        raise WrongSpec(f"model.labels = {spec.model.labels!r} has as many names as no output of {network.name} has classes.")
-    for stage in spec.stages:
+    return spec, tuple(select_layers(network, spec.model.layers))
+
+
+def check_job(job: Job) -> None:
+    """Find what of an open job does not fit together, before any work is done. Raises: any WrongSpec."""
+    from pipeline.stages import STAGES
+
+    labels = job.spec.model.labels
+    if labels is not None and not any(one.class_names() for one in job.outputs().values()):
+        raise WrongSpec(f"model.labels = {labels!r} has as many names as no output of {job.network.name} has classes.")
+    for stage in job.spec.stages:
         STAGES[stage].check(job)
-    return job
 
 
 def start_tensorflow() -> None:

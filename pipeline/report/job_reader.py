@@ -65,11 +65,11 @@ class JobReader:
 
     def maps(self, layer: str) -> pa.Table | None:
         """The maps beside the crops of a layer: channel, rank and map; None where there are none."""
-        return self._pictures("crops", layer, ("channel", "rank", "map"))
+        return self.pictures("crops", layer, ("channel", "rank", "map"))
 
     def patterns(self, layer: str) -> pa.Table | None:
         """The patterns of a layer: channel, sign, variant and image; None where there are none that can be read."""
-        return self._pictures("patterns", layer, ("channel", "sign", "variant", "image"))
+        return self.pictures("patterns", layer, ("channel", "sign", "variant", "image"))
 
     def _layers_of(self, name: str) -> dict[str, pa.Table]:
         """{layer: its rows} of a table with a column `layer`."""
@@ -97,7 +97,7 @@ class JobReader:
             self.gaps.append(f"index/{name}.parquet is from an older version: it has no {', '.join(missing)}.")
         return pa.table(columns, schema=schema)
 
-    def _pictures(self, folder: str, layer: str, columns: Sequence[str]) -> pa.Table | None:
+    def pictures(self, folder: str, layer: str, columns: Sequence[str]) -> pa.Table | None:
         name = f"{folder}/{file_name(layer)}.parquet"
         try:
             table = read_table(self.folder / name, columns)

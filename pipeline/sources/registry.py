@@ -54,12 +54,16 @@ def open_source(spec: DataSpec, fit: Fit, fetch: bool = True, channels: int = 3)
     Raises: UnknownName, WrongSpec, MissingInput, UnusableData.
     """
     kind, rest = split_source(spec, "data", KINDS)
-    decoder = Decoder(spec.max_pixels, spec.bands, sample_form(spec, channels))
     with foreign_errors(UnusableData, spec.source, "Look at the files, or fetch them again."):
-        records = KINDS[kind].open(rest, spec, fetch)
-        if spec.window is None:
-            return Images(records, fit, spec.limit, decoder)
-        return Windows(records, fit, spec.window, spec.limit, decoder)
+        return source_of(KINDS[kind].open(rest, spec, fetch), spec, fit, channels)
+
+
+def source_of(records: Records, spec: DataSpec, fit: Fit, channels: int) -> Source:
+    """Open records as the source that a `[data]` table describes; the rest as `open_source`."""
+    decoder = Decoder(spec.max_pixels, spec.bands, sample_form(spec, channels))
+    if spec.window is None:
+        return Images(records, fit, spec.limit, decoder)
+    return Windows(records, fit, spec.window, spec.limit, decoder)
 
 
 def sample_form(spec: DataSpec, channels: int) -> SampleForm | None:

@@ -43,11 +43,28 @@ def open_file(path: str, spec: ModelSpec) -> ImageNetwork:
     custom = {} if spec.custom is None else custom_objects(Path(spec.custom))
     with opened_model_file(where) as file:
         model = _model(file, custom, spec.trusted)
-    reader = keras_reader(model, where.stem, spec.size, spec.inputs)
+    return network_of(model, where.stem, str(where), spec, _saved_loss(file.compiled))
+
+
+def open_live(model: keras.Model, spec: ModelSpec) -> ImageNetwork:
+    """A model in memory, by the same rules as one in a file. Raises: UnusableModel, WrongSpec."""
+    loss = getattr(model, "loss", None)
+    loss = loss if isinstance(loss, str) else getattr(loss, "name", None)
+    return network_of(model, model.name, model.name, spec, loss if loss in LOSSES else None)
+
+
+def network_of(model: keras.Model, name: str, where: str, spec: ModelSpec, loss: str | None) -> ImageNetwork:
+    """The network of a model.
+
+    Args:
+        where: as errors call it.
+        loss: that it was compiled with, where it tells what the outputs are.
+    """
+    reader = keras_reader(model, name, spec.size, spec.inputs)
     mode: str | Setting = spec.preprocess
     if mode == "auto" and isinstance(reader, FunctionalReader) and "int" not in reader.takes:
-        mode = infer_preprocessing(reader, str(where))
-    return ImageNetwork(reader, where.stem, mode, OutputSpec.of(spec, loss=_saved_loss(file.compiled)))
+        mode = infer_preprocessing(reader, where)
+    return ImageNetwork(reader, name, mode, OutputSpec.of(spec, loss=loss))
 
 
 def load_model(path: Path, custom: dict[str, Any], *, trusted: bool = False) -> keras.Model:
