@@ -171,7 +171,8 @@ def _compare(options: argparse.Namespace) -> None:
     with hold(out, reporter.say), reporter.step("compare", "layers") as advance:
         matching = match_channels(first, second)
         counts = write_comparison(Compared(first, second, matching.how, matching.pairs), out, advance)
-    print(f"{counts['channels']:,} channels of {counts['layers']} layers in both, matched {matching.how}")
+    layers = "1 layer" if counts["layers"] == 1 else f"{counts['layers']} layers"
+    print(f"{counts['channels']:,} channels of {layers} in both, matched {matching.how}")
     print(f"open {out / 'index.html'}")
 
 

@@ -4,11 +4,13 @@
 (() => {
   const { openEvery, openDetails, openImages, make, heading, link, address, lastOf, number, count, term, note, copyText, whole, strip, patchOf } = convscope;
 
-  // Every response for which an image is listed, layer by layer, strongest channels first.
-  async function winsOf(job, example) {
+  const photograph = (image) => image.key.replace(/@\d+,\d+$/, ""); // of a window: the image that it is cut from
+
+  // Every response for which some images are listed, layer by layer, strongest channels first.
+  async function winsOf(job, examples) {
     const layers = await openEvery(job);
     return layers
-      .map((layer) => ({ layer, wins: layer.channels.flatMap((channel) => channel.winners.filter((winner) => winner.example === example).map((winner) => ({ channel, winner }))) }))
+      .map((layer) => ({ layer, wins: layer.channels.flatMap((channel) => channel.winners.filter((winner) => examples.has(winner.example)).map((winner) => ({ channel, winner }))) }))
       .filter(({ wins }) => wins.length)
       .map(({ layer, wins }) => ({ layer, wins: wins.sort((a, b) => a.winner.rank - b.winner.rank || a.channel.number - b.channel.number) }));
   }
@@ -16,7 +18,7 @@
   function originalOf(job, image) {
     const copy = make("button", { type: "button", textContent: "Copy the name" });
     copy.onclick = () => copyText(image.key, copy);
-    const file = image.key.replace(/@\d+,\d+$/, "");
+    const file = photograph(image);
     const original = job.originals ? link("original file", `${job.originals}/${file.split("/").map(encodeURIComponent).join("/")}`) : null;
     return make("p", { className: "steps" }, original, copy, make("span", { className: "quiet" }, `${image.height} × ${image.width} pixels, example ${image.example} of ${job.data}`));
   }
@@ -24,7 +26,8 @@
   async function showImage(job, root, [, wanted], { by }) {
     const image = (await openImages(job)).get(Number(wanted));
     if (!image) throw new Error(`No channel has the image ${wanted} among its winners.`);
-    const groups = await winsOf(job, image.example);
+    const windows = [...job.images.values()].filter((other) => photograph(other) === photograph(image) && other.file === image.file);
+    const groups = await winsOf(job, new Set(windows.map((other) => other.example)));
     const all = groups.flatMap(({ wins }) => wins);
     const nameOf = ({ channel }) => `${channel.layer.name}/${channel.number}`;
     const frame = make("div", { className: "large" });
@@ -33,8 +36,8 @@
     // Lay the box and the map of a channel over the image.
     async function show(win) {
       const map = win ? (await openDetails(win.channel)).maps[win.winner.rank] : null;
-      frame.replaceChildren(whole(image, image.key, win?.winner, map) || make("p", { className: "notice" }, "This job keeps no picture of it."));
-      said.replaceChildren(...(win ? ["Box: what excites ", link(`${win.channel.layer.name}, channel ${win.channel.number}`, address(win.channel.layer.name, win.channel.number)), ` (rank ${win.winner.rank}, ${number(win.winner.unclipped ?? win.winner.score, 4)}).`] : ["Choose a channel below to see where it looks."]));
+      frame.replaceChildren(whole(win ? job.images.get(win.winner.example) : image, image.key, win?.winner, map) || make("p", { className: "notice" }, "This job keeps no picture of it."));
+      said.replaceChildren(...(win ? ["Box: what excites ", link(`${win.channel.layer.name}, channel ${win.channel.number}`, address(win.channel.layer.name, win.channel.number)), ` (rank ${win.winner.rank}, ${number(win.winner.unclipped ?? win.winner.score, 4)})${windows.length > 1 ? `, window ${win.winner.key.slice(photograph(image).length + 1)}` : ""}.`] : ["Choose a channel below to see where it looks."]));
     }
 
     const parts = groups.map(({ layer, wins }) => {
@@ -48,14 +51,15 @@
         };
         return make("li", {}, button, make("p", {}, link(`channel ${win.channel.number}`, address(layer.name, win.channel.number)), make("br"), make("span", { className: "quiet" }, `rank ${win.winner.rank}, ${number(win.winner.unclipped ?? win.winner.score, 4)}`)));
       });
-      return make("section", {}, make("h2", {}, link(layer.name, lastOf(layer.name)), make("span", { className: "quiet" }, ` ${count(wins.length, "channel")}`)), make("ol", { className: "listed" }, ...items));
+      return make("section", {}, make("h2", {}, link(layer.name, lastOf(layer.name)), make("span", { className: "quiet" }, ` ${count(new Set(wins.map(nameOf)).size, "channel")}`)), make("ol", { className: "listed" }, ...items));
     });
     const label = image.label === null ? null : make("p", {}, "labelled ", link(image.label, address("+label", image.label)));
     const explanations = job.views.includes("explanations") ? (await convscope.load("explanations", "data/+explanations.js")).find((row) => row.example === image.example) : null;
-    root.append(heading(image.key), by ? make("nav", { className: "steps", ariaLabel: "Back" }, link(`← ${by}`, lastOf(...splitName(by)), { rel: "up" })) : "", make("div", { className: "beside" }, make("div", {}, frame, said), make("div", {}, label, originalOf(job, image), explanations ? convscope.classification(explanations) : null, make("p", {}, `Among the strongest images of ${count(all.length, "channel")} in ${count(groups.length, "layer")}.`))));
+    root.append(heading(windows.length > 1 ? photograph(image) : image.key), by ? make("nav", { className: "steps", ariaLabel: "Back" }, link(`← ${by}`, lastOf(...splitName(by)), { rel: "up" })) : "", make("div", { className: "beside" }, make("div", {}, frame, said), make("div", {}, label, originalOf(job, image), explanations ? convscope.classification(explanations) : null, make("p", {}, `${windows.length > 1 ? `${count(windows.length, "window")} of it are a` : "A"}mong the strongest images of ${count(new Set(all.map(nameOf)).size, "channel")} in ${count(groups.length, "layer")}.`))));
     if (explanations) root.append(convscope.explanation(job, explanations));
     root.append(...parts);
-    await show(all.find((win) => nameOf(win) === by));
+    const chosen = all.filter((win) => nameOf(win) === by);
+    await show(chosen.find((win) => win.winner.example === image.example) || chosen[0]);
   }
 
   // "layer/7" as its layer, which may have slashes itself, and its channel.

@@ -85,7 +85,8 @@ def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_
     weights = np.asarray(branched.get_layer("transposed").kernel)
     np.testing.assert_allclose(rows[rows.layer == "transposed"].norm, np.sqrt(np.square(weights).sum(axis=(0, 1, 3))), rtol=1e-6)
     inputs = {"first": None, "left": "relu", "right": "relu", "transposed": "separable", "last": "transposed"}
-    of = dict(zip(rows.layer + rows.part.where(rows.part != "kernel", ""), rows.inputs_of, strict=True))
+    found = rows.inputs_of.astype(object).where(rows.inputs_of.notna(), None)
+    of = dict(zip(rows.layer + rows.part.where(rows.part != "kernel", ""), found, strict=True))
     assert of == inputs | {"separabledepthwise": "sum", "separablepointwise": None}
     assert rows[rows.layer == "left"].strongest_inputs.tolist() == [[number] for number in range(8)]
     assert rows.drawn.all() and all((folder / picture).is_file() for picture in rows.picture)

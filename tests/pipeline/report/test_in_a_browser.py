@@ -424,3 +424,40 @@ def test_dreams_are_shown_once_each_with_how_their_losses_went(pages: Any, visit
     assert page.locator(".large figure").count() == 1
     assert page.locator(".large figcaption").inner_text() == 'a b.jpg: layer("conv"); reaches 8.5'
     assert page.get_by_role("img", name="Loss by step: from 1 to 8").is_visible()
+
+
+def test_a_channel_links_to_its_nearest_channels_and_its_kernels_strongest_inputs(pages: Any, visit: Any) -> None:
+    page = settled(visit(pages[0], "#/conv/1"))
+    near = page.locator("section:has(> h2:text-is('Nearest channels')) li > span").all_inner_texts()
+    assert near == ["channel 5 0.9", "channel 9 0.8", f"{HOSTILE_LAYER}, channel 2 0.7"]
+    inputs = page.locator("section:has(> h2:text-is('Kernel')) li > span")
+    assert inputs.all_inner_texts() == [f"{HOSTILE_LAYER}, channel 2 0.5", f"{HOSTILE_LAYER}, channel 7 −0.25"]
+    inputs.get_by_role("link").click()  # the job has no channel 7 of it
+    page.wait_for_selector(f"#changing h1:has-text('{HOSTILE_LAYER.split(chr(39))[0]}')")
+
+
+def test_the_rows_of_a_channel_are_saved_as_csv(pages: Any, visit: Any) -> None:
+    import pandas as pd
+
+    page = settled(visit(pages[0], f"#/{HOSTILE}/2"))
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save as CSV").click()
+    rows = pd.read_csv(saving.value.path())
+    assert rows.layer.tolist() == [HOSTILE_LAYER] * K and rows["rank"].tolist() == list(range(K))
+    assert rows.key.tolist() == [f"{HOSTILE_KEY} {number}" for number in (2, 3, 4)] and rows.src_y1.tolist() == [4] * K
+
+
+def test_a_comparison_holds_a_channel_against_the_one_that_answers_to_it(pages: Any, visit: Any) -> None:
+    page = settled(visit(pages[1], "#/conv"))
+    page.get_by_role("link", name="channel 0 and 1").click()
+    page.wait_for_selector("#changing h1:has-text('channel 0 and 1')")
+    assert "correlate by 0.75" in page.locator("#changing").inner_text()
+    assert page.locator("#changing h2").all_inner_texts() == ["A: first, channel 0", "B: second, channel 1"]
+
+
+def test_checks_and_words_are_explained(pages: Any, visit: Any) -> None:
+    page = settled(visit(pages[0], "#/+checks"))
+    curve = page.get_by_role("img", name="Rank correlation with the original map")
+    assert curve.locator("polyline").count() == 2 and page.locator(".legend").first.inner_text() == "gradcam"
+    page.get_by_role("link", name="Deletion").click()
+    page.wait_for_selector(".wanted:has-text('pixels are removed')")
