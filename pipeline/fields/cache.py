@@ -22,18 +22,10 @@ from pipeline.job import Job
 from pipeline.models.network import LayerInfo, Network
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
+from pipeline.store.user_cache import user_cache
 
-VARIABLE = "CONVSCOPE_CACHE"  # a folder, or "off"
 _FORMAT = 1
 _NETWORKS = 64  # whose fields the user's cache keeps: those used last
-
-
-def user_cache() -> Path | None:
-    """The folder of what all jobs of a user share: $CONVSCOPE_CACHE, else ~/.cache/convscope; None where it is "off"."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return None if named == "off" else Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convscope"
 
 
 @dataclass(frozen=True)

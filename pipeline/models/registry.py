@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
+from pipeline.errors import UnusableModel, foreign_errors
 from pipeline.models.network import Network
 from pipeline.models.selection import select_layers
 from pipeline.spec.kinds import Kind, split_source
@@ -74,21 +75,14 @@ def open_network(spec: ModelSpec) -> Network:
     """
     name, path = split_source(spec, "model", KINDS)
     kind = KINDS[name]
-    if kind.tried and not spec.trusted:
-        from pipeline.models.trial import try_in_child
-
-        try_in_child(lambda: kind.open(path, spec), path)
     if not kind.path:
-        return _with_tokens(kind.open(path, spec), spec)
+        return kind.open(path, spec)
     with foreign_errors(UnusableModel, path, "The file is broken: save the network again."):
-        return _with_tokens(kind.open(path, spec), spec)
+        if kind.tried and not spec.trusted:
+            from pipeline.models.trial import try_in_child, try_once
 
-
-def _with_tokens(network: Network, spec: ModelSpec) -> Network:
-    if spec.tokens is None:
-        return network
-    with_tokens = getattr(network, "with_tokens", None)
-    if with_tokens is None:
-        raise WrongSpec(f"model.tokens is for networks whose tokens convscope finds; {network.name} says itself. Leave it out.")
-    placed: Network = with_tokens(spec.tokens)
-    return placed
+            if name == "onnx":  # it may lie in several files
+                try_in_child(lambda: kind.open(path, spec), path)
+            else:
+                try_once(lambda: kind.open(path, spec), Path(path), spec.model_dump_json())
+        return kind.open(path, spec)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
 
 from pipeline.compiled.tf_private import has_started
 from pipeline.errors import ConvscopeError, UnusableModel
+from pipeline.store.user_cache import user_cache
 
 _SECONDS = 120.0  # of wall clock that opening may take
 _BYTES = 8 * 2**30  # of address space that opening may add
 _OUT_OF_MEMORY = 3
+_RULES = 1  # raised where files are read otherwise than before
+_MOST_MARKS = 1000
 
 
 def try_in_child(
     work: Callable[[], object], where: str, seconds: float = _SECONDS, memory: int = _BYTES, cpu: int | None = None
-) -> None:
+) -> bool:
     """Do some work in a forked child, for what may happen to it; its result and its Python exceptions are thrown away.
 
     What crashes is the C++ of TensorFlow and HDF5, on files that contradict themselves. Nothing is tried where there is no fork,
@@ -32,10 +41,11 @@ def try_in_child(
         memory: bytes of address space that it may add.
         cpu: seconds of a processor that it may take; None: any number within `seconds`.
 
+    Returns: whether it was tried.
     Raises: UnusableModel, where the child was killed by a signal, took too long or ran out of memory.
     """
     if sys.platform != "linux" or has_started():
-        return
+        return False
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
@@ -54,6 +64,36 @@ def try_in_child(
         raise UnusableModel(f"{where} makes its reader crash ({signal.Signals(os.WTERMSIG(status)).name}). {advice}")
     if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
         raise UnusableModel(f"{where} takes more than {memory / 2**30:.0f} GiB of memory to open. {advice}")
+    return True
+
+
+def try_once(work: Callable[[], object], path: Path, settings: str) -> None:
+    """As `try_in_child`, once for a graph: the user's cache remembers what a child has lived through.
+
+    Args:
+        path: a file, or the folder of a SavedModel.
+        settings: what else decides how it is opened.
+    """
+    cache = user_cache()
+    mark = None if cache is None else cache / "trials" / _digest(path, settings)
+    if (mark is not None and mark.exists()) or not try_in_child(work, str(path)) or mark is None:
+        return
+    with contextlib.suppress(OSError):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        marks = list(mark.parent.iterdir())
+        for old in marks if len(marks) >= _MOST_MARKS else ():
+            old.unlink()
+        mark.touch()
+
+
+def _digest(path: Path, settings: str) -> str:
+    """Of all that is read of a file or a SavedModel, the settings, and the versions of what reads it."""
+    digest = hashlib.sha256(f"{tf.__version__} {np.__version__} {_RULES} {settings}".encode())
+    folder = [path / "saved_model.pb", *sorted((path / "variables").glob("*"))] if path.is_dir() else [path]
+    for file in filter(Path.is_file, folder):
+        with file.open("rb") as content:
+            digest.update(f"\0{file.relative_to(path)}\0".encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _in_child(work: Callable[[], object], memory: int, cpu: int | None) -> int:

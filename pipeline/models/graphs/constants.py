@@ -57,24 +57,27 @@ def check_constants(operations: Operations, where: str, unlisted: bool = False) 
 def _sizes(operations: Operations, levels: dict[str, int]) -> Iterator[tuple[str, int]]:
     """The operations that are computed from constants alone, and the bytes that they give, as far as these are known."""
     behind: dict[str, str] = {}  # what an identity passes on
+    needed: set[str] = set()
+    computed: list[list[node_def_pb2.NodeDef]] = [[] for _ in range(max(levels.values(), default=0) + 1)]
+    for name, level in levels.items():  # in forward order
+        node = operations.nodes[name]
+        if node.op in _PASSING and len(node.input) > 0:
+            behind[f"{name}:0"] = behind.get(node.input[0], node.input[0])
+        elif node.op != "Const":
+            computed[level].append(node)
+            needed |= {behind.get(ref, ref) for ref in node.input}
     made: dict[str, tf.Tensor] = {}
-    needed = {ref for name in levels for ref in operations.nodes[name].input}
     with tf.Graph().as_default():
-        for level in sorted(set(levels.values())):
-            nodes = []
-            for node in (operations.nodes[name] for name, own in levels.items() if own == level):
-                if node.op in _PASSING and len(node.input) > 0:
-                    behind[f"{node.name}:0"] = behind.get(node.input[0], node.input[0])
-                elif node.op == "Const":
-                    shape = [axis.size for axis in node.attr["value"].tensor.tensor_shape.dim]
-                    size = int(np.prod(shape, dtype=object)) * tf.as_dtype(node.attr["dtype"].type).size
-                    yield node.name, max(0, size - node.ByteSize())
-                    if f"{node.name}:0" in needed and size > _VALUES:
-                        made[f"{node.name}:0"] = tf.compat.v1.placeholder(node.attr["dtype"].type, shape)
-                    elif f"{node.name}:0" in needed:
-                        nodes.append(node)
-                else:
-                    nodes.append(node)
+        for node in (operations.nodes[name] for name, level in levels.items() if level == 0):
+            if node.op == "Const":
+                shape = [axis.size for axis in node.attr["value"].tensor.tensor_shape.dim]
+                size = int(np.prod(shape, dtype=object)) * tf.as_dtype(node.attr["dtype"].type).size
+                yield node.name, max(0, size - node.ByteSize())
+                if f"{node.name}:0" in needed and size > _VALUES:
+                    made[f"{node.name}:0"] = tf.compat.v1.placeholder(node.attr["dtype"].type, shape)
+                elif f"{node.name}:0" in needed:
+                    computed[0].append(node)
+        for nodes in filter(None, computed):
             yield from _imported(nodes, behind, made, operations)
 
 

@@ -261,10 +261,12 @@ def with_steady_names(operations: Operations) -> Operations:
 
     TensorFlow counts function names on at every load, and knows one function of a name in a process.
     """
-    first = _renamed(operations, "function")
+    first = _renamed(operations, "function") if operations.library.function else operations
+    if not first.library.function:
+        return first
     nodes = hashlib.sha256(b"".join(node.SerializeToString(deterministic=True) for node in first.nodes.values()))
     nodes.update(first.library.SerializeToString(deterministic=True))
-    return _renamed(first, f"function_{nodes.hexdigest()[:12]}") if first.library.function else first
+    return _renamed(first, f"function_{nodes.hexdigest()[:12]}")
 
 
 def _renamed(operations: Operations, prefix: str) -> Operations:

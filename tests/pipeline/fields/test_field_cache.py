@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from pipeline.fields import FieldCache, solve_fields
-from pipeline.fields.cache import user_cache
 from pipeline.models.keras.model import keras_network
 from pipeline.models.network import LayerInfo
+from pipeline.store.user_cache import user_cache
 from recfield import ReceptiveField
 
 LAYER = LayerInfo("conv", "Conv2D", (5, 4, 2))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,32 @@ from pipeline.models.trial import try_in_child
 try_in_child(lambda: 1 / 0, "net.pb")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_child_has_lived_through_is_not_tried_again_until_it_changes(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from pipeline.errors import UnusableModel
+from pipeline.models.trial import try_once
+
+def tried(settings="", work=lambda: os.write(write, b"x")):
+    try_once(work, Path("net.pb"), settings)
+    return os.read(read, 9) if select.select([read], [], [], 0)[0] else b""
+
+import select
+read, write = os.pipe()
+print([tried(), tried(), tried("size = 8"), tried("size = 8")])
+Path("net.pb").write_bytes(b"another")
+print([tried(), tried()])
+Path("net.pb").write_bytes(b"a third")
+for _ in range(2):
+    try:
+        tried(work=os.abort)
+    except UnusableModel as error:
+        print("crash" in str(error))
+"""
+    (tmp_path / "net.pb").write_bytes(b"a graph")
+    environment = {**os.environ, "CONVSCOPE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+    assert done.stdout.split("\n")[:4] == ["[b'x', b'', b'x', b'']", "[b'x', b'']", "True", "True"]
