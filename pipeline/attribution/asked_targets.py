@@ -87,6 +87,12 @@ class VectorTarget:
         unit = tf.constant(self.vector / np.linalg.norm(self.vector), tf.float32)
         return tf.linalg.matvec(tf.math.l2_normalize(logits, axis=-1), unit)
 
+    def relevance(self, logits: tf.Tensor) -> tf.Tensor:
+        """What each number of the embedding adds to the cosine: its length is taken as given."""
+        import tensorflow as tf
+
+        return tf.math.l2_normalize(logits, axis=-1) * tf.constant(self.vector / np.linalg.norm(self.vector), tf.float32)
+
     def reading(self, logits: np.ndarray, number: int) -> Reading:
         """The same, in float64."""
         vectors = logits.astype(np.float64)

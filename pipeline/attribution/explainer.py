@@ -9,9 +9,10 @@ from itertools import islice
 import numpy as np
 
 from pipeline.attribution.explanation_graph import Answer, ExplanationGraph, Run, trace_explanations
-from pipeline.attribution.methods.method import Quantity
-from pipeline.attribution.plan import ExplainPlan, MapKey
-from pipeline.models.network import Network
+from pipeline.attribution.heat import merge, one_side
+from pipeline.attribution.methods.method import LayerOutput, Quantity
+from pipeline.attribution.plan import MERGED, ExplainPlan, MapKey
+from pipeline.models.network import Network, feed_of
 from pipeline.sources.picking import Picked
 
 
@@ -38,6 +39,8 @@ class Explained:
         logit is NaN.
     maps: float32 (count, targets, …) by method and layer.
     gaps: by method, float64 (count, targets): the share of a score for which a map does not account, where the method knows it.
+    sums: float64 (count, targets, 2) by method and layer: of what speaks for the target, and, negative, of what speaks against
+        it, before either is left out of the map.
     """
 
     batch: ImageBatch
@@ -46,6 +49,7 @@ class Explained:
     slots: Sequence[Sequence[int]]
     maps: dict[MapKey, np.ndarray]
     gaps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sums: Mapping[MapKey, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,19 @@ class Explainer:
     """Explains batches of images by the methods of a plan.
 
     run: one pass of `graph`, as it is or with other weights.
+    bands: of the images, behind which lie the network's other inputs; 0 where there are no others.
     """
 
     plan: ExplainPlan
     graph: ExplanationGraph
     run: Run
+    bands: int = 0
 
     @classmethod
     def of(cls, network: Network, plan: ExplainPlan) -> Explainer:
         """Trace a network, once. Raises: as `trace_explanations`."""
         graph = trace_explanations(network, plan)
-        return cls(plan, graph, graph.run)
+        return cls(plan, graph, graph.run, feed_of(network).bands)
 
     def batches(self, picked: Iterable[Picked]) -> Iterator[ImageBatch]:
         """Images in batches of the plan's size, with what is to be explained of each."""
@@ -80,12 +86,14 @@ class Explainer:
             [] if np.isnan(evidence.logits[place]).any() else self._distinct(row, evidence.classes[place])
             for place, row in enumerate(batch.asked)
         ]
-        maps = self._maps(evidence)
-        return Explained(batch, evidence.logits, evidence.classes, slots, maps, evidence.gaps)
+        signed = self._signed(evidence)
+        sums = {key: _sums(values) for key, values in signed.items()}
+        maps = self._finished(signed)
+        return Explained(batch, evidence.logits, evidence.classes, slots, maps, evidence.gaps, sums)
 
     def maps(self, images: np.ndarray, classes: np.ndarray) -> dict[MapKey, np.ndarray]:
         """The maps of images, uint8 (count, height, width, 3), for given classes, int (count, targets)."""
-        return self._maps(BatchEvidence(self, images, classes))
+        return self._finished(self._signed(BatchEvidence(self, images, classes)))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """What the network says of any number of images: uint8 (n, height, width, 3) to float32 (n, classes)."""
@@ -114,24 +122,46 @@ class Explainer:
                 first.setdefault(target.key(int(explained[slot])), slot)
         return list(first.values())
 
-    def _maps(self, evidence: BatchEvidence) -> dict[MapKey, np.ndarray]:
+    def _signed(self, evidence: BatchEvidence) -> dict[MapKey, np.ndarray]:
         return {(method.name, layer): method.explain(evidence, layer) for method, layer in self.plan.methods}
+
+    def _finished(self, signed: Mapping[MapKey, np.ndarray]) -> dict[MapKey, np.ndarray]:
+        """The maps with what `gradcam.evidence` leaves of them, and the merged ones."""
+        maps = {
+            (method.name, layer): one_side(signed[method.name, layer], self.plan.sides if method.draws == "heat" else "both")
+            for method, layer in self.plan.methods
+        }
+        for name, layers in self.plan.to_merge.items():
+            rows = zip(*(maps[name, layer] for layer in layers), strict=True)
+            maps[name, MERGED] = np.stack([[merge(several) for several in zip(*row, strict=True)] for row in rows])
+        return maps
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """float64 (count, targets, 2): of the numbers above zero, and of those below."""
+    axes = tuple(range(2, values.ndim))
+    return np.stack([part(values, 0).sum(axis=axes, dtype=np.float64) for part in (np.maximum, np.minimum)], axis=-1)
 
 
 class BatchEvidence:
     """The evidence in one batch: what methods ask is answered from one pass for all of them, and from others on request."""
 
-    def __init__(self, explainer: Explainer, images: np.ndarray, classes: np.ndarray) -> None:
+    def __init__(
+        self, explainer: Explainer, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity] | None = None
+    ) -> None:
         """Run one pass.
 
         Args:
-            images: uint8 (count, height, width, 3).
+            images: (count, height, width, bands) in 0 to 255.
             classes: int (count, targets); PREDICTED for the one with the highest logit.
+            quantities: what will be asked for; None for all that the plan needs.
         """
         self._explainer = explainer
-        self._answer = explainer.answer(images, classes, explainer.plan.quantities)
+        self._answer = explainer.answer(images, classes, explainer.plan.quantities if quantities is None else quantities)
         self.images = images.astype(np.float32)
+        self.bands = explainer.bands or images.shape[-1]
         self.logits, self.classes = self._answer.logits, self._answer.classes
+        self.score = self._answer.scores
         self.settings = explainer.plan.settings
         self.gaps: dict[str, np.ndarray] = {}
 
@@ -143,3 +173,25 @@ class BatchEvidence:
         """Scores and a quantity for other images; see `Evidence.at`."""
         answer = self._explainer.answer(images, classes, (quantity,))
         return answer.scores, answer.values[quantity]
+
+    def scores(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The targets' scores alone; see `Evidence.scores`."""
+        return self._explainer.answer(images, classes, ()).scores
+
+    def shown(self, images: np.ndarray, quantities: tuple[Quantity, ...]) -> BatchEvidence:
+        """The same batch with other images; see `Evidence.shown`."""
+        return BatchEvidence(self._explainer, images, self.classes, quantities)
+
+    def without_channels(self, layer: str, number: int, channels: np.ndarray) -> np.ndarray:
+        """The scores of one image without each of some channels; see `Evidence.without_channels`."""
+        graph, size = self._explainer.graph, self._explainer.plan.batch
+        output = self.of(LayerOutput(layer))[number]
+        images, classes = (np.repeat(rows[number : number + 1], size, axis=0) for rows in (self.images, self.classes))
+        scores = []
+        for start in range(0, len(channels), size):
+            several = channels[start : start + size]
+            outputs = np.moveaxis(np.repeat(output[np.newaxis], size, axis=0), graph.channel_axes[layer], -1)
+            outputs[np.arange(len(several)), ..., several] = 0
+            changed = np.moveaxis(outputs, -1, graph.channel_axes[layer])
+            scores.append(graph.scores_from(layer, changed, images, classes)[: len(several)])
+        return np.concatenate(scores)

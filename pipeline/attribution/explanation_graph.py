@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.attribution.detections import strongest
-from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, Quantity
+from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, LayerOutput, Quantity, Relevance
 from pipeline.attribution.plan import ExplainPlan
-from pipeline.attribution.targets import PREDICTED, predicted
+from pipeline.attribution.targets import PREDICTED, predicted, starting_relevance
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.gradients import gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
-from pipeline.compiled.guided_relu import Guide, guide
-from pipeline.errors import WrongSpec
+from pipeline.compiled.guided_relu import CHANGES, Guide, guide
+from pipeline.compiled.relevance import COMPOSITES, Propagation
+from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.models.network import LOGITS, Network, feed_of
 from pipeline.models.tokens.flow import attention_flow
 
@@ -31,7 +33,7 @@ class Answer:
     logits: float32 (batch, classes of the network).
     classes: int (batch, targets): those explained; where PREDICTED was asked, which it was.
     scores: float32 (batch, targets): the numbers that the gradients are of.
-    values: float32 (batch, targets, …) by quantity.
+    values: float32 (batch, targets, …) by quantity, without targets for a `LayerOutput`.
     """
 
     logits: np.ndarray
@@ -80,6 +82,7 @@ class ExplanationGraph:
     guide: what guided backpropagation replaced; None where no quantity is guided.
     weights: of the network, from the logits back to the images; empty unless they were asked for.
     frozen: gives the logits, the classes, the scores and then the quantities, of tensors of the specs.
+    channel_axes: of the output of each layer that a `LayerOutput` asks for.
     """
 
     quantities: tuple[Quantity, ...]
@@ -87,7 +90,8 @@ class ExplanationGraph:
     weights: Sequence[LayerWeights]
     frozen: FrozenGraph
     specs: tuple[tf.TensorSpec, ...]
-    _parts: dict[tuple[tuple[Quantity, ...], bool], Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
+    channel_axes: Mapping[str, int] = field(default_factory=dict)
+    _parts: dict[tuple[Any, ...], Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
 
     def run(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
         """One pass, which computes no more than these quantities need."""
@@ -102,20 +106,36 @@ class ExplanationGraph:
 
         return run
 
+    def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
+        place = 3 + self.quantities.index(LayerOutput(layer))
+        spec, nodes = self.frozen.structure[place], {node.name: node for node in self.frozen.graph.node}
+        source = self.frozen.outputs[place]
+        while nodes[source.partition(":")[0]].op == "Identity":
+            source = nodes[source.partition(":")[0]].input[0]
+        source = source if ":" in source else f"{source}:0"
+        part = self._compiled((LayerOutput(layer),), [*self.frozen.inputs, source], [self.frozen.outputs[2]], [*self.specs, spec])
+        (scores,) = part(*_tensors(images, classes), tf.constant(output, spec.dtype))
+        return np.asarray(scores)
+
     def _part(self, quantities: tuple[Quantity, ...], takes_weights: bool) -> Callable[..., list[tf.Tensor]]:
-        if (quantities, takes_weights) not in self._parts:
-            weights = self.weights if takes_weights else ()
-            names = [*self.frozen.inputs, *(f"{one.source}:0" for one in weights)]
-            ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(one)] for one in quantities)]
+        weights = self.weights if takes_weights else ()
+        names = [*self.frozen.inputs, *(f"{one.source}:0" for one in weights)]
+        ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(one)] for one in quantities)]
+        specs = [*self.specs, *(tf.TensorSpec(one.values.shape, one.values.dtype) for one in weights)]
+        return self._compiled((quantities, takes_weights), names, ends, specs)
 
-            def part(*given: tf.Tensor) -> list[tf.Tensor]:
-                return list(
-                    tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name="")
-                )
+    def _compiled(
+        self, key: tuple[Any, ...], names: Sequence[str], ends: Sequence[str], specs: Sequence[tf.TensorSpec]
+    ) -> Callable[..., list[tf.Tensor]]:
+        """The part of the graph from some tensors to others, compiled once."""
 
-            specs = [*self.specs, *(tf.TensorSpec(one.values.shape, one.values.dtype) for one in weights)]
-            self._parts[quantities, takes_weights] = tf.function(part, autograph=False).get_concrete_function(*specs)
-        return self._parts[quantities, takes_weights]
+        def part(*given: tf.Tensor) -> list[tf.Tensor]:
+            return list(tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name=""))
+
+        if key not in self._parts:
+            self._parts[key] = tf.function(part, autograph=False).get_concrete_function(*specs)
+        return self._parts[key]
 
 
 def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
@@ -132,21 +152,23 @@ def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
     )
     frozen = FrozenGraph.of(drawing, *specs)
     weights = _weights_of(frozen, drawing.owners) if plan.with_weights else []
-    return ExplanationGraph(drawing.quantities, drawing.guide, weights, frozen, specs)
+    return ExplanationGraph(drawing.quantities, drawing.guide, weights, frozen, specs, drawing.channel_axes)
 
 
-def check_explanations(network: Network, layers: Sequence[str], guided: bool, attention: bool = False) -> None:
+def check_explanations(network: Network, layers: Sequence[str], needs: Iterable[Quantity] = ()) -> None:
     """Find, without a gradient, what `trace_explanations` would refuse. Raises: WrongSpec, UnusableModel."""
+    asked = set(needs)
 
     def look(images: tf.Tensor) -> tf.Tensor:
         traced = network.trace(images, [*layers, LOGITS])
         logits_graph = LogitsGraph(traced[LOGITS])
         for layer in layers:
             _located(logits_graph, traced[layer], layer, network)
-        if attention:
+        if any(isinstance(quantity, AtAttention) for quantity in asked):
             attention_flow(images, network.name)
-        if guided:
-            guide(logits_graph, images, network.name)
+        for kind in CHANGES:
+            if AtPixels(kind) in asked:
+                guide(logits_graph, images, network.name, kind)
         return traced[LOGITS]
 
     trace_once(network, look)
@@ -162,10 +184,15 @@ class _Drawing:
         self.network, self.quantities, self.targets, self.with_weights = network, plan.quantities, plan.targets, plan.with_weights
         self.guide: Guide | None = None
         self.owners: dict[str, str] = {}
+        self.channel_axes: dict[str, int] = {}
 
     def __call__(self, pixels: tf.Tensor, classes: tf.Tensor) -> list[tf.Tensor]:
         """Returns: logits, classes, scores and the quantities in order."""
-        layers = list(dict.fromkeys(one.layer for one in self.quantities if isinstance(one, AtLayer)))
+        layers = list(
+            dict.fromkeys(
+                one.layer for one in self.quantities if not isinstance(one, (AtPixels, AtAttention)) and one.layer is not None
+            )
+        )
         every = [layer.name for layer in self.network.layers()] if self.with_weights else []
         traced = self.network.trace(self.network.preprocess(pixels), [*layers, *every, LOGITS])
         logits = traced[LOGITS]
@@ -185,19 +212,66 @@ class _Drawing:
             for one in attention:
                 values[one] = tf.stack([flow.weighed(total) if one.by_gradients else flow.rollout() for total in totals], axis=1)
         for layer, tensor in tensors.items():
-            maps = tensor.as_map(tensor.tensor)
-            gradients = [_gradient(total, tensor, layer, self.network, in_halves) for total in totals]
-            for quantity in self.quantities:
-                if isinstance(quantity, AtLayer) and quantity.layer == layer:
-                    values[quantity] = tf.stack([quantity.combine(maps, gradient) for gradient in gradients], axis=1)
-        # ReLUs are guided once all that needs plain gradients has them.
-        for quantity in (AtPixels(), AtPixels(guided=True)):
-            if quantity in self.quantities:
-                if quantity.guided:
-                    self.guide = guide(logits_graph, pixels, self.network.name)
-                gradients = [gradient_of(total, pixels, in_halves) for total in totals]
-                values[quantity] = tf.stack([gradient[..., : feed_of(self.network).bands] for gradient in gradients], axis=1)
+            values |= self._at_layer(layer, tensor, totals, in_halves)
+        # ReLUs are changed once all that needs plain gradients has them; what lets all pass does not ask what let less pass.
+        if AtPixels() in self.quantities:
+            values[AtPixels()] = self._at_pixels(pixels, totals, in_halves)
+        for relus in CHANGES:
+            if AtPixels(relus) in self.quantities:
+                self.guide = guide(logits_graph, pixels, self.network.name, relus)
+                values[AtPixels(relus)] = self._at_pixels(pixels, totals, in_halves)
+        for composite in dict.fromkeys(one.composite for one in self.quantities if isinstance(one, Relevance)):
+            way = Propagation(logits_graph, pixels, COMPOSITES[composite], self.network.name)
+            starts = [
+                starting_relevance(target, logits, explained[:, slot], score)
+                for slot, (target, score) in enumerate(zip(self.targets, scores, strict=True))
+            ]
+            for one in self.quantities:
+                if isinstance(one, Relevance) and one.composite == composite:
+                    at = None if one.layer is None else tensors[one.layer]
+                    values[one] = tf.stack([self._relevance(one, way, logits, start, at) for start in starts], axis=1)
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
+
+    def _at_layer(
+        self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor], in_halves: bool
+    ) -> dict[Quantity, tf.Tensor]:
+        own = [one for one in self.quantities if isinstance(one, (AtLayer, LayerOutput)) and one.layer == layer]
+        maps, values = tensor.as_map(tensor.tensor), dict[Quantity, tf.Tensor]()
+        asks = any(isinstance(quantity, AtLayer) and quantity.by_gradients for quantity in own)
+        gradients = [_gradient(total, tensor, layer, self.network, in_halves) if asks else maps for total in totals]
+        for quantity in own:
+            if isinstance(quantity, AtLayer):
+                given = gradients if quantity.by_gradients else [maps for _ in totals]
+                values[quantity] = tf.stack([quantity.combine(maps, gradient) for gradient in given], axis=1)
+            else:
+                values[quantity] = tf.identity(tensor.tensor)
+                self.channel_axes[layer] = tensor.channel_axis
+        return values
+
+    def _relevance(
+        self, asked: Relevance, way: Propagation, logits: tf.Tensor, start: tf.Tensor, at: LayerTensor | None
+    ) -> tf.Tensor:
+        if at is None:
+            (given,) = way.back(logits, start, [way.pixels])
+        else:
+            (given,) = way.back(logits, start, [at.tensor])
+            if asked.channel is None:
+                return at.as_map(given)
+            only = tf.one_hot(asked.channel, given.shape[at.channel_axis])
+            shape = [1] * given.shape.rank
+            shape[at.channel_axis] = -1
+            (given,) = way.back(at.tensor, given * tf.reshape(only, shape), [way.pixels])
+        return tf.reduce_sum(given[..., : feed_of(self.network).bands], axis=-1)
+
+    def _at_pixels(self, pixels: tf.Tensor, totals: Sequence[tf.Tensor], in_halves: bool) -> tf.Tensor:
+        by_pixels = [gradient_of(total, pixels, in_halves) for total in totals]
+        gradients = [gradient for gradient in by_pixels if gradient is not None]
+        if len(gradients) < len(totals):
+            raise UnusableModel(
+                f"the logits of {self.network.name} depend on the pixels by no gradient, which gradcam.methods needs. Name "
+                "methods that need none: occlusion, rise, kernelshap, lime, scorecam, ablationcam, eigencam."
+            )
+        return tf.stack([gradient[..., : feed_of(self.network).bands] for gradient in gradients], axis=1)
 
 
 def _weights_of(frozen: FrozenGraph, owners: Mapping[str, str]) -> list[LayerWeights]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.attribution.methods.method import Side
 from pipeline.geometry import Box
 
 if TYPE_CHECKING:  # the spec reads the table of methods, which enlarge maps
@@ -32,6 +34,17 @@ class Focus:
 def energy(values: np.ndarray) -> np.ndarray:
     """How much a map says at each position: (h, w), or (h, w, 3) with a sign, to float32 (h, w), zero or more."""
     return np.abs(values).sum(axis=-1) if values.ndim == 3 else np.abs(values)
+
+
+def one_side(values: np.ndarray, side: Side) -> np.ndarray:
+    """What is above zero of maps with a sign, or what is below, as numbers above zero; or the maps as they are."""
+    return values if side == "both" else np.maximum(values if side == "for" else -values, 0)
+
+
+def merge(several: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of maps of one image at several layers, (h, w) each, enlarged to the largest and divided by their peaks."""
+    height, width = (max(values.shape[axis] for values in several) for axis in (0, 1))
+    return np.mean([enlarge(values / (float(np.abs(values).max()) or 1.0), height, width) for values in several], axis=0)
 
 
 def focus(values: np.ndarray, height: int, width: int) -> Focus:

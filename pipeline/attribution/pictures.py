@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.attribution.heat import energy, on_source
-from pipeline.attribution.methods import METHODS
+from pipeline.attribution.methods import method_named
 from pipeline.attribution.plan import MapKey
 from pipeline.drawing import attribution_maps as drawing
 from pipeline.drawing.attribution_maps import Panel
@@ -65,14 +65,16 @@ class ExplanationPictures:
         panels: dict[MapKey, Panel] = {}
         paths: dict[MapKey, str] = {}
         for (key, layer), values in maps.items():
-            method = METHODS[key]
+            method = method_named(key)
+            draws = "signed" if method.draws == "heat" and values.min() < 0 else method.draws
             drawn = values[..., self._bands] if values.ndim == 3 else values
-            pixels = overlay(drawn, method.draws, picked.drawn, self._fit)
-            peak = float(energy(values).max()) if method.draws == "heat" else None
-            title = method.title if peak is None else f"{method.title}, 0 to {peak:.2g}"
+            pixels = overlay(drawn, draws, picked.drawn, self._fit)
+            peak = float(energy(values).max()) if draws == "heat" else None
+            range_of = f", 0 to {peak:.2g}" if peak else ", no evidence on this side"
+            title = method.title if peak is None else f"{method.title}{range_of}"
             panels[key, layer] = Panel(title, pixels)
             file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
-            captioned = drawing.captioned(pixels, f"{caption}  {method.title}", peak)
+            captioned = drawing.captioned(pixels, f"{caption}  {method.title}{'' if peak is None or peak else range_of}", peak)
             paths[key, layer] = self._write(f"{folder}/{file}", captioned)
         for shown in self._layers:
             row = [panel for (_, layer), panel in panels.items() if layer in (None, shown)]

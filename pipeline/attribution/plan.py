@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.attribution.methods.method import Method, MethodSettings, Quantity
+from pipeline.attribution.methods.method import Method, MethodSettings, Quantity, Side
 from pipeline.attribution.targets import Target
 
 MapKey = tuple[str, str | None]  # the name of a method, and of the layer where the method looks at one
+MERGED = "merged"  # in the place of a layer: the map of several together
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class ExplainPlan:
     methods: each with a layer, or None where it looks at pixels alone.
     batch: images at a time.
     with_weights: whether the network is explained with other weights too.
+    sides: of class activation maps and others that are drawn as heat: what speaks for the target, against it, or both.
+    merged: whether the maps of several layers are merged into one more, method by method.
     """
 
     methods: tuple[tuple[Method, str | None], ...]
@@ -25,6 +28,8 @@ class ExplainPlan:
     batch: int
     settings: MethodSettings = field(default_factory=MethodSettings)
     with_weights: bool = False
+    sides: Side = "for"
+    merged: bool = False
 
     @classmethod
     def of(cls, methods: Iterable[Method], layers: Sequence[str], targets: Sequence[Target], batch: int) -> ExplainPlan:
@@ -34,8 +39,17 @@ class ExplainPlan:
 
     @property
     def keys(self) -> list[MapKey]:
-        """The maps that are made, by the name of the method and the layer."""
-        return [(method.name, layer) for method, layer in self.methods]
+        """The maps that are made, by the name of the method and the layer; merged ones after the others."""
+        return [*((method.name, layer) for method, layer in self.methods), *((name, MERGED) for name in self.to_merge)]
+
+    @property
+    def to_merge(self) -> dict[str, list[str]]:
+        """The layers whose maps are merged, by the name of the method."""
+        layers: dict[str, list[str]] = {}
+        for method, layer in self.methods if self.merged else ():
+            if layer is not None and method.draws != "colours":
+                layers.setdefault(method.name, []).append(layer)
+        return {name: several for name, several in layers.items() if len(several) > 1}
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:

@@ -13,7 +13,7 @@ from pipeline.attribution.detections import Detection, detected
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.heat import focus
 from pipeline.attribution.map_files import MapFiles, StoredMap
-from pipeline.attribution.methods import METHODS
+from pipeline.attribution.methods import method_named
 from pipeline.attribution.pictures import ExplanationPictures
 from pipeline.attribution.plan import MapKey
 from pipeline.attribution.targets import Classes, Target, top
@@ -72,7 +72,8 @@ class ExplanationResults:
                 number = int(explained.classes[place, slot])
                 maps = {key: values[place, slot] for key, values in explained.maps.items()}
                 gaps = {method: float(values[place, slot]) for method, values in explained.gaps.items()}
-                self._explain(_Subject(picked, self._targets[slot], number, logits), maps, gaps)
+                sums = {key: values[place, slot].tolist() for key, values in explained.sums.items()}
+                self._explain(_Subject(picked, self._targets[slot], number, logits), maps, gaps, sums)
 
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:
         image = (picked.example, picked.image.key, picked.image.label)
@@ -107,12 +108,14 @@ class ExplanationResults:
         for number in top(probabilities if head.kind == "map" else logits, _LIKELIEST):
             yield int(number), name(number), logits[number], probabilities[number], None
 
-    def _explain(self, subject: _Subject, maps: Mapping[MapKey, np.ndarray], gaps: Mapping[str, float]) -> None:
-        """Draw and index the maps of one target of an image.
-
-        Args:
-            gaps: by method; see `Explained`.
-        """
+    def _explain(
+        self,
+        subject: _Subject,
+        maps: Mapping[MapKey, np.ndarray],
+        gaps: Mapping[str, float],
+        sums: Mapping[MapKey, Sequence[float]],
+    ) -> None:
+        """Draw and index the maps of one target of an image; gaps and sums as of `Explained`."""
         picked, number, target = subject.picked, subject.number, subject.target
         reading = target.reading(subject.logits[np.newaxis], number)
         probability, output = (None if values is None else float(values[0]) for values in (reading.probability, reading.output))
@@ -124,7 +127,8 @@ class ExplanationResults:
                 stored = StoredMap(picked.example, picked.image.key, title, number, values, self._logits)
                 self._maps.add((method, layer), stored)
             centre = focus(values, self._fit.height, self._fit.width)
-            guide = self._guide if METHODS[method].is_guided else None
+            guide = self._guide if method_named(method).changes_relus else None
+            positive, negative = sums.get((method, layer), (None, None))
             row = {
                 "example": picked.example,
                 "key": picked.image.key,
@@ -139,6 +143,8 @@ class ExplanationResults:
                 "logits": self._logits,
                 "target": title,
                 "gap": gaps.get(method),
+                "positive": positive,
+                "negative": negative,
                 "digest": hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()[:16],
                 "peak": centre.peak,
                 "row": centre.row,

@@ -210,6 +210,16 @@ class TargetOfOutput:
         return self.target.key(number)
 
 
+def starting_relevance(target: Target, logits: tf.Tensor, numbers: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
+    """What each logit adds to a target's score, float32 of the logits' shape: itself times the score's gradient by it."""
+    import tensorflow as tf
+
+    inner = target.target if isinstance(target, TargetOfOutput) else target
+    if hasattr(inner, "relevance"):
+        return inner.relevance(logits)
+    return logits * tf.gradients(tf.reduce_sum(score), logits)[0]
+
+
 def predicted(logits: tf.Tensor) -> tf.Tensor:
     """The class that a network predicts, in the graph: int32 (batch,), of the highest logit; in a map, at most positions."""
     import tensorflow as tf

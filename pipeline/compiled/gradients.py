@@ -141,6 +141,11 @@ DETERMINISTIC = GradientRule(
     frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "ResizeNearestNeighbor"}),
 )
 
+
+def _deconvnet(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> Any:
+    return tf.nn.relu(above)
+
+
 # ReLU6 has the gradient of ReLU: above its ceiling, the gradient passes.
 WITHOUT_CEILING = GradientRule("WithoutCeiling", _without_ceiling, frozenset({"Relu6"}))
 
@@ -151,3 +156,6 @@ OPENED = GradientRule("Opened", _opened, frozenset({"Relu", "Relu6"}))
 # Only the positive part of the gradient from above enters an operation's own gradient: guided backpropagation
 # (Springenberg et al., "Striving for Simplicity", 2015), once every ReLU has it.
 GUIDED = GradientRule("Guided", _guided)
+
+# Only the positive part of the gradient from above goes on, past the operation: Zeiler and Fergus, 2014.
+DECONVNET = GradientRule("Deconvnet", _deconvnet)

@@ -39,6 +39,17 @@ class LayerTensor:
     tensor: tf.Tensor
     views: tuple[tf.Operation, ...]
 
+    @property
+    def channel_axis(self) -> int:
+        """Where the channels lie in the tensor."""
+        axis = -1
+        for view in reversed(self.views):
+            if view.type == "Transpose":
+                axis = int(tf.get_static_value(view.inputs[1])[axis])
+            elif view.inputs[0].shape.rank != view.outputs[0].shape.rank:
+                axis = -1  # what changes the number of axes leaves the channels last
+        return axis
+
     def as_map(self, value: tf.Tensor) -> tf.Tensor:
         """The tensor, or its gradient, as `Network.trace` returns maps: float32 (batch, h, w, c)."""
         for operation in self.views:

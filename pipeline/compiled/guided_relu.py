@@ -1,7 +1,8 @@
 """Guided backpropagation: finds the ReLUs of a traced graph, in all their forms, and makes them pass back positive values only.
 
 The positive part of the gradient from above goes through each ReLU's own gradient: ReLU6 keeps its upper bound, a leaky
-ReLU its slope (Springenberg et al., "Striving for Simplicity", 2015).
+ReLU its slope (Springenberg et al., "Striving for Simplicity", 2015). In a deconvnet it goes past it, whatever the ReLU was
+given (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from pipeline.compiled.gradients import GUIDED, replace_gradients
+from pipeline.compiled.gradients import DECONVNET, GUIDED, GradientRule, replace_gradients
 from pipeline.compiled.graph_walk import LogitsGraph, types_inside
 from pipeline.errors import UnusableModel
 
@@ -27,9 +28,13 @@ _SQUASHING = {"Sigmoid", "Erf", "Erfc", "Tanh"}
 _STEPS = _SQUASHING | {"Softplus", "Neg", "Pow", "Square", "Mul", "Add", "AddV2", "Sub", "RealDiv", "Div", "Cast", "Exp"}
 
 
+Relus = Literal["guided", "deconvnet"]
+CHANGES: dict[Relus, GradientRule] = {"guided": GUIDED, "deconvnet": DECONVNET}
+
+
 @dataclass(frozen=True)
 class Guide:
-    """Which activations guided backpropagation replaced.
+    """Which activations guided backpropagation, or a deconvnet, replaced.
 
     rule: "rectifiers", where the network has ReLUs; "smooth", where it has none and its ELU, swish, GELU and the like
         were replaced.
@@ -40,16 +45,17 @@ class Guide:
     replaced: int
 
 
-def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str) -> Guide:
+def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str, relus: Relus = "guided") -> Guide:
     """Make the ReLUs between the images and the logits pass back positive values only, in every later `tf.gradients`.
 
-    Gradients computed before do not change.
+    Gradients computed before do not change. After "guided", "deconvnet" may follow, not the other way round.
 
     Args:
         images: the tensor that gradients will be taken by.
         name: the network, for the errors.
 
-    Raises: UnusableModel, for a network without ReLUs or smooth activations, or with one inside a function.
+    Raises: UnusableModel, for a network without ReLUs or smooth activations, or with one inside a function; for a deconvnet,
+        for a ReLU that is made of several operations.
     """
     changing = _changing(logits_graph, images)
     for operation in changing:
@@ -57,17 +63,24 @@ def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str) -> Guide:
         if inside - {operation.type}:
             raise UnusableModel(
                 f"{name} runs {', '.join(sorted(inside))} inside a function of its own ({operation.name!r}), where guided "
-                "backpropagation cannot replace it. Leave guided_backprop and guided_gradcam out of gradcam.methods."
+                "backpropagation cannot replace it. Leave guided_backprop, guided_gradcam and deconvnet out of gradcam.methods."
             )
-    relus = _relus(changing)
-    activations = relus or [operation for operation in changing if _is_smooth(operation, changing)]
+    rectifiers = _relus(changing)
+    activations = rectifiers or [operation for operation in changing if _is_smooth(operation, changing)]
     if not activations:
         raise UnusableModel(
             f"{name} has no ReLU (ReLU, ReLU6, leaky ReLU) and no smooth activation (ELU, swish, GELU), so guided "
-            "backpropagation would be the plain gradient. Leave guided_backprop and guided_gradcam out of gradcam.methods."
+            "backpropagation would be the plain gradient. Leave guided_backprop, guided_gradcam and deconvnet out of "
+            "gradcam.methods."
         )
-    replace_gradients(activations, GUIDED)
-    return Guide("rectifiers" if relus else "smooth", len(activations))
+    mixed = [operation for operation in activations if operation.type not in _RELUS | _SMOOTH]
+    if relus == "deconvnet" and mixed:
+        raise UnusableModel(
+            f"{name} computes a ReLU by several operations, of which {mixed[0].name!r} is the last, and a deconvnet has no "
+            "rule for that. Leave deconvnet out of gradcam.methods; guided_backprop works."
+        )
+    replace_gradients(activations, CHANGES[relus])
+    return Guide("rectifiers" if rectifiers else "smooth", len(activations))
 
 
 def _changing(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation, None]:

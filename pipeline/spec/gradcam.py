@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, field_validator, model_validator
+from pydantic import AfterValidator, Field, StrictBool, field_validator, model_validator
 
-from pipeline.attribution.methods import METHODS
+from pipeline.attribution.methods import METHODS, Baseline, Side, method_named
 from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.picks import Picks, Texts
-from pipeline.spec.table import AlsoNamed, Batch, Rewritten, Table, a_list
+from pipeline.spec.table import AlsoNamed, Batch, Positive, Rewritten, Table, a_list
 
 if TYPE_CHECKING:
     MethodName = str
 else:
     MethodName = Literal[tuple(METHODS)]
+
+
+def around_a_method(name: str) -> str:
+    """The name of noise around a method, such as "smoothgrad-gradcam". Raises: ValueError."""
+    try:
+        return method_named(name).name
+    except KeyError:
+        raise ValueError("is no method, nor smoothgrad, squaregrad or vargrad with a hyphen and a method") from None
+
+
+AroundName = Annotated[str, Field(pattern="^(smooth|square|var)grad-"), AfterValidator(around_a_method)]
 Check = Literal["randomisation", "curves"]
 
 
@@ -71,17 +82,27 @@ class TargetSpec(Table):
         return f"like example {self.example}" if self.image is None else f"like {self.image.rpartition('/')[2]}"
 
 
+class ThroughSpec(Table):
+    """`gradcam.through`: one channel of a layer, through which relevance is followed."""
+
+    layer: Annotated[str, Field(min_length=1)]
+    channel: Number
+
+
 class GradcamSpec(Picks):
     """`[gradcam]`: maps of the evidence for a class, for the images picked.
 
     layers: empty for the last convolutional one.
     targets: "predicted", "label", numbers, names, or tables.
     sanity: checks of the maps.
-    steps: the most points of a path, for methods that sum over one.
+    steps, baseline, samples, noise, patch, segments, channels: see `MethodSettings`.
+    references: how many images of the data set expected gradients start from.
+    through: channels, for each of which methods of relevance make one more map, of what goes through it.
+    evidence: which side of class activation maps is kept. merge: whether to merge the maps of several layers too.
     arrays: whether to store the maps as numbers too.
     """
 
-    methods: Annotated[list[MethodName], Rewritten(a_list), Field(min_length=1)] = [
+    methods: Annotated[list[MethodName | AroundName], Rewritten(a_list), Field(min_length=1)] = [
         "gradcam",
         "guided_backprop",
         "guided_gradcam",
@@ -95,10 +116,26 @@ class GradcamSpec(Picks):
     ] = ["predicted"]
     sanity: Annotated[list[Check], Rewritten(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, le=2**31, strict=True)] = 256
+    baseline: Baseline = "black"
+    samples: Annotated[int, Field(ge=2, le=2**24, strict=True)] | None = None
+    references: Positive = 16
+    noise: Annotated[float, Field(gt=0, le=10)] = 0.15
+    patch: Annotated[float, Field(gt=0, le=1)] = 0.125
+    segments: Annotated[int, Field(ge=2, le=2**16, strict=True)] = 50
+    channels: Positive | None = None
+    through: list[ThroughSpec] = []
+    evidence: Side = "for"
+    merge: StrictBool = False
     arrays: StrictBool = False
     batch: Batch = 16
 
-    @field_validator("methods", "targets", "sanity")
+    @model_validator(mode="after")
+    def _through_by_relevance(self) -> GradcamSpec:
+        if self.through and not any(name.startswith("lrp_") for name in self.methods):
+            raise ValueError("through needs a method of relevance among gradcam.methods, such as lrp_epsilon_plus_flat")
+        return self
+
+    @field_validator("methods", "targets", "sanity", "through")
     @classmethod
     def _once_each(cls, value: list[Any]) -> list[Any]:
         return [item for number, item in enumerate(value) if item not in value[:number]]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.attribution.asked_targets import check_targets, targets_of
-from pipeline.attribution.methods import METHODS
+from pipeline.attribution.methods import METHODS, method_named
+from pipeline.attribution.methods.expected_gradients import EXPECTED_GRADIENTS, SAMPLES
 from pipeline.attribution.methods.method import MethodSettings
-from pipeline.attribution.plan import ExplainPlan
+from pipeline.attribution.methods.relevance import relevance
+from pipeline.attribution.plan import MERGED, ExplainPlan
 from pipeline.attribution.targets import Classes, Target, TargetOfOutput
-from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.errors import UnusableData, UnusableModel, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
@@ -53,13 +55,17 @@ def _check_output(job: Job) -> None:
 
     spec = job.spec.gradcam
     layers = [layer.name for layer in _layers(job)]
+    for one in spec.through:
+        (layer,) = select_layers(job.network, [one.layer])[:1]
+        if one.channel >= layer.channels:
+            last = layer.channels - 1
+            raise WrongSpec(f"gradcam.through: {one.layer!r} has no channel {one.channel}; they run from 0 to {last}.")
     check_targets(_classes(job), spec.targets, job.source.labels)
     for target in spec.targets:
         if isinstance(target, TargetSpec):
             check_picks(job.source, _picks_of(target), "gradcam.targets")
-    methods = [METHODS[name] for name in spec.methods]
-    guided, attention = (any(getattr(one, kind) for one in methods) for kind in ("is_guided", "follows_attention"))
-    check_explanations(job.network, layers, guided, attention)
+    needs = [quantity for name in spec.methods for quantity in method_named(name).needs("")]
+    check_explanations(job.network, [*layers, *(one.layer for one in spec.through)], needs)
 
 
 def explain(job: Job) -> Outcome:
@@ -112,8 +118,39 @@ def _plan(job: Job, name: str | None) -> ExplainPlan:
     targets = _targets(job, _classes(job))
     targets = targets if name is None else tuple(TargetOfOutput(target, name) for target in targets)
     batch = min(spec.batch, count_picks(job.source, spec))
-    plan = ExplainPlan.of([METHODS[method] for method in spec.methods], layers, targets, batch)
-    return replace(plan, settings=MethodSettings(spec.steps), with_weights="randomisation" in spec.sanity)
+    methods = [method_named(method) for method in spec.methods]
+    plan = ExplainPlan.of(methods, layers, targets, batch)
+    references = _references(job) if any(EXPECTED_GRADIENTS.name in name for name in spec.methods) else None
+    settings = MethodSettings(
+        spec.steps,
+        spec.baseline,
+        spec.samples or 0,
+        spec.noise,
+        spec.patch,
+        spec.segments,
+        spec.channels or 0,
+        references,
+    )
+    weights = "randomisation" in spec.sanity
+    through = [
+        (relevance(name, one.layer, one.channel), f"{one.layer}:{one.channel}")
+        for name in spec.methods
+        if name.startswith("lrp_")
+        for one in spec.through
+    ]
+    plan = replace(plan, methods=(*plan.methods, *through))
+    return replace(plan, settings=settings, with_weights=weights, sides=spec.evidence, merged=spec.merge)
+
+
+def _references(job: Job) -> np.ndarray:
+    """Images of the data set at random, the same ones every time; those that cannot be read are passed over."""
+    images: list[np.ndarray] = []
+    for example in np.random.default_rng(0).permutation(len(job.source)):
+        with contextlib.suppress(UnusableData):
+            images += [picked.given for picked in pick(job.source, job.fit, Picks(examples=[int(example)]))]
+        if len(images) == job.spec.gradcam.references:
+            break
+    return np.stack(images).astype(np.float32)
 
 
 def _explain_output(
@@ -132,7 +169,8 @@ def _explain_output(
     whole = job.folder / "mosaics" / "gradcam"
     below = "" if name is None else file_name(name)
     folder = whole / below if below else whole
-    pictures = ExplanationPictures(folder, layers, job.fit, bands=job.shown_bands)
+    rows = [*layers, MERGED] if plan.to_merge else layers
+    pictures = ExplanationPictures(folder, rows, job.fit, bands=job.shown_bands)
     output = ExplainedOutput(classes, plan.targets, name)
     results = ExplanationResults(output, job.fit, explainer.graph.guide, pictures, maps)
     checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
@@ -161,7 +199,7 @@ def _explain_output(
         "images": len(results.keys),
         "maps": len(results.attributions["digest"]),
         "layers": layers,
-        "methods": {key: METHODS[key].title for key in spec.methods},
+        "methods": {key: method_named(key).title for key in spec.methods},
         "warnings": warnings,
         "rule": guide.rule if guide else None,
         "replaced": guide.replaced if guide else None,
@@ -232,10 +270,13 @@ def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float
     largest = {name: max(gap for method, gap in known if method == name) for name, _ in known}
     for name, gap in largest.items():
         if gap > _MOST_GAP:
+            more = f"gradcam.steps = {job.spec.gradcam.steps}"
+            if name == EXPECTED_GRADIENTS.name:
+                more = f"gradcam.samples = {job.spec.gradcam.samples or SAMPLES}"
             missing = sum(other > _MOST_GAP for method, other in known if method == name)
             job.reporter.say(
-                f"{METHODS[name].title}: {missing:,} maps do not add up to their scores within {_MOST_GAP:.0%}; the worst misses "
-                f"{gap:.1%}. Raise gradcam.steps = {job.spec.gradcam.steps}; see the column gap of index/attributions.parquet."
+                f"{method_named(name).title}: {missing:,} maps do not add up to their scores within {_MOST_GAP:.0%}; the worst "
+                f"misses {gap:.1%}. Raise {more}; see the column gap of index/attributions.parquet."
             )
     return largest
 

@@ -231,6 +231,8 @@ INDEX: dict[str, pa.Schema] = {
             ("logits", pa.string()),
             ("target", pa.string()),
             ("gap", pa.float64()),
+            ("positive", pa.float64()),
+            ("negative", pa.float64()),
             ("digest", pa.string()),
             ("map_height", pa.int32()),
             ("map_width", pa.int32()),

@@ -1,4 +1,4 @@
-"""Class activation maps: a layer's maps, weighted by their gradients, summed over the channels, and what is positive of that."""
+"""Class activation maps: a layer's maps, weighted by their gradients, summed over the channels."""
 
 from __future__ import annotations
 
@@ -34,10 +34,25 @@ def gradcam_plus_plus(maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     return _weighted(maps, tf.reduce_sum(alphas * tf.nn.relu(gradients), axis=(1, 2), keepdims=True))
 
 
+def xgradcam(maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Every channel weighted by its gradients, each by its position's share of the channel; a channel that sums to 0 by none."""
+    import tensorflow as tf
+
+    total = tf.reduce_sum(maps, axis=(1, 2), keepdims=True)
+    return _weighted(maps, tf.math.divide_no_nan(tf.reduce_sum(maps * gradients, axis=(1, 2), keepdims=True), total))
+
+
+def layercam(maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Every position of every channel weighted by its own gradient, where that is positive."""
+    import tensorflow as tf
+
+    return _weighted(maps, tf.nn.relu(gradients))
+
+
 def _weighted(maps: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    return tf.nn.relu(tf.reduce_sum(maps * weights, axis=-1))
+    return tf.reduce_sum(maps * weights, axis=-1)
 
 
 def class_activation_map(name: str, title: str, paper: str, combine: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Method:
@@ -56,3 +71,5 @@ def class_activation_map(name: str, title: str, paper: str, combine: Callable[[t
 GRADCAM = class_activation_map("gradcam", "GradCAM", "Selvaraju et al., 2017", gradcam)
 HIRESCAM = class_activation_map("hirescam", "HiResCAM", "Draelos and Carin, 2020", hirescam)
 GRADCAM_PLUS_PLUS = class_activation_map("gradcam++", "Grad-CAM++", "Chattopadhay et al., 2018", gradcam_plus_plus)
+XGRADCAM = class_activation_map("xgradcam", "XGrad-CAM", "Fu et al., 2020", xgradcam)
+LAYERCAM = class_activation_map("layercam", "LayerCAM", "Jiang et al., 2021", layercam)

@@ -11,7 +11,7 @@ from pipeline.attribution.methods.method import Evidence, Method
 
 
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
-    pixels, maps = GUIDED_BACKPROP.explain(evidence, None), GRADCAM.explain(evidence, layer)
+    pixels, maps = GUIDED_BACKPROP.explain(evidence, None), np.maximum(GRADCAM.explain(evidence, layer), 0)
     height, width = pixels.shape[2:4]
     large = np.stack([[enlarge(values, height, width) for values in row] for row in maps])
     return pixels * large[..., np.newaxis]

@@ -1,7 +1,7 @@
-"""Integrated gradients: the gradients along a straight path from a black image, summed, times what the image adds to black.
+"""Integrated gradients: the gradients along a straight path from a baseline, summed, times what the image adds to it.
 
-The sum over the pixels is the score of the image less that of black ("completeness"). The gradients of a deep network
-jump along the path, most of all near black, and evenly spaced points miss that sum by several percent even when there
+The sum over the pixels is the score of the image less that of the baseline ("completeness"). The gradients of a deep network
+jump along the path, most of all near a black image, and evenly spaced points miss that sum by several percent even when there
 are hundreds. So the points are chosen as they are needed: a part of the path over which the gradients do not account
 for the difference of the two scores is halved, the worst parts first, until the whole sum is right.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.attribution.baselines import baseline
 from pipeline.attribution.methods.method import AtPixels, Evidence, Method
 
 _FIRST = 33  # evenly spaced points at first
@@ -27,15 +28,15 @@ def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
 
 def _of_image(evidence: Evidence, number: int) -> tuple[np.ndarray, np.ndarray]:
     """The maps of one image, float32 (targets, height, width), and the share of each score that its map misses, (targets,)."""
-    image, classes = evidence.images[number], evidence.classes[number]
-    bands = evidence.of(AtPixels()).shape[-1]  # those behind them are no pixels, but the network's other inputs
+    image, classes, bands = evidence.images[number], evidence.classes[number], evidence.bands
+    start = baseline(image, evidence.settings.baseline, bands)
+    added = image - start
 
     def visit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (points, targets), and gradient times image summed over the colours (points, targets, height, width)."""
-        images = points.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * image
-        images[..., bands:] = image[..., bands:]
+        """Scores (points, targets), and gradient times what is added, summed over the bands (points, targets, h, w)."""
+        images = start + points.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * added
         scores, gradients = evidence.at(AtPixels(), images, np.tile(classes, (len(points), 1)))
-        return scores.astype(np.float64), (gradients * image[..., :bands]).sum(axis=-1)
+        return scores.astype(np.float64), (gradients * added[..., :bands]).sum(axis=-1)
 
     points = np.linspace(0, 1, max(2, min(_FIRST, evidence.settings.steps)))
     scores, products = visit(points)

@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 
 from pipeline.attribution import heat
+from pipeline.attribution.baselines import blurred, mean_colour
 from pipeline.attribution.explainer import Explained, Explainer
 from pipeline.drawing import plots
 from pipeline.sources.picking import Picked
 from pipeline.store.tables import INDEX
 
 STEPS = 20
-_MOST_BANDS = 512  # that OpenCV blurs at a time
-_BLUR = 1 / 22  # of the input's side: deviation of the Gaussian below which nothing is recognised
 
 
 class DeletionCurves:
@@ -81,14 +79,11 @@ def _but_packed(painted: Callable[..., np.ndarray], picked: Picked, image: np.nd
 
 def deleted(image: np.ndarray, order: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """The image without its first pixels: (shares, h, w, bands) of its type."""
-    mean = image.mean(axis=(0, 1))
-    mean = (mean.round() if image.dtype == np.uint8 else mean).astype(image.dtype)
+    mean = mean_colour(image)
     return np.stack([np.where((order < share)[..., np.newaxis], mean, image) for share in shares])
 
 
 def inserted(image: np.ndarray, order: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """The blurred image with its first pixels as they are: (shares, h, w, bands) of its type."""
-    parts = np.split(image, range(_MOST_BANDS, image.shape[2], _MOST_BANDS), axis=2)
-    sigma = max(image.shape[:2]) * _BLUR
-    blurred = np.dstack([cv2.GaussianBlur(np.ascontiguousarray(part), (0, 0), sigma) for part in parts])
-    return np.stack([np.where((order < share)[..., np.newaxis], image, blurred) for share in shares])
+    behind = blurred(image)
+    return np.stack([np.where((order < share)[..., np.newaxis], image, behind) for share in shares])

@@ -12,6 +12,7 @@ import token_networks
 from explaining import compile_explanations
 
 from pipeline.attribution.explanation_graph import check_explanations
+from pipeline.attribution.methods.method import AtAttention
 from pipeline.errors import UnusableModel
 from pipeline.models.keras.model import keras_network
 
@@ -93,4 +94,4 @@ def test_gradcam_at_a_layer_of_tokens_is_that_of_a_tape(model: keras.Model, maps
 def test_what_has_no_attention_of_all_with_all_is_refused_before_work_starts(name: str, reason: str) -> None:
     network = keras_network(getattr(token_networks, name)(), name, None, "none")
     with pytest.raises(UnusableModel, match=reason):
-        check_explanations(network, [], guided=False, attention=True)
+        check_explanations(network, [], [AtAttention()])

@@ -203,7 +203,7 @@ def test_each_head_of_a_network_is_explained_by_name(opened: Any, photos: Any) -
     with pytest.raises(WrongSpec, match="do not depend on 'own'"):
         compile_explanations(opened(model, logits="one"), [("gradcam", "own")], 1, 1)
     with pytest.raises(WrongSpec, match="do not depend on 'own'"):
-        check_explanations(opened(model, logits="one"), ["own"], False)
+        check_explanations(opened(model, logits="one"), ["own"])
 
 
 def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opened: Any, photos: Any) -> None:

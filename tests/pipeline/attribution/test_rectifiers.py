@@ -13,6 +13,7 @@ from explaining import compile_explanations
 from stirring import stir
 
 from pipeline.attribution.explanation_graph import check_explanations
+from pipeline.attribution.methods.method import AtPixels
 from pipeline.errors import UnusableModel
 
 layers = keras.layers
@@ -232,9 +233,9 @@ def test_what_is_no_activation_is_left_alone() -> None:
 
 def test_a_network_without_anything_to_guide_is_refused_at_once(opened: Any) -> None:
     network = opened(small(lambda x: layers.Activation("tanh")(x)))
-    check_explanations(network, ["end"], False)
+    check_explanations(network, ["end"])
     with pytest.raises(UnusableModel, match="would be the plain gradient"):
-        check_explanations(network, ["end"], True)
+        check_explanations(network, ["end"], [AtPixels("guided")])
 
 
 def test_a_rectifier_inside_a_function_is_never_passed_over(opened: Any) -> None:
@@ -249,4 +250,4 @@ def test_a_rectifier_inside_a_function_is_never_passed_over(opened: Any) -> None
 
     network = opened(small(lambda x: Hidden()(layers.ReLU()(x))))
     with pytest.raises(UnusableModel, match="inside a function"):
-        check_explanations(network, ["end"], True)
+        check_explanations(network, ["end"], [AtPixels("guided")])

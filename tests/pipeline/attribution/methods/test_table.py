@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from explaining import compile_explanations
 
-from pipeline.attribution.methods import METHODS
+from pipeline.attribution.methods import METHODS, method_named
 from pipeline.attribution.methods.class_activation import class_activation_map
 from pipeline.errors import WrongSpec
 from pipeline.load import parse_spec
@@ -20,8 +20,13 @@ LEAST = {"name": "x", "model": {"source": "keras:VGG16", "layers": ["*"]}, "data
 
 
 def test_the_spec_knows_the_methods_of_the_table_and_no_others() -> None:
-    choices = GradcamSpec.model_json_schema(by_alias=False)["properties"]["methods"]["items"]["enum"]
+    choices = GradcamSpec.model_json_schema(by_alias=False)["properties"]["methods"]["anyOf"][0]["anyOf"][0]["enum"]
     assert choices == list(METHODS)
+    assert parse_spec(LEAST | {"gradcam": {"methods": "vargrad-gradcam"}}).gradcam.methods == ["vargrad-gradcam"]
+    assert method_named("vargrad-gradcam").title == "VarGrad of GradCAM"
+    for wrong in ("smoothgrad-", "smoothgrad-gradcm", "gradcam-smoothgrad"):
+        with pytest.raises(WrongSpec, match="gradcam.methods"):
+            parse_spec(LEAST | {"gradcam": {"methods": wrong}})
     assert parse_spec(LEAST | {"gradcam": {"methods": list(METHODS)}}).gradcam.methods == list(METHODS)
     with pytest.raises(WrongSpec, match="gradcam.methods"):
         parse_spec(LEAST | {"gradcam": {"methods": "gradcm"}})

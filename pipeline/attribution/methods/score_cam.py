@@ -1,0 +1,40 @@
+"""Score-CAM: every channel of a layer weighted by the score of the image with nothing but what the channel's own map shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline.attribution.heat import enlarge
+from pipeline.attribution.methods.maps_alone import channels_of, maps_at
+from pipeline.attribution.methods.masking import scores_behind
+from pipeline.attribution.methods.method import Evidence, Method
+from pipeline.models.head import softmax
+
+
+def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
+    cams = []
+    for number, own in enumerate(evidence.of(maps_at(layer))[:, 0]):
+        channels = channels_of(own, evidence)
+        scores = scores_behind(evidence, number, _masks(own[..., channels], *evidence.images.shape[1:3]))
+        cams.append(np.einsum("hwc,tc->thw", own[..., channels], softmax(scores.T)))
+    return np.stack(cams).astype(np.float32)
+
+
+def _masks(maps: np.ndarray, height: int, width: int) -> Iterator[np.ndarray]:
+    """Each channel's map as large as the image and from 0 to 1; zeros, where it is the same everywhere."""
+    for channel in range(maps.shape[-1]):
+        large = enlarge(maps[..., channel], height, width)
+        yield (large - large.min()) / (float(np.ptp(large)) or 1.0)
+
+
+SCORE_CAM = Method(
+    name="scorecam",
+    title="Score-CAM",
+    paper="Wang et al., 2020",
+    looks_at="layer",
+    draws="heat",
+    needs=lambda layer: (maps_at(layer),),
+    explain=_explain,
+)
