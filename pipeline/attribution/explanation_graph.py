@@ -226,10 +226,10 @@ class _Drawing:
                 starting_relevance(target, logits, explained[:, slot], score)
                 for slot, (target, score) in enumerate(zip(self.targets, scores, strict=True))
             ]
-            for one in self.quantities:
-                if isinstance(one, Relevance) and one.composite == composite:
-                    at = None if one.layer is None else tensors[one.layer]
-                    values[one] = tf.stack([self._relevance(one, way, logits, start, at) for start in starts], axis=1)
+            for asked in self.quantities:
+                if isinstance(asked, Relevance) and asked.composite == composite:
+                    at = None if asked.layer is None else tensors[asked.layer]
+                    values[asked] = tf.stack([self._relevance(asked, way, logits, start, at) for start in starts], axis=1)
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
     def _at_layer(
