@@ -192,12 +192,12 @@ class ImageView:
         return rows[rows["example"] == self.facts["example"]].sort_values(["rank", "layer", "channel"]).reset_index(drop=True)
 
     def __repr__(self) -> str:
-        return f"<image {self.facts['key']}: a winner of {len(self.wins)} channels>"
+        return f"<image {self.facts['key']}: a winner of {_channels(len(self.wins))}>"
 
     def _repr_html_(self) -> str:
         first = [f"{row.layer} / {row.channel} (rank {row.rank})" for row in self.wins.head(10).itertuples()]
         label = f", {self.facts['label']}" if self.facts["label"] else ""
-        words = html.escape(f"{self.facts['key']}{label}: a winner of {len(self.wins):,} channels: {', '.join(first)}")
+        words = html.escape(f"{self.facts['key']}{label}: a winner of {_channels(len(self.wins))}: {', '.join(first)}")
         return f"<div>{_tiles([self.picture], [''])}</div>{words}"
 
 
@@ -229,6 +229,10 @@ class Explanation:
 def open(folder: str | os.PathLike[str]) -> JobResults:
     """What the job in a folder left. Raises: WrongSpec, for a folder that holds no job."""
     return JobResults(folder)
+
+
+def _channels(count: int) -> str:
+    return f"{count:,} channel{'s' if count != 1 else ''}"
 
 
 def _picture(data: bytes) -> Image:
