@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage docs bench train-cifar10 fuzz test-fields test-real kills sbom clean
+.PHONY: help setup demo test check coverage docs bench gpu-check train-cifar10 fuzz test-fields test-real kills sbom clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ bench: setup  ## measure: scan, dreams and explanations beside their yardsticks,
 	$(BIN)/python -m bench.dream
 	$(BIN)/python -m bench.deepdream
 	$(BIN)/python -m bench.gradcam
+
+gpu-check: setup  ## test and measure on a machine with a GPU, in ten minutes; writes gpu-check.json to send home
+	@if command -v nvidia-smi >/dev/null; then $(INSTALL) --editable '.[dev,gpu]'; fi
+	$(BIN)/python -m bench.gpu
 
 train-cifar10: .venv/core  ## train the small CIFAR-10 network (CIFAR10_DIR: prepared TensorFlow Datasets)
 	$(BIN)/python -m jobs train cifar10 $(if $(CIFAR10_DIR),--data-dir "$(CIFAR10_DIR)")

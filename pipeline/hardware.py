@@ -1,4 +1,4 @@
-"""The machine: its cores, and how busy its GPUs are while something runs."""
+"""The machine: its cores, and how busy its GPU is while something runs."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def cores() -> int:
 
 
 class GpuUse:
-    """busy: the mean share of time in which the visible GPUs were busy, 0 to 1; None where there is none."""
+    """busy: the mean share of time in which this process's GPU was busy, 0 to 1; None where there is none."""
 
     busy: float | None = None
 
 
 @contextmanager
-def watch_gpus() -> Iterator[GpuUse]:
-    """Sample the GPUs that this process may use while the block runs; the result is filled in when it ends."""
+def watch_gpu(own: bool = True) -> Iterator[GpuUse]:
+    """Sample the GPU that this process uses, the first visible one, while the block runs; the result is filled in when it ends.
+
+    Args:
+        own: whether this process computes on it at all; workers on other machines have theirs.
+    """
     use, program = GpuUse(), shutil.which("nvidia-smi")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if program is None or visible in ("", "-1"):
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if not own or program is None or first in ("", "-1"):
         yield use
         return
-    command = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--loop={_EVERY}"]
+    # nvidia-smi counts in the order of the PCI bus, and so does CUDA here. A part of a card (MIG) has no such figure.
+    command = [program, f"--id={first}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--loop={_EVERY}"]
     with tempfile.TemporaryFile("w+") as samples:
         # A separate process takes no time from the scan.
-        sampler = subprocess.Popen(
-            [*command, *([f"--id={visible}"] if visible else [])],
-            stdout=samples,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-        )
+        sampler = subprocess.Popen(command, stdout=samples, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         try:
             yield use
         finally:

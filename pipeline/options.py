@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 MOST_SHARDS = 1_000_000  # of a job
@@ -25,3 +26,13 @@ class RunOptions:
     update: bool = False
     anew: bool = False
     cache: bool = True
+
+    @property
+    def leaves_gpus(self) -> bool:
+        """Whether the process that runs the job must leave this machine's GPUs to Ray's workers.
+
+        Ray knows nothing of what the process that starts a job computes, and gives every GPU to a worker. Not, where Ray
+        itself has given it one, as `ray job submit --entrypoint-num-gpus 1` does.
+        """
+        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        return self.engine == "ray" and not (submitted and os.environ.get("CUDA_VISIBLE_DEVICES"))

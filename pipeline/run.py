@@ -102,7 +102,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
 
     Raises: any WrongSpec.
     """
-    start_tensorflow()
+    start_tensorflow(gpu=not options.leaves_gpus)
     from pipeline.engines.registry import check_engine
     from pipeline.inputs import open_inputs
     from pipeline.job import Job
@@ -141,8 +141,8 @@ def check_job(job: Job) -> None:
         STAGES[stage].check(job)
 
 
-def start_tensorflow() -> None:
-    """Import TensorFlow and let GPU memory grow as needed.
+def start_tensorflow(gpu: bool = True) -> None:
+    """Import TensorFlow and settle how it uses the devices; see `prepare_devices`.
 
     TensorFlow's C++ code writes lines to the standard error at every start, which no setting prevents. They are captured,
     and written only if the start fails.
@@ -153,9 +153,9 @@ def start_tensorflow() -> None:
         stderr = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:
-            from pipeline.compiled.compile import prepare_devices
+            from pipeline.compiled.devices import prepare_devices
 
-            prepare_devices()
+            prepare_devices(gpu=gpu)
         except BaseException:
             captured.seek(0)
             os.write(stderr, captured.read())

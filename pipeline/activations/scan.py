@@ -22,6 +22,7 @@ from pipeline.activations.part import Part, Skipped, check_bad
 from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_pass import Peaks, ScanPass
 from pipeline.activations.scan_times import ScanTimes, Stopwatch
+from pipeline.compiled.devices import tensor_float_32
 from pipeline.compiled.microbatches import BATCHES_IN_FLIGHT
 from pipeline.errors import UnusableData, carried
 from pipeline.models.network import Network
@@ -61,7 +62,7 @@ def scan(
     scan_pass = session.scan_pass or ScanPass(network, plan)
     # Thresholds only rise, so those of a part that lacks the last batches let pass whatever can enter now.
     outputs = _outputs(scan_pass, batches, lambda batch: part.thresholds(batch.label_numbers), stopwatch)
-    with closing(outputs):
+    with closing(outputs), tensor_float_32(plan.precision == "tf32"):
         for batch, peaks in outputs:
             with stopwatch.spent_on("heaps"):
                 responses = {layer: batch.responses(of_layer) for layer, of_layer in peaks.items()}

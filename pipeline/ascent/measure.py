@@ -11,6 +11,7 @@ import tensorflow as tf
 from pipeline.ascent.objectives import Objective, evaluate, layers_of, pick, stack
 from pipeline.ascent.optimizer import unreachable
 from pipeline.compiled.compile import compile_pass
+from pipeline.compiled.devices import visible_gpus
 from pipeline.compiled.gradients import deterministic_gradients
 from pipeline.compiled.tf_private import deterministic_operations
 from pipeline.models.network import Network
@@ -69,5 +70,5 @@ def deterministic() -> Iterator[None]:
     cuDNN's algorithms are settled before TensorFlow's first operation, by `prepare_devices`. This is for all other operations,
     which look at it when they run. It would slow a scan: with it, tf.data calls Python functions one after the other.
     """
-    with deterministic_operations() if tf.config.list_physical_devices("GPU") else nullcontext():
+    with deterministic_operations() if visible_gpus() else nullcontext():
         yield

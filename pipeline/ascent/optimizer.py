@@ -14,6 +14,7 @@ from pipeline.ascent.objectives import Arguments, Form, Objective, evaluate, lay
 from pipeline.ascent.parametrization import Parametrization, fused
 from pipeline.ascent.regularizers import diversity_penalty, normalised, penalised, per_picture
 from pipeline.ascent.transforms import STILL, Transforms, inner
+from pipeline.compiled.devices import visible_gpus
 from pipeline.compiled.freezing import Pass, freeze
 from pipeline.compiled.gradients import OPENED, deterministic_gradients, replaced_gradients
 from pipeline.errors import UnusableModel
@@ -242,7 +243,7 @@ def microbatches(batch: int, group: int = 1) -> list[slice]:
     on the other.
     """
     middle = batch // group // 2 * group
-    whole = middle == 0 or bool(tf.config.list_physical_devices("GPU"))
+    whole = middle == 0 or bool(visible_gpus())
     return [slice(batch)] if whole else [slice(middle), slice(middle, batch)]
 
 

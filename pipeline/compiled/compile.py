@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.compiled.freezing import Pass, freeze
-from pipeline.compiled.precision import reduced
-from pipeline.compiled.tf_private import intra_op_threads, let_sessions_own_threads
-from pipeline.hardware import cores
+from pipeline.compiled.precision import check_device, reduced
 from pipeline.models.network import Network, feed_of
-
-# TensorFlow's C++ code reads them when it first needs cuDNN. Not the determinism of all operations: it forbids some.
-_CUDNN = {"TF_CUDNN_USE_AUTOTUNE": "0", "TF_CUDNN_DETERMINISTIC": "1"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,8 @@ def pass_of(
     def traced(images: tf.Tensor) -> Any:
         return read_layers(network.preprocess(images))
 
-    exact, spec = arithmetic.precision == "float32", network_input(network, batch)
+    check_device(arithmetic.precision)
+    exact, spec = arithmetic.precision in ("float32", "tf32"), network_input(network, batch)
     read = traced if exact else reduced(traced, spec, arithmetic.precision, network.name)
     run = tf.function(read, autograph=False, jit_compile=True) if arithmetic.xla else read
     return lambda images, *others: finish(run(images), *others)
@@ -105,35 +100,3 @@ def network_input(network: Network, batch: int) -> tf.TensorSpec:
     """The spec of a pass's images: uint8 (batch, h, w, 3), or as the network's `Feed` says."""
     (height, width, _), feed = network.input_shape, feed_of(network)
     return tf.TensorSpec((batch, height, width, feed.depth), feed.dtype)
-
-
-def cpu_threads() -> int:
-    """How many threads TensorFlow uses for one operation on the CPU."""
-    return intra_op_threads() or cores()
-
-
-def prepare_devices(threads: int | None = None) -> None:
-    """Settle how this process uses its devices. Call before TensorFlow's first operation, which reads the settings.
-
-    On a machine with a GPU, the process uses the first visible one alone, and its memory grows as needed; TF32 is off, so
-    that float32 has its 24 bits; and cuDNN chooses its algorithms by rule, not by timing them in each process, and only
-    among the deterministic ones. What the user has set in the environment holds. Without a GPU, every session has its own
-    threads.
-
-    Args:
-        threads: for one operation on the CPU; None: as TensorFlow chooses.
-    """
-    if threads is not None:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    gpus = tf.config.get_visible_devices("GPU")
-    if not gpus:
-        let_sessions_own_threads()
-        return
-    for name, value in _CUDNN.items():
-        os.environ.setdefault(name, value)
-    try:
-        tf.config.set_visible_devices(gpus[:1], "GPU")  # a process opens a context on every GPU that it sees
-        tf.config.experimental.set_memory_growth(gpus[0], True)
-    except RuntimeError:  # already in use, so the caller's own setting holds
-        return

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.compiled.compile import cpu_threads
 from pipeline.compiled.cpu_session import in_session
+from pipeline.compiled.devices import cpu_threads, visible_gpus
 from pipeline.compiled.freezing import FrozenGraph, Pass, freeze
 from pipeline.models.network import Network
 
@@ -24,7 +24,7 @@ def microbatch_size(network: Network, batch: int) -> int:
     It depends only on the network and the batch, not on the number of cores, because the last digits of the results
     depend on it.
     """
-    if tf.config.list_physical_devices("GPU"):
+    if visible_gpus():
         return batch
     largest = max(prod(layer.shape) for layer in network.layers()) * tf.float32.size
     count = -(-batch // max(FEWEST_IMAGES, CACHED_BYTES // largest))

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from pipeline.compiled.devices import visible_gpus
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.tf_private import optimized
 from pipeline.errors import WrongSpec
@@ -32,9 +33,8 @@ def reduced(read: ReadLayers, pixels: tf.TensorSpec, precision: str, name: str) 
         name: the network, for the errors.
 
     Returns: a function for use inside a graph; its maps are float32 again.
-    Raises: WrongSpec, if this machine does not support the precision, or if it would change nothing in the network.
+    Raises: WrongSpec, if it would change nothing in the network.
     """
-    _check_device(precision)
     frozen = FrozenGraph.of(read, pixels)
     rewritten = replace(frozen, graph=optimized(frozen.graph, [*frozen.inputs, *frozen.outputs], _OPTIMIZERS[precision]))
     if not _reduces(rewritten.graph, tf.as_dtype(precision)):
@@ -45,14 +45,20 @@ def reduced(read: ReadLayers, pixels: tf.TensorSpec, precision: str, name: str) 
     return rewritten
 
 
-def _check_device(precision: str) -> None:
+def check_device(precision: str) -> None:
     """Raises: WrongSpec, if the precision is for another kind of device."""
-    gpus = bool(tf.config.list_physical_devices("GPU"))
-    if precision == "float16" and not gpus:
-        raise WrongSpec('model.precision = "float16" is for GPUs, and there is none. Set "bfloat16", or leave it out.')
+    gpus = visible_gpus()
+    if precision in ("float16", "tf32") and not gpus:
+        raise WrongSpec(f'model.precision = "{precision}" is for GPUs, and there is none. Set "bfloat16", or leave it out.')
     if precision == "bfloat16" and gpus:
         raise WrongSpec(
             'model.precision = "bfloat16" is for CPUs, and the network runs on a GPU. Set "float16", or leave it out.'
+        )
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability") if precision == "tf32" else None
+    if capability is not None and capability < (8, 0):
+        raise WrongSpec(
+            'model.precision = "tf32" changes nothing: the GPU has the compute capability '
+            f"{'.'.join(map(str, capability))}, and TF32 needs 8.0. Leave it out."
         )
 
 

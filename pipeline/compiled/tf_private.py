@@ -256,6 +256,8 @@ def has_started() -> bool:
 def without_gpu_kernel(graph: graph_pb2.GraphDef) -> list[str]:
     """The operations of a graph and of its functions that have no GPU kernel for their types: `MatMul(T=int64)`, sorted.
 
+    Those that oneDNN's rewriting has put in the place of others, as it does on CPUs alone, are left out.
+
     TensorFlow computes them on the CPU and copies what they take and give. Kernels for devices of the kind DEFAULT serve
     every device. The Linux wheel lists its GPU kernels on machines without a GPU too.
 
@@ -263,7 +265,21 @@ def without_gpu_kernel(graph: graph_pb2.GraphDef) -> list[str]:
     """
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     functions = {function.signature.name for function in graph.library.function}
-    return sorted({_with_types(node) for node in nodes if node.op not in functions and not _has_gpu_kernel(node)})
+    own = (node for node in nodes if node.op not in functions and not node.op.startswith("_Mkl"))
+    return sorted({_with_types(node) for node in own if not _has_gpu_kernel(node)})
+
+
+@contextmanager
+def executed_graphs() -> Iterator[list[graph_pb2.GraphDef]]:
+    """The graphs of all functions that run in eager execution while the block does, before optimisation; once it has ended.
+
+    Those of tf.data, which run on the CPU, are left out; graphs of sessions are not among them.
+    Relies on `context.collect_graphs`.
+    """
+    graphs: list[graph_pb2.GraphDef] = []
+    with context.collect_graphs(optimized=False) as collected:
+        yield graphs
+    graphs += [graph for graph in collected if not any("Dataset" in node.op or node.op == "PyFunc" for node in graph.node)]
 
 
 def _has_gpu_kernel(node: node_def_pb2.NodeDef) -> bool:
@@ -271,12 +287,14 @@ def _has_gpu_kernel(node: node_def_pb2.NodeDef) -> bool:
     return any(
         kernel.device_type in ("GPU", "DEFAULT")
         and not kernel.label  # kernels with a label are for those who ask for it
-        and all(_allows(node, constraint.name, constraint.allowed_values.list.type) for constraint in kernel.constraint)
+        and all(_allows(node, limit.name, limit.allowed_values.list.type) for limit in kernel.constraint)
         for kernel in registered
     )
 
 
 def _allows(node: node_def_pb2.NodeDef, name: str, allowed: Sequence[int]) -> bool:
+    if not allowed:  # a constraint of texts, such as GatherNd's policy for bad indices
+        return True
     if name not in node.attr:  # graphs that were saved leave out what is the default
         return any(attr.name == name and attr.default_value.type in allowed for attr in op_def_registry.get(node.op).attr)
     value = node.attr[name]

@@ -109,7 +109,7 @@ class Worker:
 
     def open(self, spec: JobSpec, digests: dict[str, str], threads: int) -> None:
         """Open what the spec names. Raises: WrongSpec, where it is missing, or differs from what the job was started with."""
-        from pipeline.compiled.compile import prepare_devices
+        from pipeline.compiled.devices import prepare_devices
 
         # The number of threads can change the order of additions, so it is the same in every worker.
         prepare_devices(threads)
@@ -152,7 +152,7 @@ class _Crew:
     """The workers of a job and the shards that wait for them: hands out one shard after the other, and replaces lost workers."""
 
     def __init__(self, ray: ModuleType, job: Job, plan: ScanPlan, progress: Progress) -> None:
-        from pipeline.compiled.compile import cpu_threads
+        from pipeline.compiled.devices import cpu_threads
 
         self._threads = cpu_threads()
         self._ray, self._job, self._plan, self._progress = ray, job, plan, progress

@@ -85,7 +85,7 @@ class ModelSpec(Table):
     trusted: StrictBool = False
     allow: Annotated[list[str], Rewritten(a_list)] = []
     custom: PathText | None = None
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "tf32"] = "float32"
     xla: StrictBool = False
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from pipeline.activations.scan_state import ScanState, clear, settle
 from pipeline.engines.registry import scan_job
 from pipeline.errors import WrongSpec
 from pipeline.fields import FieldCache, field_columns, solve_fields
-from pipeline.hardware import watch_gpus
+from pipeline.hardware import watch_gpu
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
 from pipeline.patches import PatchOptions, Winners, winners_of, write_patches
@@ -43,7 +43,7 @@ def run(job: Job) -> Outcome:
 
     spec, plan = job.spec.activations, ScanPlan.of(job)
     began = time.monotonic()
-    with job.reporter.step("scan", "images") as advance, watch_gpus() as gpus:
+    with job.reporter.step("scan", "images") as advance, watch_gpu(job.options.engine == "local") as gpu:
         part, times = scan_job(job.prepared.pop(ScanState, None) or ScanState.read(job), plan, advance)
     scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
@@ -82,7 +82,7 @@ def run(job: Job) -> Outcome:
         "scan_seconds": {name: round(getattr(times, name), 2) for name in ("data", "network", "heaps", "writing")},
         "fields_seconds": round(solved - scanned, 2),
         "writing_seconds": round(time.monotonic() - solved, 2),
-        "gpu_busy": gpus.busy,
+        "gpu_busy": gpu.busy,
         "probes": max((field.probes for field in fields.values()), default=0),
         "rounding_leaks": [name for name, field in fields.items() if field.leaks],
         "by_map": [layer.name for layer in by_map],

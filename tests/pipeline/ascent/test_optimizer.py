@@ -31,7 +31,7 @@ def gradient(ascent: Any, values: Any = None, inactive: Any = None) -> Any:
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, whatever this machine has."""
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
 
 
 def test_the_steps_of_adam_are_those_of_keras() -> None:
@@ -143,7 +143,7 @@ def test_a_batch_is_cut_in_two_between_groups_and_loses_nothing(on_cpu: Any, bat
 
 
 def test_a_batch_stays_in_one_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"] if kind == "GPU" else [])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["gpu"] if kind == "GPU" else [])
     assert microbatches(16) == [slice(16)]
 
 

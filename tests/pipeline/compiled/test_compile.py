@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.compiled.compile import compile_pass, compile_tap, prepare_devices
+from pipeline.compiled.compile import compile_pass, compile_tap
+from pipeline.compiled.devices import prepare_devices
 from pipeline.compiled.freezing import freeze
 from pipeline.models.keras.model import keras_network
 
@@ -83,32 +84,33 @@ def test_devices_can_be_prepared_with_or_without_a_gpu_and_twice() -> None:
         assert tf.config.experimental.get_memory_growth(gpu)
 
 
+_SETTINGS = ["TF_CUDNN_USE_AUTOTUNE", "TF_CUDNN_DETERMINISTIC", "CUDA_DEVICE_ORDER"]
 _PREPARED = """
 import os, tensorflow as tf
-from pipeline.compiled.compile import prepare_devices
+from pipeline.compiled.devices import prepare_devices
 gpus, chosen = {gpus}, []
 if gpus:
     tf.config.get_visible_devices = lambda kind: gpus
-    tf.config.set_visible_devices = lambda devices, kind: chosen.extend(devices)
+    tf.config.set_visible_devices = lambda devices, kind: chosen.extend(devices or ["none"])
     tf.config.experimental.set_memory_growth = lambda gpu, grows: chosen.append(grows)
-prepare_devices()
-print(chosen, tf.config.experimental.tensor_float_32_execution_enabled(),
-      os.environ.get("TF_CUDNN_USE_AUTOTUNE"), os.environ.get("TF_CUDNN_DETERMINISTIC"))
+prepare_devices(gpu={gpu})
+print(chosen, tf.config.experimental.tensor_float_32_execution_enabled(), *map(os.environ.get, {names}))
 """
 
 
 @pytest.mark.parametrize(
-    ("gpus", "environment", "settings"),
+    ("gpus", "gpu", "environment", "settings"),
     [
-        ([], {}, "[] False None None"),
-        (["first", "second"], {}, "['first', True] False 0 1"),
-        (["first"], {"TF_CUDNN_USE_AUTOTUNE": "1"}, "['first', True] False 1 1"),
+        ([], True, {}, "[] False None None PCI_BUS_ID"),
+        (["first", "second"], True, {}, "['first', True] False 0 1 PCI_BUS_ID"),
+        (["first"], True, {"TF_CUDNN_USE_AUTOTUNE": "1"}, "['first', True] False 1 1 PCI_BUS_ID"),
+        (["first", "second"], False, {}, "['none'] False None None PCI_BUS_ID"),
     ],
-    ids=["no GPU", "two GPUs", "the user's own setting"],
+    ids=["no GPU", "two GPUs", "the user's own setting", "GPUs that are left to others"],
 )
-def test_devices_are_settled_before_the_first_operation(gpus: Any, environment: Any, settings: str) -> None:
-    child = {key: value for key, value in os.environ.items() if not key.startswith("TF_CUDNN_")} | environment
-    program = [sys.executable, "-c", _PREPARED.format(gpus=gpus)]
+def test_devices_are_settled_before_the_first_operation(gpus: Any, gpu: bool, environment: Any, settings: str) -> None:
+    child = {key: value for key, value in os.environ.items() if not key.startswith(("TF_CUDNN_", "CUDA_"))} | environment
+    program = [sys.executable, "-c", _PREPARED.format(gpus=gpus, gpu=gpu, names=_SETTINGS)]
     result = subprocess.run(program, env=child, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.strip() == settings

@@ -64,7 +64,7 @@ def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_besid
         import os
         import tensorflow as tf
         from pipeline.compiled.cpu_session import in_session
-        from pipeline.compiled.compile import prepare_devices
+        from pipeline.compiled.devices import prepare_devices
 
         def started(threads):
             before = len(os.listdir("/proc/self/task"))

@@ -41,7 +41,7 @@ def test_a_microbatch_is_four_mebibytes_of_the_largest_map_or_four_images_and_al
 
 
 def test_where_there_is_a_gpu_a_batch_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
     assert microbatch_size(with_maps((512, 512, 64)), 32) == 32
 
 

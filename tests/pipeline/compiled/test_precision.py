@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_pass import ScanPass
-from pipeline.compiled import microbatches
+from pipeline.compiled import microbatches, precision
 from pipeline.compiled.compile import Arithmetic, network_input, pass_of
 from pipeline.compiled.freezing import freeze
 from pipeline.compiled.precision import reduced
@@ -121,3 +122,18 @@ def test_xla_and_a_reduced_precision_together_are_refused_before_any_work() -> N
     model = {"source": "keras:VGG16", "layers": "*", "precision": "bfloat16", "xla": True}
     with pytest.raises(WrongSpec, match="model.xla = True .* does not go together"):
         parse_spec({"name": "a", "model": model, "data": {"source": "folder:a"}})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "capability", "refused"),
+    [
+        ([], None, "is for GPUs, and there is none"),
+        (["a GPU"], (7, 5), "7.5, and TF32 needs 8.0"),
+        (["a GPU"], (8, 6), ""),
+    ],
+)
+def test_tf32_is_for_gpus_that_have_it(gpus: Any, capability: Any, refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": capability})
+    with pytest.raises(WrongSpec, match=refused) if refused else nullcontext():
+        precision.check_device("tf32")
