@@ -34,13 +34,13 @@ _TESTS = (
 )
 # What each part does, and how many seconds it may take.
 PARTS = {
-    "kernels": ("operations of all passes without a GPU kernel", 60),
-    "tests": ("fields against the oracle on the GPU, gradients, float16: " + ", ".join(_TESTS), 150),
-    "bytes": ("a job twice, and as two shards: the same tables, byte for byte", 80),
+    "kernels": ("operations of all passes without a GPU kernel", 90),
+    "tests": ("fields against the oracle on the GPU, gradients, float16: " + ", ".join(_TESTS), 140),
+    "bytes": ("a job twice, and as two shards: the same tables, byte for byte", 70),
     "ascents": ("patterns and dreams twice: the same pictures, byte for byte", 80),
     "fields": ("receptive fields solved on the GPU, and whether rounding leaks there, beside those of the CPU", 40),
     "precision": ("float16, tf32 and XLA: winners that stay, and how far scores move", 60),
-    "scan": ("images/s of the scan over the bare pass, by network, batch and precision; memory of two batches on their way", 90),
+    "scan": ("images/s of the scan over the bare pass, by network, batch and precision; memory of two batches on their way", 80),
     "job": ("JPEG files to index, images/s; GradCAM, images/s; ascent, steps/s", 40),
 }
 
