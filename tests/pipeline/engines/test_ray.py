@@ -342,7 +342,7 @@ def test_a_lost_worker_loses_no_more_than_it_scanned_since_it_was_last_asked(
 
 
 def test_a_worker_that_sees_another_network_or_other_data_says_so(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.compiled.compile.prepare_devices", lambda threads: None)
+    monkeypatch.setattr("pipeline.compiled.devices.prepare_devices", lambda threads: None)
     engine.Worker().open(job.spec, job.digests, 1)
     for table in ("model", "data"):
         with pytest.raises(WrongSpec, match=rf"what \[{table}\] names is not the same on .* as where the job was started"):
