@@ -165,13 +165,52 @@ def returns(what: str) -> Callable[[Any], None]:
     return change
 
 
-def recursive(graph: Any) -> None:
-    node = graph.library.function[0].node_def[0]
+def call_in(function: Any, called: str) -> None:
+    """Make a call of a function's first operation."""
+    node = function.node_def[0]
     node.op = "PartitionedCall"
     node.attr.clear()
-    node.attr["f"].func.name = "twice"
+    node.attr["f"].func.name = called
     node.attr["Tin"].list.type.append(1)
     node.attr["Tout"].list.type.append(1)
+
+
+def recursive(graph: Any) -> None:
+    call_in(graph.library.function[0], "twice")
+
+
+def doubling(graph: Any) -> None:
+    """Forty functions, each of which calls the next one twice."""
+    last = graph.library.function[0]
+    for depth in range(40):
+        function = graph.library.function.add()
+        function.CopyFrom(last)
+        function.signature.name = "twice" if depth == 0 else f"twice{depth}"
+        call_in(function, "relu" if depth == 39 else f"twice{depth + 1}")
+        again = function.node_def.add()
+        again.CopyFrom(function.node_def[0])
+        again.name, again.input[0] = "again", "relu:output:0"
+        function.ret["y"] = "again:output:0"
+    last.signature.name = "relu"
+
+
+def feeding_itself(graph: Any) -> None:
+    """A call that takes what it gives, of a function that gives what it takes."""
+    function = graph.library.function[0]
+    function.ret["y"] = "x"
+    del function.node_def[:]
+    call = node_of(graph, "PartitionedCall")
+    call.input[:] = [call.name]
+
+
+def immense_constant(graph: Any) -> None:
+    """One number that stands for 640 GB of them."""
+    tensor = node_of(graph, "Const").attr["value"].tensor
+    tensor.ClearField("tensor_content")
+    tensor.float_val[:] = [1.0]
+    del tensor.tensor_shape.dim[:]
+    for _ in range(2):
+        tensor.tensor_shape.dim.add().size = 400_000
 
 
 def predicate(graph: Any) -> None:
