@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -41,8 +42,8 @@ def nested(depth: int) -> Any:
 
 
 def a_value(random: Random) -> Any:
-    """A nasty value."""
-    return nested(random.choice((30, 300))) if random.random() < 0.03 else random.choice(NASTY)
+    """A nasty value, which the caller may change."""
+    return nested(random.choice((30, 300))) if random.random() < 0.03 else copy.deepcopy(random.choice(NASTY))
 
 
 def mutate_bytes(random: Random, data: bytes) -> bytes:
@@ -113,7 +114,7 @@ def mutate_tree(random: Random, tree: Any) -> Any:
                 if isinstance(holder, dict):
                     holder[str(random.choice(("", "a b", "\0", "x" * 300, "unknown", f"{key} ")))] = holder.pop(key)
                 else:
-                    holder.append(holder[key])
+                    holder.append(json.loads(json.dumps(holder[key])))
     return tree
 
 

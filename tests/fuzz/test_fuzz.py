@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -30,6 +31,17 @@ def fuzz(*words: str) -> tuple[int, str]:
         timeout=600,
     )
     return done.returncode, done.stdout + (done.stderr[-3000:] if done.returncode else "")
+
+
+def test_a_case_is_the_same_whatever_was_made_before_it() -> None:
+    """What nasty values are put into trees must not be what the next mutation changes."""
+    sys.path.insert(0, str(ROOT / "tests" / "fuzz"))
+    from mutation import NASTY, mutate_tree
+
+    whole = repr(NASTY)
+    for seed in range(2000):
+        mutate_tree(Random(seed), {"a": [1, {"b": 2}], "c": "x"})
+    assert repr(NASTY) == whole
 
 
 def test_no_broken_input_ends_in_a_traceback_a_crash_a_hang_or_a_long_message() -> None:
