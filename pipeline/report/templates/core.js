@@ -203,7 +203,14 @@ const convscope = (() => {
 
   function here() {
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-    return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), settings: Object.fromEntries(new URLSearchParams(query)) };
+    const plain = (part) => {
+      try {
+        return decodeURIComponent(part);
+      } catch {
+        return part; // an address that somebody typed
+      }
+    };
+    return { parts: path.split("/").filter(Boolean).map(plain), settings: Object.fromEntries(new URLSearchParams(query)) };
   }
 
   const latest = new Map(); // by a view's parts: the address at which it was last seen, with its settings

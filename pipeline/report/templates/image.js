@@ -129,7 +129,7 @@
     const labels = [...labelCounts(layers, job.images).values()].sort((a, b) => b.selective.length - a.selective.length || b.winners - a.winners);
     const lines = labels.map(({ label, selective, winners, images }) => make("tr", {}, make("th", { scope: "row" }, link(label, address("+label", label))), ...[selective.length, winners, images].map((value) => make("td", {}, value.toLocaleString("en")))));
     const head = make("tr", {}, ...["label", "channels that prefer it", "winners", "images among them"].map((text) => make("th", { scope: "col" }, text)));
-    root.append(heading("Labels"), make("p", { className: "quiet" }, labels.length ? `Which channels answer to which of ${count(labels.length, "label")}.` : "The data set has no labels."), make("table", { className: "numbers" }, make("thead", {}, head), make("tbody", {}, ...lines)));
+    root.append(heading("Labels"), make("p", { className: "quiet" }, labels.length ? `Which channels answer to which of ${count(labels.length, "label")}.` : "The data set has no labels."), make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Labels" }, make("table", { className: "numbers" }, make("thead", {}, head), make("tbody", {}, ...lines))));
   }
 
   // ---- one search over everything

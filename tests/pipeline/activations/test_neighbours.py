@@ -26,7 +26,7 @@ def part_of(samples: dict[str, Any], order: Any = None) -> Part:
         numbers = np.arange(len(sample), dtype=np.uint64) if order is None else np.asarray(order, np.uint64)
         empty = Distribution.empty(sample.shape[1])
         members[layer] = {"distribution": replace(empty, order=numbers, sample=np.asarray(sample, np.float32))}
-    return Part({layer: sample.shape[1] for layer, sample in samples.items()}, members)  # type: ignore[arg-type]
+    return Part({layer: sample.shape[1] for layer, sample in samples.items()}, members)
 
 
 @pytest.fixture
