@@ -54,6 +54,19 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
     return _png(figure)
 
 
+def metrics(columns: Mapping[str, Sequence[Any]], better: Mapping[str, bool]) -> bytes:
+    """The mean and the standard deviation of each metric, method by method, as a PNG; `better`: whether higher values are."""
+    rows = _by_method(columns)
+    names = [name for name in dict.fromkeys(columns["metric"]) if name in better]
+    figure = _figure(3.2 * len(names) + 2, 1.2 + 0.3 * len(rows))
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        values = [[columns["value"][row] for row in own if columns["metric"][row] == name] or [0.0] for own in rows.values()]
+        axes.barh(list(rows), [np.mean(own) for own in values], xerr=[np.std(own) for own in values], color=CURVES[0], alpha=0.8)
+        axes.set(title=f"{name}: {'higher' if better[name] else 'lower'} is better")
+        axes.invert_yaxis()
+    return _png(figure)
+
+
 def named_losses(losses: Sequence[tuple[str, np.ndarray]]) -> bytes:
     """Named losses, (steps,) each, against their steps, as shares of their maxima, as a PNG."""
     figure = _figure(7, 4)

@@ -26,7 +26,7 @@ def around_a_method(name: str) -> str:
 
 
 AroundName = Annotated[str, Field(pattern="^(smooth|square|var)grad-"), AfterValidator(around_a_method)]
-Check = Literal["randomisation", "curves"]
+Check = Literal["randomisation", "curves", "metrics"]
 
 
 def a_list_of_targets(value: Any) -> Any:

@@ -161,6 +161,7 @@ def _explain_output(
     from pipeline.attribution.pictures import ExplanationPictures
     from pipeline.attribution.results import ExplainedOutput, ExplanationResults
     from pipeline.attribution.sanity import CHECKS
+    from pipeline.attribution.sanity.metrics import verdict
 
     spec, classes = job.spec.gradcam, _classes(job)
     layers = [layer.name for layer in _layers(job)]
@@ -191,6 +192,9 @@ def _explain_output(
     for key, sanity in checks.items():
         tables[key] = sanity.columns
         write_bytes(whole / "trust" / f"{f'{below}-' if below else ''}{key}.png", sanity.plot())
+    trust = verdict(tables["metrics"]) if tables.get("metrics", {}).get("value") else []
+    for line in trust:
+        job.reporter.say(line)
     guide = explainer.graph.guide
     gaps = _say_gaps(job, results.attributions)
     if results.nans:
@@ -204,6 +208,7 @@ def _explain_output(
         "rule": guide.rule if guide else None,
         "replaced": guide.replaced if guide else None,
         **({"gaps": gaps} if gaps else {}),
+        **({"trust": trust} if trust else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
         "told": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }, tables
@@ -300,7 +305,7 @@ STAGE = Stage(
     table=GradcamSpec,
     check=check,
     names_classes=True,
-    index=("classification", "attributions", "randomisation", "curves"),
+    index=("classification", "attributions", "randomisation", "curves", "metrics"),
     folders=("mosaics/gradcam", "maps"),
     section=Section(
         f"explanations: {', '.join(method.title for method in METHODS.values())}",

@@ -255,6 +255,7 @@ INDEX: dict[str, pa.Schema] = {
             ("ssim", pa.float64()),
         ]
     ),
+    "metrics": pa.schema([*_EXPLAINED, ("metric", pa.string()), ("value", pa.float64())]),
     "curves": pa.schema(
         [
             *_EXPLAINED,

@@ -1,4 +1,4 @@
-"""The table of sanity checks of maps: weight randomisation, and deletion and insertion curves."""
+"""The table of sanity checks of maps: weight randomisation, deletion and insertion curves, and metrics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from pipeline.attribution.explainer import Explained, Explainer
 from pipeline.attribution.sanity.deletion import DeletionCurves
+from pipeline.attribution.sanity.metrics import MapMetrics
 from pipeline.attribution.sanity.similarity import RandomisationSimilarity
 
 
@@ -26,4 +27,5 @@ class SanityCheck(Protocol):
 CHECKS: dict[str, Callable[[Explainer], SanityCheck]] = {
     "curves": DeletionCurves,
     "randomisation": RandomisationSimilarity,
+    "metrics": MapMetrics,
 }
