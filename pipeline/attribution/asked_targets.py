@@ -19,7 +19,46 @@ if TYPE_CHECKING:
 Asked = int | str | TargetSpec
 
 # The keys of a target's table that make sense for a kind of head, beside `output`.
-_KEYS = {"map": {"region"}, "embedding": {"image", "example", "direction"}, "linear": {"sign"}, "boxes": {"box"}}
+_KEYS = {
+    "softmax": {"minus"},
+    "sigmoid": {"minus"},
+    "linear": {"sign", "minus"},
+    "map": {"region"},
+    "embedding": {"image", "example", "direction"},
+    "boxes": {"box"},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceTarget:
+    """Why this and not that: the evidence for one class or output less that for another.
+
+    minus: the number of the other.
+    """
+
+    of: ClassTarget | OutputTarget
+    minus: int
+
+    def number(self, label: str | None) -> int | None:
+        """The class or output for an image with this label."""
+        return self.of.number(label)
+
+    def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        """The difference of the two; 0 where both are the same."""
+        return self.of.score(logits, numbers) - logits[:, self.minus]
+
+    def reading(self, logits: np.ndarray, number: int) -> Reading:
+        """The difference of the evidence, which is no probability."""
+        sign = self.of.sign if isinstance(self.of, OutputTarget) else 1
+        return Reading(output=sign * logits[..., number].astype(np.float64) - logits[..., self.minus])
+
+    def title(self, number: int) -> str:
+        """Both, for people."""
+        return f"{self.of.title(number)} rather than {self.of.classes.name(self.minus)}"
+
+    def key(self, number: int) -> str:
+        """Both, by number."""
+        return f"{self.of.key(number)}-rather-than-{self.minus}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +172,8 @@ def check_targets(classes: Classes, asked: Sequence[Asked], labels: Sequence[str
             raise WrongSpec('gradcam.targets: "box" is a place, and model.boxes.format = "offsets" gives none. Leave it out.')
         if kind == "linear" and _output_of(target) == TRUE_LABEL:
             raise WrongSpec('gradcam.targets: "label" is a class, and a linear head has none. Name outputs, or set model.head.')
+        if isinstance(target, TargetSpec) and target.minus is not None:
+            classes.find(target.minus)
     classes.check([_output_of(target) for target in asked if kind != "embedding"], labels)
 
 
@@ -163,10 +204,15 @@ def targets_of(
         elif classes.head.kind == "linear":
             output = _output_of(target)
             numbers = range(classes.count) if output == MOST_LIKELY else [classes.find(output)]
-            targets += [OutputTarget(classes, number, spec.sign if spec else 1) for number in numbers]
+            several = [OutputTarget(classes, number, spec.sign if spec else 1) for number in numbers]
+            targets += [_less(target, spec, classes) for target in several]
         else:
-            targets.append(ClassTarget(classes, _output_of(target)))
+            targets.append(_less(ClassTarget(classes, _output_of(target)), spec, classes))
     return tuple(targets)
+
+
+def _less(target: ClassTarget | OutputTarget, spec: TargetSpec | None, classes: Classes) -> Target:
+    return target if spec is None or spec.minus is None else DifferenceTarget(target, classes.find(spec.minus))
 
 
 def _output_of(asked: Asked) -> int | str:

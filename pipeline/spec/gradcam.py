@@ -44,6 +44,7 @@ class TargetSpec(Table):
 
     output: a class or output by number or name, "predicted" or "label"; for heads that have any.
     sign: -1 for what lowers the output of a regression.
+    minus: another class or output by number or name, whose evidence is taken off: why the one and not the other.
     region: of a map of classes: "image", "predicted", a box as shares of the image [y1, x1, y2, x2], or a picture that is
         white within.
     box: of a detector: where the detection is, as shares of the network's input [y1, x1, y2, x2].
@@ -53,6 +54,7 @@ class TargetSpec(Table):
 
     output: Annotated[Number | Annotated[str, Field(min_length=1)], AlsoNamed("class")] = "predicted"
     sign: Literal[1, -1] = 1
+    minus: Number | Annotated[str, Field(min_length=1)] | None = None
     region: Annotated[str, HoldsPath(words=("image", "predicted"))] | tuple[Edge, Edge, Edge, Edge] | None = None
     box: tuple[Edge, Edge, Edge, Edge] | None = None
     image: PathText | None = None

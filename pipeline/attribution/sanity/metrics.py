@@ -117,7 +117,7 @@ def complexity(values: np.ndarray) -> dict[str, float]:
 
 
 def verdict(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The methods, the most trustworthy first, by the mean of their ranks in the metrics, then by infidelity; and in words which to trust."""
+    """The methods, the most trustworthy first, and in words which to trust: by the mean of their ranks, then by infidelity."""
     means, spread = _of_methods(columns)
     ranks = {}
     for key, own in means.items():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from stirring import stir
 
+from pipeline.attribution.asked_targets import check_targets, targets_of
+from pipeline.attribution.explainer import Explainer, ImageBatch
+from pipeline.attribution.methods import METHODS
+from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, Classes, ClassTarget, top
 from pipeline.errors import UnknownName, WrongSpec
 from pipeline.models.head import softmax
+from pipeline.spec.gradcam import TargetSpec
 
 NAMED = Classes(4, ("tabby cat", "red fox", "crane", "crane"))
 NUMBERED = Classes(4, None)
@@ -58,3 +66,26 @@ def test_labels_of_which_none_is_a_class_are_an_error() -> None:
     NAMED.check(["label"], None)
     with pytest.raises(WrongSpec, match="no label of the data"):
         NAMED.check(["label"], ["wolf", "hyena"])
+
+
+def test_a_difference_is_explained_by_the_difference_of_the_gradients(opened: Any, photos: Any) -> None:
+    inputs = keras.Input((4, 4, 3))
+    network = opened(stir(keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))), head="softmax")
+    asked = [1, 2, TargetSpec(output=1, minus="crow")]
+    classes = Classes(4, ("ant", "bee", "crow", "dog"), network.head())
+    check_targets(classes, asked, None)
+    targets = targets_of(classes, asked, lambda spec: np.zeros(4), (1, 1))
+    explainer = Explainer.of(network, ExplainPlan.of([METHODS["gradient"], METHODS["lrp_epsilon"]], [], targets, 1))
+    explained = explainer.explain(ImageBatch([], photos(1, 4, 4), [[1, 2, 1]]))
+    bee, crow, difference = explained.maps["gradient", None][0]
+    np.testing.assert_allclose(difference, bee - crow, atol=1e-6)
+    assert np.abs(difference).max() > 1e-4
+    reading = targets[2].reading(explained.logits, 1)
+    assert reading.probability is None
+    np.testing.assert_allclose(reading.output, explained.logits[:, 1] - explained.logits[:, 2], rtol=1e-6)
+    np.testing.assert_allclose(explained.maps["lrp_epsilon", None][0, 2].sum(), reading.output[0], rtol=1e-3)
+    assert (targets[2].title(1), targets[2].key(1)) == ("bee rather than crow", "1-rather-than-2")
+    with pytest.raises(UnknownName, match="'cow' is not"):
+        check_targets(classes, [TargetSpec(output=1, minus="cow")], None)
+    with pytest.raises(WrongSpec, match="'minus' is not for a network whose head is 'embedding'"):
+        check_targets(Classes(4, None, replace(network.head(), kind="embedding")), [TargetSpec(minus=1)], None)
