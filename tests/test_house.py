@@ -69,3 +69,8 @@ def test_no_two_classes_have_one_name() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert len(classes) > 100 and {name: count for name, count in classes.items() if count > 1} == {}
+
+
+def test_gradients_are_asked_for_where_none_is_left_to_chance() -> None:
+    asking = [path.relative_to(ROOT).as_posix() for path in PRODUCT if "tf.gradients(" in path.read_text()]
+    assert asking == ["pipeline/compiled/gradients.py"], "TensorFlow's own may be other bits on each GPU: deterministic_gradients"

@@ -14,7 +14,7 @@ from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, 
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted, starting_relevance
 from pipeline.compiled.freezing import FrozenGraph
-from pipeline.compiled.gradients import gradient_of
+from pipeline.compiled.gradients import deterministic_gradients, gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import CHANGES, Guide, guide
 from pipeline.compiled.relevance import COMPOSITES, Propagation
@@ -210,7 +210,9 @@ class _Drawing:
         if attention:
             flow = attention_flow(pixels, self.network.name)
             for one in attention:
-                values[one] = tf.stack([flow.weighed(total) if one.by_gradients else flow.rollout() for total in totals], axis=1)
+                weighted = totals if one.by_gradients else []
+                flows = [flow.weighed(deterministic_gradients(total, list(flow.blocks))) for total in weighted]
+                values[one] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
         for layer, tensor in tensors.items():
             values |= self._at_layer(layer, tensor, totals, in_halves)
         # ReLUs are changed once all that needs plain gradients has them; what lets all pass does not ask what let less pass.

@@ -214,10 +214,12 @@ def starting_relevance(target: Target, logits: tf.Tensor, numbers: tf.Tensor, sc
     """What each logit adds to a target's score, float32 of the logits' shape: itself times the score's gradient by it."""
     import tensorflow as tf
 
+    from pipeline.compiled.gradients import deterministic_gradients
+
     inner = target.target if isinstance(target, TargetOfOutput) else target
     if hasattr(inner, "relevance"):
         return inner.relevance(logits)
-    return logits * tf.gradients(tf.reduce_sum(score), logits)[0]
+    return logits * deterministic_gradients(tf.reduce_sum(score), logits)[0]
 
 
 def predicted(logits: tf.Tensor) -> tf.Tensor:

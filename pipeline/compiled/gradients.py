@@ -63,6 +63,12 @@ def deterministic_gradients(of: Any, by: Any, **options: Any) -> list[Any]:
     return tf.gradients(of, by, **options)
 
 
+def own_gradient(operation: tf.Operation) -> Callable[..., Any]:
+    """The gradient function of an operation's type, deterministic. Raises: LookupError, where there is none."""
+    own = registered_gradient(operation.type)
+    return (lambda one, *above: _deterministic(one, own, *above)) if operation.type in DETERMINISTIC.types else own
+
+
 def gradient_of(total: tf.Tensor, by: tf.Tensor, in_halves: bool) -> tf.Tensor | None:
     """The gradient of a number by a tensor, float32 of its shape; None where it does not depend on it.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from pipeline.compiled.tf_private import registered_gradient
+from pipeline.compiled.gradients import deterministic_gradients, own_gradient
 
 EPSILON = 1e-6  # keeps shares of nearly nothing finite
 _NORMALISATIONS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
@@ -33,9 +33,10 @@ def pulled_back(operation: tf.Operation, above: Sequence[tf.Tensor]) -> list[tf.
     `tf.gradients` would look at the whole graph for every operation.
     """
     try:
-        gradient = registered_gradient(operation.type)
+        gradient = own_gradient(operation)
     except LookupError:  # a call of a function
-        return list(tf.gradients(operation.outputs, list(operation.inputs), above, stop_gradients=list(operation.inputs)))
+        inputs = list(operation.inputs)
+        return deterministic_gradients(operation.outputs, inputs, grad_ys=above, stop_gradients=inputs)
     gradients = gradient(operation, *above)
     return list(gradients) if isinstance(gradients, (list, tuple)) else [gradients]
 

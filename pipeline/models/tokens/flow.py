@@ -42,15 +42,14 @@ class AttentionFlow:
             flow = step if flow is None else step @ flow
         return self._map(flow)
 
-    def weighed(self, total: tf.Tensor) -> tf.Tensor:
+    def weighed(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Float32 (batch, rows, columns): R + max(G * A, 0) R over the blocks, of the mean of the heads, less the tokens' own.
 
         Chefer et al., 2021: "Generic Attention-model Explainability", of self-attention.
 
         Args:
-            total: the sum of the images' scores, whose gradients by the attention G are.
+            gradients: of the sum of the images' scores by the attention of each block, G; None where it has none.
         """
-        gradients = tf.gradients(total, list(self.blocks))
         flow: tf.Tensor | None = None
         for block, order, gradient in zip(self.blocks, self.orders, gradients, strict=True):
             if gradient is None:
