@@ -196,9 +196,9 @@ class ImageView:
 
     def _repr_html_(self) -> str:
         first = [f"{row.layer} / {row.channel} (rank {row.rank})" for row in self.wins.head(10).itertuples()]
-        label = f", {self.facts['label']}" if self.facts["label"] else ""
+        label = f", {self.facts['label']}" if isinstance(self.facts["label"], str) and self.facts["label"] else ""
         words = html.escape(f"{self.facts['key']}{label}: a winner of {_channels(len(self.wins))}: {', '.join(first)}")
-        return f"<div>{_tiles([self.picture], [''])}</div>{words}"
+        return f"<div>{_tiles([self.picture], [''], None)}</div>{words}"
 
 
 class Explanation:
@@ -223,7 +223,7 @@ class Explanation:
         return f"<{self.method} of {self.target}>"
 
     def _repr_html_(self) -> str:
-        return _tiles([self.picture], [f"{self.method} of {self.target}"])
+        return _tiles([self.picture], [f"{self.method} of {self.target}"], None)
 
 
 def open(folder: str | os.PathLike[str]) -> JobResults:
@@ -243,16 +243,17 @@ def _picture(data: bytes) -> Image:
     return picture
 
 
-def _tiles(pictures: list[Image], captions: list[str]) -> str:
-    """Pictures side by side, as HTML that holds them."""
+def _tiles(pictures: list[Image], captions: list[str], side: int | None = 96) -> str:
+    """Pictures side by side, as HTML that holds them, in tiles of so many pixels; None: as large as they are."""
     tiles = []
     for picture, caption in zip(pictures, captions, strict=False):
         data = io.BytesIO()
         picture.save(data, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-        words = html.escape(Path(caption).name if "/" in caption else caption)
-        style = "display:inline-block;margin:2px;text-align:center;font-size:80%"
-        tiles.append(
-            f'<figure style="{style}"><img src="{source}" alt="{words}" height="96"><figcaption>{words}</figcaption></figure>'
-        )
+        words = html.escape(caption)
+        box = f"width:{side + 16}px;" if side else ""
+        size = f"width:{side}px;height:{side}px;object-fit:contain;image-rendering:pixelated" if side else ""
+        style = f"display:inline-block;{box}margin:2px;vertical-align:top;text-align:center;font-size:75%;overflow-wrap:anywhere"
+        image = f'<img src="{source}" alt="{words}" style="{size}">'
+        tiles.append(f'<figure style="{style}">{image}<figcaption>{words}</figcaption></figure>')
     return "".join(tiles)

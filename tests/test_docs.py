@@ -301,7 +301,7 @@ def test_the_demo_ends_with_the_summary_of_the_tutorial(workplace: Any, monkeypa
     (summary_text,) = (block.text for block in blocks("text") if block.text.startswith("demo: "))
 
     def shape(text: str) -> str:
-        return re.sub(r"\d[\d,.e+-]*", "N", text.strip())
+        return re.sub(" +", " ", re.sub(r"\d[\d,.e+-]*", "N", text.strip()))  # columns are as wide as their numbers
 
     assert shape("\n".join(summary(Path("out/demo")))) == shape(summary_text)
 
@@ -342,8 +342,8 @@ def test_every_link_and_picture_is_there() -> None:
                 assert anchor in anchors, f"{path.name} links to {target}"
 
 
-def test_every_document_is_linked_from_the_readme_and_from_the_start_page() -> None:
-    for path in [*sorted((ROOT / "docs").glob("*.md")), *OUTSIDE]:
+def test_every_document_is_linked_from_the_start_page_and_that_from_the_readme() -> None:
+    for path in [ROOT / "docs" / "index.md", *OUTSIDE]:
         assert f"]({path.relative_to(ROOT)})" in section("README.md", "More"), path.name
     for path in sorted((ROOT / "docs").rglob("*.md")):
         assert path.name == "index.md" or f"]({path.relative_to(ROOT / 'docs')})" in read("docs/index.md"), path.name
