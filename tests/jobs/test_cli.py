@@ -104,7 +104,7 @@ def test_show_summarises_a_folder(command: Any, finished: Any) -> None:
     status, out, _ = command("show", finished)
     assert status == 0
     assert out.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images at ")
-    for what, count in (("pictures", 9), ("tables", 7), ("patches", 4)):
+    for what, count in (("pictures", 9), ("tables", 8), ("patches", 4)):
         assert f"  {what}: " in out and f": {count} files, " in out
 
 

@@ -62,9 +62,10 @@ def test_a_job_leaves_its_receipt_tables_crops_and_mosaics_and_nothing_else(fini
         [
             "run.json",
             "scan.part",
+            "spec.toml",
             *(
                 f"index/{name}.parquet"
-                for name in ("activations", "channels", "fields", "images", "layers", "mosaics", "skipped")
+                for name in ("activations", "channels", "fields", "images", "layers", "mosaics", "neighbours", "skipped")
             ),
             *(f"crops/{layer}.parquet" for layer in LAYERS),
             "crops/README.md",
