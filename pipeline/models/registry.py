@@ -39,6 +39,18 @@ def _savedmodel(path: str, spec: ModelSpec) -> Network:
     return open_savedmodel(path, spec)
 
 
+def _hub(name: str, spec: ModelSpec) -> Network:
+    try:
+        import keras_hub  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "keras_hub":
+            raise
+        raise UnusableModel(f'hub:{name} takes the package keras-hub: pip install "convscope[hub]".') from None
+    from pipeline.models.keras.hub import open_hub
+
+    return open_hub(name, spec)
+
+
 def _onnx(path: str, spec: ModelSpec) -> Network:
     try:
         from pipeline.models.onnx.onnx_network import open_onnx
@@ -63,6 +75,7 @@ KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
     "file": NetworkKind(open=_file, path=True, keys=("inputs", "trusted", "custom"), endings=(".keras", ".h5", ".hdf5")),
     "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), endings=(".pb",), tried=True),
+    "hub": NetworkKind(open=_hub, keys=("top", "trusted")),
     "onnx": NetworkKind(open=_onnx, path=True, keys=("inputs", "trusted"), endings=(".onnx",), tried=True),
     "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), endings=("/",), tried=True),
 }

@@ -14,6 +14,7 @@ from pipeline.compiled.keras_private import layers_inside, maker_of, run_graph
 from pipeline.errors import UnusableModel
 from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
+from pipeline.models.keras.subclassed import RECORDED_BATCH, described_call, record_calls, sources_of
 from pipeline.models.keras.weights import weight_bytes
 from pipeline.models.layout import image_layout
 from pipeline.models.network import (
@@ -59,6 +60,8 @@ class FunctionalReader:
         self.takes = str(self.graph.inputs[self.image].dtype)
         if "int" in self.takes:
             self._check_floats(name)
+        self._inner: dict[str, str] = {}  # what composite layers call, and which of them does
+        self._inner_sources: dict[str, tuple[str, ...]] = {}
         self._survey = list(self._described())
         self._names = dict.fromkeys(layer.name for layer in self._survey if isinstance(layer, LayerInfo | TokenTensor))
 
@@ -73,8 +76,10 @@ class FunctionalReader:
     ) -> Mapping[str, tf.Tensor]:
         values = self._values(images, others)
         if "int" in self.takes:
-            return self.graph.reach(values, names, run_graph)
-        return self.graph.reach(values, names, lambda model, values: model(values, training=False))
+            return self.graph.reach(values, names, lambda model, values: (run_graph(model, values), {}))
+        if self._inner.keys().isdisjoint(names):
+            return self.graph.reach(values, names, lambda model, values: (model(values, training=False), {}))
+        return self.graph.reach(values, names, _recorded)
 
     def ends(self) -> Sequence[End]:
         makers = [(self.graph.makers([output]), output) for output in self.model.outputs]
@@ -85,6 +90,8 @@ class FunctionalReader:
         return None
 
     def sources(self, name: str) -> tuple[str, ...]:
+        if name in self._inner_sources:
+            return self._inner_sources[name]
         return nearest_layers(
             self.graph.feeds(name),
             lambda call: self.graph.feeds(call) if isinstance(call, str) else [],
@@ -155,8 +162,11 @@ class FunctionalReader:
         ]
         # The model's own shapes may be open where the job's are not, so the sizes are worked out from the job's input.
         single = [name for name, call in self._calls.items() if len(call.outputs) == 1]
-        outputs = self.graph.reach(stand_ins, single, lambda model, values: model.compute_output_spec(values))
-        for name, call in self._calls.items():
+        outputs = self.graph.reach(stand_ins, single, lambda model, values: (model.compute_output_spec(values), {}))
+        own = list(self._calls.items())
+        inner = self._inside([name for name, _ in own]) if "int" not in self.takes else {}
+        for name, call in own:
+            yield from inner.get(name, [])
             problem = self._problem(name, call, outputs.get(name))
             output = outputs.get(name)
             if output is None or (problem and name == LOGITS):
@@ -167,9 +177,45 @@ class FunctionalReader:
             else:
                 shape: tuple[Any, ...] = tuple(output.shape[1:])
                 yield LayerInfo(name, call.kind, self.layout.sizes(shape) if len(shape) == 3 else (1, 1, *shape))
-            if not call.nested:
-                for inner in layers_inside(call.operation):
-                    yield UnreadableLayer(f"{name}/{inner.name}", type(inner).__name__, f"inside the layer {name!r}")
+            if not call.nested and name not in inner:
+                for layer in layers_inside(call.operation):
+                    yield UnreadableLayer(f"{name}/{layer.name}", type(layer).__name__, f"inside the layer {name!r}")
+
+    def _inside(self, known: Sequence[str]) -> dict[str, list[LayerInfo | UnreadableLayer]]:
+        """The layers that composite layers call, by the name of the outer one, whose calls are recorded."""
+        composites = self.graph.composites()
+        if not composites:
+            return {}
+        inside: dict[str, list[LayerInfo | UnreadableLayer]] = {name: [] for name in composites}
+
+        def look(images: tf.Tensor) -> None:
+            seen: dict[str, Any] = {}
+
+            def run(model: keras.Model, values: list[Any]) -> tuple[Any, Mapping[str, Any]]:
+                calls, output = record_calls(model, values)
+                seen.update(calls)
+                return output, {name: call.output for name, call in calls.items()}
+
+            single = [name for name in known if len(self._calls[name].outputs) == 1 or name in composites]
+            outputs = self.graph.reach(self._values(images, None), single, run)
+            for name, call in seen.items():
+                outer = next((one for one in composites if name.startswith(f"{one}/")), None)
+                if outer is None:
+                    continue
+                described, problem = described_call(name, call, images.graph, self.layout)
+                inside[outer].append(described)
+                if problem is None or isinstance(described, TokenTensor):
+                    self._inner[name] = outer
+                    self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(tuple(call.output.shape)),))
+                    outputs[name] = call.output
+            tensors = {name: outputs[name] for name in sorted(outputs, key=lambda name: _place(outputs[name]))}
+            for name in [*self._inner, *composites]:
+                if name in tensors:
+                    self._inner_sources[name] = sources_of(tensors, name, tensors[name])
+
+        spec = tf.TensorSpec((RECORDED_BATCH, *self.layout.shape(*self.input_shape)), self.takes)
+        tf.function(look, autograph=False).get_concrete_function(spec)
+        return inside
 
     def _problem(self, name: str, call: LayerCall, output: keras.KerasTensor | None) -> str | None:
         if name == LOGITS:  # MobileNetV3 calls a convolution "logits", which gives the very same numbers
@@ -178,3 +224,14 @@ class FunctionalReader:
             several = f"gives {len(call.outputs)} tensors"
             return f"{several}; name the layers inside it" if call.nested else f"{several}; name the layers that take them"
         return shape_problem(call.kind, tuple(output.shape), output.dtype)
+
+
+def _recorded(model: keras.Model, values: list[Any]) -> tuple[Any, Mapping[str, Any]]:
+    """What a model gives, and what every layer inside it gives."""
+    calls, output = record_calls(model, values)
+    return output, {name: call.output for name, call in calls.items()}
+
+
+def _place(tensor: tf.Tensor) -> int:
+    """Where a tensor comes in the order in which its graph was built."""
+    return tensor.graph.get_operations().index(tensor.op)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import keras
 
-from pipeline.compiled.keras_private import ends_of, has_graph, maker_of, nodes_of
+from pipeline.compiled.keras_private import ends_of, has_graph, layers_inside, maker_of, nodes_of
 
 
 @dataclass(frozen=True)
@@ -99,30 +99,44 @@ class KerasGraph:
                 makers |= dict.fromkeys(self._outside(name, nested.makers([nested.outputs[position]])))
         return list(makers)
 
-    def reach(self, values: Sequence[Any], names: Iterable[str], run: Callable[[keras.Model, list[Any]], Any]) -> dict[str, Any]:
+    def composites(self) -> dict[str, LayerCall]:
+        """The layers that hold layers in a way that their own code alone knows, and are called once; wrappers aside."""
+        calls = dict(self.walk())
+        return {
+            name: call
+            for name, call in calls.items()
+            if call.nested is None and layers_inside(call.operation) and not isinstance(call.operation, keras.layers.Wrapper)
+            if ":" not in name and f"{name}:1" not in calls
+        }
+
+    def reach(
+        self, values: Sequence[Any], names: Iterable[str], run: Callable[[keras.Model, list[Any]], tuple[Any, Mapping[str, Any]]]
+    ) -> dict[str, Any]:
         """The outputs of the named calls, the first of each, for some input values; what lies past the deepest is not run.
 
         Args:
             values: one for each input, such as `run` takes: tensors, or KerasTensors that stand for them.
-            names: as `walk` gives them.
-            run: runs a model of a list of inputs on a list of values and returns its outputs.
+            names: as `walk` gives them, and of what composite layers call, as `run` names it.
+            run: runs a model of a list of inputs on a list of values. Returns its outputs, and those of the layers inside it.
         """
         own: dict[str, keras.KerasTensor] = {}
         inside: dict[str, list[str]] = {}
         for name in names:
             head, _, rest = name.partition("/")
-            if rest:
+            if rest and self.calls[head].nested is not None:
                 inside.setdefault(head, []).append(rest)
-            else:
-                own[name] = self.calls[name].output
+            else:  # a composite layer is run as a whole
+                own[name] = self.calls[head].output
         tensors = {id(given): value for given, value in zip(self.inputs, values, strict=True)}
         # Keras allows a tensor that is both input and output, but runs an identity for it: it is the value itself.
         needed = [*own.values(), *(given for head in inside for given in self.calls[head].inputs)]
         targets = {id(tensor): tensor for tensor in needed if id(tensor) not in tensors}
+        seen: Mapping[str, Any] = {}
         if targets:
             part = keras.Model(list(self.inputs), list(targets.values()))
-            tensors |= zip(targets, keras.tree.flatten(run(part, list(values))), strict=True)
-        outputs = {name: tensors[id(tensor)] for name, tensor in own.items()}
+            results, seen = run(part, list(values))
+            tensors |= zip(targets, keras.tree.flatten(results), strict=True)
+        outputs = {name: seen[name] if "/" in name else tensors[id(tensor)] for name, tensor in own.items()}
         for head, deeper in inside.items():
             nested = self.calls[head].nested
             assert nested is not None

@@ -17,7 +17,7 @@ from pipeline.errors import UnusableModel, one_line
 from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
-from pipeline.models.layout import image_layout, is_channels_first
+from pipeline.models.layout import Layout, image_layout, is_channels_first
 from pipeline.models.network import (
     LOGITS,
     SHAPES_ALONE,
@@ -32,7 +32,7 @@ from pipeline.models.network import (
 from pipeline.models.other_inputs import Given, OtherInput, bind, image_of, without_image
 from pipeline.models.output import End
 
-_BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
+RECORDED_BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
 _ONLY = "image"  # the name of an input that has none
 _OUTPUT = "what its call returns"  # the name of the model's only end, and the beginning of several: no attribute is called so
 
@@ -147,36 +147,23 @@ class SubclassedReader:
         def look(images: tf.Tensor) -> None:
             calls, output = record_calls(self.model, self._arguments(images, None))
             for name, call in calls.items():
-                kind, problem = type(call.operation).__name__, call.problem(images.graph)
-                if problem is None and call.output.shape[0] != _BATCH:
-                    problem = f"gives {call.output.shape[0]} rows for {_BATCH} images"
-                if name == LOGITS:
-                    problem = "its name is taken by the logits, which are not always this layer"
-                if problem:
-                    of_images = isinstance(call.output, tf.Tensor) and call.output.graph is images.graph and name != LOGITS
-                    known = of_images and call.output.shape.rank is not None
-                    shape = tuple(call.output.shape) if known else ()
-                    self._surveyed.append(unreadable(name, kind, problem, shape, call.output.dtype.name if known else ""))
-                    if isinstance(self._surveyed[-1], TokenTensor):
-                        self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(shape),))
-                    continue
-                shape = tuple(call.output.shape)
-                sizes: tuple[Any, ...] = self.layout.sizes(shape[1:]) if len(shape) == 4 else (1, 1, shape[1])
-                self._surveyed.append(LayerInfo(name, kind, sizes))
-                self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(shape),))
+                described, problem = described_call(name, call, images.graph, self.layout)
+                self._surveyed.append(described)
+                if problem is None or isinstance(described, TokenTensor):
+                    self._calls[name] = LayerCall(call.operation, (keras.KerasTensor(tuple(call.output.shape)),))
             seen = {id(call.operation) for call in calls.values()}
             for layer in layers_inside(self.model):
                 if id(layer) not in seen and not isinstance(layer, keras.layers.InputLayer):
                     reason = "its call is not seen: not used in inference, or inside a tf.function"
                     self._surveyed.append(UnreadableLayer(layer.name, type(layer).__name__, reason))
             outputs = {name: call.output for name, call in calls.items() if name in self._calls}
-            self._sources = {name: _sources(outputs, name, tensor) for name, tensor in outputs.items()}
+            self._sources = {name: sources_of(outputs, name, tensor) for name, tensor in outputs.items()}
             for name, end in _ends_of(output).items():
                 shape = () if end.shape.rank is None or None in end.shape[1:] else tuple(end.shape)
                 self._ends.append(End.of(name, shape, self.layout))
-                self._sources[name] = _sources(outputs, name, end)
+                self._sources[name] = sources_of(outputs, name, end)
 
-        spec = tf.TensorSpec((_BATCH, *self.layout.shape(*self.input_shape)), tf.float32)
+        spec = tf.TensorSpec((RECORDED_BATCH, *self.layout.shape(*self.input_shape)), tf.float32)
         try:
             graph = tf.function(look, autograph=False).get_concrete_function(spec).graph
         except Exception as error:  # whatever the model's own code raises
@@ -186,6 +173,23 @@ class SubclassedReader:
                 "savedmodel:DIR, and give them in model.inputs."
             ) from None
         self._operations = [operation.type for operation in graph.get_operations()]
+
+
+def described_call(
+    name: str, call: RecordedCall, graph: tf.Graph, layout: Layout
+) -> tuple[LayerInfo | UnreadableLayer, str | None]:
+    """A recorded call as a layer, in the graph of `RECORDED_BATCH` images, and why it cannot be looked at, or not yet."""
+    kind, problem, tensor = type(call.operation).__name__, call.problem(graph), call.output
+    known = isinstance(tensor, tf.Tensor) and tensor.graph is graph and tensor.shape.rank is not None
+    if problem is None and tensor.shape[0] != RECORDED_BATCH:
+        problem = f"gives {tensor.shape[0]} rows for {RECORDED_BATCH} images"
+    if name == LOGITS:
+        known, problem = False, "its name is taken by the logits, which are not always this layer"
+    if problem is not None:
+        shape, dtype = (tuple(tensor.shape), tensor.dtype.name) if known else ((), "")
+        return unreadable(name, kind, problem, shape, dtype), problem
+    sizes: tuple[Any, ...] = layout.sizes(tensor.shape[1:]) if tensor.shape.rank == 4 else (1, 1, tensor.shape[1])
+    return LayerInfo(name, kind, sizes), None
 
 
 def record_calls(model: keras.Model, images: Any) -> tuple[dict[str, RecordedCall], Any]:
@@ -200,7 +204,8 @@ def record_calls(model: keras.Model, images: Any) -> tuple[dict[str, RecordedCal
     thread = threading.get_ident()
 
     def call(operation: keras.Operation, *arguments: Any, **options: Any) -> Any:
-        if threading.get_ident() != thread:
+        made_on_the_way = path and not isinstance(operation, keras.Layer) and not has_graph(path[-1][0])
+        if threading.get_ident() != thread or made_on_the_way:  # each trace makes such an operation anew, with another name
             return plain(operation, *arguments, **options)
         own = _name_within(path[-1][0], operation) if path else ""
         name = f"{path[-1][1]}/{own}".removeprefix("/") if path else ""
@@ -261,7 +266,7 @@ def _name_within(outer: keras.Operation, inner: keras.Operation) -> str:
     return str(inner.name)
 
 
-def _sources(outputs: Mapping[str, tf.Tensor], name: str, tensor: tf.Tensor) -> tuple[str, ...]:
+def sources_of(outputs: Mapping[str, tf.Tensor], name: str, tensor: tf.Tensor) -> tuple[str, ...]:
     """The layers, of those whose outputs are given, from which a layer's tensor, or the model's output, is made."""
     order = list(outputs)
     before = order[: order.index(name)] if name in outputs else order
