@@ -79,7 +79,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def model(code: Any) -> Any:
     scope = {"__name__": "their_net"}
     exec(CODE, scope)
-    model = names["Net"]()
+    model = scope["Net"]()
     model(np.zeros((1, 17, 19, 3), np.float32))
     random = np.random.default_rng(0)
     for variable in model.weights:
