@@ -183,10 +183,11 @@ const convscope = (() => {
     else if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => (button.textContent = "Select it and copy"));
   }
 
-  // Rows as a CSV file, which the browser saves.
+  // Rows as a CSV file, which the browser saves. A text that a spreadsheet would take for a formula gets an apostrophe before it.
   function saveCsv(list, file) {
     const names = Object.keys(list[0] || {});
-    const cell = (value) => (value === null || value === undefined ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+    const plain = (value) => (value === null || value === undefined ? "" : typeof value === "string" && /^\s*[=+\-@]|^[\t\r\n]/.test(value) ? `'${value}` : String(value));
+    const cell = (value) => (/[",\r\n]/.test(plain(value)) ? `"${plain(value).replaceAll('"', '""')}"` : plain(value));
     const text = [names, ...list.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
     const anchor = make("a", { href: URL.createObjectURL(new Blob([`${text}\r\n`], { type: "text/csv" })), download: file });
     anchor.click();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -445,6 +446,17 @@ def test_the_rows_of_a_channel_are_saved_as_csv(pages: Any, visit: Any) -> None:
     rows = pd.read_csv(saving.value.path())
     assert rows.layer.tolist() == [HOSTILE_LAYER] * K and rows["rank"].tolist() == list(range(K))
     assert rows.key.tolist() == [f"{HOSTILE_KEY} {number}" for number in (2, 3, 4)] and rows.src_y1.tolist() == [4] * K
+
+
+def test_no_text_is_a_formula_in_the_csv_that_is_saved(pages: Any, visit: Any) -> None:
+    page = settled(visit(pages[0]))
+    texts = ["=HYPERLINK('http://x')", "+1", "-1+cmd|'/c calc'!A0", "@SUM(1)", "\t=1", " =1", "\r=1", "a=1", 'say "x"', "a\rb"]
+    with page.expect_download() as saving:
+        page.evaluate("texts => convscope.saveCsv(texts.map(text => ({ text, number: -1.5 })), 'x.csv')", texts)
+    with open(saving.value.path(), encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [row[0] for row in rows] == [f"'{text}" for text in texts[:7]] + texts[7:]
+    assert {row[1] for row in rows} == {"-1.5"}
 
 
 def test_a_comparison_holds_a_channel_against_the_one_that_answers_to_it(pages: Any, visit: Any) -> None:
