@@ -71,9 +71,14 @@ class Statistics(Member):
 
     @property
     def std(self) -> np.ndarray:
-        """The standard deviation of the population: float64 (channels,); NaN where nothing was seen."""
+        """The standard deviation of the population: float64 (channels,); NaN where nothing was seen.
+
+        Raises: ValueError, for sums that no responses have.
+        """
         # In fractions, a small deviation is not lost in the difference of two large squares.
-        totals = zip(exact_sums.total(self.sums), exact_sums.total(self.squares), self.seen.tolist(), strict=True)
+        totals = list(zip(exact_sums.total(self.sums), exact_sums.total(self.squares), self.seen.tolist(), strict=True))
+        if any(total or squares for total, squares, n in totals if not n):
+            raise ValueError("it has sums of nothing")
         return np.array([math.sqrt(squares / n - (total / n) ** 2) if n else math.nan for total, squares, n in totals])
 
     @property
