@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.attribution.asked_targets import check_targets, targets_of
 from pipeline.attribution.methods import METHODS, method_named
 from pipeline.attribution.methods.expected_gradients import EXPECTED_GRADIENTS, SAMPLES
+from pipeline.attribution.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from pipeline.attribution.methods.method import MethodSettings
 from pipeline.attribution.methods.relevance import relevance
 from pipeline.attribution.plan import MERGED, ExplainPlan
@@ -275,13 +276,15 @@ def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float
     largest = {name: max(gap for method, gap in known if method == name) for name, _ in known}
     for name, gap in largest.items():
         if gap > _MOST_GAP:
-            more = f"gradcam.steps = {job.spec.gradcam.steps}"
+            more = f" Raise gradcam.steps = {job.spec.gradcam.steps}."
             if name == EXPECTED_GRADIENTS.name:
-                more = f"gradcam.samples = {job.spec.gradcam.samples or SAMPLES}"
+                more = f" Raise gradcam.samples = {job.spec.gradcam.samples or SAMPLES}."
+            elif name != INTEGRATED_GRADIENTS.name:
+                more = ""  # of relevance, what operations without weights could not pass on
             missing = sum(other > _MOST_GAP for method, other in known if method == name)
             job.reporter.say(
                 f"{method_named(name).title}: {missing:,} maps do not add up to their scores within {_MOST_GAP:.0%}; the worst "
-                f"misses {gap:.1%}. Raise {more}; see the column gap of index/attributions.parquet."
+                f"misses {gap:.1%}.{more} See the column gap of index/attributions.parquet."
             )
     return largest
 

@@ -10,8 +10,8 @@ _LEAST = 2e-4  # of a score: in a smaller one, nothing can be told from rounding
 _TITLES = {
     "lrp_epsilon": ("LRP epsilon", "Bach et al., 2015"),
     "lrp_zplus": ("LRP z+", "Montavon et al., 2017"),
-    "lrp_epsilon_plus_flat": ("LRP epsilon, z+, flat", "Lapuschkin et al., 2019"),
-    "lrp_epsilon_gamma_box": ("LRP epsilon, gamma, box", "Montavon et al., 2019"),
+    "lrp_epsilon_plus_flat": ("LRP epsilon + z+ + flat", "Lapuschkin et al., 2019"),
+    "lrp_epsilon_gamma_box": ("LRP epsilon + gamma + box", "Montavon et al., 2019"),
 }
 
 
