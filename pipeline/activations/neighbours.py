@@ -11,7 +11,7 @@ from pipeline.activations.distribution import Distribution
 from pipeline.activations.part import Part
 
 NEAREST = 5  # channels of the same layer, and as many of all others
-_ROWS = 256  # channels that are compared with all others at a time
+_AT_A_TIME = 4_000_000  # correlations in memory
 
 
 def neighbour_columns(part: Part, channels: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
@@ -32,8 +32,9 @@ def neighbour_columns(part: Part, channels: Mapping[str, np.ndarray]) -> dict[st
     columns: dict[str, list[Any]] = {
         name: [] for name in ("layer", "channel", "rank", "other_layer", "other_channel", "correlation")
     }
-    for first in range(0, len(owners) if len(together) >= 3 else 0, _ROWS):
-        rows = np.arange(first, min(first + _ROWS, len(owners)))
+    step = max(1, _AT_A_TIME // max(len(owners), 1))
+    for first in range(0, len(owners) if len(together) >= 3 else 0, step):
+        rows = np.arange(first, min(first + step, len(owners)))
         correlations = (together[:, rows].T @ together).round(9).clip(-1, 1)
         correlations[:, ~varied] = -np.inf
         correlations[~varied[rows]] = -np.inf
