@@ -63,7 +63,7 @@ def metrics(columns: Mapping[str, Sequence[Any]], better: Mapping[str, bool]) ->
         values = [[columns["value"][row] for row in own if columns["metric"][row] == name] or [0.0] for own in rows.values()]
         axes.barh(list(rows), [np.mean(own) for own in values], xerr=[np.std(own) for own in values], color=CURVES[0], alpha=0.8)
         axes.set(title=f"{name}: {'higher' if better[name] else 'lower'} is better")
-        axes.invert_yaxis()
+    figure.axes[0].invert_yaxis()  # the first method on top; all share the axis
     return _png(figure)
 
 
