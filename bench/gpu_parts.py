@@ -128,7 +128,7 @@ def _run(spec: dict[str, Any], path: Path, out: Path, *options: str) -> float:
 def _toml(spec: dict[str, Any]) -> str:
     """A spec as TOML: its numbers, texts and lists are written as in JSON."""
     tables = {name: value for name, value in spec.items() if isinstance(value, dict)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in spec.items() if name not in tables and name != "name"]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in spec.items() if name not in tables]
     for name, table in tables.items():
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
@@ -202,6 +202,8 @@ def _fields(folder: Path) -> dict[str, Any]:
 
 
 def _precision(folder: Path) -> dict[str, Any]:
+    import tensorflow as tf
+
     from pipeline.activations.heap_members import Strongest
     from pipeline.activations.scan import scan
 
@@ -216,8 +218,8 @@ def _precision(folder: Path) -> dict[str, Any]:
     for name, other in others.items():
         try:
             part, _ = scan(network, source, replace(plan, **other))
-        except WrongSpec as error:
-            found[name] = {"refused": str(error)}
+        except (WrongSpec, tf.errors.OpError) as error:
+            found[name] = {"refused": str(error)[:500]}
             continue
         heaps = [(member.heap, part.of(Strongest)[layer].heap) for layer, member in full.of(Strongest).items()]
         pairs = [compare(*pair) for pair in heaps]
@@ -256,8 +258,8 @@ def _scan(folder: Path) -> dict[str, Any]:
                         tf.config.experimental.reset_memory_stats("GPU:0")
                     scanning = Scanning(network, replace(sized.plan(network), **other), InMemory(images))
                     rates = [scanning.rate() for _ in images][WARM_UP:]
-                except WrongSpec as error:
-                    found[key] = {"refused": str(error)}
+                except (WrongSpec, tf.errors.OpError) as error:
+                    found[key] = {"refused": str(error)[:500]}
                     continue
                 peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6 if gpu else None
                 found[key] = {"images/s": round(median(rates), 1), "of bare": round(median(rates) / median(plain), 3), "MB": peak}
