@@ -19,7 +19,7 @@ from pipeline.compiled.compile import Arithmetic, network_input, pass_of
 from pipeline.compiled.freezing import Pass
 from pipeline.compiled.layer_graph import read_layers
 from pipeline.compiled.microbatches import in_microbatches, microbatch_size
-from pipeline.models.network import Network
+from pipeline.models.network import Network, read_unclipped
 
 _STRETCH = 256  # values of a map that are searched for a position at a time
 
@@ -88,7 +88,9 @@ class ScanPass:
 
     def _compile(self, with_nan: bool) -> Pass:
         def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], ...]:
-            layers = read_layers(self._network, images, self._names)
+            # XLA compiles all that a function holds, and a frozen graph brings its placeholder.
+            unclipped = read_unclipped if self._arithmetic.xla else read_layers
+            layers = unclipped(self._network, images, self._names)
             # NaN are counted where the floor has passed them on, or not: in the network's own values.
             maps = {name: layer.value if with_nan else layer.raw for name, layer in layers.items()}
             ceilings = {name: layer.ceiling for name, layer in layers.items() if layer.ceiling is not None}

@@ -58,6 +58,13 @@ def heaps_of(part: Any) -> Any:
     return {layer: member.heap for layer, member in part.of(Strongest).items()}
 
 
+def test_xla_finds_the_same_winners(network: Any, source: Any, plan: Any) -> None:
+    whole, compiled = (scan(network, source, plan(network, *LAYERS, xla=xla))[0] for xla in (False, True))
+    for layer, heap in heaps_of(compiled).items():
+        np.testing.assert_array_equal(heap.examples, heaps_of(whole)[layer].examples)
+        np.testing.assert_allclose(heap.scores, heaps_of(whole)[layer].scores, rtol=1e-5)
+
+
 def brute_force(model: Any, images: Any, layer: Any, k: Any, channels: Any = None) -> Any:
     """The heap of a layer from the model's own maps of all images, in NumPy."""
     maps = keras.Model(model.inputs, model.get_layer(layer).output).predict(np.float32(images), verbose=0)
