@@ -45,7 +45,8 @@ def split_source(table: Table, name: str, kinds: Mapping[str, Kind]) -> tuple[st
         meant = guess_source(source, kinds) or ("folder:" + source if name == "data" and not colon else None)
         where = f"a kind of {name}.source ({source!r})"
         if meant:
-            raise UnknownName(f"{source!r} of {name}.source names no kind. Did you mean {meant}?")
+            listed = ", ".join(f"{known}:" for known in sorted(kinds))
+            raise UnknownName(f"{source!r} of {name}.source names no kind. Did you mean {meant}? (known: {listed})")
         raise UnknownName.among(f"{kind}:", [f"{known}:" for known in kinds], where=where)
     what = {"model": "networks", "data": "sources"}[name]
     for key in sorted(table.model_fields_set):

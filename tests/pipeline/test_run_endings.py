@@ -70,7 +70,8 @@ def test_a_disk_that_fills_up_anywhere_leaves_whole_files_and_the_next_run_compl
     # The same job writes the same bytes, so what was replaced and what was not are both as they were.
     assert tree_of(copied, *RESULTS) == before and not list(copied.rglob(".aside-*"))
     run(spec, copied.parent, reporter=told)
-    assert ("scan" in told.lines) == (writes > 0) and tree_of(copied, *RESULTS) == before
+    # The spec is written first, then the receipt: only then has a new run begun.
+    assert ("scan" in told.lines) == (writes > 1) and tree_of(copied, *RESULTS) == before
     assert read_receipt(copied).state == "finished"
 
 
@@ -175,6 +176,6 @@ def test_an_interrupted_run_leaves_no_half_files_and_the_next_completes_to_the_s
     assert child.returncode == 75
     assert error.splitlines()[-1].startswith("Interrupted: ") and "Traceback" not in error
     assert read_receipt(folder).state == "running"
-    assert sorted(tree_of(folder)) == [".lock", "parts/1-of-1.part", "run.json"]
+    assert sorted(tree_of(folder)) == [".lock", "parts/1-of-1.part", "run.json", "spec.toml"]
     run(spec, tmp_path / "out", reporter=quiet)
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)

@@ -132,7 +132,7 @@ def test_the_index_tells_of_every_map_what_the_network_gave(
     names = ["example-1", "example-4", "file-0-003"]
     assert sorted(name for name in tree_of(folder) if name != ".lock") == sorted(
         [
-            *("run.json", "index/featuremaps.parquet"),
+            *("run.json", "spec.toml", "index/featuremaps.parquet"),
             *(f"mosaics/featuremaps/{layer}/{name}.png" for layer in ("edges", "shapes", "classes") for name in names),
         ]
     )

@@ -28,7 +28,7 @@ from pipeline.spec.model import ModelSpec
 
 layers = keras.layers
 LAYER = "last"
-TESTED_APART = ("deconvnet", *(name for name in METHODS if name.startswith("lrp_")))
+TESTED_APART = ("deconvnet", *(name for name in METHODS if name.startswith(("lrp_", "attention_"))))
 KEYS = [(name, LAYER if one.looks_at == "layer" else None) for name, one in METHODS.items() if name not in TESTED_APART]
 CLASSES = np.array([[4, 1], [0, 3]], np.int32)
 SETTINGS = MethodSettings(

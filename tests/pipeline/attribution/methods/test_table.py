@@ -38,7 +38,12 @@ def test_the_old_name_of_the_sanity_checks_still_works() -> None:
 
 
 def test_the_docs_have_every_method_with_its_paper() -> None:
-    text = (Path(__file__).parents[4] / "docs" / "gradcam.md").read_text(encoding="utf-8").partition("\n## Methods\n")[2]
+    text = (
+        (Path(__file__).parents[4] / "docs" / "gradcam.md")
+        .read_text(encoding="utf-8")
+        .partition("\n## Methods\n")[2]
+        .partition("\n## ")[0]
+    )
     rows = dict(re.findall(r"^\| `([^`]+)` \| .* \| ([^|]+) \|$", text, re.MULTILINE))
     assert rows == {name: method.paper for name, method in METHODS.items()}
 
