@@ -25,7 +25,7 @@ _STYLES = {"bold": 1, "dim": 2, "red": 31, "cyan": 36}
 
 def painted(text: str, *styles: str, stream: TextIO | None = None) -> str:
     """A text in some styles ("bold", "dim", "red", "cyan"), where a stream (absent: the standard output) is a terminal that shows
-    them. NO_COLOR in the environment, whatever its value, turns them off: https://no-color.org."""
+    them. NO_COLOR in the environment, unless it is empty, turns them off: https://no-color.org."""
     stream = stream or sys.stdout
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not stream.isatty()
     return text if plain or not styles else f"\x1b[{';'.join(str(_STYLES[style]) for style in styles)}m{text}\x1b[0m"

@@ -1,4 +1,4 @@
-"""Box: a rectangle of pixels, as all packages use it."""
+"""Box: a rectangle of pixels, as all packages use it; and how a line of cells is read between them."""
 
 from __future__ import annotations
 
@@ -73,3 +73,15 @@ class Box:
     def columns(self, prefix: str = "") -> dict[str, int]:
         """The edges by the names of their columns: {"PREFIXy1": …, …}."""
         return {f"{prefix}{name}": edge for name, edge in zip(EDGES, self.edges, strict=True)}
+
+
+def interpolation(positions: np.ndarray, cells: int) -> np.ndarray:
+    """The matrix that reads a line of cells at positions between their centres, linearly; beyond the ends nothing changes.
+
+    Args:
+        positions: float (n,): 0 is the centre of the first cell, 1 that of the second.
+
+    Returns: float32 (n, cells).
+    """
+    clipped = np.clip(positions, 0, cells - 1)
+    return np.maximum(1 - abs(clipped[:, np.newaxis] - np.arange(cells)), 0).astype(np.float32)

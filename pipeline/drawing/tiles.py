@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.drawing.mosaic import centre_tile
 from pipeline.drawing.palettes import OUTLINE
 from pipeline.drawing.pixels import resize
-from pipeline.geometry import Box
+from pipeline.geometry import Box, interpolation
 
 _STRETCH = 1.15  # by which a patch may be stretched along an axis to fill its tile
 _SHADE = 0.45  # of an image's light that is left where a map is zero
@@ -52,8 +52,7 @@ def light(tile: np.ndarray, heat: np.ndarray, seen: Sequence[float]) -> None:
 def _spread(first: float, last: float, cells: int, size: int) -> np.ndarray:
     """The matrix float32 (size, cells) that spreads a line of cells over pixels first to last; 0 for pixels outside."""
     pixels = np.arange(size)
-    centres = np.clip((pixels + 0.5 - first) * cells / (last - first) - 0.5, 0, cells - 1)
-    matrix = np.maximum(1 - abs(centres[:, np.newaxis] - np.arange(cells)), 0).astype(np.float32)
+    matrix = interpolation((pixels + 0.5 - first) * cells / (last - first) - 0.5, cells)
     matrix[(pixels < round(first)) | (pixels >= round(last))] = 0  # the network was not shown this
     return matrix
 

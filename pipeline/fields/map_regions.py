@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from pipeline.fields.effective import covers_most
+from pipeline.geometry import interpolation
 from pipeline.models.network import LayerInfo, Network
 from recfield import ReceptiveField
 
@@ -133,16 +134,10 @@ class MapRegions:
                 (self._height, self._width), self._cells(name), self._maps[name][:2], grid.origin, grid.stride, strict=True
             )
             matrices[name] = tuple(
-                _interpolation(((np.arange(cells) + 0.5) * size / cells - origin) / stride - 0.5, units)
+                interpolation(((np.arange(cells) + 0.5) * size / cells - origin) / stride - 0.5, units)
                 for size, cells, units, origin, stride in sizes
             )
         return matrices
-
-
-def _interpolation(positions: np.ndarray, units: int) -> np.ndarray:
-    """The matrix float32 (n, units) that reads a line of units at positions between them; beyond its ends nothing changes."""
-    steps = np.arange(units)
-    return np.maximum(1 - abs(np.clip(positions, 0, units - 1)[:, np.newaxis] - steps), 0).astype(np.float32)
 
 
 def region_layers(

@@ -59,10 +59,10 @@ def inputs_of(network: Network, layer: str, kernel: Kernel, layers: Sequence[Lay
     None for a second kernel, and where the convolution takes the image, several layers, or channels in another order.
     """
     known = {info.name: info.channels for info in network.layers()}
-    wanted, convolutions = kernel.inputs * kernel.groups, set(network.convolutions())
+    inputs, convolutions = kernel.inputs * kernel.groups, set(network.convolutions())
     first: str | None = None
     feeds = network.feeds(layer) if kernel.part != "pointwise" else ()
-    while len(feeds) == 1 and known.get(feeds[0]) == wanted:
+    while len(feeds) == 1 and known.get(feeds[0]) == inputs:
         first = first or feeds[0]
         if feeds[0] in {info.name for info in layers}:
             return feeds[0]

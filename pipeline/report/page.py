@@ -143,8 +143,8 @@ def _of_channels(table: pa.Table, channels: Sequence[int]) -> pa.Table:
 
 
 def _of_numbers(rows: Sequence[Row], channels: Sequence[int]) -> list[Row]:
-    wanted = set(channels)
-    return [row for row in rows if row["channel"] in wanted]
+    numbers = set(channels)
+    return [row for row in rows if row["channel"] in numbers]
 
 
 def _pick(values: dict[int, Any], channels: Sequence[int]) -> dict[int, Any]:

@@ -144,12 +144,13 @@ def fields_of(reader: JobReader) -> list[Row]:
     rows = []
     for row in reader.table("fields").to_pylist():
         picture = f"mosaics/fields/{file_name(row['layer'])}.png"
-        sides = [_sides(reader.rows("activations", row["layer"]), *edges) for edges in (("y1", "y2"), ("x1", "x2"))]
-        found = {
+        winners = reader.rows("activations", row["layer"])
+        sides = [_sides(winners, *edges) for edges in (("y1", "y2"), ("x1", "x2"))]
+        more = {
             "picture": picture if (reader.folder / picture).exists() else None,
             "effective": sides if None not in sides else None,
         }
-        rows.append(row | found)
+        rows.append(row | more)
     return rows
 
 
