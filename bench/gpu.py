@@ -81,7 +81,7 @@ def measured(part: str, anyway: bool) -> dict[str, Any]:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit * (20 if anyway else 1))
         last = (child.stdout.strip().splitlines() or [""])[-1]
         if part == "tests":
-            result = {"passed": child.returncode == 0, "told": last}
+            result = {"passed": child.returncode == 0, "said": last}
         elif child.returncode == 0:
             result = json.loads(last)
         else:
@@ -94,12 +94,12 @@ def measured(part: str, anyway: bool) -> dict[str, Any]:
 def line(part: str, result: dict[str, Any]) -> str:
     """A row of the table."""
     verdict = {True: "holds", False: "FAILS", None: ""}[result.get("passed")]
-    told = result.get("error", "").strip().splitlines()[-1:] or [
+    lines = result.get("error", "").strip().splitlines()[-1:] or [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in result.items()
         if name not in ("passed", "seconds")
     ]
-    return f"{part:<10}{verdict:<7}{result['seconds']:>7.1f} s  " + "\n".ljust(28).join(told)
+    return f"{part:<10}{verdict:<7}{result['seconds']:>7.1f} s  " + "\n".ljust(28).join(lines)
 
 
 def print_kernels(missing: dict[str, list[str]]) -> None:

@@ -4,7 +4,7 @@
 
 Every line is a process of its own, or one a worker, over windows of the photographs that come inside scikit-image.
 The network is one convolution of so many channels, 8x8 maps each, so that what the heaps cost shows; with
-"shipped", it is the shipped CIFAR-10 network. Told are images/s, the share of the time in which the network ran, peak
+"shipped", it is the shipped CIFAR-10 network. Printed are images/s, the share of the time in which the network ran, peak
 resident memory, the bytes of a saved part, and how long two such parts take to be merged.
 """
 

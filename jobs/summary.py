@@ -85,7 +85,7 @@ def _about(record: StageRecord) -> str:
     """The summary of a stage: its own sentence or, for the scan, its speed and where the time went."""
     spent = record.scan_seconds
     if not spent:
-        return f"{record.told}, " if record.told else ""
+        return f"{record.summary}, " if record.summary else ""
     total = sum(spent.values())
     if not total:
         return f"{record.images or 0:,} images, scanned by earlier runs, "

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import WrongSpec, quoted
 from pipeline.spec.job_spec import is_job_name
@@ -27,14 +27,14 @@ class StageRecord(_Record):
     """The record of a stage that has run. convscope itself reads the keys that are declared here.
 
     started: when, in UTC, as ISO 8601. seconds: how long it took.
-    told: the stage's summary, a sentence for people.
+    summary: the stage's summary, a sentence for people.
     file_digests: by path, of the files, other than data and weights, on which the results depend.
     nans: values that were NaN, by layer. scan_seconds: where the time of the scan went.
     """
 
     started: str = ""
     seconds: float = 0.0
-    told: str | None = None
+    summary: str | None = Field(default=None, validation_alias=AliasChoices("summary", "told"))
     file_digests: dict[str, str] = {}
     images: int | None = None
     skipped: int = 0

@@ -100,7 +100,7 @@ def write_spec(tiny_file: Any, pictures: Any) -> Any:
     return write
 
 
-class Told(Reporter):
+class RememberingReporter(Reporter):
     """A reporter that remembers what was said instead of printing it."""
 
     def __init__(self) -> None:
@@ -112,15 +112,15 @@ class Told(Reporter):
 
 
 @pytest.fixture
-def told() -> Any:
-    """A reporter; `told.lines` is what it was told."""
-    return Told()
+def reporter() -> Any:
+    """A reporter; `reporter.lines` is what it said."""
+    return RememberingReporter()
 
 
 @pytest.fixture(scope="session")
 def quiet() -> Any:
     """A reporter for runs of which nothing but the results matters."""
-    return Told()
+    return RememberingReporter()
 
 
 @pytest.fixture(scope="session")

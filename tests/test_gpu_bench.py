@@ -21,10 +21,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 @without_a_gpu
 def test_without_a_gpu_it_says_what_it_would_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    assert run(monkeypatch, "--out", str(tmp_path / "told.json")) == 0
+    assert run(monkeypatch, "--out", str(tmp_path / "report.json")) == 0
     printed = capsys.readouterr().out
     assert "TensorFlow sees no GPU here" in printed and all(name in printed for name in gpu.PARTS)
-    assert not (tmp_path / "told.json").exists()
+    assert not (tmp_path / "report.json").exists()
     assert sum(seconds for _, seconds in gpu.PARTS.values()) <= 600
 
 
@@ -39,11 +39,11 @@ def test_the_table_and_the_file_hold_what_parts_measure_and_those_that_fail(
     results = {"bytes": {"passed": True, "tables": 7}, "scan": {"passed": False, "error": "out\nof memory"}, "job": {"rate": 2.5}}
     monkeypatch.setattr(gpu, "measured", lambda part, anyway: {**results[part], "seconds": 1.0})
     parts = [word for part in results for word in ("--part", part)]
-    assert run(monkeypatch, "--anyway", "--out", str(tmp_path / "told.json"), *parts) == 1
+    assert run(monkeypatch, "--anyway", "--out", str(tmp_path / "report.json"), *parts) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["bytes", "holds", "1.0", "s", "tables", "7"] and "FAILS" in lines[1] and "of memory" in lines[1]
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert [*told["parts"]] == [*results] and told["environment"]["tensorflow"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [*report["parts"]] == [*results] and report["environment"]["tensorflow"]
 
 
 def test_operations_without_a_kernel_are_printed_and_end_with_one(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -116,7 +116,7 @@ def summarise(job: Job, dreams: Sequence[WrittenDream], films: Sequence[str]) ->
             job.reporter.say(f"dreams that {what}: {names}{more}. See index/dreams.parquet, column state.")
             words.append(f"{len(titles):,} {state}")
     return {
-        "told": ", ".join(words),
+        "summary": ", ".join(words),
         "pictures": counts["picture"],
         "classes": counts["class"],
         "films": list(films),

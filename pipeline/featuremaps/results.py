@@ -91,7 +91,7 @@ class FeatureMapResults:
         images = len(next(iter(self._rows.values())))
         maps, dead, layers = len(columns["dead"]), int(sum(columns["dead"])), list(self._rows)
         summary = f"{maps:,} maps of {len(layers)} layers and {images} images, {dead:,} of them dead"
-        return {"layers": layers, "images": images, "nans": self.nans, "told": summary}
+        return {"layers": layers, "images": images, "nans": self.nans, "summary": summary}
 
 
 def _head(layer: LayerInfo, picked: Picked) -> list[str]:

@@ -68,7 +68,7 @@ class FilterResults:
         keep_only(self._folder / "mosaics" / "filters", {self._folder / picture for picture in self._columns["picture"]})
         filters, drawn = len(self._columns["layer"]), int(sum(self._columns["drawn"]))
         summary = f"{filters:,} filters of {len(layers)} layers, {drawn:,} of them drawn"
-        return {"layers": list(layers), "filters": filters, "told": summary}
+        return {"layers": list(layers), "filters": filters, "summary": summary}
 
 
 def _rows(kernel: Kernel, drawn: KernelSheet) -> dict[str, Any]:

@@ -145,9 +145,9 @@ class _Walk(Generic[T]):
         if step.kind in NONLINEARITIES:
             return Activation(NONLINEARITIES[step.kind]), step.inputs[0]
         for name, written in (("softmax", self._softmax), ("log_softmax", self._log_softmax), ("sigmoid", self._sigmoid)):
-            found = written(step)
-            if found is not None:
-                return Activation(name), found
+            before = written(step)
+            if before is not None:
+                return Activation(name), before
         return None, value
 
     def _softmax(self, step: Step[T]) -> T | None:

@@ -213,9 +213,9 @@ class _Cutter:
                     units.setdefault(number, []).append((image, c, rank))
         if not units:
             return
-        wanted = sorted({image for of_layer in units.values() for image, _, _ in of_layer})
-        position = {image: at for at, image in enumerate(wanted)}
-        images = np.stack(list(pool.map(lambda image: spans[image][1].given(self._fit), wanted)))
+        with_units = sorted({image for of_layer in units.values() for image, _, _ in of_layer})
+        position = {image: at for at, image in enumerate(with_units)}
+        images = np.stack(list(pool.map(lambda image: spans[image][1].given(self._fit), with_units)))
         where = {
             number: np.array([(position[image], *self._unit(number, c, rank)) for image, c, rank in of_layer])
             for number, of_layer in units.items()

@@ -176,4 +176,4 @@ def summarise(
     if never:
         words.append(f"{never:,} channels left out, which never fire in these images")
     counts = {"pictures": len(results), "compared": len(compared), "exceeding": exceeding, **failed}
-    return {"told": ", ".join(words), **counts, "left_out": {layer: list(channels) for layer, channels in left_out.items()}}
+    return {"summary": ", ".join(words), **counts, "left_out": {layer: list(channels) for layer, channels in left_out.items()}}

@@ -88,9 +88,9 @@ def sample_form(spec: DataSpec, channels: int) -> SampleForm | None:
             f"{takes}, and which of them pictures show as red, green and blue is not said. "
             f"Name three of {', '.join(map(str, given))}, which may be the same: data.rgb = {[given[0]] * 3}."
         )
-    shown = spec.rgb or (given if channels == 3 else given * 3)
-    others = [band for band in shown if band not in given]
+    as_rgb = spec.rgb or (given if channels == 3 else given * 3)
+    others = [band for band in as_rgb if band not in given]
     if others:
         raise WrongSpec(f"data.rgb names band {others[0]}, which the network is not given: {', '.join(map(str, given))}.")
-    red, green, blue = (given.index(band) for band in shown)
+    red, green, blue = (given.index(band) for band in as_rgb)
     return SampleForm(channels, bands, (red, green, blue), None if spec.range is None else tuple(spec.range))

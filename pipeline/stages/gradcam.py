@@ -107,9 +107,12 @@ def _joined(outcomes: Mapping[str | None, Outcome]) -> Outcome:
         "layers": layers,
         "warnings": [f"{name}: {warning}" for name, outcome in outcomes.items() for warning in outcome["warnings"]],
         "outputs": {
-            name: {key: outcome[key] for key in outcome if key not in ("told", "methods")} for name, outcome in outcomes.items()
+            name: {key: outcome[key] for key in outcome if key not in ("summary", "methods")}
+            for name, outcome in outcomes.items()
         },
-        "told": f"{first['images']:,} images explained at {', '.join(layers)}, for the outputs {', '.join(map(str, outcomes))}",
+        "summary": (
+            f"{first['images']:,} images explained at {', '.join(layers)}, for the outputs {', '.join(map(str, outcomes))}"
+        ),
     }
 
 
@@ -211,7 +214,7 @@ def _explain_output(
         **({"gaps": gaps} if gaps else {}),
         **({"trust": trust} if trust else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
-        "told": f"{len(results.keys):,} images explained at {', '.join(layers)}",
+        "summary": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }, tables
 
 

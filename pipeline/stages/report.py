@@ -20,7 +20,7 @@ def stage_after(stages: Sequence[Stage]) -> Stage:
         with job.reporter.step("report", "layers") as advance:
             counts = write_page(job.folder, sections_of(stages), advance)
         size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
-        return {**counts, "told": f"{counts['channels']:,} channels on a page of {size}"}
+        return {**counts, "summary": f"{counts['channels']:,} channels on a page of {size}"}
 
     tables = dict.fromkeys(table for stage in stages for table in stage.tables)
     return Stage("report", run, reads=("stages", *tables), names_classes=True, folders=("report",))

@@ -12,7 +12,7 @@ from pipeline.spec.table import Table
 if TYPE_CHECKING:
     from pipeline.job import Job
 
-# What a stage writes into run.json: counts and times. The key `told`, where there is one, is a sentence for people.
+# What a stage writes into run.json: counts and times. The key `summary`, where there is one, is a sentence for people.
 Outcome = dict[str, Any]
 
 

@@ -27,9 +27,9 @@ def surveyed(write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_table_tells_every_layer_and_each_gets_a_picture(command: Any, write_spec: Any, tmp_path: Path) -> None:
-    status, told, _ = command("fields", write_spec(tmp_path / "tiny.toml"), "--out", tmp_path / "out")
+    status, output, _ = command("fields", write_spec(tmp_path / "tiny.toml"), "--out", tmp_path / "out")
     assert status == 0
-    head, *rows = (line.split("  ") for line in told.splitlines()[:-1])
+    head, *rows = (line.split("  ") for line in output.splitlines()[:-1])
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert [cell.strip() for cell in head if cell.strip()] == ["layer", "field", "stride", "map", "global", "effective"]
     assert [row[:5] for row in cells] == [

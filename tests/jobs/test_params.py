@@ -70,12 +70,12 @@ def spec_of(text: Any) -> Any:
 
 def test_the_old_parameters_become_the_defaults_of_a_spec(old: Any) -> None:
     assert spec_of(convert(old(OLD))) == VisualizationSpec()
-    told = VisualizationSpec()
-    assert [(one.scale, one.iter_n, one.start_sigma, one.end_sigma) for one in told.octaves] == [
+    spec = VisualizationSpec()
+    assert [(one.scale, one.iter_n, one.start_sigma, one.end_sigma) for one in spec.octaves] == [
         (1.4, steps, 0.44, 0.304) for steps in (190, 150, 150, 10)
     ]
-    assert (told.background_color, told.classes) == ((10, 90, 140), [1, 2, 3, 4, 5])
-    assert told.use_bilateral and told.use_tv_bregman
+    assert (spec.background_color, spec.classes) == ((10, 90, 140), [1, 2, 3, 4, 5])
+    assert spec.use_bilateral and spec.use_tv_bregman
 
 
 def test_values_that_are_changed_arrive_changed(old: Any) -> None:

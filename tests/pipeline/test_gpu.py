@@ -19,9 +19,9 @@ from pipeline.options import RunOptions
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function: put a program called nvidia-smi first on the path; it writes the given text and keeps running."""
 
-    def put(told: Any) -> Any:
+    def put(output: Any) -> Any:
         program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\nprintf '{told}'\nexec sleep 60\n")
+        program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\nprintf '{output}'\nexec sleep 60\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

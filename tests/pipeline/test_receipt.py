@@ -50,7 +50,7 @@ def test_a_receipt_is_read_and_written_key_for_key_also_those_that_only_its_stag
 
 def test_a_job_is_finished_when_its_last_missing_stage_has_run_and_running_when_one_begins_again() -> None:
     receipt = Receipt.model_validate(TREE)
-    finished = receipt.end("report", StageRecord(told="a page"))
+    finished = receipt.end("report", StageRecord(summary="a page"))
     assert finished.state == "finished" and list(finished.stages) == ["activations", "report"]
     again = finished.begin(["activations"])
     assert again.state == "running" and list(again.stages) == ["report"]

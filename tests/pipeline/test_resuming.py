@@ -57,7 +57,7 @@ def test_a_run_that_is_interrupted_again_and_again_continues_each_time_and_ends_
 
 
 def test_what_was_scanned_is_not_scanned_again_when_a_later_step_is_interrupted(
-    small: Any, tmp_path: Path, finished: Any, tree_of: Any, told: Any
+    small: Any, tmp_path: Path, finished: Any, tree_of: Any, reporter: Any
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, reporter=Stopping("patches", 3))
@@ -343,8 +343,8 @@ def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(process:
         while status != 0:
             watched = start(out)
             number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-            told, span = chance.choices(moments, [1, 4, 1])[0]
-            if left and (not told or watched.heard(told) is not None):
+            step, span = chance.choices(moments, [1, 4, 1])[0]
+            if left and (not step or watched.heard(step) is not None):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     watched.child.wait(chance.uniform(0, span))
                 if watched.child.poll() is None:

@@ -187,20 +187,20 @@ def test_the_same_spec_in_two_folders_gives_byte_identical_results(
 # What a job notices.
 
 
-def test_a_second_run_does_nothing_and_says_so(copied: Any, spec: Any, told: Any, tree_of: Any) -> None:
+def test_a_second_run_does_nothing_and_says_so(copied: Any, spec: Any, reporter: Any, tree_of: Any) -> None:
     times = {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")}
     before = tree_of(copied)
-    assert run(spec, copied.parent, reporter=told) == copied
-    assert told.lines == [f"{copied} is finished: nothing to do. For other settings, choose another --out or name."]
+    assert run(spec, copied.parent, reporter=reporter) == copied
+    assert reporter.lines == [f"{copied} is finished: nothing to do. For other settings, choose another --out or name."]
     assert tree_of(copied) == before and {path: path.stat().st_mtime_ns for path in copied.rglob("*.p*")} == times
 
 
-def test_a_stage_that_is_named_runs_again(copied: Any, spec: Any, told: Any, tree_of: Any) -> None:
+def test_a_stage_that_is_named_runs_again(copied: Any, spec: Any, reporter: Any, tree_of: Any) -> None:
     before = tree_of(copied, *RESULTS)
     (copied / "mosaics" / "activations" / "edges.png").unlink()
     (copied / "index" / "fields.parquet").write_bytes(b"damaged")
-    run(spec, copied.parent, stages=["activations"], reporter=told)
-    assert "scan" in told.lines and tree_of(copied, *RESULTS) == before
+    run(spec, copied.parent, stages=["activations"], reporter=reporter)
+    assert "scan" in reporter.lines and tree_of(copied, *RESULTS) == before
     assert read_receipt(copied).state == "finished"
 
 
@@ -222,22 +222,22 @@ def changed(spec: Any, **tables: Any) -> Any:
 
 
 def test_a_changed_set_of_images_is_noticed_and_run(
-    spec: Any, write_pictures: Any, tmp_path: Path, told: Any, quiet: Any
+    spec: Any, write_pictures: Any, tmp_path: Path, reporter: Any, quiet: Any
 ) -> None:
     images = write_pictures(tmp_path / "images", count=6)
     spec = changed(spec, data={"source": f"folder:{images}"})
     folder = run(spec, tmp_path / "out", reporter=quiet)
     old = read_receipt(folder)
     (images / "cat" / "000.png").rename(images / "dog" / "000.png")
-    run(spec, tmp_path / "out", reporter=told)
+    run(spec, tmp_path / "out", reporter=reporter)
     new = read_receipt(folder)
-    assert "scan" in told.lines and old.digests["data"] != new.digests["data"]
+    assert "scan" in reporter.lines and old.digests["data"] != new.digests["data"]
     assert old.digests["model"] == new.digests["model"]
     assert "cat/000.png" not in index(folder, "activations").key.tolist()
 
 
 def test_another_network_behind_the_same_name_is_noticed_and_run(
-    spec: Any, tiny_model: Any, tmp_path: Path, told: Any, write_pictures: Any, quiet: Any
+    spec: Any, tiny_model: Any, tmp_path: Path, reporter: Any, write_pictures: Any, quiet: Any
 ) -> None:
     images = write_pictures(tmp_path / "images", count=4)
     file = tmp_path / "model.keras"
@@ -250,13 +250,13 @@ def test_another_network_behind_the_same_name_is_noticed_and_run(
     other = keras.models.clone_model(tiny_model)
     other.set_weights([2 * weights for weights in tiny_model.get_weights()])
     other.save(file)
-    run(spec, tmp_path / "out", reporter=told)
-    assert "scan" in told.lines and (index(folder, "activations").score != old).any()
+    run(spec, tmp_path / "out", reporter=reporter)
+    assert "scan" in reporter.lines and (index(folder, "activations").score != old).any()
 
 
-def test_changed_settings_run_the_job_again(copied: Any, spec: Any, told: Any) -> None:
-    run(changed(spec, activations={"top_k": 1}), copied.parent, reporter=told)
-    assert "scan" in told.lines and set(index(copied, "activations")["rank"]) == {0}
+def test_changed_settings_run_the_job_again(copied: Any, spec: Any, reporter: Any) -> None:
+    run(changed(spec, activations={"top_k": 1}), copied.parent, reporter=reporter)
+    assert "scan" in reporter.lines and set(index(copied, "activations")["rank"]) == {0}
 
 
 def test_chosen_channels_and_layers_alone_are_in_the_results(spec: Any, tmp_path: Path, quiet: Any) -> None:
@@ -335,23 +335,23 @@ def test_a_receipt_that_is_damaged_or_of_another_format_is_refused_by_name(copie
 
 
 def test_what_auto_became_is_said_and_stored_and_an_older_receipt_that_says_auto_is_not_run_again(
-    write_spec: Any, told: Any, tmp_path: Path
+    write_spec: Any, reporter: Any, tmp_path: Path
 ) -> None:
     x = keras.layers.Rescaling(1 / 255, name="scale")(inputs := keras.Input((16, 16, 3)))
     keras.Model(inputs, keras.layers.Conv2D(2, 3, name="conv")(x)).save(tmp_path / "net.keras")
     model = {"source": f"file:{tmp_path / 'net.keras'}", "layers": ["conv"], "preprocess": "auto"}
     spec = load_spec(write_spec(tmp_path / "job.toml", model=model))
-    folder = run(spec, tmp_path / "out", reporter=told)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
     path = folder / "run.json"
     receipt = json.loads(path.read_text())
     reason = "its own Rescaling 'scale' gives 0 to 1"
     assert receipt["settings"]["preprocess"] == {"value": "none", "reason": reason}
-    assert receipt["spec"]["model"]["preprocess"] == "none" and f"preprocess: none ({reason})" in told.lines
+    assert receipt["spec"]["model"]["preprocess"] == "none" and f"preprocess: none ({reason})" in reporter.lines
     receipt["spec"]["model"]["preprocess"] = "auto"
     path.write_text(json.dumps(receipt))
-    run(spec, tmp_path / "out", reporter=told)
-    assert "is finished: nothing to do" in told.lines[-1]
-    assert run(load_spec(tmp_path / "job.toml", ["model.preprocess=unit"]), tmp_path / "out", reporter=told) == folder
+    run(spec, tmp_path / "out", reporter=reporter)
+    assert "is finished: nothing to do" in reporter.lines[-1]
+    assert run(load_spec(tmp_path / "job.toml", ["model.preprocess=unit"]), tmp_path / "out", reporter=reporter) == folder
     assert json.loads(path.read_text())["spec"]["model"]["preprocess"] == "unit"
 
 

@@ -51,7 +51,7 @@ def test_a_disk_that_takes_no_writes_is_one_line(spec: Any, small_disk: Any, qui
 
 @pytest.mark.parametrize("writes", [0, 1, 3, 6, 10])
 def test_a_disk_that_fills_up_anywhere_leaves_whole_files_and_the_next_run_completes(
-    copied: Any, spec: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch, writes: Any, quiet: Any, told: Any
+    copied: Any, spec: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch, writes: Any, quiet: Any, reporter: Any
 ) -> None:
     before = tree_of(copied, *RESULTS)
     replace, left = os.replace, [writes]
@@ -69,9 +69,9 @@ def test_a_disk_that_fills_up_anywhere_leaves_whole_files_and_the_next_run_compl
     one_line(caught, 1)
     # The same job writes the same bytes, so what was replaced and what was not are both as they were.
     assert tree_of(copied, *RESULTS) == before and not list(copied.rglob(".aside-*"))
-    run(spec, copied.parent, reporter=told)
+    run(spec, copied.parent, reporter=reporter)
     # The spec is written first, then the receipt: only then has a new run begun.
-    assert ("scan" in told.lines) == (writes > 1) and tree_of(copied, *RESULTS) == before
+    assert ("scan" in reporter.lines) == (writes > 1) and tree_of(copied, *RESULTS) == before
     assert read_receipt(copied).state == "finished"
 
 

@@ -101,14 +101,14 @@ def test_a_finished_job_has_nothing_left_for_its_shards_and_merges(copied: Any, 
     assert tree_of(copied) == before
 
 
-def test_shards_that_are_scanned_again_replace_finished_results(copied: Any, spec: Any, tree_of: Any, told: Any) -> None:
+def test_shards_that_are_scanned_again_replace_finished_results(copied: Any, spec: Any, tree_of: Any, reporter: Any) -> None:
     before = tree_of(copied, *RESULTS)
     (copied / "index" / "activations.parquet").write_bytes(b"damaged")
     for index, examples in ((0, 8), (1, 12)):
         shard = Stopping()
         run_shard(spec, (index, 2), copied.parent, shard, options=RunOptions(anew=True))
         assert shard.news[0][1] == 0 and shard.news[-1] == (f"scan of shard {index + 1} of 2", examples)
-    merge(copied, told)
+    merge(copied, reporter)
     assert tree_of(copied, *RESULTS) == before
 
 
@@ -260,8 +260,10 @@ def test_shards_and_merge_from_the_command_line(
     status, shown, _ = command("show", out / "tiny")
     assert status == 0 and shown == "tiny: shards, not merged yet\n  shard 2 of 2: 12 of 12 examples are saved\n"
     status, _, error = command("merge", out / "tiny", "--log-json")
-    told = json.loads(error.splitlines()[-1])
-    assert status == 75 and told["error"] == "PartsMissing" and told["exit"] == 75 and "lacks parts 1 of 2" in told["message"]
+    answer = json.loads(error.splitlines()[-1])
+    assert (
+        status == 75 and answer["error"] == "PartsMissing" and answer["exit"] == 75 and "lacks parts 1 of 2" in answer["message"]
+    )
     assert command("run", path, "--out", out, "--shard", "1/2")[0] == 0
     status, shown, _ = command("merge", out / "tiny")
     assert status == 0 and shown.startswith("tiny: finished, 20 examples, 3 layers\n  activations: 20 images, scanned by earlier")

@@ -142,14 +142,14 @@ class GraphReader:
         self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
     ) -> Mapping[str, tf.Tensor]:
         tensors = [self._tensors.get(name) or self._rows[name] for name in names]
-        wanted = [tensor.name for tensor in tensors]
-        needed = self._operations.ancestors(wanted, self._image)
+        names_in_graph = [tensor.name for tensor in tensors]
+        needed = self._operations.ancestors(names_in_graph, self._image)
         part = self._operations.part(needed - self.given.keys()).graph()
         fed = {self._image: tf.cast(images, self._dtype)}
         fed |= {f"{name}:0": self._value(name, images, others) for name in self.given if name in needed}
 
         def imported(*given: tf.Tensor) -> list[tf.Tensor]:
-            return tf.graph_util.import_graph_def(part, dict(zip(fed, given, strict=True)), wanted, name="network")
+            return tf.graph_util.import_graph_def(part, dict(zip(fed, given, strict=True)), names_in_graph, name="network")
 
         if self._has_flow:  # TF1's loops bear none of the order that tf.function gives to what it traces
             imported = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(one.shape, one.dtype) for one in fed.values()])

@@ -86,23 +86,23 @@ class Operations:
 
     def ancestors(self, tensors: Iterable[str], cut: str | None = None) -> set[str]:
         """The names of the operations that tensors need; what only the tensor `cut` needs is left out."""
-        found: set[str] = set()
+        reached: set[str] = set()
         queue = deque(tensors)
         while queue:
             ref = queue.popleft()
-            if ref == cut or owner(ref) in found:
+            if ref == cut or owner(ref) in reached:
                 continue
-            found.add(owner(ref))
+            reached.add(owner(ref))
             queue.extend(self.nodes[owner(ref)].input)
-        return found
+        return reached
 
     def consumers(self) -> dict[str, list[str]]:
         """{tensor: the names of the operations that take it}."""
-        found: dict[str, list[str]] = {}
+        consumers: dict[str, list[str]] = {}
         for name, node in self.nodes.items():
             for ref in node.input:
-                found.setdefault(ref, []).append(name)
-        return found
+                consumers.setdefault(ref, []).append(name)
+        return consumers
 
 
 def read_graph(path: Path) -> graph_pb2.GraphDef:

@@ -56,14 +56,14 @@ def look(operations: Operations, tensor: str, where: str) -> tuple[tf.DType, Sha
     check_constants(part, where, unlisted=True)
     with tf.Graph().as_default():
         try:
-            (found,) = tf.graph_util.import_graph_def(part.graph(), return_elements=[owner(tensor)], name="")
+            (operation,) = tf.graph_util.import_graph_def(part.graph(), return_elements=[owner(tensor)], name="")
         except ValueError as error:
             raise UnusableModel(f"{where} is not a graph that TensorFlow can read ({one_line(error)}). Freeze it anew.") from None
     index = int(tensor.rpartition(":")[2])
-    if index >= len(found.outputs):
-        known = [short(output.name) for output in found.outputs]
+    if index >= len(operation.outputs):
+        known = [short(output.name) for output in operation.outputs]
         raise UnknownName.among(tensor, known, where=f"a tensor of {where}")
-    output = found.outputs[index]
+    output = operation.outputs[index]
     return output.dtype, None if output.shape.rank is None else tuple(output.shape)
 
 

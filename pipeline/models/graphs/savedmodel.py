@@ -246,5 +246,5 @@ def _input_of(graph: graph_pb2.GraphDef, tensor: str) -> str:
 
 def _dtype(graph: graph_pb2.GraphDef, tensor: str) -> int:
     with tf.Graph().as_default():
-        (found,) = tf.graph_util.import_graph_def(graph, return_elements=[tensor], name="")
-    return found.dtype.as_datatype_enum
+        (value,) = tf.graph_util.import_graph_def(graph, return_elements=[tensor], name="")
+    return value.dtype.as_datatype_enum

@@ -33,15 +33,15 @@ def custom_objects(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    if found is None or found.loader is None:
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if module_spec is None or module_spec.loader is None:
         raise UnusableModel(f"model.custom = {str(path)!r} is no Python file. Name one that ends in .py.")
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(module_spec)
     before = sys.modules.get(path.stem)
     sys.modules[path.stem] = module  # dataclasses and the like look their own module up
     sys.path.insert(0, str(path.parent))
     try:
-        found.loader.exec_module(module)
+        module_spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
         line = f"{type(error).__name__}: {one_line(error)}"
         raise UnusableModel(f"model.custom = {str(path)!r} cannot be run ({line}). Mend it, or name another file.") from None

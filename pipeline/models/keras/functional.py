@@ -121,12 +121,12 @@ class FunctionalReader:
         given = tf.Variable(tf.constant(pixels, tf.float32))
         try:
             with tf.GradientTape() as tape:
-                found = self.read(tf.convert_to_tensor(given), ends)
-            gradients = tape.gradient([value for value in found.values() if value.dtype.is_floating], given)
+                tensors = self.read(tf.convert_to_tensor(given), ends)
+            gradients = tape.gradient([value for value in tensors.values() if value.dtype.is_floating], given)
             agree = gradients is not None and all(
-                np.allclose(found[end], value, rtol=1e-3, atol=1e-3)
+                np.allclose(tensors[end], value, rtol=1e-3, atol=1e-3)
                 for end, value in zip(map(str, makers), right, strict=True)
-                if end in found
+                if end in tensors
             )
         except Exception:  # operations of whole numbers alone refuse floats in many ways
             agree = False

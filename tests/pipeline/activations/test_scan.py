@@ -310,10 +310,10 @@ def test_a_data_set_with_nothing_readable_gives_empty_heaps_where_that_is_allowe
 
 def test_progress_counts_every_image_read_or_not_up_to_all(in_memory: Any, plan: Any) -> None:
     network = pointwise(1, 0)
-    told = []
+    calls = []
     source = in_memory(flat_images(1, 2, 3, 4, 5), broken=[1])
-    scan(network, source, plan(network, "out", batch=2), session=ScanSession(progress=lambda *news: told.append(news)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    scan(network, source, plan(network, "out", batch=2), session=ScanSession(progress=lambda *news: calls.append(news)))
+    assert calls == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_the_callers_model_is_not_changed(tiny_model: Any, network: Any, source: Any, plan: Any) -> None:

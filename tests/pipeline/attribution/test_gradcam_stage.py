@@ -245,23 +245,23 @@ def test_a_network_without_a_classifier_can_do_everything_else(write_spec: Any, 
 
 
 def test_one_best_class_for_all_images_of_the_first_batch_is_a_warning_that_names_the_preprocessing(
-    tiny_model: Any, write: Any, told: Any, tmp_path: Path
+    tiny_model: Any, write: Any, reporter: Any, tmp_path: Path
 ) -> None:
     model = keras.models.clone_model(tiny_model)
     model.set_weights(tiny_model.get_weights())
     model.get_layer("classes").bias.assign([0, 0, 1e6])
     model.save(tmp_path / "right.keras")
     spec = write(model={"source": f"file:{tmp_path / 'right.keras'}"}, first=6, batch=6, methods=["gradcam"])
-    folder = run(spec, tmp_path / "cats", reporter=told)
+    folder = run(spec, tmp_path / "cats", reporter=reporter)
     assert json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["warnings"] == []  # the first six are cats
     model.get_layer("classes").bias.assign([0, 1e6, 0])
     model.save(tmp_path / "stuck.keras")
     spec = write(model={"source": f"file:{tmp_path / 'stuck.keras'}"}, first=6, batch=6, methods=["gradcam"])
-    folder = run(spec, tmp_path / "out", reporter=told)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
     (warning,) = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["warnings"]
     assert "the best class of all 6 images of the first batch is 'house'" in warning
-    assert "model.preprocess is none (as asked)" in warning and f"warning: {warning}" in told.lines
-    assert "preprocess: none (as asked)" in told.lines
+    assert "model.preprocess is none (as asked)" in warning and f"warning: {warning}" in reporter.lines
+    assert "preprocess: none (as asked)" in reporter.lines
 
 
 def test_a_network_whose_classes_vary_and_that_has_no_tokens_is_explained_without_a_warning(explained: Any) -> None:
@@ -269,7 +269,7 @@ def test_a_network_whose_classes_vary_and_that_has_no_tokens_is_explained_withou
 
 
 def test_explaining_the_stem_of_a_network_of_tokens_is_a_warning_that_says_what_to_choose(
-    write: Any, told: Any, tmp_path: Path
+    write: Any, reporter: Any, tmp_path: Path
 ) -> None:
     x = inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(8, 4, strides=4, name="patches")(x)
@@ -279,7 +279,7 @@ def test_explaining_the_stem_of_a_network_of_tokens_is_a_warning_that_says_what_
     x = keras.layers.Dense(3, name="classes")(keras.layers.GlobalAveragePooling1D(name="pool")(x))
     keras.Model(inputs, x, name="vit").save(tmp_path / "vit.keras")
     spec = write(model={"source": f"file:{tmp_path / 'vit.keras'}", "layers": "pool"}, first=1, methods=["gradcam"])
-    folder = run(spec, tmp_path / "out", reporter=told)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
     (warning,) = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["warnings"]
     assert "GradCAM explains 'permute" in warning and "the last layer with a map, before 4 layers of tokens, 'mix0' to" in warning
     assert 'gradcam.methods = "integrated_gradients"' in warning

@@ -210,29 +210,29 @@ def test_a_class_of_a_map_is_explained_within_a_region(classes: int, job: Any, q
     assert {row["head"] for row in rows(folder, "classification")} == {"map"}
 
 
-def test_an_image_with_a_logit_that_is_nan_is_counted_and_not_ranked(job: Any, told: Any, tmp_path: Path) -> None:
+def test_an_image_with_a_logit_that_is_nan_is_counted_and_not_ranked(job: Any, reporter: Any, tmp_path: Path) -> None:
     model = model_of(lambda x: layers.Dense(3, activation="softmax")(ops.log(ops.mean(x, axis=1, keepdims=True) - 1e9)))
     spec = job(stored(model, "file", tmp_path), methods=["gradient"])
-    folder = run(spec, tmp_path / "out", reporter=told)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
     assert rows(folder, "classification") == [] and rows(folder, "attributions") == []
     receipt = json.loads((folder / "run.json").read_text())
     assert receipt["stages"]["gradcam"]["nans"] == {"logits": 6}
-    assert any("6 logits are NaN" in line for line in told.lines)
+    assert any("6 logits are NaN" in line for line in reporter.lines)
 
 
-def test_a_path_of_too_few_steps_says_what_its_map_misses(job: Any, told: Any, tmp_path: Path) -> None:
+def test_a_path_of_too_few_steps_says_what_its_map_misses(job: Any, reporter: Any, tmp_path: Path) -> None:
     model = model_of(lambda x: layers.Dense(3, activation="softmax")(ops.tanh(layers.Dense(9)(30 * x))))
     spec = job(stored(model, "file", tmp_path), methods=["integrated_gradients"], steps=3)
-    folder = run(spec, tmp_path / "out", reporter=told)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
     gaps = [row["gap"] for row in rows(folder, "attributions")]
     assert max(gaps) > 0.01
     assert json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["gaps"] == {"integrated_gradients": max(gaps)}
-    assert any("do not add up to their scores" in line for line in told.lines)
+    assert any("do not add up to their scores" in line for line in reporter.lines)
 
 
-def test_what_was_inferred_is_said_and_kept(job: Any, told: Any, tmp_path: Path) -> None:
+def test_what_was_inferred_is_said_and_kept(job: Any, reporter: Any, tmp_path: Path) -> None:
     spec = job(stored(model_of(HEADS["one sigmoid"]), "file", tmp_path))
-    folder = run(spec, tmp_path / "out", reporter=told)
-    assert any(line.startswith("head: sigmoid (the network ends in a sigmoid") for line in told.lines)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
+    assert any(line.startswith("head: sigmoid (the network ends in a sigmoid") for line in reporter.lines)
     receipt = json.loads((folder / "run.json").read_text())
     assert receipt["spec"]["model"]["head"] == "sigmoid" and "classes 0 and 1" in receipt["settings"]["head"]["reason"]

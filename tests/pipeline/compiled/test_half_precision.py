@@ -43,9 +43,9 @@ def test_in_float16_the_heavy_operations_are_halves_and_maps_are_float32_again()
     environment = os.environ | {"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU": "1"}  # read once in a process
     child = subprocess.run([sys.executable, "-c", _CHILD], env=environment, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr[-2000:]
-    told = json.loads(child.stdout.splitlines()[-1])
-    heavy = {kind: told["types"][kind] for kind in ("Conv2D", "DepthwiseConv2dNative", "MatMul")}
+    report = json.loads(child.stdout.splitlines()[-1])
+    heavy = {kind: report["types"][kind] for kind in ("Conv2D", "DepthwiseConv2dNative", "MatMul")}
     assert heavy == {kind: ["float16"] for kind in heavy}
-    assert told["types"]["Mean"] == ["float32"], "a sum of many halves would lose digits"
-    assert told["maps"] == ["float32"]
-    assert all(1e-6 < moved < 3e-3 for moved in told["moved"]), told["moved"]
+    assert report["types"]["Mean"] == ["float32"], "a sum of many halves would lose digits"
+    assert report["maps"] == ["float32"]
+    assert all(1e-6 < moved < 3e-3 for moved in report["moved"]), report["moved"]

@@ -163,11 +163,11 @@ def test_a_zoom_is_frames_and_a_film(dream_spec: Any, photos: Any, quiet: Any, t
 
 
 def test_where_no_video_can_be_written_the_user_hears_so_and_the_frames_stay(
-    dream_spec: Any, photos: Any, told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dream_spec: Any, photos: Any, reporter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(film, "FORMATS", (("none", "NONE"),))
-    folder = run(dream_spec(files=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=told)
-    assert any("can write no video" in line and "mosaics/dream/file-0-one" in line for line in told.lines)
+    folder = run(dream_spec(files=[f"{photos}/a/one.png"], zoom={"frames": 2}), tmp_path, reporter=reporter)
+    assert any("can write no video" in line and "mosaics/dream/file-0-one" in line for line in reporter.lines)
     assert len(list((folder / "mosaics/dream/file-0-one").glob("*.png"))) == 2
 
 
@@ -225,10 +225,10 @@ def test_a_file_that_is_not_a_picture_is_refused_before_any_work(dream_spec: Any
         open_job(dream_spec(files=[str(tmp_path / "a.jpg")]), tmp_path / "out", quiet)
 
 
-def test_octaves_that_are_too_small_are_left_out_and_counted(dream_spec: Any, photos: Any, told: Any, tmp_path: Path) -> None:
-    folder = run(dream_spec(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=told)
+def test_octaves_that_are_too_small_are_left_out_and_counted(dream_spec: Any, photos: Any, reporter: Any, tmp_path: Path) -> None:
+    folder = run(dream_spec(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=reporter)
     assert rows_of(folder).octaves.to_list() == [4]  # 22, 15, 11, 8; the next, 5, is under a third of 16
-    assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in told.lines)
+    assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in reporter.lines)
 
 
 def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(dream_spec: Any, quiet: Any, tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ from pipeline.sources.source import Shard
 
 
 @pytest.fixture
-def job(write_spec: Any, tmp_path: Path, told: Any) -> Any:
+def job(write_spec: Any, tmp_path: Path, reporter: Any) -> Any:
     """The tiny network on 20 pictures, one a batch, for three workers."""
     spec = load_spec(write_spec(tmp_path / "tiny.toml"), ["data.batch=1"])
-    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", told), options=RunOptions("ray", 3, save_every=3600))
+    return dataclasses.replace(open_job(spec, tmp_path / "out" / "tiny", reporter), options=RunOptions("ray", 3, save_every=3600))
 
 
 @pytest.fixture
@@ -388,8 +388,8 @@ def test_a_signal_while_the_cluster_is_joined_ends_the_run_as_ever(job: Any, pla
 
 @pytest.mark.parametrize(("engine_name", "workers", "error"), [("rya", None, "nearest: ray"), ("local", 2, "no workers")])
 def test_an_engine_is_checked_before_anything_is_opened(
-    spec: Any, tmp_path: Path, told: Any, engine_name: Any, workers: Any, error: Any
+    spec: Any, tmp_path: Path, reporter: Any, engine_name: Any, workers: Any, error: Any
 ) -> None:
     with pytest.raises(WrongSpec, match=error):
-        run(spec, tmp_path, reporter=told, options=RunOptions(engine_name, workers))
+        run(spec, tmp_path, reporter=reporter, options=RunOptions(engine_name, workers))
     assert not (tmp_path / "tiny" / "run.json").exists()

@@ -40,7 +40,7 @@ def many(write_spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local_run(
-    cluster: Any, many: Any, tmp_path: Path, told: Any, quiet: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, many: Any, tmp_path: Path, reporter: Any, quiet: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = cluster.add_node(num_cpus=2, object_store_memory=SMALL)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
@@ -54,9 +54,9 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
         yield advance
 
     with monkeypatch.context() as patched:
-        patched.setattr(told, "step", stopped)
+        patched.setattr(reporter, "step", stopped)
         with pytest.raises(Interrupted, match="examples are scanned and saved"):
-            run(many, tmp_path / "ray", reporter=told, options=RunOptions("ray", workers=1))
+            run(many, tmp_path / "ray", reporter=reporter, options=RunOptions("ray", workers=1))
     parts = list((tmp_path / "ray/many/parts").glob("*-of-64.part"))
     assert 64 / 8 < len(parts) < 64
 
@@ -69,9 +69,9 @@ def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local
             cluster.remove_node(node)
 
     monkeypatch.setattr(engine._Crew, "_start", until_the_node_is_lost)
-    folder = run(many, tmp_path / "ray", reporter=told, options=RunOptions("ray", workers=2))
-    assert any("continuing after" in line for line in told.lines)
-    assert any(re.match(r"shard \d+-of-64 failed: .*node.*\. Trying again", line) for line in told.lines), told.lines
+    folder = run(many, tmp_path / "ray", reporter=reporter, options=RunOptions("ray", workers=2))
+    assert any("continuing after" in line for line in reporter.lines)
+    assert any(re.match(r"shard \d+-of-64 failed: .*node.*\. Trying again", line) for line in reporter.lines), reporter.lines
     assert node not in cluster.list_all_nodes() and not list(folder.glob("parts/*.part"))
     whole = run(many, tmp_path / "local", reporter=quiet)
     assert tree_of(folder, *RESULTS) == tree_of(whole, *RESULTS)

@@ -153,8 +153,8 @@ def test_the_index_tells_of_every_map_what_the_network_gave(
         np.testing.assert_allclose(of_layer.share_positive, (values > 0).mean(axis=1).ravel(), atol=1e-6)
         assert of_layer.picture.tolist()[::channels] == [f"mosaics/featuremaps/{layer}/{name}.png" for name in names]
         assert of_layer.drawn.all() and all((folder / picture).is_file() for picture in of_layer.picture)
-    told = read_receipt(folder).stages["featuremaps"]
-    assert told.images == 3 and told.told.startswith("36 maps of 3 layers and 3 images, ")
+    record = read_receipt(folder).stages["featuremaps"]
+    assert record.images == 3 and record.summary.startswith("36 maps of 3 layers and 3 images, ")
 
 
 def test_without_a_choice_the_first_few_images_and_the_jobs_layers_are_drawn(job_of: Any) -> None:

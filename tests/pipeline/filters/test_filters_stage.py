@@ -92,7 +92,7 @@ def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_
     assert rows.drawn.all() and all((folder / picture).is_file() for picture in rows.picture)
     assert rows[rows.part == "pointwise"].picture.unique().tolist() == ["mosaics/filters/separable-pointwise.png"]
     assert decode_png((folder / "mosaics/filters/first.png").read_bytes()).std() > 10
-    assert read_receipt(folder).stages["filters"].told == "47 filters of 6 layers, 47 of them drawn"
+    assert read_receipt(folder).stages["filters"].summary == "47 filters of 6 layers, 47 of them drawn"
 
 
 @pytest.mark.parametrize(

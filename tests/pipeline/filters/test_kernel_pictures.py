@@ -96,9 +96,9 @@ def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch: 
     found = draw_kernel("layer", drawn, Limits("norm", filters=3, inputs=2))
     norms = np.square(drawn.weights).sum(axis=(0, 1, 2))
     assert found.filters.sum() == 3 and found.filters[5] and set(np.flatnonzero(found.filters)) == set(np.argsort(-norms)[:3])
-    (title, told, meaning), (notes, scale) = said[0]
+    (title, subtitle, meaning), (notes, scale) = said[0]
     assert title == "layer: standard kernel, 3 x 3, 9 inputs, 8 filters"
-    assert told == "A row is a filter: 3 of 8, the largest norm first. A column is an input: 2 of 9, the largest norm first."
+    assert subtitle == "A row is a filter: 3 of 8, the largest norm first. A column is an input: 2 of 9, the largest norm first."
     assert [note.text for note in notes if note.upright] == [str(filter) for filter in np.argsort(-norms)[:3]]
     assert next(note.text for note in notes if not note.upright) == "7"
     assert meaning == "White is positive, black negative, grey zero."
@@ -192,13 +192,13 @@ def test_colours_are_for_kernels_that_see_the_image_alone() -> None:
 @pytest.mark.parametrize("colours", [None, (0, 1, 2)], ids=["matrix", "tiles"])
 def test_every_filter_is_where_its_box_says(limits: Any, colours: Any) -> None:
     drawn = kernel(3, 3, 3, 6, seed=5)
-    told = draw_kernel("layer", drawn, limits, colours)
-    assert told.filters.sum() == (limits.filters or 6)
-    for filter in np.flatnonzero(told.filters):
-        y1, x1, y2, x2 = told.boxes[filter]
+    drawing = draw_kernel("layer", drawn, limits, colours)
+    assert drawing.filters.sum() == (limits.filters or 6)
+    for filter in np.flatnonzero(drawing.filters):
+        y1, x1, y2, x2 = drawing.boxes[filter]
         end = np.abs(drawn.weights).max()
         weights = drawn.weights[..., filter] if colours else drawn.weights[:, :, 0, filter]
         inputs = np.argsort(-np.square(drawn.weights, dtype=np.float64).sum(axis=(0, 1, 3)), kind="stable")
         first = weights if colours or limits.sort == "channel" else drawn.weights[:, :, inputs[0], filter]
-        y, x, size = find(told.picture, grey(first, end))
+        y, x, size = find(drawing.picture, grey(first, end))
         assert (y, x) == (y1, x1) and y2 == y1 + 3 * size and x2 >= x1 + 3 * size

@@ -58,9 +58,9 @@ def test_every_application_passes_both_stages(name: Any, in_memory: Any, quiet: 
     started = time.perf_counter()
     check_filters(job)
     check_featuremaps(job)
-    told = [filters(job)["told"], featuremaps(job)["told"]]
+    summaries = [filters(job)["summary"], featuremaps(job)["summary"]]
     seconds = time.perf_counter() - started
-    print(f"\n{name}: {len(network.convolutions())} convolutions; {'; '.join(told)}; {seconds:.1f} s")
+    print(f"\n{name}: {len(network.convolutions())} convolutions; {'; '.join(summaries)}; {seconds:.1f} s")
 
     expected = {found for found, layer in by_name.items() if type(layer).__name__ in CONVOLUTIONS}
     # ConvNeXt's 1 x 1 convolutions are Dense layers over maps.

@@ -135,11 +135,11 @@ def test_the_kernels_of_a_graph_of_tf1_are_found_behind_reads_and_folded_normali
 
 def test_what_feeds_a_layer_is_the_nearest_on_every_way_back(nested_model: Any, plain_model: Any) -> None:
     opened = network(nested_model)
-    told = {layer.name: opened.feeds(layer.name) for layer in opened.layers()}
-    assert told["shared"] == () and opened.feeds("logits") == ("end",)
-    assert told["middle/inner/core"] == ("middle/first",) and told["middle/inner"] == ("middle/inner/core",)
-    assert told["middle"] == ("middle/inner",) and told["pool"] == (next(name for name in told if name.startswith("relu")),)
-    assert told["middle/first"] == (next(name for name in told if name.startswith("add")),)
+    feeds = {layer.name: opened.feeds(layer.name) for layer in opened.layers()}
+    assert feeds["shared"] == () and opened.feeds("logits") == ("end",)
+    assert feeds["middle/inner/core"] == ("middle/first",) and feeds["middle/inner"] == ("middle/inner/core",)
+    assert feeds["middle"] == ("middle/inner",) and feeds["pool"] == (next(name for name in feeds if name.startswith("relu")),)
+    assert feeds["middle/first"] == (next(name for name in feeds if name.startswith("add")),)
     x = inputs = keras.Input((8, 8, 3))
     left, right = LAYERS.Conv2D(4, 1, name="left")(x), LAYERS.Conv2D(4, 3, padding="same", name="right")(x)
     halves = keras.ops.split(left, 2, axis=3)  # no layer, since it gives two outputs

@@ -101,9 +101,9 @@ def test_crops_are_the_source_images_own_pixels_at_the_boxes_of_the_index(source
 def test_the_index_tells_score_place_key_and_label_of_every_winner(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[3, 0]], [(4, 4, 12, 12)] * 2, channels=[17])], source, tmp_path, PatchOptions(FIT))
     first, second = read_index(tmp_path, "activations").to_pylist()
-    told = ("layer", "channel", "rank", "score", "example", "key", "label", "row", "col")
-    assert [first[name] for name in told] == ["conv", 17, 0, 10.0, 3, "image3", "ant", 0, 0]
-    assert [second[name] for name in told] == ["conv", 17, 1, 9.0, 0, "image0", "cat", 1, 0]
+    columns = ("layer", "channel", "rank", "score", "example", "key", "label", "row", "col")
+    assert [first[name] for name in columns] == ["conv", 17, 0, 10.0, 3, "image3", "ant", 0, 0]
+    assert [second[name] for name in columns] == ["conv", 17, 1, 9.0, 0, "image0", "cat", 1, 0]
 
 
 def test_every_image_is_opened_once_however_many_patches_it_gives(source: Any, tmp_path: Path) -> None:

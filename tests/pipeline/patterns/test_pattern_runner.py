@@ -95,14 +95,14 @@ def test_the_row_of_an_oblong_picture_has_its_height_and_width_and_its_seed() ->
     assert columns["loss"] == [2, 2] and columns["exceeds"] == [None, True] and columns["sign"] == ["positive", "negative"]
 
 
-def test_dead_and_stopped_patterns_are_named_and_counted(told: Any) -> None:
+def test_dead_and_stopped_patterns_are_named_and_counted(reporter: Any) -> None:
     results = [finished(state="dead"), finished(LOWERED, state="stopped"), finished(NAMED, state="stopped")]
     results.append(finished(Pattern(channel("x", 0), 1, 0, "x", 0), strongest=1.0))
-    entry = summarise(told, results)
-    assert entry["told"] == "4 patterns, 1 of 1 above the strongest patch, 1 dead, 2 stopped"
+    entry = summarise(reporter, results)
+    assert entry["summary"] == "4 patterns, 1 of 1 above the strongest patch, 1 dead, 2 stopped"
     assert (entry["dead"], entry["stopped"], entry["compared"], entry["exceeding"]) == (1, 2, 1, 1)
-    assert "no gradient from any start: x 1-positive-0. See" in told.lines[0]
-    assert "stopped at NaN or infinity: x 1-negative-1, objective calm-negative-0. See" in told.lines[1]
+    assert "no gradient from any start: x 1-positive-0. See" in reporter.lines[0]
+    assert "stopped at NaN or infinity: x 1-negative-1, objective calm-negative-0. See" in reporter.lines[1]
 
 
 def test_a_sheet_has_a_row_for_each_channel_its_pictures_first_then_its_own_patches(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_the_entry_in_run_json_counts_the_patterns(done: Any) -> None:
     entry = json.loads((done / "run.json").read_text())["stages"]["patterns"]
     rows = rows_of(done)
     assert entry["pictures"] == 14 and entry["compared"] == 6 and entry["exceeding"] == rows.exceeds.sum()
-    assert entry["told"].startswith(f"14 patterns, {entry['exceeding']} of 6 above the strongest patch")
+    assert entry["summary"].startswith(f"14 patterns, {entry['exceeding']} of 6 above the strongest patch")
 
 
 def test_a_second_run_gives_the_same_bytes(done: Any, pattern_spec: Any, quiet: Any, tmp_path: Path, tree_of: Any) -> None:

@@ -166,8 +166,8 @@ def add_maps(folder: Path, *layers: str) -> None:
     for number, layer in enumerate(layers):
         picture = f"mosaics/featuremaps/{number} #/a.png"
         write_bytes(folder / picture, encode_png(np.full((40, 80, 3), (10, 90, 60), np.uint8)))
-        told = {"layer": layer, "key": HOSTILE_KEY, "example": 4, "picture": picture}
-        rows += [told | {"channel": channel, "dead": channel == 2} for channel in range(3)]
+        shared = {"layer": layer, "key": HOSTILE_KEY, "example": 4, "picture": picture}
+        rows += [shared | {"channel": channel, "dead": channel == 2} for channel in range(3)]
     write_index(folder, "featuremaps", columns("featuremaps", rows))
 
 
