@@ -117,7 +117,8 @@ class FunctionalReader:
         pixels = np.random.default_rng(0).integers(0, 256, (1, *shape))
         makers = [maker for output in self.model.outputs for maker in self.graph.makers([output])]
         ends = [maker for maker in makers if isinstance(maker, str) and len(self._calls[maker].outputs) == 1]
-        right = keras.tree.flatten(self.model(self._values(tf.constant(pixels, self.takes), None), training=False))
+        values = self._values(tf.constant(pixels, self.takes), None)
+        right = keras.tree.flatten(self.model(keras.tree.pack_sequence_as(self.model.input, values), training=False))
         given = tf.Variable(tf.constant(pixels, tf.float32))
         try:
             with tf.GradientTape() as tape:

@@ -57,7 +57,7 @@ def test_every_layer_of_tokens_is_what_keras_computes_row_by_row(
     model, network = models[name], networks[name]
     images = IMAGES if name != "cct" else np.concatenate([IMAGES, IMAGES[:, :, :8]], axis=2)
     tokens = [layer for layer in network.layers() if layer.of_tokens and "/" not in layer.name]
-    plain = keras.Model(model.inputs, [model.get_layer(layer.name).output for layer in tokens])(images)
+    plain = keras.Model(model.input, [model.get_layer(layer.name).output for layer in tokens])(images)
     maps = traced(network, [layer.name for layer in network.layers() if "#heads" not in layer.name], images)
     assert len(tokens) >= 3
     for layer, expected in zip(tokens, keras.tree.flatten(plain), strict=True):
@@ -101,7 +101,7 @@ def test_windows_shifted_or_not_are_put_back_where_they_lie(
 
 def test_the_attention_of_each_head_is_that_of_the_class_token(models: dict[str, keras.Model], networks: Any) -> None:
     model = models["vit"]
-    norm = keras.Model(model.inputs, model.get_layer("norm0a").output)
+    norm = keras.Model(model.input, model.get_layer("norm0a").output)
     tokens = norm(IMAGES)
     _, scores = model.get_layer("mha0")(tokens, tokens, return_attention_scores=True)
     expected = np.asarray(scores)[:, :, 0, 1:].transpose(0, 2, 1).reshape(3, 4, 4, 2)
