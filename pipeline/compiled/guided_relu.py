@@ -65,8 +65,8 @@ def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str, relus: Relus 
                 f"{name} runs {', '.join(sorted(inside))} inside a function of its own ({operation.name!r}), where guided "
                 "backpropagation cannot replace it. Leave guided_backprop, guided_gradcam and deconvnet out of gradcam.methods."
             )
-    rectifiers = _relus(changing)
-    activations = rectifiers or [operation for operation in changing if _is_smooth(operation, changing)]
+    relu_operations = _relus(changing)
+    activations = relu_operations or [operation for operation in changing if _is_smooth(operation, changing)]
     if not activations:
         raise UnusableModel(
             f"{name} has no ReLU (ReLU, ReLU6, leaky ReLU) and no smooth activation (ELU, swish, GELU), so guided "
@@ -80,7 +80,7 @@ def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str, relus: Relus 
             "rule for that. Leave deconvnet out of gradcam.methods; guided_backprop works."
         )
     replace_gradients(activations, CHANGES[relus])
-    return Guide("rectifiers" if rectifiers else "smooth", len(activations))
+    return Guide("rectifiers" if relu_operations else "smooth", len(activations))
 
 
 def _changing(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation, None]:

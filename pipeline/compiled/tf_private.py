@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -68,36 +67,6 @@ def call_flat(frozen: Any, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     Relies on `ConcreteFunction._call_with_flat_signature(args, kwargs)`.
     """
     return tf.nest.flatten(frozen._call_with_flat_signature(list(tensors), {}))
-
-
-@dataclass(frozen=True)
-class Capture:
-    """A tensor that a concrete function takes from outside: `outer` there, `inner` what stands for it in its graph.
-
-    variable: whose handle the tensor is; None for any other tensor.
-    """
-
-    outer: tf.Tensor
-    inner: tf.Tensor
-    variable: tf.Variable | None
-
-
-def captures_of(concrete: Any) -> list[Capture]:
-    """What a concrete function captures, in order.
-
-    Relies on `captured_inputs` and `graph.internal_captures` being in one order.
-    """
-    variables = {id(variable.handle): variable for variable in concrete.graph.variables}
-    pairs = zip(concrete.captured_inputs, concrete.graph.internal_captures, strict=True)
-    return [Capture(outer, inner, variables.get(id(outer))) for outer, inner in pairs]
-
-
-def set_captures(concrete: Any, outer: Sequence[tf.Tensor]) -> None:
-    """Have a concrete function take other tensors from outside, in the order of `captures_of`, from its next call on.
-
-    Relies on `ConcreteFunction.set_external_captures`.
-    """
-    concrete.set_external_captures(list(outer))
 
 
 def set_gradient(operation: tf.Operation, name: str) -> None:

@@ -23,7 +23,7 @@ LEAST_SIDE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 def scatter(model: keras.Model, seed: int) -> None:
     """Draws biases, scales and moving statistics, which Keras starts at constants, and balances the random kernels.
 
-    A balanced kernel has the mean 0 and He's variance, 2 / fan-in. Otherwise, with so few channels, many a rectifier
+    A balanced kernel has the mean 0 and He's variance, 2 / fan-in. Otherwise, with so few channels, many a ReLU
     would be off for nearly every image, or signals would fade until the biases alone decide which are: such
     channels are the business of one network here only.
     """
@@ -63,7 +63,7 @@ def wake_layer_scale(model: keras.Model, seed: int) -> None:
 
 
 def awaken(model: keras.Model) -> None:
-    """Makes rectifiers leaky, so that every unit of every channel answers to every image."""
+    """Makes ReLUs leaky, so that every unit of every channel answers to every image."""
     for layer in model._flatten_layers():
         if isinstance(layer, L.ReLU):
             layer.negative_slope = 0.2

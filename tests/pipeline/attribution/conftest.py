@@ -1,4 +1,4 @@
-"""Small networks with every kind of rectifier, and how they are opened."""
+"""Small networks with every kind of ReLU, and how they are opened."""
 
 from __future__ import annotations
 

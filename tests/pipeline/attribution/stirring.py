@@ -8,7 +8,7 @@ import numpy as np
 
 
 def stir(model: Any, seed: Any = 0) -> Any:
-    """Random weights of which about half are negative, so that every rectifier has something to do."""
+    """Random weights of which about half are negative, so that every ReLU has something to do."""
     random = np.random.default_rng(seed)
     for variable in model.weights:
         low = 0.5 if "variance" in variable.path else -0.5

@@ -15,7 +15,7 @@ from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
 _SIZE = 96
-_SMOOTH = ("ConvNeXt", "EfficientNet")  # those that have no rectifier
+_SMOOTH = ("ConvNeXt", "EfficientNet")  # those that have no ReLU
 
 
 @pytest.mark.slow

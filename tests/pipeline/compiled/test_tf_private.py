@@ -15,7 +15,6 @@ from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
 
 from pipeline.compiled.tf_private import (
     call_flat,
-    captures_of,
     constants_for_variables,
     function_body,
     gradient_name,
@@ -25,7 +24,6 @@ from pipeline.compiled.tf_private import (
     optimized,
     register_function,
     registered_gradient,
-    set_captures,
     set_gradient,
     without_gpu_kernel,
 )
@@ -107,20 +105,6 @@ def test_a_flat_call_takes_tensors_by_position_and_refuses_too_many_or_too_few()
     for count in (1, 3):
         with pytest.raises(TypeError):
             call_flat(frozen, [tf.constant(5.0)] * count)
-
-
-def test_captures_pair_what_is_outside_with_its_placeholder_and_can_be_replaced_and_put_back() -> None:
-    first, second, constant = tf.Variable(2.0), tf.Variable(3.0), tf.constant(10.0)
-    function = concrete(lambda x: x * first + second + constant, tf.TensorSpec(()))
-    captures = captures_of(function)
-    assert [capture.variable for capture in captures if capture.variable is not None] == [first, second] and len(captures) == 3
-    assert all(capture.inner.graph is function.graph for capture in captures)
-    assert [capture.inner.op.type for capture in captures if capture.variable is not None] == ["Placeholder"] * 2
-    other = tf.Variable(7.0)
-    set_captures(function, [other.handle if capture.variable is first else capture.outer for capture in captures])
-    assert float(function(tf.constant(1.0))) == 20.0
-    set_captures(function, [capture.outer for capture in captures])
-    assert float(function(tf.constant(1.0))) == 15.0
 
 
 def test_an_operation_in_a_graph_takes_another_gradient_and_gradients_asked_for_before_stay() -> None:

@@ -31,7 +31,7 @@ SIDE = 20
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """Squeeze and excitation, by which every unit sees the whole image; a ceiling; a closed rectifier; a vector."""
+    """Squeeze and excitation, by which every unit sees the whole image; a ceiling; an inactive ReLU; a vector."""
     L = keras.layers
     x = inputs = keras.Input((SIDE, SIDE, 3))
     x = first = L.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="first")(x)

@@ -74,3 +74,41 @@ def plain(shape: Any = (None, 8, 8, 3)) -> None:
 def plain_by_hand(images: Any) -> Any:
     x = tf.nn.relu(convolve(images, weights(3, 3, 3, 4), 2))
     return x, tf.matmul(tf.reduce_mean(x, (1, 2)), weights(4, 5, seed=9)) + np.arange(5, dtype=np.float32)
+
+
+def random_images(*shape: Any, seed: Any = 1) -> Any:
+    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+
+
+def with_phase() -> None:
+    """A batch normalisation that a TF1 condition puts into training, as FaceNet's graph has it, and dropout's rate."""
+    image = v1.placeholder(tf.float32, (None, 8, 8, 3), name="input")
+    phase = v1.placeholder(tf.bool, (), name="phase_train")
+    keep = v1.placeholder(tf.float32, name="keep_prob")
+    x = convolve(image, variable("conv/kernel", weights(3, 3, 3, 4)), name="conv")
+    mean, variance = tf.nn.moments(x, (0, 1, 2))
+    moving_mean, moving_variance = tf.constant([0.1, 0.2, 0.3, 0.4]), tf.constant([1.0, 2.0, 3.0, 4.0])
+    mean, variance = v1.cond(
+        phase,
+        lambda: (tf.identity(mean), tf.identity(variance)),
+        lambda: (tf.identity(moving_mean), tf.identity(moving_variance)),
+    )
+    x = tf.nn.batch_normalization(x, mean, variance, None, None, 1e-3, name="norm")
+    x = v1.cond(tf.logical_not(phase), lambda: tf.nn.relu(x), lambda: -x, name="choice")
+    tf.multiply(x, keep, name="end")
+
+
+def with_phase_by_hand(images: Any, keep: Any, training: Any) -> Any:
+    x = convolve(images, weights(3, 3, 3, 4))
+    mean, variance = tf.nn.moments(x, (0, 1, 2)) if training else (np.float32([0.1, 0.2, 0.3, 0.4]), np.float32([1, 2, 3, 4]))
+    x = tf.nn.batch_normalization(x, mean, variance, None, None, 1e-3)
+    return keep * (-x if training else tf.nn.relu(x))
+
+
+def frozen_with_phase(folder: Any, conditions: Any) -> Any:
+    (v1.disable_control_flow_v2 if conditions == "Switch" else v1.enable_control_flow_v2)()
+    try:
+        path = freeze_v1(folder, with_phase, ["end"])
+    finally:
+        v1.enable_control_flow_v2()
+    return path

@@ -1,4 +1,4 @@
-"""Guided backpropagation: every rectifier is replaced, wherever it stands, and nothing else changes."""
+"""Guided backpropagation: every ReLU is replaced, wherever it stands, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def guided_relu6(x: Any) -> Any:
 
 
 class Guided(layers.Layer):  # type: ignore[name-defined]
-    """A rectifier with the gradient of Springenberg's paper, written by hand."""
+    """A ReLU with the gradient of Springenberg's paper, written by hand."""
 
     def __init__(self, function: Any, **options: Any) -> None:
         super().__init__(**options)
@@ -45,7 +45,7 @@ class Guided(layers.Layer):  # type: ignore[name-defined]
 
 
 def rebuilt(model: Any) -> Any:
-    """The same network with every rectifier written by hand: layers, fused activations, nested models."""
+    """The same network with every ReLU written by hand: layers, fused activations, nested models."""
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
@@ -109,7 +109,7 @@ def test_guided_backprop_is_that_of_a_network_rebuilt_by_hand(opened: Any, photo
 
 @pytest.fixture
 def double() -> Iterator[Any]:
-    """Networks of float64: in float32 a last bit opens a rectifier in one batch that is shut in another, now and then."""
+    """Networks of float64: in float32 a last bit opens a ReLU in one batch that is shut in another, now and then."""
     keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_dtype_policy("float32")
@@ -192,7 +192,7 @@ ABOVE = np.array([1.0] * 6 + [-1.0] * 6, np.float32)
         (lambda x: keras.activations.relu(x, negative_slope=0.25, threshold=0.7), [0.25, 0.25, 0.25, 1, 1, 1], 1),
         (lambda x: tf.nn.relu(x) - 0.25 * tf.nn.relu(-x), [0.25, 0.25, 1, 1, 1, 1], 1),
         (lambda x: tf.nn.relu(tf.nn.relu6(x)), [0, 0, 1, 1, 0, 0], 2),
-        (lambda x: tf.nn.relu(tf.nn.elu(x)), [0, 0, 1, 1, 1, 1], 1),  # where there are rectifiers, what is smooth stays
+        (lambda x: tf.nn.relu(tf.nn.elu(x)), [0, 0, 1, 1, 1, 1], 1),  # where there are ReLUs, what is smooth stays
     ],
 )
 def test_every_form_of_rectifier_lets_nothing_negative_back(activation: Any, expected: Any, replaced: Any) -> None:
