@@ -21,7 +21,7 @@ FLOORS = (
     ("load",),
     ("stages",),
     ("engines",),
-    ("activations", "attribution", "dream", "featuremaps", "fields", "filters", "patches", "patterns", "report"),
+    ("activations", "attribution", "concepts", "dream", "featuremaps", "fields", "filters", "patches", "patterns", "report"),
     ("ascent",),
     ("inputs", "job"),
     ("compiled",),

@@ -97,7 +97,7 @@ class Distribution(Member):
         at_largest = np.count_nonzero(finite & (maxima == largest), axis=0)
         high, at_high = _higher((self.high, self.at_high), (largest, at_largest))
         counted = replace(self, counts=self.counts + counts.reshape(channels, BUCKETS), high=high, at_high=at_high, pending=())
-        return counted._with_labels(*_by_label(values, finite, labels))._with_sample(_scrambled(examples), maxima)
+        return counted._with_labels(*_by_label(values, finite, labels))._with_sample(scrambled(examples), maxima)
 
     def merge(self, other: Distribution) -> Distribution:
         if self.pending or other.pending:
@@ -290,7 +290,7 @@ def _by_label(values: np.ndarray, finite: np.ndarray, labels: np.ndarray) -> tup
     return np.array(names), sums, np.add.reduceat(finite[order], starts, axis=0, dtype=np.int64)
 
 
-def _scrambled(examples: np.ndarray) -> np.ndarray:
+def scrambled(examples: np.ndarray) -> np.ndarray:
     """Numbers that look random and are never the same for two examples (splitmix64, Steele et al. 2014): uint64."""
     value = examples.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -75,6 +75,35 @@ def scan(
     return part, times
 
 
+@dataclass(frozen=True, eq=False)
+class BatchResponses:
+    """How every channel responds to the readable images of one batch.
+
+    examples: int64 (n,); keys, labels: str (n,).
+    responses: float32 (n, channels) by layer: what heaps order by, spatial maxima before an upper clamp.
+    """
+
+    examples: np.ndarray
+    keys: np.ndarray
+    labels: np.ndarray
+    responses: dict[str, np.ndarray]
+
+
+def stream_responses(network: Network, source: Source, plan: ScanPlan) -> Iterator[BatchResponses]:
+    """The responses to a whole source, batch by batch, as a scan of the plan sees them; nothing is kept.
+
+    Raises: UnusableData, for data that are damaged.
+    """
+    closed = {layer.name: Thresholds.closed(len(plan.channels_of(layer))) for layer in plan.layers}
+    batches = _batches(source, plan, Shard(), 0)
+    outputs = _outputs(ScanPass(network, plan), batches, lambda batch: closed, Stopwatch(ScanTimes()))
+    with closing(outputs), tensor_float_32(plan.precision == "tf32"):
+        for batch, peaks in outputs:
+            real = batch.examples >= 0
+            responses = {layer: batch.responses(of_layer).keys for layer, of_layer in peaks.items()}
+            yield BatchResponses(batch.examples[real], batch.keys[real], batch.labels[real], responses)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images on their way through the network; every batch has the same number, the last one by padding.
@@ -85,6 +114,7 @@ class Batch:
     labels: str (batch,): "" for an image without a label.
     label_numbers: int64 (batch,): the labels' numbers in the plan; -1 for labels that the plan does not name.
     skipped: images that could not be read.
+    keys: str (batch,).
     """
 
     images: tf.Tensor | np.ndarray
@@ -93,6 +123,7 @@ class Batch:
     labels: np.ndarray
     label_numbers: np.ndarray
     skipped: tuple[Skipped, ...] = ()
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
 
     @property
     def readable(self) -> int:
@@ -187,11 +218,12 @@ def _padded(batch: dict[str, tf.Tensor], plan: ScanPlan, fresh: int) -> Batch:
     )
     groups = batch["group"].numpy() if "group" in batch else examples
     examples = np.where((errors != b"") | (examples < fresh), -1, examples)
-    labels = [label.decode("utf-8", "replace") for label in batch["label"].numpy()]
+    labels, keys = ([text.decode("utf-8", "replace") for text in batch[name].numpy()] for name in ("label", "key"))
     missing = plan.batch - len(examples)
     if missing:
         images = tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
         examples, groups = (np.concatenate([numbers, np.full(missing, -1, np.int64)]) for numbers in (examples, groups))
-        labels += [""] * missing
-    numbers = {label: number for number, label in enumerate(plan.labels)}
-    return Batch(images, examples, groups, np.array(labels), np.array([numbers.get(label, -1) for label in labels]), skipped)
+        labels, keys = ([*texts, *[""] * missing] for texts in (labels, keys))
+    codes = {label: number for number, label in enumerate(plan.labels)}
+    numbers = np.array([codes.get(label, -1) for label in labels])
+    return Batch(images, examples, groups, np.array(labels), numbers, skipped, np.array(keys))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from pipeline.errors import UnknownName, WrongSpec, quoted, shortened
 from pipeline.spec.activations import ActivationsSpec
+from pipeline.spec.concepts import ConceptsSpec
 from pipeline.spec.data import DataSpec
 from pipeline.spec.dream import DreamSpec
 from pipeline.spec.featuremaps import FeaturemapsSpec
@@ -20,7 +21,7 @@ from pipeline.spec.patterns import PatternsSpec
 from pipeline.spec.table import Rewritten, Table, a_list, inner_tables, with_field_names
 
 # The one list of the names of stages, in the order in which they run; pipeline/stages/ has a file for each.
-StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "report"]
+StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "concepts", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
@@ -37,6 +38,7 @@ class JobSpec(Table):
     gradcam: GradcamSpec = GradcamSpec()
     patterns: PatternsSpec = PatternsSpec()
     dream: DreamSpec = DreamSpec()
+    concepts: ConceptsSpec = ConceptsSpec()
 
     @field_validator("name")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.stages import activations, dream, featuremaps, filters, gradcam, patterns, report
+from pipeline.stages import activations, concepts, dream, featuremaps, filters, gradcam, patterns, report
 from pipeline.stages.stage import Stage
 
 _BEFORE_THE_PAGE = (
@@ -12,6 +12,7 @@ _BEFORE_THE_PAGE = (
     gradcam.STAGE,
     patterns.STAGE,
     dream.STAGE,
+    concepts.STAGE,
 )
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_BEFORE_THE_PAGE, report.stage_after(_BEFORE_THE_PAGE))}

@@ -136,6 +136,19 @@ INDEX: dict[str, pa.Schema] = {
             ("correlation", pa.float64()),
         ]
     ),
+    "concepts": pa.schema(
+        [
+            *_CHANNEL,
+            ("concept", pa.string()),
+            ("source", pa.string()),
+            ("measure", pa.string()),
+            ("value", pa.float64()),
+            ("rank", pa.int32()),
+            ("margin", pa.float64()),
+            ("chance", pa.float64()),
+            ("named", pa.bool_()),
+        ]
+    ),
     "images": pa.schema(
         [
             ("image", _IMAGE),
