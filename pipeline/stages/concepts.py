@@ -105,9 +105,11 @@ def _chunks(batches: Iterator[BatchResponses]) -> Iterator[BatchResponses]:
 def _joined(batches: list[BatchResponses]) -> BatchResponses:
     from pipeline.activations.scan import BatchResponses
 
-    texts = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("examples", "keys", "labels"))
+    examples, keys, labels = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("examples", "keys", "labels")
+    )
     responses = {layer: np.concatenate([batch.responses[layer] for batch in batches]) for layer in batches[0].responses}
-    return BatchResponses(*texts, responses)
+    return BatchResponses(examples, keys, labels, responses)
 
 
 def _empty_counts(job: Job, plan: ScanPlan) -> dict[str, LabelCounts]:

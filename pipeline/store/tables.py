@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.geometry import EDGES
+from pipeline.store.concept_tables import CONCEPTS
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
@@ -136,19 +137,7 @@ INDEX: dict[str, pa.Schema] = {
             ("correlation", pa.float64()),
         ]
     ),
-    "concepts": pa.schema(
-        [
-            *_CHANNEL,
-            ("concept", pa.string()),
-            ("source", pa.string()),
-            ("measure", pa.string()),
-            ("value", pa.float64()),
-            ("rank", pa.int32()),
-            ("margin", pa.float64()),
-            ("chance", pa.float64()),
-            ("named", pa.bool_()),
-        ]
-    ),
+    "concepts": CONCEPTS,
     "images": pa.schema(
         [
             ("image", _IMAGE),
@@ -181,10 +170,7 @@ INDEX: dict[str, pa.Schema] = {
             ("part", pa.string()),
             ("channel", pa.int32()),
             ("kind", pa.string()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("inputs", pa.int32()),
-            ("first_input", pa.int32()),
+            *((name, pa.int32()) for name in ("height", "width", "inputs", "first_input")),
             ("norm", pa.float64()),
             ("mean", pa.float64()),
             ("share_near_zero", pa.float64()),

@@ -122,6 +122,10 @@ DEFAULTS = {
     "dream.batch": 4,
     "dream.seed": 0,
     "dream.snapshot": 60.0,
+    "concepts.labels": True,
+    "concepts.images": 10_000,
+    "concepts.top_k": 5,
+    "concepts.chance": 0.05,
 }
 REQUIRED = ("name", "model", "model.source", "data", "data.source")
 
@@ -228,6 +232,9 @@ BAD = [
     ("dream.longest", 0),
     ("dream.zoom.frames", 0),
     ("dream.visualization.octaves", []),
+    ("concepts.images", 0),
+    ("concepts.top_k", 101),
+    ("concepts.chance", 1.5),
 ]
 
 
@@ -263,6 +270,7 @@ def test_every_key_is_tested_here() -> None:
         "gradcam",
         "patterns",
         "dream",
+        "concepts",
     }
 
 
