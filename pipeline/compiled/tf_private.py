@@ -43,9 +43,25 @@ def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> t
     Returns: a concrete function, and its GraphDef. What cannot be made a constant, such as a table, is an additional
         input after those of `concrete`.
     """
+    graph, constants = _graph_with_constants(concrete, lower_control_flow)
+    if constants is None:
+        return concrete, graph
+    return convert_to_constants._construct_concrete_function(concrete, graph, constants), graph
+
+
+def graph_with_constants(concrete: Any, lower_control_flow: bool = True) -> graph_pb2.GraphDef:
+    """The GraphDef of `constants_for_variables` alone: to make a function of it again takes most of the time.
+
+    The outputs keep the names that they have in `concrete.graph`.
+    """
+    return _graph_with_constants(concrete, lower_control_flow)[0]
+
+
+def _graph_with_constants(concrete: Any, lower_control_flow: bool) -> tuple[graph_pb2.GraphDef, Any]:
+    """The graph, and what became constant, as `_construct_concrete_function` takes it; None where there was nothing to do."""
     plain = concrete.graph.as_graph_def()
     if not concrete.captured_inputs and not plain.library.function:
-        return concrete, plain
+        return plain, None
     conversion = convert_to_constants._FunctionConverterDataInEager(
         func=concrete, lower_control_flow=lower_control_flow, aggressive_inlining=False
     )
@@ -55,7 +71,7 @@ def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> t
     _take_shapes_of_constants(graph.node, {})
     for function in graph.library.function:
         _take_shapes_of_constants(function.node_def, {argument.name: argument.type for argument in function.signature.input_arg})
-    return convert_to_constants._construct_concrete_function(concrete, graph, constants), graph
+    return graph, constants
 
 
 def call_flat(frozen: Any, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from pipeline.compiled.tf_private import constants_for_variables, function_body
+from pipeline.compiled.tf_private import function_body, graph_with_constants
 from pipeline.errors import MissingInput, UnusableModel, one_line
 from pipeline.models.graphs.constants import check_constants
 from pipeline.models.graphs.frozen import graph_network
@@ -198,15 +198,20 @@ def _frozen(part: _Part, values: Mapping[str, np.ndarray], where: str) -> graph_
     kept = [node for node in graph.node if node.name not in given_names]
     graph = graph_pb2.GraphDef(node=kept, library=graph.library, versions=graph.versions)
     specs = [tf.TensorSpec(tf.TensorShape(node.attr["shape"].shape), node.attr["dtype"].type, node.name) for node in inputs]
-    frozen, definition = constants_for_variables(tf.compat.v1.wrap_function(build, specs), lower_control_flow=False)
-    outputs = {name: output.name for name, output in zip(part.outputs, frozen.outputs, strict=True)}
+    wrapped = tf.compat.v1.wrap_function(build, specs)
+    definition = graph_with_constants(wrapped, lower_control_flow=False)
+    outputs = {name: output.name for name, output in zip(part.outputs, wrapped.outputs, strict=True)}
     needed = needed_operations({node.name: node for node in definition.node}, outputs.values()) | {node.name for node in inputs}
     kept = [node for node in definition.node if node.name in needed]
-    return _without_seams(graph_pb2.GraphDef(node=kept, library=definition.library, versions=definition.versions), outputs)
+    types = {output.name: output.dtype.as_datatype_enum for output in wrapped.outputs}
+    return _without_seams(graph_pb2.GraphDef(node=kept, library=definition.library, versions=definition.versions), outputs, types)
 
 
-def _without_seams(graph: graph_pb2.GraphDef, outputs: dict[str, str]) -> graph_pb2.GraphDef:
-    """The graph without the identities that inlining leaves at the borders of functions, its outputs called by name."""
+def _without_seams(graph: graph_pb2.GraphDef, outputs: dict[str, str], types: Mapping[str, int]) -> graph_pb2.GraphDef:
+    """The graph without the identities that inlining leaves at the borders of functions, its outputs called by name.
+
+    outputs: {the signature's name: the tensor}. types: {tensor: its dtype, as protobuf has it}.
+    """
     seams = {f"{node.name}:0": canonical(node.input[0]) for node in graph.node if _is_seam(node) and node.op == "Identity"}
     # The outputs' own identities have names that only TensorFlow's order gives; the signature's are known to people.
     ends = {tensor: _input_of(graph, tensor) for tensor in outputs.values()}
@@ -230,7 +235,7 @@ def _without_seams(graph: graph_pb2.GraphDef, outputs: dict[str, str]) -> graph_
     for name, tensor in outputs.items():
         if name not in taken:
             end = node_def_pb2.NodeDef(name=name, op="Identity", input=[inside(tensor)])
-            end.attr["T"].type = _dtype(graph, tensor)
+            end.attr["T"].type = types[tensor]
             nodes.append(end)
     return graph_pb2.GraphDef(node=nodes, library=graph.library, versions=graph.versions)
 
@@ -242,9 +247,3 @@ def _is_seam(node: node_def_pb2.NodeDef) -> bool:
 def _input_of(graph: graph_pb2.GraphDef, tensor: str) -> str:
     node = next(node for node in graph.node if node.name == owner(tensor))
     return canonical(node.input[0]) if node.op == "Identity" else tensor
-
-
-def _dtype(graph: graph_pb2.GraphDef, tensor: str) -> int:
-    with tf.Graph().as_default():
-        (value,) = tf.graph_util.import_graph_def(graph, return_elements=[tensor], name="")
-    return value.dtype.as_datatype_enum

@@ -18,6 +18,7 @@ from pipeline.compiled.tf_private import (
     constants_for_variables,
     function_body,
     gradient_name,
+    graph_with_constants,
     intra_op_threads,
     is_registered,
     is_stateful,
@@ -45,6 +46,8 @@ def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outp
     variable, inner = tf.Variable([1.0, 2.0]), tf.function(lambda x: 2 * x, autograph=False)
     function = concrete(lambda x, y: (inner(x) * variable, x + y), tf.TensorSpec((2,)), tf.TensorSpec(()))
     frozen, graph = constants_for_variables(function)
+    assert graph_with_constants(function) == graph
+    assert [tensor.name for tensor in function.outputs] == [tensor.name for tensor in frozen.outputs]
     variable.assign([5.0, 5.0])
     kinds = {node.op for node in graph.node}
     assert not kinds & {"ReadVariableOp", "VarHandleOp", "PartitionedCall", "StatefulPartitionedCall"} and "Const" in kinds
