@@ -78,17 +78,23 @@ def bind(others: Sequence[OtherInput], given: Mapping[str, Any], where: str) -> 
     """
     names = {other.name: other for other in others}
     values = {key if key in names else key.removesuffix(":0"): (key, value) for key, value in given.items()}
-    for name, (key, _) in values.items():
+    check_named(others, values, where)
+    return {name: bound(names[name], value, f"model.inputs.{key}", where) for name, (key, value) in values.items()}
+
+
+def check_named(others: Sequence[OtherInput], given: Mapping[str, Any], where: str) -> None:
+    """Raises: UnknownName, for what is given to an input that is not there; WrongSpec, for an input that is given nothing."""
+    names = [other.name for other in others]
+    for name in given:
         if name not in names:
-            raise UnknownName.among(key, names, where=f"an input of {where} beside its image (model.inputs)")
-    missing = [other for other in others if other.name not in values]
+            raise UnknownName.among(name, names, where=f"an input of {where} beside its image (model.inputs)")
+    missing = [other for other in others if other.name not in given]
     if missing:
         example = f"{missing[0].name} = " + ('{ image = "same" }' if missing[0].may_be_image else "0.0")
         raise WrongSpec(
             f"{where} has inputs that are given nothing: {', '.join(map(str, missing))}. Give each a value, a column of the data "
             f"or an image, such as model.inputs = {{ {example} }}."
         )
-    return {name: bound(names[name], value, f"model.inputs.{key}", where) for name, (key, value) in values.items()}
 
 
 def bound(other: OtherInput, value: Any, key: str, where: str) -> Given:

@@ -2,130 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from pipeline.errors import UnknownName, UnusableModel, WrongSpec, one_line
+from pipeline.errors import UnusableModel, WrongSpec, one_line
 from pipeline.models.graphs.frozen import GraphOrigin, GraphReader
 from pipeline.models.graphs.graphdef import canonical
 from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork
-from pipeline.models.layout import CHANNELS, image_layout
+from pipeline.models.layout import image_layout
 from pipeline.models.onnx.onnx_file import opset_of, read_model
 from pipeline.models.onnx.translate import NodeOutput, Translation, scope_of
 from pipeline.models.onnx.values import BATCH, Value, grows
-from pipeline.models.other_inputs import IMAGE
-from pipeline.spec.model import ModelSpec
+from pipeline.models.other_inputs import IMAGE, OtherInput, check_named, constant_of, image_of, without_image
+from pipeline.spec.model import InputSpec, ModelSpec
 
 
 def open_onnx(path: str, spec: ModelSpec) -> ImageNetwork:
     """Read an ONNX file. Raises: MissingInput, UnusableModel, WrongSpec, UnknownName."""
     file = Path(path)
     where = str(file)
-    graph, image, origin = _translated(read_model(file), spec, where)
-    reader = GraphReader(graph, where, spec.model_copy(update={"inputs": {IMAGE: image}}), origin)
+    graph, inputs, origin = _translated(read_model(file), spec, where)
+    reader = GraphReader(graph, where, spec.model_copy(update={"inputs": inputs}), origin)
     return ImageNetwork(reader, file.stem, spec.preprocess, OutputSpec.of(spec), where)
 
 
-def _translated(model: onnx.ModelProto, spec: ModelSpec, where: str) -> tuple[graph_pb2.GraphDef, str, GraphOrigin]:
-    """A network as a graph of TensorFlow, the tensor of its images, and what the graph comes from."""
+def _translated(model: onnx.ModelProto, spec: ModelSpec, where: str) -> tuple[graph_pb2.GraphDef, dict[str, Any], GraphOrigin]:
+    """A network as a graph of TensorFlow, what `model.inputs` gives the graph's placeholders, and what the graph comes from."""
     graph = model.graph
-    image, given = _inputs(graph, spec, where)
-    shape = _shape(image)
-    if len(shape) != 4:
-        raise UnusableModel(f"{where} takes {image.name!r} of {len(shape)} axes, not images: (batch, channels, height, width).")
-    layout, (height, width, channels) = image_layout(shape, f"{where} at {image.name!r}", spec.size)
-    dtype = tf.as_dtype(onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type))
+    known = {tensor.name for tensor in graph.initializer}
+    inputs = {given.name: given for given in graph.input if given.name not in known}
+    image, others, static = _inputs(inputs, spec, where)
+    shape = _shape(inputs[image])
+    layout, sizes = image_layout(shape, f"{where} at {image!r}", spec.size)
+    first = layout.channels_first
+    fed = {image: tf.TensorSpec((BATCH, *sizes), _dtype(inputs[image]), scope_of(image))}
+    images = {name for name, value in others.items() if isinstance(value, InputSpec) and value.column is None}
+    for name, value in others.items():
+        own = _shape(inputs[name])[1:]
+        if name in images:
+            own = tuple(known or size for known, size in zip(layout.sizes(own), sizes, strict=True)) if len(own) == 3 else own
+        elif None in own and not isinstance(value, InputSpec):
+            own = constant_of(_other(inputs[name]), value, f"model.inputs.{name} = {value!r}", where).shape
+        if None in own:
+            raise WrongSpec(f"{where} takes {_other(inputs[name])}, of an open shape. Export it with a fixed one.")
+        fed[name] = tf.TensorSpec((BATCH, *own), _dtype(inputs[name]), scope_of(name))
     ends: list[Value] = []
     layers: list[NodeOutput] = []
 
-    def build(images: tf.Tensor) -> list[tf.Tensor]:
-        length = tf.raw_ops.Shape(input=images, name="batch/shape")[0]
+    def build(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        length = tf.raw_ops.Shape(input=tensors[0], name="batch/shape")[0]
         translation = Translation(opset_of(model), where, length, shape[0])
-        value = Value(images, last=True) if layout.channels_first else Value(images, maps=True)
-        ends.extend(translation.graph(graph, {}, {image.name: value, **given}))
+        values = dict(static)
+        for name, tensor in zip(fed, tensors, strict=True):
+            is_image = name == image or name in images
+            values[name] = Value(tensor, last=is_image and first, maps=is_image and not first)
+        ends.extend(translation.graph(graph, {}, values))
         layers.extend(translation.layers)
         return []
 
     # In a function, and not a graph alone, so that what is constant can be computed at once, outside of it.
-    fed = tf.TensorSpec((BATCH, height, width, channels), dtype, scope_of(image.name))
-    built = tf.function(build, autograph=False).get_concrete_function(fed).graph
+    built = tf.function(build, autograph=False).get_concrete_function(*fed.values()).graph
     _check_batches(built, where)
     try:
         definition = built.as_graph_def()
     except ValueError as error:
         raise UnusableModel(f"{where} is too large for a graph of TensorFlow ({one_line(error)}).") from None
-    placeholder = built.inputs[0]
+    placeholders = {placeholder.op.name: name for name, placeholder in zip(fed, built.inputs, strict=True)}
     for node in definition.node:
-        if node.name == placeholder.op.name:
+        if node.name in placeholders:
             node.attr["shape"].shape.dim[0].size = -1
             node.attr.pop("_user_specified_name", None)
+    given = {f"{scope}:0": others[name] for scope, name in placeholders.items() if name != image}
     tensors = [canonical(end.data.name) for end in ends if not end.is_static]
-    hint = ' (it takes channels first, as PyTorch does: perhaps "torch")' if layout.channels_first else ""
-    return definition, placeholder.name, GraphOrigin(_names(layers, spec.layers), tensors, hint)
+    hint = ' (it takes channels first, as PyTorch does: perhaps "torch")' if first else ""
+    return definition, {IMAGE: built.inputs[0].name, **given}, GraphOrigin(_names(layers, spec.layers), tensors, hint)
 
 
-def _inputs(graph: onnx.GraphProto, spec: ModelSpec, where: str) -> tuple[onnx.ValueInfoProto, dict[str, Value]]:
-    """The input that takes the images, and the values that the spec gives the others. Raises: WrongSpec, UnknownName."""
-    known = {tensor.name for tensor in graph.initializer}
-    inputs = {given.name: given for given in graph.input if given.name not in known}
-    named = spec.inputs.get(IMAGE)
-    if named is not None:
-        if named not in inputs:
-            raise UnknownName.among(str(named), list(inputs), where=f"an input of {where} (model.inputs.image)")
-        image = inputs[str(named)]
-    else:
-        maps = [own for name, own in inputs.items() if name not in spec.inputs and len(_shape(own)) == 4]
-        candidates = [own for own in maps if _may_be_images(_shape(own))] or maps
-        if len(candidates) > 1:
+def _inputs(
+    inputs: Mapping[str, onnx.ValueInfoProto], spec: ModelSpec, where: str
+) -> tuple[str, dict[str, Any], dict[str, Value]]:
+    """The input that takes the images, what the spec gives those that have a value for each example, and the others' values.
+
+    An input has a value for each example where its first axis is open, or is the batch that the file was exported for.
+
+    Raises: WrongSpec, UnknownName.
+    """
+    image = image_of([_other(given) for given in inputs.values()], spec.inputs, where)
+    batch = (*_shape(inputs[image]), None)[0]
+    given = without_image(spec.inputs, image)
+    check_named([_other(own) for name, own in inputs.items() if name != image], given, where)
+    others, static = {}, {}
+    for name, value in given.items():
+        shape = _shape(inputs[name])
+        if shape and (shape[0] is None or (shape[0] == batch and len(shape) > 1)):
+            others[name] = value
+            continue
+        if isinstance(value, InputSpec):
             raise WrongSpec(
-                f"{where} takes several images: {', '.join(_described(own) for own in candidates)}. Name the one that is "
-                f'looked at, model.inputs = {{ image = "{candidates[0].name}" }}, and give the others a value there.'
+                f"model.inputs.{name} takes one value for all examples in {where}, of the shape {shape}. Give it a constant."
             )
-        if not candidates:
-            raise UnusableModel(
-                f"{where} takes no images (batch, channels, height, width), but: "
-                f"{', '.join(_described(own) for own in inputs.values()) or 'nothing at all'}. Name a network of images."
-            )
-        image = candidates[0]
-    unknown = [name for name in spec.inputs if name not in inputs and name != IMAGE]
-    if unknown:
-        raise UnknownName.among(unknown[0], list(inputs), where=f"an input of {where} (model.inputs)")
-    missing = [name for name in inputs if name != image.name and name not in spec.inputs]
-    if missing:
-        described = ", ".join(_described(inputs[name]) for name in missing)
-        raise WrongSpec(
-            f"{where} has inputs without a value: {described}. Give each one in model.inputs, such as {missing[0]} = 1."
-        )
-    given = {}
-    for name, value in spec.inputs.items():
-        if name != IMAGE and name != image.name:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(inputs[name].type.tensor_type.elem_type)
-            try:
-                given[name] = Value(np.asarray(value, dtype))
-            except (TypeError, ValueError) as error:
-                raise WrongSpec(f"model.inputs.{name} = {value!r} does not fit {where}: {one_line(error)}.") from None
-    return image, given
+        alone = OtherInput(name, shape, _dtype(inputs[name]).name)
+        static[name] = Value(constant_of(alone, value, f"model.inputs.{name} = {value!r}", where))
+    return image, others, static
+
+
+def _dtype(given: onnx.ValueInfoProto) -> tf.DType:
+    return tf.as_dtype(onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type))
+
+
+def _other(given: onnx.ValueInfoProto) -> OtherInput:
+    return OtherInput(given.name, _shape(given)[1:], _dtype(given).name)
 
 
 def _shape(given: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     """The sizes of an input; None for those that are open."""
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in given.type.tensor_type.shape.dim)
-
-
-def _may_be_images(shape: Sequence[int | None]) -> bool:
-    return len(shape) == 4 and (shape[1] in CHANNELS or shape[3] in CHANNELS)
-
-
-def _described(given: onnx.ValueInfoProto) -> str:
-    kind = onnx.TensorProto.DataType.Name(given.type.tensor_type.elem_type).lower()
-    return f"{given.name} ({kind}, ({', '.join('?' if size is None else str(size) for size in _shape(given))}))"
 
 
 def _names(layers: Sequence[NodeOutput], asked: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from onnx import TensorProto, helper
 from onnx_models import classifier, model, saved
 
-from pipeline.errors import ConvscopeError, MissingInput, UnusableModel, WrongSpec
+from pipeline.errors import ConvscopeError, MissingInput, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.onnx.onnx_network import open_onnx
 from pipeline.spec.model import ModelSpec
 
@@ -174,7 +174,7 @@ def _recursive() -> onnx.ModelProto:
         (_deep(20), "nested too deep|more than 16 deep"),
         (model([helper.make_node("Relu", ["x"], ["y"])], opset=99), "opset 99"),
         (model([helper.make_node("NonMaxSuppression", ["x", "x"], ["y"], name="/nms")]), "NonMaxSuppression .node '/nms'."),
-        (model([helper.make_node("Relu", ["x"], ["y"])], images={"x": ("n", 128)}), "takes no images"),
+        (model([helper.make_node("Relu", ["x"], ["y"])], images={"x": ("n", 128)}), "not images"),
     ],
     ids=lambda value: None if isinstance(value, onnx.ModelProto) else value[:24],
 )
@@ -209,7 +209,7 @@ def test_a_thousand_subgraphs_are_refused(tmp_path: Path) -> None:
 def test_two_images_are_asked_about(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["left", "right"], ["y"])]
     file = saved(model(nodes, images={"left": ("n", 3, 8, 8), "right": ("n", 3, 8, 8)}), tmp_path)
-    with pytest.raises(WrongSpec, match=r"several images: left .* right .*model\.inputs"):
+    with pytest.raises(WrongSpec, match=r"several inputs that may take the images: left .*, right .*model\.inputs"):
         open_onnx(file, spec())
 
 
@@ -227,3 +227,61 @@ def test_boxes_are_no_logits(tmp_path: Path) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(MissingInput, match="nowhere"):
         open_onnx("nowhere.onnx", spec())
+
+
+def _gated(images: dict[str, Any] | None = None) -> onnx.ModelProto:
+    """Maps scaled by numbers that each example has, beside a second image that is added."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["maps"], name="/Conv"),
+        helper.make_node("Conv", ["other", "w"], ["others"], name="/Other"),
+        helper.make_node("Add", ["maps", "others"], ["both"], name="/Add"),
+        helper.make_node("Unsqueeze", ["gates", "axes"], ["open"]),
+        helper.make_node("Mul", ["both", "open"], ["gated"], name="/Mul"),
+        helper.make_node("GlobalAveragePool", ["gated"], ["pooled"], name="/Pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], name="/Flat"),
+        helper.make_node("Mul", ["flat", "scale"], ["y"], name="/Scale"),
+    ]
+    arrays = {"w": np.random.default_rng(2).normal(size=(4, 3, 1, 1)).astype(np.float32), "axes": np.array([2, 3])}
+    shapes = {"x": ("n", 3, 16, 16), "other": ("n", 3, 16, 16), "gates": ("n", 4), "scale": (1,)}
+    return model(nodes, arrays, images or shapes)
+
+
+GATES = np.random.default_rng(3).normal(size=(3, 4)).astype(np.float32)
+
+
+def _gated_logits(file: str, gates: np.ndarray) -> np.ndarray:
+    first = PIXELS.transpose(0, 3, 1, 2)
+    session = onnxruntime.InferenceSession(file)
+    return session.run(["y"], {"x": first, "other": first, "gates": gates, "scale": np.array([2], np.float32)})[0]
+
+
+def test_other_inputs_are_given_columns_images_and_constants(tmp_path: Path) -> None:
+    file = saved(_gated(), tmp_path)
+    inputs = {"image": "x", "other": {"image": "same"}, "scale": 2.0}
+    network = open_onnx(file, spec(inputs={**inputs, "gates": {"column": "gates"}}))
+    packed = np.stack([network.packing.pack({"gates": row}) for row in GATES])
+    images = tf.concat([tf.constant(PIXELS), packed], axis=3)
+    np.testing.assert_allclose(network.trace(images, ["logits"])["logits"], _gated_logits(file, GATES), atol=1e-4)
+    constant = open_onnx(file, spec(inputs={**inputs, "gates": GATES[0].tolist()}))
+    expected = _gated_logits(file, np.tile(GATES[:1], (3, 1)))
+    np.testing.assert_allclose(constant.trace(tf.constant(PIXELS), ["logits"])["logits"], expected, atol=1e-4)
+    assert network.digest() != constant.digest()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ({"image": "x"}, WrongSpec, r"given nothing: other .*model\.inputs = \{ other = \{ image = \"same\" \} \}"),
+        ({"image": "y"}, UnknownName, r"'y' is not an input of .*model\.inputs\.image"),
+        ({"gate": 1.0}, WrongSpec, "several inputs that may take the images: x .*, other "),
+        ({"gates": [1.0]}, WrongSpec, r"has the shape \(1,\), but .* takes gates"),
+        ({"gates": {"image": "same"}}, WrongSpec, "takes no image there"),
+        ({"scale": {"column": "scale"}}, WrongSpec, r"one value for all examples in .* of the shape \(1,\)"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_another_input_is_refused_by_name(inputs: Any, error: Any, message: str, tmp_path: Path) -> None:
+    whole = {"image": "x", "other": {"image": "same"}, "scale": 2.0, "gates": 1.0}
+    asked = inputs if {"image", "gate"} & set(inputs) else {**whole, **inputs}
+    with pytest.raises(error, match=message):
+        open_onnx(saved(_gated(), tmp_path), spec(inputs=asked))
