@@ -17,7 +17,7 @@ from pipeline.sources.picking import digest_file
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.spec.model import ALL
-from pipeline.spec.picks import Picks
+from pipeline.spec.table import Table
 from pipeline.store.places import Place
 
 
@@ -54,10 +54,10 @@ class Job:
 
     @cached_property
     def file_digests(self) -> dict[str, str]:
-        """The digests of the image files that the spec names and of the file of class names, by path; computed once, before
-        any stage reads them."""
+        """The digests of the files beside data and weights that the spec names, and of the file of class names, by path;
+        computed once, before any stage reads them."""
         tables = (getattr(self.spec, name) for name in type(self.spec).model_fields)
-        named = [path for table in tables if isinstance(table, Picks) for path in table.files]
+        named = [path for table in tables if isinstance(table, Table) for path in table.read_files()]
         labels = self.spec.model.labels
         return {path: digest_file(path) for path in named + ([labels] if labels not in (None, "imagenet") else [])}
 

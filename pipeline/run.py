@@ -18,7 +18,7 @@ from pipeline.receipt import FORMAT, Receipt, StageRecord, find_receipt, write_r
 from pipeline.spec import JobSpec
 from pipeline.spec.kinds import split_source
 from pipeline.spec.model import CHOSEN
-from pipeline.spec.picks import Picks
+from pipeline.spec.table import Table
 from pipeline.spec.writing import spec_text
 from pipeline.store.files import sweep, write_bytes
 from pipeline.store.locks import hold
@@ -203,7 +203,7 @@ def _in_force(spec: dict[str, Any], job: Job) -> dict[str, Any]:
 def _file_digests(job: Job, stage: Stage) -> dict[str, str]:
     """The digests of the files, other than data and weights, on which a stage's results depend: their content may change."""
     tables = (getattr(job.spec, table) for table in stage.tables)
-    paths = [path for table in tables if isinstance(table, Picks) for path in table.files]
+    paths = [path for table in tables if isinstance(table, Table) for path in table.read_files()]
     labels = job.spec.model.labels
     if stage.names_classes and labels in job.file_digests:
         paths.append(labels)

@@ -12,6 +12,9 @@ from pipeline.spec.table import Rewritten, Size, Table, a_list
 PREPROCESSING = ("auto", "none", "unit", "symmetric", "caffe", "torch", "standardize")
 
 
+Preprocess = Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"]
+
+
 class InputSpec(Table):
     """`model.inputs.NAME`: what an input of the network beside its image is given, where that is no constant."""
 
@@ -73,7 +76,7 @@ class ModelSpec(Table):
     source: Annotated[str, HoldsPath(source_of="model")]
     weights: Annotated[str, HoldsPath(words=("imagenet", "none"))] = "imagenet"
     layers: Annotated[list[str], Rewritten(a_list), Field(min_length=1)] = [CHOSEN]
-    preprocess: Literal["auto", "none", "unit", "symmetric", "caffe", "torch", "standardize"] = "auto"
+    preprocess: Preprocess = "auto"
     labels: Annotated[str, HoldsPath(words=("imagenet",))] | None = None
     top: StrictBool = True
     size: Size | None = None

@@ -19,3 +19,6 @@ class Picks(Table):
     keys: Texts = []
     files: Annotated[list[Annotated[PathText, Field(min_length=1)]], Rewritten(a_list)] = []
     first: Positive = 4
+
+    def read_files(self) -> list[str]:
+        return self.files

@@ -17,6 +17,10 @@ class Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    def read_files(self) -> list[str]:
+        """The files, other than data and weights, that it names and on whose content results depend."""
+        return []
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_zero_bytes(cls, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,17 @@ from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.concepts.claims import Agreement, ClaimRule, best_of, claim_columns, permutations_of
+from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, of_keys, read_vectors
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
+from pipeline.concepts.similarity import similarity
 from pipeline.errors import MissingInput, WrongSpec
+from pipeline.inputs import open_inputs
 from pipeline.job import Job
+from pipeline.models.network import LOGITS, Network, unknown_layer
 from pipeline.report.section import Section
-from pipeline.spec.concepts import ConceptsSpec
+from pipeline.sources.source import Shard, Source
+from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
+from pipeline.spec.model import ModelSpec
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.tables import INDEX, write_index
 
@@ -32,25 +38,45 @@ _CHUNK = 1024  # images that are counted together
 def run(job: Job) -> Outcome:
     """Write index/concepts.parquet. Raises: MissingInput, WrongSpec, UnusableData, StoreFailed."""
     plan, spec = ScanPlan.of(job), job.spec.concepts
-    channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
-    counts, sample = _pass(job, plan)
+    part = _scanned(job)
+    labels = tuple(next(iter(part.of(Distribution).values())).settled().labels.tolist())
+    counts, sample = _pass(job, plan, part, labels)
+    similarities = None if spec.embeddings is None else _concept_matrix(job, spec.embeddings, sample, labels)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
-    rule = ClaimRule(spec.top_k, spec.chance)
-    for layer, numbers in channels.items():
-        agreements = list(_from_labels(counts[layer], sample, layer)) if layer in counts else []
-        for name, values in claim_columns(layer, numbers, agreements, rule).items():
+    for layer in job.layers:
+        agreements = [
+            *(_from_embeddings(spec.embeddings, similarities, sample, layer.name) if spec.embeddings and similarities else ()),
+            *(_from_labels(counts[layer.name], sample, layer.name) if layer.name in counts else ()),
+        ]
+        rule = ClaimRule(spec.top_k, spec.chance)
+        for name, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
             columns[name] += values
     write_index(job.folder, "concepts", columns)
     rows = zip(columns["layer"], columns["channel"], columns["named"], strict=True)
     named = len({(layer, channel) for layer, channel, is_name in rows if is_name})
-    total = sum(map(len, channels.values()))
+    total = sum(len(plan.channels_of(layer)) for layer in job.layers)
     return {"images": len(sample.keys), "named": named, "summary": f"{named:,} of {total:,} channels have a name"}
 
 
 def check(job: Job) -> None:
-    """Raises: WrongSpec, MissingInput."""
+    """Raises: WrongSpec, UnknownLayer, MissingInput, UnusableModel, UnusableData."""
     if "activations" not in job.spec.stages and not (job.folder / WHOLE).exists():
         raise WrongSpec('the stage "concepts" needs the scan. Add "activations" to stages.')
+    given = job.spec.concepts.embeddings
+    if given is None:
+        return
+    if given.texts is not None:
+        read_vectors(given.texts, "text")
+    elif not job.source.labels:
+        raise WrongSpec(
+            "concepts.embeddings names no texts, and the data set no labels to be concepts. Name concepts.embeddings.texts."
+        )
+    if given.images is not None:
+        read_vectors(given.images, "key")
+    elif given.layer is not None:
+        inputs = job.prepared[_Embedder] = _embedder(job, given)
+        if given.layer not in [LOGITS, *(layer.name for layer in inputs.network.layers())]:
+            raise unknown_layer(inputs.network, given.layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,16 +91,13 @@ class _Sample:
     responses: Mapping[str, np.ndarray]
 
 
-def _pass(job: Job, plan: ScanPlan) -> tuple[dict[str, LabelCounts], _Sample]:
+def _pass(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> tuple[dict[str, LabelCounts], _Sample]:
     """One pass over the data: for every layer the counts by label, where there are labels, and the sample."""
     from pipeline.activations.scan import stream_responses
 
-    counts = _empty_counts(job, plan)
-    labels: tuple[str, ...] = next((of_layer.labels for of_layer in counts.values()), ())
+    counts = _empty_counts(job, plan, part, labels) if job.spec.concepts.labels and len(labels) > 1 else {}
     codes = {label: code for code, label in enumerate(labels)}
-    total, limit = len(job.source), job.spec.concepts.images
-    chosen = np.zeros(total, bool)
-    chosen[np.argsort(scrambled(np.arange(total)), kind="stable")[:limit]] = True
+    total, chosen = len(job.source), _chosen(job)
     kept: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
     with job.reporter.step("concepts", "images") as advance:
         for batch in _chunks(stream_responses(job.network, job.source, plan)):
@@ -88,6 +111,13 @@ def _pass(job: Job, plan: ScanPlan) -> tuple[dict[str, LabelCounts], _Sample]:
     keys, numbers, responses = zip(*kept, strict=True)
     sampled = {layer: np.concatenate([of_chunk[layer] for of_chunk in responses]) for layer in responses[0]}
     return counts, _Sample(np.concatenate(keys), np.concatenate(numbers), sampled)
+
+
+def _chosen(job: Job) -> np.ndarray:
+    """Which examples are in the sample: bool (examples,)."""
+    chosen = np.zeros(len(job.source), bool)
+    chosen[np.argsort(scrambled(np.arange(len(chosen))), kind="stable")[: job.spec.concepts.images]] = True
+    return chosen
 
 
 def _chunks(batches: Iterator[BatchResponses]) -> Iterator[BatchResponses]:
@@ -112,18 +142,12 @@ def _joined(batches: list[BatchResponses]) -> BatchResponses:
     return BatchResponses(examples, keys, labels, responses)
 
 
-def _empty_counts(job: Job, plan: ScanPlan) -> dict[str, LabelCounts]:
-    """Counts of nothing for every layer, over grids from the scan; none where there are not two labels, or none are asked for."""
-    part = _scanned(job)
-    members = {layer: member.settled() for layer, member in part.of(Distribution).items()}
-    labels = next(iter(members.values())).labels.tolist()
-    if not job.spec.concepts.labels or len(labels) < 2:
-        return {}
-    bins = bins_for(len(labels), sum(len(plan.channels_of(layer)) for layer in job.layers))
-    strongest = part.of(Strongest)
+def _empty_counts(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> dict[str, LabelCounts]:
+    """Counts of nothing for every layer, over grids from the scan."""
+    bins, strongest = bins_for(len(labels), sum(len(plan.channels_of(layer)) for layer in job.layers)), part.of(Strongest)
     return {
-        layer: LabelCounts.empty(grid_of(member.sample, strongest[layer].heap.keys[:, 0], bins), labels)
-        for layer, member in members.items()
+        layer: LabelCounts.empty(grid_of(member.settled().sample, strongest[layer].heap.keys[:, 0], bins), labels)
+        for layer, member in part.of(Distribution).items()
     }
 
 
@@ -144,6 +168,80 @@ def _from_labels(counts: LabelCounts, sample: _Sample, layer: str) -> Iterator[A
         areas.append(best_of(permuted.auc()))
     yield Agreement("labels", "average_precision", counts.labels, counts.average_precision(), np.concatenate(precisions))
     yield Agreement("labels", "auc", counts.labels, counts.auc(), np.concatenate(areas))
+
+
+@dataclass(frozen=True)
+class _Embedder:
+    """A network, of which one layer embeds images, and the images as it takes them."""
+
+    network: Network
+    source: Source
+
+
+def _embedder(job: Job, given: EmbeddingsSpec) -> _Embedder:
+    if given.model is None:
+        return _Embedder(job.of_image, job.source)
+    model = ModelSpec(source=given.model, preprocess=given.preprocess)
+    inputs = open_inputs(job.spec.model_copy(update={"model": model}))
+    return _Embedder(inputs.network, inputs.source)
+
+
+def _concept_matrix(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence[str]) -> tuple[Concepts, np.ndarray]:
+    """The concepts, and the cosine of every sampled image's embedding and every concept's: float64 (images, concepts)."""
+    if given.images is not None:
+        vectors = of_keys(given.images, sample.keys.tolist())
+    else:
+        vectors = _layer_vectors(job, given, len(sample.keys))
+    if given.texts is None:
+        concepts = label_means(vectors, sample.codes, labels)
+    else:
+        texts, of_texts = read_vectors(given.texts, "text")
+        concepts = Concepts(tuple(texts), of_texts)
+    names = {"images": given.images or given.layer or "", "concepts": given.texts or "labels"}
+    return concepts, concept_matrix(vectors, concepts, names)
+
+
+def _layer_vectors(job: Job, given: EmbeddingsSpec, images: int) -> np.ndarray:
+    """The means, over the image, of a layer's maps for the sampled images: float64 (images, channels)."""
+    import tensorflow as tf
+
+    from pipeline.compiled.compile import compile_pass
+    from pipeline.compiled.microbatches import microbatch_size
+
+    embedder, layer = job.prepared.get(_Embedder) or _embedder(job, given), str(given.layer)
+    batch, chosen = microbatch_size(embedder.network, job.spec.data.batch), tf.constant(_chosen(job))
+
+    def pooled(maps: dict[str, tf.Tensor]) -> tf.Tensor:
+        value = maps[layer]
+        return tf.reshape(value, (batch, -1)) if value.shape.rank == 2 else tf.reduce_mean(value, axis=[1, 2])
+
+    embed = compile_pass(embedder.network, [layer], batch, pooled)
+    stream = embedder.source.stream(Shard()).filter(
+        lambda example: tf.gather(chosen, example["example"]) & tf.equal(example["error"], "")
+    )
+    vectors: list[np.ndarray] = []
+    with job.reporter.step("embeddings", "images") as advance:
+        for pixels in stream.batch(batch).map(lambda example: example["image"]):
+            count = len(pixels)
+            padded = tf.pad(pixels, [(0, batch - count), (0, 0), (0, 0), (0, 0)])
+            vectors += list(np.asarray(embed(padded))[:count].astype(np.float64))
+            advance(len(vectors), images)
+    return np.array(vectors)
+
+
+def _from_embeddings(
+    given: EmbeddingsSpec, similarities: tuple[Concepts, np.ndarray], sample: _Sample, layer: str
+) -> Iterator[Agreement]:
+    """How similar each channel's responses are to each concept, over the sample; by chance, with its images permuted."""
+    concepts, matrix = similarities
+    responses = sample.responses[layer].astype(np.float64)
+    finite = np.isfinite(responses)
+    lowest = responses.min(axis=0, initial=np.finfo(np.float32).max, where=finite)
+    responses = np.where(finite, responses, lowest)
+    for measure in given.measures:
+        orders = permutations_of(*responses.shape)
+        by_chance = [best_of(similarity(measure, matrix, responses[order], responses)) for order in orders]
+        yield Agreement("embeddings", measure, concepts.names, similarity(measure, matrix, responses), np.concatenate(by_chance))
 
 
 STAGE = Stage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline import run
-from pipeline.errors import WrongSpec
+from pipeline.errors import UnknownLayer, UnusableData, WrongSpec
 from pipeline.load import load_spec
 
 STAGES = 'stages=["activations", "concepts"]'
@@ -51,9 +52,27 @@ def test_every_channel_has_each_label_once_by_each_measure_best_first(named: Any
         assert group["margin"].iloc[0] == pytest.approx(group["value"].iloc[0] - group["value"].iloc[1])
 
 
-def test_a_sample_changes_what_chance_gives_and_not_the_measures(named: Any, quiet: Any, tmp_path: Path) -> None:
-    spec = load_spec(named.parent / "spec.toml", [STAGES, "concepts.images=8"])
-    rows, fewer = index(named), index(run(spec, tmp_path, reporter=quiet))
+@pytest.fixture(scope="module")
+def again(named: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function: the table that the stage writes over the same scan for other keys of `[concepts]`."""
+    folder = tmp_path_factory.mktemp("again")
+    shutil.copytree(named, folder / named.name)
+
+    def start(**concepts: Any) -> Any:
+        changes = [f"concepts.{key}={value}" for key, value in concepts.items()]
+        spec = load_spec(named.parent / "spec.toml", ['stages=["concepts"]', *changes])
+        return index(run(spec, folder, reporter=quiet))
+
+    return start
+
+
+def embedded(**embeddings: Any) -> Any:
+    """The keys of a job that compares embeddings alone."""
+    return {"labels": "false", **{f"embeddings.{key}": value for key, value in embeddings.items()}}
+
+
+def test_a_sample_changes_what_chance_gives_and_not_the_measures(named: Any, again: Any) -> None:
+    rows, fewer = index(named), again(images=8)
     assert rows[["concept", "value", "margin"]].equals(fewer[["concept", "value", "margin"]])
     assert not np.array_equal(rows["chance"], fewer["chance"])
 
@@ -64,6 +83,60 @@ def test_without_a_scan_there_is_nothing_to_name(write_spec: Any, quiet: Any, tm
         run(spec, tmp_path, reporter=quiet)
 
 
-def test_data_without_labels_have_an_empty_table(write_spec: Any, quiet: Any, tmp_path: Path) -> None:
-    spec = load_spec(write_spec(tmp_path / "spec.toml"), [STAGES, "concepts.labels=false"])
-    assert index(run(spec, tmp_path, reporter=quiet)).empty
+def test_where_labels_are_no_concepts_the_table_is_empty(again: Any) -> None:
+    assert again(labels="false").empty
+
+
+@pytest.fixture(scope="module")
+def words(named: Any) -> Any:
+    """Two files of embeddings of the job's pictures: images by the response of `classes` 1, and two words for its ends."""
+    responses = index(named, "activations")
+    of_channel = responses[(responses["layer"] == "classes") & (responses["channel"] == 1)].sample(frac=1, random_state=0)
+    angle = of_channel["score"].rank() / 20 * np.pi / 2
+    images, texts = named.parent / "images.parquet", named.parent / "texts.parquet"
+    vectors = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    pd.DataFrame({"key": of_channel["key"], "embedding": list(vectors)}).to_parquet(images)
+    pd.DataFrame({"text": ["much", "little"], "embedding": [[1.0, 0.0], [0.0, 1.0]]}).to_parquet(texts)
+    return images, texts
+
+
+def test_texts_name_the_channels_that_respond_to_the_images_like_them(again: Any, words: Any) -> None:
+    images, texts = words
+    measures = ["cosine", "rank_reorder", "wpmi", "soft_wpmi"]
+    rows = again(**embedded(images=images, texts=texts, measures=measures))
+    best = rows[(rows["layer"] == "classes") & (rows["channel"] == 1) & (rows["rank"] == 0)]
+    assert best["measure"].tolist() == measures and set(best["source"]) == {"embeddings"}
+    assert set(best["concept"][1:]) == {"much"} and best["named"][best["measure"] == "rank_reorder"].all()
+
+
+def test_a_layer_of_the_network_embeds_the_labels(again: Any) -> None:
+    rows = again(**embedded(layer="shapes"))
+    assert set(rows["concept"]) == {"cat", "dog"} and set(rows["measure"]) == {"soft_wpmi"}
+
+
+def test_another_network_embeds_the_images_at_its_own_size(again: Any, tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    keras.Model(inputs, keras.layers.Conv2D(3, 3, name="eye")(inputs)).save(tmp_path / "other.keras")
+    rows = again(**embedded(layer="eye", model=f"file:{tmp_path / 'other.keras'}", preprocess="unit"))
+    assert set(rows["concept"]) == {"cat", "dog"}
+
+
+def test_what_does_not_belong_to_the_data_is_refused(again: Any, words: Any) -> None:
+    images, texts = words
+    with pytest.raises(UnknownLayer, match="'shape' is not in"):
+        again(**embedded(layer="shape"))
+    with pytest.raises(UnusableData, match="no column text"):
+        again(**embedded(images=images, texts=images))
+    with pytest.raises(UnusableData, match="no column key"):
+        again(**embedded(images=texts, texts=texts))
+
+
+def test_changed_embeddings_are_compared_again(again: Any, words: Any, tmp_path: Path) -> None:
+    images, texts = words
+    path = tmp_path / "texts.parquet"
+    pd.read_parquet(texts).to_parquet(path)
+    assert set(again(**embedded(images=images, texts=path))["concept"]) == {"much", "little"}
+    pd.read_parquet(texts).assign(text=["up", "down"]).to_parquet(path)
+    assert set(again(**embedded(images=images, texts=path))["concept"]) == {"up", "down"}

@@ -123,6 +123,7 @@ DEFAULTS = {
     "dream.seed": 0,
     "dream.snapshot": 60.0,
     "concepts.labels": True,
+    "concepts.embeddings": None,
     "concepts.images": 10_000,
     "concepts.top_k": 5,
     "concepts.chance": 0.05,
@@ -233,6 +234,9 @@ BAD = [
     ("dream.zoom.frames", 0),
     ("dream.visualization.octaves", []),
     ("concepts.images", 0),
+    ("concepts.embeddings", {}),
+    ("concepts.embeddings", {"images": "a.parquet", "layer": "conv"}),
+    ("concepts.embeddings", {"images": "a.parquet", "model": "keras:VGG16"}),
     ("concepts.top_k", 101),
     ("concepts.chance", 1.5),
 ]
