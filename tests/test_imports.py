@@ -67,7 +67,7 @@ AT_ONCE = (
     "pipeline.dream",
     "pipeline.models",
 )
-ON_USE = (*AT_ONCE, "pipeline.fields", "pipeline.sources")
+ON_USE = (*AT_ONCE, "pipeline.concepts", "pipeline.fields", "pipeline.sources")
 RAY = ("pipeline.engines.ray",)
 
 

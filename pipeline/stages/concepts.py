@@ -14,15 +14,15 @@ from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.concepts.claims import Agreement, ClaimRule, best_of, claim_columns, permutations_of
+from pipeline.concepts.embedder import Embedder
 from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, of_keys, read_vectors
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
 from pipeline.concepts.similarity import similarity
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.inputs import open_inputs
 from pipeline.job import Job
-from pipeline.models.network import LOGITS, Network, unknown_layer
+from pipeline.models.network import LOGITS, unknown_layer
 from pipeline.report.section import Section
-from pipeline.sources.source import Shard, Source
 from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
 from pipeline.spec.model import ModelSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -74,7 +74,7 @@ def check(job: Job) -> None:
     if given.images is not None:
         read_vectors(given.images, "key")
     elif given.layer is not None:
-        inputs = job.prepared[_Embedder] = _embedder(job, given)
+        inputs = job.prepared[Embedder] = _embedder(job, given)
         if given.layer not in [LOGITS, *(layer.name for layer in inputs.network.layers())]:
             raise unknown_layer(inputs.network, given.layer)
 
@@ -170,20 +170,12 @@ def _from_labels(counts: LabelCounts, sample: _Sample, layer: str) -> Iterator[A
     yield Agreement("labels", "auc", counts.labels, counts.auc(), np.concatenate(areas))
 
 
-@dataclass(frozen=True)
-class _Embedder:
-    """A network, of which one layer embeds images, and the images as it takes them."""
-
-    network: Network
-    source: Source
-
-
-def _embedder(job: Job, given: EmbeddingsSpec) -> _Embedder:
+def _embedder(job: Job, given: EmbeddingsSpec) -> Embedder:
     if given.model is None:
-        return _Embedder(job.of_image, job.source)
+        return Embedder(job.of_image, job.source)
     model = ModelSpec(source=given.model, preprocess=given.preprocess)
     inputs = open_inputs(job.spec.model_copy(update={"model": model}))
-    return _Embedder(inputs.network, inputs.source)
+    return Embedder(inputs.network, inputs.source)
 
 
 def _concept_matrix(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence[str]) -> tuple[Concepts, np.ndarray]:
@@ -191,7 +183,9 @@ def _concept_matrix(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Se
     if given.images is not None:
         vectors = of_keys(given.images, sample.keys.tolist())
     else:
-        vectors = _layer_vectors(job, given, len(sample.keys))
+        embedder = job.prepared.get(Embedder) or _embedder(job, given)
+        with job.reporter.step("embeddings", "images") as advance:
+            vectors = embedder.vectors(str(given.layer), _chosen(job), job.spec.data.batch, advance)
     if given.texts is None:
         concepts = label_means(vectors, sample.codes, labels)
     else:
@@ -199,34 +193,6 @@ def _concept_matrix(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Se
         concepts = Concepts(tuple(texts), of_texts)
     names = {"images": given.images or given.layer or "", "concepts": given.texts or "labels"}
     return concepts, concept_matrix(vectors, concepts, names)
-
-
-def _layer_vectors(job: Job, given: EmbeddingsSpec, images: int) -> np.ndarray:
-    """The means, over the image, of a layer's maps for the sampled images: float64 (images, channels)."""
-    import tensorflow as tf
-
-    from pipeline.compiled.compile import compile_pass
-    from pipeline.compiled.microbatches import microbatch_size
-
-    embedder, layer = job.prepared.get(_Embedder) or _embedder(job, given), str(given.layer)
-    batch, chosen = microbatch_size(embedder.network, job.spec.data.batch), tf.constant(_chosen(job))
-
-    def pooled(maps: dict[str, tf.Tensor]) -> tf.Tensor:
-        value = maps[layer]
-        return tf.reshape(value, (batch, -1)) if value.shape.rank == 2 else tf.reduce_mean(value, axis=[1, 2])
-
-    embed = compile_pass(embedder.network, [layer], batch, pooled)
-    stream = embedder.source.stream(Shard()).filter(
-        lambda example: tf.gather(chosen, example["example"]) & tf.equal(example["error"], "")
-    )
-    vectors: list[np.ndarray] = []
-    with job.reporter.step("embeddings", "images") as advance:
-        for pixels in stream.batch(batch).map(lambda example: example["image"]):
-            count = len(pixels)
-            padded = tf.pad(pixels, [(0, batch - count), (0, 0), (0, 0), (0, 0)])
-            vectors += list(np.asarray(embed(padded))[:count].astype(np.float64))
-            advance(len(vectors), images)
-    return np.array(vectors)
 
 
 def _from_embeddings(
