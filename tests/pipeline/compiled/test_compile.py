@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -85,32 +86,48 @@ def test_devices_can_be_prepared_with_or_without_a_gpu_and_twice() -> None:
 
 
 _SETTINGS = ["TF_CUDNN_USE_AUTOTUNE", "TF_CUDNN_DETERMINISTIC", "CUDA_DEVICE_ORDER"]
+_SETTLED = [
+    # GPUs there are, whether they are wanted, the user's environment; GPUs chosen, TF32, and the settings
+    ("no GPU", [], True, {}, "[] False None None PCI_BUS_ID"),
+    ("two GPUs", ["first", "second"], True, {}, "['first', True] False 0 1 PCI_BUS_ID"),
+    ("the user's own setting", ["first"], True, {"TF_CUDNN_USE_AUTOTUNE": "1"}, "['first', True] False 1 1 PCI_BUS_ID"),
+    ("GPUs that are left to others", ["first", "second"], False, {}, "['none'] False None None PCI_BUS_ID"),
+]
 _PREPARED = """
-import os, tensorflow as tf
+import json, os, sys, tensorflow as tf
 from pipeline.compiled.devices import prepare_devices
-gpus, chosen = {gpus}, []
-if gpus:
-    tf.config.get_visible_devices = lambda kind: gpus
-    tf.config.set_visible_devices = lambda devices, kind: chosen.extend(devices or ["none"])
-    tf.config.experimental.set_memory_growth = lambda gpu, grows: chosen.append(grows)
-prepare_devices(gpu={gpu})
-print(chosen, tf.config.experimental.tensor_float_32_execution_enabled(), *map(os.environ.get, {names}))
+
+def prepare(gpus, gpu, environment):
+    chosen = []
+    os.environ.update(environment)
+    if gpus:
+        tf.config.get_visible_devices = lambda kind: gpus
+        tf.config.set_visible_devices = lambda devices, kind: chosen.extend(devices or ["none"])
+        tf.config.experimental.set_memory_growth = lambda gpu, grows: chosen.append(grows)
+    prepare_devices(gpu=gpu)
+    names = {names}
+    print(chosen, tf.config.experimental.tensor_float_32_execution_enabled(), *map(os.environ.get, names), flush=True)
+
+for case in json.loads(sys.argv[1]):
+    child = os.fork()  # before TensorFlow's first operation, which settles devices for good
+    if not child:
+        prepare(*case)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 
-@pytest.mark.parametrize(
-    ("gpus", "gpu", "environment", "settings"),
-    [
-        ([], True, {}, "[] False None None PCI_BUS_ID"),
-        (["first", "second"], True, {}, "['first', True] False 0 1 PCI_BUS_ID"),
-        (["first"], True, {"TF_CUDNN_USE_AUTOTUNE": "1"}, "['first', True] False 1 1 PCI_BUS_ID"),
-        (["first", "second"], False, {}, "['none'] False None None PCI_BUS_ID"),
-    ],
-    ids=["no GPU", "two GPUs", "the user's own setting", "GPUs that are left to others"],
-)
-def test_devices_are_settled_before_the_first_operation(gpus: Any, gpu: bool, environment: Any, settings: str) -> None:
-    child = {key: value for key, value in os.environ.items() if not key.startswith(("TF_CUDNN_", "CUDA_"))} | environment
-    program = [sys.executable, "-c", _PREPARED.format(gpus=gpus, gpu=gpu, names=_SETTINGS)]
-    result = subprocess.run(program, env=child, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def settled() -> dict[str, str]:
+    """{case: what a process of its own says of its devices}."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TF_CUDNN_", "CUDA_"))}
+    cases = json.dumps([(gpus, gpu, own) for _, gpus, gpu, own, _ in _SETTLED])
+    program = [sys.executable, "-c", _PREPARED.replace("{names}", str(_SETTINGS)), cases]
+    result = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.strip() == settings
+    return dict(zip([case for case, *_ in _SETTLED], result.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize(("case", "settings"), [(case, settings) for case, *_, settings in _SETTLED])
+def test_devices_are_settled_before_the_first_operation(settled: Any, case: str, settings: str) -> None:
+    assert settled[case] == settings

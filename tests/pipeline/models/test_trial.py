@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-
-def trial(work: str, **bounds: float) -> tuple[str, float]:
-    """What is said of some work tried in a child, and how long it took."""
-    code = f"""
-import os, signal, time
+_OUTCOMES = [
+    ("os.kill(os.getpid(), signal.SIGSEGV)", {}, "net.pb makes its reader crash (SIGSEGV)"),
+    ("os.abort()", {}, "net.pb makes its reader crash (SIGABRT)"),
+    ("bytearray(2**40)", {}, "takes more than 8 GiB of memory"),
+    ("time.sleep(1000)", {"seconds": 1.0}, "was not opened within 1 seconds"),
+    ("raise_(ValueError())", {}, "fine"),
+    ("raise_(UnusableModel('x'))", {}, "fine"),
+    ("print('heard', flush=True)", {}, "fine"),
+]
+_TRIALS = """
+import json, os, signal, sys, time
 from pipeline.errors import ConvscopeError, UnusableModel
 from pipeline.models.trial import try_in_child
 
-def work():
-    {work}
+def raise_(error):
+    raise error
 
-try:
-    try_in_child(work, "net.pb", **{bounds})
-    print("fine")
-except ConvscopeError as error:
-    print(error)
-"""
+for work, bounds in json.loads(sys.argv[1]):
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip(), time.monotonic() - began
+    try:
+        try_in_child(lambda: eval(work), "net.pb", **bounds)
+        said = "fine"
+    except ConvscopeError as error:
+        said = str(error)
+    print(json.dumps([said, time.monotonic() - began]), flush=True)
+"""
 
 
-@pytest.mark.parametrize(
-    ("work", "said"),
-    [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "net.pb makes its reader crash (SIGSEGV)"),
-        ("os.abort()", "net.pb makes its reader crash (SIGABRT)"),
-        ("bytearray(2**40)", "takes more than 8 GiB of memory"),
-        ("raise ValueError", "fine"),
-        ("raise UnusableModel('x')", "fine"),
-        ("print('heard', flush=True)", "fine"),
-    ],
-)
-def test_what_happens_to_the_child_is_said_in_one_line(work: str, said: str) -> None:
-    line, _ = trial(work)
-    assert said in line and "\n" not in line and "heard" not in line
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, tuple[str, float]]:
+    """{work: what is said of it, and how long it took}: each tried in a child of its own, of one process."""
+    works = json.dumps([(work, bounds) for work, bounds, _ in _OUTCOMES])
+    done = subprocess.run([sys.executable, "-c", _TRIALS, works], capture_output=True, text=True, check=True)
+    assert "heard" not in done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {work: (said, seconds) for (work, _, _), (said, seconds) in zip(_OUTCOMES, lines, strict=True)}
 
 
-def test_work_without_end_is_stopped() -> None:
-    line, seconds = trial("time.sleep(1000)", seconds=1.0)
-    assert "was not opened within 1 seconds" in line and seconds < 60
+@pytest.mark.parametrize(("work", "said"), [(work, said) for work, _, said in _OUTCOMES])
+def test_what_happens_to_the_child_is_said_in_one_line_and_soon(outcomes: Any, work: str, said: str) -> None:
+    line, seconds = outcomes[work]
+    assert said in line and "\n" not in line and seconds < 60
 
 
 def test_a_process_whose_tensorflow_runs_already_opens_files_itself() -> None:
