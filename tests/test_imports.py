@@ -221,10 +221,10 @@ def private_uses(name: str, source: str) -> Iterator[str]:
     Attributes of `self` and `cls`, and those that the same module assigns or defines, are its own; what named tuples
     and enumerations offer under an underscore is public.
     """
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     offered = {"_asdict", "_fields", "_make", "_replace"}
-    own = offered | {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    for node in ast.walk(tree):
+    own = offered | {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             own.add(node.attr)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -232,7 +232,7 @@ def private_uses(name: str, source: str) -> Iterator[str]:
     for found in imports_of(name, source):
         if within(found.module, PRIVATE_MODULES) and not found.for_types:
             yield str(found)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             public = ast.unparse(node) == "os._exit"
             foreign = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in own and not public
