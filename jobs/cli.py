@@ -98,6 +98,19 @@ def parser() -> argparse.ArgumentParser:
     )
     _paths(show.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
 
+    picture = commands.add_parser(
+        "picture",
+        help="draw one explanation",
+        description="Draw the attribution map of one image, from the stored map if there is one, and print the picture's path.",
+    )
+    _paths(picture.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
+    picture.add_argument("--image", required=True, metavar="KEY", help="the image's key, its number in the data set, or a file")
+    picture.add_argument("--method", metavar="METHOD", help="as in gradcam.methods (default: the job's first)")
+    picture.add_argument("--layer", metavar="LAYER", help="the layer whose maps are used (default: the job's first)")
+    picture.add_argument(
+        "--target", metavar="TARGET", help="a class by number or name, or a target of the index (default: the first)"
+    )
+
     viewer = commands.add_parser("open", help="open a job's web page", description="Open the web page of a job in a browser.")
     _paths(viewer.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
     viewer.add_argument(

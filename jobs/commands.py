@@ -148,6 +148,16 @@ def _show(options: argparse.Namespace) -> None:
     _print_summary(place(options.folder))
 
 
+def _picture(options: argparse.Namespace) -> None:
+    from pipeline.pictures_on_demand import AskedPicture, draw_picture
+
+    folder = place(options.folder)
+    reporter = Reporter(read_receipt(folder).name)
+    asked = AskedPicture(options.image, options.method, options.layer, options.target)
+    with hold(folder, reporter.say):
+        print(draw_picture(folder, asked, reporter))
+
+
 def _report(options: argparse.Namespace) -> None:
     from pipeline.report.page import write_page
     from pipeline.stages import STAGES
@@ -264,6 +274,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "fields": _fields,
     "check": _check,
     "show": _show,
+    "picture": _picture,
     "report": _report,
     "compare": _compare,
     "init": _init,

@@ -120,8 +120,11 @@ def remove_maps(folder: Place) -> None:
         path.unlink()
 
 
-def read_maps(folder: Place, method: str, layer: str | None = None) -> Iterator[StoredMap]:
+def read_maps(folder: Place, method: str, layer: str | None = None, key: str | None = None) -> Iterator[StoredMap]:
     """The maps of a job one after another, in the order of its images; a row group is in memory at a time.
+
+    Args:
+        key: of the image whose maps alone are read; None for all.
 
     Raises: MissingInput, for a job that has none of this method and layer.
     """
@@ -130,8 +133,12 @@ def read_maps(folder: Place, method: str, layer: str | None = None) -> Iterator[
         names = sorted(other.name for other in (folder / FOLDER).glob("*.parquet"))
         stored = f"It has {', '.join(names)}." if names else "Set gradcam.arrays = true, and run the stage gradcam again."
         raise MissingInput(f"{folder} stores no maps of {method!r}{f' at {layer!r}' if layer else ''}. {stored}")
-    with path.open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS, use_threads=False):
-            for row in batch.to_pylist():
+    with path.open("rb") as opened:
+        file = pq.ParquetFile(opened)
+        for group in range(file.num_row_groups):
+            rows = list(range(file.metadata.row_group(group).num_rows))
+            if key is not None:
+                rows = [at for at, own in enumerate(file.read_row_group(group, ["key"])["key"].to_pylist()) if own == key]
+            for row in file.read_row_group(group, use_threads=False).take(rows).to_pylist() if rows else ():
                 values = np.array(row["map"], np.float32).reshape(row["shape"]) * np.float32(row["scale"])
                 yield StoredMap(row["example"], row["key"], row["target"], row["class"], values, row["logits"])

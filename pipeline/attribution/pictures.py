@@ -30,7 +30,7 @@ class ExplanationPictures:
     def __init__(
         self, folder: Place, layers: Sequence[str], fit: Fit, tiles: int = _TILES, bands: tuple[int, int, int] = (0, 1, 2)
     ) -> None:
-        """Empty the folder of what an earlier run left there.
+        """The pictures of one output.
 
         Args:
             layers: those whose maps stand side by side, each with the maps that look at pixels alone.
@@ -44,12 +44,11 @@ class ExplanationPictures:
         self._tiles: dict[str, list[np.ndarray]] = {}
         self._titles: dict[str, list[str]] = {}
         self._pages: dict[str, int] = {}
-        self.clear(folder)
 
     @staticmethod
     def clear(folder: Place) -> None:
         """Remove the pictures of an earlier run, those of several outputs too."""
-        for path in [path for pattern in ("*.png", "*/*.png", "*/*/*.png") for path in folder.glob(pattern)]:
+        for path in [path for pattern in ("*.png", "*/*.png", "*/*/*.png", "*/*/*/*.png") for path in folder.glob(pattern)]:
             path.unlink()
 
     def add(self, picked: Picked, name: str, caption: str, maps: Mapping[MapKey, np.ndarray]) -> dict[MapKey, str]:

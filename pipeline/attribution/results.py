@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +28,28 @@ _LIKELIEST = 5  # classes of an image, in the index
 
 @dataclass(frozen=True)
 class ExplainedOutput:
-    """One of the network's outputs, its classes and what is explained of it; `logits`: its name, where all are in turn."""
+    """One of the network's outputs, its classes and what is explained of it.
+
+    logits: its name, where all are in turn.
+    draws: of the first image that is explained, the second and so on, whether pictures are drawn.
+    """
 
     classes: Classes
     targets: Sequence[Target]
     logits: str | None = None
+    draws: Callable[[int], bool] = lambda number: True
+
+
+def spread_evenly(most: int, total: int) -> Callable[[int], bool]:
+    """Whether each of `total` images, by number, is among at most `most` that are spread evenly over them, the first included."""
+    return lambda number: most >= total or number * most % total < most
 
 
 class ExplanationResults:
     """Collects the columns of two tables, and has the pictures drawn, and the maps stored, as they come.
 
     classification, attributions: the columns by name.
-    keys: of the images. nans: logits that were NaN.
+    keys: of the images. nans: logits that were NaN. drawn: images of which there are pictures.
     """
 
     def __init__(
@@ -52,18 +62,19 @@ class ExplanationResults:
             guide: what guided backpropagation replaced.
             maps: where the maps go as numbers, if they are to.
         """
-        self._classes, self._targets, self._logits = output.classes, output.targets, output.logits
+        self._classes, self._targets, self._logits, self._draws = output.classes, output.targets, output.logits, output.draws
         self._fit, self._guide, self._pictures, self._maps = fit, guide, pictures, maps
         self.classification: dict[str, list[Any]] = {field.name: [] for field in INDEX["classification"]}
         self.attributions: dict[str, list[Any]] = {field.name: [] for field in INDEX["attributions"]}
         self.keys: list[str] = []
-        self.nans = 0
+        self.nans = self.drawn = 0
 
     def add(self, explained: Explained) -> None:
         """Index and draw what is said of a batch; an image with a logit that is NaN has no classes, and no maps."""
         for place, picked in enumerate(explained.batch.picked):
-            logits = explained.logits[place]
+            logits, drawn = explained.logits[place], self._draws(len(self.keys))
             self.keys.append(picked.image.key)
+            self.drawn += int(drawn)
             self.nans += int(np.isnan(logits).sum())
             if np.isnan(logits).any():
                 continue
@@ -73,7 +84,7 @@ class ExplanationResults:
                 maps = {key: values[place, slot] for key, values in explained.maps.items()}
                 gaps = {method: float(values[place, slot]) for method, values in explained.gaps.items()}
                 sums = {key: values[place, slot].tolist() for key, values in explained.sums.items()}
-                self._explain(_Subject(picked, self._targets[slot], number, logits), maps, gaps, sums)
+                self._explain(_Subject(picked, self._targets[slot], number, logits, drawn), maps, gaps, sums)
 
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:
         image = (picked.example, picked.image.key, picked.image.label)
@@ -121,7 +132,7 @@ class ExplanationResults:
         probability, output = (None if values is None else float(values[0]) for values in (reading.probability, reading.output))
         title = target.title(number)
         words = describe(self._classes.head.kind, probability, output)
-        paths = self._pictures.add(picked, target.key(number), f"{title}  {words}", maps)
+        paths = self._pictures.add(picked, target.key(number), f"{title}  {words}", maps) if subject.drawn else {}
         for (method, layer), values in maps.items():
             if self._maps:
                 stored = StoredMap(picked.example, picked.image.key, title, number, values, self._logits)
@@ -155,7 +166,7 @@ class ExplanationResults:
                 **self._fit.to_source(centre.box, picked.image.region).columns("src_"),
                 "rule": guide.rule if guide else None,
                 "replaced": guide.replaced if guide else None,
-                "picture": paths[method, layer],
+                "picture": paths.get((method, layer)),
             }
             for column, cells in self.attributions.items():
                 cells.append(row[column])
@@ -163,9 +174,10 @@ class ExplanationResults:
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """A target of one image, and the output that it is for. logits: float32, of the image."""
+    """A target of one image, and the output that it is for. logits: float32, of the image. drawn: whether pictures are made."""
 
     picked: Picked
     target: Target
     number: int
     logits: np.ndarray
+    drawn: bool

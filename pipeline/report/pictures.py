@@ -17,7 +17,7 @@ from pipeline.store.files import file_name
 
 
 def explanations(reader: JobReader) -> list[Row]:
-    """Every explained image with its classification and its maps, those of one class and layer together."""
+    """Every explained image that was drawn: its classification and its maps, those of one class and layer together."""
     images: dict[tuple[Any, str], Row] = {}
     for row in reader.table("classification").to_pylist():
         image = images.setdefault((row["example"], row["key"]), _image(row))
@@ -38,7 +38,8 @@ def explanations(reader: JobReader) -> list[Row]:
             _group(reader, image["groups"], row, layer)["maps"].append(
                 {"method": titles.get(row["method"], row["method"]), "picture": row["picture"], "rule": row["rule"]}
             )
-    return list(images.values())
+    undrawn = {(row["example"], row["key"]) for row in rows if row["picture"] is None}
+    return [image for name, image in images.items() if name not in undrawn]
 
 
 def _explained(row: Row) -> tuple[Any, ...]:

@@ -64,7 +64,7 @@ def pick(source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE)
     """
     check_picks(source, picks, "the images picked")
     chosen = bool(picks.examples or picks.keys or picks.files)
-    for example, image in source.fetch(_examples(source, picks) if chosen else _first_readable(source, picks.first)):
+    for example, image in source.fetch(_examples(source, picks)) if chosen else _first_readable(source, picks.first):
         yield _picked(example, image, fit, longest)
     for path in dict.fromkeys(picks.files):
         pixels, samples = _read(path, source.decoder)
@@ -141,14 +141,21 @@ def _examples(source: Source, picks: Picks) -> list[int]:
     return sorted({*picks.examples, *(example for example in by_key if example is not None)})
 
 
-def _first_readable(source: Source, count: int) -> list[int]:
-    examples: list[int] = []
-    for element in source.stream(Shard()).as_numpy_iterator():
-        if not element["error"]:
-            examples.append(int(element["example"]))
-        if len(examples) == count:
-            break
-    return examples
+def _first_readable(source: Source, count: int) -> Iterator[tuple[int, Image]]:
+    """The first few images that can be read. Only where one cannot are those after it looked through before they are fetched."""
+    last = -1
+    try:
+        for last, image in source.fetch(range(min(count, len(source)))):
+            yield last, image
+            count -= 1
+    except UnusableData:
+        readable: list[int] = []
+        for element in source.stream(Shard(), last + 1).as_numpy_iterator():
+            if not element["error"]:
+                readable.append(int(element["example"]))
+            if len(readable) == count:
+                break
+        yield from source.fetch(readable)
 
 
 def _first_key(source: Source) -> str:

@@ -102,6 +102,7 @@ class GradcamSpec(Picks):
     through: channels, for each of which methods of relevance make one more map, of what goes through it.
     evidence: which side of class activation maps is kept. merge: whether to merge the maps of several layers too.
     arrays: whether to store the maps as numbers too.
+    pictures: of how many images, spread evenly over those picked, pictures are drawn.
     """
 
     methods: Annotated[list[MethodName | AroundName], Rewritten(a_list), Field(min_length=1)] = [
@@ -129,6 +130,7 @@ class GradcamSpec(Picks):
     evidence: Side = "for"
     merge: StrictBool = False
     arrays: StrictBool = False
+    pictures: Literal["all"] | Annotated[int, Field(ge=0, le=2**53, strict=True)] = 200
     batch: Batch = 16
 
     @model_validator(mode="after")

@@ -163,7 +163,7 @@ def _explain_output(
     """Explain one output. Returns: its entry in run.json, and the columns of the tables by name."""
     from pipeline.attribution.explainer import Explainer
     from pipeline.attribution.pictures import ExplanationPictures
-    from pipeline.attribution.results import ExplainedOutput, ExplanationResults
+    from pipeline.attribution.results import ExplainedOutput, ExplanationResults, spread_evenly
     from pipeline.attribution.sanity import CHECKS
     from pipeline.attribution.sanity.metrics import verdict
 
@@ -176,7 +176,8 @@ def _explain_output(
     folder = whole / below if below else whole
     rows = [*layers, MERGED] if plan.to_merge else layers
     pictures = ExplanationPictures(folder, rows, job.fit, bands=job.shown_bands)
-    output = ExplainedOutput(classes, plan.targets, name)
+    most = total if spec.pictures == "all" else spec.pictures
+    output = ExplainedOutput(classes, plan.targets, name, spread_evenly(most, total))
     results = ExplanationResults(output, job.fit, explainer.graph.guide, pictures, maps)
     checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
     warnings = _warnings_of_layers(job)
@@ -205,6 +206,7 @@ def _explain_output(
         job.reporter.say(f"{results.nans:,} logits are NaN; images that have any are neither classified nor explained.")
     return {
         "images": len(results.keys),
+        "drawn": results.drawn,
         "maps": len(results.attributions["digest"]),
         "layers": layers,
         "methods": {key: method_named(key).title for key in spec.methods},

@@ -39,7 +39,7 @@
     });
     root.append(
       heading("Explanations"),
-      make("p", {}, `${count(images.length, "image")}: what the network says of each, and where the evidence for it lies.`),
+      make("p", {}, `${count(images.length, "image")}: what the network says of each, and where the evidence for it lies. Where the job explained more images than it drew, convscope picture draws any of them.`),
       make("p", { className: "quiet" }, make("span", { className: "scale" }), "Maps over the image run from violet (no evidence) to yellow (the map's own maximum, written beside its scale), so the colours of two maps do not compare. Maps of pixels are grey where a pixel does not count."),
       ...articles,
     );

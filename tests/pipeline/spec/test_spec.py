@@ -78,6 +78,7 @@ DEFAULTS = {
     "gradcam.segments": 50,
     "gradcam.through": [],
     "gradcam.arrays": False,
+    "gradcam.pictures": 200,
     "gradcam.batch": 16,
     "activations.channels": "all",
     "activations.crop": "auto",
