@@ -15,7 +15,7 @@ PACKAGES = {"jobs": {"jobs", "pipeline", "recfield"}, "pipeline": {"pipeline", "
 
 # The rooms of pipeline/, floor by floor: a room imports from lower floors alone. A module named here stands lower than its room.
 FLOORS = (
-    ("live",),
+    ("live", "pictures_on_demand"),
     ("results", "shards"),
     ("run",),
     ("load",),
@@ -47,7 +47,7 @@ COMMON = {
     "pipeline.sources.fit",
     "pipeline.sources.picking",
 }
-JOINERS = {"inputs", "job", "live", "load", "run", "shards", "stages"}
+JOINERS = {"inputs", "job", "live", "load", "pictures_on_demand", "run", "shards", "stages"}
 
 # Where private and undocumented APIs of TensorFlow, Keras and TFDS are touched, and nowhere else. These modules import
 # nothing of ours, so that every floor may use them.
