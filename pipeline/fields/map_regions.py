@@ -30,14 +30,14 @@ _LEAST = 0.2  # of the input's shorter side: below that a region shows nothing t
 
 
 @dataclass(frozen=True)
-class _Grid:
+class MapGrid:
     """How a layer's map lies on the input: pixel = origin + stride * unit, along each axis, for the units' edges."""
 
     origin: tuple[float, float]
     stride: tuple[float, float]
 
     @classmethod
-    def of(cls, field: ReceptiveField, height: int, width: int) -> _Grid:
+    def of(cls, field: ReceptiveField, height: int, width: int) -> MapGrid:
         (stride_y, stride_x), boxes = field.stride, field.boxes
         origin = _origin(boxes[:, 0, ::2], height, stride_y), _origin(boxes[0, :, 1::2], width, stride_x)
         return cls(origin, field.stride)
@@ -69,7 +69,7 @@ class MapRegions:
         self._height, self._width, _ = network.input_shape
         self._maps = {layer.name: layer.shape for layer in layers if layer.shape[:2] != (1, 1)}
         self.layers = frozenset(self._maps)
-        self._grids = {name: _Grid.of(fields[name], self._height, self._width) for name in self._maps}
+        self._grids = {name: MapGrid.of(fields[name], self._height, self._width) for name in self._maps}
         floats = sum(int(np.prod(shape)) for shape in self._maps.values())
         self.batch = int(np.clip(_MOST_BYTES // (4 * max(floats, 1)), 1, _MOST_BATCH))
 

@@ -36,15 +36,25 @@ class EmbeddingsSpec(Table):
         return self
 
 
+class MasksSpec(Table):
+    """`[concepts.masks]`: where in the images concepts are, and on how fine a grid that is compared."""
+
+    source: Annotated[str, HoldsPath(words=("colours",))]
+    names: PathText | None = None
+    step: Positive = 4
+
+
 class ConceptsSpec(Table):
     """`[concepts]`: which concepts channels are named by, and when a name is one."""
 
     labels: bool = True
     embeddings: EmbeddingsSpec | None = None
+    masks: MasksSpec | None = None
     images: Positive = 10_000
     top_k: Annotated[int, Field(gt=0, le=100, strict=True)] = 5
     chance: Annotated[float, Field(ge=0, le=1)] = 0.05
 
     def read_files(self) -> list[str]:
-        named = (self.embeddings.images, self.embeddings.texts) if self.embeddings else ()
+        named = [self.embeddings.images, self.embeddings.texts] if self.embeddings else []
+        named += [self.masks.names] if self.masks else []
         return [path for path in named if path is not None]

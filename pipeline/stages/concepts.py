@@ -14,13 +14,19 @@ from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.concepts.claims import Agreement, ClaimRule, best_of, claim_columns, permutations_of
+from pipeline.concepts.dissection import Dissection, Overlaps
 from pipeline.concepts.embedder import Embedder
 from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, of_keys, read_vectors
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
+from pipeline.concepts.masks import grid_points, open_masks
 from pipeline.concepts.similarity import similarity
 from pipeline.errors import MissingInput, WrongSpec
+from pipeline.fields import FieldCache, solve_fields
+from pipeline.fields.map_regions import MapGrid
+from pipeline.geometry import interpolation
 from pipeline.inputs import open_inputs
 from pipeline.job import Job
+from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, unknown_layer
 from pipeline.report.section import Section
 from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
@@ -42,9 +48,11 @@ def run(job: Job) -> Outcome:
     labels = tuple(next(iter(part.of(Distribution).values())).settled().labels.tolist())
     counts, sample = _pass(job, plan, part, labels)
     similarities = None if spec.embeddings is None else _concept_matrix(job, spec.embeddings, sample, labels)
+    with_masks, names, dissected = _dissected(job, plan, part)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
     for layer in job.layers:
         agreements = [
+            *(_from_masks(names, *dissected[layer.name]) if layer.name in dissected else ()),
             *(_from_embeddings(spec.embeddings, similarities, sample, layer.name) if spec.embeddings and similarities else ()),
             *(_from_labels(counts[layer.name], sample, layer.name) if layer.name in counts else ()),
         ]
@@ -55,18 +63,25 @@ def run(job: Job) -> Outcome:
     rows = zip(columns["layer"], columns["channel"], columns["named"], strict=True)
     named = len({(layer, channel) for layer, channel, is_name in rows if is_name})
     total = sum(len(plan.channels_of(layer)) for layer in job.layers)
-    return {"images": len(sample.keys), "named": named, "summary": f"{named:,} of {total:,} channels have a name"}
+    return {
+        "images": len(sample.keys),
+        "with_masks": with_masks,
+        "named": named,
+        "summary": f"{named:,} of {total:,} channels have a name",
+    }
 
 
 def check(job: Job) -> None:
     """Raises: WrongSpec, UnknownLayer, MissingInput, UnusableModel, UnusableData."""
     if "activations" not in job.spec.stages and not (job.folder / WHOLE).exists():
         raise WrongSpec('the stage "concepts" needs the scan. Add "activations" to stages.')
+    if job.spec.concepts.masks is not None:
+        open_masks(job.spec.concepts.masks.source, job.spec.concepts.masks.names)
     given = job.spec.concepts.embeddings
     if given is None:
         return
     if given.texts is not None:
-        read_vectors(given.texts, "text")
+        texts = read_vectors(given.texts, "text")[1]
     elif not job.source.labels:
         raise WrongSpec(
             "concepts.embeddings names no texts, and the data set no labels to be concepts. Name concepts.embeddings.texts."
@@ -77,6 +92,13 @@ def check(job: Job) -> None:
         inputs = job.prepared[Embedder] = _embedder(job, given)
         if given.layer not in [LOGITS, *(layer.name for layer in inputs.network.layers())]:
             raise unknown_layer(inputs.network, given.layer)
+        widths = {layer.name: layer.channels for layer in inputs.network.layers()}
+        width = widths.get(given.layer) or count_classes(inputs.network)
+        if given.texts is not None and texts.shape[1] != width:
+            raise WrongSpec(
+                f"{given.layer} of {inputs.network.name} gives {width:,} numbers, and the embeddings in {given.texts!r} have "
+                f"{texts.shape[1]:,}. Both must come from one model."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +230,38 @@ def _from_embeddings(
         orders = permutations_of(*responses.shape)
         by_chance = [best_of(similarity(measure, matrix, responses[order], responses)) for order in orders]
         yield Agreement("embeddings", measure, concepts.names, similarity(measure, matrix, responses), np.concatenate(by_chance))
+
+
+def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ...], dict[str, tuple[Overlaps, Overlaps]]]:
+    """How many images have masks, the concepts, and by layer the overlaps with own masks and with those of other images."""
+    given = job.spec.concepts.masks
+    if given is None:
+        return 0, (), {}
+    masks, (height, width, _) = open_masks(given.source, given.names), job.network.input_shape
+    fields = solve_fields(job.network, job.layers, FieldCache.of_job(job))
+    matrices = {}
+    for layer in job.layers:
+        grid = MapGrid.of(fields[layer.name], height, width)
+        sides = zip((height, width), layer.shape[:2], grid.origin, grid.stride, strict=True)
+        rows, cols = (
+            interpolation((grid_points(side, given.step) - origin) / stride - 0.5, units) for side, units, origin, stride in sides
+        )
+        matrices[layer.name] = rows, cols
+    skipped = [one.example for one in part.skipped]
+    examples = np.setdiff1d(np.flatnonzero(_chosen(job)), skipped)
+    channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
+    dissection = Dissection(job.of_image, job.source, job.fit, masks, examples, given.step, channels, matrices)
+    with job.reporter.step("masks", "images") as advance:
+        count, overlaps = dissection.run(advance)
+    if count < 2:
+        raise WrongSpec(
+            f"{count} of {len(examples):,} images have a mask in {given.source!r}. Its files must be named as the images."
+        )
+    return count, masks.names, overlaps
+
+
+def _from_masks(names: tuple[str, ...], own: Overlaps, permuted: Overlaps) -> Iterator[Agreement]:
+    yield Agreement("masks", "iou", names, own.iou(), best_of(permuted.iou()))
 
 
 STAGE = Stage(

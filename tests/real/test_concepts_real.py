@@ -1,4 +1,4 @@
-"""Names of channels whose meaning is known: the logits of the shipped network."""
+"""Names of channels whose meaning is known: the logits of the shipped network, and the colours of a first layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobs.specs import shipped_specs
 from pipeline import run
 from pipeline.load import parse_spec
 
-REAL = os.environ.get("CONVSCOPE_REAL")
+REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -41,3 +41,20 @@ def test_the_logits_of_the_cifar10_network_are_named_by_its_classes(tmp_path: Pa
         assert names.sort_values("channel")["concept"].tolist() == CLASSES, measure
         assert names["named"].all(), measure
     assert rows["measure"].nunique() == 5
+
+
+@pytest.mark.skipif(not (REAL and SHARED), reason="CONVSCOPE_REAL or CONVSCOPE_SHARED names no folder")
+def test_the_colour_channels_of_the_first_layer_get_their_colours(tmp_path: Path, quiet: Any) -> None:
+    spec = parse_spec(
+        {
+            "name": "colours",
+            "stages": ["activations", "concepts"],
+            "model": {"source": "keras:MobileNetV2", "weights": f"{REAL}/mobilenet_v2.h5", "layers": ["Conv1_relu"]},
+            "data": {"source": f"folder:{SHARED}/photos", "limit": 200},
+            "concepts": {"labels": False, "masks": {"source": "colours"}},
+        }
+    )
+    rows = pd.read_parquet(run(spec, tmp_path, reporter=quiet) / "index" / "concepts.parquet")
+    first = rows[(rows["rank"] == 0) & (rows["value"] > 0.1)].set_index("channel")
+    assert dict(first["concept"]) == {2: "blue", 4: "purple", 20: "blue", 21: "blue", 29: "blue", 31: "yellow"}
+    assert first["named"].all()

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from pipeline import run
+from pipeline.concepts.colours import COLOURS
+from pipeline.drawing.pixels import encode_png
 from pipeline.errors import UnknownLayer, UnusableData, WrongSpec
 from pipeline.load import load_spec
 
@@ -140,3 +142,16 @@ def test_changed_embeddings_are_compared_again(again: Any, words: Any, tmp_path:
     assert set(again(**embedded(images=images, texts=path))["concept"]) == {"much", "little"}
     pd.read_parquet(texts).assign(text=["up", "down"]).to_parquet(path)
     assert set(again(**embedded(images=images, texts=path))["concept"]) == {"up", "down"}
+
+
+def test_masks_name_channels_by_what_is_where_they_are_strong(again: Any) -> None:
+    rows = again(labels="false", **{"masks.source": "colours", "masks.step": 1})
+    assert set(rows["source"]) == {"masks"} and set(rows["measure"]) == {"iou"}
+    assert rows["value"].between(0, 1).all() and rows["concept"].isin(COLOURS).all()
+
+
+def test_masks_of_other_images_are_refused(again: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
+    (tmp_path / "names.txt").write_text("1 cat\n")
+    with pytest.raises(WrongSpec, match="0 of 20 images have a mask"):
+        again(**{"masks.source": tmp_path, "masks.names": tmp_path / "names.txt"})

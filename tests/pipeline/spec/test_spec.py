@@ -125,6 +125,7 @@ DEFAULTS = {
     "dream.snapshot": 60.0,
     "concepts.labels": True,
     "concepts.embeddings": None,
+    "concepts.masks": None,
     "concepts.images": 10_000,
     "concepts.top_k": 5,
     "concepts.chance": 0.05,

@@ -1,0 +1,217 @@
+"""Network dissection: how far each channel's strongest units and each concept's masks overlap (Bau et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.concepts.claims import permutations_of
+from pipeline.concepts.masks import MaskSet, on_grid
+from pipeline.models.network import Network
+from pipeline.sources.fit import Fit
+from pipeline.sources.source import Source
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+QUANTILE = 0.995
+_MOST_FLOATS = 2**24  # of a layer's maps on the grid, in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """Counts of points of images, which add up over images in any order.
+
+    both: int64 (concepts, channels): points of the concept where the channel is above its threshold.
+    concepts: int64 (concepts,); active: int64 (channels,): points of the concept, and points above the threshold.
+    """
+
+    both: np.ndarray
+    concepts: np.ndarray
+    active: np.ndarray
+
+    @classmethod
+    def empty(cls, concepts: int, channels: int) -> Overlaps:
+        """Counts of nothing."""
+        return cls(np.zeros((concepts, channels), np.int64), np.zeros(concepts, np.int64), np.zeros(channels, np.int64))
+
+    def add(self, numbers: np.ndarray, both: np.ndarray, sizes: np.ndarray, active: np.ndarray) -> Overlaps:
+        """The counts after some more images, in which the concepts of these numbers are, the others nowhere."""
+        grown = Overlaps(self.both.copy(), self.concepts.copy(), self.active + active.astype(np.int64))
+        grown.both[numbers] += both.astype(np.int64)
+        grown.concepts[numbers] += sizes.astype(np.int64)
+        return grown
+
+    def merge(self, other: Overlaps) -> Overlaps:
+        """The counts of both sets of images."""
+        return Overlaps(self.both + other.both, self.concepts + other.concepts, self.active + other.active)
+
+    def iou(self) -> np.ndarray:
+        """Intersection over union of all images' points: float64 (concepts, channels); NaN for concepts that are nowhere."""
+        union = self.concepts[:, None] + self.active - self.both
+        known = (self.concepts > 0)[:, None] & (union > 0)
+        return np.where(known, self.both / np.where(known, union, 1), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class TopValues:
+    """Enough of the largest values of each channel's maps to know their quantile exactly.
+
+    most: how many values there may be in all. count: how many there were. values: float32 (kept, channels), in any order.
+    """
+
+    most: int
+    count: int
+    values: np.ndarray
+
+    @classmethod
+    def empty(cls, most: int, channels: int) -> TopValues:
+        """No values yet."""
+        return cls(most, 0, np.zeros((0, channels), np.float32))
+
+    def update(self, values: np.ndarray) -> TopValues:
+        """The same with more values, float32 (n, channels); what is not finite counts as the least there is."""
+        kept = self.most - int((self.most - 1) * QUANTILE)
+        together = np.concatenate([self.values, np.where(np.isfinite(values), values, np.finfo(np.float32).min)])
+        if len(together) > kept:
+            together = np.partition(together, len(together) - kept, axis=0)[-kept:]
+        return replace(self, count=self.count + len(values), values=together)
+
+    def quantile(self) -> np.ndarray:
+        """The QUANTILE of all values, linear between the two nearest, as NumPy has it: float32 (channels,)."""
+        position = (self.count - 1) * QUANTILE
+        above = self.count - 1 - int(position)
+        falling = -np.sort(-self.values, axis=0)
+        low, high = falling[above].astype(np.float64), falling[max(above - 1, 0)]
+        return (low + (high - low) * (position % 1)).astype(np.float32)
+
+
+def points_above(maps: tf.Tensor, matrices: tuple[np.ndarray, np.ndarray], thresholds: np.ndarray, masks: tf.Tensor) -> tf.Tensor:
+    """In how many points of each mask the maps, interpolated to a grid, are above their channels' thresholds.
+
+    Args:
+        maps: float32 (batch, h, w, channels).
+        matrices: float32 (grid rows, h) and (grid columns, w), which interpolate.
+        thresholds: float32 (channels,).
+        masks: float32 (batch, masks, grid points): 1 inside.
+
+    Returns: float32 (masks, channels): whole numbers.
+    """
+    import tensorflow as tf
+
+    rows, cols = (tf.constant(matrix) for matrix in matrices)
+    fine = tf.einsum("iy,byjc->bijc", rows, tf.einsum("jx,byxc->byjc", cols, maps))
+    above = tf.cast(fine > thresholds, tf.float32)
+    flat = tf.reshape(above, (tf.shape(above)[0], -1, above.shape[3]))
+    return tf.reduce_sum(tf.matmul(masks, flat), axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Dissection:
+    """What is dissected.
+
+    examples: int64, ascending: those images of the source that can be read.
+    step: pixels of the input from one point of the grid to the next.
+    channels: their numbers, by layer. matrices: by layer, those that interpolate its maps to the grid; see `points_above`.
+    """
+
+    network: Network
+    source: Source
+    fit: Fit
+    masks: MaskSet
+    examples: np.ndarray
+    step: int
+    channels: Mapping[str, np.ndarray]
+    matrices: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+    def run(self, progress: Callable[[int, int], None]) -> tuple[int, dict[str, tuple[Overlaps, Overlaps]]]:
+        """Two passes over the images that have masks: one for the thresholds, one for the overlaps.
+
+        Returns: how many images have masks; and by layer the overlaps with each image's own masks, and with another image's.
+        Raises: WrongSpec, for a mask of other proportions than its image; UnusableData, for one that cannot be read.
+        """
+        thresholds, masks = self._thresholds(progress)
+        return len(masks), self._overlaps(thresholds, masks, progress) if len(masks) > 1 else {}
+
+    @cached_property
+    def _batch(self) -> int:
+        points = max(len(rows) * len(cols) for rows, cols in self.matrices.values())
+        return int(np.clip(_MOST_FLOATS // (points * max(map(len, self.channels.values()))), 1, 16))
+
+    def _thresholds(self, progress: Callable[[int, int], None]) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray]]:
+        """The thresholds by layer, and the masks on the grid by example: int32 (masks, points)."""
+        from pipeline.compiled.compile import compile_tap
+
+        tap, done = compile_tap(self.network, list(self.channels), self._batch), 0
+        tops: dict[str, TopValues] = {}
+        masks: dict[int, np.ndarray] = {}
+        for examples, pixels in self._batches(self.examples, masks):
+            for layer, maps in tap(pixels).items():
+                values = np.asarray(maps)[: len(examples), ..., self.channels[layer]].reshape(-1, len(self.channels[layer]))
+                most = len(values) // len(examples) * len(self.examples)
+                tops[layer] = tops.get(layer, TopValues.empty(most, values.shape[1])).update(values)
+            done += len(examples)
+            progress(done, 2 * len(self.examples))
+        return {layer: top.quantile() for layer, top in tops.items()}, masks
+
+    def _overlaps(
+        self, thresholds: dict[str, np.ndarray], masks: dict[int, np.ndarray], progress: Callable[[int, int], None]
+    ) -> dict[str, tuple[Overlaps, Overlaps]]:
+        import tensorflow as tf
+
+        from pipeline.compiled.compile import compile_pass
+
+        def finish(maps: dict[str, tf.Tensor], marks: tf.Tensor) -> dict[str, tf.Tensor]:
+            chosen = {layer: tf.gather(value, self.channels[layer], axis=3) for layer, value in maps.items()}
+            return {layer: points_above(value, self.matrices[layer], thresholds[layer], marks) for layer, value in chosen.items()}
+
+        points = next(iter(masks.values())).shape[1]
+        spec = tf.TensorSpec((self._batch, None, points), tf.float32)
+        run = compile_pass(self.network, list(self.channels), self._batch, finish, [spec])
+        order = np.array(sorted(masks))
+        partner = dict(zip(order.tolist(), order[permutations_of(len(order), 1)[0]].tolist(), strict=True))
+        names = len(self.masks.names)
+        sums = {layer: [Overlaps.empty(names, len(numbers)) for _ in range(2)] for layer, numbers in self.channels.items()}
+        done = len(self.examples)
+        for examples, pixels in self._batches(order, masks):
+            sides = [[masks[example] for example in examples], [masks[partner[example]] for example in examples]]
+            present = [np.setdiff1d(np.concatenate([mask.reshape(-1) for mask in side]), [0]) for side in sides]
+            # The first mask is all of every image: those that only fill up the batch have none.
+            marks = np.zeros((self._batch, 1 + sum(map(len, present)), points), np.float32)
+            marks[: len(examples), 0] = 1
+            for image, pair in enumerate(zip(*sides, strict=True)):
+                inside = [
+                    (mask == concept).any(axis=0) for mask, of_side in zip(pair, present, strict=True) for concept in of_side
+                ]
+                marks[image, 1:] = np.array(inside).reshape(-1, points)
+            sizes, both = marks.sum(axis=(0, 2)), {layer: np.asarray(value) for layer, value in run(pixels, marks).items()}
+            for layer, counted in sums.items():
+                first = 1
+                for side, of_side in enumerate(present):
+                    rows_of = slice(first, first := first + len(of_side))
+                    counted[side] = counted[side].add(of_side - 1, both[layer][rows_of], sizes[rows_of], both[layer][0])
+            done += len(examples)
+            progress(done, 2 * len(self.examples))
+        return {layer: (own, permuted) for layer, (own, permuted) in sums.items()}
+
+    def _batches(self, examples: np.ndarray, masks: dict[int, np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Those of some examples that have masks, in batches filled up with black images; reads masks that are not known yet."""
+        numbers: list[int] = []
+        pixels: list[np.ndarray] = []
+        for example, image in self.source.fetch(examples.tolist()):
+            if example not in masks:
+                read = self.masks.read(image)
+                if read is None:
+                    continue
+                masks[example] = np.stack([on_grid(mask, image, self.fit, self.step) for mask in read]).astype(np.int32)
+            numbers.append(example)
+            pixels.append(image.given(self.fit))
+            if len(pixels) == self._batch:
+                yield numbers, np.stack(pixels)
+                numbers, pixels = [], []
+        if pixels:
+            yield numbers, np.stack([*pixels, *[np.zeros_like(pixels[0])] * (self._batch - len(pixels))])
