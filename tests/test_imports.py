@@ -21,7 +21,21 @@ FLOORS = (
     ("load",),
     ("stages",),
     ("engines",),
-    ("activations", "attribution", "concepts", "dream", "featuremaps", "fields", "filters", "patches", "patterns", "report"),
+    (
+        "activations",
+        "attribution",
+        "atlas",
+        "circuits",
+        "concepts",
+        "directions",
+        "dream",
+        "featuremaps",
+        "fields",
+        "filters",
+        "patches",
+        "patterns",
+        "report",
+    ),
     ("ascent",),
     ("inputs", "job"),
     ("compiled",),
@@ -32,7 +46,7 @@ FLOORS = (
     ("models.network",),
     ("drawing",),
     ("progress",),
-    ("errors", "geometry", "hardware", "options"),
+    ("errors", "geometry", "hardware", "options", "scrambling"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.
@@ -64,10 +78,11 @@ AT_ONCE = (
     "pipeline.ascent",
     "pipeline.attribution",
     "pipeline.compiled",
+    "pipeline.directions.autoencoder",
     "pipeline.dream",
     "pipeline.models",
 )
-ON_USE = (*AT_ONCE, "pipeline.concepts", "pipeline.fields", "pipeline.sources")
+ON_USE = (*AT_ONCE, "pipeline.concepts", "pipeline.directions", "pipeline.fields", "pipeline.sources")
 RAY = ("pipeline.engines.ray",)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.activations import exact_sums
 from pipeline.activations.member import Member, Responses, without_nan
 from pipeline.activations.plan import ScanPlan
+from pipeline.scrambling import scrambled
 from pipeline.store.tables import QUANTILES
 
 # Buckets of the histogram: eight to a doubling, from 2**-16 to 2**16, for either sign, and one for what is smaller.
@@ -288,11 +289,3 @@ def _by_label(values: np.ndarray, finite: np.ndarray, labels: np.ndarray) -> tup
     starts = np.searchsorted(code[order], np.arange(len(names)))
     sums = exact_sums.sum_in_units(values[order], starts)
     return np.array(names), sums, np.add.reduceat(finite[order], starts, axis=0, dtype=np.int64)
-
-
-def scrambled(examples: np.ndarray) -> np.ndarray:
-    """Numbers that look random and are never the same for two examples (splitmix64, Steele et al. 2014): uint64."""
-    value = examples.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

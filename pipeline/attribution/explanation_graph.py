@@ -17,9 +17,10 @@ from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.gradients import deterministic_gradients, gradient_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import CHANGES, Guide, guide
+from pipeline.compiled.on_the_way import trace_on_the_way
 from pipeline.compiled.relevance import COMPOSITES, Propagation
 from pipeline.errors import UnusableModel, WrongSpec
-from pipeline.models.network import LOGITS, Network, feed_of
+from pipeline.models.network import LOGITS, Network, feed_of, own_layers
 from pipeline.models.tokens.flow import attention_flow
 
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
@@ -160,7 +161,7 @@ def check_explanations(network: Network, layers: Sequence[str], needs: Iterable[
     asked = set(needs)
 
     def look(images: tf.Tensor) -> tf.Tensor:
-        traced = network.trace(images, [*layers, LOGITS])
+        traced = trace_on_the_way(network, images, [*layers, LOGITS])
         logits_graph = LogitsGraph(traced[LOGITS])
         for layer in layers:
             _located(logits_graph, traced[layer], layer, network)
@@ -193,8 +194,8 @@ class _Drawing:
                 one.layer for one in self.quantities if not isinstance(one, (AtPixels, AtAttention)) and one.layer is not None
             )
         )
-        every = [layer.name for layer in self.network.layers()] if self.with_weights else []
-        traced = self.network.trace(self.network.preprocess(pixels), [*layers, *every, LOGITS])
+        every = [layer.name for layer in own_layers(self.network)] if self.with_weights else []
+        traced = trace_on_the_way(self.network, self.network.preprocess(pixels), [*layers, *every, LOGITS])
         logits = traced[LOGITS]
         logits_graph = LogitsGraph(logits)
         owners = layers_of(logits_graph, {name: traced[name] for name in every})

@@ -7,7 +7,7 @@ import tensorflow as tf
 from pipeline.compiled.gradients import deterministic_gradients
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, last_convolution, upstream
 from pipeline.errors import UnusableModel
-from pipeline.models.network import LOGITS, LayerInfo, Network
+from pipeline.models.network import LOGITS, LayerInfo, Network, own_layers
 
 _SUMS = ("Add", "AddV2")
 
@@ -21,7 +21,7 @@ def default_layer(network: Network) -> LayerInfo:
 
     Raises: UnusableModel, where no convolution and no tokens lead to the logits.
     """
-    if not any(layer.of_tokens for layer in network.layers()):
+    if not any(layer.of_tokens for layer in own_layers(network)):
         return last_convolution(network)
     try:
         convolution = last_convolution(network)
@@ -35,7 +35,7 @@ def default_layer(network: Network) -> LayerInfo:
 
 def _last_tokens(network: Network, convolution: LayerInfo | None) -> LayerInfo | None:
     """The last layer of tokens; None where none comes after the convolution."""
-    layers = [layer for layer in network.layers() if layer.shape[0] * layer.shape[1] > 1 and "#" not in layer.name]
+    layers = [layer for layer in own_layers(network) if layer.shape[0] * layer.shape[1] > 1 and "#" not in layer.name]
     if convolution is not None:
         names = [layer.name for layer in layers]
         layers = layers[names.index(convolution.name) + 1 :]

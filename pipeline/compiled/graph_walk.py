@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from pipeline.errors import UnusableModel
-from pipeline.models.network import LOGITS, LayerInfo, Network
+from pipeline.models.network import LOGITS, LayerInfo, Network, own_layers
 
 _CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv"}
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -111,7 +111,7 @@ def last_convolution(network: Network) -> LayerInfo:
 
     Raises: UnusableModel, for a network without logits, or in which no convolution with a map leads to them.
     """
-    spatial = {layer.name: layer for layer in network.layers() if layer.shape[0] * layer.shape[1] > 1}
+    spatial = {layer.name: layer for layer in own_layers(network) if layer.shape[0] * layer.shape[1] > 1}
     last: LayerInfo | None = None
 
     def search(images: tf.Tensor) -> tf.Tensor:

@@ -47,7 +47,12 @@ def given_by(network: Network, convolutions: Sequence[LayerInfo], layers: Sequen
     all_convolutions = set(network.convolutions())
     for layer in layers:
         before = nearest(network, layer.name, all_convolutions)
-        if len(before) == 1 and layer.name not in all_convolutions and channels.get(before[0]) == layer.channels:
+        if (
+            len(before) == 1
+            and layer.base is None
+            and layer.name not in all_convolutions
+            and channels.get(before[0]) == layer.channels
+        ):
             gives[before[0]].append(layer.name)
     return gives
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
 from pipeline.models.ceiling import without_ceiling
-from pipeline.models.ending import Ending
+from pipeline.models.directions import with_layers
 from pipeline.models.head import Head, OutputSpec
-from pipeline.models.layout import CHANNELS, Layout, check_device
+from pipeline.models.layout import CHANNELS, check_device
 from pipeline.models.network import (
     ASKED,
     LOGITS,
@@ -30,69 +30,12 @@ from pipeline.models.network import (
     unknown_layer,
 )
 from pipeline.models.other_inputs import Given, Packing, Values, check_images
-from pipeline.models.output import End, NetworkOutput
+from pipeline.models.output import NetworkOutput
 from pipeline.models.preprocessing import MODES, Ranges, check_mode, of_whole_numbers, prepare
+from pipeline.models.reader import Reader
 from pipeline.models.tokens.layers import TokenLayers, token_layers
 from pipeline.spec.model import TokensSpec
-
-
-class Reader(Protocol):
-    """How one family of networks is read.
-
-    layout, input_shape: how the network takes images; height, width and channels.
-    takes: the type of the input that is given images. Whole numbers are given as floats all the same, so that gradients pass.
-    given: what the job gives the network's other inputs, by name.
-    hint: a few words for the error that asks for the preprocessing, where the network shows what it may need, else "".
-    """
-
-    layout: Layout
-    input_shape: tuple[int, int, int]
-    takes: str
-    hint: str
-    given: Mapping[str, Given]
-
-    def survey(self) -> Sequence[LayerInfo | UnreadableLayer]:
-        """All layers in the order of the forward pass. None that can be looked at is called "logits"."""
-
-    def channels_first(self) -> Sequence[str]:
-        """The layers that compute with channels before height and width, which not every device can."""
-
-    def read(
-        self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
-    ) -> Mapping[str, tf.Tensor]:
-        """The outputs of layers and ends, in inference mode, inside a graph.
-
-        Args:
-            images: float32, preprocessed, in the network's own order of axes.
-            others: what the other inputs are given, (batch, …) each; None for zeros.
-
-        Returns: tensors in the network's own type and order of axes, of known rank.
-        """
-
-    def ends(self) -> Sequence[End]:
-        """The tensors that the network ends in."""
-
-    def ending(self, layer: str) -> Ending[str] | None:
-        """How a layer or an end is made, its evidence as a layer's name; None where that shows only in `read`."""
-
-    def sources(self, name: str) -> tuple[str, ...]:
-        """The layers that a layer is made from, or an end is, the nearest on each way back to the image."""
-
-    def convolutions(self) -> list[str]:
-        """The layers that have a learned kernel, in the order of `layers`."""
-
-    def kernels(self, layers: Sequence[str]) -> dict[str, tuple[Kernel, ...]]:
-        """The learned kernels of those of the layers that have any."""
-
-    def identity(self, logits: str | None) -> list[Any]:
-        """What tells this network from others, but for its weights: values that JSON can hold.
-
-        Args:
-            logits: the layer of the logits, where the job names one.
-        """
-
-    def contents(self) -> Iterable[bytes | memoryview]:
-        """The bytes of the weights, and of whatever else `identity` leaves out."""
+from pipeline.store.direction_sets import DirectionSet
 
 
 class ImageNetwork:
@@ -125,6 +68,7 @@ class ImageNetwork:
         self._held: dict[str, np.ndarray] = {}
         self._ranges: Ranges | None = None
         self._of_samples = False
+        self.directions: Mapping[str, DirectionSet] = {}
         check_images(self._given, self.reader.layout.shape(*self.input_shape), self._where)
         self.is_alone = not any(given.differs for given in self._given.values())
         self._views: tuple[ImageNetwork, dict[str | None, ImageNetwork]] | None = None
@@ -140,14 +84,24 @@ class ImageNetwork:
 
     def with_tokens(self, spec: TokensSpec) -> ImageNetwork:
         """The same network, whose tokens lie on the image as `model.tokens` says."""
+        return self._relaid(_asked_tokens=spec)
+
+    def with_directions(self, sets: Mapping[str, DirectionSet]) -> ImageNetwork:
+        """The same network with further layers, by their names. Raises: WrongSpec, for sets that fit no layer."""
+        other = self._relaid(directions=sets)
+        return other if other._tokens else self
+
+    def _relaid(self, **changes: Any) -> ImageNetwork:
+        """A copy whose layers are to be found anew."""
         other = copy.copy(self)
         other.__dict__ = {key: value for key, value in vars(self).items() if key not in ("_tokens", "_layers", "settings")}
-        other._asked_tokens = spec
+        other.__dict__ |= changes
         return other
 
     @cached_property
     def _tokens(self) -> TokenLayers:
-        return token_layers(self.reader, self._asked_tokens, self._where)
+        layers = token_layers(self.reader, self._asked_tokens, self._where)
+        return with_layers(layers, self.directions, self._map, self._where) if self.directions else layers
 
     @cached_property
     def _layers(self) -> dict[str, LayerInfo]:
@@ -200,6 +154,7 @@ class ImageNetwork:
         identity = [self.input_shape, self._preprocessing.value, *self.reader.identity(self._output.named)]
         identity += [self._ranges] if self._ranges else []
         identity += [given.identity() for given in self._given.values()]
+        identity += [directions.digest() for directions in self.directions.values()]
         digest = hashlib.sha256(json.dumps(identity).encode())
         for name in sorted(self._held):
             digest.update(self._held[name].tobytes())
@@ -252,10 +207,12 @@ class ImageNetwork:
         own = {layer: self._known(layer) for layer in layers}
         names = {layer: self._tokens.source(name) for layer, name in own.items()}
         fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
-        read = {name: without_ceiling(output, fed) for name, output in outputs.items()}
-
+        clamped = [name for layer, name in names.items() if layer not in self.directions]
+        read = {name: without_ceiling(outputs[name], fed) for name in clamped}
         return {
-            layer: Unclipped(
+            layer: Unclipped(self._map(outputs[name], own[layer]))
+            if layer in self.directions
+            else Unclipped(
                 raw=self._map(read[name].raw, own[layer]),
                 ceiling=_float32(read[name].ceiling),
                 floor=_float32(read[name].floor),
@@ -278,6 +235,8 @@ class ImageNetwork:
 
         Raises: UnknownLayer; WrongSpec or UnusableModel, for logits that are not one tensor.
         """
+        if layer in self.directions:
+            return (self.directions[layer].base,)
         starts = self._output.evidence_names if layer == LOGITS else self.reader.sources(self._tokens.source(self._known(layer)))
         # What is no layer after all, such as tokens whose place is not known, is passed over.
         return nearest_layers(starts, self.reader.sources, lambda name: name if name in self._layers else None)

@@ -60,12 +60,14 @@ class LayerInfo:
     shape: (height, width, channels) of its map for the network's input size; a layer without a map, such as
     Dense, is (1, 1, units).
     of_tokens: whether the map is put together of rows of a tensor that lie on the image.
+    base: the layer whose directions its channels are; None for a layer of the network itself.
     """
 
     name: str
     kind: str
     shape: tuple[int, int, int]
     of_tokens: bool = False
+    base: str | None = None
 
     @property
     def channels(self) -> int:
@@ -266,6 +268,11 @@ class Network(Protocol):
 
         A layer's filters give its channels, in order; where it has two kernels, those of the second do.
         """
+
+
+def own_layers(network: Network) -> list[LayerInfo]:
+    """The layers of a network that can be looked at, without directions, which are beside the way to its output."""
+    return [layer for layer in network.layers() if layer.base is None]
 
 
 def outputs_of(network: Network) -> dict[str | None, Network]:

@@ -44,7 +44,7 @@ class End:
 
 
 class EndReader(Protocol):
-    """What the output needs of how a family of networks is read; see `pipeline.models.image_network.Reader`."""
+    """What the output needs of how a family of networks is read; see `pipeline.models.reader.Reader`."""
 
     layout: Layout
 

@@ -21,7 +21,7 @@ _SCALED, _CENTRED_SPREAD, _CENTRED_LOW = (0.5, 26.0), 300.0, -50.0
 
 
 class ReadsStem(Protocol):
-    """What is needed of how a family of networks is read; see `pipeline.models.image_network.Reader`."""
+    """What is needed of how a family of networks is read; see `pipeline.models.reader.Reader`."""
 
     layout: Layout
     input_shape: tuple[int, int, int]

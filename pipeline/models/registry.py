@@ -82,10 +82,19 @@ KINDS: dict[str, NetworkKind] = {
 
 
 def open_network(spec: ModelSpec) -> Network:
-    """The network that `[model]` names, its weights loaded.
+    """The network that `[model]` names, its weights loaded, with the directions that are named.
 
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
+    network = _open(spec)
+    if not spec.directions:
+        return network
+    from pipeline.models.directions import with_directions
+
+    return with_directions(network, spec.directions)
+
+
+def _open(spec: ModelSpec) -> Network:
     name, path = split_source(spec, "model", KINDS)
     kind = KINDS[name]
     if not kind.path:

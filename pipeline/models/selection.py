@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pipeline.errors import UnusableModel
-from pipeline.models.network import LayerInfo, Network, UnreadableLayer, unknown_layer
+from pipeline.errors import UnknownLayer, UnusableModel
+from pipeline.models.network import LayerInfo, Network, UnreadableLayer, own_layers, unknown_layer
 from pipeline.store.files import share_files
 
 RULE = "one a stage of the network: the last before each change of resolution, before its activation function"
@@ -39,7 +39,7 @@ def choose_layers(network: Network) -> list[str]:
     maps have one size, as in many transformers, four layers evenly spread are chosen; in a network without maps, the last before
     its output.
     """
-    layers = network.layers()
+    layers = own_layers(network)
     order = {layer.name: number for number, layer in enumerate(layers)}
     passed = _passed_over(network, order)
     start = min((order[name] for name in network.convolutions() if name in order), default=0)
@@ -132,6 +132,22 @@ def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
             raise unknown_layer(network, pattern)
         chosen |= matches
     return [layer for layer in layers if layer.name in chosen]
+
+
+def select_among(layers: Sequence[LayerInfo], patterns: Sequence[str] | None, key: str) -> list[LayerInfo]:
+    """Those of a job's layers that any name or glob matches; all of them where there are none.
+
+    Args:
+        key: of the spec, for the error.
+
+    Raises: UnknownLayer, for a name or glob that matches nothing.
+    """
+    names = [layer.name for layer in layers]
+    matches = {pattern: {name for name in names if name == pattern or fnmatchcase(name, pattern)} for pattern in patterns or ()}
+    for pattern, matched in matches.items():
+        if not matched:
+            raise UnknownLayer.among(pattern, names, where=f"one of the job's layers ({key})", hint="See model.layers.")
+    return [layer for layer in layers if patterns is None or any(layer.name in matched for matched in matches.values())]
 
 
 def layer_columns(network: Network, chosen: Collection[str]) -> dict[str, list[Any]]:

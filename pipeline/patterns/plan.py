@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import groupby
 from types import MappingProxyType
 
 from pipeline.ascent import objectives
 from pipeline.ascent.objectives import Objective
-from pipeline.errors import UnknownLayer, WrongSpec
+from pipeline.errors import WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, LayerInfo
+from pipeline.models.selection import select_among
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.store.files import file_name
 
@@ -123,14 +123,7 @@ def check_patterns(job: Job) -> None:
 
 def chosen_layers(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
     """Those of the job's layers that the spec names, or all of them. Raises: UnknownLayer."""
-    if spec.layers is None:
-        return list(layers)
-    names = [layer.name for layer in layers]
-    matches = {pattern: {name for name in names if name == pattern or fnmatchcase(name, pattern)} for pattern in spec.layers}
-    for pattern, matched in matches.items():
-        if not matched:
-            raise UnknownLayer.among(pattern, names, where="one of the job's layers (patterns.layers)", hint="See model.layers.")
-    return [layer for layer in layers if any(layer.name in matched for matched in matches.values())]
+    return select_among(layers, spec.layers, "patterns.layers")
 
 
 def _signs_and_variants(spec: PatternsSpec, pattern: Pattern) -> list[Pattern]:

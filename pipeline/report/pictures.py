@@ -197,3 +197,14 @@ def kernel(reader: JobReader, picture: str, box: Box, pictures: dict[str, np.nda
             pictures[picture] = np.zeros((0, 0, 3), np.uint8)
     tile = box.cut(pictures[picture])
     return encode_webp(tile, LOSSLESS) if tile.size else None
+
+
+def direction_sets(reader: JobReader) -> list[Row]:
+    """Every set of directions, with its directions in order."""
+    sets: dict[str, Row] = {}
+    for row in reader.table("directions").to_pylist():
+        about = ("layer", "base", "method", "explained", "vectors", "path")
+        entry = sets.setdefault(row["layer"], {**{name: row[name] for name in about}, "directions": []})
+        own = ("channel", "name", "share_active", "dead", "strength", "strongest_channels", "channel_weights")
+        entry["directions"].append({name: row[name] for name in own})
+    return list(sets.values())

@@ -12,6 +12,7 @@ from pipeline.errors import UnknownName, WrongSpec, quoted, shortened
 from pipeline.spec.activations import ActivationsSpec
 from pipeline.spec.concepts import ConceptsSpec
 from pipeline.spec.data import DataSpec
+from pipeline.spec.directions import DirectionsSpec
 from pipeline.spec.dream import DreamSpec
 from pipeline.spec.featuremaps import FeaturemapsSpec
 from pipeline.spec.filters import FiltersSpec
@@ -21,7 +22,7 @@ from pipeline.spec.patterns import PatternsSpec
 from pipeline.spec.table import Rewritten, Table, a_list, inner_tables, with_field_names
 
 # The one list of the names of stages, in the order in which they run; pipeline/stages/ has a file for each.
-StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "concepts", "report"]
+StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "concepts", "directions", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
@@ -39,6 +40,7 @@ class JobSpec(Table):
     patterns: PatternsSpec = PatternsSpec()
     dream: DreamSpec = DreamSpec()
     concepts: ConceptsSpec = ConceptsSpec()
+    directions: DirectionsSpec = DirectionsSpec()
 
     @field_validator("name")
     @classmethod

@@ -80,6 +80,7 @@ class ModelSpec(Table):
     labels: Annotated[str, HoldsPath(words=("imagenet",))] | None = None
     top: StrictBool = True
     size: Size | None = None
+    directions: Annotated[list[Annotated[PathText, Field(min_length=1)]], Rewritten(a_list)] = []
     tokens: TokensSpec | None = None
     inputs: dict[str, bool | int | float | str | list[Any] | InputSpec] = {}
     logits: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.stages import activations, concepts, dream, featuremaps, filters, gradcam, patterns, report
+from pipeline.stages import activations, concepts, directions, dream, featuremaps, filters, gradcam, patterns, report
 from pipeline.stages.stage import Stage
 
 _BEFORE_THE_PAGE = (
@@ -13,6 +13,7 @@ _BEFORE_THE_PAGE = (
     patterns.STAGE,
     dream.STAGE,
     concepts.STAGE,
+    directions.STAGE,
 )
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_BEFORE_THE_PAGE, report.stage_after(_BEFORE_THE_PAGE))}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.geometry import EDGES
 from pipeline.store.concept_tables import CONCEPTS
+from pipeline.store.direction_tables import DIRECTION_TABLES
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
@@ -153,15 +154,8 @@ INDEX: dict[str, pa.Schema] = {
         [
             *_CHANNEL,
             ("picture", pa.string()),
-            ("y", pa.int32()),
-            ("x", pa.int32()),
-            ("tile_height", pa.int32()),
-            ("tile_width", pa.int32()),
-            ("per_line", pa.int32()),
-            ("step_y", pa.int32()),
-            ("step_x", pa.int32()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
+            *((name, pa.int32()) for name in ("y", "x", "tile_height", "tile_width", "per_line", "step_y", "step_x")),
+            *((name, pa.int32()) for name in ("height", "width")),
         ]
     ),
     "filters": pa.schema(
@@ -299,6 +293,7 @@ INDEX: dict[str, pa.Schema] = {
         ]
     ),
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
+    **DIRECTION_TABLES,
 }
 
 # crops/LAYER.parquet

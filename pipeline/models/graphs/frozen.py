@@ -80,7 +80,7 @@ class GraphOrigin:
 
     layers: {tensor: the name and the kind of a layer}; other tensors are no layers.
     ends: the tensors that the network ends in.
-    hint: as for `pipeline.models.image_network.Reader`.
+    hint: as for `pipeline.models.reader.Reader`.
     """
 
     layers: Mapping[str, tuple[str, str]]

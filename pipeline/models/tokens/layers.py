@@ -22,7 +22,7 @@ EXTRA_TOKENS, HEADS = "#tokens", "#heads"
 
 
 class TokenReader(Protocol):
-    """What tokens need of how a family of networks is read; see `pipeline.models.image_network.Reader`."""
+    """What tokens need of how a family of networks is read; see `pipeline.models.reader.Reader`."""
 
     layout: Layout
     input_shape: tuple[int, int, int]

@@ -1,0 +1,116 @@
+"""Layers on the way to the logits: a trace in which directions, which lie beside that way, lie on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from pipeline.compiled.freezing import FrozenGraph
+from pipeline.compiled.graph_walk import LogitsGraph
+from pipeline.models.network import LOGITS, Network, own_layers
+from pipeline.store.direction_sets import DirectionSet
+
+
+def trace_on_the_way(network: Network, images: tf.Tensor, layers: Sequence[str]) -> dict[str, tf.Tensor]:
+    """The layers and LOGITS as `Network.trace` gives them, with directions on the way from their layer to the logits.
+
+    No number changes. The gradient of the logits by the responses u of a layer x is that of x = u · decoder + rest, with the
+    rest held: the gradient by x, times the decoder transposed (as in CRAFT, Fel et al. 2023). The gradient by what is before x
+    does not pass through u. With directions, the graph of the network is frozen and added to the current one.
+
+    Args:
+        images: of fully defined shape. layers: with LOGITS among them.
+    """
+    sets: Mapping[str, DirectionSet] = getattr(network, "directions", {})
+    sides = [sets[layer] for layer in layers if layer in sets]
+    if not sides:
+        return network.trace(images, layers)
+    from pipeline.models.directions import respond
+
+    wanted = {directions.base for directions in sides}
+    bases = [layer.name for layer in own_layers(network) if layer.name in wanted]
+    frozen, on_the_way = _frozen(network, images, [layer for layer in layers if layer not in sets], bases)
+    names: dict[str, Any] = tf.nest.pack_sequence_as(frozen.structure, list(frozen.outputs))
+    replaced: dict[str, tf.Tensor] = {frozen.inputs[0]: tf.identity(images)}
+    responses: dict[str, tf.Tensor] = {}
+    for base in bases:
+        source = _source(frozen.graph, names["tensors"][base])
+        ends = [names["maps"][base], source]
+        part = _part(frozen.graph, ends)
+        maps, tensor = tf.graph_util.import_graph_def(part, _used(part, replaced), ends, name="before")
+        own = [directions for directions in sides if directions.base == base]
+        for directions in own:
+            responses[directions.layer] = tf.stop_gradient(respond(directions, maps))
+        if base in on_the_way:
+            replaced[source] = _joined(tensor, maps, [(responses[one.layer], one.decoder) for one in own])
+    ends = [names["maps"][layer] for layer in names["maps"]]
+    outputs = tf.graph_util.import_graph_def(frozen.graph, replaced, ends, name="behind")
+    traced = dict(zip(names["maps"], outputs, strict=True))
+    return {layer: responses[layer] if layer in sets else traced[layer] for layer in layers}
+
+
+def _frozen(
+    network: Network, images: tf.Tensor, layers: Sequence[str], bases: Sequence[str]
+) -> tuple[FrozenGraph, frozenset[str]]:
+    """The frozen graph that gives {"maps": of layers and bases, "tensors": of the bases in the network's own order of axes},
+    and those of the bases on which the logits depend."""
+    on_the_way: set[str] = set()
+
+    def read(images: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
+        traced = network.trace(images, list(dict.fromkeys([*layers, *bases])))
+        graph = LogitsGraph(traced[LOGITS])
+        located = {base: graph.locate(traced[base]) for base in bases}
+        on_the_way.update(base for base, tensor in located.items() if tensor is not None)
+        tensors = {base: traced[base] if tensor is None else tensor.tensor for base, tensor in located.items()}
+        return {"maps": traced, "tensors": tensors}
+
+    with tf.init_scope():
+        frozen = FrozenGraph.of(read, tf.TensorSpec(images.shape, images.dtype))
+    return frozen, frozenset(on_the_way)
+
+
+def _joined(tensor: tf.Tensor, maps: tf.Tensor, sides: Sequence[tuple[tf.Tensor, Any]]) -> tf.Tensor:
+    """A layer's tensor as it is, with gradients for responses, each with its decoder."""
+    # The views that make the map of the tensor make the gradient by the map of that by the tensor.
+    located = LogitsGraph(tensor).locate(maps)
+    assert located is not None
+
+    @tf.custom_gradient
+    def join(tensor: tf.Tensor, *responses: tf.Tensor) -> Any:
+        def gradient(above: tf.Tensor) -> list[tf.Tensor]:
+            by_map = located.as_map(above)
+            return [above, *(tf.tensordot(by_map, decoder.T, 1) for _, decoder in sides)]
+
+        return tf.identity(tensor), gradient
+
+    joined: tf.Tensor = join(tensor, *(responses for responses, _ in sides))
+    return joined
+
+
+def _source(graph: GraphDef, name: str) -> str:
+    """The tensor that others in a graph use, behind the identities by which a function returns it."""
+    nodes = {node.name: node for node in graph.node}
+    while nodes[name.partition(":")[0]].op == "Identity":
+        name = nodes[name.partition(":")[0]].input[0]
+    return name if ":" in name else f"{name}:0"
+
+
+def _part(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
+    """The part of a graph that some of its tensors are computed by."""
+    nodes = {node.name: node for node in graph.node}
+    waiting = [end.partition(":")[0] for end in ends]
+    kept = set(waiting)
+    for name in waiting:
+        before = {source.lstrip("^").partition(":")[0] for source in nodes[name].input} - kept
+        kept |= before
+        waiting += sorted(before)
+    return GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
+
+
+def _used(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Those of some tensors that a part of a graph has."""
+    names = {node.name for node in graph.node}
+    return {name: tensor for name, tensor in given.items() if name.partition(":")[0] in names}

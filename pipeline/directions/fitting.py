@@ -1,0 +1,170 @@
+"""Directions found in a sample of vectors: principal, independent and non-negative components, and centroids."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.store.direction_sets import DirectionSet
+
+_SCIKIT_LEARN = 'directions need the package scikit-learn: pip install "convscope[meaning]".'
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be found: so many directions of a layer, by a method.
+
+    name: of the set, the method and the number: "nmf64". network: its digest.
+    """
+
+    layer: str
+    name: str
+    network: str
+    seed: int = 0
+
+    @property
+    def method(self) -> str:
+        return self.name.rstrip("0123456789")
+
+    @property
+    def count(self) -> int:
+        return int(re.sub("^[a-z]+", "", self.name))
+
+
+def check_sample(question: Question, vectors: np.ndarray) -> None:
+    """Raises: WrongSpec, for a sample that is too small or has too few channels for a method, or that it cannot take."""
+    count, (n, channels) = question.count, vectors.shape
+    where = f"directions.methods: {question.name!r} of {question.layer}"
+    if n <= count:
+        raise WrongSpec(f"{where} needs more than {count} vectors; the sample has {n}. Raise directions.vectors, or add images.")
+    if question.method in ("pca", "ica", "nmf") and count > channels:
+        raise WrongSpec(f"{where}: its {channels} channels have no more components. Name {question.method}{channels} or fewer.")
+    if question.method == "nmf" and (low := float(vectors.min(initial=0))) < 0:
+        raise WrongSpec(
+            f"{where}: non-negative components need a layer without negative values, such as one behind a ReLU; "
+            f"the least in the sample is {low:.4g}. Name such a layer, or another method."
+        )
+
+
+def fit_directions(question: Question, vectors: np.ndarray) -> DirectionSet:
+    """Find directions by scikit-learn: pca, ica, nmf or kmeans, strongest first. For the formulas see docs/directions.md.
+
+    Args:
+        vectors: float32 (n, channels), finite.
+
+    Raises: WrongSpec, as `check_sample` does; UnusableModel, without scikit-learn.
+    """
+    check_sample(question, vectors)
+    require_scikit_learn()
+    parts: dict[str, Any] = _FITS[question.method](question, vectors)
+    arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in parts.items() if key != "form"}
+    return DirectionSet(question.layer, question.name, question.method, parts["form"], network=question.network, **arrays)
+
+
+def require_scikit_learn() -> None:
+    """Raises: UnusableModel, where it is not installed."""
+    try:
+        import sklearn  # noqa: F401
+    except ModuleNotFoundError:
+        raise UnusableModel(_SCIKIT_LEARN) from None
+
+
+def _pca(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+    from sklearn.decomposition import PCA
+
+    solver = "covariance_eigh" if len(vectors) >= vectors.shape[1] else "full"
+    found = PCA(question.count, svd_solver=solver).fit(vectors.astype(np.float64))
+    components = _signs(found.components_, vectors, found.mean_) * found.components_
+    return _affine(components.T, components, found.mean_)
+
+
+def _ica(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+    from sklearn.decomposition import FastICA
+
+    solver = "eigh" if len(vectors) >= vectors.shape[1] else "svd"
+    ica = FastICA(
+        question.count, whiten="unit-variance", whiten_solver=solver, random_state=question.seed, max_iter=400, tol=1e-3
+    )
+    with _quiet():
+        ica.fit(vectors.astype(np.float64))
+    order = np.argsort(-(ica.mixing_**2).sum(axis=0), kind="stable")
+    unmixing, mixing = ica.components_[order], ica.mixing_.T[order]
+    signs = _signs(unmixing, vectors, ica.mean_)
+    return _affine((signs * unmixing).T, signs * mixing, ica.mean_)
+
+
+def _nmf(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+    from sklearn.decomposition import NMF
+
+    nmf = NMF(question.count, init="nndsvda", random_state=question.seed, max_iter=200, tol=1e-3)
+    with _quiet():
+        weights = nmf.fit_transform(vectors)
+    lengths = np.linalg.norm(nmf.components_, axis=1)
+    used = np.where(lengths > 0, lengths, 1)
+    order = np.argsort(-((weights * lengths) ** 2).sum(axis=0), kind="stable")
+    components = (nmf.components_ / used[:, np.newaxis])[order].astype(np.float64)
+    none = np.zeros(question.count), np.zeros(vectors.shape[1])
+    return {"form": "nonnegative", "encoder": components.T, "offset": none[0], "decoder": components, "mean": none[1]}
+
+
+def _kmeans(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+    from sklearn.cluster import KMeans
+
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = (vectors / np.where(lengths > 0, lengths, 1))[lengths[:, 0] > 0]
+    if len(units) <= question.count:
+        raise WrongSpec(
+            f"directions.methods: {question.name!r} of {question.layer} needs more than {question.count} vectors that are not "
+            f"zero, but the sample has {len(units)}. Raise directions.vectors, or name fewer."
+        )
+    with _quiet():
+        found = KMeans(question.count, n_init=1, max_iter=100, random_state=question.seed).fit(units)
+    order = np.argsort(-np.bincount(found.labels_, minlength=question.count), kind="stable")
+    centres = found.cluster_centers_[order].astype(np.float64)
+    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    none = np.zeros(question.count), np.zeros(vectors.shape[1])
+    return {"form": "cosine", "encoder": centres.T, "offset": none[0], "decoder": centres, "mean": none[1]}
+
+
+_FITS: dict[str, Callable[[Question, np.ndarray], dict[str, Any]]] = {"pca": _pca, "ica": _ica, "nmf": _nmf, "kmeans": _kmeans}
+
+
+def _affine(encoder: np.ndarray, decoder: np.ndarray, mean: np.ndarray) -> dict[str, Any]:
+    return {"form": "linear", "encoder": encoder, "offset": -mean @ encoder, "decoder": decoder, "mean": mean}
+
+
+def _signs(components: np.ndarray, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """For each component 1 where the sample reaches further along it than against it, else -1: (directions, 1)."""
+    along = (vectors - mean) @ components.T
+    return np.where((along**3).sum(axis=0) < 0, -1.0, 1.0)[:, np.newaxis]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """scikit-learn does not warn that it stopped before it converged: what it reached is measured."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def explained(directions: DirectionSet, vectors: np.ndarray) -> float:
+    """The share of the vectors' variance that a set keeps: 1 - |x - restored|² / |x - mean|²; NaN where there is none.
+
+    Args:
+        vectors: float32 (n, channels).
+    """
+    total = float(((vectors - vectors.mean(axis=0)) ** 2).sum(dtype=np.float64))
+    rest = sum(
+        float(((part - directions.restore(part)) ** 2).sum(dtype=np.float64))
+        for part in np.array_split(vectors, max(1, len(vectors) // 4096))
+    )
+    return 1 - rest / total if total > 0 else float("nan")

@@ -1,0 +1,43 @@
+"""The rows of index/directions.parquet: what each direction is made of, and what it keeps of the sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.directions.fitting import explained
+from pipeline.store.direction_sets import DirectionSet
+
+STRONGEST = 5  # channels of the base that are named for each direction
+
+
+def direction_columns(directions: DirectionSet, vectors: np.ndarray, path: str) -> dict[str, list[Any]]:
+    """The columns of index/directions.parquet for one set.
+
+    Args:
+        vectors: the sample that they were found in, float32 (n, channels).
+        path: of the set in the job's folder.
+    """
+    count = directions.count
+    active, energy = np.zeros(count, np.int64), np.zeros(count)
+    for part in np.array_split(vectors, max(1, len(vectors) // 4096)):
+        responses = directions.respond(part)
+        active += (responses > 0).sum(axis=0)
+        energy += (responses.astype(np.float64) ** 2).sum(axis=0)
+    order = np.argsort(-np.abs(directions.decoder), axis=1, kind="stable")[:, :STRONGEST]
+    return {
+        "layer": [directions.layer] * count,
+        "channel": list(range(count)),
+        "base": [directions.base] * count,
+        "method": [directions.method] * count,
+        "name": list(directions.labels) or [None] * count,
+        "share_active": active / max(len(vectors), 1),
+        "dead": energy == 0,
+        "strength": np.sqrt(energy / max(len(vectors), 1)),
+        "explained": [explained(directions, vectors)] * count,
+        "vectors": [len(vectors)] * count,
+        "strongest_channels": order.tolist(),
+        "channel_weights": np.take_along_axis(directions.decoder, order, axis=1).astype(np.float64).tolist(),
+        "path": [path] * count,
+    }

@@ -1,0 +1,113 @@
+"""The stage `directions`: directions in the space of a layer's channels, each set of them a layer for a later job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.directions.fitting import Question, fit_directions, require_scikit_learn
+from pipeline.directions.results import direction_columns
+from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors
+from pipeline.errors import WrongSpec
+from pipeline.job import Job
+from pipeline.models.network import LayerInfo
+from pipeline.models.selection import select_among
+from pipeline.report.pictures import direction_sets
+from pipeline.report.section import Section
+from pipeline.spec.directions import DirectionsSpec
+from pipeline.stages.stage import Outcome, Stage
+from pipeline.store.direction_sets import FOLDER, DirectionSet
+from pipeline.store.tables import INDEX, write_index
+
+_TRAINED = ("topk", "jumprelu")
+
+
+def run(job: Job) -> Outcome:
+    """Sample vectors, find directions in them, and write directions/ and index/directions.parquet.
+
+    Raises: WrongSpec, for a sample that is too small for a method; StoreFailed.
+    """
+    spec, layers = job.spec.directions, chosen_layers(job)
+    plan = SamplePlan(spec.vectors, spec.per_image, spec.seed)
+    with job.reporter.step("directions: sample", "images") as advance:
+        samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
+    columns: dict[str, list[Any]] = {name: [] for name in INDEX["directions"].names}
+    sets, number = [], len(layers) * len(spec.methods)
+    with job.reporter.step("directions", "sets") as advance:
+        for layer in layers:
+            for name in spec.methods:
+                advance(len(sets), number, f"{name} of {layer.name}")
+                sets.append(_found(job, Question(layer.name, name, job.digests["model"], spec.seed), samples[layer.name]))
+                path = sets[-1].save(job.folder)
+                for column, values in direction_columns(sets[-1], samples[layer.name].vectors, path).items():
+                    columns[column].extend(values)
+        advance(number, number)
+    write_index(job.folder, "directions", columns)
+    kept = {job.folder / path for path in columns["path"]}
+    for file in [*(job.folder / FOLDER).glob("*.npz"), *(job.folder / "parts" / "directions").glob("*.npz")]:
+        if file not in kept:
+            file.unlink()
+    vectors = {name: len(sample.vectors) for name, sample in samples.items()}
+    return {
+        "layers": [directions.layer for directions in sets],
+        "vectors": vectors,
+        "nans": {name: sample.left_out for name, sample in samples.items() if sample.left_out},
+        "summary": f"{len(columns['layer']):,} directions in {len(sets)} sets of up to {max(vectors.values()):,} vectors",
+    }
+
+
+def _found(job: Job, question: Question, sample: VectorSample) -> DirectionSet:
+    if question.method not in _TRAINED:
+        return fit_directions(question, sample.vectors)
+    from pipeline.ascent.checkpoint import Checkpoint
+    from pipeline.directions.autoencoder import Training, train_directions
+
+    spec = job.spec.directions
+    parts = job.folder / "parts" / "directions"
+    checkpoint = Checkpoint(parts / f"{training_key(job, question)}.npz", spec.checkpoint)
+    with job.reporter.step(f"{question.name} of {question.layer}", "steps") as advance:
+        return train_directions(
+            question,
+            sample.vectors,
+            Training(spec.sparsity, spec.steps),
+            checkpoint,
+            lambda steps, loss: advance(steps, spec.steps, f"loss {loss:.4g}"),
+        )
+
+
+def training_key(job: Job, question: Question) -> str:
+    """The name of a training's checkpoint: of another network, other data or another spec it is another one."""
+    from pipeline.sources.records import digest_of
+
+    table = job.spec.directions.model_dump(mode="json", exclude={"layers", "methods", "checkpoint"})
+    return digest_of(job.digests, question.layer, question.name, table)
+
+
+def chosen_layers(job: Job) -> list[LayerInfo]:
+    """The layers whose directions are found. Raises: UnknownLayer."""
+    return select_among(job.layers, job.spec.directions.layers, "directions.layers")
+
+
+def check(job: Job) -> None:
+    """Raises: WrongSpec, UnknownLayer; UnusableModel, without scikit-learn."""
+    spec = job.spec.directions
+    for layer in chosen_layers(job):
+        if layer.channels < 2:
+            raise WrongSpec(f"directions.layers: {layer.name!r} has one channel, and so one direction. Name other layers.")
+        if layer.base is not None:
+            raise WrongSpec(f"directions.layers: {layer.name!r} are directions themselves. Name {layer.base!r}.")
+    for name in spec.methods:
+        question = Question("", name, "")
+        if question.method in _TRAINED and spec.sparsity > question.count:
+            raise WrongSpec(f"directions.sparsity = {spec.sparsity}, but {name!r} has {question.count} directions. Lower it.")
+    require_scikit_learn()
+
+
+STAGE = Stage(
+    "directions",
+    run,
+    table=DirectionsSpec,
+    check=check,
+    index=("directions",),
+    folders=(FOLDER,),
+    section=Section("directions in the space of a layer's channels", {"directions": direction_sets}),
+)

@@ -1,0 +1,31 @@
+"""The schemas of the index tables of directions."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _list_of(kind: pa.DataType) -> pa.DataType:
+    """A list whose values are named as Parquet names them."""
+    return pa.list_(pa.field("element", kind))
+
+
+DIRECTION_TABLES: dict[str, pa.Schema] = {
+    "directions": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("channel", pa.int32()),
+            ("base", pa.string()),
+            ("method", pa.string()),
+            ("name", pa.string()),
+            ("share_active", pa.float64()),
+            ("dead", pa.bool_()),
+            ("strength", pa.float64()),
+            ("explained", pa.float64()),
+            ("vectors", pa.int64()),
+            ("strongest_channels", _list_of(pa.int32())),
+            ("channel_weights", _list_of(pa.float64())),
+            ("path", pa.string()),
+        ]
+    ),
+}

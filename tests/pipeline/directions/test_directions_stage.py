@@ -1,0 +1,165 @@
+"""The stage `directions`: the sample that it takes, what it finds, what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import run
+from pipeline.ascent.checkpoint import Checkpoint
+from pipeline.directions.autoencoder import Training, train_directions
+from pipeline.directions.fitting import Question, explained, fit_directions
+from pipeline.directions.sampling import SamplePlan, sample_vectors
+from pipeline.errors import WrongSpec
+from pipeline.load import load_spec
+from pipeline.models.keras.model import keras_network
+from pipeline.receipt import read_receipt
+from pipeline.sources.fit import Fit
+from pipeline.sources.folder import open_folder
+from pipeline.sources.images import Images
+from pipeline.spec.data import DataSpec
+
+
+def images_of(folder: Any) -> Any:
+    return Images(open_folder(str(folder), DataSpec(source=f"folder:{folder}"), False), Fit(16, 16, "crop")), Fit(
+        16, 16, "stretch"
+    )
+
+
+@pytest.fixture(scope="module")
+def sparse() -> Any:
+    """3,000 vectors of width 24, non-negative, each a sum of few of 30 atoms."""
+    random = np.random.default_rng(0)
+    atoms = np.abs(random.normal(size=(30, 24)))
+    weights = random.exponential(size=(3000, 30)) * (random.random((3000, 30)) < 0.1)
+    return (weights @ atoms).astype(np.float32)
+
+
+def test_the_stage_leaves_sets_a_table_and_a_receipt(directed: Any, tree_of: Any) -> None:
+    rows = pd.read_parquet(directed / "index" / "directions.parquet")
+    assert rows.groupby("layer", sort=False).size().to_dict() == {
+        "edges@pca2": 2,
+        "edges@ica2": 2,
+        "edges@nmf3": 3,
+        "edges@kmeans3": 3,
+        "edges@topk6": 6,
+        "edges@jumprelu6": 6,
+    }
+    assert set(rows.path) == {name for name in tree_of(directed) if name.startswith("directions/")}
+    assert (rows.vectors == 400).all() and rows.explained.between(0, 1).all()
+    record = read_receipt(directed).stages["directions"]
+    assert record.summary == "22 directions in 6 sets of up to 400 vectors" and "+directions" in str(
+        (directed / "report" / "index.html").read_text()
+    )
+
+
+def test_the_same_job_gives_the_same_bytes(directed: Any, write_spec: Any, quiet: Any, tmp_path: Any) -> None:
+    table = {"layers": ["edges"], "methods": ["nmf3"], "per_image": 20, "sparsity": 2, "steps": 40}
+    spec = load_spec(write_spec(tmp_path / "spec.toml", directions=table), ['stages=["directions"]'])
+    again = run(spec, tmp_path, reporter=quiet)
+    names = sorted(path.name for path in (again / "directions").glob("*.npz"))
+    assert len(names) == 1
+    for name in names:
+        assert (again / "directions" / name).read_bytes() == (directed / "directions" / name).read_bytes()
+
+
+def test_the_sample_is_the_vectors_at_positions_that_depend_on_the_example_alone(tiny_model: Any, pictures: Any) -> None:
+    network = keras_network(tiny_model, "tiny", None, "none")
+    layers = [layer for layer in network.layers() if layer.name in ("edges", "shapes")]
+    few, many = (
+        sample_vectors(network, layers, images_of(pictures), SamplePlan(vectors, 4), lambda done, total: None)
+        for vectors in (24, 1000)
+    )
+    for layer in layers:
+        small, large = few[layer.name], many[layer.name]
+        assert len(small.vectors) == 24 and len(large.vectors) == 80 and len(set(small.examples)) == 6
+        every = dict(zip(zip(large.examples, large.rows, large.cols, strict=True), large.vectors, strict=True))
+        assert len(every) == 80
+        for example, row, col, vector in zip(small.examples, small.rows, small.cols, small.vectors, strict=True):
+            np.testing.assert_array_equal(every[example, row, col], vector)
+    import keras
+
+    source, fit = images_of(pictures)
+    maps = keras.Model(tiny_model.input, tiny_model.get_layer("shapes").output)
+    sample = few["shapes"]
+    for (example, image), own in zip(source.fetch(set(sample.examples)), sorted(set(sample.examples)), strict=True):
+        expected = maps.predict(image.given(fit)[np.newaxis].astype(np.float32), verbose=0)[0]
+        mine = sample.examples == own
+        assert example == own
+        np.testing.assert_allclose(sample.vectors[mine], expected[sample.rows[mine], sample.cols[mine]], rtol=1e-5)
+
+
+def test_images_that_cannot_be_read_give_way_to_others(tiny_model: Any, write_pictures: Any, tmp_path: Any) -> None:
+    folder = write_pictures(tmp_path / "broken", 12)
+    for path in sorted(folder.rglob("*.png"))[::3]:
+        path.write_bytes(b"no picture")
+    network = keras_network(tiny_model, "tiny", None, "none")
+    layers = [layer for layer in network.layers() if layer.name == "shapes"]
+    sample = sample_vectors(network, layers, images_of(folder), SamplePlan(16, 2), lambda done, total: None)["shapes"]
+    assert len(sample.vectors) == 16 and not set(sample.examples) & set(range(0, 12, 3))
+
+
+@pytest.mark.parametrize("name", ["pca8", "ica8", "nmf8", "kmeans8"])
+def test_components_explain_as_much_as_scikit_learn_says(sparse: Any, name: Any) -> None:
+    from sklearn import decomposition
+
+    directions = fit_directions(Question("a", name, ""), sparse)
+    share = explained(directions, sparse)
+    best = float(decomposition.PCA(8).fit(sparse).explained_variance_ratio_.sum())
+    if name in ("pca8", "ica8"):
+        assert share == pytest.approx(best, abs=1e-4)
+    else:
+        assert 0.4 * best < share < best
+    responses = directions.respond(sparse)
+    energy = (responses.astype(np.float64) ** 2).sum(axis=0) * (directions.decoder**2).sum(axis=1)
+    if name != "kmeans8":
+        assert (np.diff(energy) < 0.02 * energy[0]).all(), "strongest first"
+    if name in ("pca8", "ica8"):
+        assert ((responses.astype(np.float64) ** 3).sum(axis=0) > 0).all(), "turned towards the longer tail"
+
+
+@pytest.mark.parametrize(("name", "most_dead"), [("topk60", 3), ("jumprelu60", 3)])
+def test_a_sparse_autoencoder_restores_the_sample_by_few_atoms(sparse: Any, name: Any, most_dead: Any, tmp_path: Any) -> None:
+    directions = train_directions(Question("a", name, ""), sparse, Training(4, 200), Checkpoint(tmp_path / "training.npz", 1e9))
+    responses = directions.respond(sparse)
+    counts = (responses > 0).sum(axis=1)
+    assert counts.max() <= 4 if name == "topk60" else 2 < counts.mean() < 8
+    assert explained(directions, sparse) > 0.7 and ((responses > 0).sum(axis=0) == 0).sum() <= most_dead
+    np.testing.assert_allclose(np.linalg.norm(directions.decoder, axis=1), 1, atol=1e-5)
+
+
+def test_a_training_that_stops_goes_on_to_the_same_bits(sparse: Any, tmp_path: Any) -> None:
+    question, training = Question("a", "topk20", "", seed=3), Training(3, 60)
+    whole = train_directions(question, sparse, training, Checkpoint(tmp_path / "whole.npz", 1e9))
+
+    def stop(steps: Any, loss: Any) -> None:
+        if steps == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_directions(question, sparse, training, Checkpoint(tmp_path / "part.npz", 1e-9), stop)
+    assert (tmp_path / "part.npz").exists()
+    first: list[int] = []
+    rest = train_directions(
+        question, sparse, training, Checkpoint(tmp_path / "part.npz", 1e9), lambda steps, loss: first.append(steps)
+    )
+    assert first[0] == 40 and rest.digest() == whole.digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"layers": ["edges"], "methods": ["pca5"]}, "its 4 channels have no more components"),
+        ({"layers": ["shapes"], "methods": ["nmf2"]}, "non-negative components need a layer without negative values"),
+        ({"layers": ["shapes"], "methods": ["kmeans90"], "vectors": 80}, "needs more than 90 vectors; the sample has 80"),
+        ({"layers": ["shapes"], "methods": ["topk4"], "sparsity": 5}, "has 4 directions"),
+        ({"methods": ["pca0"]}, "methods"),
+        ({"methods": ["tsne2"]}, "methods"),
+    ],
+)
+def test_what_cannot_be_found_is_refused(write_spec: Any, quiet: Any, tmp_path: Any, table: Any, words: Any) -> None:
+    with pytest.raises(WrongSpec, match=words):
+        run(load_spec(write_spec(tmp_path / "spec.toml", directions=table), ['stages=["directions"]']), tmp_path, reporter=quiet)
