@@ -28,28 +28,25 @@ def trace_on_the_way(network: Network, images: tf.Tensor, layers: Sequence[str])
     sides = [sets[layer] for layer in layers if layer in sets]
     if not sides:
         return network.trace(images, layers)
-    from pipeline.models.directions import respond
-
     wanted = {directions.base for directions in sides}
     bases = [layer.name for layer in own_layers(network) if layer.name in wanted]
-    frozen, on_the_way = _frozen(network, images, [layer for layer in layers if layer not in sets], bases)
+    frozen, on_the_way = _frozen(network, images, layers, bases)
     names: dict[str, Any] = tf.nest.pack_sequence_as(frozen.structure, list(frozen.outputs))
     replaced: dict[str, tf.Tensor] = {frozen.inputs[0]: tf.identity(images)}
     responses: dict[str, tf.Tensor] = {}
     for base in bases:
         source = _source(frozen.graph, names["tensors"][base])
-        ends = [names["maps"][base], source]
-        part = _part(frozen.graph, ends)
-        maps, tensor = tf.graph_util.import_graph_def(part, _used(part, replaced), ends, name="before")
         own = [directions for directions in sides if directions.base == base]
-        for directions in own:
-            responses[directions.layer] = tf.stop_gradient(respond(directions, maps))
+        ends = [source, *(names["maps"][layer] for layer in (base, *(directions.layer for directions in own)))]
+        part = _part(frozen.graph, ends)
+        tensor, maps, *values = tf.graph_util.import_graph_def(part, _used(part, replaced), ends, name="before")
+        responses |= {directions.layer: tf.stop_gradient(value) for directions, value in zip(own, values, strict=True)}
         if base in on_the_way:
             replaced[source] = _joined(tensor, maps, [(responses[one.layer], one.decoder) for one in own])
-    ends = [names["maps"][layer] for layer in names["maps"]]
+    others = [layer for layer in dict.fromkeys(layers) if layer not in sets]
+    ends = [names["maps"][layer] for layer in others]
     outputs = tf.graph_util.import_graph_def(frozen.graph, replaced, ends, name="behind")
-    traced = dict(zip(names["maps"], outputs, strict=True))
-    return {layer: responses[layer] if layer in sets else traced[layer] for layer in layers}
+    return {**responses, **dict(zip(others, outputs, strict=True))}
 
 
 def _frozen(

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.ascent.checkpoint import Checkpoint
-from pipeline.directions.fitting import Question, check_sample
+from pipeline.directions.fitting import SetPlan, check_sample
 from pipeline.errors import WrongSpec
 from pipeline.store.direction_sets import DirectionSet
 
@@ -103,7 +103,7 @@ def _step(z: tf.Tensor, threshold: tf.Tensor) -> Any:
 
 
 def train_directions(
-    question: Question,
+    asked: SetPlan,
     vectors: np.ndarray,
     training: Training,
     checkpoint: Checkpoint,
@@ -119,18 +119,16 @@ def train_directions(
 
     Raises: WrongSpec, for a sample that is too small; StoreFailed.
     """
-    check_sample(question, vectors)
-    if training.sparsity > question.count:
-        raise WrongSpec(
-            f"directions.sparsity = {training.sparsity}, but {question.name!r} has {question.count} directions. Lower it."
-        )
-    keep = training.sparsity if question.method == "topk" else None
-    mean, random = vectors.mean(axis=0), np.random.default_rng([question.seed, 0])
+    check_sample(asked, vectors)
+    if training.sparsity > asked.count:
+        raise WrongSpec(f"directions.sparsity = {training.sparsity}, but {asked.name!r} has {asked.count} directions. Lower it.")
+    keep = training.sparsity if asked.method == "topk" else None
+    mean, random = vectors.mean(axis=0), np.random.default_rng([asked.seed, 0])
     scale = float(np.sqrt(((vectors - mean) ** 2).mean(dtype=np.float64))) or 1.0
-    model = _Autoencoder(_start(question, vectors.shape[1], keep, random), keep, training.sparsity)
+    model = _Autoencoder(_start(asked, vectors.shape[1], keep, random), keep, training.sparsity)
     optimizer = keras.optimizers.Adam(_RATE)
     optimizer.build(model.trainable_variables)
-    idle = tf.Variable(tf.zeros(question.count, tf.int32), trainable=False)
+    idle = tf.Variable(tf.zeros(asked.count, tf.int32), trainable=False)
     state = [*model.parts.values(), *optimizer.variables, idle]
 
     @tf.function(autograph=False)
@@ -150,7 +148,7 @@ def train_directions(
         variable.assign(value)
     while done < training.steps:
         # Each step's vectors and rate depend on its number alone, so a training may stop at any.
-        picks = np.random.default_rng([question.seed, 1, done]).integers(0, len(vectors), min(_BATCH, len(vectors)))
+        picks = np.random.default_rng([asked.seed, 1, done]).integers(0, len(vectors), min(_BATCH, len(vectors)))
         rise = min(1.0, (1 + done) / max(1.0, _WARM_UP * training.steps))
         loss = float(step(tf.constant((vectors[picks] - mean) / scale), tf.constant(rise, tf.float32)))
         done += 1
@@ -158,23 +156,23 @@ def train_directions(
         if checkpoint.due and done < training.steps:
             checkpoint.save([np.array(done), *(np.asarray(tf.convert_to_tensor(variable)) for variable in state)])
     parts = {name: np.asarray(tf.convert_to_tensor(value)) for name, value in model.parts.items()}
-    return _as_set(question, vectors, parts, (mean, scale, keep))
+    return _as_set(asked, vectors, parts, (mean, scale, keep))
 
 
-def _start(question: Question, channels: int, keep: int | None, random: np.random.Generator) -> dict[str, np.ndarray]:
-    decoder = random.normal(size=(question.count, channels)).astype(np.float32)
+def _start(asked: SetPlan, channels: int, keep: int | None, random: np.random.Generator) -> dict[str, np.ndarray]:
+    decoder = random.normal(size=(asked.count, channels)).astype(np.float32)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
     start = {
         "encoder": decoder.T.copy(),
-        "bias": np.zeros(question.count, np.float32),
+        "bias": np.zeros(asked.count, np.float32),
         "decoder": decoder,
         "centre": np.zeros(channels, np.float32),
     }
-    return start if keep is not None else {**start, "log_threshold": np.full(question.count, np.log(0.5), np.float32)}
+    return start if keep is not None else {**start, "log_threshold": np.full(asked.count, np.log(0.5), np.float32)}
 
 
 def _as_set(
-    question: Question, vectors: np.ndarray, parts: dict[str, np.ndarray], by: tuple[np.ndarray, float, int | None]
+    asked: SetPlan, vectors: np.ndarray, parts: dict[str, np.ndarray], by: tuple[np.ndarray, float, int | None]
 ) -> DirectionSet:
     """The autoencoder in units of the layer's own activations, its atoms ordered by their summed squared responses."""
     mean, scale, keep = by
@@ -186,15 +184,13 @@ def _as_set(
         "decoder": parts["decoder"],
         "threshold": threshold,
     }
-    about = {"form": "jumprelu" if keep is None else "topk", "keep": keep or 0, "network": question.network}
+    about = {"form": "jumprelu" if keep is None else "topk", "keep": keep or 0, "network": asked.network}
 
     def made(arrays: dict[str, np.ndarray]) -> DirectionSet:
         floats = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
-        return DirectionSet(
-            question.layer, question.name, question.method, **about, mean=np.asarray(centre, np.float32), **floats
-        )
+        return DirectionSet(asked.layer, asked.name, asked.method, **about, mean=np.asarray(centre, np.float32), **floats)
 
-    energy = np.zeros(question.count)
+    energy = np.zeros(asked.count)
     unordered = made(arrays)
     for part in np.array_split(vectors, max(1, len(vectors) // 4096)):
         energy += (unordered.respond(part).astype(np.float64) ** 2).sum(axis=0)

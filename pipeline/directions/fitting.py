@@ -18,8 +18,8 @@ _SCIKIT_LEARN = 'directions need the package scikit-learn: pip install "convscop
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """What is to be found: so many directions of a layer, by a method.
+class SetPlan:
+    """A set to be found: so many directions of a layer, by a method.
 
     name: of the set, the method and the number: "nmf64". network: its digest.
     """
@@ -38,22 +38,22 @@ class Question:
         return int(re.sub("^[a-z]+", "", self.name))
 
 
-def check_sample(question: Question, vectors: np.ndarray) -> None:
+def check_sample(asked: SetPlan, vectors: np.ndarray) -> None:
     """Raises: WrongSpec, for a sample that is too small or has too few channels for a method, or that it cannot take."""
-    count, (n, channels) = question.count, vectors.shape
-    where = f"directions.methods: {question.name!r} of {question.layer}"
+    count, (n, channels) = asked.count, vectors.shape
+    where = f"directions.methods: {asked.name!r} of {asked.layer}"
     if n <= count:
         raise WrongSpec(f"{where} needs more than {count} vectors; the sample has {n}. Raise directions.vectors, or add images.")
-    if question.method in ("pca", "ica", "nmf") and count > channels:
-        raise WrongSpec(f"{where}: its {channels} channels have no more components. Name {question.method}{channels} or fewer.")
-    if question.method == "nmf" and (low := float(vectors.min(initial=0))) < 0:
+    if asked.method in ("pca", "ica", "nmf") and count > channels:
+        raise WrongSpec(f"{where}: its {channels} channels have no more components. Name {asked.method}{channels} or fewer.")
+    if asked.method == "nmf" and (low := float(vectors.min(initial=0))) < 0:
         raise WrongSpec(
             f"{where}: non-negative components need a layer without negative values, such as one behind a ReLU; "
             f"the least in the sample is {low:.4g}. Name such a layer, or another method."
         )
 
 
-def fit_directions(question: Question, vectors: np.ndarray) -> DirectionSet:
+def fit_directions(asked: SetPlan, vectors: np.ndarray) -> DirectionSet:
     """Find directions by scikit-learn: pca, ica, nmf or kmeans, strongest first. For the formulas see docs/directions.md.
 
     Args:
@@ -61,11 +61,11 @@ def fit_directions(question: Question, vectors: np.ndarray) -> DirectionSet:
 
     Raises: WrongSpec, as `check_sample` does; UnusableModel, without scikit-learn.
     """
-    check_sample(question, vectors)
+    check_sample(asked, vectors)
     require_scikit_learn()
-    parts: dict[str, Any] = _FITS[question.method](question, vectors)
+    parts: dict[str, Any] = _FITS[asked.method](asked, vectors)
     arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in parts.items() if key != "form"}
-    return DirectionSet(question.layer, question.name, question.method, parts["form"], network=question.network, **arrays)
+    return DirectionSet(asked.layer, asked.name, asked.method, parts["form"], network=asked.network, **arrays)
 
 
 def require_scikit_learn() -> None:
@@ -76,22 +76,20 @@ def require_scikit_learn() -> None:
         raise UnusableModel(_SCIKIT_LEARN) from None
 
 
-def _pca(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+def _pca(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if len(vectors) >= vectors.shape[1] else "full"
-    found = PCA(question.count, svd_solver=solver).fit(vectors.astype(np.float64))
+    found = PCA(asked.count, svd_solver=solver).fit(vectors.astype(np.float64))
     components = _signs(found.components_, vectors, found.mean_) * found.components_
     return _affine(components.T, components, found.mean_)
 
 
-def _ica(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+def _ica(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     from sklearn.decomposition import FastICA
 
     solver = "eigh" if len(vectors) >= vectors.shape[1] else "svd"
-    ica = FastICA(
-        question.count, whiten="unit-variance", whiten_solver=solver, random_state=question.seed, max_iter=400, tol=1e-3
-    )
+    ica = FastICA(asked.count, whiten="unit-variance", whiten_solver=solver, random_state=asked.seed, max_iter=400, tol=1e-3)
     with _quiet():
         ica.fit(vectors.astype(np.float64))
     order = np.argsort(-(ica.mixing_**2).sum(axis=0), kind="stable")
@@ -100,40 +98,40 @@ def _ica(question: Question, vectors: np.ndarray) -> dict[str, Any]:
     return _affine((signs * unmixing).T, signs * mixing, ica.mean_)
 
 
-def _nmf(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+def _nmf(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     from sklearn.decomposition import NMF
 
-    nmf = NMF(question.count, init="nndsvda", random_state=question.seed, max_iter=200, tol=1e-3)
+    nmf = NMF(asked.count, init="nndsvda", random_state=asked.seed, max_iter=200, tol=1e-3)
     with _quiet():
         weights = nmf.fit_transform(vectors)
     lengths = np.linalg.norm(nmf.components_, axis=1)
     used = np.where(lengths > 0, lengths, 1)
     order = np.argsort(-((weights * lengths) ** 2).sum(axis=0), kind="stable")
     components = (nmf.components_ / used[:, np.newaxis])[order].astype(np.float64)
-    none = np.zeros(question.count), np.zeros(vectors.shape[1])
+    none = np.zeros(asked.count), np.zeros(vectors.shape[1])
     return {"form": "nonnegative", "encoder": components.T, "offset": none[0], "decoder": components, "mean": none[1]}
 
 
-def _kmeans(question: Question, vectors: np.ndarray) -> dict[str, Any]:
+def _kmeans(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     from sklearn.cluster import KMeans
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = (vectors / np.where(lengths > 0, lengths, 1))[lengths[:, 0] > 0]
-    if len(units) <= question.count:
+    if len(units) <= asked.count:
         raise WrongSpec(
-            f"directions.methods: {question.name!r} of {question.layer} needs more than {question.count} vectors that are not "
+            f"directions.methods: {asked.name!r} of {asked.layer} needs more than {asked.count} vectors that are not "
             f"zero, but the sample has {len(units)}. Raise directions.vectors, or name fewer."
         )
     with _quiet():
-        found = KMeans(question.count, n_init=1, max_iter=100, random_state=question.seed).fit(units)
-    order = np.argsort(-np.bincount(found.labels_, minlength=question.count), kind="stable")
+        found = KMeans(asked.count, n_init=1, max_iter=100, random_state=asked.seed).fit(units)
+    order = np.argsort(-np.bincount(found.labels_, minlength=asked.count), kind="stable")
     centres = found.cluster_centers_[order].astype(np.float64)
     centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-    none = np.zeros(question.count), np.zeros(vectors.shape[1])
+    none = np.zeros(asked.count), np.zeros(vectors.shape[1])
     return {"form": "cosine", "encoder": centres.T, "offset": none[0], "decoder": centres, "mean": none[1]}
 
 
-_FITS: dict[str, Callable[[Question, np.ndarray], dict[str, Any]]] = {"pca": _pca, "ica": _ica, "nmf": _nmf, "kmeans": _kmeans}
+_FITS: dict[str, Callable[[SetPlan, np.ndarray], dict[str, Any]]] = {"pca": _pca, "ica": _ica, "nmf": _nmf, "kmeans": _kmeans}
 
 
 def _affine(encoder: np.ndarray, decoder: np.ndarray, mean: np.ndarray) -> dict[str, Any]:

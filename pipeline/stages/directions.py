@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.directions.fitting import Question, fit_directions, require_scikit_learn
+from pipeline.directions.fitting import SetPlan, fit_directions, require_scikit_learn
 from pipeline.directions.results import direction_columns
 from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors
 from pipeline.errors import WrongSpec
@@ -36,7 +36,7 @@ def run(job: Job) -> Outcome:
         for layer in layers:
             for name in spec.methods:
                 advance(len(sets), number, f"{name} of {layer.name}")
-                sets.append(_found(job, Question(layer.name, name, job.digests["model"], spec.seed), samples[layer.name]))
+                sets.append(_found(job, SetPlan(layer.name, name, job.digests["model"], spec.seed), samples[layer.name]))
                 path = sets[-1].save(job.folder)
                 for column, values in direction_columns(sets[-1], samples[layer.name].vectors, path).items():
                     columns[column].extend(values)
@@ -55,18 +55,18 @@ def run(job: Job) -> Outcome:
     }
 
 
-def _found(job: Job, question: Question, sample: VectorSample) -> DirectionSet:
-    if question.method not in _TRAINED:
-        return fit_directions(question, sample.vectors)
+def _found(job: Job, asked: SetPlan, sample: VectorSample) -> DirectionSet:
+    if asked.method not in _TRAINED:
+        return fit_directions(asked, sample.vectors)
     from pipeline.ascent.checkpoint import Checkpoint
     from pipeline.directions.autoencoder import Training, train_directions
 
     spec = job.spec.directions
     parts = job.folder / "parts" / "directions"
-    checkpoint = Checkpoint(parts / f"{training_key(job, question)}.npz", spec.checkpoint)
-    with job.reporter.step(f"{question.name} of {question.layer}", "steps") as advance:
+    checkpoint = Checkpoint(parts / f"{training_key(job, asked)}.npz", spec.checkpoint)
+    with job.reporter.step(f"{asked.name} of {asked.layer}", "steps") as advance:
         return train_directions(
-            question,
+            asked,
             sample.vectors,
             Training(spec.sparsity, spec.steps),
             checkpoint,
@@ -74,12 +74,12 @@ def _found(job: Job, question: Question, sample: VectorSample) -> DirectionSet:
         )
 
 
-def training_key(job: Job, question: Question) -> str:
+def training_key(job: Job, asked: SetPlan) -> str:
     """The name of a training's checkpoint: of another network, other data or another spec it is another one."""
     from pipeline.sources.records import digest_of
 
     table = job.spec.directions.model_dump(mode="json", exclude={"layers", "methods", "checkpoint"})
-    return digest_of(job.digests, question.layer, question.name, table)
+    return digest_of(job.digests, asked.layer, asked.name, table)
 
 
 def chosen_layers(job: Job) -> list[LayerInfo]:
@@ -96,9 +96,9 @@ def check(job: Job) -> None:
         if layer.base is not None:
             raise WrongSpec(f"directions.layers: {layer.name!r} are directions themselves. Name {layer.base!r}.")
     for name in spec.methods:
-        question = Question("", name, "")
-        if question.method in _TRAINED and spec.sparsity > question.count:
-            raise WrongSpec(f"directions.sparsity = {spec.sparsity}, but {name!r} has {question.count} directions. Lower it.")
+        asked = SetPlan("", name, "")
+        if asked.method in _TRAINED and spec.sparsity > asked.count:
+            raise WrongSpec(f"directions.sparsity = {spec.sparsity}, but {name!r} has {asked.count} directions. Lower it.")
     require_scikit_learn()
 
 

@@ -75,9 +75,7 @@ class DirectionSet:
         if self.form == "linear":
             return z
         if self.form == "nonnegative":
-            return np.asarray(
-                projected(product, self.gram(), lambda given, gram: given @ gram, lambda given: np.maximum(given, 0))
-            )
+            return np.asarray(projected(product, self.gram(), np.matmul, lambda given: np.maximum(given, 0), _uphill))
         if self.form == "jumprelu":
             return np.where(z > self.threshold, z, np.float32(0))
         z = np.maximum(z, 0)
@@ -128,8 +126,8 @@ def projected(
 
     Args:
         products: x · decoder transposed. gram: as of `DirectionSet.gram`.
-        times, positive, uphill: the product of a last axis with a matrix; max(0, …); and for the terms of a scalar product along
-            the last axis, which is kept, 1.0 where their sum is above zero, else 0.0. All for the kind of array that `products` is.
+        times, positive, uphill: for arrays such as `products`: the product of a last axis with a matrix; max(0, …); and, for
+            the terms of a scalar product along the last axis, which is kept, 1.0 where their sum is above zero, else 0.0.
     """
     rate = np.float32(1 / max(float(np.linalg.eigvalsh(gram.astype(np.float64))[-1]), 1e-30))
     responses = positive(rate * products)

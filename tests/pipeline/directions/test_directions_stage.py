@@ -11,7 +11,7 @@ import pytest
 from pipeline import run
 from pipeline.ascent.checkpoint import Checkpoint
 from pipeline.directions.autoencoder import Training, train_directions
-from pipeline.directions.fitting import Question, explained, fit_directions
+from pipeline.directions.fitting import SetPlan, explained, fit_directions
 from pipeline.directions.sampling import SamplePlan, sample_vectors
 from pipeline.errors import WrongSpec
 from pipeline.load import load_spec
@@ -106,7 +106,7 @@ def test_images_that_cannot_be_read_give_way_to_others(tiny_model: Any, write_pi
 def test_components_explain_as_much_as_scikit_learn_says(sparse: Any, name: Any) -> None:
     from sklearn import decomposition
 
-    directions = fit_directions(Question("a", name, ""), sparse)
+    directions = fit_directions(SetPlan("a", name, ""), sparse)
     share = explained(directions, sparse)
     best = float(decomposition.PCA(8).fit(sparse).explained_variance_ratio_.sum())
     if name in ("pca8", "ica8"):
@@ -123,7 +123,7 @@ def test_components_explain_as_much_as_scikit_learn_says(sparse: Any, name: Any)
 
 @pytest.mark.parametrize(("name", "most_dead"), [("topk60", 3), ("jumprelu60", 3)])
 def test_a_sparse_autoencoder_restores_the_sample_by_few_atoms(sparse: Any, name: Any, most_dead: Any, tmp_path: Any) -> None:
-    directions = train_directions(Question("a", name, ""), sparse, Training(4, 200), Checkpoint(tmp_path / "training.npz", 1e9))
+    directions = train_directions(SetPlan("a", name, ""), sparse, Training(4, 200), Checkpoint(tmp_path / "training.npz", 1e9))
     responses = directions.respond(sparse)
     counts = (responses > 0).sum(axis=1)
     assert counts.max() <= 4 if name == "topk60" else 2 < counts.mean() < 8
@@ -132,19 +132,19 @@ def test_a_sparse_autoencoder_restores_the_sample_by_few_atoms(sparse: Any, name
 
 
 def test_a_training_that_stops_goes_on_to_the_same_bits(sparse: Any, tmp_path: Any) -> None:
-    question, training = Question("a", "topk20", "", seed=3), Training(3, 60)
-    whole = train_directions(question, sparse, training, Checkpoint(tmp_path / "whole.npz", 1e9))
+    asked, training = SetPlan("a", "topk20", "", seed=3), Training(3, 60)
+    whole = train_directions(asked, sparse, training, Checkpoint(tmp_path / "whole.npz", 1e9))
 
     def stop(steps: Any, loss: Any) -> None:
         if steps == 40:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_directions(question, sparse, training, Checkpoint(tmp_path / "part.npz", 1e-9), stop)
+        train_directions(asked, sparse, training, Checkpoint(tmp_path / "part.npz", 1e-9), stop)
     assert (tmp_path / "part.npz").exists()
     first: list[int] = []
     rest = train_directions(
-        question, sparse, training, Checkpoint(tmp_path / "part.npz", 1e9), lambda steps, loss: first.append(steps)
+        asked, sparse, training, Checkpoint(tmp_path / "part.npz", 1e9), lambda steps, loss: first.append(steps)
     )
     assert first[0] == 40 and rest.digest() == whole.digest()
 
