@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Training:
     steps: int
 
 
-class _Autoencoder(keras.Model):
+class _Autoencoder(keras.Model):  # type: ignore[misc]
     """z = activation((x - centre) · encoder + bias); x is restored as z · decoder + centre, the decoder's rows of length 1.
 
     A TopK autoencoder as of Gao et al. 2024 ("Scaling and evaluating sparse autoencoders"), with their loss for dead atoms; or
@@ -178,22 +178,22 @@ def _as_set(
     mean, scale, keep = by
     centre = mean + scale * parts["centre"]
     threshold = scale * np.exp(parts["log_threshold"]) if keep is None else np.zeros(0)
-    arrays = {
-        "encoder": parts["encoder"],
-        "offset": scale * parts["bias"] - centre @ parts["encoder"],
-        "decoder": parts["decoder"],
-        "threshold": threshold,
-    }
-    about = {"form": "jumprelu" if keep is None else "topk", "keep": keep or 0, "network": asked.network}
-
-    def made(arrays: dict[str, np.ndarray]) -> DirectionSet:
-        floats = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
-        return DirectionSet(asked.layer, asked.name, asked.method, **about, mean=np.asarray(centre, np.float32), **floats)
-
     energy = np.zeros(asked.count)
-    unordered = made(arrays)
+    arrays = parts["encoder"], scale * parts["bias"] - centre @ parts["encoder"], parts["decoder"]
+    unordered = _set(asked, arrays, centre, threshold, keep)
     for part in np.array_split(vectors, max(1, len(vectors) // 4096)):
         energy += (unordered.respond(part).astype(np.float64) ** 2).sum(axis=0)
     order = np.argsort(-energy, kind="stable")
-    axis = {"encoder": 1, "offset": 0, "decoder": 0, "threshold": 0}
-    return made({name: np.take(value, order, axis=axis[name]) if value.size else value for name, value in arrays.items()})
+    encoder, offset, decoder = arrays
+    ordered = encoder[:, order], offset[order], decoder[order]
+    return _set(asked, ordered, centre, threshold[order] if keep is None else threshold, keep)
+
+
+def _set(
+    asked: SetPlan, arrays: Sequence[np.ndarray], centre: np.ndarray, threshold: np.ndarray, keep: int | None
+) -> DirectionSet:
+    form = "jumprelu" if keep is None else "topk"
+    every = (np.ascontiguousarray(array, np.float32) for array in (*arrays, centre, threshold))
+    encoder, offset, decoder, mean, jump = every
+    about: dict[str, Any] = {"threshold": jump, "keep": keep or 0, "network": asked.network}
+    return DirectionSet(asked.layer, asked.name, asked.method, form, encoder, offset, decoder, mean, **about)

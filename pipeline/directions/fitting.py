@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.store.direction_sets import DirectionSet
 
+_Parts = tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # form, encoder, offset, decoder, mean
 _SCIKIT_LEARN = 'directions need the package scikit-learn: pip install "convscope[meaning]".'
 
 
@@ -63,9 +63,9 @@ def fit_directions(asked: SetPlan, vectors: np.ndarray) -> DirectionSet:
     """
     check_sample(asked, vectors)
     require_scikit_learn()
-    parts: dict[str, Any] = _FITS[asked.method](asked, vectors)
-    arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in parts.items() if key != "form"}
-    return DirectionSet(asked.layer, asked.name, asked.method, parts["form"], network=asked.network, **arrays)
+    form, *arrays = _FITS[asked.method](asked, vectors)
+    encoder, offset, decoder, mean = (np.ascontiguousarray(array, np.float32) for array in arrays)
+    return DirectionSet(asked.layer, asked.name, asked.method, form, encoder, offset, decoder, mean, network=asked.network)
 
 
 def require_scikit_learn() -> None:
@@ -76,7 +76,7 @@ def require_scikit_learn() -> None:
         raise UnusableModel(_SCIKIT_LEARN) from None
 
 
-def _pca(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
+def _pca(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if len(vectors) >= vectors.shape[1] else "full"
@@ -85,7 +85,7 @@ def _pca(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     return _affine(components.T, components, found.mean_)
 
 
-def _ica(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
+def _ica(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.decomposition import FastICA
 
     solver = "eigh" if len(vectors) >= vectors.shape[1] else "svd"
@@ -98,7 +98,7 @@ def _ica(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     return _affine((signs * unmixing).T, signs * mixing, ica.mean_)
 
 
-def _nmf(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
+def _nmf(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.decomposition import NMF
 
     nmf = NMF(asked.count, init="nndsvda", random_state=asked.seed, max_iter=200, tol=1e-3)
@@ -109,10 +109,10 @@ def _nmf(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     order = np.argsort(-((weights * lengths) ** 2).sum(axis=0), kind="stable")
     components = (nmf.components_ / used[:, np.newaxis])[order].astype(np.float64)
     none = np.zeros(asked.count), np.zeros(vectors.shape[1])
-    return {"form": "nonnegative", "encoder": components.T, "offset": none[0], "decoder": components, "mean": none[1]}
+    return "nonnegative", components.T, none[0], components, none[1]
 
 
-def _kmeans(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
+def _kmeans(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.cluster import KMeans
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -128,14 +128,14 @@ def _kmeans(asked: SetPlan, vectors: np.ndarray) -> dict[str, Any]:
     centres = found.cluster_centers_[order].astype(np.float64)
     centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
     none = np.zeros(asked.count), np.zeros(vectors.shape[1])
-    return {"form": "cosine", "encoder": centres.T, "offset": none[0], "decoder": centres, "mean": none[1]}
+    return "cosine", centres.T, none[0], centres, none[1]
 
 
-_FITS: dict[str, Callable[[SetPlan, np.ndarray], dict[str, Any]]] = {"pca": _pca, "ica": _ica, "nmf": _nmf, "kmeans": _kmeans}
+_FITS: dict[str, Callable[[SetPlan, np.ndarray], _Parts]] = {"pca": _pca, "ica": _ica, "nmf": _nmf, "kmeans": _kmeans}
 
 
-def _affine(encoder: np.ndarray, decoder: np.ndarray, mean: np.ndarray) -> dict[str, Any]:
-    return {"form": "linear", "encoder": encoder, "offset": -mean @ encoder, "decoder": decoder, "mean": mean}
+def _affine(encoder: np.ndarray, decoder: np.ndarray, mean: np.ndarray) -> _Parts:
+    return "linear", encoder, -mean @ encoder, decoder, mean
 
 
 def _signs(components: np.ndarray, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:

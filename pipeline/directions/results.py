@@ -12,7 +12,7 @@ from pipeline.store.direction_sets import DirectionSet
 STRONGEST = 5  # channels of the base that are named for each direction
 
 
-def direction_columns(directions: DirectionSet, vectors: np.ndarray, path: str) -> dict[str, list[Any]]:
+def direction_columns(directions: DirectionSet, vectors: np.ndarray, path: str) -> dict[str, Any]:
     """The columns of index/directions.parquet for one set.
 
     Args:

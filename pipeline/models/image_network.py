@@ -89,7 +89,8 @@ class ImageNetwork:
     def with_directions(self, sets: Mapping[str, DirectionSet]) -> ImageNetwork:
         """The same network with further layers, by their names. Raises: WrongSpec, for sets that fit no layer."""
         other = self._relaid(directions=sets)
-        return other if other._tokens else self
+        other.layers()
+        return other
 
     def _relaid(self, **changes: Any) -> ImageNetwork:
         """A copy whose layers are to be found anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -9,14 +10,13 @@ from pydantic import Field, field_validator
 from pipeline.spec.table import Positive, Rewritten, Table, a_list
 
 METHODS = ("pca", "ica", "nmf", "kmeans", "topk", "jumprelu")
-Method = Annotated[str, Field(pattern=rf"^({'|'.join(METHODS)})[1-9][0-9]{{0,4}}$")]
 
 
 class DirectionsSpec(Table):
     """`[directions]`: which directions to look for in the space of a layer's channels, and in which sample of vectors."""
 
     layers: Annotated[list[str] | None, Rewritten(a_list)] = None
-    methods: Annotated[list[Method], Rewritten(a_list)] = ["pca16", "kmeans16"]
+    methods: Annotated[list[str], Rewritten(a_list)] = ["pca16", "kmeans16"]
     vectors: Positive = 20_000
     per_image: Positive = 8
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
@@ -26,5 +26,8 @@ class DirectionsSpec(Table):
 
     @field_validator("methods")
     @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
+    def _methods_and_numbers(cls, value: list[str]) -> list[str]:
+        for method in value:
+            if not re.fullmatch(rf"({'|'.join(METHODS)})[1-9][0-9]{{0,4}}", method):
+                raise ValueError(f"{method!r} is not {', '.join(METHODS[:-1])} or {METHODS[-1]} with a number behind it: nmf64")
         return list(dict.fromkeys(value))

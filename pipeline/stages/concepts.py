@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.activations.distribution import Distribution, scrambled
+from pipeline.activations.distribution import Distribution
 from pipeline.activations.heap_members import Strongest
 from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
@@ -29,6 +29,7 @@ from pipeline.job import Job
 from pipeline.models.labels import count_classes
 from pipeline.models.network import LOGITS, unknown_layer
 from pipeline.report.section import Section
+from pipeline.scrambling import scrambled
 from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
 from pipeline.spec.model import ModelSpec
 from pipeline.stages.stage import Outcome, Stage

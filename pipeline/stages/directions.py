@@ -31,7 +31,8 @@ def run(job: Job) -> Outcome:
     with job.reporter.step("directions: sample", "images") as advance:
         samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["directions"].names}
-    sets, number = [], len(layers) * len(spec.methods)
+    sets: list[DirectionSet] = []
+    number = len(layers) * len(spec.methods)
     with job.reporter.step("directions", "sets") as advance:
         for layer in layers:
             for name in spec.methods:

@@ -111,6 +111,8 @@ def test_components_explain_as_much_as_scikit_learn_says(sparse: Any, name: Any)
     best = float(decomposition.PCA(8).fit(sparse).explained_variance_ratio_.sum())
     if name in ("pca8", "ica8"):
         assert share == pytest.approx(best, abs=1e-4)
+    elif name == "nmf8":
+        assert 0.9 * best < share < 1.1 * best  # its components may leave the mean, which those of PCA start from
     else:
         assert 0.4 * best < share < best
     responses = directions.respond(sparse)
@@ -119,6 +121,14 @@ def test_components_explain_as_much_as_scikit_learn_says(sparse: Any, name: Any)
         assert (np.diff(energy) < 0.02 * energy[0]).all(), "strongest first"
     if name in ("pca8", "ica8"):
         assert ((responses.astype(np.float64) ** 3).sum(axis=0) > 0).all(), "turned towards the longer tail"
+
+
+def test_responses_to_non_negative_components_are_the_least_squares_without_negative_numbers(sparse: Any) -> None:
+    from scipy.optimize import nnls
+
+    directions = fit_directions(SetPlan("a", "nmf12", ""), sparse)
+    expected = np.array([nnls(directions.decoder.T.astype(np.float64), vector)[0] for vector in sparse[:200]])
+    np.testing.assert_allclose(directions.respond(sparse[:200]), expected, atol=2e-3 * expected.max())
 
 
 @pytest.mark.parametrize(("name", "most_dead"), [("topk60", 3), ("jumprelu60", 3)])

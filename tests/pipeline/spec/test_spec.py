@@ -24,6 +24,7 @@ DEFAULTS = {
     "model.labels": None,
     "model.top": True,
     "model.size": None,
+    "model.directions": [],
     "model.tokens": None,
     "model.inputs": {},
     "model.logits": None,
@@ -129,6 +130,14 @@ DEFAULTS = {
     "concepts.images": 10_000,
     "concepts.top_k": 5,
     "concepts.chance": 0.05,
+    "directions.layers": None,
+    "directions.methods": ["pca16", "kmeans16"],
+    "directions.vectors": 20_000,
+    "directions.per_image": 8,
+    "directions.seed": 0,
+    "directions.sparsity": 16,
+    "directions.steps": 2000,
+    "directions.checkpoint": 60.0,
 }
 REQUIRED = ("name", "model", "model.source", "data", "data.source")
 
@@ -241,6 +250,13 @@ BAD = [
     ("concepts.embeddings", {"images": "a.parquet", "model": "keras:VGG16"}),
     ("concepts.top_k", 101),
     ("concepts.chance", 1.5),
+    ("directions.methods", ["pca"]),
+    ("directions.vectors", 0),
+    ("directions.per_image", 0),
+    ("directions.seed", -1),
+    ("directions.sparsity", 0),
+    ("directions.steps", 0),
+    ("directions.checkpoint", 0),
 ]
 
 
@@ -277,6 +293,7 @@ def test_every_key_is_tested_here() -> None:
         "patterns",
         "dream",
         "concepts",
+        "directions",
     }
 
 
@@ -340,7 +357,7 @@ def test_an_unknown_table_is_an_unknown_key() -> None:
 
 
 def test_an_unknown_stage_is_named_with_what_is_near_and_known() -> None:
-    with pytest.raises(UnknownName, match=r"'activation' is not a stage; nearest: activations; known: ") as caught:
+    with pytest.raises(UnknownName, match=r"'activation' is not a stage; nearest: activations, directions; known: ") as caught:
         parse_spec({**LEAST, "stages": ["activation"]})
     one_line(caught)
 
