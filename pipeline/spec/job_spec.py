@@ -22,7 +22,17 @@ from pipeline.spec.patterns import PatternsSpec
 from pipeline.spec.table import Rewritten, Table, a_list, inner_tables, with_field_names
 
 # The one list of the names of stages, in the order in which they run; pipeline/stages/ has a file for each.
-StageName = Literal["activations", "filters", "featuremaps", "gradcam", "patterns", "dream", "concepts", "directions", "report"]
+StageName = Literal[
+    "activations",
+    "filters",
+    "featuremaps",
+    "gradcam",
+    "patterns",
+    "dream",
+    "concepts",
+    "directions",
+    "report",
+]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
