@@ -160,7 +160,7 @@ class GraphReader:
         nodes = self._operations.nodes
         taken = {ref for name in self._makers for ref in nodes[name].input}
         if self._origin is not None:
-            taken = {tensor.name for tensor in self._tensors.values()} - set(self._origin.ends)
+            taken = {tensor.name for tensor in (*self._tensors.values(), *self._rows.values())} - set(self._origin.ends)
         # What turns the last tensors into whole numbers, such as ArgMax, is no maker, and passed over.
         names = [name for name, tensor in self._tensors.items() if tensor.name not in taken]
         shapes = {name: self._tensors[name].shape for name in names}

@@ -29,13 +29,19 @@ def open_onnx(path: str, spec: ModelSpec) -> ImageNetwork:
     """Read an ONNX file. Raises: MissingInput, UnusableModel, WrongSpec, UnknownName."""
     file = Path(path)
     where = str(file)
-    graph, inputs, origin = _translated(read_model(file), spec, where)
+    graph, inputs, origin, fixed = _translated(read_model(file), spec, where)
     reader = GraphReader(graph, where, spec.model_copy(update={"inputs": inputs}), origin)
+    if fixed:
+        _check_apart(reader, where)
     return ImageNetwork(reader, file.stem, spec.preprocess, OutputSpec.of(spec), where)
 
 
-def _translated(model: onnx.ModelProto, spec: ModelSpec, where: str) -> tuple[graph_pb2.GraphDef, dict[str, Any], GraphOrigin]:
-    """A network as a graph of TensorFlow, what `model.inputs` gives the graph's placeholders, and what the graph comes from."""
+def _translated(
+    model: onnx.ModelProto, spec: ModelSpec, where: str
+) -> tuple[graph_pb2.GraphDef, dict[str, Any], GraphOrigin, int | None]:
+    """A network as a graph of TensorFlow, what `model.inputs` gives the graph's placeholders, what the graph comes from, and the
+    length of the batch that it was exported for, where it was for one.
+    """
     graph = model.graph
     known = {tensor.name for tensor in graph.initializer}
     inputs = {given.name: given for given in graph.input if given.name not in known}
@@ -83,7 +89,7 @@ def _translated(model: onnx.ModelProto, spec: ModelSpec, where: str) -> tuple[gr
     given = {f"{scope}:0": others[name] for scope, name in placeholders.items() if name != image}
     tensors = [canonical(end.data.name) for end in ends if not end.is_static]
     hint = ' (it takes channels first, as PyTorch does: perhaps "torch")' if first else ""
-    return definition, {IMAGE: built.inputs[0].name, **given}, GraphOrigin(_names(layers, spec.layers), tensors, hint)
+    return definition, {IMAGE: built.inputs[0].name, **given}, GraphOrigin(_names(layers, spec.layers), tensors, hint), shape[0]
 
 
 def _inputs(
@@ -152,6 +158,26 @@ def _names(layers: Sequence[NodeOutput], asked: Sequence[str]) -> dict[str, tupl
         taken.add(own)
         named[tensor] = (own, layer.kind)
     return named
+
+
+def _check_apart(reader: GraphReader, where: str) -> None:
+    """Refuse a network, made to run with any batch, in which images change each other's outputs. Raises: UnusableModel."""
+    shape = reader.input_shape  # graphs that are translated take channels last
+    ends = [end.name for end in reader.ends()]
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    def outputs(images: tf.Tensor) -> list[tf.Tensor]:
+        return list(reader.read(images, ends).values())
+
+    images = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    together = outputs(images)
+    for name, both, *alone in zip(ends, together, *(outputs(images[row : row + 1]) for row in range(2)), strict=True):
+        apart = np.concatenate(alone)
+        if not np.allclose(both, apart, atol=1e-3 * float(np.abs(apart).max()), rtol=0, equal_nan=True):
+            raise UnusableModel(
+                f"{where} was exported for a batch of one length; with another, what it gives for an image at {name!r} depends "
+                "on the others. Export it with a batch of any length (dynamic_axes)."
+            )
 
 
 def _check_batches(built: tf.Graph, where: str) -> None:

@@ -65,7 +65,9 @@ def placed(positions: Positions, shape: Sequence[int], images: int) -> Placed:
     if positions.lost or (not positions.on_image and not (positions.ids == EXTRA).any()):
         return Placed(problem="no row of it is of a single place of the image")
     if positions.ids.shape[-1] > 1 and len(positions.axes) == len(shape):
-        positions = positions.without(-1 % len(shape), kept=True)
+        pixels, positions = positions, positions.without(-1 % len(shape), kept=True)
+        if pixels.grid == tuple(shape[1:]) and 1 in positions.grid:
+            return Placed(problem="a plane of single numbers, no tokens of several")
     beside_alone = not positions.on_image and len(shape) == 3
     axes = [1] if beside_alone else [axis for axis in positions.axes if axis]
     others = [axis for axis in range(1, len(shape)) if axis not in axes]

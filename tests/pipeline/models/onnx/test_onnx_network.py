@@ -85,6 +85,55 @@ def test_a_file_of_a_fixed_batch_runs_with_any(tmp_path: Path) -> None:
     np.testing.assert_allclose(whole, np.concatenate(single), atol=1e-5)
 
 
+def _sequence_first() -> onnx.ModelProto:
+    """Attention of two heads in PyTorch's own order, (tokens, batch, width), exported for one image."""
+    rng = np.random.default_rng(4)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["maps"], strides=[4, 4], name="/Conv"),
+        helper.make_node("Reshape", ["maps", "flat"], ["rows"], name="/Rows"),
+        helper.make_node("Transpose", ["rows"], ["tokens"], perm=[2, 0, 1], name="/Tokens"),
+        helper.make_node("Reshape", ["tokens", "split"], ["heads"], name="/Heads"),
+        helper.make_node("Transpose", ["heads"], ["query"], perm=[1, 0, 2], name="/Query"),
+        helper.make_node("Transpose", ["heads"], ["key"], perm=[1, 2, 0], name="/Key"),
+        helper.make_node("MatMul", ["query", "key"], ["scores"], name="/Scores"),
+        helper.make_node("Softmax", ["scores"], ["attention"], axis=-1, name="/Softmax"),
+        helper.make_node("MatMul", ["attention", "query"], ["mixed"], name="/Mixed"),
+        helper.make_node("Transpose", ["mixed"], ["back"], perm=[1, 0, 2], name="/Back"),
+        helper.make_node("Reshape", ["back", "joined"], ["wide"], name="/Joined"),
+        helper.make_node("Gemm", ["wide", "dense"], ["out"], name="/Gemm"),
+        helper.make_node("Reshape", ["out", "whole"], ["sequence"], name="/Whole"),
+        helper.make_node("ReduceMean", ["sequence"], ["y"], axes=[0], keepdims=0, name="/Mean"),
+    ]
+    arrays = {
+        "w": rng.normal(size=(8, 3, 4, 4)).astype(np.float32) / 4,
+        "dense": rng.normal(size=(8, 5)).astype(np.float32),
+        "flat": np.array([1, 8, 16]),
+        "split": np.array([16, 2, 4]),
+        "joined": np.array([16, 8]),
+        "whole": np.array([16, 1, 5]),
+    }
+    return model(nodes, arrays, {"x": (1, 3, 16, 16)})
+
+
+def test_a_file_for_one_image_whose_batch_is_no_first_axis_runs_with_any(tmp_path: Path) -> None:
+    file = saved(_sequence_first(), tmp_path)
+    network = open_onnx(file, spec())
+    session = onnxruntime.InferenceSession(file)
+    rows = [session.run(None, {"x": image[np.newaxis]})[0] for image in PIXELS.transpose(0, 3, 1, 2)]
+    np.testing.assert_allclose(network.trace(tf.constant(PIXELS), ["logits"])["logits"], np.concatenate(rows), atol=1e-4)
+
+
+def test_a_file_whose_images_would_change_each_other_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "joined"], ["rows"], name="/Rows"),
+        helper.make_node("Softmax", ["rows"], ["shares"], axis=0, name="/Softmax"),
+        helper.make_node("Reshape", ["shares", "whole"], ["y"], name="/Whole"),
+    ]
+    arrays = {"joined": np.array([3, 256]), "whole": np.array([1, 3, 16, 16])}
+    with pytest.raises(UnusableModel, match=r"batch of one length; with another, .*'/Whole' depends on the others"):
+        open_onnx(saved(model(nodes, arrays, {"x": (1, 3, 16, 16)}), tmp_path), spec())
+
+
 def test_an_open_image_size_is_asked_for(tmp_path: Path) -> None:
     file = saved(classifier({"x": ("batch", 3, "height", "width")}), tmp_path)
     with pytest.raises(WrongSpec, match=r"any size.*model\.size"):
