@@ -120,6 +120,15 @@ def parser() -> argparse.ArgumentParser:
         help="serve it on this port of this machine, for a browser that cannot read its disk",
     )
 
+    search = commands.add_parser(
+        "search",
+        help="find channels by concept, label or file",
+        description="List the channels that have the words in a concept, in the label they prefer, or in a winner's file.",
+    )
+    _paths(search.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
+    search.add_argument("words", metavar="WORDS", help='such as "green stripes"; cases do not matter')
+    search.add_argument("--most", type=_positive, default=40, metavar="N", help="lines to print (default: %(default)s)")
+
     report = commands.add_parser(
         "report",
         help="rebuild a job's web page",

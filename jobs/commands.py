@@ -158,6 +158,19 @@ def _picture(options: argparse.Namespace) -> None:
         print(draw_picture(folder, asked, reporter))
 
 
+def _search(options: argparse.Namespace) -> None:
+    from pipeline.report.job_reader import JobReader
+    from pipeline.report.search import find_channels
+
+    folder = place(options.folder)
+    read_receipt(folder, any_format=True)
+    matches = find_channels(JobReader(folder), options.words)
+    shown = matches[: options.most]
+    _print_table([("layer", "channel", "why"), *((match.layer, str(match.channel), match.reason) for match in shown)])
+    if len(matches) > len(shown):
+        print(f"and {len(matches) - len(shown):,} more: --most {len(matches)} lists all")
+
+
 def _report(options: argparse.Namespace) -> None:
     from pipeline.report.page import write_page
     from pipeline.stages import STAGES
@@ -275,6 +288,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "check": _check,
     "show": _show,
     "picture": _picture,
+    "search": _search,
     "report": _report,
     "compare": _compare,
     "init": _init,

@@ -27,6 +27,8 @@ def summary(folder: Place) -> list[str]:
             lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
         if stage == "activations":
             lines += _health(folder)
+        if stage == "concepts":
+            lines += _names(folder, receipt.layers)
     lines += parts
     rows = []
     for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
@@ -56,6 +58,19 @@ def _health(folder: Place) -> list[str]:
         some = f"never: {', '.join(dead[:10])}{', …' if len(dead) > 10 else ''}" if dead else ""
         rows.append((layer, f"{len(of_layer):,}", f"{len(dead):,}", f"{tied:,}", some))
     return [f"    {gap}" for gap in reader.gaps if "older version" not in gap] + (as_table(rows, "    ") if len(rows) > 1 else [])
+
+
+def _names(folder: Place, layers: Sequence[str]) -> list[str]:
+    """A row for each layer: how many of its channels have a name, and the surest of them."""
+    from pipeline.report.job_reader import JobReader
+
+    reader = JobReader(folder)
+    rows = [("layer", "named", "")]
+    for layer in layers:
+        named = sorted(reader.names(layer).values(), key=lambda row: (row["chance"], row["measure"], -(row["margin"] or 0)))
+        some = ", ".join(f"{row['channel']} {row['concept']}" for row in named[:5])
+        rows.append((layer, f"{len(named):,}", f"{some}{', …' if len(named) > 5 else ''}"))
+    return as_table(rows, "    ")
 
 
 def as_table(rows: Sequence[tuple[str, ...]], indent: str = "") -> list[str]:

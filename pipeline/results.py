@@ -142,6 +142,14 @@ class ChannelView:
         return rows[(rows["layer"] == self.layer) & (rows["channel"] == self.channel)].reset_index(drop=True)
 
     @cached_property
+    def name(self) -> str | None:
+        """The concept that names it; None where none does, or the stage `concepts` has not run."""
+        from pipeline.report.job_reader import JobReader
+
+        row = JobReader(self.results.folder).names(self.layer).get(self.channel)
+        return None if row is None else str(row["concept"])
+
+    @cached_property
     def patches(self) -> list[Image]:
         """The patches of its winners, in their order."""
         from pipeline.report.job_reader import JobReader
@@ -167,7 +175,8 @@ class ChannelView:
         captions = [f"{score} {key}" for score, key in zip(scores, self.winners["key"], strict=True)]
         state = " It never fires in these images." if self.statistics["dead"] else ""
         tiles = _tiles(self.patches, captions) + _tiles(self.patterns, ["pattern"] * len(self.patterns))
-        return f"<b>{html.escape(self.layer)} / {self.channel}</b>{state}<div>{tiles}</div>"
+        name = f": {html.escape(self.name)}" if self.name else ""
+        return f"<b>{html.escape(self.layer)} / {self.channel}{name}</b>{state}<div>{tiles}</div>"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ class Agreement:
     concepts: their names.
     values: float64 (concepts, channels), higher for better; NaN where it is not known.
     by_chance: float64 (n,): the value of the best concept of channels whose images were permuted.
+    least: the smallest value that a name may have, whatever chance gives.
     """
 
     source: str
@@ -28,6 +29,7 @@ class Agreement:
     concepts: Sequence[str]
     values: np.ndarray
     by_chance: np.ndarray
+    least: float = -np.inf
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
             for rank, concept in enumerate(listed[: rule.top_k]):
                 chance = float((agreement.by_chance >= values[rank]).mean()) if len(agreement.by_chance) else None
                 margin = values[0] - values[1] if rank == 0 and len(values) > 1 else None
+                sure = chance is not None and chance <= rule.chance and values[rank] >= agreement.least
                 row = {
                     "layer": layer,
                     "channel": number,
@@ -84,7 +87,7 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
                     "rank": rank,
                     "margin": margin,
                     "chance": chance,
-                    "named": rank == 0 and margin != 0 and chance is not None and chance <= rule.chance,
+                    "named": rank == 0 and margin != 0 and sure,
                 }
                 for name, value in row.items():
                     columns[name].append(value)

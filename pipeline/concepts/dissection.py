@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 QUANTILE = 0.995
+DETECTS = 0.04  # the least overlap of a channel that is said to detect a concept, in the paper
 _MOST_FLOATS = 2**24  # of a layer's maps on the grid, in memory at a time
 
 

@@ -63,6 +63,16 @@ class JobReader:
         tables = (self._layers_of(name) for name in ("fields", "channels", "activations"))
         return list(dict.fromkeys([*self.receipt.layers, *(layer for table in tables for layer in table)]))
 
+    def names(self, layer: str) -> dict[int, Row]:
+        """The rows of index/concepts.parquet that name channels of a layer, one for each: of several, the one that chance would
+        give least often, and of those the first.
+        """
+        named: dict[int, Row] = {}
+        for row in self.rows("concepts", layer).to_pylist():
+            if row["named"] and row["chance"] < named.get(row["channel"], {"chance": 2})["chance"]:
+                named[row["channel"]] = row
+        return named
+
     def maps(self, layer: str) -> pa.Table | None:
         """The maps beside the crops of a layer: channel, rank and map; None where there are none."""
         return self.pictures("crops", layer, ("channel", "rank", "map"))

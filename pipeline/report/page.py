@@ -96,6 +96,10 @@ def _write_layer(reader: JobReader, layer: str, files: PageFiles, prefix: str) -
     pictures = _write_patterns(reader, layer, files, f"{prefix}patterns/{file_name(layer)}")
     stored = {"order": channels, "chunk": _CHUNK, "rows": rows, "patterns": pictures, "winners": _winner_columns(winners)}
     stored["channels"] = _columns(statistics, without=_DETAILS)
+    stored["names"] = {
+        number: {key: row[key] for key in ("concept", "measure", "value", "chance")}
+        for number, row in reader.names(layer).items()
+    }
     entry["data"] = files.script(f"{name}.js", f"{prefix}layer:{layer}", stored)
     tables = _detail_tables(reader, layer)
     drawn = _write_kernels(reader, layer, files, f"{prefix}kernels/{file_name(layer)}")
@@ -120,6 +124,7 @@ def _detail_tables(reader: JobReader, layer: str) -> dict[str, pa.Table]:
         "by_label": _cropped(reader.rows("by_label", layer)),
         "patterns": reader.rows("patterns", layer),
         "neighbours": reader.rows("neighbours", layer),
+        "concepts": reader.rows("concepts", layer),
     }
 
 

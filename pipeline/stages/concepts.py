@@ -14,7 +14,7 @@ from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.concepts.claims import Agreement, ClaimRule, best_of, claim_columns, permutations_of
-from pipeline.concepts.dissection import Dissection, Overlaps
+from pipeline.concepts.dissection import DETECTS, Dissection, Overlaps
 from pipeline.concepts.embedder import Embedder
 from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, of_keys, read_vectors
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
@@ -262,7 +262,7 @@ def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ..
 
 
 def _from_masks(names: tuple[str, ...], own: Overlaps, permuted: Overlaps) -> Iterator[Agreement]:
-    yield Agreement("masks", "iou", names, own.iou(), best_of(permuted.iou()))
+    yield Agreement("masks", "iou", names, own.iou(), best_of(permuted.iou()), DETECTS)
 
 
 STAGE = Stage(

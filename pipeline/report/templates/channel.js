@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { openLayer, openDetails, make, heading, link, address, lastOf, number, percent, count, facts, copyText, saveCsv, largePatch, wholeOf, picture, strip, imageAddress, words, figure, curve, histogram } = convscope;
+  const { openLayer, openDetails, make, heading, link, address, lastOf, number, percent, count, facts, copyText, saveCsv, largePatch, wholeOf, picture, strip, imageAddress, words, figure, curve, histogram, term, claimOf } = convscope;
 
   const section = (title, ...content) => (content.some(Boolean) ? make("section", {}, make("h2", {}, title), ...content) : null);
 
@@ -127,6 +127,18 @@
     return [make("p", { className: "steps" }, save, "or in DuckDB, from the job's folder:", copy), make("pre", { tabIndex: 0 }, query)];
   }
 
+  // The concepts that agree best, a line for each measure.
+  function conceptsOf(concepts) {
+    const measures = new Map();
+    for (const row of concepts) measures.set(row.measure, [...(measures.get(row.measure) || []), row]);
+    const lines = [...measures].map(([measure, rows]) => {
+      const best = rows.map((row) => make("li", {}, row.named ? make("strong", {}, row.concept) : row.concept, make("span", { className: "quiet" }, ` ${number(row.value)}`)));
+      return make("tr", {}, make("th", { scope: "row" }, `${measure.replaceAll("_", " ")}, ${rows[0].source}`), make("td", {}, make("ul", { className: "inline" }, ...best)), make("td", {}, number(rows[0].margin, 2)), make("td", {}, rows[0].chance === null ? "–" : percent(rows[0].chance)));
+    });
+    const head = make("tr", {}, ...["measure", "concepts", "margin", "chance"].map((text) => make("th", { scope: "col" }, term(text))));
+    return lines.length ? make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Concepts" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines))) : null;
+  }
+
   async function showChannel(job, root, [name, wanted]) {
     const layer = await openLayer(job, name);
     const channel = layer.numbers.get(Number(wanted));
@@ -141,14 +153,16 @@
     const kernels = details.kernels.map((file) => figure(file, `kernel of channel ${channel.number}`, { className: "kernel" }));
     const inputs = await inputsOf(channel, details.filters);
     root.append(
-      heading(`${name}, channel ${channel.number}`),
+      heading(`${name}, channel ${channel.number}${channel.name ? `: ${channel.name.concept}` : ""}`),
       make("nav", { className: "steps", ariaLabel: "Channels" }, step(at - 1, "← previous", "prev"), link(name, lastOf(name), { rel: "up" }), step(at + 1, "next →", "next")),
       make("p", {}, sentence(channel)),
+      channel.name ? make("p", { className: "quiet" }, term("name", "Named"), ` ${claimOf(channel.name)}.`) : "",
       statistics.ties ? make("p", { className: "notice" }, `${count(statistics.ties, "more image")} ${statistics.ties === 1 ? "ties" : "tie"} with the last of these: which of them are listed is a matter of their order alone.`) : "",
       ...[
         section("Patterns", patterns.length ? make("div", { className: "pictures small" }, ...patterns) : null),
         section("Strongest patches", items.length ? make("ol", { className: "winners" }, ...items) : make("p", { className: "notice" }, `This channel ${convscope.without(statistics)}.`)),
         make("div", { className: "columns" }, section("Numbers", numbersOf(channel, details)), section("Responses", histogram(details.histogram, winners)), section("Labels of the winners", labelsOf(winners))),
+        section("Concepts", conceptsOf(details.concepts)),
         section("Nearest channels", await neighboursOf(channel, details.neighbours)),
         section("Kernel", kernels.length ? make("div", { className: "pictures small" }, ...kernels) : null, ...inputs),
         section("Strongest for each label", listed(channel, details.by_label)),

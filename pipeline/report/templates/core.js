@@ -67,7 +67,7 @@ const convscope = (() => {
       const winners = byChannel(rows(stored.winners));
       layer.rows = stored.rows;
       layer.channels = stored.order.map((number, at) => {
-        const channel = { number, layer, job, statistics: statistics.get(number)?.[0] || {}, patterns: stored.patterns?.[number] || [] };
+        const channel = { number, layer, job, statistics: statistics.get(number)?.[0] || {}, name: stored.names?.[number], patterns: stored.patterns?.[number] || [] };
         channel.winners = (winners.get(number) || []).map((winner) => named(images, winner));
         channel.details = `${layer.details}/${Math.floor(at / stored.chunk)}`;
         return channel;
@@ -95,7 +95,7 @@ const convscope = (() => {
     const of = (name) => stored.tables.get(name)?.get(number) || [];
     const found = { maps: stored.maps?.[number] || {}, kernels: stored.kernels?.[number] || [], histogram: of("histogram")[0] || {} };
     for (const name of ["weakest", "by_label"]) found[name] = of(name).map((winner) => named(job.images, winner));
-    for (const name of ["winners", "filters", "patterns", "neighbours"]) found[name] = of(name);
+    for (const name of ["winners", "filters", "patterns", "neighbours", "concepts"]) found[name] = of(name);
     return found;
   }
 

@@ -82,7 +82,7 @@
     return labels;
   }
 
-  const rowOf = (channel, caption) => make("li", {}, make("span", {}, link(`${channel.layer.name}, channel ${channel.number}`, address(channel.layer.name, channel.number)), make("span", { className: "quiet" }, ` ${caption}`)), strip(channel, 9));
+  const rowOf = (channel, caption) => make("li", {}, make("span", {}, link(`${channel.layer.name}, channel ${channel.number}`, address(channel.layer.name, channel.number)), make("span", { className: "quiet" }, ` ${[channel.name?.concept, caption].filter(Boolean).join(", ")}`)), strip(channel, 9));
 
   // Many rows of patches: so many at first, and the others when asked for.
   function rowsOf(list, captionOf, first = 60) {
@@ -139,12 +139,13 @@
     const layers = await openEvery(job);
     const wanted = text.toLowerCase();
     const [, ofLayer, digits] = text.match(/^(?:(.*)[/ ,]+)?(?:channel )?(\d+)$/) || [];
-    const named = (layer) => !ofLayer || layer.name.toLowerCase().includes(ofLayer.replace(/[, ]+(channel)?$/, "").toLowerCase());
-    const channels = digits === undefined ? [] : layers.filter(named).map((layer) => layer.numbers.get(Number(digits))).filter(Boolean);
+    const fits = (layer) => !ofLayer || layer.name.toLowerCase().includes(ofLayer.replace(/[, ]+(channel)?$/, "").toLowerCase());
+    const channels = digits === undefined ? [] : layers.filter(fits).map((layer) => layer.numbers.get(Number(digits))).filter(Boolean);
+    const named = layers.flatMap((layer) => layer.channels).filter((channel) => channel.name?.concept.toLowerCase().includes(wanted));
     const has = (value) => value !== null && value.toLowerCase().includes(wanted);
     const images = [...job.images.values()].filter((image) => has(image.key) || has(image.label));
     return {
-      channels,
+      channels: [...new Set([...channels, ...named.sort((a, b) => a.name.chance - b.name.chance)])],
       layers: layers.filter((layer) => has(layer.name)),
       labels: [...labelCounts(layers, job.images).keys()].filter(has).sort(),
       images,

@@ -19,6 +19,7 @@
   const ONLY = {
     silent: ["never fire", ({ statistics }) => statistics.dead],
     tied: ["tie with the last winner", ({ statistics }) => statistics.ties > 0],
+    named: ["have a name", ({ name }) => name],
     saturated: ["are saturated", ({ statistics }) => statistics.saturated],
     twin: ["have a twin (above 0.9)", ({ statistics }) => statistics.twin_correlation > 0.9],
   };
@@ -38,10 +39,14 @@
     return [label, statistics.ties ? `${statistics.ties.toLocaleString("en")} more tie` : ""].filter(Boolean).join(", ");
   }
 
+  // What a name rests on: its measure, and how often chance would give it.
+  const claimOf = ({ concept, measure, value, chance }) => `“${concept}”: ${measure.replaceAll("_", " ")} ${number(value)}; chance ${chance ? number(chance, 2) : "less than what was tried"}`;
+
   function cardOf(channel, settings) {
     const caption = captionOf(channel, settings.sort);
     const title = link(`channel ${channel.number}`, address(channel.layer.name, channel.number));
-    return make("article", { className: "card" }, make("h2", { className: "card-title" }, title, make("span", { className: "quiet", title: caption }, caption)));
+    const name = channel.name ? make("span", { className: "name", title: claimOf(channel.name) }, channel.name.concept) : "";
+    return make("article", { className: "card" }, make("h2", { className: "card-title" }, title, name, make("span", { className: "quiet", title: caption }, caption)));
   }
 
   function fillCard(card, channel, settings) {
@@ -55,7 +60,7 @@
   function chosen(layer, { sort, label, text = "", only, brush, across = "firing", up = "strength" }) {
     const wanted = text.trim().toLowerCase();
     const matches = (winner) => (!label || winner.label === label) && (!wanted || `${winner.key} ${winner.label ?? ""}`.toLowerCase().includes(wanted));
-    let list = layer.channels.filter((channel) => (!label && !wanted) || channel.winners.some(matches) || String(channel.number) === wanted);
+    let list = layer.channels.filter((channel) => (!label && !wanted) || channel.winners.some(matches) || String(channel.number) === wanted || (wanted && channel.name?.concept.toLowerCase().includes(wanted)));
     if (ONLY[only]) list = list.filter(ONLY[only][1]);
     if (brush && STATISTICS[across] && STATISTICS[up]) {
       const [left, low, right, high] = brush.split(",").map(Number);
@@ -100,7 +105,7 @@
       whenNear(cards.keys(), (card) => fillCard(card, cards.get(card), state));
     }
 
-    const filter = make("input", { type: "search", value: state.text || "", placeholder: "file, label or number" });
+    const filter = make("input", { type: "search", value: state.text || "", placeholder: "name, file, label or number" });
     filter.oninput = () => change({ text: filter.value });
     const most = [...labels].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
     const sorts = Object.keys(STATISTICS).filter((key) => known(layer, key)).map((key) => [key, `${STATISTICS[key][0]}: highest first`]);
@@ -136,8 +141,8 @@
   function describe(layer) {
     const { field } = layer;
     const size = field ? `${field.map_height} × ${field.map_width} × ${layer.count}; ${field.global ? "every unit sees the whole image" : `a unit sees up to ${field.height} × ${field.width} pixels, ${number(field.stride_y)} × ${number(field.stride_x)} apart`}` : "receptive field not known";
-    const health = Object.values(ONLY).slice(0, 3).map(([text, holds]) => [layer.channels.filter(holds).length, text]).filter(([times]) => times);
-    const faults = health.map(([times, text]) => `${times.toLocaleString("en")} ${times === 1 ? text.replace("never fire", "never fires").replace("tie ", "ties ").replace("are ", "is ") : text}`).join(", ");
+    const health = [ONLY.silent, ONLY.tied, ONLY.named, ONLY.saturated].map(([text, holds]) => [layer.channels.filter(holds).length, text]).filter(([times]) => times);
+    const faults = health.map(([times, text]) => `${times.toLocaleString("en")} ${times === 1 ? text.replace("never fire", "never fires").replace("tie ", "ties ").replace("have ", "has ").replace("are ", "is ") : text}`).join(", ");
     return make("p", { className: "quiet" }, `${size}${faults ? `; ${faults}` : ""}`);
   }
 
@@ -190,5 +195,5 @@
     );
   }
 
-  Object.assign(convscope, { showLayer, without });
+  Object.assign(convscope, { showLayer, without, claimOf });
 })();

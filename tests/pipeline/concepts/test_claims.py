@@ -57,3 +57,10 @@ def test_permutations_leave_no_image_in_its_place_and_are_always_the_same() -> N
 
 def test_channels_without_a_known_value_are_no_part_of_chance() -> None:
     assert best_of(np.array([[0.1, np.nan], [0.3, np.nan]])).tolist() == [0.3]
+
+
+def test_a_value_below_the_least_of_its_measure_is_no_name() -> None:
+    values = np.array([[0.03, 0.05], [0.01, 0.01]])
+    agreement = Agreement("masks", "iou", ["a", "b"], values, np.zeros(9), least=0.04)
+    rows = claim_columns("conv", np.arange(2), [agreement], ClaimRule(1, 0.05))
+    assert rows["named"] == [False, True]

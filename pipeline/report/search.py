@@ -1,0 +1,70 @@
+"""Search: the channels of a job by concept, label, or file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import UnknownName
+from pipeline.report.job_reader import JobReader
+
+
+@dataclass(frozen=True)
+class Match:
+    """A channel, and why it matches: the better a reason, the smaller its key."""
+
+    layer: str
+    channel: int
+    reason: str
+    key: tuple[float, ...]
+
+
+def find_channels(reader: JobReader, words: str) -> list[Match]:
+    """The channels that have all the words in a concept, in the label they prefer, or in a file among their winners.
+
+    Named ones come first, then those with the concept among their best, then labels, then files; each channel once, by its
+    best reason. Cases do not matter.
+
+    Raises: UnknownName, where nothing has the words: it lists the nearest concepts and labels.
+    """
+    wanted = words.lower().split()
+    best: dict[tuple[str, int], Match] = {}
+    for match in (*_concepts(reader, wanted), *_labels(reader, wanted), *_files(reader, wanted)):
+        other = best.setdefault((match.layer, match.channel), match)
+        if match.key < other.key:
+            best[match.layer, match.channel] = match
+    if not best:
+        known = {*reader.table("concepts")["concept"].to_pylist(), *reader.table("channels")["selective_label"].to_pylist()}
+        raise UnknownName.among(words, {text for text in known if text}, where="a concept, label or file of this job's channels")
+    return sorted(best.values(), key=lambda match: (match.key, match.layer, match.channel))
+
+
+def _has(text: str | None, wanted: list[str]) -> bool:
+    return text is not None and all(word in text.lower() for word in wanted)
+
+
+def _concepts(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
+    for row in reader.table("concepts").to_pylist():
+        if _has(row["concept"], wanted):
+            measure = f"{row['measure'].replace('_', ' ')} {row['value']:.3g}"
+            place = "named" if row["named"] else "no name, but best:" if row["rank"] == 0 else f"concept {row['rank'] + 1}:"
+            chance = 1.0 if row["chance"] is None else row["chance"]
+            key = (0.0, chance, -(row["margin"] or 0)) if row["named"] else (1.0, row["rank"], chance)
+            yield Match(row["layer"], row["channel"], f"{place} {row['concept']}, {measure}", key)
+
+
+def _labels(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
+    for row in reader.table("channels").to_pylist():
+        if _has(row["selective_label"], wanted):
+            reason = f"prefers the label {row['selective_label']}, selectivity {row['selectivity']:.3g}"
+            yield Match(row["layer"], row["channel"], reason, (2.0, -row["selectivity"]))
+
+
+def _files(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
+    counts: dict[tuple[str, int], list[bool]] = {}
+    for row in reader.table("activations").select(["layer", "channel", "key", "label"]).to_pylist():
+        has = _has(row["key"], wanted) or _has(row["label"], wanted)
+        counts.setdefault((row["layer"], row["channel"]), []).append(has)
+    for (layer, channel), found in counts.items():
+        if any(found):
+            yield Match(layer, channel, f"{sum(found)} of {len(found)} winners", (3.0, -sum(found)))
