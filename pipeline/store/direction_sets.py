@@ -154,7 +154,7 @@ def load_sets(folder: Place) -> list[DirectionSet]:
     paths: list[Place] = [*(folder / FOLDER).glob("*.npz")]
     if not paths:
         raise MissingInput(f"{folder} holds no directions. Name the folder of a job whose stage `directions` has run.")
-    return sorted(map(_load, paths), key=lambda directions: directions.layer)
+    return sorted((_load(path) for path in paths), key=lambda directions: directions.layer)
 
 
 def _load(path: Place) -> DirectionSet:
