@@ -12,7 +12,7 @@ _COMMENTS = {
     "": """A job of convscope. What a key means: convscope help activations.crop
 Look before you run: convscope check FILE; every key can be changed for one run: --set data.limit=100""",
     "name": "The results go to out/NAME.",
-    "stages": "Also: filters, featuremaps, gradcam, patterns, dream, directions.",
+    "stages": "Also: filters, featuremaps, gradcam, patterns, dream, directions, atlas.",
     "model.layers": "Names or globs of layers; all: convscope layers {source}\nThese are {rule}.",
     "data.limit": "Try a few images first: limit = 100",
     "data.batch": "Lower it where memory is short.",

@@ -33,6 +33,7 @@ from pipeline.sources import registry as sources
 from pipeline.sources.sample import SAMPLES
 from pipeline.spec import JobSpec
 from pipeline.spec.model import PREPROCESSING
+from pipeline.store.direction_tables import ATLAS
 from pipeline.store.tables import CROPS, INDEX, MAPS, PATTERNS
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +255,7 @@ def as_named(kind: pa.DataType) -> str:
         ("comparison.parquet", COMPARISON),
         ("patterns/LAYER.parquet", PATTERNS),
         ("maps/LAYER-METHOD.parquet", MAPS),
+        ("atlas/LAYER.parquet", ATLAS),
     ],
 )
 def test_every_column_is_documented_with_its_type(file: Any, schema: Any) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from pipeline.errors import UnknownName, WrongSpec, quoted, shortened
 from pipeline.spec.activations import ActivationsSpec
+from pipeline.spec.atlas import AtlasSpec
 from pipeline.spec.concepts import ConceptsSpec
 from pipeline.spec.data import DataSpec
 from pipeline.spec.directions import DirectionsSpec
@@ -31,6 +32,7 @@ StageName = Literal[
     "dream",
     "concepts",
     "directions",
+    "atlas",
     "report",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -51,6 +53,7 @@ class JobSpec(Table):
     dream: DreamSpec = DreamSpec()
     concepts: ConceptsSpec = ConceptsSpec()
     directions: DirectionsSpec = DirectionsSpec()
+    atlas: AtlasSpec = AtlasSpec()
 
     @field_validator("name")
     @classmethod

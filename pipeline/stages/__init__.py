@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from pipeline.stages import activations, concepts, directions, dream, featuremaps, filters, gradcam, patterns, report
+from pipeline.stages import (
+    activations,
+    atlas,
+    concepts,
+    directions,
+    dream,
+    featuremaps,
+    filters,
+    gradcam,
+    patterns,
+    report,
+)
 from pipeline.stages.stage import Stage
 
 _BEFORE_THE_PAGE = (
@@ -14,6 +25,7 @@ _BEFORE_THE_PAGE = (
     dream.STAGE,
     concepts.STAGE,
     directions.STAGE,
+    atlas.STAGE,
 )
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_BEFORE_THE_PAGE, report.stage_after(_BEFORE_THE_PAGE))}

@@ -28,4 +28,29 @@ DIRECTION_TABLES: dict[str, pa.Schema] = {
             ("path", pa.string()),
         ]
     ),
+    "atlas": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("grid", pa.int32()),
+            ("row", pa.int32()),
+            ("col", pa.int32()),
+            ("vectors", pa.int64()),
+            ("label", pa.string()),
+            ("label_share", pa.float64()),
+            ("picture", pa.string()),
+        ]
+    ),
 }
+
+# atlas/LAYER.parquet
+ATLAS = pa.schema(
+    [
+        ("example", pa.int64()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+    ]
+)

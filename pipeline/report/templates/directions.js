@@ -45,5 +45,137 @@
     );
   }
 
-  Object.assign(convscope.VIEWS, { "+directions": showDirections });
+  // ---- atlases
+
+  const HUES = [[86, 180, 233], [230, 159, 0], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
+  const GREY = [150, 150, 150];
+
+  // Points as [x, y, label] of uint16, see pipeline/report/atlas.py.
+  function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return new Uint16Array(bytes.buffer);
+  }
+
+  // Where the map lies on the canvas: its left and top, and the length of its side.
+  function atlasCanvas(atlas, says) {
+    const points = unpacked(atlas.points);
+    const size = Math.min(900, Math.max(320, document.documentElement.clientWidth - 48));
+    const canvas = make("canvas", { width: size, height: size, tabIndex: 0, className: "atlas", role: "img", ariaLabel: `Atlas of ${atlas.layer}: ${count(points.length / 3, "point")}. Plus and minus zoom, arrows pan.` });
+    const context = canvas.getContext("2d");
+    const view = { x: 0, y: 0, side: size };
+    const shown = { points: true, label: "" };
+    const pictures = new Map();
+    let waiting = false;
+
+    // The coarsest grid whose cells are large enough to be looked at.
+    const gridOf = () => atlas.grids.filter((grid) => grid.picture).findLast((grid, at) => at === 0 || view.side / grid.grid >= 48);
+
+    function pictureOf(grid) {
+      if (!pictures.has(grid.grid)) {
+        const image = new Image();
+        image.onload = draw;
+        image.src = `../${grid.picture.split("/").map(encodeURIComponent).join("/")}?${convscope.version}`;
+        pictures.set(grid.grid, image);
+      }
+      return pictures.get(grid.grid);
+    }
+
+    function paint() {
+      waiting = false;
+      context.fillStyle = "#16181d";
+      context.fillRect(0, 0, size, size);
+      const grid = gridOf();
+      const image = grid && pictureOf(grid);
+      if (image?.complete && image.naturalWidth) context.drawImage(image, view.x, view.y, view.side, view.side);
+      if (shown.points) {
+        // Pixel by pixel: a hundred thousand calls for rectangles would not be smooth.
+        const pixels = context.getImageData(0, 0, size, size);
+        const data = new Uint32Array(pixels.data.buffer);
+        const colours = atlas.labels.map((_, at) => HUES[at % HUES.length]);
+        const wanted = atlas.labels.indexOf(shown.label);
+        const thick = view.side > 3 * size ? 3 : 2;
+        for (let at = 0; at < points.length; at += 3) {
+          const label = points[at + 2];
+          if (wanted >= 0 && label !== wanted) continue;
+          const x = Math.round(view.x + (points[at] / 65535) * view.side);
+          const y = Math.round(view.y + (points[at + 1] / 65535) * view.side);
+          if (x < 0 || y < 0 || x > size - thick || y > size - thick) continue;
+          const [red, green, blue] = colours[label] ?? GREY;
+          const colour = (255 << 24) | (blue << 16) | (green << 8) | red;
+          for (let row = 0; row < thick; row++) for (let col = 0; col < thick; col++) data[(y + row) * size + x + col] = colour;
+        }
+        context.putImageData(pixels, 0, 0);
+      }
+    }
+
+    function draw() {
+      if (!waiting) requestAnimationFrame(paint);
+      waiting = true;
+    }
+
+    function zoom(factor, x, y) {
+      const side = Math.min(Math.max(view.side * factor, size / 2), 64 * size);
+      view.x = x - ((x - view.x) * side) / view.side;
+      view.y = y - ((y - view.y) * side) / view.side;
+      view.side = side;
+      draw();
+    }
+
+    // The cell at a place of the canvas, in words.
+    function cellAt(x, y) {
+      const grid = gridOf() ?? atlas.grids.at(-1);
+      const row = Math.floor(((y - view.y) / view.side) * grid.grid);
+      const col = Math.floor(((x - view.x) / view.side) * grid.grid);
+      const cell = grid.cells.find((other) => other[0] === row && other[1] === col);
+      return cell ? `${count(cell[2], "vector")}${cell[3] === null ? "" : `, most often of ${cell[3]}`}` : "\u00a0";
+    }
+
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      zoom(event.deltaY < 0 ? 1.25 : 0.8, event.offsetX, event.offsetY);
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
+    canvas.addEventListener("pointermove", (event) => {
+      if (event.buttons) {
+        view.x += event.movementX;
+        view.y += event.movementY;
+        draw();
+      }
+      says.textContent = cellAt(event.offsetX, event.offsetY);
+    });
+    canvas.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] }[event.key];
+      const factor = { "+": 1.25, "-": 0.8 }[event.key];
+      if (!step && !factor) return;
+      event.preventDefault();
+      event.stopPropagation(); // arrows would leave the view
+      if (step) [view.x, view.y] = [view.x + step[0], view.y + step[1]];
+      if (factor) zoom(factor, size / 2, size / 2);
+      draw();
+    });
+    draw();
+    return { canvas, shown, draw };
+  }
+
+  async function showAtlas(job, root, [, name]) {
+    const list = await read("atlas");
+    const atlas = list.find((other) => other.layer === name) ?? list[0];
+    const says = make("p", { className: "quiet", ariaLive: "polite" }, "\u00a0");
+    const { canvas, shown, draw } = atlasCanvas(atlas, says);
+    const points = make("input", { type: "checkbox", checked: true });
+    points.onchange = () => draw(Object.assign(shown, { points: points.checked }));
+    const label = make("select", { ariaLabel: "Label" }, make("option", { value: "" }, "all labels"), ...atlas.labels.map((other) => make("option", { value: other }, other)));
+    label.onchange = () => draw(Object.assign(shown, { label: label.value }));
+    const others = list.length > 1 ? make("p", { className: "steps" }, ...list.map((other) => link(other.layer, address("+atlas", other.layer)))) : "";
+    root.append(
+      heading(`Atlas of ${atlas.layer}`),
+      others,
+      make("p", { className: "quiet" }, "Vectors that point in similar directions lie together. The wheel zooms, dragging pans; finer icons appear as you zoom in. An icon is what raises the direction to its cell's mean."),
+      make("p", { className: "steps" }, make("label", {}, points, " points"), atlas.labels.length ? label : ""),
+      canvas,
+      says,
+    );
+  }
+
+  Object.assign(convscope.VIEWS, { "+directions": showDirections, "+atlas": showAtlas });
 })();

@@ -1,0 +1,1 @@
+"""Atlas: a map of what a layer sees, from sampled vectors that lie where their neighbours lie."""

@@ -1,0 +1,87 @@
+"""Where vectors lie on a map, by UMAP, and the cells of grids over it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import UnusableModel, WrongSpec
+
+_UMAP = 'an atlas needs the package umap-learn: pip install "convscope[meaning]".'
+
+
+def require_umap() -> None:
+    """Raises: UnusableModel, where it is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("umap") is None:
+        raise UnusableModel(_UMAP)
+
+
+def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the layer") -> np.ndarray:
+    """Vectors on a map of one unit by one: float32 (n, 2), x and y.
+
+    UMAP (McInnes et al. 2018) by the cosine of vectors, from a spectral start, on one thread: the same seed gives the same map
+    on one machine.
+
+    Args:
+        vectors: float32 (n, channels).
+
+    Raises: WrongSpec, for fewer vectors than UMAP needs; UnusableModel, without UMAP.
+    """
+    require_umap()
+    if len(vectors) < max(neighbours + 2, 4):
+        raise WrongSpec(
+            f"an atlas of {where} with atlas.neighbours = {neighbours} needs at least {max(neighbours + 2, 4)} vectors, but the "
+            f"sample has {len(vectors)}. Raise atlas.vectors or atlas.per_image, or lower atlas.neighbours."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about threads, which a fixed seed excludes, and about start values
+        import umap
+
+        reducer = umap.UMAP(n_neighbors=neighbours, min_dist=0.1, metric="cosine", random_state=seed, n_jobs=1)
+        points = np.asarray(reducer.fit_transform(vectors), np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = float((high - low).max()) or 1.0
+    return ((points - (low + high) / 2) / side + 0.5).clip(0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One cell of a grid over a map.
+
+    grid: cells in a row. row, col: of the cell. members: int64: the vectors in it.
+    mean: float32 (channels,): their mean. label: their most frequent label, with its share of them; None where they have none.
+    """
+
+    grid: int
+    row: int
+    col: int
+    members: np.ndarray
+    mean: np.ndarray
+    label: str | None
+    label_share: float
+
+
+def cells_of(points: np.ndarray, vectors: np.ndarray, labels: Sequence[str | None], grid: int, least: int) -> list[Cell]:
+    """The cells of a grid that hold at least `least` vectors, row by row.
+
+    Args:
+        points: float32 (n, 2), as of `lay_out`.
+        labels: of the vectors' images.
+    """
+    cols, rows = (np.minimum((points * grid).astype(np.int64), grid - 1)).T
+    places = rows * grid + cols
+    cells = []
+    for place in np.unique(places):
+        members = np.flatnonzero(places == place)
+        if len(members) >= least:
+            named = Counter(label for label in (labels[int(member)] for member in members) if label is not None)
+            label, count = min(named.items(), key=lambda item: (-item[1], item[0])) if named else (None, 0)
+            row, col = divmod(int(place), grid)
+            cells.append(Cell(grid, row, col, members, vectors[members].mean(axis=0), label, count / len(members)))
+    return cells

@@ -1,0 +1,166 @@
+"""The stage `atlas`: a map of what each layer sees, with an icon for each cell of its grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.ascent.objectives import direction
+from pipeline.atlas.layout import Cell, cells_of, lay_out, require_umap
+from pipeline.atlas.results import FOLDER, write_icons, write_points, write_projector
+from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors
+from pipeline.errors import UnusableModel
+from pipeline.job import Job
+from pipeline.models.network import LayerInfo
+from pipeline.models.selection import select_among
+from pipeline.patterns.plan import Pattern, plan_batches
+from pipeline.report.atlas import atlases
+from pipeline.report.section import Section
+from pipeline.spec.atlas import AtlasSpec
+from pipeline.spec.patterns import PatternsSpec
+from pipeline.stages.stage import Outcome, Stage
+from pipeline.store.files import keep_only
+from pipeline.store.tables import INDEX, write_index
+
+Icons = dict[tuple[int, int, int], np.ndarray]  # by grid, row and column
+
+
+def run(job: Job) -> Outcome:
+    """Sample vectors, lay them out, and write atlas/, the pictures of icons and index/atlas.parquet.
+
+    Finished batches of icons, and the checkpoint of an unfinished one, stay in parts/atlas until all are done.
+
+    Raises: WrongSpec, for a sample that is too small; StoreFailed.
+    """
+    spec, layers = job.spec.atlas, chosen_layers(job)
+    plan = SamplePlan(spec.vectors, spec.per_image, spec.seed)
+    with job.reporter.step("atlas: sample", "images") as advance:
+        samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
+    columns: dict[str, list[Any]] = {name: [] for name in INDEX["atlas"].names}
+    without: dict[str, str] = {}
+    cells_by_layer: dict[str, list[Cell]] = {}
+    for layer in layers:
+        sample = samples[layer.name]
+        job.reporter.say(f"atlas: {len(sample.vectors):,} vectors of {layer.name}")
+        points = lay_out(sample.vectors, spec.neighbours, spec.seed, layer.name)
+        table = _points(sample, points)
+        write_points(job.folder, layer.name, table)
+        if spec.projector:
+            write_projector(job.folder, layer.name, sample.vectors, table)
+        cells = [cell for grid in spec.grids for cell in cells_of(points, sample.vectors, table["label"], grid, spec.least)]
+        cells_by_layer[layer.name] = cells
+        try:
+            icons = _icons(job, layer, cells, sample.vectors.mean(axis=0)) if spec.icons else {}
+        except UnusableModel as error:  # a network without gradients
+            icons, without[layer.name] = {}, str(error.args[0])
+            job.reporter.say(f"atlas: {layer.name} has no icons: {error.args[0]}")
+        for grid in spec.grids:
+            of_grid = [cell for cell in cells if cell.grid == grid]
+            drawn = {(row, col): icon for (own, row, col), icon in icons.items() if own == grid}
+            picture = write_icons(job.folder, layer.name, of_grid, drawn) if drawn else None
+            for cell in of_grid:
+                shown = picture if (cell.row, cell.col) in drawn else None
+                for name, value in _row(layer.name, cell, shown).items():
+                    columns[name].append(value)
+    write_index(job.folder, "atlas", columns)
+    _clean(job, layers, columns["picture"])
+    icons_made = sum(picture is not None for picture in columns["picture"])
+    points_made = {name: len(sample.vectors) for name, sample in samples.items()}
+    return {
+        "layers": [layer.name for layer in layers],
+        "vectors": points_made,
+        "icons": icons_made,
+        "without_icons": without,
+        "summary": f"{sum(points_made.values()):,} points of {len(layers)} layers, {icons_made:,} icons",
+    }
+
+
+def _icons(job: Job, layer: LayerInfo, cells: Sequence[Cell], mean: np.ndarray) -> Icons:
+    """A picture for each cell that raises the direction from the mean of all vectors to the mean of its own.
+
+    Raises: UnusableModel, for a layer that no gradient reaches.
+    """
+    from pipeline.ascent.measure import check_gradients, deterministic
+    from pipeline.patterns.runner import PatternRunner
+
+    spec = job.spec.atlas
+    ascent = PatternsSpec(steps=spec.steps, batch=spec.batch, seed=spec.seed, snapshot=spec.checkpoint)
+    away = {(cell.grid, cell.row, cell.col): cell.mean - mean for cell in cells}
+    patterns = {
+        place: Pattern(direction(layer.name, vector), 1, 0, name=f"cell {place}")
+        for place, vector in away.items()
+        if np.linalg.norm(vector) > 0
+    }
+    icons: Icons = {}
+    with deterministic(), job.reporter.step(f"atlas: icons of {layer.name}", "steps") as advance:
+        check_gradients(job.network, [layer.name])
+        runner = PatternRunner(job.of_image, ascent, job.folder / "parts" / "atlas", advance, len(patterns), job.shown_bands)
+        made = [result for batch in plan_batches(list(patterns.values()), ascent) for result in runner.make(batch)]
+    for place, result in zip(patterns, made, strict=True):
+        if result.state == "done":
+            icons[place] = result.picture
+    return icons
+
+
+def _points(sample: VectorSample, points: np.ndarray) -> dict[str, Any]:
+    """The columns of atlas/LAYER.parquet."""
+    images = [sample.images[int(example)] for example in sample.examples]
+    return {
+        "example": sample.examples,
+        "key": [key for key, _ in images],
+        "label": [label for _, label in images],
+        "row": sample.rows,
+        "col": sample.cols,
+        "x": points[:, 0],
+        "y": points[:, 1],
+    }
+
+
+def _row(layer: str, cell: Cell, picture: str | None) -> Mapping[str, Any]:
+    return {
+        "layer": layer,
+        "grid": cell.grid,
+        "row": cell.row,
+        "col": cell.col,
+        "vectors": len(cell.members),
+        "label": cell.label,
+        "label_share": cell.label_share if cell.label is not None else None,
+        "picture": picture,
+    }
+
+
+def _clean(job: Job, layers: Sequence[LayerInfo], pictures: Sequence[str | None]) -> None:
+    """Remove what earlier runs left, and the finished batches."""
+    from pipeline.store.files import file_name
+
+    keep_only(job.folder / "mosaics" / "atlas", {job.folder / picture for picture in pictures if picture})
+    stems = {file_name(layer.name) for layer in layers}
+    suffixes = (".parquet", "-vectors.tsv", "-metadata.tsv") if job.spec.atlas.projector else (".parquet",)
+    kept = {job.folder / FOLDER / f"{stem}{suffix}" for stem in stems for suffix in suffixes}
+    for path in [*(job.folder / FOLDER).glob("*"), *(job.folder / "parts" / "atlas").glob("*.npz")]:
+        if path not in kept:
+            path.unlink()
+
+
+def chosen_layers(job: Job) -> list[LayerInfo]:
+    """The layers that get an atlas. Raises: UnknownLayer."""
+    return select_among(job.layers, job.spec.atlas.layers, "atlas.layers")
+
+
+def check(job: Job) -> None:
+    """Raises: UnknownLayer; UnusableModel, without UMAP."""
+    chosen_layers(job)
+    require_umap()
+
+
+STAGE = Stage(
+    "atlas",
+    run,
+    table=AtlasSpec,
+    check=check,
+    index=("atlas",),
+    folders=(FOLDER, "mosaics/atlas"),
+    section=Section("a map of what each layer sees", {"atlas": atlases}),
+)

@@ -1,0 +1,100 @@
+"""The stage `atlas`: where points lie, what cells hold, what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import run
+from pipeline.atlas.layout import cells_of, lay_out
+from pipeline.drawing.palettes import GROUND
+from pipeline.drawing.pixels import decode_png
+from pipeline.errors import WrongSpec
+from pipeline.load import load_spec
+from pipeline.receipt import read_receipt
+
+
+def job(write_spec: Any, folder: Any, quiet: Any, model: Any = None, stages: Any = '["atlas", "report"]', **table: Any) -> Any:
+    atlas = {"per_image": 12, "neighbours": 5, "grids": [3], "steps": 2, **table}
+    spec = load_spec(
+        write_spec(folder / "spec.toml", model={"layers": ["edges"], **(model or {})}, atlas=atlas), [f"stages={stages}"]
+    )
+    return run(spec, folder, reporter=quiet)
+
+
+@pytest.fixture(scope="module")
+def mapped(write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder of a job with an atlas of `edges`, 240 points, and its page."""
+    return job(write_spec, tmp_path_factory.mktemp("atlas"), quiet, projector=True)
+
+
+def test_the_stage_leaves_points_cells_icons_and_what_other_viewers_load(mapped: Any) -> None:
+    points = pd.read_parquet(mapped / "atlas" / "edges.parquet")
+    cells = pd.read_parquet(mapped / "index" / "atlas.parquet")
+    assert len(points) == 240 and points[["x", "y"]].stack().between(0, 1).all()
+    assert set(points.label) == {"cat", "dog"} and points.groupby("example").size().eq(12).all()
+    assert cells.vectors.sum() <= 240 and (cells.vectors >= 3).all() and (cells.picture == "mosaics/atlas/edges-3.png").any()
+    vectors = np.loadtxt(mapped / "atlas" / "edges-vectors.tsv", delimiter="\t")
+    metadata = pd.read_csv(mapped / "atlas" / "edges-metadata.tsv", sep="\t")
+    assert vectors.shape == (240, 4) and metadata.key.tolist() == points.key.tolist()
+    assert "240 points of 1 layers" in str(read_receipt(mapped).stages["atlas"].summary)
+    assert not list((mapped / "parts" / "atlas").glob("*")) and (mapped / "report" / "data" / "+atlas.js").exists()
+
+
+def test_icons_lie_where_their_cells_lie(mapped: Any) -> None:
+    cells = pd.read_parquet(mapped / "index" / "atlas.parquet")
+    sheet = decode_png((mapped / "mosaics" / "atlas" / "edges-3.png").read_bytes())
+    side = sheet.shape[0] // 3
+    drawn = {
+        (row, col)
+        for row in range(3)
+        for col in range(3)
+        if (sheet[row * side : (row + 1) * side, col * side : (col + 1) * side] != GROUND).any()
+    }
+    assert drawn == set(zip(cells.row[cells.picture.notna()], cells.col[cells.picture.notna()], strict=True)) and drawn
+
+
+def test_vectors_of_different_directions_lie_apart_and_the_same_seed_gives_the_same_map() -> None:
+    random = np.random.default_rng(0)
+    kinds = np.repeat(np.eye(3, 8), 40, axis=0)
+    vectors = (kinds * random.uniform(1, 5, (120, 1)) + random.normal(0, 0.05, (120, 8))).astype(np.float32)
+    points = lay_out(vectors, 8, seed=1)
+    np.testing.assert_array_equal(points, lay_out(vectors, 8, seed=1))
+    middles = points.reshape(3, 40, 2).mean(axis=1)
+    spread = points.reshape(3, 40, 2).std(axis=1).max()
+    apart = min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert apart > 2 * spread
+
+
+def test_a_cell_is_the_mean_of_its_vectors_and_bears_their_most_frequent_label() -> None:
+    points = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.1], [0.9, 0.4], [1.0, 1.0]], np.float32)
+    vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
+    cells = cells_of(points, vectors, ["a", "b", "b", "c", None], grid=2, least=1)
+    assert [(cell.row, cell.col, cell.label, len(cell.members)) for cell in cells] == [
+        (0, 0, "b", 3),
+        (0, 1, "c", 1),
+        (1, 1, None, 1),
+    ]
+    np.testing.assert_array_equal(cells[0].mean, [2, 3])
+    assert cells[0].label_share == pytest.approx(2 / 3)
+    assert [cell.row for cell in cells_of(points, vectors, ["a"] * 5, grid=2, least=2)] == [0]
+
+
+def test_a_layer_without_gradients_gets_an_atlas_without_icons(write_spec: Any, quiet: Any, tmp_path: Any) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="before")(inputs)
+    model = keras.Model(inputs, keras.layers.Activation("linear", name="cut")(keras.ops.floor(x)), name="cutting")
+    model.save(tmp_path / "cutting.keras")
+    folder = job(write_spec, tmp_path, quiet, {"source": f"file:{tmp_path / 'cutting.keras'}", "layers": ["cut"]}, '["atlas"]')
+    assert pd.read_parquet(folder / "index" / "atlas.parquet").picture.isna().all()
+    record = read_receipt(folder).stages["atlas"].model_extra or {}
+    assert record["icons"] == 0 and "gradient" in record["without_icons"]["cut"]
+
+
+def test_a_sample_that_is_too_small_for_the_map_is_refused(write_spec: Any, quiet: Any, tmp_path: Any) -> None:
+    with pytest.raises(WrongSpec, match="needs at least 22 vectors, but the sample has 20"):
+        job(write_spec, tmp_path, quiet, per_image=1, neighbours=20)
