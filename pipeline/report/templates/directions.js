@@ -60,8 +60,10 @@
   function atlasCanvas(atlas, says) {
     const points = unpacked(atlas.points);
     const size = Math.min(900, Math.max(320, document.documentElement.clientWidth - 48));
-    const canvas = make("canvas", { width: size, height: size, tabIndex: 0, className: "atlas", role: "img", ariaLabel: `Atlas of ${atlas.layer}: ${count(points.length / 3, "point")}. Plus and minus zoom, arrows pan.` });
-    const context = canvas.getContext("2d");
+    // Two canvases: from disk, a browser lets nobody read one on which a picture was drawn, as drawing points by pixels does.
+    const icons = make("canvas", { width: size, height: size });
+    const canvas = make("canvas", { width: size, height: size, tabIndex: 0, role: "img", ariaLabel: `Atlas of ${atlas.layer}: ${count(points.length / 3, "point")}. Plus and minus zoom, arrows pan.` });
+    const [below, context] = [icons, canvas].map((layer) => layer.getContext("2d"));
     const view = { x: 0, y: 0, side: size };
     const shown = { points: true, label: "" };
     const pictures = new Map();
@@ -82,14 +84,14 @@
 
     function paint() {
       waiting = false;
-      context.fillStyle = "#16181d";
-      context.fillRect(0, 0, size, size);
+      below.fillStyle = "#16181d";
+      below.fillRect(0, 0, size, size);
       const grid = gridOf();
       const image = grid && pictureOf(grid);
-      if (image?.complete && image.naturalWidth) context.drawImage(image, view.x, view.y, view.side, view.side);
+      if (image?.complete && image.naturalWidth) below.drawImage(image, view.x, view.y, view.side, view.side);
+      // Pixel by pixel: a hundred thousand calls for rectangles would not be smooth.
+      const pixels = context.createImageData(size, size);
       if (shown.points) {
-        // Pixel by pixel: a hundred thousand calls for rectangles would not be smooth.
-        const pixels = context.getImageData(0, 0, size, size);
         const data = new Uint32Array(pixels.data.buffer);
         const colours = atlas.labels.map((_, at) => HUES[at % HUES.length]);
         const wanted = atlas.labels.indexOf(shown.label);
@@ -104,8 +106,8 @@
           const colour = (255 << 24) | (blue << 16) | (green << 8) | red;
           for (let row = 0; row < thick; row++) for (let col = 0; col < thick; col++) data[(y + row) * size + x + col] = colour;
         }
-        context.putImageData(pixels, 0, 0);
       }
+      context.putImageData(pixels, 0, 0);
     }
 
     function draw() {
@@ -154,7 +156,7 @@
       draw();
     });
     draw();
-    return { canvas, shown, draw };
+    return { canvas: make("div", { className: "atlas" }, icons, canvas), shown, draw };
   }
 
   async function showAtlas(job, root, [, name]) {
