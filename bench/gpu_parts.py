@@ -23,9 +23,8 @@ from bench.yardsticks import bare, keras_model
 from pipeline.errors import WrongSpec
 
 STAGES = ("activations", "featuremaps", "filters", "gradcam", "patterns", "dream")
-_METHODS = ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam", "integrated_gradients"]
-_OURS = {  # small, and all that a stage compiles
-    "gradcam": {"first": 2, "methods": _METHODS, "steps": 4, "batch": 2, "sanity": ["randomisation", "curves"]},
+_OURS: dict[str, dict[str, Any]] = {  # small, and all that a stage compiles
+    "gradcam": {"first": 2, "steps": 4, "samples": 8, "batch": 2, "sanity": ["randomisation", "curves"]},
     "patterns": {"channels": [0, 1], "steps": 2},
     "dream": {"first": 1, "iterations": 1, "num_octave": 1},
 }
@@ -42,6 +41,20 @@ def keras_network(path: Path) -> dict[str, Any]:
     x = layers.Conv2D(8, 3, strides=2, activation="relu", name="last")(layers.UpSampling2D(2)(x))
     keras.Model(image, layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling2D()(x))).save(path)
     return {"source": f"file:{path}", "preprocess": "unit", "layers": ["first", "capped", "last"]}
+
+
+def token_network(path: Path) -> dict[str, Any]:
+    """A small vision transformer, and the spec's table for it."""
+    import keras
+
+    layers = keras.layers
+    image = keras.Input((32, 32, 3))
+    x = layers.Reshape((16, 16))(layers.Conv2D(16, 8, strides=8, name="patches")(image))
+    y = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add(name="after")([x, layers.MultiHeadAttention(2, 8, name="attention")(y, y)])
+    x = layers.Dense(16, activation="gelu", name="hidden")(layers.LayerNormalization()(x))
+    keras.Model(image, layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling1D()(x))).save(path)
+    return {"source": f"file:{path}", "preprocess": "unit", "layers": ["patches", "norm", "hidden", "attention#heads"]}
 
 
 def frozen_network(path: Path) -> dict[str, Any]:
@@ -86,15 +99,24 @@ def kernels_missing(folder: Path, stages: Sequence[str]) -> dict[str, list[str]]
 
     Fields are not among them: they are solved on the CPU. An operation that would be an error in deterministic passes counts too.
     """
+    from pipeline.attribution.methods import METHODS
+    from pipeline.attribution.methods.method import AtAttention
     from pipeline.compiled import microbatches
     from pipeline.compiled.tf_private import executed_graphs, without_gpu_kernel
     from pipeline.run import run
     from pipeline.spec import JobSpec
 
+    attention = [name for name, method in METHODS.items() if any(isinstance(at, AtAttention) for at in method.needs("last"))]
+    methods = {
+        "keras": [name for name in METHODS if name not in attention],  # which is read in networks of tokens alone
+        "tokens": [*attention, "gradcam", "gradient"],
+        "frozen": ["gradcam", "hirescam", "gradcam++", "gradient", "guided_backprop", "guided_gradcam", "integrated_gradients"],
+    }
     missing: dict[str, list[str]] = {}
-    for kind, make in (("keras", keras_network), ("frozen", frozen_network)):
-        model = make(folder / {"keras": "network.keras", "frozen": "network.pb"}[kind])
-        spec = JobSpec.model_validate(spec_of(folder, model, stages, {name: _OURS[name] for name in stages if name in _OURS}))
+    for kind, make in (("keras", keras_network), ("tokens", token_network), ("frozen", frozen_network)):
+        model = make(folder / f"{kind}.{'pb' if kind == 'frozen' else 'keras'}")
+        tables = {**_OURS, "gradcam": {**_OURS["gradcam"], "methods": methods[kind]}}
+        spec = JobSpec.model_validate(spec_of(folder, model, stages, {name: tables[name] for name in stages if name in tables}))
         for stage in stages:
             with ExitStack() as stack:
                 stack.enter_context(mock.patch.object(microbatches, "visible_gpus", return_value=["a GPU"]))
