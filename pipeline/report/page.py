@@ -22,7 +22,7 @@ from pipeline.store.places import Place
 
 Progress = Callable[[int, int], None]
 SCRIPTS = ("core.js", "pictures.js", "glossary.js")  # of every page; the others are a page's own
-_PAGE_SCRIPTS = ("layer.js", "channel.js", "image.js", "views.js", "directions.js", "page.js")
+_PAGE_SCRIPTS = ("rows.js", "layer.js", "channel.js", "image.js", "views.js", "directions.js", "page.js")
 _CHUNK = 128  # channels in a file of details, which only the view of a channel reads
 _DETAILS = ("histogram", "histogram_edges")  # columns of index/channels.parquet that are details
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { openLayer, openDetails, make, heading, link, address, lastOf, number, percent, count, facts, copyText, saveCsv, largePatch, wholeOf, picture, strip, imageAddress, words, figure, curve, histogram, term, claimOf } = convscope;
+  const { openLayer, openDetails, make, heading, link, address, lastOf, number, percent, count, facts, copyText, saveCsv, saveParquet, largePatch, wholeOf, picture, strip, imageAddress, words, figure, curve, histogram, term, claimOf } = convscope;
 
   const section = (title, ...content) => (content.some(Boolean) ? make("section", {}, make("h2", {}, title), ...content) : null);
 
@@ -121,10 +121,14 @@
     const query = `SELECT * FROM 'index/activations.parquet'\nWHERE layer = '${name.replaceAll("'", "''")}' AND channel = ${channel.number} ORDER BY rank;`;
     const copy = make("button", { type: "button", textContent: "Copy" });
     copy.onclick = () => copyText(query, copy);
-    const save = make("button", { type: "button", textContent: "Save as CSV", disabled: !channel.winners.length });
     const wide = channel.winners.map((winner) => ({ layer: name, ...winner, ...details.winners.find((row) => row.rank === winner.rank) }));
-    save.onclick = () => saveCsv(wide, `${name.replace(/[^\w.-]+/g, "_")}-${channel.number}.csv`);
-    return [make("p", { className: "steps" }, save, "or in DuckDB, from the job's folder:", copy), make("pre", { tabIndex: 0 }, query)];
+    const file = `${name.replace(/[^\w.-]+/g, "_")}-${channel.number}`;
+    const saves = [["CSV", saveCsv], ["Parquet", saveParquet]].map(([format, save]) => {
+      const button = make("button", { type: "button", textContent: `Save as ${format}`, disabled: !wide.length });
+      button.onclick = () => save(wide, `${file}.${format.toLowerCase()}`);
+      return button;
+    });
+    return [make("p", { className: "steps" }, ...saves, "or in DuckDB, from the job's folder:", copy), make("pre", { tabIndex: 0 }, query)];
   }
 
   // The concepts that agree best, a line for each measure.

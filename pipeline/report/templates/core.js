@@ -183,17 +183,6 @@ const convscope = (() => {
     else if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => (button.textContent = "Select it and copy"));
   }
 
-  // Rows as a CSV file, which the browser saves. A text that a spreadsheet would take for a formula gets an apostrophe before it.
-  function saveCsv(list, file) {
-    const names = Object.keys(list[0] || {});
-    const plain = (value) => (value === null || value === undefined ? "" : typeof value === "string" && /^\s*[=+\-@]|^[\t\r\n]/.test(value) ? `'${value}` : String(value));
-    const cell = (value) => (/[",\r\n]/.test(plain(value)) ? `"${plain(value).replaceAll('"', '""')}"` : plain(value));
-    const text = [names, ...list.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
-    const anchor = make("a", { href: URL.createObjectURL(new Blob([`${text}\r\n`], { type: "text/csv" })), download: file });
-    anchor.click();
-    setTimeout(() => URL.revokeObjectURL(anchor.href), 1000);
-  }
-
   // ---- where we are: #/part/part?name=value&name=value
 
   function address(...parts) {
@@ -289,5 +278,5 @@ const convscope = (() => {
     route();
   }
 
-  return { take, ready, load, rows, openImages, openLayer, openEvery, openDetails, named, make, heading, link, number, percent, count, whenNear, choice, buttons, term, facts, copyText, saveCsv, address, here, lastOf, note, follow, version };
+  return { take, ready, load, rows, openImages, openLayer, openEvery, openDetails, named, make, heading, link, number, percent, count, whenNear, choice, buttons, term, facts, copyText, address, here, lastOf, note, follow, version };
 })();

@@ -448,6 +448,22 @@ def test_the_rows_of_a_channel_are_saved_as_csv(pages: Any, visit: Any) -> None:
     assert rows.key.tolist() == [f"{HOSTILE_KEY} {number}" for number in (2, 3, 4)] and rows.src_y1.tolist() == [4] * K
 
 
+def test_the_rows_of_a_channel_are_saved_as_parquet_with_types_and_nulls(pages: Any, visit: Any) -> None:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    page = settled(visit(pages[0], f"#/{HOSTILE}/2"))
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save as Parquet").click()
+    rows = pd.read_parquet(saving.value.path())
+    assert rows.layer.tolist() == [HOSTILE_LAYER] * K and rows["rank"].tolist() == list(range(K))
+    assert rows.key.tolist() == [f"{HOSTILE_KEY} {number}" for number in (2, 3, 4)] and rows.unclipped.isna().all()
+    rows = [{"text": "ä", "whole": 2**40, "part": 0.5, "yes": number % 3 == 0, "gap": None if number else -1} for number in range(20)]
+    with page.expect_download() as saving:
+        page.evaluate("rows => convscope.saveParquet(rows, 'x.parquet')", rows)
+    assert pq.read_table(saving.value.path()).to_pylist() == rows
+
+
 def test_no_text_is_a_formula_in_the_csv_that_is_saved(pages: Any, visit: Any) -> None:
     page = settled(visit(pages[0]))
     texts = ["=HYPERLINK('http://x')", "+1", "-1+cmd|'/c calc'!A0", "@SUM(1)", "\t=1", " =1", "\r=1", "a=1", 'say "x"', "a\rb"]
