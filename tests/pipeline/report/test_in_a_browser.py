@@ -458,12 +458,10 @@ def test_the_rows_of_a_channel_are_saved_as_parquet_with_types_and_nulls(pages: 
     rows = pd.read_parquet(saving.value.path())
     assert rows.layer.tolist() == [HOSTILE_LAYER] * K and rows["rank"].tolist() == list(range(K))
     assert rows.key.tolist() == [f"{HOSTILE_KEY} {number}" for number in (2, 3, 4)] and rows.unclipped.isna().all()
-    written = [
-        {"text": "ä", "whole": 2**40, "part": 0.5, "yes": number == 3, "gap": None if number else -1} for number in range(9)
-    ]
+    made = [{"text": "ä", "whole": 2**40, "part": 0.5, "yes": number == 3, "gap": None if number else -1} for number in range(9)]
     with page.expect_download() as saving:
-        page.evaluate("written => convscope.saveParquet(written, 'x.parquet')", written)
-    assert pq.read_table(saving.value.path()).to_pylist() == written
+        page.evaluate("made => convscope.saveParquet(made, 'x.parquet')", made)
+    assert pq.read_table(saving.value.path()).to_pylist() == made
 
 
 def test_no_text_is_a_formula_in_the_csv_that_is_saved(pages: Any, visit: Any) -> None:
