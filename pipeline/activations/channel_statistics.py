@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.activations import exact_sums
+from pipeline import exact_sums
 from pipeline.activations.member import Member, Responses
 from pipeline.activations.plan import ScanPlan
 
@@ -20,7 +20,7 @@ class Statistics(Member):
 
     seen, positive: int64 (channels,): responses, and those above zero.
     low, high: float32 (channels,): the smallest and the largest; inf and -inf while there are none.
-    sums, squares: float64 (pieces, channels): exact sums; see `pipeline.activations.exact_sums`.
+    sums, squares: float64 (pieces, channels): exact sums; see `pipeline.exact_sums`.
     """
 
     NAME = "statistics"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.activations import exact_sums
+from pipeline import exact_sums
 from pipeline.activations.member import Member, Responses, without_nan
 from pipeline.activations.plan import ScanPlan
 from pipeline.scrambling import scrambled

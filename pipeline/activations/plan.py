@@ -26,6 +26,7 @@ class ScanPlan:
     labels: the data set's labels in their order; only label_k needs them.
     per_image: how many responses to examples of one source image a channel's heap takes; None: any number.
     batch: images in a batch.
+    rank: whether heaps order images by the "response" or by its "relevance" for the predicted class.
     on_bad, max_bad: whether an unreadable image stops the scan, and which share of unreadable images does.
     precision, xla: how the network is run; see `pipeline.compiled.compile.Arithmetic`.
     """
@@ -42,6 +43,7 @@ class ScanPlan:
     label_k: int = 0
     labels: tuple[str, ...] = ()
     per_image: int | None = None
+    rank: str = "response"
 
     @classmethod
     def of(cls, job: Job) -> ScanPlan:
@@ -60,6 +62,7 @@ class ScanPlan:
             label_k=spec.label_k,
             labels=tuple(job.source.labels or ()) if spec.label_k else (),
             per_image=spec.per_image or (1 if data.window else None),
+            rank=spec.rank,
         )
 
     def channels_of(self, layer: LayerInfo) -> np.ndarray:

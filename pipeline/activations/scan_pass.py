@@ -18,6 +18,7 @@ from pipeline.activations.plan import ScanPlan
 from pipeline.compiled.compile import Arithmetic, network_input, pass_of
 from pipeline.compiled.freezing import Pass
 from pipeline.compiled.layer_graph import read_layers
+from pipeline.compiled.layer_relevance import layer_relevance
 from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 from pipeline.models.network import Network, read_unclipped
 
@@ -28,7 +29,7 @@ _STRETCH = 256  # values of a map that are searched for a position at a time
 class Peaks:
     """One layer's output for one batch.
 
-    maxima: float32 (batch, channels): spatial maxima, NaN passed over.
+    maxima: float32 (batch, channels): spatial maxima or, by relevance, sums; NaN passed over.
     images, channels, rows, cols: int64 (n,): the candidates, and the first position of their maximum.
     nans: int64 (batch, channels): NaN values in each map; None where there are none at all.
     unclipped: float32 (batch, channels): the maxima before the layer's upper clamp, whose positions are given; None where
@@ -53,6 +54,7 @@ class ScanPass:
         self._arithmetic = Arithmetic(plan.precision, plan.xla)
         self._names = [layer.name for layer in plan.layers]
         self._channels = None if plan.channels is None else tf.constant(plan.channels, tf.int32)
+        self._by_relevance = plan.rank == "relevance"
         self._counts = [len(plan.channels_of(layer)) for layer in plan.layers]
         self._passes: dict[bool, Pass] = {}
         self._compiling = Lock()
@@ -88,6 +90,8 @@ class ScanPass:
 
     def _compile(self, with_nan: bool) -> Pass:
         def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], ...]:
+            if self._by_relevance:
+                return layer_relevance(self._network, images, self._names), {}, {}
             # XLA compiles all that a function holds, and a frozen graph brings its placeholder.
             unclipped = read_unclipped if self._arithmetic.xla else read_layers
             layers = unclipped(self._network, images, self._names)
@@ -104,11 +108,12 @@ class ScanPass:
             outputs = []
             for name, floor, ceiling in zip(self._names, edges[::2], edges[1::2], strict=True):
                 floor = _of_images(floor, first, self._size)
-                output = (
-                    _peaks_among_nan(maps[name], first, floor, ceiling)
-                    if with_nan
-                    else _peaks(maps[name], first, floor, ceiling, floors.get(name))
-                )
+                if self._by_relevance:
+                    output = _totals(maps[name], first, floor, ceiling, with_nan)
+                elif with_nan:
+                    output = _peaks_among_nan(maps[name], first, floor, ceiling)
+                else:
+                    output = _peaks(maps[name], first, floor, ceiling, floors.get(name))
                 if name in ceilings:
                     output |= {"unclipped": output["maxima"], "maxima": tf.minimum(output["maxima"], ceilings[name])}
                 outputs.append(output)
@@ -158,6 +163,19 @@ def _peaks_among_nan(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceilin
     index = _first_maximum(_columns(stretches, candidates, stretch), _columns(reals, candidates, stretch))
     positions = _positions(maps, first, candidates, stretch * stretches.shape[2] + index)
     return {"maxima": maxima, "candidates": positions, "nans": tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])}
+
+
+def _totals(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor, with_nan: bool) -> dict[str, tf.Tensor]:
+    """The same with the sums of the maps in the place of their maxima; the positions are still those of the maxima."""
+    real = ~tf.math.is_nan(maps)
+    sums = tf.reduce_sum(tf.where(real, maps, 0) if with_nan else maps, axis=[1, 2])
+    stretches = _stretches(tf.where(real, maps, -np.inf))
+    tops = tf.reduce_max(stretches, axis=2)
+    candidates = tf.where(_passes(sums, floor, ceiling) & tf.reduce_any(real, axis=[1, 2]))
+    stretch = tf.argmax(_columns(tops, candidates), axis=1)
+    index = stretch * stretches.shape[2] + tf.argmax(_columns(stretches, candidates, stretch), axis=1)
+    output = {"maxima": sums, "candidates": _positions(maps, first, candidates, index)}
+    return output | ({"nans": tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])} if with_nan else {})
 
 
 def _stretches(maps: tf.Tensor) -> tf.Tensor:

@@ -41,6 +41,7 @@ class Explained:
     gaps: by method, float64 (count, targets): the share of a score for which a map does not account, where the method knows it.
     sums: float64 (count, targets, 2) by method and layer: of what speaks for the target, and, negative, of what speaks against
         it, before either is left out of the map.
+    channels: float32 (count, targets, channels) by layer, where the plan asks for them.
     """
 
     batch: ImageBatch
@@ -50,6 +51,7 @@ class Explained:
     maps: dict[MapKey, np.ndarray]
     gaps: Mapping[str, np.ndarray] = field(default_factory=dict)
     sums: Mapping[MapKey, np.ndarray] = field(default_factory=dict)
+    channels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Explainer:
         signed = self._signed(evidence)
         sums = {key: _sums(values) for key, values in signed.items()}
         maps = self._finished(signed)
-        return Explained(batch, evidence.logits, evidence.classes, slots, maps, evidence.gaps, sums)
+        channels = {layer: evidence.of(quantity) for layer, quantity in self.plan.channels.items()}
+        return Explained(batch, evidence.logits, evidence.classes, slots, maps, evidence.gaps, sums, channels)
 
     def maps(self, images: np.ndarray, classes: np.ndarray) -> dict[MapKey, np.ndarray]:
         """The maps of images, uint8 (count, height, width, 3), for given classes, int (count, targets)."""

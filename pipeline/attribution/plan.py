@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.attribution.methods.method import Method, MethodSettings, Quantity, Side
@@ -21,6 +21,7 @@ class ExplainPlan:
     with_weights: whether the network is explained with other weights too.
     sides: of class activation maps and others that are drawn as heat: what speaks for the target, against it, or both.
     merged: whether the maps of several layers are merged into one more, method by method.
+    channels: by layer, what is asked of each of its channels beside the maps.
     """
 
     methods: tuple[tuple[Method, str | None], ...]
@@ -30,6 +31,7 @@ class ExplainPlan:
     with_weights: bool = False
     sides: Side = "for"
     merged: bool = False
+    channels: Mapping[str, Quantity] = field(default_factory=dict)
 
     @classmethod
     def of(cls, methods: Iterable[Method], layers: Sequence[str], targets: Sequence[Target], batch: int) -> ExplainPlan:
@@ -54,4 +56,5 @@ class ExplainPlan:
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         """What the methods need of the graph, each once."""
-        return tuple(dict.fromkeys(quantity for method, layer in self.methods for quantity in method.needs(layer)))
+        of_maps = (quantity for method, layer in self.methods for quantity in method.needs(layer))
+        return tuple(dict.fromkeys([*of_maps, *self.channels.values()]))

@@ -10,13 +10,14 @@ from pipeline.spec.table import Table
 
 
 class ActivationsSpec(Table):
-    """`[activations]`: the sizes of the heaps, and how winners are cropped."""
+    """`[activations]`: the sizes of the heaps, by what they are ordered, and how winners are cropped."""
 
     top_k: Annotated[int, Field(gt=0, le=1000, strict=True)] = 9
     bottom_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     label_k: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     per_image: Annotated[int | None, Field(gt=0, le=1000, strict=True)] = None
     channels: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0, le=2**53, strict=True)]], Field(min_length=1)] = "all"
+    rank: Literal["response", "relevance"] = "response"
     crop: Literal["auto", "map", "field", "channel", "effective", "image"] = "auto"
     crop_size: Annotated[int, Field(ge=16, le=65_500, strict=True)] = 128
 

@@ -26,7 +26,8 @@ def around_a_method(name: str) -> str:
 
 
 AroundName = Annotated[str, Field(pattern="^(smooth|square|var)grad-"), AfterValidator(around_a_method)]
-Check = Literal["randomisation", "curves", "metrics"]
+Check = Literal["randomisation", "independent", "curves", "metrics"]
+AggregateName = Literal["channels", "places", "clusters"]
 
 
 def a_list_of_targets(value: Any) -> Any:
@@ -102,6 +103,7 @@ class GradcamSpec(Picks):
     through: channels, for each of which methods of relevance make one more map, of what goes through it.
     evidence: which side of class activation maps is kept. merge: whether to merge the maps of several layers too.
     arrays: whether to store the maps as numbers too.
+    aggregate: what the maps of all images say together, class by class.
     pictures: of how many images, spread evenly over those picked, pictures are drawn.
     """
 
@@ -130,6 +132,7 @@ class GradcamSpec(Picks):
     evidence: Side = "for"
     merge: StrictBool = False
     arrays: StrictBool = False
+    aggregate: Annotated[list[AggregateName], Rewritten(a_list)] = []
     pictures: Literal["all"] | Annotated[int, Field(ge=0, le=2**53, strict=True)] = 200
     batch: Batch = 16
 
@@ -139,7 +142,7 @@ class GradcamSpec(Picks):
             raise ValueError("through needs a method of relevance among gradcam.methods, such as lrp_epsilon_plus_flat")
         return self
 
-    @field_validator("methods", "targets", "sanity", "through")
+    @field_validator("methods", "targets", "sanity", "through", "aggregate")
     @classmethod
     def _once_each(cls, value: list[Any]) -> list[Any]:
         return [item for number, item in enumerate(value) if item not in value[:number]]

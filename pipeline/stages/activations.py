@@ -105,10 +105,23 @@ def check(job: Job) -> None:
         raise WrongSpec(
             f"activations.label_k = {spec.label_k}, but the data set does not name its labels. Set data.labels, or leave it out."
         )
+    if spec.rank == "relevance":
+        _check_relevance(job)
     if spec.crop == "effective":
         from pipeline.compiled.energy import check_gradients
 
         check_gradients(job.network, job.layers, 'Set activations.crop = "field".')
+
+
+def _check_relevance(job: Job) -> None:
+    from pipeline.compiled.layer_relevance import check_relevance
+
+    head = job.head()
+    if head.kind not in ("softmax", "sigmoid"):
+        raise WrongSpec(
+            f'activations.rank = "relevance" needs classes, and {job.network.name} has the head {head.kind!r}. Leave rank out.'
+        )
+    check_relevance(job.network, [layer.name for layer in job.layers])
 
 
 def prepare(job: Job, again: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.errors import UnusableData, UnusableModel, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
+from pipeline.report.evidence import evidence
 from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
 from pipeline.sources.picking import check_picks, count_picks, pick
@@ -41,6 +43,8 @@ _MOST_GAP = 0.01  # of a score: maps that miss more of it are spoken of
 def check(job: Job) -> None:
     """Find what cannot be explained before work starts. Raises: any WrongSpec."""
     check_picks(job.source, job.spec.gradcam, "gradcam")
+    if "clusters" in job.spec.gradcam.aggregate and find_spec("sklearn") is None:
+        raise WrongSpec('gradcam.aggregate = "clusters" needs scikit-learn: pip install "convscope[meaning]".')
     try:
         outputs = job.outputs()
         for output in outputs.values():
@@ -118,6 +122,8 @@ def _joined(outcomes: Mapping[str | None, Outcome]) -> Outcome:
 
 def _plan(job: Job, name: str | None) -> ExplainPlan:
     """What is explained of one output."""
+    from pipeline.attribution.aggregates.channels import evidence_at
+
     spec, layers = job.spec.gradcam, [layer.name for layer in _layers(job)]
     targets = _targets(job, _classes(job))
     targets = targets if name is None else tuple(TargetOfOutput(target, name) for target in targets)
@@ -135,7 +141,7 @@ def _plan(job: Job, name: str | None) -> ExplainPlan:
         spec.channels or 0,
         references,
     )
-    weights = "randomisation" in spec.sanity
+    weights = not {"randomisation", "independent"}.isdisjoint(spec.sanity)
     through = [
         (relevance(name, one.layer, one.channel), f"{one.layer}:{one.channel}")
         for name in spec.methods
@@ -143,7 +149,8 @@ def _plan(job: Job, name: str | None) -> ExplainPlan:
         for one in spec.through
     ]
     plan = replace(plan, methods=(*plan.methods, *through))
-    return replace(plan, settings=settings, with_weights=weights, sides=spec.evidence, merged=spec.merge)
+    channels = {layer: evidence_at(layer) for layer in layers} if "channels" in spec.aggregate else {}
+    return replace(plan, settings=settings, with_weights=weights, sides=spec.evidence, merged=spec.merge, channels=channels)
 
 
 def _references(job: Job) -> np.ndarray:
@@ -161,6 +168,9 @@ def _explain_output(
     job: Job, name: str | None, plan: ExplainPlan, maps: MapFiles | None
 ) -> tuple[Outcome, dict[str, dict[str, list[Any]]]]:
     """Explain one output. Returns: its entry in run.json, and the columns of the tables by name."""
+    from pipeline.attribution.aggregates import AGGREGATES
+    from pipeline.attribution.aggregates.clusters import suspicions
+    from pipeline.attribution.aggregates.subjects import Subjects
     from pipeline.attribution.explainer import Explainer
     from pipeline.attribution.pictures import ExplanationPictures
     from pipeline.attribution.results import ExplainedOutput, ExplanationResults, spread_evenly
@@ -179,6 +189,8 @@ def _explain_output(
     most = total if spec.pictures == "all" else spec.pictures
     output = ExplainedOutput(classes, plan.targets, name, spread_evenly(most, total))
     results = ExplanationResults(output, job.fit, explainer.graph.guide, pictures, maps)
+    subjects = Subjects(plan.targets, name)
+    aggregates = {table: make(subjects) for table, make in (AGGREGATES[key] for key in spec.aggregate)}
     checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
     warnings = _warnings_of_layers(job)
     for warning in warnings:
@@ -191,12 +203,18 @@ def _explain_output(
             results.add(explained)
             for sanity in checks.values():
                 sanity.add(explained)
+            for aggregate in aggregates.values():
+                aggregate.add(explained)
             advance(len(results.keys), total)
     pictures.close()
     tables = {"classification": results.classification, "attributions": results.attributions}
     for key, sanity in checks.items():
         tables[key] = sanity.columns
         write_bytes(whole / "trust" / f"{f'{below}-' if below else ''}{key}.png", sanity.plot())
+    tables |= {table: aggregate.columns() for table, aggregate in aggregates.items()}
+    suspicious = suspicions(tables["evidence_clusters"]) if "evidence_clusters" in tables else []
+    for line in suspicious:
+        job.reporter.say(line)
     trust = verdict(tables["metrics"]) if tables.get("metrics", {}).get("value") else []
     for line in trust:
         job.reporter.say(line)
@@ -215,6 +233,7 @@ def _explain_output(
         "replaced": guide.replaced if guide else None,
         **({"gaps": gaps} if gaps else {}),
         **({"trust": trust} if trust else {}),
+        **({"suspicions": suspicious} if suspicious else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
         "summary": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }, tables
@@ -313,10 +332,20 @@ STAGE = Stage(
     table=GradcamSpec,
     check=check,
     names_classes=True,
-    index=("classification", "attributions", "randomisation", "curves", "metrics"),
+    index=(
+        "classification",
+        "attributions",
+        "randomisation",
+        "independent",
+        "curves",
+        "metrics",
+        "evidence",
+        "evidence_places",
+        "evidence_clusters",
+    ),
     folders=("mosaics/gradcam", "maps"),
     section=Section(
         f"explanations: {', '.join(method.title for method in METHODS.values())}",
-        {"explanations": explanations, "checks": checks},
+        {"explanations": explanations, "checks": checks, "evidence": evidence},
     ),
 )

@@ -12,21 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.geometry import EDGES
+from pipeline.store.columns import box, list_of
 from pipeline.store.concept_tables import CONCEPTS
 from pipeline.store.direction_tables import DIRECTION_TABLES
+from pipeline.store.explanation_tables import EXPLANATIONS
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
 QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channels.parquet
-
-
-def _list(kind: pa.DataType) -> pa.DataType:
-    """A list whose values are named as Parquet names them, so that a table read back has the schema it was written with."""
-    return pa.list_(pa.field("element", kind))
-
-
-def _box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
-    return [(f"{prefix}{edge}", pa.int32()) for edge in EDGES]
 
 
 _CHANNEL = [("layer", pa.string()), ("channel", pa.int32())]
@@ -41,15 +34,6 @@ _WINNER = [
     ("label", pa.string()),
 ]
 
-_EXPLAINED = [  # the map that a row describes
-    ("example", pa.int64()),
-    ("key", pa.string()),
-    ("method", pa.string()),
-    ("layer", pa.string()),
-    ("class", pa.int32()),
-    ("target", pa.string()),
-]
-
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 _WINNERS = pa.schema(
@@ -57,12 +41,12 @@ _WINNERS = pa.schema(
         *_WINNER,
         ("row", pa.int32()),
         ("col", pa.int32()),
-        *_box(),
-        *_box("src_"),
-        *_box("eff_"),
-        *_box("eff_src_"),
-        *_box("map_"),
-        *_box("map_src_"),
+        *box(),
+        *box("src_"),
+        *box("eff_"),
+        *box("eff_src_"),
+        *box("map_"),
+        *box("map_src_"),
         ("unclipped", pa.float32()),
     ]
 )
@@ -73,7 +57,7 @@ _ASCENT = [  # how a picture was optimised
     ("width", pa.int32()),
     ("parameters", pa.string()),
     ("loss", pa.float32()),
-    ("losses", _list(pa.float32())),
+    ("losses", list_of(pa.float32())),
 ]
 
 # index/NAME.parquet; every column is described in docs/results.md.
@@ -101,7 +85,7 @@ INDEX: dict[str, pa.Schema] = {
             ("map_width", pa.int32()),
             ("channels", pa.int32()),
             ("chosen", pa.bool_()),
-            ("feeds", _list(pa.string())),
+            ("feeds", list_of(pa.string())),
             ("reason", pa.string()),
         ]
     ),
@@ -124,8 +108,8 @@ INDEX: dict[str, pa.Schema] = {
             ("selectivity", pa.float64()),
             ("twin", pa.int32()),
             ("twin_correlation", pa.float64()),
-            ("histogram", _list(pa.int64())),
-            ("histogram_edges", _list(pa.float64())),
+            ("histogram", list_of(pa.int64())),
+            ("histogram_edges", list_of(pa.float64())),
             ("ties", pa.int64()),
         ]
     ),
@@ -171,12 +155,12 @@ INDEX: dict[str, pa.Schema] = {
             ("twin", pa.int32()),
             ("twin_cosine", pa.float64()),
             ("inputs_of", pa.string()),
-            ("strongest_inputs", _list(pa.int32())),
-            ("input_weights", _list(pa.float64())),
+            ("strongest_inputs", list_of(pa.int32())),
+            ("input_weights", list_of(pa.float64())),
             ("drawn", pa.bool_()),
             ("picture", pa.string()),
-            ("gives", _list(pa.string())),
-            *_box(),
+            ("gives", list_of(pa.string())),
+            *box(),
         ]
     ),
     "featuremaps": pa.schema(
@@ -193,71 +177,7 @@ INDEX: dict[str, pa.Schema] = {
             ("picture", pa.string()),
         ]
     ),
-    "classification": pa.schema(
-        [
-            ("example", pa.int64()),
-            ("key", pa.string()),
-            ("label", pa.string()),
-            ("rank", pa.int32()),
-            ("class", pa.int32()),
-            ("name", pa.string()),
-            ("logit", pa.float32()),
-            ("probability", pa.float64()),
-            ("output", pa.float64()),
-            ("head", pa.string()),
-            ("logits", pa.string()),
-            ("box", _list(pa.float64())),
-        ]
-    ),
-    "attributions": pa.schema(
-        [
-            ("example", pa.int64()),
-            ("key", pa.string()),
-            ("label", pa.string()),
-            ("method", pa.string()),
-            ("layer", pa.string()),
-            ("class", pa.int32()),
-            ("name", pa.string()),
-            ("probability", pa.float64()),
-            ("output", pa.float64()),
-            ("head", pa.string()),
-            ("logits", pa.string()),
-            ("target", pa.string()),
-            ("gap", pa.float64()),
-            ("positive", pa.float64()),
-            ("negative", pa.float64()),
-            ("digest", pa.string()),
-            ("map_height", pa.int32()),
-            ("map_width", pa.int32()),
-            ("peak", pa.float32()),
-            ("row", pa.int32()),
-            ("col", pa.int32()),
-            *_box(),
-            *_box("src_"),
-            ("rule", pa.string()),
-            ("replaced", pa.int32()),
-            ("picture", pa.string()),
-        ]
-    ),
-    "randomisation": pa.schema(
-        [
-            *_EXPLAINED,
-            ("step", pa.int32()),
-            ("down_to", pa.string()),
-            ("rank_correlation", pa.float64()),
-            ("ssim", pa.float64()),
-        ]
-    ),
-    "metrics": pa.schema([*_EXPLAINED, ("metric", pa.string()), ("value", pa.float64())]),
-    "curves": pa.schema(
-        [
-            *_EXPLAINED,
-            ("kind", pa.string()),
-            ("share", pa.float64()),
-            ("probability", pa.float64()),
-            ("value", pa.float64()),
-        ]
-    ),
+    **EXPLANATIONS,
     "patterns": pa.schema(
         [
             ("name", pa.string()),
@@ -307,8 +227,8 @@ MAPS = pa.schema(
         ("logits", pa.string()),
         ("class", pa.int32()),
         ("target", pa.string()),
-        ("map", _list(pa.float16())),
-        ("shape", _list(pa.int32())),
+        ("map", list_of(pa.float16())),
+        ("shape", list_of(pa.int32())),
         ("scale", pa.float64()),
     ]
 )

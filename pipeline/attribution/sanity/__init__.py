@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.attribution.explainer import Explained, Explainer
@@ -27,5 +28,6 @@ class SanityCheck(Protocol):
 CHECKS: dict[str, Callable[[Explainer], SanityCheck]] = {
     "curves": DeletionCurves,
     "randomisation": RandomisationSimilarity,
+    "independent": partial(RandomisationSimilarity, cascading=False),
     "metrics": MapMetrics,
 }

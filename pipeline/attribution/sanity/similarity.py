@@ -26,15 +26,20 @@ class RandomisationSimilarity:
     columns: those of index/randomisation.parquet.
     """
 
-    def __init__(self, explainer: Explainer) -> None:
-        """The explainer's graph must have its weights."""
+    def __init__(self, explainer: Explainer, cascading: bool = True) -> None:
+        """The explainer's graph must have its weights.
+
+        Args:
+            cascading: whether layers stay random as those below them become so; else all but a few have their own weights.
+        """
         self._randomisation, self._targets = WeightRandomisation(explainer), explainer.plan.targets
+        self._cascading = cascading
         self.columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["randomisation"]}
 
     def add(self, explained: Explained) -> None:
         """Make the weights random, explain the batch again, and compare with its maps."""
         batch = explained.batch
-        for step, layer, random in self._randomisation.steps():
+        for step, layer, random in self._randomisation.steps(self._cascading):
             again = random.maps(batch.images, explained.classes)
             for key, first in explained.maps.items():
                 for place, picked in enumerate(batch.picked):

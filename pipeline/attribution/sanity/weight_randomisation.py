@@ -32,12 +32,12 @@ class WeightRandomisation:
         count = len(self.weights)
         self._steps = sorted({0, 1, *(round(at) for at in np.linspace(0, count, min(count, most_steps) + 1))})
 
-    def steps(self) -> Iterator[tuple[int, str, Explainer]]:
-        """The explainer as more and more layers are random: none first, all last.
+    def steps(self, cascading: bool = True) -> Iterator[tuple[int, str, Explainer]]:
+        """The explainer as more and more layers are random, none first and all last; or only those since the step before.
 
-        Yields: how many weights are random, the layer of the last of them ("" at first), and who explains with them.
+        Yields: how many weights there are down to the last that is random, its layer ("" at first), and who explains with them.
         """
-        for step in self._steps:
-            random = {one.source: self._noise[one.source] for one in self.weights[:step]}
+        for before, step in zip([0, *self._steps], self._steps, strict=False):
+            random = {one.source: self._noise[one.source] for one in self.weights[0 if cascading else before : step]}
             layer = self.weights[step - 1].layer if step else ""
             yield step, layer, self._explainer.with_run(self._explainer.graph.with_weights(random))

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { openEvery, make, heading, link, address, number, count, whenNear, term, whole, strip, figure, curve, curves } = convscope;
+  const { openEvery, make, heading, link, address, number, percent, count, whenNear, term, whole, strip, figure, curve, curves } = convscope;
   const read = (view) => convscope.load(view, `data/+${view}.js`);
 
   // ---- explanations
@@ -61,6 +61,28 @@
       const list = measured.filter((row) => row.kind === kind);
       if (list.length) root.append(make("h2", {}, term(kind, kind[0].toUpperCase() + kind.slice(1))), make("p", { className: "quiet" }, text), curves(list, `Mean answer by share of pixels, ${kind}`, ["share of the pixels", "answer"]) || "");
     }
+  }
+
+  // ---- what carries each class
+
+  async function showEvidence(job, root) {
+    const targets = await read("evidence");
+    const mean = (row, caption) => make("figure", {}, make("img", { loading: "lazy", alt: caption, src: row.picture }), make("figcaption", { className: "quiet" }, caption));
+    const at = (row) => (row.layer ? `${row.method} at ${row.layer}` : row.method);
+    const articles = targets.map((target) => make("article", { className: "explained" }, make("h2", {}, classOf({ name: target.target, ...target }))));
+    whenNear(articles, (article) => {
+      const target = targets[articles.indexOf(article)];
+      for (const [layer, channels] of Object.entries(target.layers)) {
+        const lines = channels.map((row) => make("tr", {}, make("th", { scope: "row" }, job.layers?.some((own) => own.name === layer) ? link(`channel ${row.channel}`, address(layer, row.channel)) : `channel ${row.channel}`), make("td", {}, number(row.mean)), make("td", {}, percent(row.share)), make("td", {}, percent(row.share_positive))));
+        const head = make("tr", {}, ...["", "mean evidence", "of the class", "of the images"].map((text) => make("th", { scope: "col" }, text)));
+        article.append(make("table", { className: "narrow" }, make("caption", {}, layer), make("thead", {}, head), make("tbody", {}, ...lines)));
+      }
+      const places = target.places.map((row) => mean(row, `${at(row)}: ${count(row.images, "image")}, ${percent(row.border)} at the border (evenly: ${percent(row.border_if_even)})`));
+      const clusters = target.clusters.map((row) => mean(row, `${row.suspicious ? "Look here. " : ""}${at(row)}, cluster ${row.cluster}: ${count(row.images, "image")}, such as ${row.keys.slice(0, 3).join(", ")}`));
+      if (places.length) article.append(make("h3", {}, "Where the evidence lies on average"), make("div", { className: "maps-row" }, ...places));
+      if (clusters.length) article.append(make("h3", {}, "Clusters of its maps"), make("div", { className: "maps-row" }, ...clusters));
+    });
+    root.append(heading("What carries each class"), make("p", {}, `${count(targets.length, "class", "classes")}: the channels that add most to its score, and where in the image the evidence lies. A cluster with half of its evidence in the same tenth of every image, away from the middle, may be a watermark or a border.`), ...articles);
   }
 
   // ---- feature maps, kernels, fields, patterns, dreams
@@ -127,6 +149,6 @@
     root.append(heading("Dreams"), make("div", { className: "pictures large" }, ...parts));
   }
 
-  const VIEWS = { "+explanations": showExplanations, "+checks": showChecks, "+maps": showMaps, "+kernels": showKernels, "+patterns": showPatterns, "+fields": showFields, "+dreams": showDreams, "+glossary": convscope.showGlossary };
+  const VIEWS = { "+explanations": showExplanations, "+checks": showChecks, "+evidence": showEvidence, "+maps": showMaps, "+kernels": showKernels, "+patterns": showPatterns, "+fields": showFields, "+dreams": showDreams, "+glossary": convscope.showGlossary };
   Object.assign(convscope, { VIEWS, classification, explanation });
 })();

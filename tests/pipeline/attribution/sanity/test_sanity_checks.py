@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -194,3 +195,22 @@ def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at
     assert area["right", "deletion"] < area["wrong", "deletion"] - 0.2
     assert area["right", "insertion"] > area["wrong", "insertion"] + 0.1
     assert curves.plot().startswith(b"\x89PNG")
+
+
+def test_independent_randomisation_leaves_the_layers_above_as_they_were(rectified: Any, opened: Any) -> None:
+    network = opened(rectified)
+    explainer = explainer_of(network, [("gradcam", "last")], 2, with_weights=True)
+    weights = explainer.graph.weights
+    changed = []
+
+    class Graph:
+        def __init__(self) -> None:
+            self.weights = weights
+
+        def with_weights(self, values: Any) -> Any:
+            changed.append([one.layer for one in weights if one.source in values])
+            return explainer.run
+
+    steps = list(WeightRandomisation(replace(explainer, graph=Graph())).steps(cascading=False))
+    layers = [one.layer for one in weights]
+    assert [layer for _, layer, _ in steps] == ["", *layers] and changed == [[], *([layer] for layer in layers)]
