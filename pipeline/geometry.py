@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import SupportsInt
 
@@ -61,18 +61,23 @@ class Box:
         """The box, moved by so many pixels."""
         return Box(self.y1 + down, self.x1 + right, self.y2 + down, self.x2 + right)
 
-    def grown(self, high: int, wide: int, height: int, width: int) -> Box:
-        """The box, at least so high and wide, in an image of height x width: moved into it where it would reach over an edge."""
-        spans = []
-        for first, last, least, size in ((self.y1, self.y2, high, height), (self.x1, self.x2, wide, width)):
-            length = min(max(last - first, least), size)
-            low = min(max((first + last - length) // 2, 0), size - length)
-            spans.append((low, low + length))
-        return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
-
     def columns(self, prefix: str = "") -> dict[str, int]:
         """The edges by the names of their columns: {"PREFIXy1": …, …}."""
         return {f"{prefix}{name}": edge for name, edge in zip(EDGES, self.edges, strict=True)}
+
+
+def grown(boxes: np.ndarray, least: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Boxes, at least so high and wide, in an image of that size: moved into it where they would reach over an edge.
+
+    Args:
+        boxes: int (n, 4), in the order of EDGES. least: int (n, 2) or (2,): heights and widths. size: the image's.
+
+    Returns: int (n, 4).
+    """
+    first, last = boxes[:, :2], boxes[:, 2:]
+    length = np.minimum(np.maximum(last - first, least), size)
+    low = np.clip((first + last - length) // 2, 0, np.asarray(size) - length)
+    return np.concatenate([low, low + length], axis=1)
 
 
 def interpolation(positions: np.ndarray, cells: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 LOSSLESS = 101  # as a quality of WebP
+_SHRINK = cv2.INTER_LINEAR  # to less than half: no eye sees what it skips
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -23,12 +24,22 @@ def encode_grey_png(values: np.ndarray) -> bytes:
     return cv2.imencode(".png", values)[1].tobytes()
 
 
-def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+def encode_jpeg(pixels: np.ndarray, quality: int, spent: bool = False) -> bytes:
     """uint8 RGB (h, w, 3) -> JPEG, from 1 to 100. Raises: ValueError, for a picture without pixels.
 
     Huffman tables are fitted to each picture, which makes small pictures a tenth smaller.
+
+    Args:
+        spent: the pixels are not needed any more and may be overwritten: a large picture needs no second array.
     """
-    return _encode(".jpg", pixels, cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    if spent and pixels.size:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels)
+        return cv2.imencode(".jpg", pixels, _jpeg_settings(quality))[1].tobytes()
+    return _encode(".jpg", pixels, *_jpeg_settings(quality))
+
+
+def _jpeg_settings(quality: int) -> tuple[int, ...]:
+    return cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1
 
 
 def decode_png(data: bytes) -> np.ndarray:
@@ -43,14 +54,20 @@ def decode_png(data: bytes) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, height: int, width: int, squares: float = 3.0) -> np.ndarray:
-    """uint8 (h, w, c) -> (height, width, c): by area where it shrinks, smoothed where it grows a little.
+    """uint8 (h, w, c) -> (height, width, c): by halves where it shrinks, smoothed where it grows a little.
 
     Args:
         squares: pixels stay squares where a picture grows by this factor or more.
     """
+    pixels = np.ascontiguousarray(pixels)
     growth = max(height / pixels.shape[0], width / pixels.shape[1])
-    method = cv2.INTER_AREA if growth <= 1 else cv2.INTER_NEAREST if growth >= squares else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=method).reshape(height, width, -1)
+    method = _SHRINK if growth <= 1 else cv2.INTER_NEAREST if growth >= squares else cv2.INTER_CUBIC
+    if growth <= 0.5:
+        # Means of whole pixels, which OpenCV takes five times as fast as means of fractions, after the rest of the way.
+        whole = 2 ** int(-np.log2(growth))
+        pixels = cv2.resize(pixels, (width * whole, height * whole), interpolation=_SHRINK)
+        method = cv2.INTER_AREA
+    return cv2.resize(pixels, (width, height), interpolation=method).reshape(height, width, -1)
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import groupby
 
 import numpy as np
 
 from pipeline.drawing.pixels import encode_jpeg, encode_png, shrink
 from pipeline.drawing.tiles import fill_tile, fit_whole
-from pipeline.geometry import Box
+from pipeline.geometry import Box, grown
 from pipeline.hardware import cores
 from pipeline.patches.winners import FindsMapRegions, Winners
 from pipeline.sources.fit import Fit
@@ -187,6 +186,7 @@ def _tile_of(layer: Winners, options: PatchOptions) -> tuple[int, int]:
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
+Made = dict[Hashable, tuple[int, int]]  # an image's pictures, in the spool: crops by box, tiles by box and size
 Span = tuple[int, Image, range]  # an example, its image, and its winners among the entries
 
 
@@ -262,55 +262,70 @@ class _Cutter:
         small = shrink(pixels, _THUMBNAIL)
         thumbnail = self._put(encode_jpeg(small, _THUMBNAIL_QUALITY))
         tile = self._spool.put(fit_whole(small, (WHOLE_SIDE, WHOLE_SIDE)).tobytes())
-        made: dict[tuple[object, ...], tuple[int, int]] = {}
+        made: Made = {}
         for example, image, entries in spans:
             (scale_y, scale_x), (y, x) = self._fit.scale_and_offset(image.region.height, image.region.width)
             y, x = y + image.region.y1, x + image.region.x1
             seen = (y, x, y + scale_y * self._fit.height, x + scale_x * self._fit.width)
             self._pictures.images[example] = SourceImage(image.key, image.label, height, width, seen, thumbnail, tile)
-            for number, c, rank in self._entries[entries.start : entries.stop].tolist():
-                self._cut_one(number, (c, rank), image, made)
+            of_image = self._entries[entries.start : entries.stop]
+            for number in np.unique(of_image[:, 0]):
+                _, c, rank = of_image[of_image[:, 0] == number].T
+                self._cut_layer(int(number), (c, rank), image, made)
         return len(spans)
 
-    def _cut_one(self, number: int, at: tuple[int, int], image: Image, made: dict[tuple[object, ...], tuple[int, int]]) -> None:
-        layer, pictures = self._winners[number], self._pictures.layers[number]
-        field, (height, width) = Box.of(layer.boxes[at]), (self._fit.height, self._fit.width)
-        blind = field.is_empty  # a unit that sees nothing is shown with the whole input
-        field = Box.whole(height, width) if blind else field
-        source = self._fit.to_source(field, image.region)
-        pictures.source[at] = source.edges
-        inner = None
+    def _cut_layer(self, number: int, at: tuple[np.ndarray, np.ndarray], image: Image, made: Made) -> None:
+        """The pictures of an image's winners in one layer, at int (n,) positions of channels and ranks."""
+        layer, pictures, fit = self._winners[number], self._pictures.layers[number], self._fit
+        size = fit.height, fit.width
+        fields = layer.boxes[at]
+        blind = (fields[:, 2:] <= fields[:, :2]).any(axis=1)
+        fields[blind] = 0, 0, *size  # a unit that sees nothing is shown with the whole input
+        least = np.tile(self._extents[number], (len(fields), 1))
+        cropped = fit.boxes_to_source(fields, image.region)
+        pictures.source[at] = cropped
         for boxes, boxes_source in ((pictures.effective, pictures.effective_source), (pictures.region, pictures.region_source)):
-            if boxes[at].any():
-                inner = Box.of(boxes[at])
-                part = self._fit.to_source(inner, image.region)
-                boxes_source[at] = part.edges
+            inner = boxes[at]
+            has = inner.any(axis=1)
+            part = np.where(has[:, np.newaxis], fit.boxes_to_source(inner, image.region), 0)
+            boxes_source[at] = part
+            fields[has], cropped[has] = inner[has], part[has]
+            least[has] = (inner[has, 2:] - inner[has, :2]).max(axis=1, keepdims=True)
         if layer.table != "activations":
             return
-        crop = image.region if self._options.whole else source if inner is None else part
-        reduced = cache(lambda: shrink(crop.cut(image.pixels), self._options.crop_size))
-        pictures.crops[at] = self._once(("crop", crop), made, lambda: _encoded(reduced()))
-        if self._options.whole or blind:
-            drawn, fills = crop, False
-        else:
-            high, wide = self._extents[number] if inner is None else (max(inner.height, inner.width),) * 2
-            drawn, fills = self._fit.to_source((inner or field).grown(int(high), int(wide), height, width), image.region), True
-        # A tile that shows the same as its crop is made of that, which has fewer pixels than the source.
-        same = drawn == crop and self._options.crop_size >= SIDE
-        key = ("tile", drawn, pictures.tile, fills)
-        pictures.tiles[at] = self._once(
-            key, made, lambda: fill_tile(reduced() if same else drawn.cut(image.pixels), pictures.tile, fills).tobytes()
-        )[0]
+        if self._options.whole:
+            cropped[:] = image.region.edges
+        fills = ~blind & (not self._options.whole)
+        drawn = np.where(fills[:, np.newaxis], fit.boxes_to_source(grown(fields, least, size), image.region), cropped)
+        for c, rank, *boxes, stretched in zip(*at, _boxes(cropped), _boxes(drawn), fills.tolist(), strict=True):
+            pictures.crops[c, rank], pictures.tiles[c, rank] = self._cut_one(
+                image.pixels, boxes, (*pictures.tile, stretched), made
+            )
 
-    def _once(
-        self, key: tuple[object, ...], made: dict[tuple[object, ...], tuple[int, int]], make: Callable[[], bytes]
-    ) -> tuple[int, int]:
-        if key not in made:
-            made[key] = self._put(make())
-        return made[key]
+    def _cut_one(
+        self, pixels: np.ndarray, boxes: Sequence[Box], tile: tuple[int, int, bool], made: Made
+    ) -> tuple[tuple[int, int], int]:
+        """The crop of the first box and the tile (height, width, filled?) of the second: where they are in the spool."""
+        crop, drawn = boxes
+        reduced = None
+        if crop not in made:
+            reduced = shrink(crop.cut(pixels), self._options.crop_size)
+            made[crop] = self._put(_encoded(reduced))
+        if (drawn, tile) not in made:
+            # A tile that shows the same as its crop is made of that, which has fewer pixels than the source.
+            if drawn != crop or self._options.crop_size < SIDE:
+                shown = drawn.cut(pixels)
+            else:
+                shown = shrink(crop.cut(pixels), self._options.crop_size) if reduced is None else reduced
+            made[drawn, tile] = self._put(fill_tile(shown, tile[:2], tile[2]).tobytes())
+        return made[crop], made[drawn, tile][0]
 
     def _put(self, data: bytes) -> tuple[int, int]:
         return self._spool.put(data), len(data)
+
+
+def _boxes(edges: np.ndarray) -> list[Box]:
+    return [Box(*of_box) for of_box in edges.tolist()]
 
 
 def _encoded(pixels: np.ndarray) -> bytes:

@@ -177,7 +177,7 @@ def page_names(name: str, pages: int, enlarged: bool = False) -> list[str]:
 
 def _write_page(layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -> None:
     picture = draw_page(layout, page, rows)
-    write_bytes(path, encode_png(picture) if path.suffix == ".png" else encode_jpeg(picture, _QUALITY), durable=False)
+    write_bytes(path, encode_png(picture) if path.suffix == ".png" else encode_jpeg(picture, _QUALITY, spent=True), durable=False)
 
 
 def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[dict[str, int | str]]:

@@ -56,10 +56,16 @@ class Fit:
             box: pixels of the network's input.
             region: the part of the source image that was resized.
         """
+        return Box.of(self.boxes_to_source(np.array([box.edges]), region)[0])
+
+    def boxes_to_source(self, boxes: np.ndarray, region: Box) -> np.ndarray:
+        """As `to_source`, for many boxes of one image: int (n, 4) -> int64 (n, 4)."""
         seen, filled = self._overlap(region.height, region.width)
-        y1, y2 = _outwards(box.y1 - filled.y1, box.y2 - filled.y1, filled.height, seen.height)
-        x1, x2 = _outwards(box.x1 - filled.x1, box.x2 - filled.x1, filled.width, seen.width)
-        return Box(y1, x1, y2, x2).shifted(region.y1 + seen.y1, region.x1 + seen.x1)
+        target, source = np.array([[filled.height, filled.width], [seen.height, seen.width]])
+        edges = boxes.astype(np.int64) - np.array((filled.y1, filled.x1) * 2)
+        first = np.clip(edges[:, :2] * source // target, 0, source - 1)
+        last = np.clip(-(-edges[:, 2:] * source // target), first + 1, source)
+        return np.concatenate([first, last], axis=1) + np.array((region.y1 + seen.y1, region.x1 + seen.x1) * 2)
 
     def _overlap(self, height: int, width: int) -> tuple[Box, Box]:
         """The part of the image that the network sees, in source pixels, and the part of the input it fills, in input pixels."""
@@ -95,9 +101,3 @@ def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
             pixels = np.concatenate([part.reshape(*size, -1) for part in resized], axis=2) if parts[1:] else resized[0]
             pixels = pixels.reshape(*size, -1)
     return pixels
-
-
-def _outwards(first: int, last: int, target: int, source: int) -> tuple[int, int]:
-    """Pixels first to last of `target` pixels, mapped to `source` pixels and rounded outwards."""
-    low = min(max(first * source // target, 0), source - 1)
-    return low, min(max(-(-last * source // target), low + 1), source)
