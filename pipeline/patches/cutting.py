@@ -24,7 +24,7 @@ WHOLE_SIDE = 64  # pixels of a whole image's longer side in mosaics
 _THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
 _THUMBNAIL_QUALITY = 80
 _LOSSLESS = 48  # pixels of the longer side up to which crops are PNG
-_CROP_QUALITY = 70  # docs/decisions.md has the measurements
+_CROP_QUALITY = 65  # docs/decisions.md has the measurements
 
 # Images are held back until a pass of the network is worth it, and no longer than memory allows.
 _GROUP = 32
@@ -303,7 +303,7 @@ class _Cutter:
             )
 
     def _cut_one(
-        self, pixels: np.ndarray, boxes: Sequence[Box], tile: tuple[int, int, bool], made: Made
+        self, pixels: np.ndarray, boxes: tuple[Box, Box], tile: tuple[int, int, bool], made: Made
     ) -> tuple[tuple[int, int], int]:
         """The crop of the first box and the tile (height, width, filled?) of the second: where they are in the spool."""
         crop, drawn = boxes
@@ -322,10 +322,6 @@ class _Cutter:
 
     def _put(self, data: bytes) -> tuple[int, int]:
         return self._spool.put(data), len(data)
-
-
-def _boxes(edges: np.ndarray) -> list[Box]:
-    return [Box(*of_box) for of_box in edges.tolist()]
 
 
 def _encoded(pixels: np.ndarray) -> bytes:

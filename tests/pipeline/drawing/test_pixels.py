@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_png, encode_webp, grey, resize, shrink
+from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_jpeg, encode_png, encode_webp, grey, resize, shrink
 
 NOISE = np.random.default_rng(3).integers(0, 256, (12, 20, 3), np.uint8)
 
@@ -49,6 +49,18 @@ def test_a_picture_shrinks_to_its_longer_side_and_never_grows() -> None:
     assert shrink(NOISE, 10).shape == (6, 10, 3)
     assert shrink(NOISE[:1], 4).shape == (1, 4, 3)  # no side vanishes
     assert shrink(NOISE, 20) is NOISE
+
+
+def test_a_picture_shrunk_to_less_than_half_is_made_of_all_its_pixels() -> None:
+    striped = np.zeros((64, 60, 3), np.uint8)
+    striped[::4] = 200  # one of four lines: every second pixel would miss them or see nothing else
+    assert (resize(striped, 16, 15) == 50).all()
+
+
+def test_a_page_that_is_not_needed_any_more_is_encoded_without_a_copy() -> None:
+    page = NOISE.copy()
+    assert encode_jpeg(page, 90, spent=True) == encode_jpeg(NOISE, 90)
+    assert (page == NOISE[..., ::-1]).all()
 
 
 def test_grey_has_three_equal_channels_and_weighs_colours_as_eyes_do() -> None:
