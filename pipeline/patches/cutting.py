@@ -284,11 +284,14 @@ class _Cutter:
         least = np.tile(self._extents[number], (len(fields), 1))
         cropped = fit.boxes_to_source(fields, image.region)
         pictures.source[at] = cropped
-        for boxes, boxes_source in ((pictures.effective, pictures.effective_source), (pictures.region, pictures.region_source)):
-            inner = boxes[at]
+        for inner_boxes, inner_source in (
+            (pictures.effective, pictures.effective_source),
+            (pictures.region, pictures.region_source),
+        ):
+            inner = inner_boxes[at]
             has = inner.any(axis=1)
             part = np.where(has[:, np.newaxis], fit.boxes_to_source(inner, image.region), 0)
-            boxes_source[at] = part
+            inner_source[at] = part
             fields[has], cropped[has] = inner[has], part[has]
             least[has] = (inner[has, 2:] - inner[has, :2]).max(axis=1, keepdims=True)
         if layer.table != "activations":
@@ -297,10 +300,9 @@ class _Cutter:
             cropped[:] = image.region.edges
         fills = ~blind & (not self._options.whole)
         drawn = np.where(fills[:, np.newaxis], fit.boxes_to_source(grown(fields, least, size), image.region), cropped)
-        for c, rank, *boxes, stretched in zip(*at, _boxes(cropped), _boxes(drawn), fills.tolist(), strict=True):
-            pictures.crops[c, rank], pictures.tiles[c, rank] = self._cut_one(
-                image.pixels, boxes, (*pictures.tile, stretched), made
-            )
+        for c, rank, crop, shown, fill in zip(*at, cropped.tolist(), drawn.tolist(), fills.tolist(), strict=True):
+            boxes, tile = (Box(*crop), Box(*shown)), (*pictures.tile, fill)
+            pictures.crops[c, rank], pictures.tiles[c, rank] = self._cut_one(image.pixels, boxes, tile, made)
 
     def _cut_one(
         self, pixels: np.ndarray, boxes: tuple[Box, Box], tile: tuple[int, int, bool], made: Made
