@@ -75,7 +75,7 @@ def test_mobilenet_in_onnx_has_the_winners_and_the_maps_of_the_keras_network(tmp
     onnx.save(_written_out(theirs.reader.model), path)
     ours: Any = open_network(ModelSpec(source=f"onnx:{path}", preprocess="symmetric", trusted=True, **spec))
     files = sorted((Path(REAL) / "imagenet20").glob("*.jpg"))
-    fit = Fit(224, 224, "crop")  # type: ignore[call-arg]
+    fit = Fit(224, 224, "crop")
     photos = np.stack([fit.apply(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)) for file in files])
     asked = [*spec["layers"], "logits"]
     own, other = (compile_tap(network, asked, len(files))(photos) for network in (ours, theirs))
