@@ -16,7 +16,7 @@ from pipeline.ascent.regularizers import diversity_penalty, normalised, penalise
 from pipeline.ascent.transforms import STILL, Transforms, inner
 from pipeline.compiled.devices import visible_gpus
 from pipeline.compiled.freezing import Pass, freeze
-from pipeline.compiled.gradients import OPENED, deterministic_gradients, replaced_gradients
+from pipeline.compiled.gradients import OPENED, deterministic_gradients, gradient_of, replaced_gradients
 from pipeline.errors import UnusableModel
 from pipeline.models.network import Network
 
@@ -116,7 +116,7 @@ class AscentGraph:
         raised = values
         if config.group > 1 and config.diversity:
             raised = values - diversity_penalty(values, maps[layers[0]], config.group, config.diversity)
-        (on_picture,) = deterministic_gradients(raised, picture)
+        on_picture = gradient_of(raised, picture)
         if on_picture is None:
             raise unreachable(layers, self.network)
         regularised = fused(lambda gradient, picture: penalised(gradient, picture, config.tv, config.l2))

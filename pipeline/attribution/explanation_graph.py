@@ -205,7 +205,6 @@ class _Drawing:
         explained = tf.where(classes == PREDICTED, best[:, tf.newaxis], classes)
         scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
-        in_halves = any(output.dtype == tf.float16 for operation in logits_graph.operations for output in operation.outputs)
         values: dict[Quantity, tf.Tensor] = {}
         attention = [one for one in self.quantities if isinstance(one, AtAttention)]
         if attention:
@@ -215,14 +214,14 @@ class _Drawing:
                 flows = [flow.weighed(deterministic_gradients(total, list(flow.blocks))) for total in weighted]
                 values[one] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
         for layer, tensor in tensors.items():
-            values |= self._at_layer(layer, tensor, totals, in_halves)
+            values |= self._at_layer(layer, tensor, totals)
         # ReLUs are changed once all that needs plain gradients has them; what lets all pass does not ask what let less pass.
         if AtPixels() in self.quantities:
-            values[AtPixels()] = self._at_pixels(pixels, totals, in_halves)
+            values[AtPixels()] = self._at_pixels(pixels, totals)
         for relus in CHANGES:
             if AtPixels(relus) in self.quantities:
                 self.guide = guide(logits_graph, pixels, self.network.name, relus)
-                values[AtPixels(relus)] = self._at_pixels(pixels, totals, in_halves)
+                values[AtPixels(relus)] = self._at_pixels(pixels, totals)
         for composite in dict.fromkeys(one.composite for one in self.quantities if isinstance(one, Relevance)):
             way = Propagation(logits_graph, pixels, COMPOSITES[composite], self.network.name)
             starts = [
@@ -235,13 +234,11 @@ class _Drawing:
                     values[asked] = tf.stack([self._relevance(asked, way, logits, start, at) for start in starts], axis=1)
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
-    def _at_layer(
-        self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor], in_halves: bool
-    ) -> dict[Quantity, tf.Tensor]:
+    def _at_layer(self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor]) -> dict[Quantity, tf.Tensor]:
         own = [one for one in self.quantities if isinstance(one, (AtLayer, LayerOutput)) and one.layer == layer]
         maps, values = tensor.as_map(tensor.tensor), dict[Quantity, tf.Tensor]()
         asks = any(isinstance(quantity, AtLayer) and quantity.by_gradients for quantity in own)
-        gradients = [_gradient(total, tensor, layer, self.network, in_halves) if asks else maps for total in totals]
+        gradients = [_gradient(total, tensor, layer, self.network) if asks else maps for total in totals]
         for quantity in own:
             if isinstance(quantity, AtLayer):
                 given = gradients if quantity.by_gradients else [maps for _ in totals]
@@ -266,8 +263,8 @@ class _Drawing:
             (given,) = way.back(at.tensor, given * tf.reshape(only, shape), [way.pixels])
         return tf.reduce_sum(given[..., : feed_of(self.network).bands], axis=-1)
 
-    def _at_pixels(self, pixels: tf.Tensor, totals: Sequence[tf.Tensor], in_halves: bool) -> tf.Tensor:
-        by_pixels = [gradient_of(total, pixels, in_halves) for total in totals]
+    def _at_pixels(self, pixels: tf.Tensor, totals: Sequence[tf.Tensor]) -> tf.Tensor:
+        by_pixels = [gradient_of(total, pixels) for total in totals]
         gradients = [gradient for gradient in by_pixels if gradient is not None]
         if len(gradients) < len(totals):
             raise UnusableModel(
@@ -312,8 +309,8 @@ def _located(logits_graph: LogitsGraph, traced: tf.Tensor, layer: str, network: 
     return located
 
 
-def _gradient(total: tf.Tensor, located: LayerTensor, layer: str, network: Network, in_halves: bool) -> tf.Tensor:
-    gradient = gradient_of(total, located.tensor, in_halves)
+def _gradient(total: tf.Tensor, located: LayerTensor, layer: str, network: Network) -> tf.Tensor:
+    gradient = gradient_of(total, located.tensor)
     if gradient is None:
         raise _unconnected(layer, network)
     return located.as_map(gradient)

@@ -69,20 +69,23 @@ def own_gradient(operation: tf.Operation) -> Callable[..., Any]:
     return (lambda one, *above: _deterministic(one, own, *above)) if operation.type in DETERMINISTIC.types else own
 
 
-def gradient_of(total: tf.Tensor, by: tf.Tensor, in_halves: bool) -> tf.Tensor | None:
-    """The gradient of a number by a tensor, float32 of its shape; None where it does not depend on it.
+def gradient_of(total: tf.Tensor, by: tf.Tensor) -> tf.Tensor | None:
+    """The gradient of one or several numbers by a tensor, of its shape; None where they do not depend on it.
 
-    Args:
-        in_halves: whether any of what lies between is float16, in which gradients under 6e-8 are zero, such as those of a mean
-            over a large map. Then they are taken of the number times a power of two, and divided by it; where that
-            overflows, those of the number itself count.
+    Where anything in the graph is float16, gradients under 6e-8 are zero, such as those of a mean over a large map. They are
+    then taken of the numbers times a power of two, and divided by it; where that overflows, those of the numbers themselves
+    count. They are float32 then.
     """
     (plain,) = deterministic_gradients(total, by)
-    if plain is None or not in_halves:
+    if plain is None or not _is_in_halves(total.graph):
         return plain
     (scaled,) = deterministic_gradients(total, by, grad_ys=tf.fill(tf.shape(total), tf.cast(_SCALE, total.dtype)))
     scaled, plain = tf.cast(scaled, tf.float32) / _SCALE, tf.cast(plain, tf.float32)
     return tf.where(tf.math.is_finite(scaled), scaled, plain)
+
+
+def _is_in_halves(graph: tf.Graph) -> bool:
+    return any(output.dtype == tf.float16 for operation in graph.get_operations() for output in operation.outputs)
 
 
 def _registered(rule: GradientRule, own_name: str) -> str:

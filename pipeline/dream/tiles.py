@@ -28,7 +28,7 @@ from pipeline.ascent.optimizer import (
 )
 from pipeline.ascent.regularizers import bilateral, laplacian_normalised
 from pipeline.compiled.freezing import Pass, freeze
-from pipeline.compiled.gradients import deterministic_gradients
+from pipeline.compiled.gradients import gradient_of
 from pipeline.models.network import Network
 
 
@@ -182,7 +182,7 @@ def _gradient(network: Network, form: Form, config: TileConfig, state: State, ar
 def _tile_gradient(network: Network, form: Form, tiles: tf.Tensor, arguments: Arguments) -> tuple[tf.Tensor, tf.Tensor]:
     """The objective's value for each tile, (batch,), and its gradient, as large as the tiles."""
     values = evaluate(form, _trace(network, form, tiles), arguments)
-    (gradient,) = deterministic_gradients(values, tiles)
+    gradient = gradient_of(values, tiles)
     if gradient is None:
         raise unreachable(layers_of(form), network)
     return values, gradient

@@ -26,12 +26,13 @@ class EndingReader(Protocol):
 class BoxOutput:
     """Where a detector's boxes are.
 
-    boxes, scores: the ends that hold them, which may be one. start: the first column of the class scores.
+    boxes, scores: the ends that hold them, which may be one. count: of boxes. start: the first column of the class scores.
     classes: how many there are. spec: `[model.boxes]`.
     """
 
     boxes: str
     scores: str
+    count: int
     start: int
     classes: int
     spec: BoxesSpec
@@ -47,16 +48,17 @@ class BoxOutput:
         """What the head `boxes` gives, and what it means.
 
         Args:
-            boxes, scores: the ends as they were read, (batch, n, columns).
+            boxes, scores: the ends as they were read, (batch, n, columns); where they are transposed, (batch, columns, n).
             size: height and width of the input, for coordinates in pixels.
 
         Returns: float32 (batch, n, 5 + classes): y1, x1, y2, x2 in shares of the input, zeros where they are offsets; the
         evidence for an object at all, 0 where the network gives none; that for each class.
         """
-        of_class, z = columns_before(scores, self.start, self.start + self.classes, ending_of)
+        axis = 1 if self.spec.transposed else 2
+        of_class, z = columns_before(scores, self.start, self.start + self.classes, ending_of, axis)
         assumed = of_class.name not in ("softmax", "log_softmax") and not of_class.is_probability
         if assumed:
-            z = scores[..., self.start : self.start + self.classes]
+            z = _columns(scores, self.start, self.start + self.classes, axis)
             weighted = ending_of(scores).weighted
             of_class = Activation("sigmoid") if weighted else Activation()
             reason = (
@@ -66,15 +68,15 @@ class BoxOutput:
             reason = f"class scores by a {'hard sigmoid' if of_class.clip else of_class.name}"
         objectness, own = None, tf.zeros_like(z[..., :1])
         if self.spec.objectness:
-            objectness, own = columns_before(boxes, 4, 5, ending_of)
+            objectness, own = columns_before(boxes, 4, 5, ending_of, axis)
             own = -own if objectness.falls and objectness.is_probability else own
             if not objectness.is_probability:
-                own = boxes[..., 4:5]
+                own = _columns(boxes, 4, 5, axis)
                 objectness = Activation("sigmoid") if ending_of(boxes).weighted else Activation()
         z = -z if of_class.falls and not assumed else z
-        reason = f"model.boxes: {reason}"
+        reason = f"model.boxes: {self.count:,} boxes of {self.classes:,} classes, {reason}"
         head = Head("boxes", of_class, self.classes, reason, assumed, assumed, objectness, self.spec.background, self.has_places)
-        corners = _corners(tf.cast(boxes[..., :4], tf.float32), self.spec, size)
+        corners = _corners(tf.cast(_columns(boxes, 0, 4, axis), tf.float32), self.spec, size)
         return tf.concat([corners, tf.cast(own, tf.float32), tf.cast(z, tf.float32)], axis=-1), head
 
     @property
@@ -86,13 +88,16 @@ class BoxOutput:
 def find_boxes(rows: Mapping[str, tuple[int, int]], spec: BoxesSpec, where: str) -> BoxOutput:
     """The ends that hold a detector's boxes and class scores: those that are named, else the only ones that can be.
 
-    One end of (n, 4 + 1 + classes) or (n, 4 + classes), or one of (n, 4) and one of (n, classes).
+    One end of (n, 4 + 1 + classes) or (n, 4 + classes), or one of (n, 4) and one of (n, classes); each the other way round
+    where they are transposed.
 
     Args:
         rows: of each end that gives a row for every box: how many, and their columns.
 
     Raises: WrongSpec, UnknownName.
     """
+    transposed = {name: (columns, count) for name, (count, columns) in rows.items()}
+    rows = transposed if spec.transposed else rows
     listed = ", ".join(f"{name} {count} x {width}" for name, (count, width) in rows.items()) or "none"
     for name in (spec.boxes, spec.scores):
         if name is not None and name not in rows:
@@ -105,20 +110,31 @@ def find_boxes(rows: Mapping[str, tuple[int, int]], spec: BoxesSpec, where: str)
         others = [name for name, (number, _) in rows.items() if number == count and name != boxes[0]]
         scores = [spec.scores] if spec.scores else (others if width == 4 else [boxes[0]])
         if len(scores) == 1 and rows[scores[0]][0] == count:
-            return _with_columns(boxes[0], scores[0], rows[scores[0]][1], spec, where)
+            if width > count and spec.transposed is None:
+                raise WrongSpec(
+                    f"{where} gives {count} x {width} numbers in {boxes[0]!r}: {count} boxes of {width} numbers, or, as newer "
+                    f"YOLO exports, {width} boxes of {count}. Say which: model.boxes.transposed = true or false."
+                )
+            return _with_columns(boxes[0], scores[0], rows[scores[0]], spec, where)
+    if spec.transposed is None and any(width == 4 for _, width in transposed.values()):
+        raise WrongSpec(
+            f"the outputs of {where} have no four numbers a box in rows ({listed}), but in columns. If that is where its boxes "
+            "are, set model.boxes.transposed = true."
+        )
     raise WrongSpec(
         f'model.head = "boxes", but of the outputs of {where} with a row for every box ({listed}) it is not clear which hold the '
         "boxes and which the class scores. Name them: model.boxes.boxes and model.boxes.scores."
     )
 
 
-def _with_columns(boxes: str, scores: str, width: int, spec: BoxesSpec, where: str) -> BoxOutput:
+def _with_columns(boxes: str, scores: str, shape: tuple[int, int], spec: BoxesSpec, where: str) -> BoxOutput:
+    count, width = shape
     if boxes != scores:
         if spec.objectness:
             raise WrongSpec(
                 f"model.boxes.objectness = true, but {where} gives its class scores apart, in {scores!r}. Leave it out."
             )
-        return BoxOutput(boxes, scores, 0, width, spec)
+        return BoxOutput(boxes, scores, count, 0, width, spec)
     if spec.objectness is None:
         raise WrongSpec(
             f"{where} gives {width} numbers a box in {boxes!r}: 4 for its place, and {width - 4} classes, or 1 for an object "
@@ -127,45 +143,63 @@ def _with_columns(boxes: str, scores: str, width: int, spec: BoxesSpec, where: s
     start = 4 + spec.objectness
     if width <= start:
         raise WrongSpec(f"{where} gives {width} numbers a box in {boxes!r}, which leaves none for classes. See model.boxes.")
-    return BoxOutput(boxes, scores, start, width - start, spec)
+    return BoxOutput(boxes, scores, count, start, width - start, spec)
 
 
-def columns_before(tensor: tf.Tensor, start: int, stop: int, ending_of: EndingReader) -> tuple[Activation, tf.Tensor]:
+def columns_before(
+    tensor: tf.Tensor, start: int, stop: int, ending_of: EndingReader, axis: int = 2
+) -> tuple[Activation, tf.Tensor]:
     """The last nonlinearity of some columns of (batch, n, columns), and these columns before it.
 
-    Columns and rows that were put together from several tensors are followed into these; where they end in several
-    nonlinearities, or in none, the columns are given as they are.
+    Columns and rows that were put together from several tensors are followed into these, also behind a transposition; where
+    they end in several nonlinearities, or in none, the columns are given as they are.
+
+    Args:
+        axis: of the columns, 1 for (batch, columns, n).
+
+    Returns: the nonlinearity, and (batch, n, stop - start).
     """
-    plain = (Activation(), tensor[..., start:stop])
+    plain = (Activation(), _columns(tensor, start, stop, axis))
     ending = ending_of(tensor)
     if ending.activation.name or ending.activation.clip:
-        evidence = tensor.graph.get_tensor_by_name(ending.evidence)
-        return ending.activation, tf.reshape(evidence, tf.shape(tensor))[..., start:stop]
+        evidence = tf.reshape(tensor.graph.get_tensor_by_name(ending.evidence), tf.shape(tensor))
+        return ending.activation, _columns(tf.ensure_shape(evidence, tensor.shape), start, stop, axis)
     operation = tensor.op
     while operation.type in _PASSES_ON:
         operation = operation.inputs[0].op
+    if operation.type == "Transpose" and _turns(operation):
+        return columns_before(operation.inputs[0], start, stop, ending_of, 3 - axis)
     if operation.type != "ConcatV2":
         return plain
-    *parts, axis = operation.inputs
-    number = tf.get_static_value(axis)
+    *parts, along = operation.inputs
+    number = tf.get_static_value(along)
     if number is None:
         return plain
-    if int(number) in (1, -2):
-        read = [columns_before(part, start, stop, ending_of) for part in parts]
-        along = 1
+    if int(number) % 3 != axis:
+        read = [columns_before(part, start, stop, ending_of, axis) for part in parts]
     else:
-        read, along, first = [], -1, 0
+        read, first = [], 0
         for part in parts:
-            if part.shape[-1] is None:
+            if part.shape[axis] is None:
                 return plain
-            last = first + int(part.shape[-1])
+            last = first + int(part.shape[axis])
             if first < stop and last > start:
-                read.append(columns_before(part, max(start, first) - first, min(stop, last) - first, ending_of))
+                read.append(columns_before(part, max(start, first) - first, min(stop, last) - first, ending_of, axis))
             first = last
     activations = {activation for activation, _ in read}
     if len(activations) != 1 or not any(activation.name or activation.clip for activation in activations):
         return plain
-    return read[0][0], tf.concat([value for _, value in read], axis=along)
+    return read[0][0], tf.concat([value for _, value in read], axis=2 if int(number) % 3 == axis else 1)
+
+
+def _columns(tensor: tf.Tensor, start: int, stop: int, axis: int) -> tf.Tensor:
+    """Some columns of (batch, n, columns); of (batch, columns, n) where their axis is 1. Returns: (batch, n, stop - start)."""
+    return tensor[..., start:stop] if axis == 2 else tf.transpose(tensor[:, start:stop], (0, 2, 1))
+
+
+def _turns(transposition: tf.Operation) -> bool:
+    order = tf.get_static_value(transposition.inputs[1])
+    return order is not None and order.tolist() == [0, 2, 1]
 
 
 def _corners(boxes: tf.Tensor, spec: BoxesSpec, size: tuple[int, int]) -> tf.Tensor:

@@ -40,6 +40,7 @@ class BoxesSpec(Table):
     boxes, scores: the outputs that hold them, where that is not clear.
     objectness: whether the number behind the place says that there is an object at all.
     background: the class that is no object.
+    transposed: whether each box is a column of the outputs, not a row.
     """
 
     format: Literal["yxyx", "xyxy", "xywh", "cxcywh", "offsets"]
@@ -48,6 +49,7 @@ class BoxesSpec(Table):
     scores: str | None = None
     objectness: StrictBool | None = None
     background: Annotated[int, Field(ge=0, strict=True)] | None = None
+    transposed: StrictBool | None = None
 
     @model_validator(mode="after")
     def _of_a_unit(self) -> BoxesSpec:

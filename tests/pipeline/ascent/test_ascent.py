@@ -228,3 +228,36 @@ def test_layers_that_no_gradient_reaches_are_named(silent: Any, smooth: Any) -> 
         check_gradients(silent, ["eyes", "floor", "cut"])
     with pytest.raises(UnusableModel, match="no gradient reaches cut in silent"):
         ascent(silent, [channel("cut", 0)])
+
+
+def test_a_class_whose_gradients_are_too_small_for_half_precision_is_raised_as_in_single() -> None:
+    """A last map of 224 x 224 and 1,000 classes: a mean over the map and small weights leave less than float16 holds."""
+    import keras
+
+    from pipeline.dream.tiles import Segment, TileConfig, TiledAscent
+    from pipeline.dream.tiles import start as start_of
+    from pipeline.models.keras.model import keras_network
+
+    def build(policy: str) -> Any:
+        x = inputs = keras.Input((224, 224, 3))
+        x = keras.layers.Conv2D(4, 3, padding="same", name="last", dtype=policy)(x)
+        x = keras.layers.GlobalAveragePooling2D(dtype=policy)(keras.layers.ReLU(dtype=policy)(x))
+        return keras.Model(inputs, keras.layers.Dense(1000, name="classes", dtype=policy)(x))
+
+    half, whole = build("mixed_float16"), build("float32")
+    random = np.random.default_rng(0)
+    half.get_layer("last").set_weights([random.normal(0, 0.3, (3, 3, 3, 4)), np.full(4, 0.3)])
+    half.get_layer("classes").set_weights([random.normal(0, 2e-4, (4, 1000)), np.zeros(1000)])
+    whole.set_weights(half.get_weights())
+    picture = random.uniform(0.3, 0.7, (224, 224, 3)).astype(np.float32)
+    patterns, dreams = [], []
+    for model in (half, whole):
+        network = keras_network(model, "net", None, "unit")
+        compiled = Ascent.compile(network, plain(224, 224), [logit(7)], AscentConfig("sgd", rate=1.0))
+        begin = start(compiled.parametrization, 1)
+        patterns.append(compiled.run(begin, [logit(7)], 1)[0].values - begin.values)
+        tiled = TiledAscent.compile(network, logit(7), TileConfig(), 1)
+        dreams.append(tiled.run(start_of(picture), logit(7), Segment(0, 1), 1)[0].values - picture)
+    for moves in (patterns, dreams):
+        flat = [np.ravel(move) for move in moves]
+        assert flat[0].any() and np.corrcoef(*flat)[0, 1] > 0.99

@@ -44,6 +44,8 @@ def detector(kind: str) -> tuple[Any, Any]:
     plain = keras.Model(inputs, [boxes, thing, z])
     if kind == "yolo":
         outputs = layers.Concatenate(name="all")([boxes, layers.Activation("sigmoid")(layers.Concatenate()([thing, z]))])
+    elif kind == "columns":  # as newer YOLO exports: (batch, 4 + classes, boxes)
+        outputs = layers.Concatenate(axis=1)([layers.Permute((2, 1))(boxes), ops.sigmoid(layers.Permute((2, 1))(z))])
     elif kind == "levels":  # each with its own sigmoid, one behind the other
         halves = [layers.Concatenate()([boxes[:, a:b], ops.sigmoid(z[:, a:b])]) for a, b in ((0, 40), (40, 64))]
         outputs = layers.Concatenate(axis=1, name="all")(halves)
@@ -55,6 +57,7 @@ def detector(kind: str) -> tuple[Any, Any]:
 BOXES = {
     "yolo": {"format": "cxcywh", "unit": "pixels", "objectness": True},
     "levels": {"format": "cxcywh", "unit": "pixels", "objectness": False},
+    "columns": {"format": "cxcywh", "unit": "pixels", "objectness": False, "transposed": True},
     "pair": {"format": "cxcywh", "unit": "pixels"},
 }
 
@@ -66,6 +69,8 @@ BOXES = {
         ("yolo", "frozen"),
         ("yolo", "savedmodel"),
         ("levels", "frozen"),
+        ("columns", "file"),
+        ("columns", "frozen"),
         ("pair", "file"),
         ("pair", "savedmodel"),
     ],
@@ -122,6 +127,54 @@ def test_a_detector_is_asked_what_its_numbers_are(tmp_path: Path) -> None:
         open_network(ModelSpec(**spec, boxes={"format": "cxcywh", "unit": "pixels"}))
     with pytest.raises(ValueError, match="unit"):
         ModelSpec(**spec, boxes={"format": "cxcywh"})
+
+
+@pytest.mark.parametrize("boxes", [{}, {"transposed": False}])
+def test_boxes_in_columns_are_asked_about_and_never_read_as_rows(boxes: dict[str, Any], tmp_path: Path) -> None:
+    spec: dict[str, Any] = {"source": stored(detector("columns")[0], "file", tmp_path), "layers": ["*"], "preprocess": "none"}
+    table = {"format": "cxcywh", "unit": "pixels", "objectness": False, **boxes}
+    if not boxes:
+        with pytest.raises(WrongSpec, match=r"7 x 64 .* 64 boxes of 7.*model.boxes.transposed = true or false"):
+            open_network(ModelSpec(**spec, boxes=table))
+    else:  # a job that says so is taken at its word, and is shown what it said
+        assert "7 boxes of 60 classes" in open_network(ModelSpec(**spec, boxes=table)).head().reason
+
+
+def test_offsets_have_no_place_and_the_strongest_box_of_a_class_is_explained_all_the_same(tmp_path: Path) -> None:
+    from pipeline.attribution.asked_targets import check_targets
+    from pipeline.attribution.detections import DetectionTarget, detected
+    from pipeline.attribution.targets import Classes, ClassTarget
+    from pipeline.spec.gradcam import TargetSpec
+
+    model, plain = detector("pair")
+    spec = ModelSpec(source=stored(model, "file", tmp_path), layers=["*"], preprocess="none", boxes={"format": "offsets"})
+    network = open_network(spec)
+    classes = Classes(3, None, network.head())
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, 3)).astype(np.float32)
+    target = DetectionTarget(ClassTarget(classes, 2))
+
+    @tf.function(autograph=False)
+    def explain(images: Any) -> Any:
+        logits = network.trace(images, ["logits"])["logits"]
+        score = target.score(logits, tf.constant([2, 2]))
+        return logits, score, tf.gradients(tf.reduce_sum(score), images)[0]
+
+    logits, score, slopes = explain(tf.constant(pixels))
+    given = tf.Variable(pixels)
+    with tf.GradientTape() as tape:
+        _, _, z = plain(given)
+        best = tf.argmax(tf.nn.softmax(z)[..., 2], axis=1)
+        expected = tf.gather(z[..., 2], best, batch_dims=1)
+        total = tf.reduce_sum(expected)
+    assert not np.asarray(logits)[..., :4].any()
+    np.testing.assert_allclose(score, expected, rtol=1e-4)
+    np.testing.assert_allclose(slopes, tape.gradient(total, given), rtol=1e-3, atol=1e-5)
+    strongest = list(detected(np.asarray(logits)[0], network.head(), 5))
+    assert all(detection.box is None for detection in strongest)
+    by_hand = sorted(tf.reduce_max(tf.nn.softmax(z)[0], -1).numpy(), reverse=True)[:5]
+    np.testing.assert_allclose([detection.probability for detection in strongest], by_hand, rtol=1e-5)
+    with pytest.raises(WrongSpec, match="offsets"):
+        check_targets(classes, [TargetSpec(output=1, box=(0.0, 0.0, 1.0, 1.0))], None)
 
 
 @pytest.mark.parametrize(
