@@ -333,7 +333,8 @@ def main() -> None:
     for number in range(options.models):
         # Every head in turn, the rest at random.
         axes = (str(random.choice(list(axis))) for axis in (WRAPPINGS, FORMS, FILES, PREPROCESSINGS))
-        drawn = Drawn(str(heads[number % len(heads)]), *axes, seed=number)
+        wrapping, form, file, preprocessing = axes
+        drawn = Drawn(str(heads[number % len(heads)]), wrapping, form, file, preprocessing, number)
         verdict, why = judge(drawn)
         counts[verdict] += 1
         print(f"{verdict:8}  {drawn}: {why}", flush=True)

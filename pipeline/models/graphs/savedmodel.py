@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,17 @@ def _without_device(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
     return own
 
 
+def _check_inference(nodes: Iterable[node_def_pb2.NodeDef], where: str) -> None:
+    """Raises: UnusableModel, for a network that changes its own variables, as batch normalisation does in training."""
+    changing = next((node.name for node in nodes if node.op.startswith("Assign")), None)
+    if changing is not None:
+        raise UnusableModel(
+            f"{where} was exported in training mode: it changes its variables, at {changing!r}, and an answer depends on the other "
+            "images of the batch. Keras does so where Resizing or augmentation stands before a nested model. Open the .keras "
+            "file instead, or export with training=False: docs/troubleshooting.md has the lines."
+        )
+
+
 def _frozen(part: _Part, values: Mapping[str, np.ndarray], where: str) -> graph_pb2.GraphDef:
     """The signature's graph, functions written out, variables as constants, ending in operations called as its outputs."""
     references = {name: node for name, node in part.handles.items() if node.op != "VarHandleOp"}
@@ -203,6 +214,7 @@ def _frozen(part: _Part, values: Mapping[str, np.ndarray], where: str) -> graph_
     outputs = {name: output.name for name, output in zip(part.outputs, wrapped.outputs, strict=True)}
     needed = needed_operations({node.name: node for node in definition.node}, outputs.values()) | {node.name for node in inputs}
     kept = [node for node in definition.node if node.name in needed]
+    _check_inference(kept, where)
     types = {output.name: output.dtype.as_datatype_enum for output in wrapped.outputs}
     return _without_seams(graph_pb2.GraphDef(node=kept, library=definition.library, versions=definition.versions), outputs, types)
 

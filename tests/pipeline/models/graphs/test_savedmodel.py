@@ -116,6 +116,25 @@ def test_a_folder_that_is_missing_empty_or_a_file_is_named(tmp_path: Path) -> No
     refused(tmp_path / "net.pb", MissingInput, "is a file.*write frozen:")
 
 
+def test_a_network_that_was_exported_in_training_mode_is_refused_and_its_remedy_works(tmp_path: Path, pixels: Any) -> None:
+    """Keras 3.15 exports a nested model behind Resizing in training mode: TensorFlow itself answers by the batch then."""
+    x = inner = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
+    nested = keras.Model(inner, keras.layers.GlobalAveragePooling2D()(x))
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Dense(3)(nested(keras.layers.Resizing(8, 8)(inputs))))
+    for training in (True, False):
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        spec = [keras.InputSpec("float32", (None, 8, 8, 3))]
+        archive.add_endpoint("serve", lambda x, training=training: model(x, training=training), spec)
+        archive.write_out(tmp_path / str(training), verbose=False)
+    refused(tmp_path / "True", UnusableModel, r"exported in training mode.*training=False")
+    network = opened(tmp_path / "False", "savedmodel", preprocess="none")
+    images = network.preprocess(pixels(2, 8, 8))
+    np.testing.assert_allclose(network.trace(images, ["logits"])["logits"], model(images, training=False), rtol=1e-4, atol=1e-3)
+
+
 def test_a_savedmodel_without_a_signature_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "net", lambda module, x: x * 2, signatures=lambda module: {})
     refused(folder, UnusableModel, "has no signature at all.*serving_default")
