@@ -241,6 +241,7 @@ def table_of(drawn: Drawn, model: Any, source: str) -> dict[str, Any]:
 
 def judge(drawn: Drawn) -> tuple[str, str]:
     """What comes of one model, and in words why."""
+    from pipeline.models.network import outputs_of
     from pipeline.models.registry import open_network
     from pipeline.spec.model import ModelSpec
 
@@ -249,7 +250,7 @@ def judge(drawn: Drawn) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             spec = table_of(drawn, model, store(model, drawn.file, Path(folder)))
-            views = list(open_network(ModelSpec.model_validate(spec)).outputs().items())
+            views = list(outputs_of(open_network(ModelSpec.model_validate(spec))).items())
             if drawn.form == "two outputs, each by its name" and drawn.kind != "boxes":
                 named = ({**spec, "logits": name} for name, _ in views)
                 views = [(table["logits"], open_network(ModelSpec.model_validate(table))) for table in named]
