@@ -172,8 +172,8 @@ def _check_inference(nodes: Iterable[node_def_pb2.NodeDef], where: str) -> None:
     if changing is not None:
         raise UnusableModel(
             f"{where} was exported in training mode: it changes its variables, at {changing!r}, and an answer depends on the "
-            "other images of the batch. Keras does so where Resizing or augmentation stands before a nested model. Open the .keras "
-            "file instead, or export with training=False: docs/troubleshooting.md has the lines."
+            "other images of the batch. Keras does so where Resizing or augmentation stands before a nested model. Open the "
+            ".keras file instead, or export with training=False: docs/troubleshooting.md has the lines."
         )
 
 
