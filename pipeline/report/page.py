@@ -96,6 +96,7 @@ def _write_layer(reader: JobReader, layer: str, files: PageFiles, prefix: str) -
     pictures = _write_patterns(reader, layer, files, f"{prefix}patterns/{file_name(layer)}")
     stored = {"order": channels, "chunk": _CHUNK, "rows": rows, "patterns": pictures, "winners": _winner_columns(winners)}
     stored["channels"] = _columns(statistics, without=_DETAILS)
+    stored["quality"] = _columns(reader.rows("quality", layer))
     stored["names"] = {
         number: {key: row[key] for key in ("concept", "measure", "value", "chance")}
         for number, row in reader.names(layer).items()

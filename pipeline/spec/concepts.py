@@ -50,6 +50,7 @@ class ConceptsSpec(Table):
     labels: bool = True
     embeddings: EmbeddingsSpec | None = None
     masks: MasksSpec | None = None
+    quality: bool = False
     images: Positive = 10_000
     top_k: Annotated[int, Field(gt=0, le=100, strict=True)] = 5
     chance: Annotated[float, Field(ge=0, le=1)] = 0.05

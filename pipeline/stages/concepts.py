@@ -10,16 +10,19 @@ import numpy as np
 
 from pipeline.activations.distribution import Distribution
 from pipeline.activations.heap_members import Strongest
+from pipeline.activations.member import without_nan
 from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState
 from pipeline.concepts.claims import Agreement, ClaimRule, best_of, claim_columns, permutations_of
 from pipeline.concepts.dissection import DETECTS, Dissection, Overlaps
 from pipeline.concepts.embedder import Embedder
-from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, of_keys, read_vectors
+from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, normalised, of_keys, read_vectors
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
 from pipeline.concepts.masks import grid_points, open_masks
+from pipeline.concepts.quality import clarity, polysemanticity, redundancy
 from pipeline.concepts.similarity import similarity
+from pipeline.drawing.pixels import decode_png
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.fields import FieldCache, solve_fields
 from pipeline.fields.map_regions import MapGrid
@@ -27,9 +30,11 @@ from pipeline.geometry import interpolation
 from pipeline.inputs import open_inputs
 from pipeline.job import Job
 from pipeline.models.labels import count_classes
-from pipeline.models.network import LOGITS, unknown_layer
+from pipeline.models.network import LOGITS, Feed, feed_of, unknown_layer
+from pipeline.report.job_reader import JobReader
 from pipeline.report.section import Section
 from pipeline.scrambling import scrambled
+from pipeline.sources.fit import Fit
 from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
 from pipeline.spec.model import ModelSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -61,6 +66,7 @@ def run(job: Job) -> Outcome:
         for name, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
             columns[name] += values
     write_index(job.folder, "concepts", columns)
+    write_index(job.folder, "quality", _quality(job, plan) if spec.quality else {name: [] for name in INDEX["quality"].names})
     rows = zip(columns["layer"], columns["channel"], columns["named"], strict=True)
     named = len({(layer, channel) for layer, channel, is_name in rows if is_name})
     total = sum(len(plan.channels_of(layer)) for layer in job.layers)
@@ -79,6 +85,8 @@ def check(job: Job) -> None:
     if job.spec.concepts.masks is not None:
         open_masks(job.spec.concepts.masks.source, job.spec.concepts.masks.names)
     given = job.spec.concepts.embeddings
+    if job.spec.concepts.quality and feed_of(job.network) != Feed():
+        raise WrongSpec("concepts.quality looks at crops, RGB of 8 bits, and the network takes other images. Leave it out.")
     if given is None:
         return
     if given.texts is not None:
@@ -233,6 +241,34 @@ def _from_embeddings(
         yield Agreement("embeddings", measure, concepts.names, similarity(measure, matrix, responses), np.concatenate(by_chance))
 
 
+def _quality(job: Job, plan: ScanPlan) -> dict[str, list[Any]]:
+    """The columns of index/quality.parquet, from the crops of each channel's winners."""
+    given = job.spec.concepts.embeddings
+    own = given is None or given.layer is None
+    embedder = Embedder(job.of_image, job.source) if own or given is None else job.prepared.get(Embedder) or _embedder(job, given)
+    layer_of = job.layers[-1].name if own or given is None else str(given.layer)
+    height, width, _ = embedder.network.input_shape
+    columns: dict[str, list[Any]] = {name: [] for name in INDEX["quality"].names}
+    reader = JobReader(job.folder)
+    with job.reporter.step("quality", "layers") as advance:
+        for done, layer in enumerate(job.layers, start=1):
+            table = reader.pictures("crops", layer.name, ("channel", "image"))
+            rows = [] if table is None else table.to_pylist()
+            pictures = (decode_png(row["image"]["bytes"]) for row in rows)
+            vectors = embedder.of_pictures(layer_of, pictures, Fit(height, width, job.fit.mode), job.spec.data.batch)
+            of_rows, numbers = np.array([row["channel"] for row in rows], np.int64), plan.channels_of(layer)
+            winners = [normalised(vectors[of_rows == number]) if number in of_rows else np.zeros((0, 1)) for number in numbers]
+            values, nearest = redundancy(winners)
+            columns["layer"] += [layer.name] * len(numbers)
+            columns["channel"] += numbers.tolist()
+            columns["clarity"] += without_nan(np.array([clarity(of_channel) for of_channel in winners]))
+            columns["polysemanticity"] += without_nan(np.array([polysemanticity(of_channel) for of_channel in winners]))
+            columns["redundancy"] += without_nan(values)
+            columns["alike"] += [None if place < 0 else int(numbers[place]) for place in nearest]
+            advance(done, len(job.layers))
+    return columns
+
+
 def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ...], dict[str, tuple[Overlaps, Overlaps]]]:
     """How many images have masks, the concepts, and by layer the overlaps with own masks and with those of other images."""
     given = job.spec.concepts.masks
@@ -271,6 +307,6 @@ STAGE = Stage(
     table=ConceptsSpec,
     check=check,
     reads=("activations",),
-    index=("concepts",),
+    index=("concepts", "quality"),
     section=Section("names of channels"),
 )

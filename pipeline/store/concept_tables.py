@@ -18,3 +18,14 @@ CONCEPTS = pa.schema(
         ("named", pa.bool_()),
     ]
 )
+
+QUALITY = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("channel", pa.int32()),
+        ("clarity", pa.float64()),
+        ("polysemanticity", pa.float64()),
+        ("redundancy", pa.float64()),
+        ("alike", pa.int32()),
+    ]
+)

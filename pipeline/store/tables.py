@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.geometry import EDGES
 from pipeline.store.columns import box, list_of
-from pipeline.store.concept_tables import CONCEPTS
+from pipeline.store.concept_tables import CONCEPTS, QUALITY
 from pipeline.store.direction_tables import DIRECTION_TABLES
 from pipeline.store.explanation_tables import EXPLANATIONS
 from pipeline.store.files import aside
@@ -123,6 +123,7 @@ INDEX: dict[str, pa.Schema] = {
         ]
     ),
     "concepts": CONCEPTS,
+    "quality": QUALITY,
     "images": pa.schema(
         [
             ("image", _IMAGE),

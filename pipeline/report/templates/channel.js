@@ -57,6 +57,9 @@
       ["dead", typeof statistics.dead === "boolean" ? (statistics.dead ? "yes" : "no") : null],
       ["selectivity", statistics.selective_label ? `${number(statistics.selectivity)}, for ${statistics.selective_label}` : null],
       ["purity", statistics.top_label ? `${percent(statistics.label_purity)} ${statistics.top_label}` : null],
+      ["clarity", number(statistics.clarity)],
+      ["polysemanticity", number(statistics.polysemanticity)],
+      ["redundancy", to(statistics.alike, number(statistics.redundancy))],
       ["twin", to(statistics.twin, `correlation ${number(statistics.twin_correlation)}`)],
       ...details.filters.flatMap((filter) => [
         [`norm of the ${filter.part}`, number(filter.norm)],

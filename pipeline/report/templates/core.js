@@ -64,10 +64,11 @@ const convscope = (() => {
     const [stored, images] = await Promise.all([load(`${job.prefix}layer:${name}`, layer.data), openImages(job)]);
     if (!layer.channels) {
       const statistics = byChannel(rows(stored.channels));
+      const quality = byChannel(rows(stored.quality));
       const winners = byChannel(rows(stored.winners));
       layer.rows = stored.rows;
       layer.channels = stored.order.map((number, at) => {
-        const channel = { number, layer, job, statistics: statistics.get(number)?.[0] || {}, name: stored.names?.[number], patterns: stored.patterns?.[number] || [] };
+        const channel = { number, layer, job, statistics: { ...statistics.get(number)?.[0], ...quality.get(number)?.[0] }, name: stored.names?.[number], patterns: stored.patterns?.[number] || [] };
         channel.winners = (winners.get(number) || []).map((winner) => named(images, winner));
         channel.details = `${layer.details}/${Math.floor(at / stored.chunk)}`;
         return channel;

@@ -13,6 +13,9 @@
     purity: ["purity", ({ statistics }) => statistics.label_purity, percent],
     selectivity: ["selectivity", ({ statistics }) => statistics.selectivity, number],
     twin: ["correlation with its twin", ({ statistics }) => statistics.twin_correlation, number],
+    clarity: ["clarity", ({ statistics }) => statistics.clarity, number],
+    polysemanticity: ["polysemanticity", ({ statistics }) => statistics.polysemanticity, number],
+    redundancy: ["redundancy", ({ statistics }) => statistics.redundancy, number],
     ties: ["ties", ({ statistics }) => statistics.ties, number],
   };
 

@@ -65,6 +65,7 @@ def again(named: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> A
         spec = load_spec(named.parent / "spec.toml", ['stages=["concepts"]', *changes])
         return index(run(spec, folder, reporter=quiet))
 
+    start.folder = folder  # type: ignore[attr-defined]
     return start
 
 
@@ -155,3 +156,13 @@ def test_masks_of_other_images_are_refused(again: Any, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("1 cat\n")
     with pytest.raises(WrongSpec, match="0 of 20 images have a mask"):
         again(**{"masks.source": tmp_path, "masks.names": tmp_path / "names.txt"})
+
+
+def test_quality_is_measured_for_every_channel_from_its_crops(named: Any, again: Any) -> None:
+    again(quality="true", labels="false")
+    rows = pd.read_parquet(again.folder / named.name / "index" / "quality.parquet")
+    silent = rows["clarity"].isna()
+    assert rows[silent][["layer", "channel"]].values.tolist() == [["edges", 1]] and len(rows) == 12  # it never fires
+    rows = rows[~silent]
+    assert rows["clarity"].between(-1, 1).all() and rows["polysemanticity"].between(0, 2).all()
+    assert (rows["alike"] != rows["channel"]).all() and rows["redundancy"].between(-1, 1).all()

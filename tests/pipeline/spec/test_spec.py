@@ -129,6 +129,7 @@ DEFAULTS = {
     "concepts.labels": True,
     "concepts.embeddings": None,
     "concepts.masks": None,
+    "concepts.quality": False,
     "concepts.images": 10_000,
     "concepts.top_k": 5,
     "concepts.chance": 0.05,
