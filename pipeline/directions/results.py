@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.directions.fitting import explained
+from pipeline.directions.splitting import TwoClusters
 from pipeline.store.direction_sets import DirectionSet
 
 STRONGEST = 5  # channels of the base that are named for each direction
 
 
-def direction_columns(directions: DirectionSet, vectors: np.ndarray, path: str) -> dict[str, Any]:
+def direction_columns(
+    directions: DirectionSet, vectors: np.ndarray, path: str, split: Sequence[TwoClusters] = ()
+) -> dict[str, Any]:
     """The columns of index/directions.parquet for one set.
 
     Args:
         vectors: the sample that they were found in, float32 (n, channels).
         path: of the set in the job's folder.
+        split: the channels that the set takes apart, in order.
     """
     count = directions.count
     active, energy = np.zeros(count, np.int64), np.zeros(count)
@@ -40,4 +45,7 @@ def direction_columns(directions: DirectionSet, vectors: np.ndarray, path: str) 
         "strongest_channels": order.tolist(),
         "channel_weights": np.take_along_axis(directions.decoder, order, axis=1).astype(np.float64).tolist(),
         "path": [path] * count,
+        "split_channel": [one.channel for one in split for _ in one.ranks] or [None] * count,
+        "split_ranks": [list(ranks) for one in split for ranks in one.ranks] or [None] * count,
+        "separation": [one.separation for one in split for _ in one.ranks] or [None] * count,
     }

@@ -21,6 +21,7 @@ class DirectionsSpec(Table):
     per_image: Positive = 8
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     sparsity: Positive = 16
+    split: Positive | None = None
     steps: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 2000
     checkpoint: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pipeline.directions.fitting import SetPlan, fit_directions, require_scikit_learn
 from pipeline.directions.results import direction_columns
-from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors
+from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors, vectors_at
+from pipeline.directions.splitting import TwoClusters, split_set, two_clusters
 from pipeline.errors import WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
@@ -16,7 +19,7 @@ from pipeline.report.section import Section
 from pipeline.spec.directions import DirectionsSpec
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.direction_sets import FOLDER, DirectionSet
-from pipeline.store.tables import INDEX, write_index
+from pipeline.store.tables import INDEX, read_index, write_index
 
 _TRAINED = ("topk", "jumprelu")
 
@@ -40,6 +43,12 @@ def run(job: Job) -> Outcome:
                 sets.append(_found(job, SetPlan(layer.name, name, job.digests["model"], spec.seed), samples[layer.name]))
                 path = sets[-1].save(job.folder)
                 for column, values in direction_columns(sets[-1], samples[layer.name].vectors, path).items():
+                    columns[column].extend(values)
+            split = _split(job, layer) if spec.split else []
+            if split:
+                sets.append(split_set(layer.name, split, job.digests["model"]))
+                path = sets[-1].save(job.folder)
+                for column, values in direction_columns(sets[-1], samples[layer.name].vectors, path, split).items():
                     columns[column].extend(values)
         advance(number, number)
     write_index(job.folder, "directions", columns)
@@ -75,6 +84,24 @@ def _found(job: Job, asked: SetPlan, sample: VectorSample) -> DirectionSet:
         )
 
 
+def _split(job: Job, layer: LayerInfo) -> list[TwoClusters]:
+    """The channels of a layer whose winners fall into two clusters that lie furthest apart, by channel; none without any."""
+    table = read_index(job.folder, "activations").select(["layer", "channel", "rank", "example", "row", "col"]).to_pylist()
+    winners = [row for row in table if row["layer"] == layer.name]
+    at: dict[int, list[int]] = {}
+    for row in winners:
+        at.setdefault(row["example"], []).append(row["row"] * layer.shape[1] + row["col"])
+    vectors = vectors_at(job.network, layer, (job.source, job.fit), {example: sorted(set(own)) for example, own in at.items()})
+    by_channel: dict[int, dict[int, np.ndarray]] = {}
+    for row in winners:
+        vector = vectors.get((row["example"], row["row"] * layer.shape[1] + row["col"]))
+        if vector is not None:
+            by_channel.setdefault(row["channel"], {})[row["rank"]] = vector
+    clusters = [two_clusters(channel, own, job.spec.directions.seed) for channel, own in by_channel.items()]
+    furthest = sorted((one for one in clusters if one is not None), key=lambda one: (-one.separation, one.channel))
+    return sorted(furthest[: job.spec.directions.split], key=lambda one: one.channel)
+
+
 def training_key(job: Job, asked: SetPlan) -> str:
     """The name of a training's checkpoint: of another network, other data or another spec it is another one."""
     from pipeline.sources.records import digest_of
@@ -100,6 +127,8 @@ def check(job: Job) -> None:
         asked = SetPlan("", name, "")
         if asked.method in _TRAINED and spec.sparsity > asked.count:
             raise WrongSpec(f"directions.sparsity = {spec.sparsity}, but {name!r} has {asked.count} directions. Lower it.")
+    if spec.split and "activations" not in job.spec.stages:
+        raise WrongSpec('directions.split takes the winners of channels apart: add "activations" to stages, or leave it out.')
     require_scikit_learn()
 
 
@@ -108,6 +137,7 @@ STAGE = Stage(
     run,
     table=DirectionsSpec,
     check=check,
+    reads=("activations",),  # whose winners `split` takes apart
     index=("directions",),
     folders=(FOLDER,),
     section=Section("directions in the space of a layer's channels", {"directions": direction_sets}),

@@ -26,6 +26,9 @@ DIRECTION_TABLES: dict[str, pa.Schema] = {
             ("strongest_channels", _list_of(pa.int32())),
             ("channel_weights", _list_of(pa.float64())),
             ("path", pa.string()),
+            ("split_channel", pa.int32()),
+            ("split_ranks", _list_of(pa.int32())),
+            ("separation", pa.float64()),
         ]
     ),
     "atlas": pa.schema(

@@ -18,6 +18,13 @@
     return make("ol", { className: "strips" }, ...items);
   }
 
+  // The winners of the channel that is taken apart which lie in this direction's cluster.
+  async function clusterOf(job, set, direction) {
+    if (direction.split_channel === null || !job.layers.some((layer) => layer.name === set.base)) return "";
+    const channel = (await openLayer(job, set.base)).numbers.get(direction.split_channel);
+    return channel ? strip({ ...channel, winners: channel.winners.filter((winner) => direction.split_ranks.includes(winner.rank)) }) : "";
+  }
+
   async function showDirections(job, root, [, name]) {
     const sets = await read("directions");
     const set = sets.find((other) => other.layer === name);
@@ -35,7 +42,7 @@
     for (const direction of set.directions) {
       const title = direction.name === null ? `Direction ${direction.channel}` : `${direction.channel}: ${direction.name}`;
       const words = direction.dead ? "never responds in the sample" : `responds to ${percent(direction.share_active)} of the sample, by ${number(direction.strength)} (root mean square)`;
-      sections.push(make("section", {}, make("h2", {}, title), make("p", {}, words), await madeOf(job, set, direction)));
+      sections.push(make("section", {}, make("h2", {}, title), make("p", {}, words), await clusterOf(job, set, direction), await madeOf(job, set, direction)));
     }
     root.append(
       heading(set.layer),

@@ -151,6 +151,7 @@ DEFAULTS = {
     "directions.per_image": 8,
     "directions.seed": 0,
     "directions.sparsity": 16,
+    "directions.split": None,
     "directions.steps": 2000,
     "directions.checkpoint": 60.0,
 }
@@ -278,6 +279,7 @@ BAD = [
     ("directions.per_image", 0),
     ("directions.seed", -1),
     ("directions.sparsity", 0),
+    ("directions.split", 0),
     ("directions.steps", 0),
     ("directions.checkpoint", 0),
 ]
