@@ -206,6 +206,6 @@ def direction_sets(reader: JobReader) -> list[Row]:
         about = ("layer", "base", "method", "explained", "vectors", "path")
         entry = sets.setdefault(row["layer"], {**{name: row[name] for name in about}, "directions": []})
         own = ("channel", "name", "share_active", "dead", "strength", "strongest_channels", "channel_weights")
-        own += ("split_channel", "split_ranks", "separation")
-        entry["directions"].append({name: row[name] for name in own})
+        split = ("split_channel", "split_ranks", "separation")
+        entry["directions"].append({name: row[name] for name in (*own, *split)})
     return list(sets.values())
