@@ -47,6 +47,7 @@ HEADS: dict[str, tuple[int, str, str | None, str | None]] = {
     "regression, compiled": (3, "linear", None, "mean_squared_error"),
     "one number": (1, "linear", None, None),
     "a binary logit": (1, "sigmoid", None, None),
+    "a binary logit, compiled": (1, "sigmoid", None, "binary_crossentropy"),
     "embedding": (8, "embedding", "norm", None),
     "map of a softmax": (3, "map", "softmax", None),
     "map of sigmoids": (2, "map", "sigmoid", None),
