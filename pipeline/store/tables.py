@@ -308,7 +308,9 @@ def write_crops(path: Place, chunks: Iterable[Mapping[str, Any]], schema: pa.Sch
             table = pa.table({field.name: _column(columns[field.name], field.type) for field in schema})
             if writer is None:
                 writer = stack.enter_context(
-                    pq.ParquetWriter(temporary, table.schema, store_schema=False, dictionary_pagesize_limit=2**31 - 1)
+                    pq.ParquetWriter(
+                        temporary, table.schema, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**31 - 1
+                    )
                 )
                 writer.add_key_value_metadata(_image_feature(schema))
             writer.write_table(table, row_group_size=max(len(table), 1))
