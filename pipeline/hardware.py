@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import statistics
@@ -16,6 +18,16 @@ _EVERY = 1  # seconds between two samples
 def cores() -> int:
     """The number of cores that this process may use, or that the machine has if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def release_memory() -> None:
+    """Give the system what the C library keeps of memory that was freed; does nothing where it is not glibc.
+
+    After a scan glibc holds a sixth of what the process takes, in pieces between what is still in use, and the next step,
+    which asks for other sizes, takes as much again on top of it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class GpuUse:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.drawing.pixels import encode_grey_png
 from pipeline.geometry import EDGES
+from pipeline.hardware import release_memory
 from pipeline.patches.cutting import LayerPictures, PatchOptions, WinnerPictures, cut_winners
 from pipeline.patches.mosaics import write_mosaics
 from pipeline.patches.winners import Winners
@@ -41,6 +42,7 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
     """
     with Spool(folder / "parts") as spool:
         pictures = cut_winners(winners, source, spool, options)
+        release_memory()
         images = _Images(pictures)
         together = list(zip(winners, pictures.layers, strict=True))
         for table in TABLES:

@@ -20,7 +20,7 @@ from pipeline.activations.scan_state import ScanState, clear, settle
 from pipeline.engines.registry import scan_job
 from pipeline.errors import WrongSpec
 from pipeline.fields import FieldCache, field_columns, solve_fields
-from pipeline.hardware import watch_gpu
+from pipeline.hardware import release_memory, watch_gpu
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
 from pipeline.patches import PatchOptions, Winners, winners_of, write_patches
@@ -45,9 +45,11 @@ def run(job: Job) -> Outcome:
     began = time.monotonic()
     with job.reporter.step("scan", "images") as advance, watch_gpu(job.options.engine == "local") as gpu:
         part, times = scan_job(job.prepared.pop(ScanState, None) or ScanState.read(job), plan, advance)
+    release_memory()
     scanned = time.monotonic()
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
     fields = solve_fields(job.network, job.layers, FieldCache.of_job(job) if spec.crop != "channel" else None)
+    release_memory()
     solved = time.monotonic()
     effective = effective_fields(job.network, job.layers, fields) if spec.crop == "effective" else {}
     by_map = (
