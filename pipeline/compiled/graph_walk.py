@@ -111,7 +111,12 @@ def last_convolution(network: Network) -> LayerInfo:
 
     Raises: UnusableModel, for a network without logits, or in which no convolution with a map leads to them.
     """
-    spatial = {layer.name: layer for layer in own_layers(network) if layer.shape[0] * layer.shape[1] > 1}
+    spatial = {
+        layer.name: layer
+        for layer in own_layers(network)
+        # Tokens have the size of the convolution that cut the patches, but do not belong to it.
+        if layer.shape[0] * layer.shape[1] > 1 and not layer.of_tokens and "#" not in layer.name
+    }
     last: LayerInfo | None = None
 
     def search(images: tf.Tensor) -> tf.Tensor:

@@ -171,6 +171,10 @@ def test_gradcam_explains_the_last_layer_whose_tokens_reach_the_logits(networks:
     assert default_layer(networks[name]).name == layer
 
 
+def test_tokens_are_no_part_of_the_convolution_that_cut_the_patches() -> None:
+    assert default_layer(keras_network(token_networks.vit(convolved=True), "vit", None, "none")).name == "norm1a"
+
+
 def hidden(tokens: int) -> ImageNetwork:
     images = keras.Input((16, 16, 3))
 

@@ -81,10 +81,17 @@ class Windows(layers.Layer):
         return {**super().get_config(), "size": self.size, "shift": self.shift, "heads": self.heads}
 
 
-def vit(size: int = 16, extra: int = 1, blocks: int = 2, width: int = 8) -> keras.Model:
-    """A vision transformer; with a class token that is read out, or without one and then by the mean."""
+def vit(size: int = 16, extra: int = 1, blocks: int = 2, width: int = 8, convolved: bool = False) -> keras.Model:
+    """A vision transformer; with a class token that is read out, or without one and then by the mean.
+
+    Args:
+        convolved: whether a convolution cuts the patches.
+    """
     images = x = keras.Input((size, size, 3))
-    x = layers.Dense(width, name="embed")(Patches(name="patches")(x))
+    if convolved:
+        x = layers.Reshape((-1, width))(layers.Conv2D(width, 4, 4, name="embed")(x))
+    else:
+        x = layers.Dense(width, name="embed")(Patches(name="patches")(x))
     x = AddPlaces(extra, name="places")(x)
     for number in range(blocks):
         y = layers.LayerNormalization(name=f"norm{number}a")(x)
