@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UnusableModel, foreign_errors
+from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
 from pipeline.models.network import Network
 from pipeline.models.selection import select_layers
 from pipeline.spec.kinds import Kind, split_source
@@ -98,7 +98,7 @@ def _open(spec: ModelSpec) -> Network:
     name, path = split_source(spec, "model", KINDS)
     kind = KINDS[name]
     if not kind.path:
-        return kind.open(path, spec)
+        return _with_tokens(kind.open(path, spec), spec)
     with foreign_errors(UnusableModel, path, "The file is broken: save the network again."):
         if kind.tried and not spec.trusted:
             from pipeline.models.trial import try_in_child, try_once
@@ -107,4 +107,15 @@ def _open(spec: ModelSpec) -> Network:
                 try_in_child(lambda: kind.open(path, spec), path)
             else:
                 try_once(lambda: kind.open(path, spec), Path(path), spec.model_dump_json())
-        return kind.open(path, spec)
+        return _with_tokens(kind.open(path, spec), spec)
+
+
+def _with_tokens(network: Network, spec: ModelSpec) -> Network:
+    """The network, its tokens lying as `model.tokens` says. Raises: WrongSpec."""
+    if spec.tokens is None:
+        return network
+    with_tokens = getattr(network, "with_tokens", None)
+    if with_tokens is None:
+        raise WrongSpec(f"model.tokens is for networks whose tokens convscope finds; {network.name} says itself. Leave it out.")
+    placed: Network = with_tokens(spec.tokens)
+    return placed

@@ -15,6 +15,7 @@ from onnx_models import classifier, model, saved
 
 from pipeline.errors import ConvscopeError, MissingInput, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.onnx.onnx_network import open_onnx
+from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
 PIXELS = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
@@ -139,6 +140,12 @@ def test_an_open_image_size_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match=r"any size.*model\.size"):
         open_onnx(file, spec())
     assert open_onnx(file, spec(size=[24, 16])).input_shape == (24, 16, 3)
+
+
+def test_how_a_job_says_tokens_lie_reaches_the_network(path: str) -> None:
+    asked = spec(source=f"onnx:{path}", trusted=True, tokens={"grid": [4, 4]})
+    with pytest.raises(WrongSpec, match="model.tokens .* has no layer of tokens"):
+        open_network(asked).layers()
 
 
 def test_preprocessing_is_asked_for_with_a_hint_to_pytorch(path: str) -> None:
