@@ -57,6 +57,7 @@ def test_a_two_layer_network_gives_what_a_hand_calculates(opened: Any) -> None:
     assert not found.maps["gradcam", "maps"][0, 1].any() and not found.maps["gradient", None][0, 1].any()
 
 
+@pytest.mark.filterwarnings("ignore:.*structure of .inputs.:UserWarning")  # tf-keras-vis gives Keras a list of one
 def test_grad_cam_and_gradients_are_those_of_tf_keras_vis(rectified: Any, opened: Any, photos: Any) -> None:
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.saliency import Saliency
