@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import MissingInput, UnusableData, WrongSpec, one_line
+from pipeline.errors import MissingInput, UnusableData, WrongSpec, foreign_errors, one_line
 from pipeline.store.places import place
 from pipeline.store.tables import read_table
 
@@ -45,12 +45,13 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
             f"Embeddings are a table of {column} and embedding."
         )
     lists = table["embedding"].to_pylist()
-    widths = {len(values) if values is not None else 0 for values in lists}
+    widths = {len(values) if isinstance(values, list) else 0 for values in lists}
     if len(widths) != 1 or widths == {0}:
         raise UnusableData(
             f"the embeddings in {path!r} are of {len(widths)} lengths. All need the same, above 0, and a row at least."
         )
-    vectors = np.array(lists, np.float64)
+    with foreign_errors(UnusableData, f"the embeddings in {path!r}", "Each needs to be a list of numbers."):
+        vectors = np.array(lists, np.float64)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise UnusableData(f"the embeddings in {path!r} hold something that is no finite number.")
     return [str(text) for text in table[column].to_pylist()], vectors

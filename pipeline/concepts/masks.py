@@ -13,9 +13,11 @@ import PIL.Image
 import pyarrow as pa
 
 from pipeline.concepts.colours import COLOURS, name_colours
-from pipeline.errors import MissingInput, UnusableData, WrongSpec, one_line
+from pipeline.errors import MissingInput, UnusableData, WrongSpec, foreign_errors, one_line, quoted
+from pipeline.sources.decode import MAX_PIXELS
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Image
+from pipeline.store.remote import below
 from pipeline.store.tables import read_table
 
 BY_COLOUR = "colours"
@@ -41,6 +43,11 @@ def open_masks(source: str, names: str | None) -> MaskSet:
 
     Raises: MissingInput, UnusableData, WrongSpec.
     """
+    with foreign_errors(UnusableData, f"the masks {source!r}", "Name a folder or a Parquet file as docs/spec.md has them."):
+        return _open(source, names)
+
+
+def _open(source: str, names: str | None) -> MaskSet:
     if source == BY_COLOUR:
         return MaskSet(COLOURS, lambda image: [name_colours(image.pixels)])
     path = Path(source)
@@ -88,7 +95,7 @@ def _folder(folder: Path, named: Mapping[int, str]) -> MaskSet:
         key = PurePosixPath(image.key).with_suffix("")
         alone = by_stem.get(key.name, [])
         path = files.get(key.as_posix()) or (alone[0] if len(alone) == 1 else None)
-        return None if path is None else [numbers(_numbers_of(path.read_bytes(), str(path)))]
+        return None if path is None else [numbers(_numbers_of(_read(str(path)), str(path)))]
 
     return MaskSet(tuple(named.values()), read)
 
@@ -128,27 +135,45 @@ def _broden(folder: Path) -> MaskSet:
             if cell.isdecimal():
                 yield np.array([[int(cell)]], np.int64)
             elif cell:
-                path = folder / "images" / cell
-                yield _numbers_of(path.read_bytes() if path.is_file() else b"", str(path))
+                try:
+                    path = below(str(folder / "images"), cell)
+                except PermissionError as error:
+                    raise UnusableData(f"the mask {quoted(cell)} in index.csv is refused: {error.strerror}.") from None
+                yield _numbers_of(_read(path), cell)
 
     return MaskSet(tuple(named.values()), read)
 
 
 def _renumbered(named: Mapping[int, str]) -> Numbers:
-    """The function from numbers of a file to places in its list of names, from 1; numbers without a name are no concept."""
-    table = np.zeros(max(named, default=0) + 2, np.int64)
-    for place, number in enumerate(named, start=1):
-        table[number] = place
-    return lambda numbers: table[np.minimum(numbers, len(table) - 1)]
+    """The function from numbers of a file to positions in its list of names, from 1; numbers without a name are no concept."""
+    if not named:
+        raise WrongSpec("the masks have no concepts: nothing names a number above 0.")
+    known = np.array(list(named), np.int64)
+    order = np.argsort(known)
+
+    def renumber(numbers: np.ndarray) -> np.ndarray:
+        at = order[np.minimum(np.searchsorted(known, numbers, sorter=order), len(known) - 1)]
+        return np.where(known[at] == numbers, at + 1, 0)
+
+    return renumber
+
+
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes() if Path(path).is_file() else b""
 
 
 def _numbers_of(data: bytes, name: str) -> np.ndarray:
-    """The numbers that a PNG holds, grey, of a palette, or red plus 256 times green: int64 (h, w). Raises: UnusableData."""
+    """The numbers that a PNG holds, grey, of a palette, or red plus 256 times green: int32 (h, w). Raises: UnusableData."""
     try:
         with PIL.Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            values = np.asarray(image).astype(np.int64)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UnusableData(f"the mask {name} is no PNG that can be read ({one_line(error)}).") from None
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableData(f"the mask {name} has {image.height:,} x {image.width:,} pixels, more than {MAX_PIXELS:,}.")
+            values = np.asarray(image).astype(np.int32)
+    except (UnusableData, MemoryError):
+        raise
+    except Exception as error:  # of whatever kind damage makes Pillow raise
+        reason = "" if isinstance(error, PIL.UnidentifiedImageError) else f" ({one_line(error)})"
+        raise UnusableData(f"the mask {name} is no PNG that can be read{reason}.") from None
     return values if values.ndim == 2 else values[..., 0] + 256 * values[..., 1] * (values.shape[2] > 2)
 
 

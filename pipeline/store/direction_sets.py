@@ -159,9 +159,16 @@ def load_sets(folder: Place) -> list[DirectionSet]:
 
 def _load(path: Place) -> DirectionSet:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
+        data = path.read_bytes()
+        if sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist()) > len(data):
+            raise ValueError("its arrays are compressed")  # `save` does not, and a few bytes may become more than there is memory
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
             arrays: dict[str, Any] = {name: np.asarray(saved[name], np.float32) for name in _ARRAYS}
-            loaded = DirectionSet(**json.loads(str(saved["about"])), **arrays)
+            about = json.loads(str(saved["about"]))
+            named = [about[name] for name in ("base", "name", "method", "form", "network")] + [*about["labels"]]
+            if not all(isinstance(text, str) for text in named) or not isinstance(about["keep"], int):
+                raise ValueError("what is said about them is of other types")
+            loaded = DirectionSet(**about, **arrays)
         channels, count = loaded.encoder.shape
         shapes = [loaded.offset.shape, loaded.decoder.shape, loaded.mean.shape, loaded.threshold.shape]
         right = [(count,), (count, channels), (channels,), (count if loaded.form == "jumprelu" else 0,)]
@@ -170,6 +177,6 @@ def _load(path: Place) -> DirectionSet:
         )
         if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
             raise ValueError("its arrays do not fit together")
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of whatever kind damage makes zipfile, zlib, NumPy or json raise
         raise WrongSpec(f"{path} holds no directions ({quoted(str(error))}). Run the stage `directions` again.") from None
     return loaded

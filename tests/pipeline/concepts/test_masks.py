@@ -130,3 +130,41 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, names: str) -> None:
     Path(names).write_text(NAMES)
     with pytest.raises(UnusableData, match="no Parquet file of key and mask"):
         open_masks(str(tmp_path / "text.parquet"), names)
+
+
+@pytest.mark.parametrize("cell", ["../outside.png", "/etc/hostname", "a/../../outside.png"])
+def test_a_mask_in_a_table_does_not_lead_out_of_its_folder(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "outside.png").write_bytes(png())
+    folder = tmp_path / "broden"
+    (folder / "images" / "a").mkdir(parents=True)
+    (folder / "label.csv").write_text("number,name\n3,sky\n")
+    (folder / "index.csv").write_text(f"image,color\na.jpg,{cell}\n")
+    with pytest.raises(UnusableData, match="is refused"):
+        open_masks(str(folder), None).read(image("a.jpg"))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"index.csv": "x\n1\n", "label.csv": "number,name\n3,sky\n"},
+        {"index.csv": "image\n", "label.csv": "number,name\nthree,sky\n"},
+        {"index.csv": "image\n", "label.csv": f"number,name\n{10**30},sky\n"},
+        {"objectInfo150.txt": "Idx\tName\nx\tsky\n"},
+        {"objectInfo150.txt": "\xff"},
+    ],
+)
+def test_tables_that_name_masks_and_are_broken_are_refused_in_one_line(tmp_path: Path, files: dict[str, str]) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.png").write_bytes(png())
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises((UnusableData, WrongSpec)) as caught:
+        open_masks(str(tmp_path), None)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) <= 500
+
+
+def test_a_mask_of_too_many_pixels_is_not_decoded(tmp_path: Path, names: str) -> None:
+    (tmp_path / "masks").mkdir()
+    PIL.Image.new("1", (20_000, 20_000)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(UnusableData, match="has 20,000 x 20,000 pixels"):
+        open_masks(str(tmp_path / "masks"), names).read(image("a.jpg"))
