@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.attribution.map_files import FOLDER, StoredMap, name_of, read_maps
 from pipeline.attribution.pictures import ExplanationPictures
-from pipeline.errors import MissingInput
+from pipeline.errors import MissingInput, WrongSpec
 from pipeline.load import parse_spec
 from pipeline.models.head import describe
 from pipeline.progress import Reporter
@@ -109,6 +109,11 @@ def _explained_anew(folder: Place, spec: JobSpec, asked: AskedPicture, row: Row 
     from pipeline.options import RunOptions
     from pipeline.run import run
 
+    if spec.model.trusted or spec.model.custom is not None:  # the folder says so, and may be a stranger's
+        raise WrongSpec(
+            f"run.json of {folder} lets the network run Python code (model.trusted or model.custom), which no picture needs to. "
+            "Name the image in gradcam.keys of your own spec, and run its stage gradcam."
+        )
     own: dict[str, Any] = spec.gradcam.model_dump(mode="json", exclude_defaults=True) | {"examples": [], "keys": [], "files": []}
     own |= _image(asked, row) | {"sanity": [], "arrays": False, "pictures": "all", "batch": 1}
     if row is None:  # of what the job has not explained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,13 @@ def test_an_image_that_the_job_did_not_explain_is_explained_anew(few: Any, comma
 def test_a_target_that_is_none_is_an_error(few: Any, command: Any) -> None:
     status, _path, error = command("picture", few[0], "--image", 7, "--target", "zebra")
     assert status == 2 and "zebra" in error
+
+
+@pytest.mark.parametrize("key", [{"trusted": True}, {"custom": "layers.py"}])
+def test_a_folder_that_lets_its_network_run_code_gets_no_new_picture(few: Any, command: Any, tmp_path: Path, key: Any) -> None:
+    folder = shutil.copytree(few[0], tmp_path / "tiny")
+    receipt = json.loads((folder / "run.json").read_text())
+    receipt["spec"]["model"] |= key
+    (folder / "run.json").write_text(json.dumps(receipt))
+    status, _, error = command("picture", folder, "--image", 7)
+    assert status == 2 and "lets the network run Python code" in error
