@@ -98,7 +98,7 @@ def test_the_layers_and_the_checks_of_a_network_need_no_spec(command: Any, tiny_
 
 @pytest.mark.parametrize(
     ("override", "meant"),
-    [("data.source=photos", "folder:photos"), ("limit=3", "data.limit"), ("data.top_k=3", "activations.top_k")],
+    [("data.source=photos", "folder:photos"), ("limit=3", "data.limit"), ("data.crop_size=64", "activations.crop_size")],
 )
 def test_an_error_says_what_was_meant(command: Any, override: str, meant: str, tmp_path: Path) -> None:
     status, _, error = command("check", "demo", "--set", override, "--out", tmp_path)
