@@ -44,7 +44,8 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
             f"{path!r} has no column {' and no column '.join(sorted(missing))}, but {', '.join(table.column_names)}. "
             f"Embeddings are a table of {column} and embedding."
         )
-    lists = table["embedding"].to_pylist()
+    with foreign_errors(UnusableData, f"the embeddings in {path!r}", "Write the table again."):
+        texts, lists = [str(text) for text in table[column].to_pylist()], table["embedding"].to_pylist()
     widths = {len(values) if isinstance(values, list) else 0 for values in lists}
     if len(widths) != 1 or widths == {0}:
         raise UnusableData(
@@ -54,7 +55,7 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
         vectors = np.array(lists, np.float64)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise UnusableData(f"the embeddings in {path!r} hold something that is no finite number.")
-    return [str(text) for text in table[column].to_pylist()], vectors
+    return texts, vectors
 
 
 def of_keys(path: str, keys: Sequence[str]) -> np.ndarray:
