@@ -24,7 +24,7 @@ WHOLE_SIDE = 64  # pixels of a whole image's longer side in mosaics
 _THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
 _THUMBNAIL_QUALITY = 80
 _LOSSLESS = 48  # pixels of the longer side up to which crops are PNG
-_CROP_QUALITY = 65  # docs/decisions.md has the measurements
+_CROP_QUALITY = 70  # docs/decisions.md has the measurements
 
 # Images are held back until a pass of the network is worth it, and no longer than memory allows.
 _GROUP = 32
