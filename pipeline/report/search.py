@@ -47,7 +47,13 @@ def _concepts(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
     for row in reader.table("concepts").to_pylist():
         if _has(row["concept"], wanted):
             measure = f"{row['measure'].replace('_', ' ')} {row['value']:.3g}"
-            place = "named" if row["named"] else "no name, but best:" if row["rank"] == 0 else f"concept {row['rank'] + 1}:"
+            place = (
+                "named"
+                if row["named"]
+                else "no name, but best:"
+                if row["rank"] == 0
+                else f"not a name, concept {row['rank'] + 1}:"
+            )
             chance = 1.0 if row["chance"] is None else row["chance"]
             key = (0.0, chance, -(row["margin"] or 0)) if row["named"] else (1.0, row["rank"], chance)
             yield Match(row["layer"], row["channel"], f"{place} {row['concept']}, {measure}", key)

@@ -44,7 +44,7 @@ def test_names_come_before_concepts_that_are_none_and_the_surest_first(job: Path
         (3, "named Green grass, auc 0.8"),
         (2, "named green, auc 0.8"),
         (5, "no name, but best: green, auc 0.8"),
-        (4, "concept 2: green, auc 0.8"),
+        (4, "not a name, concept 2: green, auc 0.8"),
     ]
     assert [channel for channel, _ in found(job, "grass GREEN")] == [3]
 
