@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLES = ("-", "--", "-.", ":")  # for people who distinguish few colours
+_INSIDE = 8  # methods whose names have room inside the axes
 _NAMED = 12  # losses that get a name each
 _SINGLE = 64  # single losses behind a median, at most
 
 
 def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Mean rank correlation and structural similarity against the number of random layers, as a PNG."""
-    figure = _figure(11, 4.8)
+    figure = _figure(11, _height(columns))
     titles = {"rank_correlation": "rank correlation (Spearman)", "ssim": "structural similarity"}
     for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
@@ -29,14 +30,14 @@ def similarities(columns: Mapping[str, Sequence[Any]]) -> bytes:
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set(title=title, xlabel="layers made random, from the logits down", ylabel="likeness to the first map")
         axes.set(ylim=(-0.35, 1.05))
-        axes.legend()
+        _name_lines(axes)
     return _png(figure)
 
 
 def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Mean probability (or output, for heads without one) against the share of pixels deleted or inserted, with the area
     under the curve, as a PNG."""
-    figure = _figure(11, 4.8)
+    figure = _figure(11, _height(columns))
     outputs = any(probability is None for probability in columns["probability"])
     titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
@@ -50,8 +51,22 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
             axes.set(ylabel="mean output")
         else:
             axes.set(ylabel="mean probability of the class", ylim=(0, 1.02))
-        axes.legend()
+        _name_lines(axes)
     return _png(figure)
+
+
+def _height(columns: Mapping[str, Sequence[Any]]) -> float:
+    """Inches of a figure of two axes whose lines are methods."""
+    count = len(_by_method(columns))
+    return 4.8 if count <= _INSIDE else 5.2 + 0.19 * ((count + 1) // 2)
+
+
+def _name_lines(axes: Any) -> None:
+    """A legend inside the axes, or below them where it would cover the lines."""
+    if len(axes.lines) <= _INSIDE + 1:  # one may be that of zero
+        axes.legend()
+    else:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8)
 
 
 def metrics(columns: Mapping[str, Sequence[Any]], better: Mapping[str, bool]) -> bytes:
