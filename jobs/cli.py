@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         description="List the channels that have the words in a concept, in the label they prefer, or in a winner's file.",
     )
     _paths(search.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
-    search.add_argument("words", metavar="WORDS", help='such as "green stripes"; cases do not matter')
+    search.add_argument("words", metavar="WORDS", help='such as "green stripes"; case does not matter')
     search.add_argument("--most", type=_positive, default=40, metavar="N", help="lines to print (default: %(default)s)")
 
     report = commands.add_parser(

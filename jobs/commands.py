@@ -165,10 +165,10 @@ def _search(options: argparse.Namespace) -> None:
     folder = place(options.folder)
     read_receipt(folder, any_format=True)
     matches = find_channels(JobReader(folder), options.words)
-    shown = matches[: options.most]
-    _print_table([("layer", "channel", "why"), *((match.layer, str(match.channel), match.reason) for match in shown)])
-    if len(matches) > len(shown):
-        print(f"and {len(matches) - len(shown):,} more: --most {len(matches)} lists all")
+    listed = matches[: options.most]
+    _print_table([("layer", "channel", "why"), *((match.layer, str(match.channel), match.reason) for match in listed)])
+    if len(matches) > len(listed):
+        print(f"and {len(matches) - len(listed):,} more: --most {len(matches)} lists all")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.load import spec_of
+from pipeline.spec import STAGES
 from pipeline.spec.writing import as_toml
 
 _COMMENTS = {
     "": """A job of convscope. What a key means: convscope help activations.crop
 Look before you run: convscope check FILE; every key can be changed for one run: --set data.limit=100""",
     "name": "The results go to out/NAME.",
-    "stages": "Also: filters, featuremaps, gradcam, patterns, dream, directions, atlas.",
+    "stages": "Also: {others}.",
     "model.layers": "Names or globs of layers; all: convscope layers {source}\nThese are {rule}.",
     "data.limit": "Try a few images first: limit = 100",
     "data.batch": "Lower it where memory is short.",
@@ -27,6 +28,7 @@ def commented_spec(tree: dict[str, Any]) -> str:
     """
     spec = spec_of({**tree, "model": dict(tree["model"]), "data": dict(tree["data"])}, Path.cwd())
     comments = dict(_COMMENTS)
+    comments["stages"] = _COMMENTS["stages"].format(others=", ".join(stage for stage in STAGES if stage not in spec.stages))
     layers = tree["model"].get("layers")
     if layers is None:
         from pipeline.models.registry import open_network

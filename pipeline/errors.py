@@ -24,6 +24,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 LONGEST = 480  # characters of a message
@@ -142,6 +143,18 @@ def foreign_errors(kind: type[ConvscopeError], what: str, advice: str) -> Iterat
         raise
     except Exception as error:
         raise kind(f"{shortened(what)} cannot be opened ({type(error).__name__}: {one_line(error)}). {advice}") from error
+
+
+def require_module(name: str, need: str, kind: type[ConvscopeError] = UnusableModel) -> None:
+    """Find out whether a module of the extra `meaning` is installed, without importing it.
+
+    Args:
+        need: what needs which package, as the message begins.
+
+    Raises: `kind`, where it is not.
+    """
+    if find_spec(name) is None:
+        raise kind(f'{need}: pip install "convscope[meaning]".')
 
 
 def printable(text: str) -> str:

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import UnusableModel, WrongSpec
-
-_UMAP = 'an atlas needs the package umap-learn: pip install "convscope[meaning]".'
+from pipeline.errors import WrongSpec, require_module
 
 
 def require_umap() -> None:
     """Raises: UnusableModel, where it is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("umap") is None:
-        raise UnusableModel(_UMAP)
+    require_module("umap", "an atlas needs the package umap-learn")
 
 
 def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the layer") -> np.ndarray:
@@ -75,13 +70,13 @@ def cells_of(points: np.ndarray, vectors: np.ndarray, labels: Sequence[str | Non
         labels: of the vectors' images.
     """
     cols, rows = (np.minimum((points * grid).astype(np.int64), grid - 1)).T
-    places = rows * grid + cols
+    numbers = rows * grid + cols
     cells = []
-    for place in np.unique(places):
-        members = np.flatnonzero(places == place)
+    for number in np.unique(numbers):
+        members = np.flatnonzero(numbers == number)
         if len(members) >= least:
             named = Counter(label for label in (labels[int(member)] for member in members) if label is not None)
             label, count = min(named.items(), key=lambda item: (-item[1], item[0])) if named else (None, 0)
-            row, col = divmod(int(place), grid)
+            row, col = divmod(int(number), grid)
             cells.append(Cell(grid, row, col, members, vectors[members].mean(axis=0), label, count / len(members)))
     return cells

@@ -47,7 +47,7 @@ def write_icons(folder: Place, layer: str, cells: Sequence[Cell], icons: Mapping
         icons: uint8 RGB, by row and column.
     """
     grid = cells[0].grid
-    small = {place: shrink(icon, ICON) for place, icon in icons.items()}
+    small = {cell: shrink(icon, ICON) for cell, icon in icons.items()}
     height, width = (max((icon.shape[axis] for icon in small.values()), default=ICON) for axis in (0, 1))
     sheet = np.full((grid * height, grid * width, 3), GROUND, np.uint8)
     for (row, col), icon in small.items():

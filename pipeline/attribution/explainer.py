@@ -85,8 +85,8 @@ class Explainer:
         asked = np.array([[0 if number is None else number for number in row] for row in batch.asked], np.int32)
         evidence = BatchEvidence(self, batch.images, asked)
         slots = [
-            [] if np.isnan(evidence.logits[place]).any() else self._distinct(row, evidence.classes[place])
-            for place, row in enumerate(batch.asked)
+            [] if np.isnan(evidence.logits[at]).any() else self._distinct(row, evidence.classes[at])
+            for at, row in enumerate(batch.asked)
         ]
         signed = self._signed(evidence)
         sums = {key: _sums(values) for key, values in signed.items()}

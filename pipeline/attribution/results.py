@@ -21,6 +21,7 @@ from pipeline.compiled.guided_relu import Guide
 from pipeline.models.head import describe
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 _LIKELIEST = 5  # classes of an image, in the index
@@ -71,19 +72,19 @@ class ExplanationResults:
 
     def add(self, explained: Explained) -> None:
         """Index and draw what is said of a batch; an image with a logit that is NaN has no classes, and no maps."""
-        for place, picked in enumerate(explained.batch.picked):
-            logits, drawn = explained.logits[place], self._draws(len(self.keys))
+        for at, picked in enumerate(explained.batch.picked):
+            logits, drawn = explained.logits[at], self._draws(len(self.keys))
             self.keys.append(picked.image.key)
             self.drawn += int(drawn)
             self.nans += int(np.isnan(logits).sum())
             if np.isnan(logits).any():
                 continue
             self._classify(picked, logits)
-            for slot in explained.slots[place]:
-                number = int(explained.classes[place, slot])
-                maps = {key: values[place, slot] for key, values in explained.maps.items()}
-                gaps = {method: float(values[place, slot]) for method, values in explained.gaps.items()}
-                sums = {key: values[place, slot].tolist() for key, values in explained.sums.items()}
+            for slot in explained.slots[at]:
+                number = int(explained.classes[at, slot])
+                maps = {key: values[at, slot] for key, values in explained.maps.items()}
+                gaps = {method: float(values[at, slot]) for method, values in explained.gaps.items()}
+                sums = {key: values[at, slot].tolist() for key, values in explained.sums.items()}
                 self._explain(_Subject(picked, self._targets[slot], number, logits, drawn), maps, gaps, sums)
 
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:
@@ -92,8 +93,7 @@ class ExplanationResults:
         boxes = [detection.box for detection in detections]
         for rank, said in enumerate(self._said(logits, detections)):
             row = (*image, rank, *said, self._classes.head.kind, self._logits, boxes[rank] if boxes else None)
-            for column, value in zip(self.classification.values(), row, strict=True):
-                column.append(value)
+            append_row(self.classification, row)
 
     def _said(
         self, logits: np.ndarray, detections: Sequence[Detection]

@@ -28,8 +28,8 @@ def trace_on_the_way(network: Network, images: tf.Tensor, layers: Sequence[str])
     sides = [sets[layer] for layer in layers if layer in sets]
     if not sides:
         return network.trace(images, layers)
-    wanted = {directions.base for directions in sides}
-    bases = [layer.name for layer in own_layers(network) if layer.name in wanted]
+    of_sides = {directions.base for directions in sides}
+    bases = [layer.name for layer in own_layers(network) if layer.name in of_sides]
     frozen, on_the_way = _frozen(network, images, layers, bases)
     names: dict[str, Any] = tf.nest.pack_sequence_as(frozen.structure, list(frozen.outputs))
     replaced: dict[str, tf.Tensor] = {frozen.inputs[0]: tf.identity(images)}

@@ -190,13 +190,13 @@ def on_grid(mask: np.ndarray, image: Image, fit: Fit, step: int) -> np.ndarray:
         )
     scales, offsets = fit.scale_and_offset(image.region.height, image.region.width)
     firsts, lengths = (image.region.y1, image.region.x1), (image.region.height, image.region.width)
-    places, inside = [], []
+    pixels, inside = [], []
     for axis, side in enumerate((fit.height, fit.width)):
         seen = offsets[axis] + scales[axis] * grid_points(side, step)
         inside.append((seen >= 0) & (seen < lengths[axis]))
-        place = (firsts[axis] + seen) * shape[axis] / sizes[axis]
-        places.append(np.clip(place, 0, shape[axis] - 1).astype(np.int64))
-    values: np.ndarray = np.where(np.logical_and.outer(*inside), mask[np.ix_(*places)], 0).reshape(-1)
+        position = (firsts[axis] + seen) * shape[axis] / sizes[axis]
+        pixels.append(np.clip(position, 0, shape[axis] - 1).astype(np.int64))
+    values: np.ndarray = np.where(np.logical_and.outer(*inside), mask[np.ix_(*pixels)], 0).reshape(-1)
     return values
 
 

@@ -64,8 +64,8 @@ def soft_wpmi(concepts: np.ndarray, responses: np.ndarray, strongest: int = 100,
 
     def given(responses: np.ndarray) -> np.ndarray:
         total, chosen = np.zeros((responses.shape[1], concepts.shape[1])), _strongest(responses, strongest)
-        for place, images in enumerate(chosen):
-            belongs = 0.998 - place / len(chosen) * (0.998 - 0.97)
+        for rank, images in enumerate(chosen):
+            belongs = 0.998 - rank / len(chosen) * (0.998 - 0.97)
             total += np.log(1 + belongs * (probabilities[images] - 1) + _LEAST)
         return total
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import UnusableModel, WrongSpec
+from pipeline.errors import WrongSpec, require_module
 from pipeline.store.direction_sets import DirectionSet
 
 _Parts = tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # form, encoder, offset, decoder, mean
-_SCIKIT_LEARN = 'directions need the package scikit-learn: pip install "convscope[meaning]".'
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +69,16 @@ def fit_directions(asked: SetPlan, vectors: np.ndarray) -> DirectionSet:
 
 def require_scikit_learn() -> None:
     """Raises: UnusableModel, where it is not installed."""
-    try:
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError:
-        raise UnusableModel(_SCIKIT_LEARN) from None
+    require_module("sklearn", "directions need the package scikit-learn")
 
 
 def _pca(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if len(vectors) >= vectors.shape[1] else "full"
-    found = PCA(asked.count, svd_solver=solver).fit(vectors.astype(np.float64))
-    components = _signs(found.components_, vectors, found.mean_) * found.components_
-    return _affine(components.T, components, found.mean_)
+    fitted = PCA(asked.count, svd_solver=solver).fit(vectors.astype(np.float64))
+    components = _signs(fitted.components_, vectors, fitted.mean_) * fitted.components_
+    return _affine(components.T, components, fitted.mean_)
 
 
 def _ica(asked: SetPlan, vectors: np.ndarray) -> _Parts:
@@ -123,9 +119,9 @@ def _kmeans(asked: SetPlan, vectors: np.ndarray) -> _Parts:
             f"zero, but the sample has {len(units)}. Raise directions.vectors, or name fewer."
         )
     with _quiet():
-        found = KMeans(asked.count, n_init=1, max_iter=100, random_state=asked.seed).fit(units)
-    order = np.argsort(-np.bincount(found.labels_, minlength=asked.count), kind="stable")
-    centres = found.cluster_centers_[order].astype(np.float64)
+        fitted = KMeans(asked.count, n_init=1, max_iter=100, random_state=asked.seed).fit(units)
+    order = np.argsort(-np.bincount(fitted.labels_, minlength=asked.count), kind="stable")
+    centres = fitted.cluster_centers_[order].astype(np.float64)
     centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
     none = np.zeros(asked.count), np.zeros(vectors.shape[1])
     return "cosine", centres.T, none[0], centres, none[1]

@@ -92,9 +92,9 @@ def sample_vectors(
 
 def _positions(examples: Sequence[int], layer: LayerInfo, plan: SamplePlan) -> np.ndarray:
     """Where each example is looked at: int32 (examples, positions), into the map in reading order, ascending."""
-    places = layer.shape[0] * layer.shape[1]
+    positions = layer.shape[0] * layer.shape[1]
     keys = scrambled(np.array(examples, np.uint64) + np.uint64(plan.seed << 33))
-    order = np.argsort(scrambled(keys[:, np.newaxis] ^ np.arange(places, dtype=np.uint64)), axis=1, kind="stable")
+    order = np.argsort(scrambled(keys[:, np.newaxis] ^ np.arange(positions, dtype=np.uint64)), axis=1, kind="stable")
     return np.sort(order[:, : plan.positions(layer)], axis=1).astype(np.int32)
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 LOSSLESS = 101  # as a quality of WebP
-_SHRINK = cv2.INTER_LINEAR  # to less than half: no eye sees what it skips
+_SHRINK = cv2.INTER_LINEAR  # to no less than half, where it skips no pixel
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

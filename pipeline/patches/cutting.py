@@ -300,8 +300,8 @@ class _Cutter:
             cropped[:] = image.region.edges
         fills = ~blind & (not self._options.whole)
         drawn = np.where(fills[:, np.newaxis], fit.boxes_to_source(grown(fields, least, size), image.region), cropped)
-        for c, rank, crop, shown, fill in zip(*at, cropped.tolist(), drawn.tolist(), fills.tolist(), strict=True):
-            boxes, tile = (Box(*crop), Box(*shown)), (*pictures.tile, fill)
+        for c, rank, crop, tiled, fill in zip(*at, cropped.tolist(), drawn.tolist(), fills.tolist(), strict=True):
+            boxes, tile = (Box(*crop), Box(*tiled)), (*pictures.tile, fill)
             pictures.crops[c, rank], pictures.tiles[c, rank] = self._cut_one(image.pixels, boxes, tile, made)
 
     def _cut_one(
@@ -316,10 +316,10 @@ class _Cutter:
         if (drawn, tile) not in made:
             # A tile that shows the same as its crop is made of that, which has fewer pixels than the source.
             if drawn != crop or self._options.crop_size < SIDE:
-                shown = drawn.cut(pixels)
+                content = drawn.cut(pixels)
             else:
-                shown = shrink(crop.cut(pixels), self._options.crop_size) if reduced is None else reduced
-            made[drawn, tile] = self._put(fill_tile(shown, tile[:2], tile[2]).tobytes())
+                content = shrink(crop.cut(pixels), self._options.crop_size) if reduced is None else reduced
+            made[drawn, tile] = self._put(fill_tile(content, tile[:2], tile[2]).tobytes())
         return made[crop], made[drawn, tile][0]
 
     def _put(self, data: bytes) -> tuple[int, int]:

@@ -32,8 +32,8 @@ def atlases(reader: JobReader) -> list[Row]:
         labels = sorted({label for label in table["label"].to_pylist() if label is not None})
         numbers = {label: number for number, label in enumerate(labels)}
         own = [numbers.get(label, _UNIT) for label in table["label"].to_pylist()]
-        places = [np.rint(table[axis].to_numpy() * _UNIT) for axis in ("x", "y")]
-        packed = np.stack([*places, own], axis=1).astype("<u2")
+        positions = [np.rint(table[axis].to_numpy() * _UNIT) for axis in ("x", "y")]
+        packed = np.stack([*positions, own], axis=1).astype("<u2")
         layer |= {"labels": labels, "points": base64.b64encode(packed.tobytes()).decode()}
         layer["examples"] = table["example"].to_pylist()
     return [layer for layer in layers.values() if "points" in layer]

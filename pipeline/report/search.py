@@ -23,13 +23,13 @@ def find_channels(reader: JobReader, words: str) -> list[Match]:
     """The channels that have all the words in a concept, in the label they prefer, or in a file among their winners.
 
     Named ones come first, then those with the concept among their best, then labels, then files; each channel once, by its
-    best reason. Cases do not matter.
+    best reason. Case does not matter.
 
     Raises: UnknownName, where nothing has the words: it lists the nearest concepts and labels.
     """
-    wanted = words.lower().split()
+    asked = words.lower().split()
     best: dict[tuple[str, int], Match] = {}
-    for match in (*_concepts(reader, wanted), *_labels(reader, wanted), *_files(reader, wanted)):
+    for match in (*_concepts(reader, asked), *_labels(reader, asked), *_files(reader, asked)):
         other = best.setdefault((match.layer, match.channel), match)
         if match.key < other.key:
             best[match.layer, match.channel] = match
@@ -39,15 +39,15 @@ def find_channels(reader: JobReader, words: str) -> list[Match]:
     return sorted(best.values(), key=lambda match: (match.key, match.layer, match.channel))
 
 
-def _has(text: str | None, wanted: list[str]) -> bool:
-    return text is not None and all(word in text.lower() for word in wanted)
+def _has(text: str | None, asked: list[str]) -> bool:
+    return text is not None and all(word in text.lower() for word in asked)
 
 
-def _concepts(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
+def _concepts(reader: JobReader, asked: list[str]) -> Iterator[Match]:
     for row in reader.table("concepts").to_pylist():
-        if _has(row["concept"], wanted):
+        if _has(row["concept"], asked):
             measure = f"{row['measure'].replace('_', ' ')} {row['value']:.3g}"
-            place = (
+            standing = (
                 "named"
                 if row["named"]
                 else "no name, but best:"
@@ -56,21 +56,21 @@ def _concepts(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
             )
             chance = 1.0 if row["chance"] is None else row["chance"]
             key = (0.0, chance, -(row["margin"] or 0)) if row["named"] else (1.0, row["rank"], chance)
-            yield Match(row["layer"], row["channel"], f"{place} {row['concept']}, {measure}", key)
+            yield Match(row["layer"], row["channel"], f"{standing} {row['concept']}, {measure}", key)
 
 
-def _labels(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
+def _labels(reader: JobReader, asked: list[str]) -> Iterator[Match]:
     for row in reader.table("channels").to_pylist():
-        if _has(row["selective_label"], wanted):
+        if _has(row["selective_label"], asked):
             reason = f"prefers the label {row['selective_label']}, selectivity {row['selectivity']:.3g}"
             yield Match(row["layer"], row["channel"], reason, (2.0, -row["selectivity"]))
 
 
-def _files(reader: JobReader, wanted: list[str]) -> Iterator[Match]:
+def _files(reader: JobReader, asked: list[str]) -> Iterator[Match]:
     counts: dict[tuple[str, int], list[bool]] = {}
     for row in reader.table("activations").select(["layer", "channel", "key", "label"]).to_pylist():
-        has = _has(row["key"], wanted) or _has(row["label"], wanted)
+        has = _has(row["key"], asked) or _has(row["label"], asked)
         counts.setdefault((row["layer"], row["channel"]), []).append(has)
-    for (layer, channel), found in counts.items():
-        if any(found):
-            yield Match(layer, channel, f"{sum(found)} of {len(found)} winners", (3.0, -sum(found)))
+    for (layer, channel), hits in counts.items():
+        if any(hits):
+            yield Match(layer, channel, f"{sum(hits)} of {len(hits)} winners", (3.0, -sum(hits)))

@@ -61,8 +61,8 @@ def run(job: Job) -> Outcome:
             drawn = {(row, col): icon for (own, row, col), icon in icons.items() if own == grid}
             picture = write_icons(job.folder, layer.name, of_grid, drawn) if drawn else None
             for cell in of_grid:
-                shown = picture if (cell.row, cell.col) in drawn else None
-                for name, value in _row(layer.name, cell, shown).items():
+                own = picture if (cell.row, cell.col) in drawn else None
+                for name, value in _row(layer.name, cell, own).items():
                     columns[name].append(value)
     write_index(job.folder, "atlas", columns)
     _clean(job, layers, columns["picture"])
@@ -89,8 +89,8 @@ def _icons(job: Job, layer: LayerInfo, cells: Sequence[Cell], mean: np.ndarray) 
     ascent = PatternsSpec(steps=spec.steps, batch=spec.batch, seed=spec.seed, snapshot=spec.checkpoint)
     away = {(cell.grid, cell.row, cell.col): cell.mean - mean for cell in cells}
     patterns = {
-        place: Pattern(direction(layer.name, vector), 1, 0, name=f"cell {place}")
-        for place, vector in away.items()
+        cell: Pattern(direction(layer.name, vector), 1, 0, name=f"cell {cell}")
+        for cell, vector in away.items()
         if np.linalg.norm(vector) > 0
     }
     icons: Icons = {}
@@ -98,9 +98,9 @@ def _icons(job: Job, layer: LayerInfo, cells: Sequence[Cell], mean: np.ndarray) 
         check_gradients(job.network, [layer.name])
         runner = PatternRunner(job.of_image, ascent, job.folder / "parts" / "atlas", advance, len(patterns), job.shown_bands)
         made = [result for batch in plan_batches(list(patterns.values()), ascent) for result in runner.make(batch)]
-    for place, result in zip(patterns, made, strict=True):
+    for cell, result in zip(patterns, made, strict=True):
         if result.state == "done":
-            icons[place] = result.picture
+            icons[cell] = result.picture
     return icons
 
 

@@ -264,7 +264,7 @@ def _quality(job: Job, plan: ScanPlan) -> dict[str, list[Any]]:
             columns["clarity"] += without_nan(np.array([clarity(of_channel) for of_channel in winners]))
             columns["polysemanticity"] += without_nan(np.array([polysemanticity(of_channel) for of_channel in winners]))
             columns["redundancy"] += without_nan(values)
-            columns["alike"] += [None if place < 0 else int(numbers[place]) for place in nearest]
+            columns["alike"] += [None if position < 0 else int(numbers[position]) for position in nearest]
             advance(done, len(job.layers))
     return columns
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from pipeline.attribution.methods.method import MethodSettings
 from pipeline.attribution.methods.relevance import relevance
 from pipeline.attribution.plan import MERGED, ExplainPlan
 from pipeline.attribution.targets import Classes, Target, TargetOfOutput
-from pipeline.errors import UnusableData, UnusableModel, WrongSpec
+from pipeline.errors import UnusableData, UnusableModel, WrongSpec, require_module
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
@@ -43,8 +42,8 @@ _MOST_GAP = 0.01  # of a score: maps that miss more of it are spoken of
 def check(job: Job) -> None:
     """Find what cannot be explained before work starts. Raises: any WrongSpec."""
     check_picks(job.source, job.spec.gradcam, "gradcam")
-    if "clusters" in job.spec.gradcam.aggregate and find_spec("sklearn") is None:
-        raise WrongSpec('gradcam.aggregate = "clusters" needs scikit-learn: pip install "convscope[meaning]".')
+    if "clusters" in job.spec.gradcam.aggregate:
+        require_module("sklearn", 'gradcam.aggregate = "clusters" needs scikit-learn', WrongSpec)
     try:
         outputs = job.outputs()
         for output in outputs.values():

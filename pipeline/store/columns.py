@@ -1,6 +1,9 @@
-"""Columns that schemas share."""
+"""Columns that schemas share, and a row more in the columns of a table."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,3 +18,9 @@ def list_of(kind: pa.DataType) -> pa.DataType:
 def box(prefix: str = "") -> list[tuple[str, pa.DataType]]:
     """The edges of a box."""
     return [(f"{prefix}{edge}", pa.int32()) for edge in EDGES]
+
+
+def append_row(columns: dict[str, list[Any]], row: Iterable[Any]) -> None:
+    """Add a value to each column, in their order. Raises: ValueError, for a row of another length."""
+    for column, value in zip(columns.values(), row, strict=True):
+        column.append(value)

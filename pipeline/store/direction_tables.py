@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-
-def _list_of(kind: pa.DataType) -> pa.DataType:
-    """A list whose values are named as Parquet names them."""
-    return pa.list_(pa.field("element", kind))
-
+from pipeline.store.columns import list_of
 
 DIRECTION_TABLES: dict[str, pa.Schema] = {
     "directions": pa.schema(
@@ -23,11 +19,11 @@ DIRECTION_TABLES: dict[str, pa.Schema] = {
             ("strength", pa.float64()),
             ("explained", pa.float64()),
             ("vectors", pa.int64()),
-            ("strongest_channels", _list_of(pa.int32())),
-            ("channel_weights", _list_of(pa.float64())),
+            ("strongest_channels", list_of(pa.int32())),
+            ("channel_weights", list_of(pa.float64())),
             ("path", pa.string()),
             ("split_channel", pa.int32()),
-            ("split_ranks", _list_of(pa.int32())),
+            ("split_ranks", list_of(pa.int32())),
             ("separation", pa.float64()),
         ]
     ),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.geometry import EDGES, Box
+from pipeline.geometry import EDGES, Box, grown
 
 edges = st.tuples(*[st.integers(0, 9)] * 4)
 
@@ -41,3 +42,18 @@ def test_a_shifted_box_keeps_its_size(values: Any, down: Any, right: Any) -> Non
 
 def test_the_whole_of_an_image_is_a_box_of_its_size() -> None:
     assert Box.whole(3, 5).edges == (0, 0, 3, 5) and (Box.whole(3, 5).height, Box.whole(3, 5).width) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("box", "least", "expected"),
+    [
+        ((4, 4, 6, 8), (2, 4), (4, 4, 6, 8)),  # large enough
+        ((4, 4, 6, 8), (4, 6), (3, 3, 7, 9)),  # grown around its middle
+        ((4, 4, 6, 8), (5, 5), (2, 3, 7, 8)),  # an odd pixel goes up and left
+        ((0, 9, 2, 10), (6, 6), (0, 4, 6, 10)),  # moved in where it would reach over an edge
+        ((4, 4, 6, 8), (99, 3), (0, 4, 10, 8)),  # no larger than the image
+    ],
+)
+def test_boxes_grow_around_their_middle_and_stay_in_the_image(box: Any, least: Any, expected: Any) -> None:
+    both = grown(np.array([box, (0, 0, 10, 10)]), np.array(least), (10, 10))
+    assert both.tolist() == [list(expected), [0, 0, 10, 10]]

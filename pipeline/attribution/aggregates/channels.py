@@ -10,6 +10,7 @@ from pipeline import exact_sums
 from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.methods.method import AtLayer
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 if TYPE_CHECKING:
@@ -34,15 +35,14 @@ class ChannelEvidence:
     def __init__(self, subjects: Subjects) -> None:
         self._subjects = subjects
         self._sums: dict[tuple[str, AggregateSubject], np.ndarray] = {}
-        self._counts: dict[
-            tuple[str, AggregateSubject], np.ndarray
-        ] = {}  # images, and for each channel those where it speaks for it
+        # For each channel the images in which it speaks for the subject, then all images.
+        self._counts: dict[tuple[str, AggregateSubject], np.ndarray] = {}
 
     def add(self, explained: Explained) -> None:
         """Take the evidence of a batch."""
-        for _, place, slot, subject in self._subjects.of(explained):
+        for _, at, slot, subject in self._subjects.of(explained):
             for layer, channels in explained.channels.items():
-                values = channels[place, slot].astype(np.float64)
+                values = channels[at, slot].astype(np.float64)
                 key, count = (layer, subject), np.append(values > 0, True).astype(np.int64)
                 before = self._sums.get(key)
                 before = np.zeros((exact_sums.PIECES, len(values))) if before is None else before
@@ -52,7 +52,7 @@ class ChannelEvidence:
     def columns(self) -> dict[str, list[Any]]:
         """Those of index/evidence.parquet: layer by layer and class by class, the strongest channel first."""
         columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["evidence"]}
-        for (layer, subject), pieces in sorted(self._sums.items(), key=lambda item: (item[0][0], *_order(item[0][1]))):
+        for (layer, subject), pieces in sorted(self._sums.items(), key=lambda item: (item[0][0], *item[0][1].order)):
             *positive, images = self._counts[layer, subject].tolist()
             means = np.array([float(total / images) for total in exact_sums.total(pieces)])
             largest = np.maximum(means, 0).sum()
@@ -60,10 +60,5 @@ class ChannelEvidence:
                 share = max(means[channel], 0.0) / largest if largest else 0.0
                 about = (layer, subject.logits, subject.number, subject.target, channel, rank)
                 row = (*about, images, means[channel], share, positive[channel] / images)
-                for column, value in zip(columns.values(), row, strict=True):
-                    column.append(value)
+                append_row(columns, row)
         return columns
-
-
-def _order(subject: AggregateSubject) -> tuple[str, int, str]:
-    return subject.logits or "", subject.number, subject.target

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from scipy.sparse.csgraph import connected_components, laplacian
 
-from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects, at_the_border
+from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects, at_the_border, order_of
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.heat import focus
 from pipeline.attribution.plan import MapKey
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 _MOST, _FEWEST = 400, 10  # maps of a class that are clustered: those with the lowest digests of their images' keys
@@ -56,17 +57,13 @@ class MapClusters:
     def columns(self) -> dict[str, list[Any]]:
         """Those of index/evidence_clusters.parquet: method by method and class by class, the largest cluster first."""
         columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["evidence_clusters"]}
-        order = sorted(
-            self._maps, key=lambda key: (key[0][0], key[0][1] or "", key[1].logits or "", key[1].number, key[1].target)
-        )
-        for (method, layer), subject in order:
+        for (method, layer), subject in sorted(self._maps, key=lambda key: order_of(*key)):
             maps = dict(sorted(_sample(self._maps[(method, layer), subject]).items()))
             if len(maps) < _FEWEST:
                 continue
             about = (method, layer, subject.logits, subject.number, subject.target)
             for row in _rows(list(maps), np.stack(list(maps.values()))):
-                for column, value in zip(columns.values(), (*about, *row), strict=True):
-                    column.append(value)
+                append_row(columns, (*about, *row))
         return columns
 
 
@@ -84,7 +81,7 @@ def _rows(kept: list[_Kept], maps: np.ndarray) -> Iterator[tuple[Any, ...]]:
         mean = maps[members].astype(np.float64).mean(axis=0)
         distances = ((maps[members] - mean) ** 2).sum(axis=(1, 2))
         nearest = members[np.argsort(distances, kind="stable")[:_NEAREST]]
-        box = focus(np.maximum(mean - np.median(mean), 0), height, width).box  # what lies everywhere is no place
+        box = focus(np.maximum(mean - np.median(mean), 0), height, width).box  # what lies everywhere points nowhere
         edges = (box.y1 / height, box.x1 / width, box.y2 / height, box.x2 / width)
         area = (edges[2] - edges[0]) * (edges[3] - edges[1])
         central = edges[0] < 0.5 < edges[2] and edges[1] < 0.5 < edges[3]

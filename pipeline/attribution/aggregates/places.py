@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from pipeline import exact_sums
-from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects, at_the_border
+from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects, at_the_border, order_of
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.plan import MapKey
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 
@@ -33,14 +34,10 @@ class EvidencePlaces:
     def columns(self) -> dict[str, list[Any]]:
         """Those of index/evidence_places.parquet: method by method and class by class."""
         columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["evidence_places"]}
-        order = sorted(
-            self._sums, key=lambda key: (key[0][0], key[0][1] or "", key[1].logits or "", key[1].number, key[1].target)
-        )
-        for key in order:
+        for key in sorted(self._sums, key=lambda key: order_of(*key[:2])):
             ((method, layer), subject, shape), images = key, self._images[key]
             mean = np.array([float(total / images) for total in exact_sums.total(self._sums[key])]).reshape(shape)
             share, even = at_the_border(mean)
             about = (method, layer, subject.logits, subject.number, subject.target, images)
-            for column, value in zip(columns.values(), (*about, share, even, mean.ravel(), shape), strict=True):
-                column.append(value)
+            append_row(columns, (*about, share, even, mean.ravel(), shape))
         return columns

@@ -25,6 +25,17 @@ class AggregateSubject:
     number: int
     target: str
 
+    @property
+    def order(self) -> tuple[str, int, str]:
+        """By which subjects are sorted."""
+        return self.logits or "", self.number, self.target
+
+
+def order_of(key: MapKey, subject: AggregateSubject) -> tuple[object, ...]:
+    """By which maps of subjects are sorted: method by method, layer by layer, and in these by subject."""
+    method, layer = key
+    return method, layer or "", *subject.order
+
 
 @dataclass(frozen=True)
 class Subjects:
@@ -35,16 +46,16 @@ class Subjects:
 
     def of(self, explained: Explained) -> Iterator[tuple[Picked, int, int, AggregateSubject]]:
         """Every image of a batch with each of its targets: the image, its place in the batch, the target's, and the subject."""
-        for place, picked in enumerate(explained.batch.picked):
-            for slot in explained.slots[place]:
-                number = int(explained.classes[place, slot])
-                yield picked, place, slot, AggregateSubject(self.logits, number, self.targets[slot].title(number))
+        for at, picked in enumerate(explained.batch.picked):
+            for slot in explained.slots[at]:
+                number = int(explained.classes[at, slot])
+                yield picked, at, slot, AggregateSubject(self.logits, number, self.targets[slot].title(number))
 
     def grids(self, explained: Explained) -> Iterator[tuple[Picked, MapKey, AggregateSubject, np.ndarray]]:
         """Every map of a batch that has evidence for its target, as shares of that evidence on a grid."""
-        for picked, place, slot, subject in self.of(explained):
+        for picked, at, slot, subject in self.of(explained):
             for key, maps in explained.maps.items():
-                cells = grid(maps[place, slot])
+                cells = grid(maps[at, slot])
                 if cells.any():
                     yield picked, key, subject, cells / cells.sum()
 

@@ -17,6 +17,7 @@ from pipeline.attribution.baselines import blurred, mean_colour
 from pipeline.attribution.explainer import Explained, Explainer
 from pipeline.drawing import plots
 from pipeline.sources.picking import Picked
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 STEPS = 20
@@ -35,11 +36,11 @@ class DeletionCurves:
     def add(self, explained: Explained) -> None:
         """The curves of a batch: for every map, how probable its class is, or which output there is, at each of 21 shares."""
         batch, shares = explained.batch, np.linspace(0, 1, STEPS + 1)
-        for place, (picked, image) in enumerate(zip(batch.picked, batch.images, strict=True)):
-            for slot in explained.slots[place]:
-                number, target = int(explained.classes[place, slot]), self._explainer.plan.targets[slot]
+        for at, (picked, image) in enumerate(zip(batch.picked, batch.images, strict=True)):
+            for slot in explained.slots[at]:
+                number, target = int(explained.classes[at, slot]), self._explainer.plan.targets[slot]
                 for (method, layer), values in explained.maps.items():
-                    order = ranks(values[place, slot], *image.shape[:2])
+                    order = ranks(values[at, slot], *image.shape[:2])
                     for kind, painted in (("deletion", deleted), ("insertion", inserted)):
                         images = _but_packed(painted, picked, image)(order, shares)
                         reading = target.reading(self._explainer.logits(images), number)
@@ -47,8 +48,7 @@ class DeletionCurves:
                         for share, probability, value in zip(shares, known, reading.value, strict=True):
                             of_map = (picked.example, picked.image.key, method, layer, number, target.title(number))
                             row = (*of_map, kind, share, probability, value)
-                            for column, value in zip(self.columns.values(), row, strict=True):
-                                column.append(value)
+                            append_row(self.columns, row)
 
     def plot(self) -> bytes:
         """The mean curves of each method as a PNG."""

@@ -21,6 +21,7 @@ from pipeline.attribution.plan import MapKey
 from pipeline.attribution.sanity.similarity import structure
 from pipeline.attribution.targets import ClassTarget
 from pipeline.drawing import plots
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 CELLS, SAMPLES, REMOVED = 8, 64, 0.2  # squares along a side, draws of squares, and the share of them that is taken away
@@ -49,23 +50,22 @@ class MapMetrics:
         count = explained.logits.shape[-1]
         others = self._explainer.maps(images, (explained.classes + max(1, count // 2)) % count)
         squares, removed = removals(*images.shape[1:3])
-        for place, picked in enumerate(batch.picked):
-            lost = self._lost(images[place], bands, explained.classes[place], removed[:, squares])
-            for slot in explained.slots[place]:
-                number = int(explained.classes[place, slot])
+        for at, picked in enumerate(batch.picked):
+            lost = self._lost(images[at], bands, explained.classes[at], removed[:, squares])
+            for slot in explained.slots[at]:
+                number = int(explained.classes[at, slot])
                 for key, maps in explained.maps.items():
-                    values = maps[place, slot]
+                    values = maps[at, slot]
                     measured = {
                         **complexity(values),
                         **faithfulness(_sums(values, squares) @ removed.T, lost[:, slot]),
-                        "max_sensitivity": sensitivity(values, [copy[key][place, slot] for copy in noisy]),
+                        "max_sensitivity": sensitivity(values, [copy[key][at, slot] for copy in noisy]),
                     }
                     if isinstance(targets[slot], ClassTarget) and explained.logits.ndim == 2:
-                        measured["random_logit"] = structure(heat.energy(values), heat.energy(others[key][place, slot]))
+                        measured["random_logit"] = structure(heat.energy(values), heat.energy(others[key][at, slot]))
                     for metric, value in measured.items():
                         row = (picked.example, picked.image.key, *key, number, targets[slot].title(number), metric, value)
-                        for column, cell in zip(self.columns.values(), row, strict=True):
-                            column.append(cell)
+                        append_row(self.columns, row)
 
     def plot(self) -> bytes:
         """The metrics of each method as a PNG."""

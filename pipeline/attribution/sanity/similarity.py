@@ -15,6 +15,7 @@ from pipeline.attribution import heat
 from pipeline.attribution.explainer import Explained, Explainer
 from pipeline.attribution.sanity.weight_randomisation import WeightRandomisation
 from pipeline.drawing import plots
+from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
 _LEAST_SIDE = 7  # of the window in which structure is compared
@@ -42,15 +43,14 @@ class RandomisationSimilarity:
         for step, layer, random in self._randomisation.steps(self._cascading):
             again = random.maps(batch.images, explained.classes)
             for key, first in explained.maps.items():
-                for place, picked in enumerate(batch.picked):
-                    for slot in explained.slots[place]:
-                        before, after = heat.energy(first[place, slot]), heat.energy(again[key][place, slot])
-                        number = int(explained.classes[place, slot])
+                for at, picked in enumerate(batch.picked):
+                    for slot in explained.slots[at]:
+                        before, after = heat.energy(first[at, slot]), heat.energy(again[key][at, slot])
+                        number = int(explained.classes[at, slot])
                         target = self._targets[slot].title(number)
                         row = (picked.example, picked.image.key, *key, number, target, step, layer)
                         likeness = (rank_correlation(before, after), structure(before, after))
-                        for column, value in zip(self.columns.values(), (*row, *likeness), strict=True):
-                            column.append(value)
+                        append_row(self.columns, (*row, *likeness))
 
     def plot(self) -> bytes:
         """The mean rank correlation of each method as a PNG."""

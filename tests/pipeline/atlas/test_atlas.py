@@ -12,16 +12,25 @@ import pytest
 from pipeline import run
 from pipeline.atlas.layout import cells_of, lay_out
 from pipeline.drawing.palettes import GROUND
-from pipeline.drawing.pixels import decode_png
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.errors import WrongSpec
 from pipeline.load import load_spec
 from pipeline.receipt import read_receipt
 
 
-def job(write_spec: Any, folder: Any, quiet: Any, model: Any = None, stages: Any = '["atlas", "report"]', **table: Any) -> Any:
+def job(
+    write_spec: Any,
+    folder: Any,
+    quiet: Any,
+    model: Any = None,
+    stages: Any = '["atlas", "report"]',
+    source: Any = None,
+    **table: Any,
+) -> Any:
     atlas = {"per_image": 12, "neighbours": 5, "grids": [3], "steps": 2, **table}
     spec = load_spec(
-        write_spec(folder / "spec.toml", model={"layers": ["edges"], **(model or {})}, atlas=atlas), [f"stages={stages}"]
+        write_spec(folder / "spec.toml", model={"layers": ["edges"], **(model or {})}, atlas=atlas),
+        [f"stages={stages}", *([] if not source else [f"data.source={source}"])],
     )
     return run(spec, folder, reporter=quiet)
 
@@ -56,6 +65,32 @@ def test_icons_lie_where_their_cells_lie(mapped: Any) -> None:
         if (sheet[row * side : (row + 1) * side, col * side : (col + 1) * side] != GROUND).any()
     }
     assert drawn == set(zip(cells.row[cells.picture.notna()], cells.col[cells.picture.notna()], strict=True)) and drawn
+
+
+def test_an_icon_shows_what_its_cell_responds_to_and_not_the_opposite(write_spec: Any, quiet: Any, tmp_path: Any) -> None:
+    inputs = keras.Input((16, 16, 3))
+    colour = keras.layers.Conv2D(2, 1, use_bias=False, name="colour")
+    model = keras.Model(inputs, colour(inputs), name="colours")
+    colour.set_weights([np.array([[1, -1], [0, 0], [-1, 1]], np.float32).reshape(1, 1, 3, 2) / 255])  # red less blue; the reverse
+    model.save(tmp_path / "colours.keras")
+    random = np.random.default_rng(0)
+    for number in range(24):
+        name = ("red", "blue")[number % 2]
+        pixels = random.integers(0, 90, (16, 16, 3), np.uint8)
+        pixels[..., 0 if name == "red" else 2] += 160
+        path = tmp_path / "pictures" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(pixels))
+    network = {"source": f"file:{tmp_path / 'colours.keras'}", "layers": ["colour"]}
+    folder = job(write_spec, tmp_path, quiet, network, '["atlas"]', f"folder:{tmp_path / 'pictures'}", grids=[2], steps=16)
+    cells = pd.read_parquet(folder / "index" / "atlas.parquet").query("picture.notna() and label_share == 1")
+    sheet = decode_png((folder / "mosaics" / "atlas" / "colour-2.png").read_bytes()).astype(int)
+    side = sheet.shape[0] // 2
+    redder: dict[str, list[float]] = {"red": [], "blue": []}
+    for row, col, label in cells[["row", "col", "label"]].itertuples(index=False):
+        icon = sheet[row * side : (row + 1) * side, col * side : (col + 1) * side]
+        redder[label].append(float((icon[..., 0] - icon[..., 2]).mean()))
+    assert min(redder["red"]) > max(redder["blue"])
 
 
 def test_vectors_of_different_directions_lie_apart_and_the_same_seed_gives_the_same_map() -> None:

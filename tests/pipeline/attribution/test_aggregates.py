@@ -104,6 +104,21 @@ def test_the_page_has_a_view_of_what_carries_each_class(marked: Any) -> None:
     assert "data:image/png;base64," in data and '"target":"ring"' in data.replace(": ", ":")
 
 
+def test_where_evidence_lies_is_the_mean_of_maps_as_shares(marked: Any, trained: Path, photographs: Path) -> None:
+    model = keras.models.load_model(trained)
+    paths = sorted(photographs.rglob("*.png"))
+    images = np.stack([cv2.imread(str(path))[..., ::-1] for path in paths]).astype(np.float32) / 255
+    maps = keras.Model(model.input, model.get_layer("last").output).predict(images, verbose=0)
+    weights = model.get_layer("classes").kernel.numpy()
+    for number, name in enumerate(("cross", "ring")):
+        own = maps[[path.parent.name == name for path in paths]]
+        cells = [grid(np.maximum(of_image @ weights[:, number], 0)) for of_image in own]  # GradCAM behind a mean pool
+        shares = np.array([of_image / of_image.sum() for of_image in cells if of_image.any()])
+        (row,) = [row for row in rows(marked, "evidence_places") if row["target"] == name]
+        assert row["images"] == len(shares)
+        np.testing.assert_allclose(np.reshape(row["map"], row["shape"]), shares.mean(axis=0), rtol=1e-3, atol=1e-6)
+
+
 def test_the_evidence_of_channels_is_the_mean_of_gradient_times_activation(marked: Any, trained: Path, photographs: Path) -> None:
     model = keras.models.load_model(trained)
     paths = sorted(photographs.rglob("*.png"))

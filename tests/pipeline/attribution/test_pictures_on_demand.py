@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import load_spec, run
+from pipeline.attribution.map_files import read_maps
 from pipeline.attribution.results import spread_evenly
 from pipeline.store.tables import read_index
 
@@ -64,6 +65,21 @@ def test_a_stored_map_is_drawn_without_the_network_as_the_stage_would_have_drawn
             assert abs(len(made) - len(drawn)) <= 0.02 * len(drawn)
     finally:
         hidden.rename(network)
+
+
+def test_the_maps_of_one_image_are_read_alone(few: Any) -> None:
+    keys = [stored.key for stored in read_maps(few[0], "gradient")]
+    assert len(set(keys)) == 5 and [stored.key for stored in read_maps(few[0], "gradient", key=keys[3])] == [keys[3]]
+
+
+def test_of_several_targets_the_one_that_is_asked_for_is_drawn(
+    write_spec: Any, tiny_file: Any, quiet: Any, command: Any, tmp_path: Path
+) -> None:
+    keys = {"first": 1, "methods": ["gradient"], "targets": [0, 2], "pictures": "all"}
+    spec = write_spec(tmp_path / "two.toml", model={"source": f"file:{tiny_file}"}, gradcam=keys)
+    folder = run(load_spec(spec, ['stages=["gradcam"]']), tmp_path / "out", reporter=quiet)
+    drawn = [command("picture", folder, "--image", row["key"], "--target", row["class"])[1].strip() for row in rows(folder)]
+    assert drawn == [str(folder / row["picture"]) for row in rows(folder)] and len(set(drawn)) == 2
 
 
 def test_an_image_that_the_job_did_not_explain_is_explained_anew(few: Any, command: Any) -> None:

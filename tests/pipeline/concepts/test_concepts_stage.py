@@ -6,15 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline import run
 from pipeline.concepts.colours import COLOURS
-from pipeline.drawing.pixels import encode_png
+from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.errors import UnknownLayer, UnusableData, WrongSpec
 from pipeline.load import load_spec
+from pipeline.sources.fit import Fit
 
 STAGES = 'stages=["activations", "concepts"]'
 
@@ -166,3 +168,18 @@ def test_quality_is_measured_for_every_channel_from_its_crops(named: Any, again:
     rows = rows[~silent]
     assert rows["clarity"].between(-1, 1).all() and rows["polysemanticity"].between(0, 2).all()
     assert (rows["alike"] != rows["channel"]).all() and rows["redundancy"].between(-1, 1).all()
+
+
+def test_clarity_is_how_alike_the_last_layer_finds_a_channels_crops(named: Any, again: Any, tiny_model: Any) -> None:
+    again(quality="true", labels="false")
+    folder = again.folder / named.name
+    quality = pd.read_parquet(folder / "index" / "quality.parquet").set_index(["layer", "channel"]).clarity
+    last = keras.Model(tiny_model.input, tiny_model.get_layer("classes").output)
+    for layer in ("edges", "shapes"):
+        crops = pd.read_parquet(folder / "crops" / f"{layer}.parquet")
+        for channel, own in crops.groupby("channel"):
+            given = np.stack([Fit(16, 16, "crop").apply(decode_png(image["bytes"])) for image in own.image])
+            vectors = last.predict(given.astype(np.float32), verbose=0).astype(np.float64)
+            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+            assert quality[layer, channel] == pytest.approx(cosines.mean(), abs=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from pipeline.compiled.graph_walk import LogitsGraph
 from pipeline.compiled.on_the_way import trace_on_the_way
 from pipeline.errors import MissingInput, UnknownLayer, WrongSpec
 from pipeline.load import load_spec
+from pipeline.models.head import OutputSpec
 from pipeline.models.keras.model import keras_network
+from pipeline.models.network import own_layers
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
@@ -85,6 +88,15 @@ def test_directions_have_the_field_of_their_layer(layered: Any) -> None:
 def test_the_table_of_layers_says_what_directions_are_made_from(layered: Any) -> None:
     layers = index(layered, "layers").set_index("layer")
     assert list(layers.loc["edges@pca2", "feeds"]) == ["edges"] and layers.loc["edges@pca2", "kind"] == "Directions"
+
+
+def test_directions_are_no_layers_of_the_network_itself_and_change_its_digest(directed: Any, tiny_model: Any) -> None:
+    plain = keras_network(tiny_model, "tiny", None, "none", OutputSpec(head="linear"))
+    sets = {directions.layer: directions for directions in load_sets(directed)}
+    other = sets | {"edges@pca2": replace(sets["edges@pca2"], offset=sets["edges@pca2"].offset + 1)}
+    networks = [plain.with_directions(sets), plain.with_directions(other)]
+    assert len({network.digest() for network in (plain, *networks)}) == 3
+    assert [*own_layers(networks[0])] == [*plain.layers()] and len(networks[0].layers()) == len(plain.layers()) + len(sets)
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,13 @@ def test_components_explain_as_much_as_scikit_learn_says(sparse: Any, name: Any)
         assert ((responses.astype(np.float64) ** 3).sum(axis=0) > 0).all(), "turned towards the longer tail"
 
 
+def test_centroids_come_by_how_many_vectors_are_nearest() -> None:
+    vectors = np.repeat(np.eye(5, dtype=np.float32)[:3], (10, 60, 30), axis=0)
+    vectors += np.random.default_rng(0).normal(0, 0.01, vectors.shape).astype(np.float32)
+    nearest = fit_directions(SetPlan("a", "kmeans3", ""), vectors).respond(vectors).argmax(axis=1)
+    assert np.bincount(nearest).tolist() == [60, 30, 10]
+
+
 def test_responses_to_non_negative_components_are_the_least_squares_without_negative_numbers(sparse: Any) -> None:
     from scipy.optimize import nnls
 

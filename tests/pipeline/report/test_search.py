@@ -21,12 +21,13 @@ def claim(channel: int, concept: str, rank: int = 0, named: bool = False, chance
 
 @pytest.fixture(scope="module")
 def job(make_job: Any) -> Path:
-    """Ten channels: 2 is named green, 3 green grass more surely; 4 has green second, and 5 first but without a name."""
+    """Ten channels: 2 is named green, 3 green grass more surely; 3 and 4 have green second, and 5 has it first without a name."""
     folder: Path = make_job({"conv": 10})
     rows = [
         claim(2, "green", named=True, chance=0.04),
         claim(2, "grass", source="masks", measure="iou", named=True, chance=0.04),
         claim(3, "Green grass", named=True, chance=0.0),
+        claim(3, "green", rank=1),
         claim(4, "sky"),
         claim(4, "green", rank=1),
         claim(5, "green"),
