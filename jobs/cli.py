@@ -9,7 +9,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from pipeline.errors import ConvscopeError
@@ -200,14 +201,23 @@ def _paths(action: argparse.Action, kind: str = "files") -> None:
     action.complete = {"bash": f"_shtab_compgen_{kind}", "zsh": "_files" if kind == "files" else "_files -/"}  # type: ignore[attr-defined]
 
 
+def _specs() -> dict[str, Any]:
+    """How shells complete a spec: with the names of the shipped ones, and with files."""
+    names = " ".join(sorted(path.stem for path in Path(__file__).parent.glob("*.toml")))
+    function = "_convscope_specs"
+    bash = f'compgen -W \'{names}\' -- "$1"; _shtab_compgen_files "$1"'
+    zsh = f"_alternative 'specs:shipped spec:({names})' 'files:file:_files'"
+    functions = {shell: f"{function}() {{ {body}; }}" for shell, body in (("bash", bash), ("zsh", zsh))}
+    return {"bash": function, "zsh": function, "preamble": functions}
+
+
 def _add_spec(command: argparse.ArgumentParser, images: bool = True) -> None:
-    _paths(
-        command.add_argument(
-            "spec",
-            metavar="SPEC",
-            help="a job's TOML file, the name of a shipped one, such as demo, or a network, such as keras:VGG16",
-        )
+    spec = command.add_argument(
+        "spec",
+        metavar="SPEC",
+        help="a job's TOML file, the name of a shipped one, such as demo, or a network, such as keras:VGG16",
     )
+    spec.complete = _specs()  # type: ignore[attr-defined]
     if images:
         _add_images(command)
     command.add_argument(

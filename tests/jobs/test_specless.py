@@ -142,10 +142,14 @@ def test_completion_knows_every_command(shell: str, command: Any, tmp_path: Path
     assert status == 0 and all(name in out for name in COMMANDS)
 
 
-def test_bash_completes_a_command_with_the_script(command: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("com", {"compare", "completion"}), ("run pat", {"patterns", "pattern.toml"}), ("check cif", {"cifar10"})]
+)
+def test_bash_completes_commands_shipped_specs_and_files(typed: str, offered: set[str], command: Any, tmp_path: Path) -> None:
     script = tmp_path / "complete"
     script.write_text(command("completion", "bash")[1])
+    (tmp_path / "pattern.toml").touch()
     function = "$(complete -p convscope | sed 's/.*-F //; s/ .*//')"
-    words = f"COMP_WORDS=(convscope com); COMP_CWORD=1; {function}; echo ${{COMPREPLY[@]}}"
-    result = subprocess.run(["bash", "-c", f"source {script}; {words}"], capture_output=True, text=True)
-    assert set(result.stdout.split()) == {"compare", "completion"}, result.stderr
+    words = f"COMP_WORDS=(convscope {typed}); COMP_CWORD={len(typed.split())}; {function}; echo ${{COMPREPLY[@]}}"
+    result = subprocess.run(["bash", "-c", f"source {script}; {words}"], cwd=tmp_path, capture_output=True, text=True)
+    assert set(result.stdout.split()) == offered, result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def test_a_scan_leaves_the_same_bytes_whatever_order_python_gives_its_sets(
     for seed in ("1", "2"):
         monkeypatch.setenv("PYTHONHASHSEED", seed)
         child = process("-m", "jobs", "run", spec, "--out", tmp_path / seed)
-        assert child.wait(120) == 0
+        _, error = child.communicate(timeout=120)
+        assert child.returncode == 0
         left.append(results(tmp_path / seed / "tiny"))
+        # no banner of TensorFlow's, no warning of Keras's
+        assert [line for line in error.splitlines() if not re.match(r"\d{4}-\d\d-\d\d [\d:]+ tiny: ", line)] == []
     assert [name for name in left[0] if left[0][name] != left[1].get(name)] == [] and "scan.part" in left[0]

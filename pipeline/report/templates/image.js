@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { openEvery, openDetails, openImages, make, heading, link, address, lastOf, number, count, term, note, copyText, whole, strip, patchOf } = convscope;
+  const { openEvery, openDetails, openImages, make, heading, link, address, lastOf, number, count, term, note, copyText, whenNear, whole, strip, largePatch } = convscope;
 
   const photograph = (image) => image.key.replace(/@\d+,\d+$/, ""); // of a window: the image that it is cut from
 
@@ -40,10 +40,12 @@
       said.replaceChildren(...(win ? ["Box: what excites ", link(`${win.channel.layer.name}, channel ${win.channel.number}`, address(win.channel.layer.name, win.channel.number)), ` (rank ${win.winner.rank}, ${number(win.winner.unclipped ?? win.winner.score, 4)})${windows.length > 1 ? `, window ${win.winner.key.slice(photograph(image).length + 1)}` : ""}.`] : ["Choose a channel below to see where it looks."]));
     }
 
+    const patches = new Map(); // a button to what draws its patch
     const parts = groups.map(({ layer, wins }) => {
       const items = wins.map((win) => {
         const words = `${win.winner.rank === 0 ? "strongest image" : `rank ${win.winner.rank}`} of channel ${win.channel.number}: ${number(win.winner.unclipped ?? win.winner.score, 4)}`;
-        const button = make("button", { type: "button", className: "cell", title: words, ariaLabel: `Show where: ${words}` }, patchOf(win.channel, win.winner) || `channel ${win.channel.number}`);
+        const button = make("button", { type: "button", className: "cell", title: words, ariaLabel: `Show where: ${words}` });
+        patches.set(button, () => button.append(largePatch(win.channel, win.winner, 0.6) || `channel ${win.channel.number}`));
         button.onclick = () => {
           note({ by: nameOf(win) });
           show(win);
@@ -58,6 +60,7 @@
     root.append(heading(windows.length > 1 ? photograph(image) : image.key), by ? make("nav", { className: "steps", ariaLabel: "Back" }, link(`← ${by}`, lastOf(...splitName(by)), { rel: "up" })) : "", make("div", { className: "beside" }, make("div", {}, frame, said), make("div", {}, label, originalOf(job, image), explanations ? convscope.classification(explanations) : null, make("p", {}, `${windows.length > 1 ? `${count(windows.length, "window")} of it are a` : "A"}mong the strongest images of ${count(new Set(all.map(nameOf)).size, "channel")} in ${count(groups.length, "layer")}.`))));
     if (explanations) root.append(convscope.explanation(job, explanations));
     root.append(...parts);
+    whenNear(patches.keys(), (button) => patches.get(button)());
     const chosen = all.filter((win) => nameOf(win) === by);
     await show(chosen.find((win) => win.winner.example === image.example) || chosen[0]);
   }

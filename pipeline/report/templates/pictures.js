@@ -29,14 +29,15 @@
     return part(file, size, [y + line * tile.step_y, x + (rank % tile.per_line) * tile.step_x, tile.height, tile.width], words);
   }
 
-  // A patch for a large place: from the whole image's thumbnail, where that has more of its pixels than the mosaic.
-  function largePatch(channel, winner) {
+  // A patch from the whole image's thumbnail, where that has more of its pixels than the mosaic, or `share` as many; else from the
+  // mosaic, of which the browser must decode a page for it.
+  function largePatch(channel, winner, share = 1.2) {
     const { file, height, width } = channel.job.images.get(winner.example) || {};
     const { tile } = channel.layer;
     if (!file || !tile) return patchOf(channel, winner);
     const { y1, x1, y2, x2 } = winner;
     const pixels = (Math.max(y2 - y1, x2 - x1) * Math.min(256, Math.max(height, width))) / Math.max(height, width);
-    if (pixels <= 1.2 * Math.max(tile.height, tile.width)) return patchOf(channel, winner);
+    if (pixels <= share * Math.max(tile.height, tile.width)) return patchOf(channel, winner);
     return part(file, [height, width], [y1, x1, y2 - y1, x2 - x1], words(winner));
   }
 
