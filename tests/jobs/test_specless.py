@@ -143,7 +143,8 @@ def test_completion_knows_every_command(shell: str, command: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"), [("com", {"compare", "completion"}), ("run pat", {"patterns", "pattern.toml"}), ("check cif", {"cifar10"})]
+    ("typed", "offered"),
+    [("com", {"compare", "completion"}), ("run pat", {"patterns", "pattern.toml"}), ("check cif", {"cifar10"})],
 )
 def test_bash_completes_commands_shipped_specs_and_files(typed: str, offered: set[str], command: Any, tmp_path: Path) -> None:
     script = tmp_path / "complete"
