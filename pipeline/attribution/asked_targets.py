@@ -160,18 +160,18 @@ def check_targets(classes: Classes, asked: Sequence[Asked], labels: Sequence[str
         keys = target.model_fields_set - {"output"} if isinstance(target, TargetSpec) else set()
         wrong = sorted(keys - _KEYS.get(kind, set()))
         if wrong:
-            raise WrongSpec(f"gradcam.targets: {wrong[0]!r} is not for a network whose head is {kind!r}; see model.head.")
+            raise WrongSpec(f"{classes.key}: {wrong[0]!r} is not for a network whose head is {kind!r}; see model.head.")
         if kind == "embedding" and not keys:
             raise WrongSpec(
-                f"gradcam.targets: the network gives an embedding of {classes.count} numbers, which predicts no class. Name an "
+                f"{classes.key}: the network gives an embedding of {classes.count} numbers, which predicts no class. Name an "
                 'image to be like, targets = [{ image = "other.png" }] or [{ example = 0 }], or a direction; or set model.head.'
             )
         if isinstance(target, TargetSpec) and target.direction is not None and len(target.direction) != classes.count:
-            raise WrongSpec(f"gradcam.targets: a direction has {classes.count} numbers here, not {len(target.direction)}.")
+            raise WrongSpec(f"{classes.key}: a direction has {classes.count} numbers here, not {len(target.direction)}.")
         if isinstance(target, TargetSpec) and target.box is not None and not classes.head.has_places:
-            raise WrongSpec('gradcam.targets: "box" is a place, and model.boxes.format = "offsets" gives none. Leave it out.')
+            raise WrongSpec(f'{classes.key}: "box" is a place, and model.boxes.format = "offsets" gives none. Leave it out.')
         if kind == "linear" and _output_of(target) == TRUE_LABEL:
-            raise WrongSpec('gradcam.targets: "label" is a class, and a linear head has none. Name outputs, or set model.head.')
+            raise WrongSpec(f'{classes.key}: "label" is a class, and a linear head has none. Name outputs, or set model.head.')
         if isinstance(target, TargetSpec) and target.minus is not None:
             classes.find(target.minus)
     classes.check([_output_of(target) for target in asked if kind != "embedding"], labels)
@@ -197,7 +197,7 @@ def targets_of(
             targets.append(VectorTarget(place, vector.astype(np.float64), spec.words))
         elif classes.head.kind == "map":
             region = spec.region if spec and spec.region is not None else "predicted" if target == MOST_LIKELY else "image"
-            mask, words = _region(region, map_size)
+            mask, words = _region(region, map_size, classes.key)
             targets.append(RegionTarget(ClassTarget(classes, _output_of(target)), mask, words))
         elif classes.head.kind == "boxes":
             targets.append(DetectionTarget(ClassTarget(classes, _output_of(target)), spec.box if spec else None))
@@ -219,7 +219,7 @@ def _output_of(asked: Asked) -> int | str:
     return asked.output if isinstance(asked, TargetSpec) else asked
 
 
-def _region(region: str | Sequence[float], size: tuple[int, int]) -> tuple[np.ndarray | None, str]:
+def _region(region: str | Sequence[float], size: tuple[int, int], key: str) -> tuple[np.ndarray | None, str]:
     """The mask of a region, and its words."""
     import cv2
 
@@ -239,5 +239,5 @@ def _region(region: str | Sequence[float], size: tuple[int, int]) -> tuple[np.nd
         mask[edges[0] : edges[2], edges[1] : edges[3]] = 1
         words = f" in {' '.join(f'{share:g}' for share in region)}"
     if not mask.any():
-        raise WrongSpec(f"gradcam.targets: the region{words} holds no position of the map of {size[0]} x {size[1]}. Enlarge it.")
+        raise WrongSpec(f"{key}: the region{words} holds no position of the map of {size[0]} x {size[1]}. Enlarge it.")
     return mask, words

@@ -63,11 +63,13 @@ class Classes:
 
     names: one a logit; None where nothing names them.
     head: what the logits mean.
+    key: of the spec, by which classes are asked for; for messages.
     """
 
     count: int
     names: tuple[str, ...] | None
     head: Head = SOFTMAX
+    key: str = "gradcam.targets"
 
     def name(self, number: int) -> str:
         """A class for people: its name, or its number where it has none."""
@@ -86,18 +88,16 @@ class Classes:
         """The number of a class given by number or name. Raises: WrongSpec, UnknownName."""
         if isinstance(named, int):
             if named >= self.count:
-                raise WrongSpec(f"gradcam.targets: there is no class {named}; they run from 0 to {self.count - 1}.")
+                raise WrongSpec(f"{self.key}: there is no class {named}; they run from 0 to {self.count - 1}.")
             return named
         names = self.names or ()
         numbers = [number for number, name in enumerate(names) if _plain(name) == _plain(named)]
         if len(numbers) > 1:
-            raise WrongSpec(
-                f"gradcam.targets: {named!r} is the name of classes {', '.join(map(str, numbers))}. Name one by number."
-            )
+            raise WrongSpec(f"{self.key}: {named!r} is the name of classes {', '.join(map(str, numbers))}. Name one by number.")
         if not numbers:
             hint = "" if names else "The classes have no names: set model.labels, or give numbers."
             known = [*names, MOST_LIKELY, TRUE_LABEL]
-            raise UnknownName.among(named, known, where="a class of the network (gradcam.targets)", hint=hint)
+            raise UnknownName.among(named, known, where=f"a class of the network ({self.key})", hint=hint)
         return numbers[0]
 
     def check(self, asked: Sequence[int | str], labels: Sequence[str] | None) -> None:
@@ -113,7 +113,7 @@ class Classes:
                 self.find(named)
         if TRUE_LABEL in asked and labels is not None and all(self.of_label(label) is None for label in labels):
             raise WrongSpec(
-                f'gradcam.targets = "label", but no label of the data ({", ".join(labels[:3])}, …) is one of the '
+                f'{self.key} = "label", but no label of the data ({", ".join(labels[:3])}, …) is one of the '
                 f"{self.count} classes ({', '.join(self.name(number) for number in range(min(3, self.count)))}, …). "
                 'Name a file of class names that fits in model.labels, or leave "label" out.'
             )

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.attribution.asked_targets import check_targets, targets_of
+from pipeline.attribution.job_targets import check_job_targets, classes_of, targets_of_job
 from pipeline.attribution.methods import METHODS, method_named
 from pipeline.attribution.methods.expected_gradients import EXPECTED_GRADIENTS, SAMPLES
 from pipeline.attribution.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from pipeline.attribution.methods.method import MethodSettings
 from pipeline.attribution.methods.relevance import relevance
 from pipeline.attribution.plan import MERGED, ExplainPlan
-from pipeline.attribution.targets import Classes, Target, TargetOfOutput
+from pipeline.attribution.targets import Classes, TargetOfOutput
 from pipeline.errors import UnusableData, UnusableModel, WrongSpec, require_module
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
@@ -25,7 +25,7 @@ from pipeline.report.evidence import evidence
 from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
 from pipeline.sources.picking import check_picks, count_picks, pick
-from pipeline.spec.gradcam import GradcamSpec, TargetSpec
+from pipeline.spec.gradcam import GradcamSpec
 from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import file_name, write_bytes
@@ -64,10 +64,7 @@ def _check_output(job: Job) -> None:
         if one.channel >= layer.channels:
             last = layer.channels - 1
             raise WrongSpec(f"gradcam.through: {one.layer!r} has no channel {one.channel}; they run from 0 to {last}.")
-    check_targets(_classes(job), spec.targets, job.source.labels)
-    for target in spec.targets:
-        if isinstance(target, TargetSpec):
-            check_picks(job.source, _picks_of(target), "gradcam.targets")
+    check_job_targets(job, classes_of(job), spec.targets)
     needs = [quantity for name in spec.methods for quantity in method_named(name).needs("")]
     check_explanations(job.network, [*layers, *(one.layer for one in spec.through)], needs)
 
@@ -124,7 +121,7 @@ def _plan(job: Job, name: str | None) -> ExplainPlan:
     from pipeline.attribution.aggregates.channels import evidence_at
 
     spec, layers = job.spec.gradcam, [layer.name for layer in _layers(job)]
-    targets = _targets(job, _classes(job))
+    targets = targets_of_job(job, classes_of(job), spec.targets)
     targets = targets if name is None else tuple(TargetOfOutput(target, name) for target in targets)
     batch = min(spec.batch, count_picks(job.source, spec))
     methods = [method_named(method) for method in spec.methods]
@@ -176,7 +173,7 @@ def _explain_output(
     from pipeline.attribution.sanity import CHECKS
     from pipeline.attribution.sanity.metrics import verdict
 
-    spec, classes = job.spec.gradcam, _classes(job)
+    spec, classes = job.spec.gradcam, classes_of(job)
     layers = [layer.name for layer in _layers(job)]
     total = count_picks(job.source, spec)
     explainer = Explainer.of(job.network, plan)
@@ -269,28 +266,6 @@ def _warnings_of_layers(job: Job) -> list[str]:
         f"to {tokens[-1]!r}, whose work it does not show. Name another layer in gradcam.layers, or explain all of the network: "
         'gradcam.methods = "integrated_gradients".'
     ]
-
-
-def _classes(job: Job) -> Classes:
-    return Classes(job.count_classes(), job.class_names(), job.head())
-
-
-def _targets(job: Job, classes: Classes) -> tuple[Target, ...]:
-    from pipeline.compiled.compile import compile_pass
-    from pipeline.models.labels import logits_shape
-
-    def embed(target: TargetSpec) -> np.ndarray:
-        """The network's embedding of the image that a target names."""
-        image = next(iter(pick(job.source, job.fit, _picks_of(target)))).given
-        run = compile_pass(job.network, [LOGITS], 1, lambda maps: maps[LOGITS])
-        return np.asarray(run(image[np.newaxis]))[0]
-
-    height, width = (*logits_shape(job.network), 1, 1)[1:3] if classes.head.kind == "map" else (1, 1)
-    return targets_of(classes, job.spec.gradcam.targets, embed, (height, width))
-
-
-def _picks_of(target: TargetSpec) -> Picks:
-    return Picks(files=[target.image] if target.image else [], examples=[] if target.example is None else [target.example])
 
 
 def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
