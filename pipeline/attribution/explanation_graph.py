@@ -317,6 +317,4 @@ def _gradient(total: tf.Tensor, located: LayerTensor, layer: str, network: Netwo
 
 
 def _unconnected(layer: str, network: Network) -> WrongSpec:
-    return WrongSpec(
-        f"gradcam.layers: the logits of {network.name} do not depend on {layer!r} by any gradient. Name a layer they depend on."
-    )
+    return WrongSpec(f"the logits of {network.name} do not depend on {layer!r} by any gradient. Name a layer they depend on.")

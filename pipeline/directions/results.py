@@ -12,6 +12,7 @@ from pipeline.directions.splitting import TwoClusters
 from pipeline.store.direction_sets import DirectionSet
 
 STRONGEST = 5  # channels of the base that are named for each direction
+_OF_THEIR_OWN = ("split", "cav")  # methods that do not stand for the sample, so that they explain nothing of it
 
 
 def direction_columns(
@@ -40,7 +41,7 @@ def direction_columns(
         "share_active": active / max(len(vectors), 1),
         "dead": energy == 0,
         "strength": np.sqrt(energy / max(len(vectors), 1)),
-        "explained": [explained(directions, vectors)] * count,
+        "explained": [None if directions.method in _OF_THEIR_OWN else explained(directions, vectors)] * count,
         "vectors": [len(vectors)] * count,
         "strongest_channels": order.tolist(),
         "channel_weights": np.take_along_axis(directions.decoder, order, axis=1).astype(np.float64).tolist(),

@@ -14,7 +14,7 @@ from pipeline.scrambling import scrambled
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
 
-_BATCH = 16  # images in a pass
+BATCH = 16  # images in a pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def sample_vectors(
     about: dict[int, tuple[str, str | None]] = {}
     looked_at, done, total = 0, 0, min(most, len(order))
     while done < total and looked_at < len(order):
-        batch = [int(example) for example in order[looked_at : looked_at + min(_BATCH, total - done)]]
+        batch = [int(example) for example in order[looked_at : looked_at + min(BATCH, total - done)]]
         looked_at += len(batch)
         read = {image.example: image for image in readable(source, fit, batch)}
         here = [example for example in batch if example in read]
@@ -122,8 +122,8 @@ def vectors_at(
     take = vector_reader(network, [layer], [width])
     vectors: dict[tuple[int, int], np.ndarray] = {}
     examples = sorted(at)
-    for first in range(0, len(examples), _BATCH):
-        read = {image.example: image.given for image in readable(*images, examples[first : first + _BATCH])}
+    for first in range(0, len(examples), BATCH):
+        read = {image.example: image.given for image in readable(*images, examples[first : first + BATCH])}
         here = sorted(read)
         if here:
             positions = np.array([[*at[example], *[at[example][0]] * (width - len(at[example]))] for example in here], np.int32)
@@ -149,16 +149,16 @@ def vector_reader(
     names = [layer.name for layer in layers]
 
     def gather(maps: dict[str, tf.Tensor], *positions: tf.Tensor) -> list[tf.Tensor]:
-        flat = [tf.reshape(maps[layer.name], (_BATCH, layer.shape[0] * layer.shape[1], layer.channels)) for layer in layers]
+        flat = [tf.reshape(maps[layer.name], (BATCH, layer.shape[0] * layer.shape[1], layer.channels)) for layer in layers]
         return [tf.gather(of_layer, at, batch_dims=1) for of_layer, at in zip(flat, positions, strict=True)]
 
-    run = compile_pass(network, names, _BATCH, gather, [tf.TensorSpec((_BATCH, count), tf.int32) for count in counts])
-    spec = network_input(network, _BATCH)
+    run = compile_pass(network, names, BATCH, gather, [tf.TensorSpec((BATCH, count), tf.int32) for count in counts])
+    spec = network_input(network, BATCH)
 
     def read(images: Sequence[np.ndarray], positions: Sequence[np.ndarray]) -> list[np.ndarray]:
         filled = np.zeros(spec.shape.as_list(), spec.dtype.as_numpy_dtype)
         filled[: len(images)] = images
-        padded = [np.pad(at, ((0, _BATCH - len(at)), (0, 0))) for at in positions]
+        padded = [np.pad(at, ((0, BATCH - len(at)), (0, 0))) for at in positions]
         return [np.asarray(values)[: len(images)] for values in run(filled, *padded)]
 
     return read

@@ -200,7 +200,7 @@ def kernel(reader: JobReader, picture: str, box: Box, pictures: dict[str, np.nda
 
 
 def direction_sets(reader: JobReader) -> list[Row]:
-    """Every set of directions, with its directions in order."""
+    """Every set of directions, with its directions in order; of a concept, with its vector and its tests."""
     sets: dict[str, Row] = {}
     for row in reader.table("directions").to_pylist():
         about = ("layer", "base", "method", "explained", "vectors", "path")
@@ -208,4 +208,8 @@ def direction_sets(reader: JobReader) -> list[Row]:
         own = ("channel", "name", "share_active", "dead", "strength", "strongest_channels", "channel_weights")
         split = ("split_channel", "split_ranks", "separation")
         entry["directions"].append({name: row[name] for name in (*own, *split)})
+    for row in reader.table("concept_vectors").to_pylist():
+        sets[row["layer"]] |= {"vector": row, "tests": []}
+    for row in reader.table("tcav").to_pylist():
+        sets[row["layer"]]["tests"].append(row)
     return list(sets.values())

@@ -113,7 +113,12 @@ def check_picks(source: Source, picks: Picks, where: str) -> None:
             f"{where}: files have no values for the network's other inputs, which are given by column or source. "
             "Pick examples or keys of the data set."
         )
-    for path in picks.files:
+    check_files(picks.files, where)
+
+
+def check_files(paths: Iterable[str], where: str) -> None:
+    """Find image files that are not there. Args: where: the key of the spec, for the error. Raises: MissingInput."""
+    for path in paths:
         if length(path if remote.is_remote(path) else remote.local_path(path)) < 0:
             raise MissingInput(f"{where}: the image file {path!r} is missing. Name one that exists.")
 

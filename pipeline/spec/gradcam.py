@@ -85,6 +85,11 @@ class TargetSpec(Table):
         return f"like example {self.example}" if self.image is None else f"like {self.image.rpartition('/')[2]}"
 
 
+AskedTargets = Annotated[
+    list[Number | Annotated[str, Field(min_length=1)] | TargetSpec], Rewritten(a_list_of_targets), AlsoNamed("classes")
+]
+
+
 class ThroughSpec(Table):
     """`gradcam.through`: one channel of a layer, through which relevance is followed."""
 
@@ -113,12 +118,7 @@ class GradcamSpec(Picks):
         "guided_gradcam",
     ]
     layers: Texts = []
-    targets: Annotated[
-        list[Number | Annotated[str, Field(min_length=1)] | TargetSpec],
-        Rewritten(a_list_of_targets),
-        Field(min_length=1),
-        AlsoNamed("classes"),
-    ] = ["predicted"]
+    targets: Annotated[AskedTargets, Field(min_length=1)] = ["predicted"]
     sanity: Annotated[list[Check], Rewritten(a_list), AlsoNamed("trust")] = []
     steps: Annotated[int, Field(ge=2, le=2**31, strict=True)] = 256
     baseline: Baseline = "black"

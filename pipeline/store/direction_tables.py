@@ -27,6 +27,40 @@ DIRECTION_TABLES: dict[str, pa.Schema] = {
             ("separation", pa.float64()),
         ]
     ),
+    "concept_vectors": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("base", pa.string()),
+            ("concept", pa.string()),
+            ("source", pa.string()),
+            ("against", pa.string()),
+            ("images", pa.int64()),
+            ("runs", pa.int32()),
+            ("accuracy", pa.float64()),
+            ("random_accuracy", pa.float64()),
+            ("agreement", pa.float64()),
+            ("path", pa.string()),
+        ]
+    ),
+    "tcav": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("base", pa.string()),
+            ("concept", pa.string()),
+            ("logits", pa.string()),
+            ("number", pa.int32()),
+            ("target", pa.string()),
+            ("images", pa.int64()),
+            ("score", pa.float64()),
+            ("random_score", pa.float64()),
+            ("scores", list_of(pa.float64())),
+            ("random_scores", list_of(pa.float64())),
+            ("p", pa.float64()),
+            ("p_corrected", pa.float64()),
+            ("chance", pa.float64()),
+            ("significant", pa.bool_()),
+        ]
+    ),
     "atlas": pa.schema(
         [
             ("layer", pa.string()),

@@ -5,7 +5,7 @@
   const { make, heading, link, address, number, percent, count, openLayer, strip, term } = convscope;
   const read = (view) => convscope.load(view, `data/+${view}.js`);
 
-  const TITLES = { pca: "principal components", ica: "independent components", nmf: "non-negative components", kmeans: "centroids", topk: "atoms of a TopK autoencoder", jumprelu: "atoms of a JumpReLU autoencoder", cav: "concept vectors", split: "channels taken apart" };
+  const TITLES = { pca: "principal components", ica: "independent components", nmf: "non-negative components", kmeans: "centroids", topk: "atoms of a TopK autoencoder", jumprelu: "atoms of a JumpReLU autoencoder", cav: "a concept vector", split: "channels taken apart" };
 
   // The channels of the base that a direction is made of most, with their patches where the job has them.
   async function madeOf(job, set, direction) {
@@ -25,11 +25,24 @@
     return channel ? strip({ ...channel, winners: channel.winners.filter((winner) => direction.split_ranks.includes(winner.rank)) }) : "";
   }
 
+  // How well a concept's vector tells its images from others, and which classes depend on it.
+  function testsOf(set) {
+    const { vector, tests } = set;
+    const head = ["class", "images", "score", "of random sets", "p", "chance", ""];
+    const cells = (row) => [row.logits === null ? row.target : `${row.logits}: ${row.target}`, number(row.images), row.score.toFixed(2), row.random_score.toFixed(2), row.p_corrected.toPrecision(2), row.chance.toFixed(2), row.significant ? "significant" : ""];
+    const lines = tests.map((row) => make("tr", {}, ...cells(row).map((text, at) => make(at ? "td" : "th", at ? {} : { scope: "row" }, text))));
+    const table = make("table", { className: "numbers" }, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, ...lines));
+    return [
+      make("p", {}, `From ${vector.images} images of ${vector.source} and as many of ${vector.against}, ${vector.runs} times: ${percent(vector.accuracy)} of held-out images lie on their own side (random sets: ${percent(vector.random_accuracy)}), and two runs' vectors have a cosine of ${vector.agreement.toFixed(2)} in the mean.`),
+      ...(tests.length ? [make("h2", {}, "Classes that depend on it"), make("p", {}, "The score is the share of a class's images whose evidence rises along the vector. p is corrected for all tests of the job; chance is the share of random sets with a difference as large."), make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Tests" }, table)] : []),
+    ];
+  }
+
   async function showDirections(job, root, [, name]) {
     const sets = await read("directions");
     const set = sets.find((other) => other.layer === name);
     if (!set) {
-      const lines = sets.map((other) => make("tr", {}, make("th", { scope: "row" }, link(other.layer, address("+directions", other.layer))), make("td", {}, TITLES[other.method] ?? other.method), make("td", {}, count(other.directions.length, "direction")), make("td", {}, percent(other.explained)), make("td", {}, String(other.directions.filter((direction) => direction.dead).length)), make("td", {}, number(other.vectors))));
+      const lines = sets.map((other) => make("tr", {}, make("th", { scope: "row" }, link(other.layer, address("+directions", other.layer))), make("td", {}, TITLES[other.method] ?? other.method), make("td", {}, count(other.directions.length, "direction")), make("td", {}, other.explained === null ? "–" : percent(other.explained)), make("td", {}, String(other.directions.filter((direction) => direction.dead).length)), make("td", {}, number(other.vectors))));
       const head = ["set", "what they are", "how many", "explained", "dead", "vectors"];
       root.append(
         heading("Directions"),
@@ -47,7 +60,8 @@
     root.append(
       heading(set.layer),
       make("nav", { className: "steps", ariaLabel: "Directions" }, link("all sets", address("+directions"), { rel: "up" })),
-      make("p", {}, `${count(set.directions.length, "direction")} of ${set.base}, ${TITLES[set.method] ?? set.method}, which keep ${percent(set.explained)} of the variance of ${number(set.vectors)} vectors. Below each, the channels with the largest weights in it.`),
+      make("p", {}, `${count(set.directions.length, "direction")} of ${set.base}, ${TITLES[set.method] ?? set.method}${set.explained === null ? "" : `, which keep ${percent(set.explained)} of the variance of ${number(set.vectors)} vectors`}. Below each, the channels with the largest weights in it.`),
+      ...(set.vector ? testsOf(set) : []),
       ...sections,
     );
   }

@@ -154,6 +154,11 @@ DEFAULTS = {
     "directions.split": None,
     "directions.steps": 2000,
     "directions.checkpoint": 60.0,
+    "directions.concepts": {},
+    "directions.against": None,
+    "directions.runs": 20,
+    "directions.images": 100,
+    "directions.targets": [],
 }
 REQUIRED = ("name", "model", "model.source", "data", "data.source")
 
@@ -282,6 +287,11 @@ BAD = [
     ("directions.split", 0),
     ("directions.steps", 0),
     ("directions.checkpoint", 0),
+    ("directions.concepts", 3),
+    ("directions.against", 3),
+    ("directions.runs", 19),
+    ("directions.images", 9),
+    ("directions.targets", 1.5),
 ]
 
 
