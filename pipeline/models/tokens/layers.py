@@ -158,6 +158,8 @@ class _Survey:
     def _is_map(self, positions: Positions, tensor: tf.Tensor) -> bool:
         """Whether a layer that has a map for its reader is one."""
         images = self.follower.images
+        if positions.keys is not None or (positions.area > 1 and (positions.ids == EXTRA).all()):
+            return False
         channels = ({1, 2, 3} - set(self.spatial)).pop()
         if tensor.shape.rank == 4 and positions.ids.shape[channels] > 1:
             positions = positions.without(channels, kept=True)
@@ -232,14 +234,17 @@ def _of_softmax(make: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor],
 def attention_view(softmax: tf.Tensor, follower: Follower) -> tuple[Placement, Callable[[tf.Tensor], tf.Tensor]] | None:
     """What each head looks at: from the first extra token, or without one on average from all that look.
 
-    Returns: where the maps lie, and what makes them of the attention (batch, heads, those that look, those looked at).
+    Returns: where the maps lie, and what makes them of the attention (batch, heads, those that look, those looked at). None where
+        it cannot be told which axis is of those that look.
     """
     positions = follower.known[softmax.name]
     assert positions.keys is not None
-    shape, looking = list(softmax.shape), [axis for axis in positions.axes if axis]
-    if len(looking) > 1:
+    shape, looked = list(softmax.shape), positions.keys.axes
+    # A single token that looks, as in class attention, is an axis of length 1, wherever it stands.
+    looking = [axis for axis in positions.axes if axis] or [axis for axis, size in enumerate(shape) if size == 1 and axis][:1]
+    if len(looking) != 1 or looking[0] in looked:
         return None
-    axis = looking[0] if looking else len(shape) - 2
+    axis = looking[0]
     beside = np.flatnonzero((positions.ids == EXTRA).all(axis=tuple(set(range(len(shape))) - {axis})))
     shape[axis] = 1
     placement = placed(positions.keys, shape, follower.images).tokens

@@ -62,3 +62,41 @@ def saved(network: onnx.ModelProto, folder: Path) -> str:
     path = folder / "network.onnx"
     path.write_bytes(network.SerializeToString())
     return str(path)
+
+
+def class_attention() -> onnx.ModelProto:
+    """Attention of two heads in which a class token alone looks at itself and 16 patches, as CaiT's and XCiT's last blocks."""
+    rng = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["maps"], strides=[4, 4], name="/Conv"),
+        helper.make_node("Reshape", ["maps", "flat"], ["rows"], name="/Rows"),
+        helper.make_node("Transpose", ["rows"], ["patches"], perm=[0, 2, 1], name="/Patches"),
+        helper.make_node("ReduceMean", ["patches"], ["mean"], axes=[1], keepdims=1, name="/Mean"),
+        helper.make_node("Mul", ["mean", "nothing"], ["none"], name="/None"),
+        helper.make_node("Add", ["none", "learned"], ["class"], name="/Class"),
+        helper.make_node("Concat", ["class", "patches"], ["tokens"], axis=1, name="/Tokens"),
+        helper.make_node("Slice", ["tokens", "start", "end", "axis"], ["first"], name="/First"),
+        helper.make_node("Reshape", ["first", "query_sizes"], ["query_heads"], name="/QueryHeads"),
+        helper.make_node("Transpose", ["query_heads"], ["query"], perm=[0, 2, 1, 3], name="/Query"),
+        helper.make_node("Reshape", ["tokens", "key_sizes"], ["key_heads"], name="/KeyHeads"),
+        helper.make_node("Transpose", ["key_heads"], ["key"], perm=[0, 2, 3, 1], name="/Key"),
+        helper.make_node("Transpose", ["key_heads"], ["value"], perm=[0, 2, 1, 3], name="/Value"),
+        helper.make_node("MatMul", ["query", "key"], ["scores"], name="/Scores"),
+        helper.make_node("Softmax", ["scores"], ["attention"], axis=-1, name="/Softmax"),
+        helper.make_node("MatMul", ["attention", "value"], ["mixed"], name="/Mixed"),
+        helper.make_node("Flatten", ["mixed"], ["wide"], name="/Flatten"),
+        helper.make_node("Gemm", ["wide", "dense"], ["y"], name="/Gemm"),
+    ]
+    arrays = {
+        "w": rng.normal(size=(8, 3, 4, 4)).astype(np.float32) / 4,
+        "dense": rng.normal(size=(8, 5)).astype(np.float32),
+        "learned": rng.normal(size=(1, 1, 8)).astype(np.float32),
+        "nothing": np.float32(0),
+        "flat": np.array([0, 8, 16]),
+        "start": np.array([0]),
+        "end": np.array([1]),
+        "axis": np.array([1]),
+        "query_sizes": np.array([0, 1, 2, 4]),
+        "key_sizes": np.array([0, 17, 2, 4]),
+    }
+    return model(nodes, arrays)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 from onnx import TensorProto, helper
-from onnx_models import classifier, model, saved
+from onnx_models import class_attention, classifier, model, saved
 
 from pipeline.errors import ConvscopeError, MissingInput, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.onnx.onnx_network import open_onnx
@@ -122,6 +122,20 @@ def test_a_file_for_one_image_whose_batch_is_no_first_axis_runs_with_any(tmp_pat
     session = onnxruntime.InferenceSession(file)
     rows = [session.run(None, {"x": image[np.newaxis]})[0] for image in PIXELS.transpose(0, 3, 1, 2)]
     np.testing.assert_allclose(network.trace(tf.constant(PIXELS), ["logits"])["logits"], np.concatenate(rows), atol=1e-4)
+
+
+def test_every_head_of_a_class_token_that_alone_looks_is_a_map(tmp_path: Path) -> None:
+    file = class_attention()
+    network = open_onnx(saved(file, tmp_path), spec())
+    shapes = {layer.name: layer.shape for layer in network.layers()}
+    assert shapes["/Softmax#heads"] == (4, 4, 2)
+    assert shapes["/Query"] == (1, 1, 8)
+    assert "/Softmax" not in shapes
+    file.graph.output.append(helper.make_empty_tensor_value_info("attention"))
+    session = onnxruntime.InferenceSession(file.SerializeToString())
+    _, attention = session.run(None, {"x": PIXELS.transpose(0, 3, 1, 2)})  # (images, heads, 1, 17)
+    traced = network.trace(tf.constant(PIXELS), ["/Softmax#heads"])["/Softmax#heads"]
+    np.testing.assert_allclose(traced, attention[:, :, 0, 1:].transpose(0, 2, 1).reshape(3, 4, 4, 2), atol=1e-5)
 
 
 def test_a_file_whose_images_would_change_each_other_is_refused(tmp_path: Path) -> None:
