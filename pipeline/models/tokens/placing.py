@@ -90,9 +90,23 @@ def placed(positions: Positions, shape: Sequence[int], images: int) -> Placed:
         return Placed(extra=beside)
     if len(set(lying.tolist())) < len(lying):
         return Placed(problem="several of its tokens lie at one place")
-    if len(lying) < positions.area:
+    grid = _thinned(lying, positions.grid)
+    if grid is None:
         return Placed(
             problem=f"its {len(lying)} tokens are not all of the {positions.grid[0]} x {positions.grid[1]} of the image"
         )
     chosen = np.flatnonzero(own[0] > 0)[np.argsort(lying)]
-    return Placed(Placement(order, rows, channels, chosen, (*positions.grid, channels)), beside)
+    return Placed(Placement(order, rows, channels, chosen, (*grid, channels)), beside)
+
+
+def _thinned(lying: np.ndarray, grid: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid of some positions: the whole one, or that of every n-th row and m-th column; None for any others."""
+    sizes = []
+    taken = np.divmod(lying, grid[1])
+    for along, whole in zip(taken, grid, strict=True):
+        lines = np.unique(along)
+        step = int(lines[1] - lines[0]) if len(lines) > 1 else whole
+        if lines[0] >= step or lines[-1] + step < whole or (np.diff(lines) != step).any():
+            return None
+        sizes.append(len(lines))
+    return (sizes[0], sizes[1]) if sizes[0] * sizes[1] == len(lying) else None

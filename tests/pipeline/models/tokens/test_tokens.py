@@ -11,6 +11,10 @@ import tensorflow as tf
 import token_networks
 from frozen_graphs import freeze_v2, opened
 
+from pipeline.attribution.explainer import Explainer
+from pipeline.attribution.methods import METHODS
+from pipeline.attribution.plan import ExplainPlan
+from pipeline.attribution.targets import Classes, ClassTarget
 from pipeline.compiled.default_layer import default_layer
 from pipeline.errors import UnknownLayer, WrongSpec
 from pipeline.models.image_network import ImageNetwork
@@ -173,6 +177,33 @@ def test_gradcam_explains_the_last_layer_whose_tokens_reach_the_logits(networks:
 
 def test_tokens_are_no_part_of_the_convolution_that_cut_the_patches() -> None:
     assert default_layer(keras_network(token_networks.vit(convolved=True), "vit", None, "none")).name == "norm1a"
+
+
+def test_gradcam_of_tokens_is_what_keras_gradients_give(models: dict[str, keras.Model], networks: Any) -> None:
+    pixels = (255 * IMAGES).astype(np.uint8)
+    model, layer = models["vit"], "norm1a"
+    with tf.GradientTape() as tape:
+        outputs = [model.get_layer(layer).output, model.layers[-1].input]
+        tokens, last = keras.Model(model.input, outputs)(pixels.astype(np.float32))
+        logits = last @ model.layers[-1].kernel + model.layers[-1].bias
+        best = tf.reduce_max(logits, axis=1)
+    gradient, patches = tape.gradient(best, tokens)[:, 1:], tokens[:, 1:]
+    weights = tf.reduce_mean(gradient, axis=1, keepdims=True)
+    expected = tf.nn.relu(tf.reduce_sum(weights * patches, axis=-1)).numpy()
+    plan = ExplainPlan(((METHODS["gradcam"], layer),), (ClassTarget(Classes(logits.shape[1], None), 0),), 3)
+    maps = Explainer.of(networks["vit"], plan).maps(pixels, logits.numpy().argmax(1)[:, np.newaxis])["gradcam", layer]
+    assert expected.max() > 0
+    np.testing.assert_allclose(maps.reshape(expected.shape), expected, atol=1e-5 * expected.max(), rtol=1e-4)
+
+
+def test_tokens_of_every_second_row_and_column_are_a_map_of_their_own() -> None:
+    images = keras.Input((16, 16, 3))
+    maps = keras.layers.Conv2D(4, 4, 4, name="patches")(images)
+    rows = keras.layers.Reshape((4, 4))(maps[:, ::2, ::2])
+    model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Dense(5, name="tokens")(rows)[:, 0]))
+    network = keras_network(model, "thinned", None, "none")
+    plain = keras.Model(images, model.get_layer("tokens").output)(IMAGES)
+    np.testing.assert_allclose(traced(network, ["tokens"])["tokens"], np.asarray(plain).reshape(3, 2, 2, 5), atol=1e-5)
 
 
 def hidden(tokens: int) -> ImageNetwork:
