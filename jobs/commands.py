@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.specs import read_spec, tree_of
 from jobs.summary import as_table, summary
 from jobs.terminal import painted
-from pipeline.errors import StoreFailed, WrongSpec, printable
+from pipeline.errors import Fault, StoreFailed, WrongSpec, foreign_errors, printable
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.receipt import read_receipt
@@ -159,12 +159,13 @@ def _picture(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from pipeline.report.job_reader import JobReader
+    from pipeline.report.job_reader import DAMAGED, JobReader
     from pipeline.report.search import find_channels
 
     folder = place(options.folder)
     read_receipt(folder, any_format=True)
-    matches = find_channels(JobReader(folder), options.words)
+    with foreign_errors(Fault, f"the index of {folder}", DAMAGED):
+        matches = find_channels(JobReader(folder), options.words)
     listed = matches[: options.most]
     _print_table([("layer", "channel", "why"), *((match.layer, str(match.channel), match.reason) for match in listed)])
     if len(matches) > len(listed):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import webbrowser
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.errors import Fault, MissingInput, WrongSpec
 from pipeline.receipt import find_receipt
 from pipeline.store.places import Place
+
+_OWN_NAMES = ("127.0.0.1", "localhost", "::1")
+# The page is whatever lies in the folder: its scripts may work, and may not send what they read anywhere.
+_POLICY = "default-src 'self' data: blob: 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 
 def open_page(folder: Place, port: int | None = None) -> None:
@@ -48,5 +56,22 @@ def open_page(folder: Place, port: int | None = None) -> None:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    """Serves one folder to this machine's browsers: no link leads out of it, and no page in it reaches another host."""
+
+    def send_head(self) -> Any:
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        if host not in _OWN_NAMES:  # another site's name that was made to mean this machine
+            self.send_error(HTTPStatus.FORBIDDEN, "not a name of this machine")
+            return None
+        root = os.path.realpath(self.directory)
+        if os.path.commonpath([root, os.path.realpath(self.translate_path(self.path))]) != root:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return super().send_head()
+
+    def end_headers(self) -> None:
+        self.send_header("Content-Security-Policy", _POLICY)
+        super().end_headers()
+
     def log_message(self, format: str, *args: object) -> None:
         """A line for each file would hide the address."""

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.attribution.map_files import FOLDER, StoredMap, name_of, read_maps
 from pipeline.attribution.pictures import ExplanationPictures
-from pipeline.errors import MissingInput, WrongSpec
+from pipeline.errors import MissingInput, WrongSpec, foreign_errors
 from pipeline.load import parse_spec
 from pipeline.models.head import describe
 from pipeline.progress import Reporter
@@ -21,7 +21,7 @@ from pipeline.sources.picking import pick
 from pipeline.sources.registry import open_source
 from pipeline.spec import JobSpec
 from pipeline.spec.picks import Picks
-from pipeline.store.files import file_name, write_bytes
+from pipeline.store.files import file_name, named_file, write_bytes
 from pipeline.store.places import Place
 from pipeline.store.tables import read_index
 
@@ -51,10 +51,12 @@ def draw_picture(folder: Place, asked: AskedPicture, reporter: Reporter) -> Plac
     """
     receipt = read_receipt(folder)
     spec = parse_spec(dict(receipt.spec), f"run.json of {folder}")
-    row = _row_of(folder, asked)
+    with foreign_errors(MissingInput, f"the maps of {folder}", "Run the stage gradcam again."):
+        row = _row_of(folder, asked)
+        stored = None if row is None or row["picture"] is not None else _stored(folder, row)
     if row is not None and row["picture"] is not None:
-        return folder / row["picture"]
-    stored = None if row is None else _stored(folder, row)
+        with foreign_errors(MissingInput, f"the picture {row['picture']!r}", "Run the stage gradcam again."):
+            return named_file(folder, row["picture"])
     if row is None or stored is None:
         reporter.say("no such map is stored; the network explains the image anew.")
         return _explained_anew(folder, spec, asked, row, reporter)

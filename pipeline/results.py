@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, WrongSpec
 from pipeline.receipt import read_receipt
+from pipeline.store.files import named_file
 from pipeline.store.places import Place, Remote, place
 from pipeline.store.tables import INDEX, read_index
 
@@ -226,7 +227,7 @@ class Explanation:
         row = results.attributions.iloc[0]
         self.map: np.ndarray = stored.values
         self.target, self.method = stored.target, method
-        self.picture = _picture((results.folder / row["picture"]).read_bytes())
+        self.picture = _picture(named_file(results.folder, row["picture"]).read_bytes())
 
     def __repr__(self) -> str:
         return f"<{self.method} of {self.target}>"
@@ -247,7 +248,7 @@ def _channels(count: int) -> str:
 def _picture(data: bytes) -> Image:
     import PIL.Image
 
-    picture = PIL.Image.open(io.BytesIO(data))
+    picture = PIL.Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "JPEG"))  # others may run programs, such as Ghostscript
     picture.load()
     return picture
 

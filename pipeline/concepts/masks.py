@@ -111,7 +111,9 @@ def _parquet(path: Path, named: Mapping[int, str]) -> MaskSet:
 
     def read(image: Image) -> list[np.ndarray] | None:
         value = rows.get(image.key)
-        data = value["bytes"] if isinstance(value, dict) else value
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes | None):
+            raise UnusableData(f"the mask of {quoted(image.key)} in {str(path)!r} is {quoted(data)}, not the bytes of a PNG.")
         return None if data is None else [numbers(_numbers_of(data, f"{path}, {image.key}"))]
 
     return MaskSet(tuple(named.values()), read)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.report.job_reader import JobReader, Row
 from pipeline.store.files import file_name
-from pipeline.store.tables import read_table
 
 _MOST = 100_000  # points on a page; of more, those of the first examples
 _UNIT = 65535  # the map's side, in the numbers that the page is given
@@ -24,16 +24,26 @@ def atlases(reader: JobReader) -> list[Row]:
         grid["cells"].append([row["row"], row["col"], row["vectors"], row["label"]])
     for name, layer in layers.items():
         layer["grids"] = list(layer["grids"].values())
-        path = reader.folder / "atlas" / f"{file_name(name)}.parquet"
-        if not path.exists():
-            reader.gaps.append(f"atlas/{path.name} is missing.")
-            continue
-        table = read_table(path).slice(0, _MOST)
-        labels = sorted({label for label in table["label"].to_pylist() if label is not None})
-        numbers = {label: number for number, label in enumerate(labels)}
-        own = [numbers.get(label, _UNIT) for label in table["label"].to_pylist()]
-        positions = [np.rint(table[axis].to_numpy() * _UNIT) for axis in ("x", "y")]
-        packed = np.stack([*positions, own], axis=1).astype("<u2")
-        layer |= {"labels": labels, "points": base64.b64encode(packed.tobytes()).decode()}
-        layer["examples"] = table["example"].to_pylist()
+        table = reader.pictures("atlas", str(name), ("x", "y", "label", "example"))
+        points = None if table is None else _points(table.slice(0, _MOST))
+        if points is None:
+            reader.gaps.append(f"atlas/{file_name(str(name))}.parquet is missing, or holds no points.")
+        else:
+            layer |= points
     return [layer for layer in layers.values() if "points" in layer]
+
+
+def _points(table: pa.Table) -> Row | None:
+    """The points of a table as the page takes them; None where they are none, between 0 and 1."""
+    try:
+        positions = np.array([table[axis].to_numpy() for axis in ("x", "y")], np.float64)
+    except (ValueError, TypeError):
+        return None
+    if not ((positions >= 0) & (positions <= 1)).all():
+        return None
+    labels = sorted({str(label) for label in table["label"].to_pylist() if label is not None})
+    numbers = {label: number for number, label in enumerate(labels)}
+    own = [numbers.get(label, _UNIT) for label in table["label"].to_pylist()]
+    packed = np.stack([*np.rint(positions * _UNIT), own], axis=1).astype("<u2")
+    points = base64.b64encode(packed.tobytes()).decode()
+    return {"labels": labels, "points": points, "examples": table["example"].to_pylist()}

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Fault, WrongSpec, foreign_errors
-from pipeline.report.job_reader import JobReader, Row
+from pipeline.report.job_reader import DAMAGED, JobReader, Row
 from pipeline.report.overview import shareable
-from pipeline.report.page import DAMAGED, SCRIPTS, collect
+from pipeline.report.page import SCRIPTS, collect
 from pipeline.report.page_files import PageFiles
 from pipeline.store.files import aside
 from pipeline.store.places import Place

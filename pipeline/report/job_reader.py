@@ -18,6 +18,8 @@ from pipeline.store.tables import INDEX, read_index, read_table
 
 Row = dict[str, Any]
 
+DAMAGED = "Its tables are damaged, or of another program: run the job again with --anew."
+
 
 @dataclass(frozen=True)
 class JobReader:

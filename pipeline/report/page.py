@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import Fault, foreign_errors
 from pipeline.geometry import EDGES, Box
-from pipeline.report.job_reader import JobReader, Row
+from pipeline.report.job_reader import DAMAGED, JobReader, Row
 from pipeline.report.overview import overview, says_of, striking
 from pipeline.report.page_files import PageFiles
 from pipeline.report.pictures import kernel, patterns
@@ -25,8 +25,6 @@ SCRIPTS = ("core.js", "pictures.js", "glossary.js")  # of every page; the others
 _PAGE_SCRIPTS = ("rows.js", "layer.js", "channel.js", "image.js", "views.js", "directions.js", "page.js")
 _CHUNK = 128  # channels in a file of details, which only the view of a channel reads
 _DETAILS = ("histogram", "histogram_edges")  # columns of index/channels.parquet that are details
-
-DAMAGED = "Its tables are damaged, or of another program: run the job again with --anew."
 
 
 def write_page(folder: Place, sections: Sections, progress: Progress = lambda done, total: None) -> Row:
@@ -209,7 +207,9 @@ def _write_kernels(reader: JobReader, layer: str, files: PageFiles, path: str) -
         if row["drawn"] and box is not None:
             data = kernel(reader, row["picture"], box, cache)
             if data is not None:
-                files_of.setdefault(row["channel"], []).append(files.add(f"{path}-{row['channel']}-{row['part']}.webp", data))
+                files_of.setdefault(row["channel"], []).append(
+                    files.add(f"{path}-{row['channel']}-{file_name(str(row['part']))}.webp", data)
+                )
     return files_of
 
 
@@ -217,7 +217,7 @@ def _write_patterns(reader: JobReader, layer: str, files: PageFiles, path: str) 
     """Write a layer's patterns, one file each. Returns: {channel: [{"sign", "variant", "file"}]}."""
     files_of: dict[int, list[Row]] = {}
     for channel, sign, variant, data in patterns(reader, layer):
-        file = files.add(f"{path}-{channel}-{sign}-{variant}.webp", data)
+        file = files.add(f"{path}-{channel}-{file_name(str(sign))}-{variant}.webp", data)
         files_of.setdefault(channel, []).append({"sign": sign, "variant": variant, "file": file})
     return files_of
 

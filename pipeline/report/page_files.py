@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import jinja2
 
-from pipeline.store.files import sweep, write_bytes, write_json
+from pipeline.store.files import named_file, sweep, write_bytes, write_json
 from pipeline.store.places import Place
+from pipeline.store.remote import below
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILES = "data/files.json"  # what a page consists of, so that the next one can clear it away
@@ -27,7 +28,11 @@ class PageFiles:
         self._sizes: dict[str, int] = {}
 
     def add(self, name: str, data: bytes) -> str:
-        """Write a file. Returns: its name. Raises: StoreFailed."""
+        """Write a file. Returns: its name.
+
+        Raises: StoreFailed; PermissionError, for a name that leads out of the page's folder.
+        """
+        below(str(self._folder), name)
         write_bytes(self._folder / name, data, durable=False)
         self._sizes[name] = len(data)
         return name
@@ -41,8 +46,9 @@ class PageFiles:
 
         Returns: its name; None where it is not there.
         """
-        path = job / name
-        if not path.exists():
+        try:
+            path = named_file(job, name)
+        except OSError:
             return None
         if not prefix:
             return f"../{name}"
@@ -83,7 +89,13 @@ class PageFiles:
             names = json.loads((self._folder / _FILES).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
-        return [name for name in names if isinstance(name, str) and ".." not in name and not name.startswith("/")]
+        return [name for name in names if isinstance(name, str) and self._is_below(name)]
+
+    def _is_below(self, name: str) -> bool:
+        try:
+            return bool(below(str(self._folder), name))
+        except OSError:
+            return False
 
 
 def to_json(value: Any) -> str:

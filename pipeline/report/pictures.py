@@ -13,7 +13,7 @@ from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_webp
 from pipeline.geometry import Box
 from pipeline.models.head import describe
 from pipeline.report.job_reader import JobReader, Row
-from pipeline.store.files import file_name
+from pipeline.store.files import file_name, named_file
 
 
 def explanations(reader: JobReader) -> list[Row]:
@@ -191,7 +191,7 @@ def kernel(reader: JobReader, picture: str, box: Box, pictures: dict[str, np.nda
     """
     if picture not in pictures:
         try:
-            pictures[picture] = decode_png((reader.folder / picture).read_bytes())
+            pictures[picture] = decode_png(named_file(reader.folder, picture).read_bytes())
         except (OSError, ValueError):
             reader.gaps.append(f"{picture} cannot be read.")
             pictures[picture] = np.zeros((0, 0, 3), np.uint8)

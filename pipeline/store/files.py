@@ -88,6 +88,35 @@ def write_json(path: Place, tree: Any) -> None:
     write_bytes(path, (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def named_file(folder: Place, name: str) -> Place:
+    """The file that a table of a job names: it lies in the job's folder, after links are resolved; job folders come from others.
+
+    Raises: FileNotFoundError, for what is not there; PermissionError, for a path that leads elsewhere.
+    """
+    remote.below(str(folder), name)
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "it is not there", name)
+    return path
+
+
+def check_links(folder: Place) -> None:
+    """Refuse to write into a job's folder that holds a link out of it: what is written there would be written elsewhere.
+
+    Raises: StoreFailed.
+    """
+    if not isinstance(folder, Path):
+        return
+    root = os.path.realpath(folder)
+    for above, folders, files in os.walk(root):
+        for path in (os.path.join(above, name) for name in (*folders, *files)):
+            if os.path.islink(path) and os.path.commonpath([root, os.path.realpath(path)]) != root:
+                raise StoreFailed(
+                    f"{folder} holds a link that leads out of it, {os.path.relpath(path, root)!r}, so nothing is written there. "
+                    "Put what it leads to in its place, or remove it."
+                )
+
+
 def check_writable(folder: Place) -> None:
     """Check that a folder can be written: write and remove a file there, or in its nearest parent that exists.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import FolderHeld, StoreFailed, Unreachable
 from pipeline.store import remote
-from pipeline.store.files import store_failed
+from pipeline.store.files import check_links, store_failed
 from pipeline.store.places import Place, Remote
 
 REFRESHED_EVERY = 30.0  # seconds
@@ -45,6 +45,7 @@ def hold(folder: Place, say: Callable[[str], None] = lambda line: None, part: tu
         shard, count = part[0] + 1, part[1]
         what, lock = f"shard {shard} of {count} in {folder}", folder / "parts" / f".{shard}-of-{count}.lock"
     with _hold_local(what, lock, part is not None) if isinstance(lock, Path) else _hold_remote(what, lock, say):
+        check_links(folder)
         yield
 
 
@@ -71,7 +72,7 @@ def _locked(what: str, path: Path) -> FileIO:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileIO(path, "a+")  # unbuffered: closing it writes nothing
+            lock = FileIO(path, "a+", opener=_not_through_links)  # unbuffered: closing it writes nothing
         except OSError as error:
             raise store_failed(path.parent, error) from error
         with contextlib.ExitStack() as unused:
@@ -88,6 +89,11 @@ def _locked(what: str, path: Path) -> FileIO:
                 raise _held(what, lock.read().decode().strip() or "another run") from None
             except OSError as error:  # a file system without locks
                 raise store_failed(path, error) from error
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    """Open a file, but not what a link in its place leads to: the lock is emptied."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextlib.contextmanager

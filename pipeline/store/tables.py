@@ -22,6 +22,9 @@ from pipeline.store.places import Place
 QUANTILES = (5, 25, 50, 75, 95)  # in percent, of the responses in index/channels.parquet
 
 
+# Runs of one value take next to nothing in a file, and all that they say in memory. Ours have a key or a score a row.
+_MOST_VALUES, _VALUES_A_BYTE = 2**26, 64
+
 _CHANNEL = [("layer", pa.string()), ("channel", pa.int32())]
 
 # The columns of a winner that index/activations.parquet and crops/LAYER.parquet share.
@@ -281,8 +284,18 @@ def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
 
     On this machine Arrow opens the file itself: its threads may outlive Python for a moment, and one that then lets go of
     a file of Python's aborts the process ("terminate called").
+
+    Raises: FileNotFoundError; pa.ArrowException, also for a table that claims far more than its file can tell apart.
     """
     with pa.OSFile(str(path)) if isinstance(path, Path) else path.open("rb") as file:
+        described = pq.ParquetFile(file, pre_buffer=False).metadata
+        groups = (described.row_group(number) for number in range(described.num_row_groups))
+        values = sum(group.column(column).num_values for group in groups for column in range(group.num_columns))
+        file.seek(0, 2)
+        size = file.tell()
+        if values > max(_MOST_VALUES, _VALUES_A_BYTE * size):
+            raise pa.ArrowInvalid(f"it claims {values:,} values in {size:,} bytes: it is made to fill the memory")
+        file.seek(0)
         return pq.read_table(file, columns=None if columns is None else list(columns), use_threads=False, pre_buffer=False)
 
 

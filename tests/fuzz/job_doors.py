@@ -16,6 +16,8 @@ from door import Commands, Door, file_of
 from mutation import NASTY, mutate_bytes, mutate_text, mutate_tree
 from workshop import Workshop
 
+from pipeline.store.tables import INDEX, write_index
+
 
 def _mutate_json(random: Random, data: bytes) -> bytes:
     if random.random() < 0.2:
@@ -32,6 +34,7 @@ def _after(shop: Workshop, folder: Path, *commands: str) -> Commands:
         "show": ["show", f"{folder}/tiny"],
         "report": ["report", f"{folder}/tiny"],
         "merge": ["merge", f"{folder}/tiny"],
+        "search": ["search", f"{folder}/tiny", "a"],
         "update": ["run", f"{shop.folder}/base.toml", "--out", str(folder), "--update"],
         "compare": ["compare", f"{folder}/tiny", str(shop.job), "--out", f"{folder}/comparison"],
     }
@@ -40,7 +43,7 @@ def _after(shop: Workshop, folder: Path, *commands: str) -> Commands:
 
 def _open_receipt(shop: Workshop, folder: Path, data: bytes) -> Commands:
     (shop.copy_of_job(folder) / "run.json").write_bytes(data)
-    return _after(shop, folder, "show", "report", "compare", "update", "merge")
+    return _after(shop, folder, "show", "report", "search", "compare", "update", "merge")
 
 
 def _mutate_part(random: Random, data: bytes) -> bytes:
@@ -130,7 +133,25 @@ def _open_index(shop: Workshop, folder: Path, data: bytes) -> Commands:
     name, _, content = data.partition(b"\n")
     job = shop.copy_of_job(folder)
     (job / "index" / f"{name.decode('ascii', 'replace').rpartition('/')[2][:40]}.parquet").write_bytes(content)
-    return _after(shop, folder, "show", "report", "compare")
+    return _after(shop, folder, "show", "report", "search", "compare")
+
+
+def _points(shop: Workshop) -> list[bytes]:
+    """The points of an atlas, behind the name of their table as in `_indexes`."""
+    rows = [{"example": number, "key": "a", "label": "b", "row": 0, "col": 0, "x": number / 9, "y": 0.5} for number in range(9)]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return [b"edges\n" + file.getvalue()]
+
+
+def _open_points(shop: Workshop, folder: Path, data: bytes) -> Commands:
+    job = shop.copy_of_job(folder)
+    cell = {"layer": "edges", "grid": 4, "row": 0, "col": 0, "vectors": 3, "label": "b", "picture": "mosaics/atlas/edges-4.png"}
+    columns = {field.name: [cell.get(field.name)] for field in INDEX["atlas"]}
+    write_index(job, "atlas", columns)
+    (job / "atlas").mkdir()
+    (job / "atlas" / "edges.parquet").write_bytes(data.partition(b"\n")[2])
+    return _after(shop, folder, "report")
 
 
 DOORS: dict[str, Door] = {
@@ -138,4 +159,5 @@ DOORS: dict[str, Door] = {
     "scan": Door(lambda shop: [(shop.job / "scan.part").read_bytes()], _mutate_part, _open_scan),
     "shard": Door(file_of("shards/tiny/parts/1-of-2.part"), _mutate_part, _open_shard),
     "index": Door(_indexes, _mutate_index, _open_index, share=3),
+    "atlas": Door(_points, _mutate_index, _open_points),
 }

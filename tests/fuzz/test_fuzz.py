@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"frozen", "savedmodel", "checkpoint", "keras", "h5"}
 DOORS = [
     *("spec", "set", "params", "classes", "parquet", "tar", "image", "window", "list", "labels"),
-    *("receipt", "scan", "shard", "index"),
+    *("receipt", "scan", "shard", "index", "atlas"),
 ]
 
 

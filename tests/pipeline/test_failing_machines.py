@@ -21,6 +21,9 @@ STAGES = {
     "gradcam": "[gradcam]\nfirst = 1\nmethods = ['gradcam']\n",
     "patterns": "[patterns]\nlayers = 'edges'\nsteps = 2\nbatch = 2\n",
     "dream": "[dream]\nfirst = 1\nlayers = 'edges'\niterations = 1\nnum_octave = 1\n",
+    "concepts": "[concepts]\nmasks = { source = 'colours' }\nembeddings = { layer = 'shapes' }\n",
+    "directions": "[directions]\nlayers = ['edges']\nmethods = ['pca2', 'topk4']\nsparsity = 2\nsteps = 5\n",
+    "atlas": "[atlas]\nlayers = ['edges']\nper_image = 12\nneighbours = 5\ngrids = [2]\nsteps = 1\n",
     "report": "",
 }
 
@@ -52,7 +55,7 @@ def test_a_disk_that_fills_up_in_a_stage_is_one_line_and_the_job_ends_once_there
     stage: str, zygote: Zygote, tiny_file: Any, pictures: Any, tmp_path: Path
 ) -> None:
     """Every file may have so many bytes, so that each file of the stage in turn is the first that does not fit."""
-    stages = ["activations", "report"] if stage == "report" else [stage]
+    stages = ["activations", stage] if stage in ("report", "concepts") else [stage]
     spec = write(tmp_path / "job.toml", tiny_file, pictures, stages)
     whole = zygote.run("run", spec, "--out", tmp_path / "whole")
     assert whole.status == 0, whole.err
@@ -70,7 +73,7 @@ def test_a_disk_that_fills_up_in_a_stage_is_one_line_and_the_job_ends_once_there
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-@pytest.mark.parametrize("command", ["run", "check", "report", "compare", "merge"])
+@pytest.mark.parametrize("command", ["run", "check", "report", "compare", "merge", "picture"])
 def test_an_ordinary_user_who_may_not_write_a_folder_is_told_so_in_one_line(
     command: str, zygote: Zygote, tiny_file: Any, pictures: Any, finished: Any
 ) -> None:
@@ -90,6 +93,7 @@ def test_an_ordinary_user_who_may_not_write_a_folder_is_told_so_in_one_line(
             "report": ["report", job],
             "compare": ["compare", job, job, "--out", folder / "compared"],
             "merge": ["merge", job],
+            "picture": ["picture", job, "--image", "0"],
         }
         ended = zygote.run(*words[command], user=NOBODY)
         assert ended.status in (1, 2) and len(ended.err.splitlines()) == 1, ended.err
@@ -97,6 +101,8 @@ def test_an_ordinary_user_who_may_not_write_a_folder_is_told_so_in_one_line(
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
         shown = zygote.run("show", job, user=NOBODY)
         assert shown.status == 0 and "finished" in shown.out, shown.err
+        searched = zygote.run("search", job, "cat", user=NOBODY)
+        assert searched.status == 0 and "why" in searched.out, searched.err
 
 
 @pytest.mark.slow  # it fills two gigabytes first

@@ -20,6 +20,7 @@ from zygote import Zygote
 
 KILLS = int(os.environ.get("CONVSCOPE_KILLS", "60"))  # of the slow test, over all scenarios
 SEED = int(os.environ.get("CONVSCOPE_KILLS_SEED", "0"))
+NAMES = os.environ.get("CONVSCOPE_KILLS_OF", "")  # scenarios, with commas between them; empty: all
 IN_A_ROW = 5  # kills before the command is left to end
 # Times of day and durations, which differ between runs, and the digests of pages that show them.
 _TIMES = re.compile(
@@ -47,11 +48,20 @@ def more_pictures(folder: Path) -> None:
 
 
 SCAN = run_of("scan", "--save-every", 0)
-STAGES = ("filters", "featuremaps", "gradcam", "patterns", "dream")
+STAGES = ("filters", "featuremaps", "gradcam", "aggregates", "patterns", "dream", "directions", "atlas")
 SCENARIOS: dict[str, Scenario] = {
     "scan": Scenario((), SCAN),
     **{stage: Scenario((), run_of(stage)) for stage in STAGES},
+    "concepts": Scenario((SCAN,), run_of("concepts")),
     "report stage": Scenario((SCAN,), run_of("report")),
+    "page of meanings": Scenario(
+        (SCAN, run_of("concepts"), run_of("directions")), lambda folder: ["report", folder / "out" / "directions"]
+    ),
+    "picture": Scenario(
+        (run_of("aggregates"),),
+        lambda folder: ["picture", folder / "out" / "aggregates", "--image", "dog/003.png", "--method", "gradcam"],
+    ),
+    "search": Scenario((SCAN, run_of("concepts")), lambda folder: ["search", folder / "out" / "scan", "cat"]),
     "update": Scenario((SCAN,), run_of("scan", "--save-every", 0, "--update"), more_pictures),
     "shard": Scenario((), run_of("scan", "--save-every", 0, "--shard", "2/3")),
     "merge": Scenario(
@@ -87,10 +97,32 @@ def begun(tiny_file: Any, write_pictures: Any, tmp_path_factory: pytest.TempPath
         ("filters", ["filters"], ""),
         ("featuremaps", ["featuremaps"], "[featuremaps]\nfirst = 2\n"),
         ("gradcam", ["gradcam"], "[gradcam]\nfirst = 2\nmethods = ['gradcam', 'integrated_gradients']\nsteps = 8\n"),
+        (
+            "aggregates",
+            ["gradcam"],
+            "[gradcam]\nfirst = 6\nbatch = 2\nmethods = ['gradcam']\narrays = true\npictures = 1\n"
+            "aggregate = ['channels', 'places', 'clusters']\n",
+        ),
+        (
+            "concepts",
+            ["activations", "concepts"],
+            "[concepts]\nquality = true\nmasks = { source = 'colours' }\nembeddings = { layer = 'shapes' }\n",
+        ),
+        (
+            "directions",
+            ["directions"],
+            "[directions]\nlayers = ['edges']\nmethods = ['pca2', 'nmf2', 'topk4']\nper_image = 20\n"
+            "sparsity = 2\nsteps = 30\ncheckpoint = 0.001\n",
+        ),
+        (
+            "atlas",
+            ["atlas"],
+            "[atlas]\nlayers = ['edges']\nper_image = 12\nneighbours = 5\ngrids = [2]\nsteps = 2\ncheckpoint = 0.001\n",
+        ),
         ("patterns", ["patterns"], "[patterns]\nlayers = 'edges'\nsteps = 6\nbatch = 2\nsnapshot = 0.001\n"),
         ("dream", ["dream"], "[dream]\nfirst = 2\nlayers = 'edges'\niterations = 3\nsnapshot = 0.001\nnum_octave = 2\n"),
     ]:
-        job = "scan" if name == "report" else name
+        job = "scan" if name in ("report", "concepts") else name
         (folder / f"{name}.toml").write_text(
             f'name = "{job}"\nstages = {json.dumps(stages)}\n[model]\nsource = "file:{tiny_file}"\nlayers = ["edges", "shapes"]\n'
             f'preprocess = "none"\nhead = "linear"\n[data]\nsource = "folder:pictures"\nbatch = 4\n{more}'
@@ -134,7 +166,7 @@ class Trial:
         for number in range(kills):
             when = (
                 {"kill_at": random.randint(1, max(1, self.changes // 2))}
-                if number % 2 == 0  # the first always meets the command at work
+                if number % 2 == 0 and self.changes  # the first always meets a command at work that writes anything
                 else {"kill_after": random.uniform(0, self.seconds)}
             )
             done = self.zygote.run(*self.command(folder), watched=str(folder / "out"), **when)
@@ -190,8 +222,12 @@ def test_a_killed_command_ends_as_if_undisturbed_when_it_is_run_again(zygote: Zy
 
 @pytest.mark.slow
 def test_any_number_of_kills_at_any_moment_of_any_stage_changes_nothing(zygote: Zygote, begun: Path, tmp_path: Path) -> None:
-    """CONVSCOPE_KILLS says how many. Half of them are at random moments, half just before a file is made or renamed."""
-    trials = {name: Trial.of(zygote, scenario, begun, tmp_path / name) for name, scenario in SCENARIOS.items()}
+    """CONVSCOPE_KILLS says how many, CONVSCOPE_KILLS_OF in which scenarios.
+
+    Half of them are at random moments, half just before a file is made or renamed.
+    """
+    names = NAMES.split(",") if NAMES else SCENARIOS
+    trials = {name: Trial.of(zygote, SCENARIOS[name], begun, tmp_path / name) for name in names}
     random, met, turns = Random(SEED), Counter[str](), 0
     while met.total() < KILLS:
         name = list(trials)[turns % len(trials)]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.concepts.colours import COLOURS, name_colours
@@ -168,3 +170,14 @@ def test_a_mask_of_too_many_pixels_is_not_decoded(tmp_path: Path, names: str) ->
     PIL.Image.new("1", (20_000, 20_000)).save(tmp_path / "masks" / "a.png")
     with pytest.raises(UnusableData, match="has 20,000 x 20,000 pixels"):
         open_masks(str(tmp_path / "masks"), names).read(image("a.jpg"))
+
+
+@pytest.mark.parametrize("value", [{"path": "/etc/passwd"}, {"bytes": "text"}])
+def test_a_mask_in_a_table_is_bytes_and_no_path(tmp_path: Path, names: str, value: dict[str, str]) -> None:
+    pq.write_table(pa.Table.from_pylist([{"key": "a.jpg", "mask": value}]), tmp_path / "masks.parquet")
+    masks = open_masks(str(tmp_path / "masks.parquet"), names)
+    if "bytes" in value:
+        with pytest.raises(UnusableData, match="not the bytes of a PNG"):
+            masks.read(image("a.jpg"))
+    else:
+        assert masks.read(image("a.jpg")) is None

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.errors import StoreFailed
-from pipeline.store.tables import CROPS, INDEX, read_index, write_crops, write_index
+from pipeline.store.tables import CROPS, INDEX, read_index, read_table, write_crops, write_index
 
 PREFIXES = ("", "src_", "eff_", "eff_src_", "map_", "map_src_")
 
@@ -222,3 +222,13 @@ def test_crops_that_break_off_leave_the_old_file_and_no_debris(tmp_path: Path) -
     with pytest.raises(StoreFailed, match="the disk is full"):
         write_crops(path, broken())
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_that_claims_far_more_values_than_its_file_tells_apart_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"x": np.zeros(2**26 + 1, np.int8)}), path)
+    assert path.stat().st_size < 2**20
+    with pytest.raises(pa.ArrowInvalid, match="it claims 67,108,865 values"):
+        read_table(path)
+    pq.write_table(pa.table({"x": np.arange(2**16)}), path)
+    assert len(read_table(path)) == 2**16

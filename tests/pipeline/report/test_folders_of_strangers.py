@@ -1,0 +1,161 @@
+"""A job's folder from a stranger: what its tables and links name is neither read nor written where it lies outside of it."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import threading
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import pytest
+from example_job import add_kernels, add_patterns, columns, patch
+
+import convscope
+from pipeline.drawing.pixels import encode_png
+from pipeline.errors import StoreFailed
+from pipeline.report.compare import Compared, write_comparison
+from pipeline.report.job_reader import JobReader
+from pipeline.report.page import write_page
+from pipeline.stages import STAGES
+from pipeline.stages.stage import sections_of
+from pipeline.store.files import named_file
+from pipeline.store.locks import hold
+from pipeline.store.tables import PATTERNS, write_crops, write_index
+
+SECTIONS = sections_of(STAGES.values())
+
+
+@pytest.fixture
+def folder(make_job: Any, tmp_path: Path) -> Path:
+    """A job of one layer, three levels deep, with a secret above it."""
+    job: Path = make_job({"conv": 2})
+    deep = tmp_path / "a" / "b" / "job"
+    deep.parent.mkdir(parents=True)
+    job.rename(deep)
+    add_kernels(deep, "conv")
+    (tmp_path / "secret.png").write_bytes(encode_png(np.full((40, 40, 3), 77, np.uint8)))
+    return deep
+
+
+def changed(folder: Path, table: str, **values: Any) -> None:
+    rows = [row | values for row in JobReader(folder).table(table).to_pylist()]
+    write_index(folder, table, columns(table, rows))
+
+
+def outside(folder: Path) -> dict[Path, bytes]:
+    """The files above a job's folder, with their content."""
+    top = folder.parents[2]
+    return {path: path.read_bytes() for path in top.rglob("*") if path.is_file() and not path.is_relative_to(folder)}
+
+
+@pytest.mark.parametrize("part", ["/../../../../../evil", "/../../../evil", "../../../evil", "\0", "x" * 300])
+def test_a_kernel_whose_part_is_a_path_is_written_below_the_page(folder: Path, part: str) -> None:
+    changed(folder, "filters", part=part)
+    before = outside(folder)
+    write_page(folder, SECTIONS)
+    assert outside(folder) == before and not list(folder.glob("*.webp"))
+    assert len(list((folder / "report" / "kernels").glob("conv-*.webp"))) == 2
+
+
+def test_a_pattern_whose_sign_is_a_path_is_written_below_the_page(folder: Path) -> None:
+    add_patterns(folder, "conv")
+    row = {"channel": 1, "sign": "/../../../../evil", "variant": 0, "layer": "conv"}
+    row["image"] = {"bytes": encode_png(patch(1, 0)), "path": "x.png"}
+    write_crops(folder / "patterns" / "conv.parquet", [{field.name: [row.get(field.name)] for field in PATTERNS}], PATTERNS)
+    before = outside(folder)
+    write_page(folder, SECTIONS)
+    assert outside(folder) == before and len(list((folder / "report" / "patterns").glob("conv-1-*.webp"))) == 1
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "{top}/secret.png", "link.png", "https://example.org/x.png", ""])
+def test_a_picture_that_lies_elsewhere_is_a_gap_and_in_no_page(folder: Path, tmp_path: Path, name: str) -> None:
+    name = name.replace("{top}", str(tmp_path))
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    changed(folder, "filters", picture=name)
+    changed(folder, "mosaics", picture=name)
+    before = outside(folder)
+    with pytest.raises(OSError):
+        named_file(folder, name)
+    reader = JobReader(folder)
+    write_page(folder, SECTIONS)
+    out = tmp_path / "x" / "y" / "compared"
+    write_comparison(Compared(folder, folder), out)
+    after = {path: data for path, data in outside(folder).items() if not path.is_relative_to(out)}
+    assert after == before and not list(out.rglob("secret*")) and not list((folder / "report").rglob("kernels/*"))
+    assert reader.gaps == [] and "cannot be read" in (folder / "report" / "index.html").read_text()
+
+
+def test_the_lock_empties_no_file_that_a_link_leads_to(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "secret.png"
+    before = target.read_bytes()
+    (folder / ".lock").unlink(missing_ok=True)
+    (folder / ".lock").symlink_to(target)
+    with pytest.raises(StoreFailed), hold(folder):
+        pass
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("link", ["report", "index/atlas.parquet", "mosaics/gradcam/on-demand"])
+def test_nothing_is_written_into_a_folder_with_a_link_out_of_it(folder: Path, tmp_path: Path, link: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (folder / link).parent.mkdir(parents=True, exist_ok=True)
+    (folder / link).symlink_to(tmp_path / "mine")
+    with pytest.raises(StoreFailed, match=f"a link that leads out of it, '{link}'"), hold(folder):
+        pass
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_link_within_the_folder_is_none_that_leads_out(folder: Path, tmp_path: Path) -> None:
+    (folder / "again").symlink_to(folder)
+    (folder / "same.parquet").symlink_to(Path("index") / "activations.parquet")
+    (tmp_path / "known").symlink_to(folder)
+    with hold(tmp_path / "known"):
+        pass
+
+
+def test_a_page_that_is_served_leads_nowhere_else(folder: Path, tmp_path: Path) -> None:
+    from jobs.viewing import _Quiet
+
+    (folder / "leak.png").symlink_to(tmp_path / "secret.png")
+    (folder / "all").symlink_to(tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def ask(path: str, host: str | None = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection.request("GET", path, headers={} if host is None else {"Host": host})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers.get("Content-Security-Policy", "")
+
+    try:
+        status, policy = ask("/run.json")
+        assert status == 200 and policy.startswith("default-src 'self'") and "http" not in policy
+        assert ask("/run.json", "localhost:1")[0] == 200 and ask("/run.json", "evil.example:1")[0] == 403
+        assert [ask(path)[0] for path in ("/leak.png", "/all/secret.png", "/all/", "/../../secret.png")] == [404] * 4
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_search_in_tables_of_nulls_is_an_error_of_one_line(folder: Path, command: Any) -> None:
+    write_index(folder, "concepts", columns("concepts", [{"layer": "conv", "concept": "cat"}]))
+    changed(folder, "channels", selective_label="cat")
+    status, _, error = command("search", folder, "cat")
+    assert status == 1 and error.startswith("Fault: the index of") and len(error.splitlines()) == 1
+
+
+def test_a_notebook_opens_no_picture_in_a_format_that_runs_programs(folder: Path) -> None:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(ran) print\n"
+    with PIL.Image.open(io.BytesIO(eps)) as known:
+        assert known.format == "EPS"  # Pillow alone would hand it to Ghostscript
+    rows = [row | {"image": {"bytes": eps, "path": "x.png"}} for row in JobReader(folder).table("images").to_pylist()]
+    write_index(folder, "images", columns("images", rows))
+    with pytest.raises(PIL.UnidentifiedImageError):
+        convscope.open(os.fspath(folder)).image(0).picture  # noqa: B018
