@@ -47,12 +47,20 @@ def open_masks(source: str, names: str | None) -> MaskSet:
         return _open(source, names)
 
 
+def open_objects(source: str) -> MaskSet:
+    """Masks, a folder or a Parquet file, in which whatever is not zero is an object. Raises: MissingInput, UnusableData."""
+    with foreign_errors(UnusableData, f"the masks {source!r}", "Name a folder or a Parquet file as docs/spec.md has them."):
+        path = Path(source)
+        make = _folder if path.is_dir() else _parquet
+        return make(path, ("object",), lambda values: (values > 0).astype(np.int64))
+
+
 def _open(source: str, names: str | None) -> MaskSet:
     if source == BY_COLOUR:
         return MaskSet(COLOURS, lambda image: [name_colours(image.pixels)])
     path = Path(source)
     if path.is_file():
-        return _parquet(path, _names(names, source))
+        return _named(_parquet, path, _names(names, source))
     if not path.is_dir():
         raise MissingInput(f"the masks {source!r} are not there. Name a folder, a Parquet file, or {BY_COLOUR!r}.")
     if (path / "index.csv").is_file() and (path / "label.csv").is_file():
@@ -60,8 +68,12 @@ def _open(source: str, names: str | None) -> MaskSet:
     objects = path / "objectInfo150.txt"
     if objects.is_file():
         rows = (line.split("\t") for line in objects.read_text(encoding="utf-8").splitlines()[1:])
-        return _folder(path / "annotations", {int(row[0]): row[-1].strip() for row in rows if len(row) > 1})
-    return _folder(path, _names(names, source))
+        return _named(_folder, path / "annotations", {int(row[0]): row[-1].strip() for row in rows if len(row) > 1})
+    return _named(_folder, path, _names(names, source))
+
+
+def _named(make: Callable[[Path, tuple[str, ...], Numbers], MaskSet], path: Path, named: Mapping[int, str]) -> MaskSet:
+    return make(path, tuple(named.values()), _renumbered(named))
 
 
 def _names(path: str | None, source: str) -> dict[int, str]:
@@ -81,15 +93,14 @@ def _names(path: str | None, source: str) -> dict[int, str]:
     return {number: name for number, name in named.items() if number > 0}
 
 
-def _folder(folder: Path, named: Mapping[int, str]) -> MaskSet:
+def _folder(folder: Path, names: tuple[str, ...], numbers: Numbers) -> MaskSet:
     """Index masks as PNGs of the images' names, below a folder in the same folders; or the only one of that name."""
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
     if not files:
-        raise MissingInput(f"{str(folder)!r} in concepts.masks.source holds no PNG.")
+        raise MissingInput(f"the folder of masks {str(folder)!r} holds no PNG.")
     by_stem: dict[str, list[Path]] = {}
     for name, path in files.items():
         by_stem.setdefault(PurePosixPath(name).name, []).append(path)
-    numbers = _renumbered(named)
 
     def read(image: Image) -> list[np.ndarray] | None:
         key = PurePosixPath(image.key).with_suffix("")
@@ -97,17 +108,16 @@ def _folder(folder: Path, named: Mapping[int, str]) -> MaskSet:
         path = files.get(key.as_posix()) or (alone[0] if len(alone) == 1 else None)
         return None if path is None else [numbers(_numbers_of(_read(str(path)), str(path)))]
 
-    return MaskSet(tuple(named.values()), read)
+    return MaskSet(names, read)
 
 
-def _parquet(path: Path, named: Mapping[int, str]) -> MaskSet:
+def _parquet(path: Path, names: tuple[str, ...], numbers: Numbers) -> MaskSet:
     """A table of `key` and `mask`, a PNG in bytes, or as Hugging Face `datasets` stores images."""
     try:
         table = read_table(path, ["key", "mask"])
     except (OSError, pa.ArrowException) as error:
         raise UnusableData(f"the masks {str(path)!r} are no Parquet file of key and mask ({one_line(error)}).") from None
     rows = dict(zip(table["key"].to_pylist(), table["mask"].to_pylist(), strict=True))
-    numbers = _renumbered(named)
 
     def read(image: Image) -> list[np.ndarray] | None:
         value = rows.get(image.key)
@@ -116,7 +126,7 @@ def _parquet(path: Path, named: Mapping[int, str]) -> MaskSet:
             raise UnusableData(f"the mask of {quoted(image.key)} in {str(path)!r} is {quoted(data)}, not the bytes of a PNG.")
         return None if data is None else [numbers(_numbers_of(data, f"{path}, {image.key}"))]
 
-    return MaskSet(tuple(named.values()), read)
+    return MaskSet(names, read)
 
 
 def _broden(folder: Path) -> MaskSet:
@@ -179,12 +189,14 @@ def _numbers_of(data: bytes, name: str) -> np.ndarray:
     return values if values.ndim == 2 else values[..., 0] + 256 * values[..., 1] * (values.shape[2] > 2)
 
 
-def on_grid(mask: np.ndarray, image: Image, fit: Fit, step: int) -> np.ndarray:
+def on_grid(mask: np.ndarray, image: Image, fit: Fit, step: int, size: tuple[int, int] | None = None) -> np.ndarray:
     """What a mask says at every `step`-th pixel of the network's input, at the middle of the squares between: int (h * w,).
+
+    size: the image's height and width, where it has let go of its pixels.
 
     Raises: WrongSpec, for a mask that is not of the image's proportions.
     """
-    sizes, shape = image.pixels.shape[:2], mask.shape
+    sizes, shape = size or image.pixels.shape[:2], mask.shape
     if shape != (1, 1) and abs(shape[0] / sizes[0] - shape[1] / sizes[1]) > 1 / min(sizes):
         raise WrongSpec(
             f"the mask of {image.key!r} is of {shape[0]} x {shape[1]} pixels, and the image of {sizes[0]} x {sizes[1]}. "

@@ -42,7 +42,7 @@ def column_of(records: Records, name: str) -> Column:
     of_records: Column | None = None if column is None else column(name)
     if of_records is None:
         raise WrongSpec(
-            f"{records.name} has no columns, so model.inputs cannot name {name!r}. Use parquet:, or list: with a file "
+            f"{records.name} has no columns, so {name!r} cannot be one of them. Use parquet:, tfds:, or list: with a file "
             "whose first line names its columns: path, label and others."
         )
     return of_records

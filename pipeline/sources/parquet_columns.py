@@ -39,11 +39,11 @@ class TableColumn:
         self._firsts = [group.first for group in groups]
         self._read = lru_cache(_GROUPS)(self._values_of)
         if name not in schema.names:
-            raise UnknownName.among(name, schema.names, where=f"a column of {source} (model.inputs)")
+            raise UnknownName.among(name, schema.names, where=f"a column of {source}")
         leaf, _ = leaf_of(schema.field(name).type)
         if not (holds_numbers(leaf) or pa.types.is_boolean(leaf)):
             raise WrongSpec(
-                f"the column {name!r} of {source} holds {schema.field(name).type}, no numbers; model.inputs needs numbers."
+                f"the column {name!r} of {source} holds {schema.field(name).type}, no numbers. Name a column of numbers."
             )
 
     def value(self, record: int) -> np.ndarray | None:

@@ -32,6 +32,7 @@ class Picked:
     shown: uint8 (height, width, 3) at the network's input size, as it is drawn.
     picture: what was fitted, uint8 (h, w, 3), reduced for drawing; None where `image` has its own pixels, and empty ones else.
     fed: float32 (height, width, bands), what the network is given, where that is not what is drawn.
+    size: height and width of the whole source image, where `image` has not its own pixels.
     """
 
     example: int | None
@@ -39,6 +40,12 @@ class Picked:
     shown: np.ndarray
     picture: np.ndarray | None = None
     fed: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """Height and width of the whole source image."""
+        return self.size or (self.image.pixels.shape[0], self.image.pixels.shape[1])
 
     @property
     def given(self) -> np.ndarray:
@@ -138,7 +145,7 @@ def _picked(example: int | None, image: Image, fit: Fit, longest: int) -> Picked
     if max(seen.shape[:2]) <= longest:
         return Picked(example, replace(image, samples=None), shown, fed=fed)
     without_pixels = replace(image, pixels=np.empty((0, 0, 3), np.uint8), samples=None)
-    return Picked(example, without_pixels, shown, shrink(seen, longest), fed)
+    return Picked(example, without_pixels, shown, shrink(seen, longest), fed, (image.pixels.shape[0], image.pixels.shape[1]))
 
 
 def _examples(source: Source, picks: Picks) -> list[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec, 
 from pipeline.hardware import cores
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
+from pipeline.sources.tfds_columns import NumberFeature, TfdsColumn, number_features
 from pipeline.spec.data import DataSpec
 from pipeline.store.remote import below, is_remote
 
@@ -45,6 +46,7 @@ class Prepared:
     image_feature: str
     label_feature: str | None
     label_is_text: bool
+    number_features: Mapping[str, NumberFeature] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(span.take for span in self.slices)
@@ -52,6 +54,10 @@ class Prepared:
     def digest(self, count: int) -> str:
         slices = _between(self.slices, 0, count)
         return digest_of(self.version, [(os.path.basename(span.path), span.skip, span.take) for span in slices])
+
+    def column(self, name: str) -> TfdsColumn:
+        """A feature of numbers. Raises: UnknownName."""
+        return TfdsColumn.of(self.name, self.slices, self.number_features, name)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return self._parsed(_between(self.slices, first, last)).unbatch()
@@ -160,6 +166,7 @@ def open_tfds(path: str, spec: DataSpec, fetch: bool) -> Prepared:
         image_feature=image,
         label_feature=label,
         label_is_text=isinstance(kind, tfds.features.Text),
+        number_features=number_features(dict(info.features.items())),
     )
 
 

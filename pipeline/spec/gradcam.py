@@ -35,6 +35,7 @@ def a_list_of_targets(value: Any) -> Any:
     return [value] if isinstance(value, (int, str, dict)) and not isinstance(value, bool) else value
 
 
+BoxFormat = Literal["yxyx", "xyxy", "xywh", "cxcywh"]
 Edge = Annotated[float, Field(ge=0, le=1)]
 
 Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]  # of a class, an output or an example
@@ -97,12 +98,35 @@ class ThroughSpec(Table):
     channel: Number
 
 
+class ObjectsSpec(Table):
+    """`[gradcam.objects]`: where the objects of the images are, for metrics that ask whether a map lies on them.
+
+    source: a table of boxes or of masks, or a folder of masks. column: of the data set itself, which holds boxes.
+    format, unit: of the boxes of a column; TensorFlow Datasets say theirs themselves.
+    """
+
+    source: PathText | None = None
+    column: Annotated[str, Field(min_length=1)] | None = None
+    format: BoxFormat | None = None
+    unit: Literal["pixels", "share"] | None = None
+
+    @model_validator(mode="after")
+    def _source_or_column(self) -> ObjectsSpec:
+        if (self.source is None) == (self.column is None):
+            raise ValueError("takes exactly one of source and column")
+        if (self.format is None) != (self.unit is None):
+            raise ValueError("takes format and unit together")
+        if self.format is not None and self.column is None:
+            raise ValueError("takes format only with column: a table of boxes has the columns y1, x1, y2 and x2, in pixels")
+        return self
+
+
 class GradcamSpec(Picks):
     """`[gradcam]`: maps of the evidence for a class, for the images picked.
 
     layers: empty for the last convolutional one.
     targets: "predicted", "label", numbers, names, or tables.
-    sanity: checks of the maps.
+    sanity: checks of the maps. objects: where the objects are, which the check "metrics" then compares them with.
     steps, baseline, samples, noise, patch, segments, channels: see `MethodSettings`.
     references: how many images of the data set expected gradients start from.
     through: channels, for each of which methods of relevance make one more map, of what goes through it.
@@ -120,6 +144,7 @@ class GradcamSpec(Picks):
     layers: Texts = []
     targets: Annotated[AskedTargets, Field(min_length=1)] = ["predicted"]
     sanity: Annotated[list[Check], Rewritten(a_list), AlsoNamed("trust")] = []
+    objects: ObjectsSpec | None = None
     steps: Annotated[int, Field(ge=2, le=2**31, strict=True)] = 256
     baseline: Baseline = "black"
     samples: Annotated[int, Field(ge=2, le=2**24, strict=True)] | None = None
@@ -140,6 +165,12 @@ class GradcamSpec(Picks):
     def _through_by_relevance(self) -> GradcamSpec:
         if self.through and not any(name.startswith("lrp_") for name in self.methods):
             raise ValueError("through needs a method of relevance among gradcam.methods, such as lrp_epsilon_plus_flat")
+        return self
+
+    @model_validator(mode="after")
+    def _objects_for_metrics(self) -> GradcamSpec:
+        if self.objects is not None and "metrics" not in self.sanity:
+            raise ValueError('objects needs "metrics" among gradcam.sanity')
         return self
 
     @field_validator("methods", "targets", "sanity", "through", "aggregate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from pipeline.attribution.job_targets import check_job_targets, classes_of, targets_of_job
 from pipeline.attribution.methods import METHODS, method_named
-from pipeline.attribution.methods.expected_gradients import EXPECTED_GRADIENTS, SAMPLES
-from pipeline.attribution.methods.integrated_gradients import INTEGRATED_GRADIENTS
+from pipeline.attribution.methods.expected_gradients import EXPECTED_GRADIENTS
 from pipeline.attribution.methods.method import MethodSettings
 from pipeline.attribution.methods.relevance import relevance
 from pipeline.attribution.plan import MERGED, ExplainPlan
@@ -24,8 +23,8 @@ from pipeline.models.selection import select_layers
 from pipeline.report.evidence import evidence
 from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
-from pipeline.sources.picking import check_picks, count_picks, pick
-from pipeline.spec.gradcam import GradcamSpec
+from pipeline.sources.picking import Picked, check_picks, count_picks, pick
+from pipeline.spec.gradcam import GradcamSpec, ObjectsSpec
 from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import file_name, write_bytes
@@ -34,9 +33,9 @@ from pipeline.store.tables import write_index
 if TYPE_CHECKING:
     from pipeline.attribution.explainer import Explained
     from pipeline.attribution.map_files import MapFiles
+    from pipeline.attribution.objects import ObjectMask
 
 _FEWEST = 5  # images of which all having one best class is odd
-_MOST_GAP = 0.01  # of a score: maps that miss more of it are spoken of
 
 
 def check(job: Job) -> None:
@@ -65,6 +64,7 @@ def _check_output(job: Job) -> None:
             last = layer.channels - 1
             raise WrongSpec(f"gradcam.through: {one.layer!r} has no channel {one.channel}; they run from 0 to {last}.")
     check_job_targets(job, classes_of(job), spec.targets)
+    _objects(job, classes_of(job))
     needs = [quantity for name in spec.methods for quantity in method_named(name).needs("")]
     check_explanations(job.network, [*layers, *(one.layer for one in spec.through)], needs)
 
@@ -168,10 +168,11 @@ def _explain_output(
     from pipeline.attribution.aggregates.clusters import suspicions
     from pipeline.attribution.aggregates.subjects import Subjects
     from pipeline.attribution.explainer import Explainer
+    from pipeline.attribution.gaps import gaps_of
     from pipeline.attribution.pictures import ExplanationPictures
     from pipeline.attribution.results import ExplainedOutput, ExplanationResults, spread_evenly
     from pipeline.attribution.sanity import CHECKS
-    from pipeline.attribution.sanity.metrics import verdict
+    from pipeline.attribution.sanity.metrics import MapMetrics, verdict
 
     spec, classes = job.spec.gradcam, classes_of(job)
     layers = [layer.name for layer in _layers(job)]
@@ -188,6 +189,8 @@ def _explain_output(
     subjects = Subjects(plan.targets, name)
     aggregates = {table: make(subjects) for table, make in (AGGREGATES[key] for key in spec.aggregate)}
     checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
+    metrics = MapMetrics(explainer, _objects(job, classes))
+    checks |= {"metrics": metrics} if "metrics" in checks else {}
     warnings = _warnings_of_layers(job)
     for warning in warnings:
         job.reporter.say(f"warning: {warning}")
@@ -214,8 +217,15 @@ def _explain_output(
     trust = verdict(tables["metrics"]) if tables.get("metrics", {}).get("value") else []
     for line in trust:
         job.reporter.say(line)
+    if metrics.without_object:
+        job.reporter.say(
+            f"gradcam.objects: {len(metrics.without_object):,} of {len(results.keys):,} images have no object that the network "
+            f"was shown, such as {next(iter(metrics.without_object))!r}; pointing and energy_inside leave them out."
+        )
     guide = explainer.graph.guide
-    gaps = _say_gaps(job, results.attributions)
+    gaps, missed = gaps_of(results.attributions, spec)
+    for line in missed:
+        job.reporter.say(line)
     if results.nans:
         job.reporter.say(f"{results.nans:,} logits are NaN; images that have any are neither classified nor explained.")
     return {
@@ -230,6 +240,7 @@ def _explain_output(
         **({"gaps": gaps} if gaps else {}),
         **({"trust": trust} if trust else {}),
         **({"suspicions": suspicious} if suspicious else {}),
+        **({"without_object": len(metrics.without_object)} if spec.objects else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
         "summary": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }, tables
@@ -268,23 +279,52 @@ def _warnings_of_layers(job: Job) -> list[str]:
     ]
 
 
-def _say_gaps(job: Job, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-    """The largest gap of each method that knows its maps'; the user hears of those that are too large."""
-    known = [(method, gap) for method, gap in zip(columns["method"], columns["gap"], strict=True) if gap is not None]
-    largest = {name: max(gap for method, gap in known if method == name) for name, _ in known}
-    for name, gap in largest.items():
-        if gap > _MOST_GAP:
-            more = f" Raise gradcam.steps = {job.spec.gradcam.steps}."
-            if name == EXPECTED_GRADIENTS.name:
-                more = f" Raise gradcam.samples = {job.spec.gradcam.samples or SAMPLES}."
-            elif name != INTEGRATED_GRADIENTS.name:
-                more = ""  # of relevance, what operations without weights could not pass on
-            missing = sum(other > _MOST_GAP for method, other in known if method == name)
-            job.reporter.say(
-                f"{method_named(name).title}: {missing:,} maps do not add up to their scores within {_MOST_GAP:.0%}; the worst "
-                f"misses {gap:.1%}.{more} See the column gap of index/attributions.parquet."
-            )
-    return largest
+def _objects(job: Job, classes: Classes) -> ObjectMask | None:
+    """Where the objects are that `gradcam.objects` names. Raises: MissingInput, UnusableData, UnknownName, WrongSpec."""
+    from pipeline.attribution import objects
+    from pipeline.concepts.masks import on_grid, open_objects
+
+    spec, fit = job.spec.gradcam.objects, job.fit
+    if spec is None:
+        return None
+    if spec.source is None:
+        return _objects_of_column(job, spec)
+    if objects.find_objects(spec.source) == "boxes":
+        by_class = classes.head.kind in ("softmax", "sigmoid", "map", "boxes")
+        return objects.boxes_by_key(objects.read_boxes(spec.source), fit, classes.of_label if by_class else None)
+    masks = open_objects(spec.source)
+
+    def mask(picked: Picked, number: int) -> np.ndarray | None:
+        read = masks.read(picked.image)
+        if not read:
+            return None
+        return on_grid(read[0], picked.image, fit, 1, picked.source_size).reshape(fit.height, fit.width) > 0
+
+    return mask
+
+
+def _objects_of_column(job: Job, spec: ObjectsSpec) -> ObjectMask:
+    from pipeline.attribution import objects
+    from pipeline.sources.companions import Companions
+
+    source: Any = job.source.source if isinstance(job.source, Companions) else job.source
+    if not hasattr(source, "column"):
+        raise WrongSpec("gradcam.objects: images in memory have no columns. Give a table of boxes, objects.source.")
+    column = source.column(spec.column)
+    form, unit = ("yxyx", "share") if getattr(column, "is_box", False) else (spec.format, spec.unit)
+    if form is None or (spec.format, spec.unit) not in ((None, None), (form, unit)):
+        says = (
+            "are y1, x1, y2, x2 in shares of the image, as tfds defines them: leave format and unit out"
+            if form
+            else ('need objects.format, such as "yxyx", and objects.unit, "pixels" or "share"')
+        )
+        raise WrongSpec(f"gradcam.objects: the boxes of the column {spec.column!r} {says}.")
+
+    def read(example: int) -> np.ndarray | None:
+        values: np.ndarray | None = column.value(source.record_of(example))
+        return values
+
+    return objects.boxes_by_example(read, objects.BoxColumn(str(spec.column), form, unit == "share"), job.fit)
 
 
 def _layers(job: Job) -> list[LayerInfo]:

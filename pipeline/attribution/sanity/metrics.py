@@ -4,7 +4,7 @@ mu_fidelity (Bhatt et al., 2020): how the map's sum over squares that are taken 
 infidelity (Yeh et al., 2019): the share of those losses that the sums, by their best scale, do not account for.
 max_sensitivity (Yeh et al., 2019): the largest change of the map, as a share of it, for images that differ by a little noise.
 random_logit (Sixt et al., 2020): structural similarity to the map of another class. entropy (Bhatt et al., 2020), gini
-(Chalasani et al., 2020): how widely a map's energy is spread, and how unequally.
+(Chalasani et al., 2020): how widely a map's energy is spread, and how unequally. pointing, energy_inside: see `on_object`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import numpy as np
 from pipeline.attribution import heat
 from pipeline.attribution.baselines import baseline
 from pipeline.attribution.explainer import Explained, Explainer
+from pipeline.attribution.objects import ObjectMask, on_object
 from pipeline.attribution.plan import MapKey
 from pipeline.attribution.sanity.similarity import structure
 from pipeline.attribution.targets import ClassTarget
 from pipeline.drawing import plots
+from pipeline.sources.picking import Picked
 from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
@@ -35,11 +37,14 @@ class MapMetrics:
     """Collects the metrics of maps, batch by batch.
 
     columns: those of index/metrics.parquet.
+    without_object: the keys of the images in which no object is known.
     """
 
-    def __init__(self, explainer: Explainer) -> None:
-        self._explainer = explainer
+    def __init__(self, explainer: Explainer, objects: ObjectMask | None = None) -> None:
+        """objects: where the objects of the images are, if that is known."""
+        self._explainer, self._objects = explainer, objects
         self.columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["metrics"]}
+        self.without_object: dict[str, None] = {}
 
     def add(self, explained: Explained) -> None:
         """The metrics of every map of a batch."""
@@ -54,6 +59,7 @@ class MapMetrics:
             lost = self._lost(images[at], bands, explained.classes[at], removed[:, squares])
             for slot in explained.slots[at]:
                 number = int(explained.classes[at, slot])
+                object_mask = self._mask(picked, number)
                 for key, maps in explained.maps.items():
                     values = maps[at, slot]
                     measured = {
@@ -63,6 +69,8 @@ class MapMetrics:
                     }
                     if isinstance(targets[slot], ClassTarget) and explained.logits.ndim == 2:
                         measured["random_logit"] = structure(heat.energy(values), heat.energy(others[key][at, slot]))
+                    if object_mask is not None:
+                        measured |= on_object(values, object_mask)
                     for metric, value in measured.items():
                         row = (picked.example, picked.image.key, *key, number, targets[slot].title(number), metric, value)
                         append_row(self.columns, row)
@@ -70,6 +78,15 @@ class MapMetrics:
     def plot(self) -> bytes:
         """The metrics of each method as a PNG."""
         return plots.metrics(self.columns, BETTER)
+
+    def _mask(self, picked: Picked, number: int) -> np.ndarray | None:
+        """Where the object is, if it is known and the network was shown some of it."""
+        mask = None if self._objects is None else self._objects(picked, number)
+        if mask is not None and mask.any():
+            return mask
+        if self._objects is not None:
+            self.without_object[picked.image.key] = None
+        return None
 
     def _lost(self, image: np.ndarray, bands: int, classes: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """What each target's score loses as squares are taken away: float64 (samples, targets)."""
@@ -99,8 +116,9 @@ def faithfulness(sums: np.ndarray, lost: np.ndarray) -> dict[str, float]:
 
 def sensitivity(values: np.ndarray, others: Sequence[np.ndarray]) -> float:
     """The largest distance of a map to others, as a share of its length; 0 for a map of zeros."""
-    length = float(np.linalg.norm(values))
-    return max(float(np.linalg.norm(other - values)) for other in others) / length if length else 0.0
+    exact = values.astype(np.float64)  # squares of what relevance can come to are too large for float32
+    length = float(np.linalg.norm(exact))
+    return max(float(np.linalg.norm(other - exact)) for other in others) / length if length else 0.0
 
 
 def complexity(values: np.ndarray) -> dict[str, float]:

@@ -19,13 +19,15 @@ class WeightRandomisation:
 
     The random numbers are the same for every batch. Their standard deviations are those of the weights that they
     replace, so that signals neither die nor explode.
+
+    weights: from the logits back. noise: the random numbers in the place of each, by its source.
     """
 
     def __init__(self, explainer: Explainer, most_steps: int = _MOST_STEPS) -> None:
         """The explainer's graph must have its weights."""
         self._explainer, self.weights = explainer, explainer.graph.weights
         random = np.random.default_rng(0)
-        self._noise = {
+        self.noise = {
             one.source: random.normal(0, float(one.values.std()), one.values.shape).astype(one.values.dtype)
             for one in self.weights
         }
@@ -38,6 +40,6 @@ class WeightRandomisation:
         Yields: how many weights there are down to the last that is random, its layer ("" at first), and who explains with them.
         """
         for before, step in zip([0, *self._steps], self._steps, strict=False):
-            random = {one.source: self._noise[one.source] for one in self.weights[0 if cascading else before : step]}
+            random = {one.source: self.noise[one.source] for one in self.weights[0 if cascading else before : step]}
             layer = self.weights[step - 1].layer if step else ""
             yield step, layer, self._explainer.with_run(self._explainer.graph.with_weights(random))

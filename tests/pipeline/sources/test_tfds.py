@@ -100,6 +100,18 @@ class Pairs(_Small, skip_registration=True):  # type: ignore[call-arg]
         return {"left": thumbnail(index), "right": thumbnail(index)}
 
 
+class Boxed(_Small, skip_registration=True):  # type: ignore[call-arg]
+    """Any number of boxes an image, and one number beside."""
+
+    def _features(self) -> Any:
+        objects = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["ant", "bee"])}
+        return {"image": tfds.features.Image(), "objects": tfds.features.Sequence(objects), "weight": np.float32}
+
+    def _example(self, index: Any) -> Any:
+        boxes = [{"bbox": tfds.features.BBox(0.0, 0.0, 1.0, (n + 1) / 8), "label": n % 2} for n in range(index % 3)]
+        return {"image": thumbnail(index), "objects": boxes, "weight": index / 2}
+
+
 class Clips(_Small, skip_registration=True):  # type: ignore[call-arg]
     """A video, not an image."""
 
@@ -127,7 +139,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("tfds")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(num_shards=3)
-    for builder in (Thumbs, Named, Plain, Secret, Pairs, Clips):
+    for builder in (Thumbs, Named, Plain, Secret, Pairs, Boxed, Clips):
         builder(data_dir=root).download_and_prepare(download_config=config)
     return root
 
@@ -145,6 +157,19 @@ def by_tfds(data_dir: Any, name: Any, split: Any) -> Any:
     config = tfds.ReadConfig(add_tfds_id=True, interleave_cycle_length=1)
     dataset = tfds.builder(name, data_dir=data_dir).as_dataset(split=split, read_config=config)
     return list(dataset.as_numpy_iterator())
+
+
+def test_a_feature_of_numbers_is_read_record_by_record_in_any_order(prepared: Any, data_dir: Any) -> None:
+    source = prepared("boxed/train[3:20]")
+    expected = by_tfds(data_dir, "boxed", "train[3:20]")
+    boxes, weights, labels = (source.column(name) for name in ("objects/bbox", "weight", "objects/label"))
+    for example in (0, 1, 2, 16, 5, 6, 0):
+        np.testing.assert_array_equal(boxes.value(example), expected[example]["objects"]["bbox"].reshape(-1, 4))
+        assert weights.value(example) == expected[example]["weight"]
+        np.testing.assert_array_equal(labels.value(example), expected[example]["objects"]["label"])
+    assert boxes.is_box and not weights.is_box
+    with pytest.raises(UnknownName, match="'objects/box' is not a feature of numbers of tfds:boxed.*nearest: objects/bbox"):
+        source.column("objects/box")
 
 
 @pytest.mark.parametrize("split", ["train", "test", "train[:10%]", "train[5:17]", "train[-4:]", "train[20:]+test", "all"])

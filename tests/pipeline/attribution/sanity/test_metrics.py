@@ -41,6 +41,8 @@ def test_faithfulness_is_a_correlation_and_what_the_best_scale_leaves_over() -> 
 def test_sensitivity_is_that_of_the_worst_copy() -> None:
     values = np.array([[3.0, 4.0]])
     assert sensitivity(values, [values, values + np.array([0, 1.0]), values * 3]) == 2.0
+    large = np.full((2, 2), 1e25, np.float32)  # relevance in a deep network can be
+    assert np.isclose(sensitivity(large, [-large]), 2)
 
 
 def test_the_map_of_a_linear_network_is_faithful_and_the_verdict_prefers_it(opened: Any, photos: Any) -> None:

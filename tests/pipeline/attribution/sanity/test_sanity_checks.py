@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from stirring import stir
 
 from pipeline.attribution.explainer import Explained, ImageBatch
-from pipeline.attribution.sanity.deletion import DeletionCurves, deleted, inserted, ranks
+from pipeline.attribution.sanity.deletion import STEPS, DeletionCurves, deleted, inserted, ranks
 from pipeline.attribution.sanity.similarity import rank_correlation, structure
 from pipeline.attribution.sanity.weight_randomisation import WeightRandomisation
 from pipeline.drawing import plots
@@ -214,3 +214,11 @@ def test_independent_randomisation_leaves_the_layers_above_as_they_were(rectifie
     steps = list(WeightRandomisation(replace(explainer, graph=Graph())).steps(cascading=False))
     layers = [one.layer for one in weights]
     assert [layer for _, layer, _ in steps] == ["", *layers] and changed == [[], *([layer] for layer in layers)]
+
+
+def test_every_step_of_a_curve_deletes_as_many_pixels() -> None:
+    """Also where a share is a hair more than a number of pixels, as 3 / 20 of 400 is."""
+    order = ranks(np.arange(400.0).reshape(20, 20), 20, 20)
+    images = deleted(np.arange(1200, dtype=np.float32).reshape(20, 20, 3), order, np.linspace(0, 1, STEPS + 1))
+    changed = (images != images[0]).any(axis=-1).sum(axis=(1, 2))
+    np.testing.assert_array_equal(changed, np.arange(0, 401, 20))

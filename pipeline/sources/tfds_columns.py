@@ -1,0 +1,86 @@
+"""Columns of numbers in the stored records of TensorFlow Datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import UnknownName, UnusableData, one_line
+from pipeline.sources.columns import numbers
+
+if TYPE_CHECKING:
+    from pipeline.sources.tfds import RecordRange
+
+
+class NumberFeature(NamedTuple):
+    """A feature of numbers: its shape, None where a record has any number of them; whether it is a box, as tfds defines it."""
+
+    shape: tuple[int | None, ...]
+    is_box: bool
+
+
+def number_features(features: Mapping[str, Any], prefix: str = "") -> dict[str, NumberFeature]:
+    """The features that hold numbers, by name; those within others as tfds stores them, "objects/bbox"."""
+    import tensorflow_datasets as tfds
+
+    columns: dict[str, NumberFeature] = {}
+    for key, feature in features.items():
+        inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+        if isinstance(inner, tfds.features.FeaturesDict):
+            columns |= number_features(dict(inner.items()), f"{prefix}{key}/")
+        elif isinstance(inner, (tfds.features.Scalar, tfds.features.ClassLabel)) or type(inner) is tfds.features.Tensor:
+            if np.dtype(inner.np_dtype).kind in "iufb":
+                columns[prefix + key] = NumberFeature(tuple(feature.shape), False)
+        elif isinstance(inner, tfds.features.BBoxFeature):
+            columns[prefix + key] = NumberFeature(tuple(feature.shape), True)
+    return columns
+
+
+@dataclass
+class TfdsColumn:
+    """The values of one feature; see `pipeline.sources.columns.Column`. Records are read in order, one file at a time.
+
+    is_box: whether they are y1, x1, y2, x2 in shares of the image, as tfds defines them.
+    """
+
+    name: str
+    slices: Sequence[RecordRange]
+    shape: tuple[int | None, ...]
+    is_box: bool
+    _next: int = -1
+    _records: Iterator[bytes] | None = None
+
+    @classmethod
+    def of(cls, source: str, slices: Sequence[RecordRange], features: Mapping[str, NumberFeature], name: str) -> TfdsColumn:
+        """Raises: UnknownName."""
+        if name not in features:
+            raise UnknownName.among(name, features, where=f"a feature of numbers of {source}")
+        return cls(name, slices, *features[name])
+
+    def value(self, record: int) -> np.ndarray | None:
+        import tensorflow as tf
+
+        if self._records is None or record != self._next:
+            self._records = self._from(record)
+        try:
+            stored = next(self._records)
+        except (tf.errors.OpError, StopIteration) as error:
+            raise UnusableData(f"its feature {self.name!r} cannot be read: {one_line(error)}") from None
+        self._next = record + 1
+        kinds = tf.train.Example.FromString(stored).features.feature[self.name]
+        held = numbers(self.name, list(getattr(kinds, kinds.WhichOneof("kind") or "float_list").value))
+        sides = [-1 if side is None else side for side in self.shape]
+        return held.reshape(sides) if (held.size or -1 in sides) and sides.count(-1) < 2 else held if held.size else None
+
+    def _from(self, record: int) -> Iterator[bytes]:
+        """The stored records from one on, through all files after its own."""
+        import tensorflow as tf
+
+        for span in self.slices:
+            skipped = max(0, record - span.first)
+            if skipped < span.take:
+                stored = tf.data.TFRecordDataset(span.path).skip(span.skip + skipped).take(span.take - skipped)
+                yield from stored.as_numpy_iterator()
