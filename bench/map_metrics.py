@@ -95,7 +95,7 @@ def ours(folder: Path) -> dict[str, np.ndarray]:
     copies = [np.random.default_rng(copy).uniform(-1, 1, images.shape[1:]) * 255 * 0.02 for copy in range(4)]
     randomised = WeightRandomisation(explainer)
     shared: dict[str, Any] = {f"w{number}": weight.numpy() for number, weight in enumerate(model.weights)}
-    shared |= {f"r{number}": randomised.noise[one.source] for number, one in enumerate(reversed(randomised.weights))}
+    shared |= {f"r{number}": randomised.noise[weight.source] for number, weight in enumerate(reversed(randomised.weights))}
     shared |= {"images": images, "classes": classes[:, 0], "maps": maps, "masks": masks, "others": other}
     shared |= {"removed": removed[:, squares], "noisy": np.stack([images + copy for copy in copies]).astype(np.float32)}
     np.savez(folder / "shared.npz", **shared, blurred=np.stack([blurred(image) for image in images]))

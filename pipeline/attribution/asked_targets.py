@@ -108,16 +108,16 @@ class RegionTarget:
 class VectorTarget:
     """The cosine similarity of an embedding to a vector: another image's, or a direction.
 
-    place: among the targets of the job. words: for people.
+    position: among the targets of the job. words: for people.
     """
 
-    place: int
+    position: int
     vector: np.ndarray
     words: str
 
     def number(self, label: str | None) -> int | None:
         """Its place, whatever the label."""
-        return self.place
+        return self.position
 
     def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         """The cosine of the angle between the two."""
@@ -143,8 +143,8 @@ class VectorTarget:
         return self.words
 
     def key(self, number: int) -> str:
-        """Its place."""
-        return f"target-{self.place}"
+        """Its position."""
+        return f"target-{self.position}"
 
 
 def check_targets(classes: Classes, asked: Sequence[Asked], labels: Sequence[str] | None) -> None:
@@ -189,12 +189,12 @@ def targets_of(
     Raises: WrongSpec, UnknownName; MissingInput, UnusableData, for images and masks.
     """
     targets: list[Target] = []
-    for place, target in enumerate(asked):
+    for position, target in enumerate(asked):
         spec = target if isinstance(target, TargetSpec) else None
         if classes.head.kind == "embedding":
             assert spec is not None
             vector = embed(spec) if spec.direction is None else np.array(spec.direction)
-            targets.append(VectorTarget(place, vector.astype(np.float64), spec.words))
+            targets.append(VectorTarget(position, vector.astype(np.float64), spec.words))
         elif classes.head.kind == "map":
             region = spec.region if spec and spec.region is not None else "predicted" if target == MOST_LIKELY else "image"
             mask, words = _region(region, map_size, classes.key)

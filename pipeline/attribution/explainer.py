@@ -77,8 +77,8 @@ class Explainer:
         """Images in batches of the plan's size, with what is to be explained of each."""
         images = iter(picked)
         while several := list(islice(images, self.plan.batch)):
-            asked = [[target.number(one.image.label) for target in self.plan.targets] for one in several]
-            yield ImageBatch(several, np.stack([one.given for one in several]), asked)
+            asked = [[target.number(each.image.label) for target in self.plan.targets] for each in several]
+            yield ImageBatch(several, np.stack([each.given for each in several]), asked)
 
     def explain(self, batch: ImageBatch) -> Explained:
         """The maps of a batch."""

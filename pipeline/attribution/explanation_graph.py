@@ -50,10 +50,10 @@ class Answer:
             return np.concatenate(list(parts))[:count]
 
         return cls(
-            rows(one.logits for one in answers),
-            rows(one.classes for one in answers),
-            rows(one.scores for one in answers),
-            {quantity: rows(one.values[quantity] for one in answers) for quantity in answers[0].values},
+            rows(answer.logits for answer in answers),
+            rows(answer.classes for answer in answers),
+            rows(answer.scores for answer in answers),
+            {quantity: rows(answer.values[quantity] for answer in answers) for quantity in answers[0].values},
         )
 
 
@@ -100,7 +100,7 @@ class ExplanationGraph:
 
     def with_weights(self, values: Mapping[str, np.ndarray]) -> Run:
         """The same with other weights in the place of some, by their source."""
-        weights = [tf.constant(values.get(one.source, one.values)) for one in self.weights]
+        weights = [tf.constant(values.get(weight.source, weight.values)) for weight in self.weights]
 
         def run(images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
             return _answer(self._part(tuple(quantities), True)(*_tensors(images, classes), *weights), quantities)
@@ -109,9 +109,9 @@ class ExplanationGraph:
 
     def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
-        place = 3 + self.quantities.index(LayerOutput(layer))
-        spec, nodes = self.frozen.structure[place], {node.name: node for node in self.frozen.graph.node}
-        source = self.frozen.outputs[place]
+        position = 3 + self.quantities.index(LayerOutput(layer))
+        spec, nodes = self.frozen.structure[position], {node.name: node for node in self.frozen.graph.node}
+        source = self.frozen.outputs[position]
         while nodes[source.partition(":")[0]].op == "Identity":
             source = nodes[source.partition(":")[0]].input[0]
         source = source if ":" in source else f"{source}:0"
@@ -121,9 +121,9 @@ class ExplanationGraph:
 
     def _part(self, quantities: tuple[Quantity, ...], takes_weights: bool) -> Callable[..., list[tf.Tensor]]:
         weights = self.weights if takes_weights else ()
-        names = [*self.frozen.inputs, *(f"{one.source}:0" for one in weights)]
-        ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(one)] for one in quantities)]
-        specs = [*self.specs, *(tf.TensorSpec(one.values.shape, one.values.dtype) for one in weights)]
+        names = [*self.frozen.inputs, *(f"{weight.source}:0" for weight in weights)]
+        ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(quantity)] for quantity in quantities)]
+        specs = [*self.specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in weights)]
         return self._compiled((quantities, takes_weights), names, ends, specs)
 
     def _compiled(
@@ -191,7 +191,9 @@ class _Drawing:
         """Returns: logits, classes, scores and the quantities in order."""
         layers = list(
             dict.fromkeys(
-                one.layer for one in self.quantities if not isinstance(one, (AtPixels, AtAttention)) and one.layer is not None
+                quantity.layer
+                for quantity in self.quantities
+                if not isinstance(quantity, (AtPixels, AtAttention)) and quantity.layer is not None
             )
         )
         every = [layer.name for layer in own_layers(self.network)] if self.with_weights else []
@@ -206,13 +208,13 @@ class _Drawing:
         scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
         values: dict[Quantity, tf.Tensor] = {}
-        attention = [one for one in self.quantities if isinstance(one, AtAttention)]
+        attention = [quantity for quantity in self.quantities if isinstance(quantity, AtAttention)]
         if attention:
             flow = attention_flow(pixels, self.network.name)
-            for one in attention:
-                weighted = totals if one.by_gradients else []
+            for quantity in attention:
+                weighted = totals if quantity.by_gradients else []
                 flows = [flow.weighed(deterministic_gradients(total, list(flow.blocks))) for total in weighted]
-                values[one] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
+                values[quantity] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
         for layer, tensor in tensors.items():
             values |= self._at_layer(layer, tensor, totals)
         # ReLUs are changed once all that needs plain gradients has them; what lets all pass does not ask what let less pass.
@@ -222,7 +224,7 @@ class _Drawing:
             if AtPixels(relus) in self.quantities:
                 self.guide = guide(logits_graph, pixels, self.network.name, relus)
                 values[AtPixels(relus)] = self._at_pixels(pixels, totals)
-        for composite in dict.fromkeys(one.composite for one in self.quantities if isinstance(one, Relevance)):
+        for composite in dict.fromkeys(quantity.composite for quantity in self.quantities if isinstance(quantity, Relevance)):
             way = Propagation(logits_graph, pixels, COMPOSITES[composite], self.network.name)
             starts = [
                 starting_relevance(target, logits, explained[:, slot], score)
@@ -235,7 +237,9 @@ class _Drawing:
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
     def _at_layer(self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor]) -> dict[Quantity, tf.Tensor]:
-        own = [one for one in self.quantities if isinstance(one, (AtLayer, LayerOutput)) and one.layer == layer]
+        own = [
+            quantity for quantity in self.quantities if isinstance(quantity, (AtLayer, LayerOutput)) and quantity.layer == layer
+        ]
         maps, values = tensor.as_map(tensor.tensor), dict[Quantity, tf.Tensor]()
         asks = any(isinstance(quantity, AtLayer) and quantity.by_gradients for quantity in own)
         gradients = [_gradient(total, tensor, layer, self.network) if asks else maps for total in totals]

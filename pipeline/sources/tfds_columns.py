@@ -22,21 +22,32 @@ class NumberFeature(NamedTuple):
     is_box: bool
 
 
-def number_features(features: Mapping[str, Any], prefix: str = "") -> dict[str, NumberFeature]:
-    """The features that hold numbers, by name; those within others as tfds stores them, "objects/bbox"."""
+def number_features(features: Mapping[str, Any], prefix: str = "", outer: tuple[None, ...] = ()) -> dict[str, NumberFeature]:
+    """The features that hold numbers, by name; those within others as tfds stores them, "objects/bbox".
+
+    outer: the lengths, of any number, of the sequences that they lie in.
+    """
     import tensorflow_datasets as tfds
 
     columns: dict[str, NumberFeature] = {}
     for key, feature in features.items():
-        inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+        repeated = isinstance(feature, tfds.features.Sequence)
+        inner = feature.feature if repeated else feature
+        shape = (*outer, *(() if feature.shape is None or isinstance(inner, tfds.features.FeaturesDict) else feature.shape))
         if isinstance(inner, tfds.features.FeaturesDict):
-            columns |= number_features(dict(inner.items()), f"{prefix}{key}/")
-        elif isinstance(inner, (tfds.features.Scalar, tfds.features.ClassLabel)) or type(inner) is tfds.features.Tensor:
-            if np.dtype(inner.np_dtype).kind in "iufb":
-                columns[prefix + key] = NumberFeature(tuple(feature.shape), False)
+            columns |= number_features(dict(inner.items()), f"{prefix}{key}/", (*outer, None) if repeated else outer)
         elif isinstance(inner, tfds.features.BBoxFeature):
-            columns[prefix + key] = NumberFeature(tuple(feature.shape), True)
+            columns[prefix + key] = NumberFeature(shape, True)
+        elif _holds_numbers(inner):
+            columns[prefix + key] = NumberFeature(shape, False)
     return columns
+
+
+def _holds_numbers(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    plain = isinstance(feature, (tfds.features.Scalar, tfds.features.ClassLabel)) or type(feature) is tfds.features.Tensor
+    return plain and np.dtype(feature.np_dtype).kind in "iufb"
 
 
 @dataclass

@@ -58,15 +58,15 @@ def _check_output(job: Job) -> None:
 
     spec = job.spec.gradcam
     layers = [layer.name for layer in _layers(job)]
-    for one in spec.through:
-        (layer,) = select_layers(job.network, [one.layer])[:1]
-        if one.channel >= layer.channels:
+    for through in spec.through:
+        (layer,) = select_layers(job.network, [through.layer])[:1]
+        if through.channel >= layer.channels:
             last = layer.channels - 1
-            raise WrongSpec(f"gradcam.through: {one.layer!r} has no channel {one.channel}; they run from 0 to {last}.")
+            raise WrongSpec(f"gradcam.through: {through.layer!r} has no channel {through.channel}; they run from 0 to {last}.")
     check_job_targets(job, classes_of(job), spec.targets)
     _objects(job, classes_of(job))
     needs = [quantity for name in spec.methods for quantity in method_named(name).needs("")]
-    check_explanations(job.network, [*layers, *(one.layer for one in spec.through)], needs)
+    check_explanations(job.network, [*layers, *(through.layer for through in spec.through)], needs)
 
 
 def explain(job: Job) -> Outcome:
@@ -139,10 +139,10 @@ def _plan(job: Job, name: str | None) -> ExplainPlan:
     )
     weights = not {"randomisation", "independent"}.isdisjoint(spec.sanity)
     through = [
-        (relevance(name, one.layer, one.channel), f"{one.layer}:{one.channel}")
+        (relevance(name, through.layer, through.channel), f"{through.layer}:{through.channel}")
         for name in spec.methods
         if name.startswith("lrp_")
-        for one in spec.through
+        for through in spec.through
     ]
     plan = replace(plan, methods=(*plan.methods, *through))
     channels = {layer: evidence_at(layer) for layer in layers} if "channels" in spec.aggregate else {}

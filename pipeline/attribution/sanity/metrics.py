@@ -51,7 +51,7 @@ class MapMetrics:
         batch, targets = explained.batch, self._explainer.plan.targets
         images = batch.images.astype(np.float32)
         bands = self._explainer.bands or images.shape[-1]
-        noisy = [self._explainer.maps(one, explained.classes) for one in _noisy(images, bands)]
+        noisy = [self._explainer.maps(copy, explained.classes) for copy in _noisy(images, bands)]
         count = explained.logits.shape[-1]
         others = self._explainer.maps(images, (explained.classes + max(1, count // 2)) % count)
         squares, removed = removals(*images.shape[1:3])

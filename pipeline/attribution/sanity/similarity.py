@@ -57,17 +57,17 @@ class RandomisationSimilarity:
         return plots.similarities(self.columns)
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+def rank_correlation(first: np.ndarray, other: np.ndarray) -> float:
     """Spearman's: 1 for the same order of positions, 0 for none in common; 0 where a map is the same everywhere."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if np.ptp(first) == 0 or np.ptp(other) == 0:
         return 0.0
-    return float(spearmanr(one, other, axis=None).statistic)
+    return float(spearmanr(first, other, axis=None).statistic)
 
 
-def structure(one: np.ndarray, other: np.ndarray) -> float:
+def structure(first: np.ndarray, other: np.ndarray) -> float:
     """Structural similarity (Wang et al., 2004) of two maps, each scaled to its peak."""
-    scaled = [values / (float(values.max()) or 1.0) for values in (one, other)]
-    if min(one.shape) < _LEAST_SIDE:
-        factor = -(-_LEAST_SIDE // min(one.shape))
+    scaled = [values / (float(values.max()) or 1.0) for values in (first, other)]
+    if min(first.shape) < _LEAST_SIDE:
+        factor = -(-_LEAST_SIDE // min(first.shape))
         scaled = [values.repeat(factor, axis=0).repeat(factor, axis=1) for values in scaled]
     return float(structural_similarity(*scaled, data_range=1.0))

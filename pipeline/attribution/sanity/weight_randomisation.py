@@ -28,8 +28,8 @@ class WeightRandomisation:
         self._explainer, self.weights = explainer, explainer.graph.weights
         random = np.random.default_rng(0)
         self.noise = {
-            one.source: random.normal(0, float(one.values.std()), one.values.shape).astype(one.values.dtype)
-            for one in self.weights
+            weight.source: random.normal(0, float(weight.values.std()), weight.values.shape).astype(weight.values.dtype)
+            for weight in self.weights
         }
         count = len(self.weights)
         self._steps = sorted({0, 1, *(round(at) for at in np.linspace(0, count, min(count, most_steps) + 1))})
@@ -40,6 +40,6 @@ class WeightRandomisation:
         Yields: how many weights there are down to the last that is random, its layer ("" at first), and who explains with them.
         """
         for before, step in zip([0, *self._steps], self._steps, strict=False):
-            random = {one.source: self.noise[one.source] for one in self.weights[0 if cascading else before : step]}
+            random = {weight.source: self.noise[weight.source] for weight in self.weights[0 if cascading else before : step]}
             layer = self.weights[step - 1].layer if step else ""
             yield step, layer, self._explainer.with_run(self._explainer.graph.with_weights(random))

@@ -58,7 +58,7 @@ def by_hand(model: keras.Model, image: np.ndarray, target: int) -> tuple[list[An
             x = x + layer(f"mlp{number}")(layer(f"hidden{number}")(layer(f"norm{number}b")(x)))
         classes = layer("classes")
         score = (tf.matmul(layer("norm")(x)[:, 0], classes.kernel) + classes.bias)[0, target]
-    gradients = [tape.gradient(score, one) for one in attention]
+    gradients = [tape.gradient(score, weights) for weights in attention]
     return attention, gradients, norm, tape.gradient(score, norm)
 
 
@@ -66,8 +66,8 @@ def test_rollout_and_weighed_attention_are_what_their_papers_say(model: keras.Mo
     for number, target in np.ndindex(2, 2):
         attention, gradients, _, _ = by_hand(model, IMAGES[number], int(CLASSES[number, target]))
         rollout, weighed = np.eye(17), np.eye(17)
-        for one, gradient in zip(attention, gradients, strict=True):
-            heads = np.asarray(one)[0]
+        for weights, gradient in zip(attention, gradients, strict=True):
+            heads = np.asarray(weights)[0]
             rollout = (heads.mean(axis=0) + np.eye(17)) / 2 @ rollout
             weighed = weighed + np.maximum(heads * np.asarray(gradient)[0], 0).mean(axis=0) @ weighed
         for name, expected in (("attention_rollout", rollout), ("attention_gradients", weighed)):
@@ -79,7 +79,7 @@ def test_rollout_and_weighed_attention_are_what_their_papers_say(model: keras.Mo
 def test_gradcam_at_a_layer_of_tokens_is_that_of_a_tape(model: keras.Model, maps: Any) -> None:
     for number, target in np.ndindex(2, 2):
         _, _, norm, gradient = by_hand(model, IMAGES[number], int(CLASSES[number, target]))
-        tokens, slopes = (np.asarray(one)[0, 1:].reshape(4, 4, 8) for one in (norm, gradient))
+        tokens, slopes = (np.asarray(values)[0, 1:].reshape(4, 4, 8) for values in (norm, gradient))
         expected = np.maximum((tokens * slopes.mean(axis=(0, 1))).sum(axis=-1), 0)
         np.testing.assert_allclose(maps["gradcam", "norm1a"][number, target], expected, rtol=1e-4, atol=1e-6)
 

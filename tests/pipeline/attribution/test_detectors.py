@@ -234,12 +234,12 @@ def test_all_outputs_are_explained_in_turn_each_by_its_own_head_and_their_maps_a
     for method in ("gradcam", "gradient"):
         indexed = [row for row in attributions if row["method"] == method]
         maps = list(results.maps(method))
-        assert [(one.example, one.logits, one.target) for one in maps] == [
+        assert [(kept.example, kept.logits, kept.target) for kept in maps] == [
             (row["example"], row["logits"], row["target"]) for row in indexed
         ]
-        for one, row in zip(maps, indexed, strict=True):
-            assert one.values.shape[:2] == (row["map_height"], row["map_width"])
-            largest = np.abs(one.values).sum(-1).max() if one.values.ndim == 3 else one.values.max()
+        for kept, row in zip(maps, indexed, strict=True):
+            assert kept.values.shape[:2] == (row["map_height"], row["map_width"])
+            largest = np.abs(kept.values).sum(-1).max() if kept.values.ndim == 3 else kept.values.max()
             assert largest == pytest.approx(row["peak"], rel=2e-3)
     with pytest.raises(MissingInput, match="gradcam"):
         list(results.maps("hirescam", "conv"))

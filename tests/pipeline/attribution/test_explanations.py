@@ -24,8 +24,8 @@ layers = keras.layers
 ALL = ("gradcam", "hirescam", "gradcam++")
 
 
-def close(one: Any, other: Any) -> Any:
-    return np.abs(one - other).max() < 1e-4 * np.abs(other).max()
+def close(values: Any, other: Any) -> Any:
+    return np.abs(values - other).max() < 1e-4 * np.abs(other).max()
 
 
 def test_a_two_layer_network_gives_what_a_hand_calculates(opened: Any) -> None:
@@ -106,7 +106,7 @@ def test_a_layer_without_a_map_is_a_map_of_one_position(rectified: Any, opened: 
     numbers = keras.Model(rectified.input, hidden.output)(images / 255.0).numpy()
     slopes = rectified.get_layer("classes").kernel.numpy()  # by which a logit depends on them
     expected = [
-        [np.maximum(numbers[place] @ slopes[:, number], 0) for number in row] for place, row in enumerate([[1, 4], [0, 2]])
+        [np.maximum(numbers[image] @ slopes[:, number], 0) for number in row] for image, row in enumerate([[1, 4], [0, 2]])
     ]
     assert np.max(expected) > 0
     np.testing.assert_allclose(found.maps["gradcam", "hidden"][..., 0, 0], expected, rtol=1e-4, atol=1e-6)
@@ -184,11 +184,11 @@ def test_every_image_and_class_of_a_batch_gets_what_it_gets_alone(rectified: Any
     together = compile_explanations(network, keys, 4, 3)(images, np.tile(np.array([[PREDICTED, 1, 4]], np.int32), (4, 1)))
     alone = compile_explanations(network, keys, 1, 1)
     assert np.array_equal(together.classes[:, 0], together.logits.argmax(axis=1))
-    for place in range(4):
+    for image in range(4):
         for slot in range(3):
-            one = alone(images[place : place + 1], together.classes[place : place + 1, slot : slot + 1])
+            single = alone(images[image : image + 1], together.classes[image : image + 1, slot : slot + 1])
             for key in keys:
-                np.testing.assert_allclose(together.maps[key][place, slot], one.maps[key][0, 0], rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(together.maps[key][image, slot], single.maps[key][0, 0], rtol=1e-4, atol=1e-6)
 
 
 def test_each_head_of_a_network_is_explained_by_name(opened: Any, photos: Any) -> None:

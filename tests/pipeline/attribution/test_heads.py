@@ -123,7 +123,7 @@ def test_every_head_is_explained_as_in_plain_keras(head: str, kind: str, job: An
             lambda z, _, n=number, b=binary: (2 * n - 1) * z[:, 0] if b else z[:, n],  # type: ignore[misc]
         )
         assert row["peak"] == pytest.approx(maps[row["example"]].max(), rel=1e-4, abs=1e-6)
-        logit = next(one["logit"] for one in classified if (one["example"], one["class"]) == (row["example"], number))
+        logit = next(said["logit"] for said in classified if (said["example"], said["class"]) == (row["example"], number))
         assert logit == pytest.approx((2 * number - 1) * z[row["example"], 0] if binary else z[row["example"], number], rel=1e-4)
     assert len(found) == 2 * (3 if head == "regression" else 1)
 
@@ -203,7 +203,7 @@ def test_a_class_of_a_map_is_explained_within_a_region(classes: int, job: Any, q
         for row in (row for row in found if row["target"] == words):
             assert row["peak"] == pytest.approx(cams[row["example"]].max(), rel=1e-3, abs=1e-7)
             assert row["probability"] == pytest.approx(probabilities[row["example"], part, :, 0].mean(), abs=1e-5)
-    most = [np.bincount(one.argmax(axis=-1).ravel(), minlength=2).argmax() for one in probabilities]
+    most = [np.bincount(shares.argmax(axis=-1).ravel(), minlength=2).argmax() for shares in probabilities]
     for example in range(2):
         own = [row["class"] for row in found if row["example"] == example]
         assert own[0] == most[example]

@@ -124,12 +124,15 @@ def test_a_box_reaches_to_the_far_edge_of_pixels_that_it_touches() -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(25, 224), (7, 29), (23, 21), (3, 10)])
 def test_boxes_end_where_the_input_ends_and_places_meet_where_they_divide_evenly(count: Any, size: Any) -> None:
-    for place in range(count):
+    for cell in range(count):
         values = np.zeros((count, 1), np.float32)
-        values[place] = 1
+        values[cell] = 1
         box = heat.focus(values, size, 5).box
         assert (box.x1, box.x2) == (0, 5)
-        assert (box.y1, box.y2) == (math.floor(Fraction(place * size, count)), math.ceil(Fraction((place + 1) * size, count)))
+        assert (box.y1, box.y2) == (
+            math.floor(Fraction(cell * size, count)),
+            math.ceil(Fraction((cell + 1) * size, count)),
+        )
 
 
 def test_heat_is_viridis_over_the_brightness_of_the_image() -> None:

@@ -1,4 +1,4 @@
-"""What is kept of each image and class: the right slot, the right place, the right class, in rows and in pictures."""
+"""What is kept of each image and class: the right slot, the right image, the right class, in rows and in pictures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Recorder(ExplanationPictures):
 
 
 def targets_for(asked: Any) -> Any:
-    return tuple(ClassTarget(NAMES, one) for one in asked)
+    return tuple(ClassTarget(NAMES, target) for target in asked)
 
 
 def results(folder: Any, fit: Any, guide: Any = None) -> Any:
@@ -64,7 +64,7 @@ def results(folder: Any, fit: Any, guide: Any = None) -> Any:
 
 def said(several: Any, logits: Any, classes: Any, slots: Any, maps: Any) -> Any:
     """What an explainer says of some images; the maps of one image and class are repeated for all."""
-    return Explained(ImageBatch(several, np.stack([one.shown for one in several]), classes), logits, classes, slots, maps)
+    return Explained(ImageBatch(several, np.stack([picked.shown for picked in several]), classes), logits, classes, slots, maps)
 
 
 def fake_explainer(run: Any, keys: Any = (CAM,), size: Any = 2) -> Any:
@@ -115,10 +115,10 @@ def test_guided_grad_cam_is_the_product_of_its_two_factors_slot_by_slot() -> Non
     pixels, cams = random.normal(size=(2, 3, 8, 12, 3)), random.random((2, 3, 2, 3))
     values = {GUIDED_BACKPROP.needs(None)[0]: pixels, GRADCAM.needs("end")[0]: cams}
     product = METHODS["guided_gradcam"].explain(SimpleNamespace(of=values.__getitem__), "end")
-    for place in range(2):
+    for image in range(2):
         for slot in range(3):
-            large = heat.enlarge(cams[place, slot], 8, 12)
-            np.testing.assert_allclose(product[place, slot], pixels[place, slot] * large[..., None], rtol=1e-6)
+            large = heat.enlarge(cams[image, slot], 8, 12)
+            np.testing.assert_allclose(product[image, slot], pixels[image, slot] * large[..., None], rtol=1e-6)
 
 
 def test_the_likeliest_classes_have_their_own_logits_and_probabilities(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_every_curve_is_of_its_own_image_class_and_map() -> None:
         return np.stack([number * 4 * bright for number in range(4)], axis=1)
 
     curves, several = DeletionCurves(fake_explainer(forward)), [picked(0, fill=255), picked(1, fill=0)]
-    images = np.stack([one.shown for one in several])
+    images = np.stack([picked.shown for picked in several])
     images[1, :, 6:] = 255  # its right half
     maps = np.zeros((2, 2, 8, 12), np.float32)
     maps[1, 0, :, 6:], maps[1, 1, :, :6] = 1, 1

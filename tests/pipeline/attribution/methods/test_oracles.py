@@ -29,7 +29,7 @@ from pipeline.spec.model import ModelSpec
 layers = keras.layers
 LAYER = "last"
 TESTED_APART = ("deconvnet", *(name for name in METHODS if name.startswith(("lrp_", "attention_"))))
-KEYS = [(name, LAYER if one.looks_at == "layer" else None) for name, one in METHODS.items() if name not in TESTED_APART]
+KEYS = [(name, LAYER if method.looks_at == "layer" else None) for name, method in METHODS.items() if name not in TESTED_APART]
 CLASSES = np.array([[4, 1], [0, 3]], np.int32)
 SETTINGS = MethodSettings(
     steps=48,
@@ -144,7 +144,7 @@ def input_x_gradient(bench: Bench, number: int, slot: int) -> np.ndarray:
 def noisy(bench: Bench, number: int, slot: int) -> np.ndarray:
     image = bench.images[number].astype(np.float32)
     noise = [np.random.default_rng(sample).normal(size=image.shape) for sample in range(SETTINGS.samples)]
-    return bench.gradients(np.stack([image + 0.15 * np.ptp(image) * one for one in noise]), number, slot)
+    return bench.gradients(np.stack([image + 0.15 * np.ptp(image) * added for added in noise]), number, slot)
 
 
 def smoothgrad(bench: Bench, number: int, slot: int) -> np.ndarray:
@@ -205,8 +205,8 @@ def kernelshap(bench: Bench, number: int, slot: int) -> np.ndarray:
 
     orders = list(permutations(range(count)))
     added = [
-        np.mean([of(frozenset(order[: order.index(one) + 1])) - of(frozenset(order[: order.index(one)])) for order in orders])
-        for one in range(count)
+        np.mean([of(frozenset(order[: order.index(part) + 1])) - of(frozenset(order[: order.index(part)])) for order in orders])
+        for part in range(count)
     ]
     return np.array(added)[segments]
 

@@ -29,23 +29,25 @@ layers = keras.layers
 def randomised(network: Any, keys: Any, images: Any, classes: Any, **options: Any) -> Any:
     """For each step: how many weights are random, the layer of the last, and what is said then."""
     randomisation = WeightRandomisation(explainer_of(network, keys, len(images), with_weights=True), **options)
-    return randomisation.weights, [(step, layer, explain(one, images, classes)) for step, layer, one in randomisation.steps()]
+    return randomisation.weights, [
+        (step, layer, explain(random, images, classes)) for step, layer, random in randomisation.steps()
+    ]
 
 
 def test_rank_correlation_is_spearmans_with_ties() -> None:
     random = np.random.default_rng(0)
     for _ in range(5):
-        one, other = random.integers(0, 6, (2, 7, 7)).astype(np.float32)
-        assert rank_correlation(one, other) == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
-    assert rank_correlation(one, one) == pytest.approx(1) and rank_correlation(one, -one) == pytest.approx(-1)
-    assert rank_correlation(one, np.ones_like(one)) == 0
+        first, other = random.integers(0, 6, (2, 7, 7)).astype(np.float32)
+        assert rank_correlation(first, other) == pytest.approx(spearmanr(first.ravel(), other.ravel()).statistic)
+    assert rank_correlation(first, first) == pytest.approx(1) and rank_correlation(first, -first) == pytest.approx(-1)
+    assert rank_correlation(first, np.ones_like(first)) == 0
 
 
 def test_structure_is_one_for_the_same_map_and_near_zero_for_noise() -> None:
     random = np.random.default_rng(0)
-    one, other = random.random((2, 64, 64))
-    assert structure(one, 3 * one) == pytest.approx(1)
-    assert abs(structure(one, other)) < 0.2
+    first, other = random.random((2, 64, 64))
+    assert structure(first, 3 * first) == pytest.approx(1)
+    assert abs(structure(first, other)) < 0.2
     small = random.random((4, 4))
     assert structure(small, small) == pytest.approx(1) and structure(small, small[::-1]) < 0.9
 
@@ -55,7 +57,7 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     keys, classes = [("gradcam", "last"), ("guided_backprop", None)], np.array([[1], [3]], np.int32)
     before = [value.numpy().copy() for value in rectified.weights]
     weights, steps = randomised(network, keys, images, classes)
-    assert [one.layer for one in weights] == ["logits", "hidden", "end", "inner/deep", "inner/core", "first"]
+    assert [weight.layer for weight in weights] == ["logits", "hidden", "end", "inner/deep", "inner/core", "first"]
     assert [step for step, _, _ in steps] == [0, 1, 2, 3, 4, 5, 6]
     assert [layer for _, layer, _ in steps] == ["", "logits", "hidden", "end", "inner/deep", "inner/core", "first"]
     own = compile_explanations(network, keys, 2, 1)(images, classes)
@@ -93,10 +95,10 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
     keys, classes = [("gradcam", "alone"), ("guided_backprop", None)], np.array([[1], [2]], np.int32)
     weights, steps = randomised(network, keys, images, classes)
     names = ["classes", "alone", "pairs", "stem"]
-    assert [one.layer for one in weights] == names
-    assert [one.values.shape for one in weights] == [model.get_layer(name).kernel.shape for name in names]
+    assert [weight.layer for weight in weights] == names
+    assert [weight.values.shape for weight in weights] == [model.get_layer(name).kernel.shape for name in names]
     assert [layer for _, layer, _ in steps] == ["", *names]
-    assert all(np.array_equal(one, kept) for one, kept in zip(model.get_weights(), before, strict=True))
+    assert all(np.array_equal(weight, kept) for weight, kept in zip(model.get_weights(), before, strict=True))
     _, again = randomised(network, keys, images, classes)
     # The same network, the same random numbers put in by hand.
     random = np.random.default_rng(0)
@@ -120,7 +122,7 @@ def test_weights_of_attention_and_of_matrix_products_are_randomised_too(opened: 
     model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(layers.GlobalAveragePooling1D()(x)), name="attentive"))
     weights = explainer_of(opened(model), [("gradient", None)], 1, with_weights=True).graph.weights
     looked = [(2, 2, 4), (4, 2, 2), (4, 2, 2), (4, 2, 2)]  # from its output back to its value, key and query
-    assert [one.values.shape for one in weights] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
+    assert [weight.values.shape for weight in weights] == [(4, 3), *looked, (4, 4), (3, 3, 3, 4)]
 
 
 def test_deletion_and_insertion_are_plotted_apart() -> None:
@@ -184,8 +186,8 @@ def test_curves_fall_and_rise_for_a_map_that_points_at_what_the_network_looks_at
         (layer, kind): np.mean(
             [
                 p
-                for p, one, two in zip(columns["probability"], columns["layer"], columns["kind"], strict=True)
-                if (one, two) == (layer, kind)
+                for p, of_layer, of_kind in zip(columns["probability"], columns["layer"], columns["kind"], strict=True)
+                if (of_layer, of_kind) == (layer, kind)
             ]
         )
         for layer in ("right", "wrong")
@@ -208,11 +210,11 @@ def test_independent_randomisation_leaves_the_layers_above_as_they_were(rectifie
             self.weights = weights
 
         def with_weights(self, values: Any) -> Any:
-            changed.append([one.layer for one in weights if one.source in values])
+            changed.append([weight.layer for weight in weights if weight.source in values])
             return explainer.run
 
     steps = list(WeightRandomisation(replace(explainer, graph=Graph())).steps(cascading=False))
-    layers = [one.layer for one in weights]
+    layers = [weight.layer for weight in weights]
     assert [layer for _, layer, _ in steps] == ["", *layers] and changed == [[], *([layer] for layer in layers)]
 
 
