@@ -28,6 +28,7 @@ _NEIGHBOURS, _MOST_CLUSTERS = 10, 8
 _ALIKE = 0.9  # cosine of the mean maps of clusters that are one
 _NEAREST = 9  # images of a cluster that are named
 _SMALL = 0.1  # of the image's area, in which half of the evidence is suspicious
+_AS_NARROW = 1.5  # times the area in which single images have half of theirs: what stands still is no wider on average
 
 
 @dataclass(frozen=True, order=True)
@@ -75,21 +76,29 @@ def _rows(kept: list[_Kept], maps: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """The columns of each cluster that follow those of its class; maps are shares, float32 (images, h, w)."""
     labels, gap = clusters_of(maps)
     sizes = np.bincount(labels)
-    height, width = maps.shape[1:]
     for number, label in enumerate(np.argsort(-sizes, kind="stable").tolist()):
         members = np.flatnonzero(labels == label)
         mean = maps[members].astype(np.float64).mean(axis=0)
         distances = ((maps[members] - mean) ** 2).sum(axis=(1, 2))
         nearest = members[np.argsort(distances, kind="stable")[:_NEAREST]]
-        box = focus(np.maximum(mean - np.median(mean), 0), height, width).box  # what lies everywhere points nowhere
-        edges = (box.y1 / height, box.x1 / width, box.y2 / height, box.x2 / width)
-        area = (edges[2] - edges[0]) * (edges[3] - edges[1])
+        edges, area = _half_of(mean)
         central = edges[0] < 0.5 < edges[2] and edges[1] < 0.5 < edges[3]
+        # Clusters of an object that moves about lie together too, but their mean is wider than each of its maps.
+        alone = float(np.median([_half_of(own)[1] for own in maps[members]]))
+        suspicious = area <= _SMALL and not central and area <= _AS_NARROW * alone
         share, _ = at_the_border(mean)
         yield (
-            *(number, len(members), len(members) / len(maps), gap, share, list(edges), area, area <= _SMALL and not central),
+            *(number, len(members), len(members) / len(maps), gap, share, list(edges), area, suspicious),
             *([kept[at].key for at in nearest], mean.ravel(), mean.shape),
         )
+
+
+def _half_of(cells: np.ndarray) -> tuple[tuple[float, float, float, float], float]:
+    """The smallest box with half of what a map has above its median, in shares of the image, and its area."""
+    height, width = cells.shape
+    box = focus(np.maximum(cells - np.median(cells), 0), height, width).box  # what lies everywhere points nowhere
+    edges = (box.y1 / height, box.x1 / width, box.y2 / height, box.x2 / width)
+    return edges, (edges[2] - edges[0]) * (edges[3] - edges[1])
 
 
 def clusters_of(maps: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,7 +1,8 @@
 """Metrics of maps: how faithful, steady and simple they are, whether they depend on the class; and which method to trust by them.
 
 mu_fidelity (Bhatt et al., 2020): how the map's sum over squares that are taken away correlates with what the score loses.
-infidelity (Yeh et al., 2019): the share of those losses that the sums, by their best scale, do not account for.
+infidelity (Yeh et al., 2019): the share of those losses that the sums, by their best scale, do not account for; even_infidelity
+is that of a map which is the same everywhere.
 max_sensitivity (Yeh et al., 2019): the largest change of the map, as a share of it, for images that differ by a little noise.
 random_logit (Sixt et al., 2020): structural similarity to the map of another class. entropy (Bhatt et al., 2020), gini
 (Chalasani et al., 2020): how widely a map's energy is spread, and how unequally. pointing, energy_inside: see `on_object`.
@@ -9,7 +10,7 @@ random_logit (Sixt et al., 2020): structural similarity to the map of another cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ _COPIES, _NOISE = 4, 0.02  # noisy images, and how far each value may move, of t
 
 # Whether a higher value is better; by these, methods are ranked.
 BETTER = {"mu_fidelity": True, "infidelity": False, "max_sensitivity": False, "random_logit": False}
+
+
+_LEAST = 1e-3  # by which a value must be better to be so: maps that are equal differ by rounding
+
+_Values = Mapping[MapKey, Mapping[str, Mapping[Hashable, float]]]  # by method and layer, metric, and image with its target
 
 
 class MapMetrics:
@@ -55,6 +61,7 @@ class MapMetrics:
         count = explained.logits.shape[-1]
         others = self._explainer.maps(images, (explained.classes + max(1, count // 2)) % count)
         squares, removed = removals(*images.shape[1:3])
+        even = removed @ np.bincount(squares.ravel())
         for at, picked in enumerate(batch.picked):
             lost = self._lost(images[at], bands, explained.classes[at], removed[:, squares])
             for slot in explained.slots[at]:
@@ -65,6 +72,7 @@ class MapMetrics:
                     measured = {
                         **complexity(values),
                         **faithfulness(_sums(values, squares) @ removed.T, lost[:, slot]),
+                        "even_infidelity": faithfulness(even, lost[:, slot])["infidelity"],
                         "max_sensitivity": sensitivity(values, [copy[key][at, slot] for copy in noisy]),
                     }
                     if isinstance(targets[slot], ClassTarget) and explained.logits.ndim == 2:
@@ -106,12 +114,13 @@ def removals(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def faithfulness(sums: np.ndarray, lost: np.ndarray) -> dict[str, float]:
-    """From the map's sums over what is taken away and what the score lost, (samples,) each; flat ones account for nothing."""
-    if np.ptp(sums) == 0 or np.ptp(lost) == 0:
+    """From the map's sums over what is taken away and what the score lost, (samples,) each; zeros account for nothing."""
+    if not sums.any() or not lost.any():
         return {"mu_fidelity": 0.0, "infidelity": 1.0}
     scale = (sums @ lost) / (sums @ sums)
     missed = ((scale * sums - lost) ** 2).sum() / (lost @ lost)
-    return {"mu_fidelity": float(np.corrcoef(sums, lost)[0, 1]), "infidelity": float(missed)}
+    correlation = float(np.corrcoef(sums, lost)[0, 1]) if np.ptp(sums) and np.ptp(lost) else 0.0
+    return {"mu_fidelity": correlation, "infidelity": float(missed)}
 
 
 def sensitivity(values: np.ndarray, others: Sequence[np.ndarray]) -> float:
@@ -135,43 +144,73 @@ def complexity(values: np.ndarray) -> dict[str, float]:
 
 
 def verdict(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The methods, the most trustworthy first, and in words which to trust: by the mean of their ranks, then by infidelity."""
-    means, spread = _of_methods(columns)
+    """The methods, the most trustworthy first, and in words which to trust.
+
+    In each metric a method stands behind those that are better by more than twice the standard error of the difference, over
+    the same images: what chance may have done does not count. Methods are sorted by the mean of these ranks, then by infidelity.
+    """
+    values = _of_methods(columns)
+    means = {
+        key: {metric: float(np.mean(list(own.values()))) for metric, own in metrics.items()} for key, metrics in values.items()
+    }
     ranks = {}
-    for key, own in means.items():
-        signs = {metric: -1 if up else 1 for metric, up in BETTER.items() if metric in own}
-        ahead = [sum(sign * means[other][metric] < sign * own[metric] for other in means) for metric, sign in signs.items()]
+    for key, metrics in values.items():
+        measured = [metric for metric in BETTER if metric in metrics]
+        ahead = [sum(_ahead(other[metric], metrics[metric], BETTER[metric]) for other in values.values()) for metric in measured]
         ranks[key] = 1 + float(np.mean(ahead))
     order = sorted(ranks, key=lambda key: (ranks[key], means[key]["infidelity"]))
     lines = [
         f"{_name(key)}: mean rank {ranks[key]:.1f}; "
-        + ", ".join(f"{metric} {mean:.2f} ± {spread[key][metric]:.2f}" for metric, mean in means[key].items())
+        + ", ".join(
+            f"{metric} {mean:.2f} ± {np.std(list(values[key][metric].values())):.2f}" for metric, mean in means[key].items()
+        )
         for key in order
     ]
-    best = means[order[0]]
-    words = f"For this network and these images, trust {_name(order[0])} first"
-    words += f": its maps account for {1 - best['infidelity']:.0%} of what the score loses."
+    return [*lines, " ".join(_words(order, values, means, ranks))]
+
+
+def _words(
+    order: Sequence[MapKey], values: _Values, means: Mapping[MapKey, Mapping[str, float]], ranks: Mapping[MapKey, float]
+) -> Iterator[str]:
+    """The sentences of the verdict."""
+    first, best = order[0], means[order[0]]
+    equal = [_name(key) for key in order[1:] if ranks[key] == ranks[first]]
+    yield f"For this network and these images, trust {_name(first)} first" + (
+        f", or as well {', '.join(equal)}, which cannot be told apart from it." if equal else "."
+    )
+    yield (
+        f"Its maps account for {1 - best['infidelity']:.0%} of what the score loses; a map that is the same everywhere would for "
+        f"{1 - best['even_infidelity']:.0%}."
+    )
     if best["infidelity"] > 0.5:
-        words += " That is less than half: take none of these maps for more than a hint."
+        yield "That is less than half of it: take none of these maps for more than a hint."
+    useless = [_name(key) for key in order if not _ahead(values[key]["infidelity"], values[key]["even_infidelity"], False)]
+    if useless:
+        yield f"Maps that account for no more than that, as far as these images can tell: {', '.join(useless)}."
     blind = [_name(key) for key in order if means[key].get("random_logit", 0) > 0.9]
     if blind:
-        words += f" Maps that hardly change with the class, and so do not explain it: {', '.join(blind)}."
+        yield f"Maps that hardly change with the class, and so do not explain it: {', '.join(blind)}."
     unsteady = [_name(key) for key in order if means[key]["max_sensitivity"] > 1]
     if unsteady:
-        words += f" Maps that noise nobody sees turns into others: {', '.join(unsteady)}."
-    return [*lines, words]
+        yield f"Maps that noise nobody sees turns into others: {', '.join(unsteady)}."
 
 
-def _of_methods(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[MapKey, dict[str, float]], dict[MapKey, dict[str, float]]]:
-    """The mean and the standard deviation of every metric, by method and layer."""
-    values: dict[MapKey, dict[str, list[float]]] = {}
-    for method, layer, metric, value in zip(*(columns[name] for name in ("method", "layer", "metric", "value")), strict=True):
-        values.setdefault((method, layer), {}).setdefault(metric, []).append(value)
-    means, deviations = (
-        {key: {metric: float(of(several)) for metric, several in metrics.items()} for key, metrics in values.items()}
-        for of in (np.mean, np.std)
-    )
-    return means, deviations
+def _ahead(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], up: bool) -> bool:
+    """Whether values of some images are better than others of the same images by more than chance may do."""
+    gained = np.array([(1 if up else -1) * (ours[image] - theirs[image]) for image in ours if image in theirs])
+    if not len(gained):
+        return False
+    error = float(np.std(gained, ddof=1)) / np.sqrt(len(gained)) if len(gained) > 1 else 0.0
+    return bool(gained.mean() > max(2 * error, _LEAST))
+
+
+def _of_methods(columns: Mapping[str, Sequence[Any]]) -> _Values:
+    """The values of each metric by image and target, by method and layer."""
+    values: dict[MapKey, dict[str, dict[Hashable, float]]] = {}
+    names = ("method", "layer", "metric", "value", "example", "key", "class", "target")
+    for method, layer, metric, value, *image in zip(*(columns[name] for name in names), strict=True):
+        values.setdefault((method, layer), {}).setdefault(metric, {})[tuple(image)] = value
+    return values
 
 
 def _name(key: MapKey) -> str:

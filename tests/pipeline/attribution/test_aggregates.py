@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,9 +16,10 @@ from explaining import explainer_of
 from pipeline import load_spec, run
 from pipeline.attribution.aggregates import AGGREGATES
 from pipeline.attribution.aggregates.channels import evidence_at
-from pipeline.attribution.aggregates.clusters import clusters_of
+from pipeline.attribution.aggregates.clusters import MapClusters, clusters_of
 from pipeline.attribution.aggregates.subjects import Subjects, at_the_border, grid
-from pipeline.attribution.explainer import ImageBatch
+from pipeline.attribution.explainer import Explained, ImageBatch
+from pipeline.attribution.targets import Classes, ClassTarget
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Image
 from pipeline.store.tables import read_index
@@ -187,3 +189,35 @@ def test_maps_of_two_strategies_make_two_clusters_and_maps_of_one_make_one() -> 
     maps[40:, 4, 4] += 3
     labels, _ = clusters_of(maps)
     assert len(set(labels[:40])) == len(set(labels[40:])) == 1 and labels[0] != labels[40]
+
+
+def clusters_by(position_of: Any, seed: int) -> list[dict[str, Any]]:
+    """The clusters of 40 maps of 28 x 28 with a blob on noise each, where `position_of` (number, random generator) puts it."""
+    random = np.random.default_rng(seed)
+    maps = random.uniform(0, 0.1, (40, 28, 28)).astype(np.float32)
+    for number in range(40):
+        y, x = position_of(number, random)
+        maps[number, y : y + 6, x : x + 6] += 1
+    picked: Any = [
+        SimpleNamespace(example=number, image=SimpleNamespace(key=f"{number}.png", label=None)) for number in range(40)
+    ]
+    batch = ImageBatch(picked, maps, [[0]] * 40)
+    maps_of = {("gradcam", "last"): maps[:, np.newaxis]}
+    collector = MapClusters(Subjects((ClassTarget(Classes(2, None), 0),)))
+    collector.add(Explained(batch, np.zeros((40, 2)), np.zeros((40, 1), int), [[0]] * 40, maps_of))
+    columns = collector.columns()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_object_that_moves_about_is_no_watermark_though_its_maps_form_clusters(seed: int) -> None:
+    anywhere = clusters_by(lambda number, random: random.integers(0, 22, 2), seed)
+    assert len(anywhere) > 1 and not any(row["suspicious"] for row in anywhere)
+    assert not any(row["suspicious"] for row in clusters_by(lambda number, random: random.integers(9, 13, 2), seed))
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (22, 22), (0, 11), (11, 22)])
+def test_what_stands_still_away_from_the_middle_is_suspicious(corner: Any) -> None:
+    rows_of = clusters_by(lambda number, random: corner if number < 24 else random.integers(4, 18, 2), 0)
+    (suspicious,) = [row for row in rows_of if row["suspicious"]]
+    assert suspicious["images"] >= 24 and suspicious["area"] < 0.1

@@ -35,7 +35,9 @@ def test_faithfulness_is_a_correlation_and_what_the_best_scale_leaves_over() -> 
     scales = np.linspace(0, 6, 6001)
     best = min(((scale * sums - lost) ** 2).sum() for scale in scales) / (lost**2).sum()
     assert np.isclose(noisy["infidelity"], best, rtol=1e-3)
-    assert faithfulness(np.ones(9), random.normal(size=9)) == {"mu_fidelity": 0.0, "infidelity": 1.0}
+    assert faithfulness(np.zeros(9), random.normal(size=9)) == {"mu_fidelity": 0.0, "infidelity": 1.0}
+    even = faithfulness(np.full(200, 7.0), lost + 4)  # of a map that is the same everywhere: the mean loss is all it knows
+    assert even["mu_fidelity"] == 0 and np.isclose(even["infidelity"], lost.var() / ((lost + 4) ** 2).mean(), rtol=0.1)
 
 
 def test_sensitivity_is_that_of_the_worst_copy() -> None:
@@ -64,4 +66,42 @@ def test_the_map_of_a_linear_network_is_faithful_and_the_verdict_prefers_it(open
         assert rows[key, "gradient", "random_logit"] < 0.9
     first, second, words = verdict(columns)
     assert first.startswith("input_x_gradient: mean rank") and second.startswith("gradient: mean rank")
-    assert "trust input_x_gradient first: its maps account for 100% of what the score loses." in words
+    assert "trust input_x_gradient first. Its maps account for 100% of what the score loses; a map that is the same" in words
+
+
+def table(**methods: Any) -> dict[str, list[Any]]:
+    """Columns of metrics, from the values of ten images by metric and method; what is not given is the same for all."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("method", "layer", "metric", "value", "example", "key", "class", "target")
+    }
+    for method, metrics in methods.items():
+        for metric, values in {"infidelity": 0.3, "even_infidelity": 0.6, "max_sensitivity": 0.1, **metrics}.items():
+            for image, value in enumerate(np.broadcast_to(values, 10).tolist()):
+                for name, cell in zip(columns, (method, None, metric, value, image, f"{image}.png", 0, "0"), strict=True):
+                    columns[name].append(cell)
+    return columns
+
+
+def test_what_chance_may_have_done_ranks_no_method() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.2, 10)
+    noise -= noise.mean()
+    *lines, words = verdict(table(steady={"mu_fidelity": 0.5}, chance={"mu_fidelity": 0.52 + noise}, worse={"mu_fidelity": 0.2}))
+    assert [line.partition(";")[0] for line in lines] == [
+        "steady: mean rank 1.0",
+        "chance: mean rank 1.0",
+        "worse: mean rank 1.7",
+    ]
+    assert "trust steady first, or as well chance, which cannot be told apart from it." in words
+    *lines, _ = verdict(table(steady={"mu_fidelity": 0.5}, better={"mu_fidelity": 0.52 + noise / 100}))
+    assert lines[0].startswith("better: mean rank 1.0") and lines[1].startswith("steady: mean rank 1.3")
+
+
+def test_maps_that_say_no_more_than_an_even_one_are_named() -> None:
+    random = np.random.default_rng(0)
+    *_, words = verdict(table(good={}, useless={"infidelity": 0.59 + random.normal(0, 0.1, 10)}, poor={"infidelity": 0.9}))
+    assert (
+        "trust good first. Its maps account for 70% of what the score loses; a map that is the same everywhere would for 40%."
+        in words
+    )
+    assert "Maps that account for no more than that, as far as these images can tell: useless, poor." in words
+    assert "That is less than half of it" in verdict(table(poor={"infidelity": 0.9}))[-1]
