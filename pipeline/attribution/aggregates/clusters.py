@@ -28,7 +28,7 @@ _NEIGHBOURS, _MOST_CLUSTERS = 10, 8
 _ALIKE = 0.9  # cosine of the mean maps of clusters that are one
 _NEAREST = 9  # images of a cluster that are named
 _SMALL = 0.1  # of the image's area, in which half of the evidence is suspicious
-_AS_NARROW = 1.5  # times the area in which single images have half of theirs: what stands still is no wider on average
+_AS_NARROW = 1.25  # times the area in which single images have half of theirs: what stands still is no wider on average
 
 
 @dataclass(frozen=True, order=True)

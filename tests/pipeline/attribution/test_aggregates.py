@@ -212,7 +212,9 @@ def clusters_by(position_of: Any, seed: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("seed", range(4))
 def test_an_object_that_moves_about_is_no_watermark_though_its_maps_form_clusters(seed: int) -> None:
     anywhere = clusters_by(lambda number, random: random.integers(0, 22, 2), seed)
-    assert len(anywhere) > 1 and not any(row["suspicious"] for row in anywhere)
+    corners = [(0, 0), (0, 16), (16, 8)]
+    three = clusters_by(lambda number, random: corners[number % 3] + random.integers(0, 6, 2), seed)
+    assert len(three) == 3 and not any(row["suspicious"] for row in (*anywhere, *three))
     assert not any(row["suspicious"] for row in clusters_by(lambda number, random: random.integers(9, 13, 2), seed))
 
 
@@ -220,4 +222,4 @@ def test_an_object_that_moves_about_is_no_watermark_though_its_maps_form_cluster
 def test_what_stands_still_away_from_the_middle_is_suspicious(corner: Any) -> None:
     rows_of = clusters_by(lambda number, random: corner if number < 24 else random.integers(4, 18, 2), 0)
     (suspicious,) = [row for row in rows_of if row["suspicious"]]
-    assert suspicious["images"] >= 24 and suspicious["area"] < 0.1
+    assert suspicious["images"] >= 20 and suspicious["area"] < 0.1
