@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from explaining import explain, explainer_of
 from stirring import stir
 
@@ -75,3 +78,15 @@ def test_a_map_is_the_same_in_any_batch_and_more_steps_bring_it_nearer_to_comple
         np.abs(maps_of(network, images, classes, steps=steps)[1].sum(axis=(2, 3)) - (image - black)).max() for steps in (2, 256)
     ]
     assert gaps[1] < gaps[0] / 5
+
+
+def test_any_number_of_steps_and_samples_runs_the_graph_that_was_compiled_once(rectified: Any, opened: Any, photos: Any) -> None:
+    keys = [("integrated_gradients", None), ("smoothgrad", None)]
+    explainer = explainer_of(opened(rectified), keys, 2, settings=MethodSettings(steps=4, samples=2))
+    images, classes = photos(2, 16, 16), np.array([[1], [2]])
+    with mock.patch.object(tf.graph_util, "import_graph_def", wraps=tf.graph_util.import_graph_def) as traced:
+        explain(explainer, images, classes)
+        assert traced.call_count == 1
+        more = replace(explainer.plan, settings=MethodSettings(steps=40, samples=20))
+        explain(replace(explainer, plan=more), images, classes)
+        assert traced.call_count == 1
