@@ -132,18 +132,22 @@ def _joined(labels: np.ndarray, flat: np.ndarray) -> np.ndarray:
 
 
 def suspicions(columns: dict[str, list[Any]]) -> list[str]:
-    """A sentence for each cluster whose evidence lies in one small part of every image, away from the middle."""
+    """A sentence for each small part of the image, away from the middle, in which the evidence of suspicious clusters lies."""
     names = ("method", "layer", "target", "images", "share", "box", "area", "suspicious")
-    lines = []
+    clusters: dict[tuple[str, str | None, str, str], list[tuple[int, float, float]]] = {}
     for method, layer, target, images, share, box, area, suspicious in zip(*(columns[name] for name in names), strict=True):
         if suspicious:
             y1, x1, y2, x2 = box
             down, across = _third((y1 + y2) / 2, ("top", "middle", "bottom")), _third((x1 + x2) / 2, ("left", "middle", "right"))
-            lines.append(
-                f"{target}: in {images} images ({share:.0%}) half of the evidence lies in the same {area:.0%} of the image, at "
-                f"the {down} {across} ({method}{f' at {layer}' if layer else ''}). Look whether something stands there that is "
-                "not the object, such as a watermark."
-            )
+            clusters.setdefault((target, layer, method, f"{down} {across}"), []).append((images, share, area))
+    lines = []
+    for (target, layer, method, part), own in clusters.items():
+        images, share = sum(cluster[0] for cluster in own), sum(cluster[1] for cluster in own)
+        lines.append(
+            f"{target}: in {images} images ({share:.0%}) half of the evidence lies in the same "
+            f"{max(cluster[2] for cluster in own):.0%} of the image, at the {part} ({method}{f' at {layer}' if layer else ''}). Look whether something stands there "
+            "that is not the object, such as a watermark."
+        )
     return lines
 
 
