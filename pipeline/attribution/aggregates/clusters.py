@@ -145,9 +145,9 @@ def suspicions(columns: dict[str, list[Any]]) -> list[str]:
         images, share = sum(cluster[0] for cluster in own), sum(cluster[1] for cluster in own)
         area = max(cluster[2] for cluster in own)
         lines.append(
-            f"{target}: in {images} images ({share:.0%}) half of the evidence lies in the same {area:.0%} of the image, at the {part} "
-            f"({method}{f' at {layer}' if layer else ''}). Look whether something stands there that is not the object, such as a "
-            "watermark."
+            f"{target}: in {images} images ({share:.0%}) half of the evidence lies in the same {area:.0%} of the image, at the "
+            f"{part} ({method}{f' at {layer}' if layer else ''}). Look whether something stands there that is not the object, "
+            "such as a watermark."
         )
     return lines
 
