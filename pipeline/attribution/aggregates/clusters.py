@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def _rows(kept: list[_Kept], maps: np.ndarray) -> Iterator[tuple[Any, ...]]:
         distances = ((maps[members] - mean) ** 2).sum(axis=(1, 2))
         nearest = members[np.argsort(distances, kind="stable")[:_NEAREST]]
         edges, area = _half_of(mean)
-        central = edges[0] < 0.5 < edges[2] and edges[1] < 0.5 < edges[3]
+        central = _part_of(edges) == "middle middle"
         # Clusters of an object that moves about lie together too, but their mean is wider than each of its maps.
         alone = float(np.median([_half_of(own)[1] for own in maps[members]]))
         suspicious = area <= _SMALL and not central and area <= _AS_NARROW * alone
@@ -137,9 +137,7 @@ def suspicions(columns: dict[str, list[Any]]) -> list[str]:
     clusters: dict[tuple[str, str | None, str, str], list[tuple[int, float, float]]] = {}
     for method, layer, target, images, share, box, area, suspicious in zip(*(columns[name] for name in names), strict=True):
         if suspicious:
-            y1, x1, y2, x2 = box
-            down, across = _third((y1 + y2) / 2, ("top", "middle", "bottom")), _third((x1 + x2) / 2, ("left", "middle", "right"))
-            clusters.setdefault((target, layer, method, f"{down} {across}"), []).append((images, share, area))
+            clusters.setdefault((target, layer, method, _part_of(box)), []).append((images, share, area))
     lines = []
     for (target, layer, method, part), own in clusters.items():
         images, share = sum(cluster[0] for cluster in own), sum(cluster[1] for cluster in own)
@@ -150,6 +148,13 @@ def suspicions(columns: dict[str, list[Any]]) -> list[str]:
             "such as a watermark."
         )
     return lines
+
+
+def _part_of(box: Sequence[float]) -> str:
+    """In which ninth of the image the middle of a box lies, in words."""
+    y1, x1, y2, x2 = box
+    down, across = _third((y1 + y2) / 2, ("top", "middle", "bottom")), _third((x1 + x2) / 2, ("left", "middle", "right"))
+    return f"{down} {across}"
 
 
 def _third(position: float, names: tuple[str, str, str]) -> str:

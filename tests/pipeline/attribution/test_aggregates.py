@@ -215,7 +215,7 @@ def test_an_object_that_moves_about_is_no_watermark_though_its_maps_form_cluster
     corners = [(0, 0), (0, 16), (16, 8)]
     three = clusters_by(lambda number, random: corners[number % 3] + random.integers(0, 6, 2), seed)
     assert len(three) == 3 and not any(row["suspicious"] for row in (*anywhere, *three))
-    assert not any(row["suspicious"] for row in clusters_by(lambda number, random: random.integers(9, 13, 2), seed))
+    assert not any(row["suspicious"] for row in clusters_by(lambda number, random: (9, 14), seed))  # where objects mostly are
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (22, 22), (0, 11), (11, 22)])
