@@ -29,6 +29,7 @@ _ALIKE = 0.9  # cosine of the mean maps of clusters that are one
 _NEAREST = 9  # images of a cluster that are named
 _SMALL = 0.1  # of the image's area, in which half of the evidence is suspicious
 _AS_NARROW = 1.25  # times the area in which single images have half of theirs: what stands still is no wider on average
+_OF_WIDEST = 1 / 3  # of the area of the class's widest cluster
 
 
 @dataclass(frozen=True, order=True)
@@ -76,16 +77,18 @@ def _rows(kept: list[_Kept], maps: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """The columns of each cluster that follow those of its class; maps are shares, float32 (images, h, w)."""
     labels, gap = clusters_of(maps)
     sizes = np.bincount(labels)
+    means = [maps[labels == label].astype(np.float64).mean(axis=0) for label in range(len(sizes))]
+    widest = max(_half_of(mean)[1] for mean in means)
     for number, label in enumerate(np.argsort(-sizes, kind="stable").tolist()):
-        members = np.flatnonzero(labels == label)
-        mean = maps[members].astype(np.float64).mean(axis=0)
+        members, mean = np.flatnonzero(labels == label), means[label]
         distances = ((maps[members] - mean) ** 2).sum(axis=(1, 2))
         nearest = members[np.argsort(distances, kind="stable")[:_NEAREST]]
         edges, area = _half_of(mean)
         central = _part_of(edges) == "middle middle"
-        # Clusters of an object that moves about lie together too, but their mean is wider than each of its maps.
+        # An object that moves about has narrow clusters too: but then all are, and most are wider than each of their maps.
         alone = float(np.median([_half_of(own)[1] for own in maps[members]]))
-        suspicious = area <= _SMALL and not central and area <= _AS_NARROW * alone
+        narrow = area <= _AS_NARROW * alone and (len(sizes) == 1 or area <= _OF_WIDEST * widest)
+        suspicious = area <= _SMALL and not central and narrow
         share, _ = at_the_border(mean)
         yield (
             *(number, len(members), len(members) / len(maps), gap, share, list(edges), area, suspicious),
