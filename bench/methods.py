@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace, out: Path) -> tuple[pd.DataFrame, pd.DataF
                 "batch": 4,
                 "channels": 64,
                 "arrays": True,
-                **({"objects": str(options.objects.resolve())} if options.objects else {}),
+                **({"objects": {"source": str(options.objects.resolve())}} if options.objects else {}),
             },
         }
         folder = out / group[0]
