@@ -67,6 +67,7 @@ DEFAULTS = {
     "gradcam.layers": [],
     "gradcam.targets": ["predicted"],
     "gradcam.sanity": [],
+    "gradcam.objects": None,
     "gradcam.steps": 256,
     "gradcam.baseline": "black",
     "gradcam.channels": None,
