@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec, 
 from pipeline.hardware import cores
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
-from pipeline.sources.tfds_columns import NumberFeature, TfdsColumn, number_features
+from pipeline.sources.tfds_columns import NumberFeature, RecordRange, TfdsColumn, number_features
 from pipeline.spec.data import DataSpec
 from pipeline.store.remote import below, is_remote
 
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _AT_ONCE = 256  # records parsed in one call
-
-
-class RecordRange(NamedTuple):
-    """Consecutive records of one file: `take` of them after `skip`; the first is example `first`."""
-
-    path: str
-    skip: int
-    take: int
-    first: int
 
 
 @dataclass(frozen=True)

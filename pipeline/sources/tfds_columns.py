@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import UnknownName, UnusableData, one_line
 from pipeline.sources.columns import numbers
 
-if TYPE_CHECKING:
-    from pipeline.sources.tfds import RecordRange
+
+class RecordRange(NamedTuple):
+    """Consecutive records of one file: `take` of them after `skip`; the first is example `first`."""
+
+    path: str
+    skip: int
+    take: int
+    first: int
 
 
 class NumberFeature(NamedTuple):
