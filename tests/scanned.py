@@ -34,6 +34,8 @@ def responses_of(
         cols=examples[images] % 7,
         unclipped=np.full_like(scores, np.nan) if unclipped is None else unclipped[images, channels],
         groups=examples[images] if groups is None else np.asarray(groups)[images],
+        # Maps of a response's own: whoever has the response must have its map.
+        maps=np.stack([channels, examples[images]], axis=1).astype(np.uint8),
         images=images,
     )
     return Responses(maxima, examples, labels, numbers, candidates, unclipped=unclipped)

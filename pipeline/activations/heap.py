@@ -16,6 +16,8 @@ class Entries:
     channels, examples, rows, cols: int. scores: float32, free of NaN.
     unclipped: float32: what the scores were before an upper clamp; NaN where there is none.
     groups: int: the source image that each example is cut from.
+    maps: uint8 (n, cells): the channels' maps of these examples, see `pipeline.activations.winner_maps`; (n, 0) where heaps
+        keep none.
     """
 
     channels: np.ndarray
@@ -25,6 +27,7 @@ class Entries:
     cols: np.ndarray
     unclipped: np.ndarray
     groups: np.ndarray
+    maps: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,8 @@ class Activations:
     groups: int64 (channels, k): the source images that the examples are cut from; -1 where unfilled.
     nans: int64 (channels,): NaN values met, none of which entered.
     per_image: int64 (): how many responses to examples of one source image a channel takes, the strongest; 0: any number.
+    maps: uint8 (channels, k, cells): the channels' maps, as `Entries` has them; 0 where unfilled. An empty heap has no cells:
+        it takes maps of any size, or none.
     """
 
     scores: np.ndarray
@@ -52,6 +57,7 @@ class Activations:
     groups: np.ndarray
     nans: np.ndarray
     per_image: np.ndarray
+    maps: np.ndarray
 
     @classmethod
     def empty(cls, channels: int, k: int, per_image: int | None = None) -> Activations:
@@ -62,7 +68,8 @@ class Activations:
         examples = unfilled.astype(np.int64)
         scores = np.full((channels, k), -np.inf, np.float32)
         nans, limit = np.zeros(channels, np.int64), np.array(per_image or 0, np.int64)
-        return cls(scores, examples, unfilled, unfilled.copy(), np.full_like(scores, np.nan), examples.copy(), nans, limit)
+        unclipped, maps = np.full_like(scores, np.nan), np.zeros((channels, k, 0), np.uint8)
+        return cls(scores, examples, unfilled, unfilled.copy(), unclipped, examples.copy(), nans, limit, maps)
 
     @property
     def channels(self) -> int:
@@ -86,7 +93,7 @@ class Activations:
         return np.where(self.examples[:, -1] == UNFILLED, np.float32(np.nan), self.keys[:, -1])
 
     def update(self, features: np.ndarray, examples: np.ndarray, groups: np.ndarray | None = None) -> Activations:
-        """The heaps after one more batch of feature maps, of a layer without an upper clamp.
+        """The heaps, which keep no maps, after one more batch of feature maps of a layer without an upper clamp.
 
         Args:
             features: float (batch, h, w, channels). NaN values are counted and passed over.
@@ -115,8 +122,8 @@ class Activations:
             positions = np.where(np.isneginf(maxima[images, channels]), (~nans)[images, :, channels].argmax(axis=1), positions)
         scores = maxima[images, channels]
         rows, cols = positions // width, positions % width
-        none = np.full_like(scores, np.nan)
-        entries = Entries(channels, scores, examples[images], rows, cols, none, groups[images])
+        none, maps = np.full_like(scores, np.nan), np.zeros((len(scores), 0), np.uint8)
+        entries = Entries(channels, scores, examples[images], rows, cols, none, groups[images], maps)
         return self.count_nans(nan_counts[examples >= 0].sum(axis=0)).insert(entries)
 
     def _entrants(self, maxima: np.ndarray, examples: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,9 +146,12 @@ class Activations:
         return images, channels
 
     def insert(self, entries: Entries) -> Activations:
-        """The heaps after some responses, of any channels, in any order."""
+        """The heaps after some responses, of any channels, in any order. Raises: ValueError, for maps of another size."""
         if not len(entries.channels):
             return self
+        cells = entries.maps.shape[1]
+        if self.maps.shape[2] != cells and (self.examples != UNFILLED).any():
+            raise ValueError(f"responses with maps of {cells} cells do not fit heaps with maps of {self.maps.shape[2]}.")
         touched, row, counts = np.unique(entries.channels, return_inverse=True, return_counts=True)
         by_channel = np.argsort(row, kind="stable")
         slot = self.k + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -167,7 +177,30 @@ class Activations:
         if surplus.any():
             unfilled = Activations.empty(len(touched), self.k)
             best = {name: np.where(surplus, getattr(unfilled, name), column) for name, column in best.items()}
-        return replace(self, **{name: _with_rows(getattr(self, name), touched, column) for name, column in best.items()})
+        if cells:
+            best["maps"] = self._maps_after(entries, touched, (row[by_channel], slot, by_channel), np.where(surplus, -1, order))
+        heap = self if self.maps.shape[2] == cells else replace(self, maps=np.zeros((self.channels, self.k, cells), np.uint8))
+        return replace(heap, **{name: _with_rows(getattr(heap, name), touched, column) for name, column in best.items()})
+
+    def _maps_after(
+        self, entries: Entries, touched: np.ndarray, slots: tuple[np.ndarray, np.ndarray, np.ndarray], order: np.ndarray
+    ) -> np.ndarray:
+        """The maps of some channels after an insertion: uint8 (touched, k, cells).
+
+        Args:
+            slots: row, slot and number, int (n,) each, of the new responses among old and new ones.
+            order: int (touched, k): the slots of those that the heaps hold now; -1 for none.
+        """
+        row, slot, number = slots
+        numbers = np.full((len(touched), int(slot.max()) + 1), -1)  # of the new responses; -1 for old ones
+        numbers[row, slot] = number
+        new = np.where(order < 0, -1, np.take_along_axis(numbers, np.maximum(order, 0), axis=1))
+        maps = np.zeros((*order.shape, entries.maps.shape[1]), np.uint8)
+        maps[new >= 0] = entries.maps[new[new >= 0]]
+        if self.maps.shape[2]:
+            at = np.nonzero((order >= 0) & (order < self.k) & (new < 0))
+            maps[at] = self.maps[touched[at[0]], order[at]]
+        return maps
 
     def fired(self, lowest: np.ndarray) -> Activations:
         """The heaps without the responses of 0 of channels that respond with nothing lower, as behind a ReLU: they did not fire.
@@ -191,7 +224,7 @@ class Activations:
         either data set alone, does so, or is beaten for its image by n others that do, in both together: so whoever is
         among the first k of both is among the first k of their own.
 
-        Raises: ValueError where channels, k or per_image differ.
+        Raises: ValueError where channels, k, per_image or the sizes of maps differ.
         """
         if self.scores.shape != other.scores.shape or self.per_image != other.per_image:
             raise ValueError(
@@ -199,11 +232,11 @@ class Activations:
                 f"{other.per_image} responses an image, cannot be merged."
             )
         channels, slots = np.nonzero(other.examples != UNFILLED)
-        columns = {name: getattr(other, name)[channels, slots] for name in _COLUMNS}
+        columns = {name: getattr(other, name)[channels, slots] for name in (*_COLUMNS, "maps")}
         return self.insert(Entries(channels, **columns)).count_nans(other.nans)
 
 
-_COLUMNS = tuple(field.name for field in fields(Entries) if field.name != "channels")
+_COLUMNS = tuple(field.name for field in fields(Entries) if field.name not in ("channels", "maps"))
 
 
 def unclipped_or_score(unclipped: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -97,7 +97,7 @@ class Weakest(_HeapMember):
         return cls(Activations.empty(channels, plan.bottom_k, plan.per_image)) if plan.bottom_k else None
 
     def update(self, responses: Responses) -> Weakest:
-        return Weakest(self.heap.insert(responses.candidates.negated()))
+        return Weakest(self.heap.insert(responses.candidates.negated().without_maps()))
 
     def thresholds(self, channels: int, label_numbers: np.ndarray) -> Thresholds:
         return replace(Thresholds.closed(channels), ceiling=-self.heap.floor[np.newaxis])
@@ -119,7 +119,7 @@ class ByLabel(_HeapMember):
 
     def update(self, responses: Responses) -> ByLabel:
         label_numbers = responses.label_numbers[responses.candidates.images]
-        labelled = responses.candidates.where(label_numbers >= 0)
+        labelled = responses.candidates.where(label_numbers >= 0).without_maps()
         rows = label_numbers[label_numbers >= 0] * responses.maxima.shape[1] + labelled.channels
         return ByLabel(self.heap.insert(replace(labelled, channels=rows)))
 

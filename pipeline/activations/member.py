@@ -25,6 +25,10 @@ class Candidates(Entries):
         """Those that a mask keeps: bool (n,)."""
         return Candidates(*(getattr(self, field.name)[kept] for field in fields(self)))
 
+    def without_maps(self) -> Candidates:
+        """The same for heaps that keep no maps."""
+        return replace(self, maps=self.maps[:, :0])
+
     def negated(self) -> Candidates:
         """The same with everything that they are ordered by negated."""
         unclipped = np.where(np.isnan(self.unclipped), self.unclipped, -self.unclipped)

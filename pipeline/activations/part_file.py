@@ -25,7 +25,7 @@ from pipeline.sources.source import Shard
 from pipeline.store.files import write_bytes
 from pipeline.store.places import Place
 
-FORMAT = 3  # of part files; raised when a reader of the older one would go wrong
+FORMAT = 4  # of part files; raised when a reader of the older one would go wrong
 WHOLE = "scan.part"  # in the job's folder: what the whole scan has collected, from which an update continues
 _SAVING_SHARE = 50  # at most one part in so many of a scan's time goes into saving
 

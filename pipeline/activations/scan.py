@@ -137,6 +137,7 @@ class Batch:
         kept = real[peaks.images]
         images, channels = (np.cumsum(real) - 1)[peaks.images[kept]], peaks.channels[kept]
         scores = maxima[images, channels]
+        shares = np.zeros((len(scores), 0), np.uint8) if peaks.shares is None else peaks.shares[kept]
         candidates = Candidates(
             channels=channels,
             scores=scores,
@@ -145,6 +146,7 @@ class Batch:
             cols=peaks.cols[kept],
             unclipped=np.full_like(scores, np.nan) if unclipped is None else unclipped[images, channels],
             groups=groups[images],
+            maps=shares,
             images=images,
         )
         nans = None if peaks.nans is None else peaks.nans[real]

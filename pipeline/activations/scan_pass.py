@@ -1,7 +1,7 @@
 """ScanPass: the compiled pass of a scan, from images to every layer's spatial maxima and their positions.
 
 The maps never leave the device, nor outlive their micro-batch. What reaches the host are the spatial maxima and, for
-the few of them that can enter a heap, their positions.
+the few of them that can enter a heap, their positions and, of coarse layers, their channels' maps as 8-bit shares.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from pipeline.activations.member import Thresholds
 from pipeline.activations.plan import ScanPlan
+from pipeline.activations.winner_maps import keeps_maps, map_shares
 from pipeline.compiled.compile import Arithmetic, network_input, pass_of
 from pipeline.compiled.freezing import Pass
 from pipeline.compiled.layer_graph import read_layers
@@ -31,6 +32,7 @@ class Peaks:
 
     maxima: float32 (batch, channels): spatial maxima or, by relevance, sums; NaN passed over.
     images, channels, rows, cols: int64 (n,): the candidates, and the first position of their maximum.
+    shares: uint8 (n, cells): the candidates' maps, as `map_shares` gives them; None where none are kept.
     nans: int64 (batch, channels): NaN values in each map; None where there are none at all.
     unclipped: float32 (batch, channels): the maxima before the layer's upper clamp, whose positions are given; None where
         it has none.
@@ -41,6 +43,7 @@ class Peaks:
     channels: np.ndarray
     rows: np.ndarray
     cols: np.ndarray
+    shares: np.ndarray | None = None
     nans: np.ndarray | None = None
     unclipped: np.ndarray | None = None
 
@@ -83,10 +86,12 @@ class ScanPass:
     def _peaks(self, output: dict[str, tf.Tensor]) -> Peaks:
         """The output of the pass, less the images that pad its last micro-batch."""
         arrays = {name: np.asarray(values) for name, values in output.items()}
-        candidates = arrays.pop("candidates")
+        candidates, shares = arrays.pop("candidates"), arrays.pop("shares", None)
         by_image = {name: values[: self._batch] for name, values in arrays.items()}
-        images, channels, rows, cols = candidates[candidates[:, 0] < self._batch].T
-        return Peaks(images=images, channels=channels, rows=rows, cols=cols, **by_image)
+        real = candidates[:, 0] < self._batch
+        images, channels, rows, cols = candidates[real].T
+        shares = None if shares is None else shares[real]
+        return Peaks(images=images, channels=channels, rows=rows, cols=cols, shares=shares, **by_image)
 
     def _compile(self, with_nan: bool) -> Pass:
         def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], ...]:
@@ -114,6 +119,8 @@ class ScanPass:
                     output = _peaks_among_nan(maps[name], first, floor, ceiling)
                 else:
                     output = _peaks(maps[name], first, floor, ceiling, floors.get(name))
+                if keeps_maps(maps[name].shape[1:]) and not self._by_relevance:
+                    output["shares"] = _shares(maps[name], first, output["candidates"], floors.get(name), ceilings.get(name))
                 if name in ceilings:
                     output |= {"unclipped": output["maxima"], "maxima": tf.minimum(output["maxima"], ceilings[name])}
                 outputs.append(output)
@@ -149,6 +156,18 @@ def _peaks(
     if clamp is not None:  # a map that lies nowhere above its clamp is flat: its first maximum is its first value
         index = tf.where(tf.gather_nd(raw, candidates) > clamp, index, 0)
     return {"maxima": maxima, "candidates": _positions(maps, first, candidates, index)}
+
+
+def _shares(
+    maps: tf.Tensor, first: tf.Tensor, candidates: tf.Tensor, floor: tf.Tensor | None, ceiling: tf.Tensor | None
+) -> tf.Tensor:
+    """The candidates' maps between both clamps, as shares of their peaks: uint8 (n, cells)."""
+    _, height, width, channels = maps.shape
+    image, channel, row, col = tf.unstack(candidates, axis=1)
+    values = _columns(tf.reshape(maps, (-1, height * width, channels)), tf.stack([image - first, channel], axis=1))
+    values = values if floor is None else tf.maximum(values, floor)
+    values = values if ceiling is None else tf.minimum(values, ceiling)
+    return map_shares(values, row * width + col)
 
 
 def _peaks_among_nan(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:

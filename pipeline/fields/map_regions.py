@@ -1,4 +1,7 @@
-"""Map regions: the part of an image where a channel's own map is above half its peak, around the unit that won."""
+"""Map regions: the part of an image where a channel's own map is above half its peak, around the unit that won.
+
+The scan keeps the maps of most winners; for the others, one more pass of the network over their images finds them.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def _origin(edges: np.ndarray, size: int, stride: float) -> float:
 
 
 class MapRegions:
-    """Finds, by one more forward pass, where in their images the winners of some layers' channels respond.
+    """Finds where in their images the winners of some layers' channels respond.
 
     The region of a unit is the connected part around it in which the channel's map, interpolated between units, is at
     least half its peak (of a peak that is not positive: half-way up from the map's minimum). Its box is made square, at
@@ -94,9 +97,19 @@ class MapRegions:
             for name, of_layer in units.items():
                 here = np.flatnonzero((of_layer[:, 0] >= start) & (of_layer[:, 0] < start + len(part)))
                 image, row, col, channel = of_layer[here].T
-                boxes, cells = self._regions(name, np.asarray(maps[name])[image - start, :, :, channel], row, col)
+                values = np.asarray(maps[name])[image - start, :, :, channel]
+                boxes, cells = self._regions(name, _above_floor(values, row, col), row, col)
                 results[name][0][here], results[name][1][here] = boxes, cells
         return results
+
+    def of_shares(self, layer: str, shares: np.ndarray, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The regions of units whose maps the scan has kept; boxes and maps as `find` returns them.
+
+        Args:
+            shares: uint8 (m, cells): maps in reading order, 255 at the unit that won.
+            row, col: int (m,), that unit.
+        """
+        return self._regions(layer, shares.reshape(-1, *self._maps[layer][:2]).astype(np.float32), row, col)
 
     @cached_property
     def _read(self) -> Pass:
@@ -115,9 +128,8 @@ class MapRegions:
         height, width, _ = self._maps[name]
         return min(height, _MOST_CELLS), min(width, _MOST_CELLS)
 
-    def _regions(self, name: str, values: np.ndarray, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes int32 (m, 4) and pictures uint8 (m, *cells) of maps (m, h, w), around a unit of each."""
-        heights = _above_floor(values, row, col)
+    def _regions(self, name: str, heights: np.ndarray, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes int32 (m, 4) and pictures uint8 (m, *cells) of maps (m, h, w), none negative, around a unit of each."""
         grid = self._grids[name]
         edges = np.array(grid.origin * 2) + np.array(grid.stride * 2) * half_peaks(heights, row, col)
         peaks = heights[np.arange(len(heights)), row, col, np.newaxis, np.newaxis]

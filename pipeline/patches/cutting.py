@@ -29,6 +29,7 @@ _CROP_QUALITY = 70  # docs/decisions.md has the measurements
 # Images are held back until a pass of the network is worth it, and no longer than memory allows.
 _GROUP = 32
 _GROUP_BYTES = 64_000_000
+_KEPT_MAPS = 2048  # maps that become regions at a time
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def cut_winners(winners: Sequence[Winners], source: Source, spool: Spool, option
     pictures = WinnerPictures(spool, [LayerPictures.empty(layer, _tile_of(layer, options)) for layer in winners])
     entries, begins, examples = _by_example(winners)
     cutter = _Cutter(winners, options, pictures, entries)
+    cutter.regions_of_kept_maps()
     waiting: list[Future[int]] = []
     done = 0
     with ThreadPoolExecutor(cores()) as pool, options.step("patches", "images") as advance:
@@ -198,13 +200,30 @@ class _Cutter:
         self._fit, self._spool = options.fit, pictures.spool
         self._extents = [layer.extents.max(axis=0) for layer in winners]
 
+    def regions_of_kept_maps(self) -> None:
+        """The regions of the winners whose maps the scan has kept."""
+        maps = self._options.maps
+        for layer, made in zip(self._winners, self._pictures.layers, strict=True):
+            if maps is None or layer.maps is None or layer.effective is not None or layer.layer not in maps.layers:
+                continue
+            places = np.argwhere(layer.filled)
+            for c, rank in (part.T for part in np.array_split(places, -(-len(places) // _KEPT_MAPS))):
+                found = maps.of_shares(layer.layer, layer.maps[c, rank], layer.rows[c, rank], layer.cols[c, rank])
+                self._keep(made, (c, rank), *found)
+
+    def _keep(self, made: LayerPictures, at: tuple[np.ndarray, np.ndarray], boxes: np.ndarray, maps: np.ndarray) -> None:
+        """Regions of winners at int (n,) positions of channels and ranks: boxes (n, 4) and maps (n, h, w)."""
+        made.region[at] = boxes
+        made.maps[at] = self._spool.put(np.ascontiguousarray(maps).tobytes()) + np.arange(len(maps)) * maps[0].size
+        made.map_size[:] = maps.shape[1:]
+
     def find_regions(self, spans: Sequence[Span], pool: ThreadPoolExecutor) -> None:
         """The regions and effective fields of some images' winners, in pixels of the input."""
         maps = self._options.maps
         numbers = {
             number
             for number, layer in enumerate(self._winners)
-            if layer.effective is not None or (maps is not None and layer.layer in maps.layers)
+            if layer.effective is not None or (maps is not None and layer.maps is None and layer.layer in maps.layers)
         }
         units: dict[int, list[tuple[int, int, int]]] = {}  # by layer: number of the image, channel's position, rank
         for image, (_, _, entries) in enumerate(spans):
@@ -247,13 +266,10 @@ class _Cutter:
             boxes, pictures = regions[name]
             begin = 0
             for number in of:
-                made, count = self._pictures.layers[number], len(where[number])
+                end = begin + len(where[number])
                 _, c, rank = np.array(units[number]).T
-                made.region[c, rank] = boxes[begin : begin + count]
-                start = self._spool.put(np.ascontiguousarray(pictures[begin : begin + count]).tobytes())
-                made.maps[c, rank] = start + np.arange(count) * pictures[0].size
-                made.map_size[:] = pictures.shape[1:]
-                begin += count
+                self._keep(self._pictures.layers[number], (c, rank), boxes[begin:end], pictures[begin:end])
+                begin = end
 
     def cut(self, spans: Sequence[Span]) -> int:
         """Make the pictures of images that share their pixels. Returns: how many examples. Raises: StoreFailed."""

@@ -19,7 +19,7 @@ from pipeline.patches.winners import Winners
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 
-_QUALITY = 60  # of JPEG pages: labels and tiles stay readable, and pages take half of the results
+_QUALITY = 58  # of JPEG pages: labels and tiles stay readable, and pages take half of the results
 FOLDER = "mosaics/activations"
 
 Kind = Literal["crop", "full"]

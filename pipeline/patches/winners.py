@@ -31,6 +31,9 @@ class FindsMapRegions(Protocol):
         Returns: by layer, boxes int32 (m, 4) in pixels of the input, and maps uint8 (m, h, w) that lie evenly on the input.
         """
 
+    def of_shares(self, layer: str, shares: np.ndarray, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same for units, int (m,) each, whose maps are known: uint8 (m, cells), shares of their responses."""
+
 
 @dataclass(frozen=True, eq=False)
 class Winners:
@@ -45,6 +48,7 @@ class Winners:
     table: of the index, where they are listed; those of "activations" alone are cropped and drawn.
     unclipped: float32 (channels, k): what the scores were before an upper clamp; NaN, or no array, where there is none.
     inactive: bool (channels,): the channels that never fire; None: none of them is known to.
+    maps: uint8 (channels, k, cells): the channels' maps as shares of the responses; None where the scan has kept none.
     ties: int (channels,): how many images that are not among a channel's winners respond as strongly as its last; None where
         that is not known.
     """
@@ -62,6 +66,7 @@ class Winners:
     unclipped: np.ndarray | None = None
     inactive: np.ndarray | None = None
     ties: np.ndarray | None = None
+    maps: np.ndarray | None = None
 
     def ranks(self, c: int) -> range:
         """The ranks of the `c`-th channel that a winner holds."""
@@ -86,6 +91,8 @@ class Ranked(Protocol):
     def cols(self) -> np.ndarray: ...
     @property
     def unclipped(self) -> np.ndarray: ...
+    @property
+    def maps(self) -> np.ndarray: ...
 
 
 def winners_of(layer: str, channels: np.ndarray, heap: Ranked, field: ReceptiveField, own_boxes: bool) -> Winners:
@@ -103,4 +110,6 @@ def winners_of(layer: str, channels: np.ndarray, heap: Ranked, field: ReceptiveF
             own = field.channel_boxes(int(channel))
             boxes[c] = own[rows[c], cols[c]]
             extents[c] = (own[..., 2:] - own[..., :2]).max(axis=(0, 1))
-    return Winners(layer, channels, heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents, unclipped=heap.unclipped)
+    columns = heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents
+    maps = heap.maps if heap.maps.shape[2] else None
+    return Winners(layer, channels, *columns, unclipped=heap.unclipped, maps=maps)

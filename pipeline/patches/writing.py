@@ -144,33 +144,34 @@ def _index_columns(winners: Sequence[tuple[Winners, LayerPictures]], images: _Im
 def _crop_rows(layer: Winners, made: LayerPictures, images: _Images) -> Iterator[dict[str, Any]]:
     """The rows of crops/LAYER.parquet by channel and rank, in chunks; one empty chunk where there are none.
 
-    Rows with the same picture share its bytes, in memory and, as Parquet's dictionaries, in the file.
+    Rows with the same picture share its bytes, in memory and, as Parquet's dictionaries, in the file. What counts is what
+    the pictures hold, not where they are in the spool, so that the file's bytes follow from its rows.
     """
     places = [(int(c), rank) for c in np.argsort(layer.channels, kind="stable") for rank in layer.ranks(int(c))]
     spool = images.pictures.spool
     begin = 0
     while begin < len(places) or begin == 0:
         numbers: dict[int, int] = {}  # of a chunk's distinct crops, by where they begin in the spool
-        data: list[bytes] = []
+        distinct: dict[bytes, int] = {}  # the same numbers, by content
         size, end = 0, begin
         while end < len(places) and size < _CHUNK_BYTES:
             start, length = (int(value) for value in made.crops[places[end]])
             if start not in numbers:
-                numbers[start] = len(data)
-                data.append(spool.get(start, length))
-                size += length
+                crop = spool.get(start, length)
+                size += 0 if crop in distinct else length
+                numbers[start] = distinct.setdefault(crop, len(distinct))
             end += 1
         chunk = places[begin:end]
         c, rank = np.array(chunk, np.int64).reshape(-1, 2).T
         which = pa.array([numbers[int(start)] for start in made.crops[c, rank, 0]], pa.int32())
-        suffixes = [".png" if crop.startswith(b"\x89PNG") else ".jpg" for crop in data]
+        suffixes = [".png" if crop.startswith(b"\x89PNG") else ".jpg" for crop in distinct]
         names = [
             f"{channel}-{of_channel}{suffixes[number]}"
             for channel, of_channel, number in zip(layer.channels[c], rank, which.to_pylist(), strict=True)
         ]
         yield {
             "image": pa.StructArray.from_arrays(
-                [pa.DictionaryArray.from_arrays(which, pa.array(data, pa.binary())), pa.array(names, pa.string())],
+                [pa.DictionaryArray.from_arrays(which, pa.array(list(distinct), pa.binary())), pa.array(names, pa.string())],
                 names=["bytes", "path"],
             ),
             **_winner_columns(layer, images, c, rank),

@@ -183,6 +183,7 @@ def test_a_heap_has_the_documented_types() -> None:
         "groups": (np.int64, (3, 4)),
         "nans": (np.int64, (3,)),
         "per_image": (np.int64, ()),
+        "maps": (np.uint8, (3, 4, 0)),
     }
 
 

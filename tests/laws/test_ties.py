@@ -71,6 +71,8 @@ def test_winners_and_ties_are_those_of_a_plain_sort(case: Any) -> None:
         left, winners = winners[k:], winners[:k]
         heap = member.heap
         assert heap.examples[channel].tolist() == winners + [-1] * (k - len(winners))
+        maps = [[channel, example] for example in winners] + [[0, 0]] * (k - len(winners))
+        assert not len(maxima) or heap.maps[channel].tolist() == maps  # each response has its own, as `responses_of` gives it
         scores = [value if ceiling is None else min(value, ceiling) for value in maxima[winners, channel]]
         assert heap.scores[channel, : len(winners)].tolist() == scores
         unclipped = heap.unclipped[channel, : len(winners)]

@@ -184,7 +184,7 @@ def test_a_new_statistic_is_one_class_which_the_scan_the_merge_and_the_part_file
 def test_a_part_file_of_the_first_format_is_named_and_not_called_damaged(tmp_path: Path) -> None:
     header = np.frombuffer(b'{"format": 1}', np.uint8)
     np.savez(tmp_path / "old.npz", told=header)
-    with pytest.raises(WrongSpec, match=r"old.npz is of format 1, this version reads 3. .*--anew"):
+    with pytest.raises(WrongSpec, match=r"old.npz is of format 1, this version reads 4. .*--anew"):
         read_part(tmp_path / "old.npz")
 
 

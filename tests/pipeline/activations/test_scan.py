@@ -344,6 +344,37 @@ def test_pieces_of_any_size_give_the_same_bytes(
     assert in_bytes(part) == in_bytes(by_twos)
 
 
+@pytest.mark.parametrize("ceiling", [None, 2.0])
+def test_winners_keep_their_maps_as_shares_of_the_response(in_memory: Any, plan: Any, ceiling: Any) -> None:
+    """Channels between a floor and a ceiling, always negative, and with NaN, against NumPy."""
+
+    def build(x: Any) -> Any:
+        centred = keras.layers.Rescaling(1 / 64, offset=-1.5)(x)
+        clipped = keras.layers.ReLU(max_value=ceiling)(centred)
+        return keras.layers.Concatenate(name="out")([clipped[..., :1], -1 - clipped[..., 1:2], keras.ops.sqrt(centred[..., 2:])])
+
+    network, images = one_layer(build, size=6), np.random.default_rng(3).integers(0, 256, (23, 6, 6, 3), np.uint8)
+    images[4] = 0  # never above the floor, and nothing but NaN
+    heap = scan(network, in_memory(images), plan(network, "out", k=23, batch=7))[0].of(Strongest)["out"].heap
+    centred = images.astype(np.float32) / 64 - 1.5
+    with np.errstate(invalid="ignore"):
+        clipped = np.clip(centred, 0, np.inf if ceiling is None else ceiling)
+        maps = np.concatenate([clipped[..., :1], -1 - clipped[..., 1:2], np.sqrt(centred[..., 2:])], axis=3).reshape(23, 36, 3)
+    for channel, rank in np.argwhere(heap.examples >= 0):
+        values = np.nan_to_num(maps[heap.examples[channel, rank], :, channel], nan=-np.inf)
+        peak, least = values[heap.rows[channel, rank] * 6 + heap.cols[channel, rank]], values[np.isfinite(values)].min()
+        floor = 0 if peak > 0 else least
+        expected = np.ones(36) if peak == floor else np.clip((values - floor) / (peak - floor), 0, 1)
+        assert np.abs(heap.maps[channel, rank] - 255 * expected).max() <= 0.51, (channel, rank)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(1, 0), (28, 784), (29, 0)])
+def test_maps_are_kept_of_coarse_layers_alone(in_memory: Any, plan: Any, side: Any, cells: Any) -> None:
+    network = one_layer(keras.layers.Activation("linear", name="out"), size=side)
+    part, _ = scan(network, in_memory(np.full((2, side, side, 3), 9, np.uint8)), plan(network, "out", batch=2))
+    assert part.of(Strongest)["out"].heap.maps.shape[2] == cells
+
+
 @pytest.mark.parametrize("values", [1, 8, 24, 1000])
 def test_positions_are_the_same_for_any_length_of_stretch(
     in_memory: Any, plan: Any, monkeypatch: pytest.MonkeyPatch, values: Any

@@ -53,6 +53,18 @@ def test_a_region_holds_the_bright_part_around_the_unit_and_no_other(network: An
     assert maps.shape == (2, 8, 8) and (maps[0][2:5, 3:6] > 250).all() and maps[0][0, 7] < 20
 
 
+def test_the_maps_that_a_scan_has_kept_give_the_regions_of_a_second_pass(network: Any) -> None:
+    image = spots((16, 24, 40, 48), (48, 0, 64, 8))
+    layers = [layer for layer in network.layers() if layer.name == "maps"]
+    regions = MapRegions(network, layers, solve_fields(network, layers))
+    unit = image.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3, 4))
+    shares = np.rint(255 * unit / unit.max()).astype(np.uint8).reshape(1, 64)
+    kept = regions.of_shares("maps", shares.repeat(2, axis=0), np.array([3, 7]), np.array([4, 0]))
+    read = regions.find(image[np.newaxis], {"maps": np.array([(0, 3, 4, 0), (0, 7, 0, 0)])})["maps"]
+    for ours, theirs in zip(kept, read, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_any_number_of_images_gives_each_unit_its_own_image(network: Any) -> None:
     corners = [(8 * (n % 6), 8 * (n // 6)) for n in range(36)]
     images = [spots((y, x, y + 16, x + 16)) for y, x in corners]
