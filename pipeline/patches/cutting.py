@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -14,13 +12,11 @@ from pipeline.drawing.pixels import encode_jpeg, encode_png, shrink
 from pipeline.drawing.tiles import fill_tile, fit_whole
 from pipeline.geometry import Box, grown
 from pipeline.hardware import cores
-from pipeline.patches.winners import FindsMapRegions, Winners
-from pipeline.sources.fit import Fit
+from pipeline.patches.cut_state import CutState
+from pipeline.patches.pictures import SIDE, WHOLE_SIDE, LayerPictures, PatchOptions, SourceImage, WinnerPictures
+from pipeline.patches.winners import Winners
 from pipeline.sources.source import Image, Source
-from pipeline.store.spool import Spool
 
-SIDE = 72  # pixels of a patch's longer side in mosaics and on the page
-WHOLE_SIDE = 64  # pixels of a whole image's longer side in mosaics
 _THUMBNAIL = 256  # pixels of a whole image's longer side in index/images.parquet
 _THUMBNAIL_QUALITY = 80
 _LOSSLESS = 48  # pixels of the longer side up to which crops are PNG
@@ -32,113 +28,31 @@ _GROUP_BYTES = 64_000_000
 _KEPT_MAPS = 2048  # maps that become regions at a time
 
 
-@dataclass(frozen=True)
-class PatchOptions:
-    """How winners are cropped and drawn.
-
-    fit: how the source's images are resized to the network's input.
-    whole: crop the whole image that the network was shown instead of the field.
-    crop_size: pixels of a crop's longer side; larger ones are shrunk.
-    maps: finds regions in the layers that are cropped to them.
-    network, data: as the mosaics' headings name them; images: how many were scanned.
-    step: opens a step whose progress is reported: its title and the unit that it counts.
-    """
-
-    fit: Fit
-    whole: bool = False
-    crop_size: int = 128
-    maps: FindsMapRegions | None = None
-    network: str = ""
-    data: str = ""
-    images: int = 0
-    step: Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]] = lambda title, unit: nullcontext(_silent)
-
-
-def _silent(done: int, total: int) -> None:
-    """Reports nothing."""
-
-
-@dataclass(frozen=True)
-class SourceImage:
-    """A source image that has a winner.
-
-    seen: float (4,): the network's input, y1, x1, y2, x2 in pixels of the source; it may reach over the image's edges.
-    thumbnail, tile: where its thumbnail (begin, length) and the pixels of its tile (begin) are in the spool.
-    """
-
-    key: str
-    label: str | None
-    height: int
-    width: int
-    seen: tuple[float, float, float, float]
-    thumbnail: tuple[int, int]
-    tile: int
-
-
-@dataclass(frozen=True, eq=False)
-class LayerPictures:
-    """What the pass found and made for one layer's winners; arrays (channels, k, …), as `Winners` has them.
-
-    source, effective, effective_source, region, region_source: int32 (channels, k, 4): boxes, 0 where there is none;
-        those of the source in its pixels, the others in pixels of the input.
-    crops: int64 (channels, k, 2): begin and length of the encoded crop in the spool; tiles: int64 (channels, k): begin of
-        the tile's pixels; maps: int64 (channels, k): begin of the channel's map, -1 where it has none.
-    tile, map_size: height and width of its tiles and maps.
-    """
-
-    source: np.ndarray
-    effective: np.ndarray
-    effective_source: np.ndarray
-    region: np.ndarray
-    region_source: np.ndarray
-    crops: np.ndarray
-    tiles: np.ndarray
-    maps: np.ndarray
-    tile: tuple[int, int]
-    map_size: list[int] = field(default_factory=list)
-
-    @classmethod
-    def empty(cls, layer: Winners, tile: tuple[int, int]) -> LayerPictures:
-        """For a layer's winners, before the pass."""
-        shape = layer.examples.shape
-        source, effective, effective_source, region, region_source = np.zeros((5, *shape, 4), np.int32)
-        tiles, maps = np.full((2, *shape), -1, np.int64)
-        crops = np.full((*shape, 2), -1, np.int64)
-        return cls(source, effective, effective_source, region, region_source, crops, tiles, maps, tile)
-
-
-@dataclass(frozen=True, eq=False)
-class WinnerPictures:
-    """The pictures of all winners, in a spool, and what was read beside them; `layers` are in the order of the winners."""
-
-    spool: Spool
-    layers: list[LayerPictures]
-    images: dict[int, SourceImage] = field(default_factory=dict)
-
-
-def cut_winners(winners: Sequence[Winners], source: Source, spool: Spool, options: PatchOptions) -> WinnerPictures:
-    """Decode every image that has a winner, once, and make all pictures of its winners.
+def cut_winners(winners: Sequence[Winners], source: Source, state: CutState, options: PatchOptions) -> WinnerPictures:
+    """Decode every image that has a winner, once, and make all pictures of its winners that an earlier run has not made.
 
     The network reads a group of images, for regions and effective fields, while the group before it is cut.
 
     Raises: UnusableData, for an image that can no longer be read; StoreFailed.
     """
-    pictures = WinnerPictures(spool, [LayerPictures.empty(layer, _tile_of(layer, options)) for layer in winners])
+    pictures, done = state.pictures, state.done
     entries, begins, examples = _by_example(winners)
     cutter = _Cutter(winners, options, pictures, entries)
-    cutter.regions_of_kept_maps()
+    if not done:
+        cutter.regions_of_kept_maps()
     waiting: list[Future[int]] = []
-    done = 0
     with ThreadPoolExecutor(cores()) as pool, options.step("patches", "images") as advance:
-        items = ((number, *item) for number, item in enumerate(source.fetch(examples)))
+        advance(done, len(examples))
+        items = ((number, *item) for number, item in enumerate(source.fetch(examples[done:]), start=done))
         for group in _groups(items):
             spans = [(example, image, range(begins[number], begins[number + 1])) for number, example, image in group]
             cutter.find_regions(spans, pool)
             done = _finish(waiting, done, len(examples), advance)
+            state.advance(done)
             # Windows of one image share its pixels, and what is made of the whole of them.
             shared = [list(same) for _, same in groupby(spans, key=lambda span: id(span[1].pixels))]
             waiting = [pool.submit(cutter.cut, same) for same in shared]
-        _finish(waiting, done, len(examples), advance)
+        state.advance(_finish(waiting, done, len(examples), advance))
     return pictures
 
 
@@ -174,18 +88,6 @@ def _by_example(winners: Sequence[Winners]) -> tuple[np.ndarray, np.ndarray, lis
     order = np.argsort(together, kind="stable")
     distinct, begins = np.unique(together[order], return_index=True)
     return np.concatenate(parts)[order], np.append(begins, len(order)), [int(example) for example in distinct]
-
-
-def _tile_of(layer: Winners, options: PatchOptions) -> tuple[int, int]:
-    """The size of a layer's tiles: of its field's shape or, where crops differ in shape, of the input's."""
-    height, width = (int(side) for side in layer.extents.max(axis=0))
-    regions = options.maps is not None and layer.layer in options.maps.layers
-    longest = max(height, width)
-    scale = SIDE // max(longest, 1) if longest <= SIDE // 3 else SIDE / longest  # small patches grow by a whole number
-    if options.whole or regions or layer.effective is not None or not layer.extents.all():
-        height, width = options.fit.height, options.fit.width
-        scale = SIDE / max(height, width)
-    return max(8, round(height * scale)), max(8, round(width * scale))
 
 
 Made = dict[Hashable, tuple[int, int]]  # an image's pictures, in the spool: crops by box, tiles by box and size

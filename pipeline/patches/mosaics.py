@@ -14,7 +14,8 @@ from pipeline.drawing.sheet import SheetLayout, draw_page
 from pipeline.drawing.tiles import light, outline_on, whole_in_tile
 from pipeline.geometry import Box
 from pipeline.hardware import cores
-from pipeline.patches.cutting import SIDE, WHOLE_SIDE, LayerPictures, PatchOptions, WinnerPictures
+from pipeline.patches.cut_state import CutState
+from pipeline.patches.pictures import SIDE, WHOLE_SIDE, LayerPictures, PatchOptions, WinnerPictures
 from pipeline.patches.winners import Winners
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
@@ -127,7 +128,7 @@ class MosaicRows:
 
 
 def write_mosaics(
-    winners: Sequence[tuple[Winners, LayerPictures]], pictures: WinnerPictures, folder: Place, options: PatchOptions
+    winners: Sequence[tuple[Winners, LayerPictures]], state: CutState, folder: Place, options: PatchOptions
 ) -> list[dict[str, int | str]]:
     """Write the mosaics of some layers: LAYER-crop, LAYER-full and LAYER, which has both side by side.
 
@@ -141,7 +142,7 @@ def write_mosaics(
         sizes: dict[Kind, tuple[int, int]] = {"crop": made.tile, "full": (WHOLE_SIDE, WHOLE_SIDE)}
         pages = 0
         for suffix, kinds in _PICTURES.items():
-            rows = MosaicRows(layer, made, pictures, options, kinds)
+            rows = MosaicRows(layer, made, state.pictures, options, kinds)
             tiles = [sizes[kind] for kind in kinds]
             layout = SheetLayout.of(len(layer.channels), layer.examples.shape[1], tiles, largest, len(rows.heading()))
             pages = pages or len(layout.pages)
@@ -158,8 +159,10 @@ def write_mosaics(
             tasks += [(layout, page, rows, folder / FOLDER / name) for page, name in enumerate(names)]
             if kinds == ("crop",):
                 places += _places(layer, layout, names)
+    left = [task for task in tasks if not state.has_page(task[-1])]
     with ThreadPoolExecutor(cores()) as pool, options.step("mosaics", "pages") as advance:
-        for done, page in enumerate([pool.submit(_write_page, *task) for task in tasks], start=1):
+        advance(len(tasks) - len(left), len(tasks))
+        for done, page in enumerate([pool.submit(_write_page, state, *task) for task in left], start=len(tasks) - len(left) + 1):
             page.result()
             advance(done, len(tasks))
     for path in (folder / FOLDER).glob("*.*"):
@@ -175,9 +178,10 @@ def page_names(name: str, pages: int, enlarged: bool = False) -> list[str]:
     return [f"{name}-{page:03}.{'png' if enlarged else 'jpg'}" for page in range(1, pages + 1)]
 
 
-def _write_page(layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -> None:
+def _write_page(state: CutState, layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -> None:
     picture = draw_page(layout, page, rows)
     write_bytes(path, encode_png(picture) if path.suffix == ".png" else encode_jpeg(picture, _QUALITY, spent=True), durable=False)
+    state.add_page(path)
 
 
 def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[dict[str, int | str]]:

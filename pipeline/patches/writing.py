@@ -11,13 +11,14 @@ import pyarrow as pa
 from pipeline.drawing.pixels import encode_grey_png
 from pipeline.geometry import EDGES
 from pipeline.hardware import release_memory
-from pipeline.patches.cutting import LayerPictures, PatchOptions, WinnerPictures, cut_winners
+from pipeline.patches.cut_state import CutState
+from pipeline.patches.cutting import cut_winners
 from pipeline.patches.mosaics import write_mosaics
+from pipeline.patches.pictures import LayerPictures, PatchOptions, WinnerPictures
 from pipeline.patches.winners import Winners
 from pipeline.sources.source import Source
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
-from pipeline.store.spool import Spool
 from pipeline.store.tables import INDEX, write_crops, write_images, write_index
 
 TABLES = ("activations", "weakest", "by_label")  # of the index, in which winners are listed
@@ -32,7 +33,8 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
     """Crop every winner from its source image and write the index, the crops and the mosaics.
 
     Every image is decoded once, and every picture is made then. Crops have the source's own pixels. They are cut at the
-    boxes or, in layers that find them, at the effective fields or at the regions of the channels' maps.
+    boxes or, in layers that find them, at the effective fields or at the regions of the channels' maps. A run that was
+    stopped goes on with the images and pages that it had not done.
 
     Args:
         folder: the job's folder.
@@ -40,8 +42,9 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
     Returns: {layer: for each channel, the labels of its winners, strongest first}.
     Raises: StoreFailed; UnusableData, for a winner that can no longer be read.
     """
-    with Spool(folder / "parts") as spool:
-        pictures = cut_winners(winners, source, spool, options)
+    with CutState(winners, folder, options) as state:
+        pictures = cut_winners(winners, source, state, options)
+        state.save_before_pages()
         release_memory()
         images = _Images(pictures)
         together = list(zip(winners, pictures.layers, strict=True))
@@ -59,8 +62,9 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
         for path in (folder / "crops").glob("*.parquet"):
             if path.name not in kept:  # of an earlier run
                 path.unlink()
-        places = write_mosaics(cropped, pictures, folder, options)
+        places = write_mosaics(cropped, state, folder, options)
         write_index(folder, "mosaics", {name: [place[name] for place in places] for name in INDEX["mosaics"].names})
+        state.complete()
         return {layer.layer: [images.labels_of(of_channel) for of_channel in layer.examples] for layer, _ in cropped}
 
 

@@ -65,6 +65,7 @@ def run(job: Job) -> Outcome:
         data=_data_name(job.spec.data.source),
         images=part.seen,
         step=job.reporter.step,
+        save_every=job.options.save_every,
     )
     labels = write_patches(winners, job.source, job.folder, options)
     write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])

@@ -138,7 +138,7 @@ def test_a_spool_on_a_disk_that_is_really_full_says_so(small_disk: Any, size: An
     disk = small_disk(64)
 
     def fill() -> None:
-        with Spool(disk / "parts") as spool:
+        with Spool(disk / "parts", "spool") as spool:
             for _ in range(80_000 // size):
                 spool.put(bytes(size))
 
@@ -242,19 +242,24 @@ def test_a_name_that_is_not_safe_can_still_be_recognised() -> None:
     assert file_name("block1/conv:0").startswith("block1-conv_0-")
 
 
-def test_a_spool_returns_its_pictures_in_any_order_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_spool_returns_its_pictures_in_any_order_and_goes_on_from_where_it_is_cut_off(tmp_path: Path) -> None:
     data = [bytes([number]) * (number * 1000) for number in range(20)]
-    with Spool(tmp_path / "parts") as spool, ThreadPoolExecutor(4) as threads:
+    with Spool(tmp_path / "parts", "spool") as spool, ThreadPoolExecutor(4) as threads:
         starts = list(threads.map(spool.put, data))
         for number in (7, 0, 19, 7):
             assert spool.get(starts[number], len(data[number])) == data[number]
-    assert list((tmp_path / "parts").iterdir()) == []
+    with Spool(tmp_path / "parts", "spool") as spool:
+        assert spool.end == sum(map(len, data))
+        spool.cut_off(starts[7] + len(data[7]))
+        assert spool.get(starts[7], len(data[7])) == data[7] and spool.put(b"more") == starts[7] + len(data[7])
+        with pytest.raises(ValueError, match="bytes, not"):
+            spool.cut_off(10**9)
 
 
 def test_a_spool_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
+    monkeypatch.setattr("os.open", full_disk)
     with pytest.raises(StoreFailed, match="parts was not written: the disk is full"):
-        Spool(tmp_path / "parts")
+        Spool(tmp_path / "parts", "spool")
 
 
 def test_a_folder_is_tried_without_leaving_anything(tmp_path: Path) -> None:
