@@ -98,6 +98,9 @@ class PageFiles:
             return False
 
 
+_PLAIN = frozenset([int, str, bool, type(None)])  # kinds of values that JSON has as they are
+
+
 def to_json(value: Any) -> str:
     """JSON that may stand in a script: no tag ends early in it, and NaN and infinities, which JSON lacks, are null."""
     text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
@@ -108,8 +111,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: item if type(item) in _PLAIN else _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [item if type(item) in _PLAIN else _finite(item) for item in value]  # a page has a million of them
+    return value
 
 
 def _render(template: str, values: dict[str, Any]) -> str:

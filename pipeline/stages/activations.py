@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -47,8 +48,11 @@ def run(job: Job) -> Outcome:
         part, times = scan_job(job.prepared.pop(ScanState, None) or ScanState.read(job), plan, advance)
     release_memory()
     scanned = time.monotonic()
+    channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     job.reporter.say(f"receptive fields of {len(job.layers)} layers")
-    fields = solve_fields(job.network, job.layers, FieldCache.of_job(job) if spec.crop != "channel" else None)
+    with ThreadPoolExecutor(1) as beside:
+        neighbours = beside.submit(neighbour_columns, part, channels)  # in the time that the probes leave cores
+        fields = solve_fields(job.network, job.layers, FieldCache.of_job(job) if spec.crop != "channel" else None)
     release_memory()
     solved = time.monotonic()
     effective = effective_fields(job.network, job.layers, fields) if spec.crop == "effective" else {}
@@ -69,11 +73,10 @@ def run(job: Job) -> Outcome:
     )
     labels = write_patches(winners, job.source, job.folder, options)
     write_card(job.folder, job.spec.name, [layer.name for layer in job.layers])
-    channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     write_index(job.folder, "fields", field_columns(job.layers, fields))
     write_index(job.folder, "layers", layer_columns(job.network, {layer.name for layer in job.layers}))
     write_index(job.folder, "channels", channel_columns(part, channels, labels))
-    write_index(job.folder, "neighbours", neighbour_columns(part, channels))
+    write_index(job.folder, "neighbours", neighbours.result())
     write_index(job.folder, "skipped", part.skipped_columns())
     settle(job, part)
     return {
