@@ -103,6 +103,7 @@ def _drawn_from_map(folder: Place, receipt: Receipt, spec: JobSpec, row: Row, st
     words = describe(row["head"], row["probability"], row["output"])
     key = (row["method"], row["layer"])
     paths = pictures.add(picked, file_name(row["target"]), f"{row['target']}  {words}", {key: stored.values})
+    pictures.close()
     return folder / paths[key]
 
 

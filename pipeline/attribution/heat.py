@@ -65,9 +65,8 @@ def focus(values: np.ndarray, height: int, width: int) -> Focus:
 
 def enlarge(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """A map (h, w) to float32 (height, width), bilinear, every position of the map filling an equal share."""
-    rows = _weights(np.arange(height) + 0.5, height / values.shape[0], values.shape[0])
-    cols = _weights(np.arange(width) + 0.5, width / values.shape[1], values.shape[1])
-    return (rows @ values @ cols.T).astype(np.float32)
+    positions = (np.arange(size) + 0.5 for size in (height, width))
+    return _spread(values, *positions, (height / values.shape[0], width / values.shape[1]))
 
 
 def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,19 +81,21 @@ def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np
     """
     (scale_y, scale_x), (offset_y, offset_x) = fit.scale_and_offset(height, width)
     y, x = (np.arange(height) + 0.5 - offset_y) / scale_y, (np.arange(width) + 0.5 - offset_x) / scale_x
-    rows = _weights(y, fit.height / values.shape[0], values.shape[0])
-    cols = _weights(x, fit.width / values.shape[1], values.shape[1])
+    spread = _spread(values, y, x, (fit.height / values.shape[0], fit.width / values.shape[1]))
     seen = np.outer((y > 0) & (y < fit.height), (x > 0) & (x < fit.width))
-    layers = np.atleast_3d(values)
-    spread = np.stack([rows @ layers[..., c] @ cols.T for c in range(layers.shape[2])], axis=-1).astype(np.float32)
-    spread *= seen[..., np.newaxis]
-    return (spread if values.ndim == 3 else spread[..., 0]), seen
+    spread *= seen if values.ndim == 2 else seen[..., np.newaxis]
+    return spread, seen
 
 
-def _weights(position: np.ndarray, size: float, count: int) -> np.ndarray:
-    """Bilinear weights: positions in pixels to `count` cells of `size` pixels each: float64 (positions, count)."""
-    cell = np.clip(position / size - 0.5, 0, count - 1)
-    return np.clip(1 - np.abs(cell[:, np.newaxis] - np.arange(count)), 0, None)
+def _spread(values: np.ndarray, y: np.ndarray, x: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """A map (h, w) or (h, w, c), bilinear, at positions in pixels, of which a cell takes `size`: float32 (y, x) or (y, x, c)."""
+    for axis, (positions, pixels) in enumerate(zip((y, x), size, strict=True)):
+        cell = np.clip(positions / pixels - 0.5, 0, values.shape[axis] - 1)
+        first = cell.astype(np.intp)
+        share = np.expand_dims(cell - first, tuple(other for other in range(values.ndim) if other != axis))
+        after = np.minimum(first + 1, values.shape[axis] - 1)
+        values = (1 - share) * values.take(first, axis) + share * values.take(after, axis)
+    return values.astype(np.float32)
 
 
 def _edges(size: int) -> np.ndarray:
@@ -114,15 +115,11 @@ def _half(cells: np.ndarray) -> tuple[int, int, int, int]:
     half = cells.sum() / 2
     if half <= 0:
         return 0, 0, height, width
-    smallest, edges = height * width + 1, (0, 0, height, width)
     down = np.concatenate([np.zeros((1, width)), np.cumsum(cells, axis=0)])
-    for y1 in range(height):
-        for y2 in range(y1 + 1, height + 1):
-            across = np.concatenate([[0.0], np.cumsum(down[y2] - down[y1])])
-            # For every left edge the nearest right one; a hair is allowed for rounding.
-            right = np.searchsorted(across, across[:-1] + half * (1 - 1e-9))
-            areas = np.where(right <= width, (right - np.arange(width)) * (y2 - y1), smallest)
-            x1 = int(areas.argmin())
-            if areas[x1] < smallest:
-                smallest, edges = int(areas[x1]), (y1, x1, y2, int(right[x1]))
-    return edges
+    y1, y2 = np.triu_indices(height + 1, 1)  # every band of rows
+    across = np.concatenate([np.zeros((len(y1), 1)), np.cumsum(down[y2] - down[y1], axis=1)], axis=1)
+    # For every left edge the nearest right one; a hair is allowed for rounding.
+    right = (across[:, np.newaxis] < (across[:, :-1] + half * (1 - 1e-9))[..., np.newaxis]).sum(axis=2)
+    areas = np.where(right <= width, (right - np.arange(width)) * (y2 - y1)[:, np.newaxis], height * width + 1)
+    band, x1 = divmod(int(areas.argmin()), width)
+    return int(y1[band]), x1, int(y2[band]), int(right[band, x1])

@@ -14,14 +14,15 @@ from pipeline.drawing.attribution_maps import Panel
 from pipeline.drawing.pixels import encode_png
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
-from pipeline.store.files import file_name, write_bytes
+from pipeline.store.files import file_name
+from pipeline.store.picture_writer import PictureWriter
 from pipeline.store.places import Place
 
 _TILES = 48  # in one mosaic
 
 
 class ExplanationPictures:
-    """Writes pictures as they come; keeps the tiles of one mosaic a layer, at most, in memory.
+    """Writes pictures as they come, until `close`; keeps the tiles of one mosaic a layer, at most, in memory.
 
     EXAMPLE/TARGET-METHOD[-LAYER].png: one map over its image; EXAMPLE/TARGET-LAYER.png: all maps of a layer side by
     side; LAYER.png, LAYER-2.png and so on: many images. A file's images are named for its path.
@@ -41,6 +42,7 @@ class ExplanationPictures:
         self._folder, self._layers, self._fit, self._most = folder, layers, fit, tiles
         self._bands = list(bands)
         self._below = f"{folder.name}/" if folder.parent.name == "gradcam" else ""  # of one of several outputs
+        self._writer = PictureWriter()
         self._tiles: dict[str, list[np.ndarray]] = {}
         self._titles: dict[str, list[str]] = {}
         self._pages: dict[str, int] = {}
@@ -81,10 +83,11 @@ class ExplanationPictures:
         return paths
 
     def close(self) -> None:
-        """Write the mosaics that are not full."""
+        """Write the mosaics that are not full, and wait until all pictures are written. Raises: StoreFailed."""
         for layer, tiles in self._tiles.items():
             if tiles:
                 self._write_mosaic(layer)
+        self._writer.finish()
 
     def _side_by_side(self, path: str, picked: Picked, layer: str, maps: Sequence[Panel], caption: str) -> None:
         panels = [Panel("image", drawing.plain(picked.drawn)), *maps]
@@ -102,7 +105,7 @@ class ExplanationPictures:
         self._tiles[layer].clear()
 
     def _write(self, name: str, pixels: np.ndarray) -> str:
-        write_bytes(self._folder / name, encode_png(pixels))
+        self._writer.put(self._folder / name, lambda: encode_png(pixels))
         return f"mosaics/gradcam/{self._below}{name}"
 
 

@@ -16,7 +16,8 @@ from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked, named, pick
 from pipeline.sources.source import Source
 from pipeline.spec.featuremaps import FeaturemapsSpec
-from pipeline.store.files import file_name, keep_only, write_bytes
+from pipeline.store.files import file_name, keep_only
+from pipeline.store.picture_writer import PictureWriter
 from pipeline.store.places import Place
 from pipeline.store.tables import INDEX, write_index
 
@@ -54,6 +55,7 @@ class FeatureMapResults:
         self._folder = folder
         self._style = MapStyle(spec.colours, spec.scale == "layer", spec.channels)
         self._rows: dict[str, list[dict[str, Any]]] = {layer.name: [] for layer in layers}
+        self._writer = PictureWriter()
         self.pictures = 0
         self.nans: dict[str, int] = {}
 
@@ -62,7 +64,7 @@ class FeatureMapResults:
         statistics = MapStatistics.of(maps)
         picture = f"mosaics/featuremaps/{file_name(layer.name)}/{name}.png"
         drawn = draw_maps(maps, _head(layer, picked), picked.shown, self._style)
-        write_bytes(self._folder / picture, encode_png(drawn))
+        self._writer.put(self._folder / picture, lambda: encode_png(drawn))
         self.pictures += 1
         if statistics.nans.any():
             self.nans[layer.name] = self.nans.get(layer.name, 0) + int(statistics.nans.sum())
@@ -86,6 +88,7 @@ class FeatureMapResults:
         """Write index/featuremaps.parquet and remove the pictures of earlier runs. Returns: the counts. Raises: StoreFailed."""
         rows = [row for of_layer in self._rows.values() for row in of_layer]
         columns = {name: [value for row in rows for value in row[name]] for name in INDEX["featuremaps"].names}
+        self._writer.finish()
         write_index(self._folder, "featuremaps", columns)
         keep_only(self._folder / "mosaics" / "featuremaps", {self._folder / row["picture"][0] for row in rows})
         images = len(next(iter(self._rows.values())))

@@ -13,7 +13,8 @@ from pipeline.filters.kernel_sheet import KernelSheet, Limits, draw_kernel, kind
 from pipeline.filters.statistics import FilterStatistics
 from pipeline.geometry import EDGES
 from pipeline.models.network import Kernel
-from pipeline.store.files import file_name, keep_only, write_bytes
+from pipeline.store.files import file_name, keep_only
+from pipeline.store.picture_writer import PictureWriter
 from pipeline.store.places import Place
 from pipeline.store.tables import INDEX, write_index
 
@@ -36,7 +37,7 @@ class FilterResults:
 
     def __init__(self, folder: Place, limits: Limits) -> None:
         """For a job's folder; nothing is written yet."""
-        self._folder, self._limits = folder, limits
+        self._folder, self._limits, self._writer = folder, limits, PictureWriter()
         self._columns: dict[str, list[Any]] = {name: [] for name in INDEX["filters"].names}
 
     def add(self, origin: KernelOrigin, kernel: Kernel, colours: Sequence[int] | None) -> None:
@@ -51,7 +52,7 @@ class FilterResults:
         suffix, part = ("", "") if kernel.part == "kernel" else (f"-{kernel.part}", f", {kernel.part}")
         picture = f"mosaics/filters/{file_name(layer)}{suffix}.png"
         drawn = draw_kernel(f"{layer}{part}", kernel, self._limits, colours)
-        write_bytes(self._folder / picture, encode_png(drawn.picture))
+        self._writer.put(self._folder / picture, lambda: encode_png(drawn.picture))
         for name, values in _rows(kernel, drawn).items():
             self._columns[name].extend(values)
         for name, value in (
@@ -64,6 +65,7 @@ class FilterResults:
 
     def write_index(self, layers: Sequence[str]) -> dict[str, Any]:
         """Write index/filters.parquet and remove the pictures of earlier runs. Returns: the counts. Raises: StoreFailed."""
+        self._writer.finish()
         write_index(self._folder, "filters", self._columns)
         keep_only(self._folder / "mosaics" / "filters", {self._folder / picture for picture in self._columns["picture"]})
         filters, drawn = len(self._columns["layer"]), int(sum(self._columns["drawn"]))
