@@ -1,4 +1,7 @@
-"""Kernels as pictures: a colour tile for each filter of the first convolution, elsewhere a row of tiles, one for each input."""
+"""Kernels as pictures: a colour tile for each filter of the first convolution, elsewhere a row of tiles, one for each input.
+
+Of a kernel of 1 x 1, which would be a field of grey squares, each filter shows its strongest inputs by number.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ _MOST_SIDE = 8000  # and at most, even if the spec asks for more
 _TILE = 48  # pixels of a large tile's longer side
 _LEAST_TILE = 18
 _WEIGHT = (16, 9)  # pixels of a weight in a kernel of 1 x 1: large, and at the least
+_READABLE = 16  # inputs of a kernel of 1 x 1 up to which a row of squares can be read
+_STRONGEST = 5  # inputs of a filter, where there are more
+_BAR = (7, 44)  # height and width, in pixels, of the bar that is an input's weight
 _BEYOND = 0.001  # the share of the weights that may lie beyond the scale: one outlier would leave all others grey
 _GAP = 2
 _NUMBERS = 13  # pixels of a line of numbers
@@ -57,17 +63,22 @@ class _Body:
     legend: str
 
 
-def draw_kernel(name: str, kernel: Kernel, limits: Limits, colours: Sequence[int] | None = None) -> KernelSheet:
+def draw_kernel(
+    name: str, kernel: Kernel, limits: Limits, colours: Sequence[int] | None = None, inputs_of: str | None = None
+) -> KernelSheet:
     """Draw a kernel on one scale, symmetric about zero.
 
     Args:
         colours: where the inputs are the image's own colours: for red, green and blue, the number of its input.
+        inputs_of: the layer whose channels the inputs are, where there is one.
     """
     largest = _scale_end(kernel.weights)
     filters = _order(kernel.weights, 3, limits.sort)
     if colours is not None or kernel.inputs == 1:
         tiles = kernel.weights if colours is None else kernel.weights[:, :, list(colours)]
         body = _tiles(_grey(tiles, largest), filters, limits)
+    elif kernel.weights.shape[:2] == (1, 1) and kernel.inputs > _READABLE and limits.inputs is None:
+        body = _strongest(kernel, largest, filters, limits, inputs_of)
     else:
         # In a grouped convolution, a column is one input of every group, and these have no common norm.
         inputs = _order(kernel.weights, 2, limits.sort if kernel.groups == 1 else "channel")
@@ -188,6 +199,45 @@ def _matrix(grey: np.ndarray, filters: np.ndarray, inputs: np.ndarray, limits: L
         " of the filter's group." if groups > 1 else f", {_first(limits.sort)} first."
     )
     return _Body(body, notes, boxes, legend)
+
+
+def _strongest(kernel: Kernel, largest: float, filters: np.ndarray, limits: Limits, inputs_of: str | None) -> _Body:
+    """A row a filter: the numbers of its strongest inputs, each above its weight as a bar."""
+    weights = kernel.weights[0, 0]
+    order = np.argsort(-np.abs(np.nan_to_num(weights, nan=np.inf)), axis=0, kind="stable")[:_STRONGEST]
+    (bar, wide), step = _BAR, _BAR[1] + 3 * _GAP
+    left, high = 8 * len(str(len(filters) - 1)) + 6, _NUMBERS + bar + 3 * _GAP
+    cell = left + _STRONGEST * step + 4 * _GAP
+    side = _MOST_SIDE if limits.filters else _SIDE
+    most = max(1, min(limits.filters or len(filters), len(filters), (side // high) * max(1, side // cell)))
+    columns = int(np.clip(round((most * high / cell) ** 0.5), -(-most // (side // high)), max(1, side // cell)))
+    rows = -(-most // columns)
+    body = np.full((rows * high, columns * cell, 3), GROUND, np.uint8)
+    boxes, notes = np.zeros((len(filters), 4), np.int32), []
+    for number, filter in enumerate(filters[:most]):
+        y, x = number % rows * high, number // rows * cell + left
+        notes.append(Note(y + _NUMBERS + bar // 2, x - 4, str(filter), "rm"))
+        boxes[filter] = y, x, y + _NUMBERS + bar, x + (_STRONGEST - 1) * step + wide
+        for at, input in enumerate(order[:, filter]):
+            first = x + at * step
+            notes.append(Note(y + _NUMBERS - 1, first + wide // 2, str(kernel.first_input(filter) + int(input)), "mb"))
+            body[y + _NUMBERS : y + _NUMBERS + bar, first : first + wide] = _bar(float(weights[input, filter]) / largest, wide)
+    of = f" among the channels of {inputs_of}" if inputs_of else ""
+    legend = (
+        f"{_part(most, len(filters)).capitalize()} filters, {_first(limits.sort)} first, each with its {_STRONGEST} strongest "
+    )
+    return _Body(body, notes, boxes, f"{legend}inputs: their numbers{of}, and their weights as bars.")
+
+
+def _bar(share: float, wide: int) -> np.ndarray:
+    """A weight as a line of a bar, uint8 (wide, 3): white to the right of the middle, or black to the left, on grey."""
+    if not np.isfinite(share):
+        return np.tile(np.array(MARK, np.uint8), (wide, 1))
+    line, middle = np.full((wide, 3), 128, np.uint8), wide // 2
+    length = max(1, round(min(abs(share), 1) * middle))
+    line[middle : middle + length] = 255 if share > 0 else 128
+    line[middle - length : middle] = 0 if share < 0 else 128
+    return line
 
 
 def _part(drawn: int, count: int) -> str:

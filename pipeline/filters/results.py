@@ -51,7 +51,7 @@ class FilterResults:
         layer = origin.layer
         suffix, part = ("", "") if kernel.part == "kernel" else (f"-{kernel.part}", f", {kernel.part}")
         picture = f"mosaics/filters/{file_name(layer)}{suffix}.png"
-        drawn = draw_kernel(f"{layer}{part}", kernel, self._limits, colours)
+        drawn = draw_kernel(f"{layer}{part}", kernel, self._limits, colours, origin.inputs_of)
         self._writer.put(self._folder / picture, lambda: encode_png(drawn.picture))
         for name, values in _rows(kernel, drawn).items():
             self._columns[name].extend(values)

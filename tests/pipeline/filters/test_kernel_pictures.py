@@ -202,3 +202,26 @@ def test_every_filter_is_where_its_box_says(limits: Any, colours: Any) -> None:
         first = weights if colours or limits.sort == "channel" else drawn.weights[:, :, inputs[0], filter]
         y, x, size = find(drawing.picture, grey(first, end))
         assert (y, x) == (y1, x1) and y2 == y1 + 3 * size and x2 >= x1 + 3 * size
+
+
+def test_a_large_kernel_of_1_x_1_shows_the_strongest_inputs_of_each_filter_in_white_and_black() -> None:
+    drawn = kernel(1, 1, 40, 30)
+    sheet = draw_kernel("layer", drawn, Limits("channel"), inputs_of="before")
+    assert sheet.filters.all()
+    for filter, (y1, x1, y2, x2) in enumerate(sheet.boxes):
+        weights = drawn.weights[0, 0, :, filter]
+        strongest = weights[np.argsort(-np.abs(weights))[:5]]
+        line = sheet.picture[(y2 - 3), x1:x2, 0].astype(int)
+        bars = [line[start : start + 44] for start in range(0, x2 - x1, 50)]
+        assert len(bars) == 5
+        for bar, weight in zip(bars, strongest, strict=True):
+            white, black = int((bar == 255).sum()), int((bar == 0).sum())
+            expected = max(1, round(min(abs(weight) / np.abs(drawn.weights).max(), 1) * 22))
+            assert abs((white if weight > 0 else black) - expected) <= 1 and (black if weight > 0 else white) == 0
+        assert (sheet.picture[y1 : y1 + 11, x1:x2].max(axis=(0, 2)) > 150).any()  # the inputs' numbers
+
+
+def test_inputs_that_are_asked_for_make_a_matrix_of_a_large_kernel_too() -> None:
+    drawn = kernel(1, 1, 40, 5)
+    picture = draw_kernel("layer", drawn, Limits("channel", inputs=40)).picture
+    assert find(picture, grey(drawn.weights[0, 0].T, np.abs(drawn.weights).max()))[2] >= 9
