@@ -119,7 +119,7 @@ class ByLabel(_HeapMember):
 
     def update(self, responses: Responses) -> ByLabel:
         label_numbers = responses.label_numbers[responses.candidates.images]
-        labelled = responses.candidates.where(label_numbers >= 0).without_maps()
+        labelled = responses.candidates.without_maps().where(label_numbers >= 0)
         rows = label_numbers[label_numbers >= 0] * responses.maxima.shape[1] + labelled.channels
         return ByLabel(self.heap.insert(replace(labelled, channels=rows)))
 
