@@ -65,8 +65,7 @@ def focus(values: np.ndarray, height: int, width: int) -> Focus:
 
 def enlarge(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """A map (h, w) to float32 (height, width), bilinear, every position of the map filling an equal share."""
-    positions = (np.arange(size) + 0.5 for size in (height, width))
-    return _spread(values, *positions, (height / values.shape[0], width / values.shape[1]))
+    return _spread(values, np.arange(height) + 0.5, np.arange(width) + 0.5, (height / values.shape[0], width / values.shape[1]))
 
 
 def on_source(values: np.ndarray, fit: Fit, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

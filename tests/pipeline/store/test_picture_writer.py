@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def test_all_pictures_are_there_when_it_is_finished_and_it_can_go_on(tmp_path: P
     writer = PictureWriter()
     for first in (0, 30):
         for number in range(first, first + 30):
-            writer.put(tmp_path / "deep" / f"{number}.png", lambda number=number: bytes([number]) * 100)
+            writer.put(tmp_path / "deep" / f"{number}.png", partial(bytes, [number] * 100))
         writer.finish()
         assert all((tmp_path / "deep" / f"{number}.png").read_bytes() == bytes([number]) * 100 for number in range(first + 30))
 
