@@ -30,7 +30,7 @@ _SAVING_SHARE = 50  # at most one part in so many of the time goes into saving
 class CutState:
     """The pictures of a job's winners while they are made, as a context.
 
-    On a remote store nothing is kept. `complete` removes what was kept.
+    On a remote store nothing is kept. `complete` removes what was kept, and so does a failure before the first save.
 
     Attributes:
         pictures: what is made; of an earlier run, where that was cutting the same winners in the same way.
@@ -98,7 +98,7 @@ class CutState:
                 file.write(f"{path.name}\n")
 
     def complete(self) -> None:
-        """Everything is written that was to be made of the pictures: forget them."""
+        """Everything is written that was to be made of the pictures: remove them."""
         for name in ("patches.npz", "patches.spool", "patches.pages"):
             (self._parts / name).unlink(missing_ok=True)
 
@@ -132,6 +132,8 @@ class CutState:
                 self._save()
         finally:
             self.pictures.spool.__exit__(kind, error, trace)
+            if error is not None and not self._saved:
+                self.complete()
 
 
 def _image(fields: dict[str, Any]) -> SourceImage:

@@ -172,7 +172,7 @@ def test_a_run_with_a_raised_share_of_bad_images_continues(small: Any, write_pic
     assert last.scanned[0] == 8 and read_receipt(folder).stages["activations"].skipped == 1
 
 
-@pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 3"), (4, "is of format 4")])
+@pytest.mark.parametrize(("format_", "words"), [(0, "is of format 0, this version reads 4"), (5, "is of format 5")])
 def test_a_part_of_another_format_is_refused_by_name(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: Any, words: Any
 ) -> None:

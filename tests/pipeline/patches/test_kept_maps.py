@@ -49,7 +49,7 @@ def test_winners_whose_maps_the_scan_kept_need_no_pass_of_the_network(in_memory:
 
 
 def test_equal_crops_of_different_images_are_stored_once(in_memory: Any, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3))
     sizes = []
     for folder, pair in {"same": images[[0, 0]], "different": images}.items():
         write_patches([winners([[0, 1]])], in_memory(pair), tmp_path / folder, PatchOptions(Fit(16, 16)))

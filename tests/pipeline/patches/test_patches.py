@@ -118,7 +118,7 @@ def test_every_image_is_opened_once_however_many_patches_it_gives(source: Any, t
 
     write_patches(layers, source, tmp_path, PatchOptions(FIT, step=step))
     assert source.fetched == [0, 3, 4]
-    assert reports == {"patches": [(1, 3), (2, 3), (3, 3)], "mosaics": [(number, 6) for number in range(1, 7)]}
+    assert reports == {"patches": [(number, 3) for number in range(4)], "mosaics": [(number, 6) for number in range(7)]}
 
 
 def test_fewer_winners_than_places_give_fewer_rows_and_empty_tiles(source: Any, tmp_path: Path) -> None:
