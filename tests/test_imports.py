@@ -74,6 +74,7 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "keras"}
 AT_ONCE = (
     "jobs.training",
     "pipeline.activations.scan_pass",
+    "pipeline.activations.winner_maps",
     "pipeline.activations.scan",
     "pipeline.ascent",
     "pipeline.attribution",
