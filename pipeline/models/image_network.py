@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,8 @@ from pipeline.models.tokens.layers import TokenLayers, token_layers
 from pipeline.spec.model import TokensSpec
 from pipeline.store.direction_sets import DirectionSet
 
+_MOST_NUMBERS = 2**32  # in a layer's output for one image: 16 GiB
+
 
 class ImageNetwork:
     """A `Network` of any family: the reader knows the family, this class what all networks have in common."""
@@ -62,6 +65,12 @@ class ImageNetwork:
         check_mode(preprocessing.value, self.input_shape[2], self._where + reader.hint)
         self._preprocessing = preprocessing
         own = [layer for layer in reader.survey() if isinstance(layer, LayerInfo)]
+        largest = max(own, key=lambda layer: math.prod(layer.shape), default=None)
+        if largest is not None and math.prod(largest.shape) > _MOST_NUMBERS:
+            raise UnusableModel(
+                f"{self._where} makes {math.prod(largest.shape):,} numbers of one image at {largest.name!r}, more than "
+                "machines have room for. Set a smaller model.size; if it has none, the file is broken or made to fill the memory."
+            )
         self._output = NetworkOutput(reader, own, output, self._where)
         self._asked_tokens: TokensSpec | None = None
         self._given = dict(getattr(reader, "given", {}))

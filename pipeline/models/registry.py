@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
 
 from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
 from pipeline.models.network import Network
@@ -67,17 +68,26 @@ class NetworkKind(Kind):
     """A kind of network; `open` is given what stands behind the colon of `model.source`, and the table."""
 
     open: Callable[[str, ModelSpec], Network] = _keras
-    tried: bool = False  # in a child process first: TensorFlow's C++ reads the file
+    # The module that opens it, where a child process does: TensorFlow's C++ reads the file.
+    tried: str = ""
 
+
+_GRAPHS = "pipeline.models.graphs"
 
 # By what stands before the colon. The kinds import Keras, so each is reached for on use.
 KINDS: dict[str, NetworkKind] = {
     "keras": NetworkKind(open=_keras, keys=("weights", "top")),
     "file": NetworkKind(open=_file, path=True, keys=("inputs", "trusted", "custom"), endings=(".keras", ".h5", ".hdf5")),
-    "frozen": NetworkKind(open=_frozen, path=True, keys=("inputs", "allow", "trusted"), endings=(".pb",), tried=True),
+    "frozen": NetworkKind(
+        open=_frozen, path=True, keys=("inputs", "allow", "trusted"), endings=(".pb",), tried=f"{_GRAPHS}.frozen"
+    ),
     "hub": NetworkKind(open=_hub, keys=("top", "trusted")),
-    "onnx": NetworkKind(open=_onnx, path=True, keys=("inputs", "trusted"), endings=(".onnx",), tried=True),
-    "savedmodel": NetworkKind(open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), endings=("/",), tried=True),
+    "onnx": NetworkKind(
+        open=_onnx, path=True, keys=("inputs", "trusted"), endings=(".onnx",), tried="pipeline.models.onnx.onnx_network"
+    ),
+    "savedmodel": NetworkKind(
+        open=_savedmodel, path=True, keys=("inputs", "allow", "trusted"), endings=("/",), tried=f"{_GRAPHS}.savedmodel"
+    ),
 }
 
 
@@ -100,14 +110,14 @@ def _open(spec: ModelSpec) -> Network:
     if not kind.path:
         return _with_tokens(kind.open(path, spec), spec)
     with foreign_errors(UnusableModel, path, "The file is broken: save the network again."):
+        network = None
         if kind.tried and not spec.trusted:
-            from pipeline.models.trial import try_in_child, try_once
+            from pipeline.models.trial import opened_in_child
 
-            if name == "onnx":  # it may lie in several files
-                try_in_child(lambda: kind.open(path, spec), path)
-            else:
-                try_once(lambda: kind.open(path, spec), Path(path), spec.model_dump_json())
-        return _with_tokens(kind.open(path, spec), spec)
+            with suppress(ModuleNotFoundError):  # which `open` explains
+                import_module(kind.tried)  # once, for both processes
+            network = opened_in_child(lambda: kind.open(path, spec), path)
+        return _with_tokens(network or kind.open(path, spec), spec)
 
 
 def _with_tokens(network: Network, spec: ModelSpec) -> Network:

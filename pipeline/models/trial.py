@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
+import pickle
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
-import tensorflow as tf
+from typing import Any, TypeVar, cast
 
 from pipeline.compiled.tf_private import has_started
 from pipeline.errors import ConvscopeError, UnusableModel
-from pipeline.store.user_cache import user_cache
+
+T = TypeVar("T")
 
 _SECONDS = 120.0  # of wall clock that opening may take
 _BYTES = 8 * 2**30  # of address space that opening may add
 _OUT_OF_MEMORY = 3
-_RULES = 1  # raised where files are read otherwise than before
-_MOST_MARKS = 1000
+_PLAIN = {
+    *(
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+    ),
+    *(("pathlib", "PosixPath"), ("collections", "OrderedDict"), ("builtins", "set"), ("builtins", "frozenset")),
+}
 
 
 def try_in_child(
-    work: Callable[[], object], where: str, seconds: float = _SECONDS, memory: int = _BYTES, cpu: int | None = None
+    work: Callable[[], object],
+    where: str,
+    seconds: float = _SECONDS,
+    cpu: int | None = None,
+    runs_tensorflow: bool = True,
 ) -> bool:
     """Do some work in a forked child, for what may happen to it; its result and its Python exceptions are thrown away.
 
     What crashes is the C++ of TensorFlow and HDF5, on files that contradict themselves. Nothing is tried where there is no fork,
-    or where TensorFlow has already started its threads, which a fork does not take along: the command line opens networks
-    before that, a notebook perhaps after.
+    nor with TensorFlow where it has started its threads: the command line opens networks before that, a notebook perhaps after.
 
     Args:
         where: what errors call the file.
         seconds: how long the work may take.
-        memory: bytes of address space that it may add.
         cpu: seconds of a processor that it may take; None: any number within `seconds`.
+        runs_tensorflow: whether it does: a fork takes none of the threads along that TensorFlow has started.
 
     Returns: whether it was tried.
     Raises: UnusableModel, where the child was killed by a signal, took too long or ran out of memory.
     """
-    if sys.platform != "linux" or has_started():
+    if sys.platform != "linux" or (runs_tensorflow and has_started()):
         return False
     sys.stdout.flush()
     sys.stderr.flush()
@@ -53,7 +60,7 @@ def try_in_child(
         child = os.fork()
     if not child:
         try:
-            os._exit(_in_child(work, memory, cpu))
+            os._exit(_in_child(work, cpu))
         finally:  # whatever happens, the child never goes on as its parent
             os._exit(0)
     status = _wait(child, seconds)
@@ -63,40 +70,54 @@ def try_in_child(
     if os.WIFSIGNALED(status):
         raise UnusableModel(f"{where} makes its reader crash ({signal.Signals(os.WTERMSIG(status)).name}). {advice}")
     if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
-        raise UnusableModel(f"{where} takes more than {memory / 2**30:.0f} GiB of memory to open. {advice}")
+        raise UnusableModel(f"{where} takes more than {_BYTES / 2**30:.0f} GiB of memory to open. {advice}")
     return True
 
 
-def try_once(work: Callable[[], object], path: Path, settings: str) -> None:
-    """As `try_in_child`, once for a graph: the user's cache remembers what a child has lived through.
+def opened_in_child(work: Callable[[], T], where: str) -> T | None:
+    """What some work gives, done in a forked child as `try_in_child` does it: it is done once, and handed over.
 
-    Args:
-        path: a file, or the folder of a SavedModel.
-        settings: what else decides how it is opened.
+    The child writes what it has made into memory that both share. The parent takes nothing from there but instances of
+    convscope's own classes, arrays and plain values; what else a child that was taken over might write is not looked up.
+
+    Returns: None where no child was tried, where it met an exception, and where its result cannot be handed over.
+    Raises: as `try_in_child`; a ConvscopeError that the work raised.
     """
-    cache = user_cache()
-    mark = None if cache is None else cache / "trials" / _digest(path, settings)
-    if (mark is not None and mark.exists()) or not try_in_child(work, str(path)) or mark is None:
-        return
-    with contextlib.suppress(OSError):
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        marks = list(mark.parent.iterdir())
-        for old in marks if len(marks) >= _MOST_MARKS else ():
-            old.unlink()
-        mark.touch()
+    if sys.platform != "linux":
+        return None
+    with os.fdopen(os.memfd_create("opened"), "w+b") as shared:
+
+        def handed() -> None:
+            try:
+                result: object = work()
+            except ConvscopeError as error:
+                result = error
+            pickle.dump(result, shared, protocol=5)
+            shared.flush()
+
+        if not try_in_child(handed, where) or not os.fstat(shared.fileno()).st_size:
+            return None
+        shared.seek(0)
+        try:
+            result = _Handed(shared).load()
+        except Exception:  # cut short: the work ended in an exception
+            return None
+    if isinstance(result, ConvscopeError):
+        raise result
+    return cast(T, result)
 
 
-def _digest(path: Path, settings: str) -> str:
-    """Of all that is read of a file or a SavedModel, the settings, and the versions of what reads it."""
-    digest = hashlib.sha256(f"{tf.__version__} {np.__version__} {_RULES} {settings}".encode())
-    folder = [path / "saved_model.pb", *sorted((path / "variables").glob("*"))] if path.is_dir() else [path]
-    for file in filter(Path.is_file, folder):
-        with file.open("rb") as content:
-            digest.update(f"\0{file.relative_to(path)}\0".encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+class _Handed(pickle.Unpickler):
+    """Reads classes of convscope, of pathlib and of NumPy's arrays, and nothing else: no function but what makes those."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        value = super().find_class(module, name) if module.startswith("pipeline.") or (module, name) in _PLAIN else None
+        if isinstance(value, type) or (module, name) in _PLAIN:
+            return value
+        raise pickle.UnpicklingError(f"{module}.{name} is not handed over")
 
 
-def _in_child(work: Callable[[], object], memory: int, cpu: int | None) -> int:
+def _in_child(work: Callable[[], object], cpu: int | None) -> int:
     import resource
 
     silent = os.open(os.devnull, os.O_WRONLY)
@@ -104,7 +125,7 @@ def _in_child(work: Callable[[], object], memory: int, cpu: int | None) -> int:
         os.dup2(silent, stream)
     with open("/proc/self/statm", encoding="ascii") as file:
         taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, taken + memory), (resource.RLIMIT_CPU, cpu)):
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, taken + _BYTES), (resource.RLIMIT_CPU, cpu)):
         _, hard = resource.getrlimit(kind)
         if most is not None and (hard == resource.RLIM_INFINITY or most <= hard):  # a tighter one stays
             resource.setrlimit(kind, (most, hard))

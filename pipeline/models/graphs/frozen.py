@@ -101,7 +101,7 @@ class GraphReader:
         Args:
             origin: what the graph was translated from, if from anything.
         """
-        self._origin = origin
+        self._origin, self._where, self._allow = origin, where, tuple(spec.allow)
         check_harmless(graph, where)
         operations = Operations.of(graph, where)
         image = find_image(operations, spec, where)
@@ -113,7 +113,7 @@ class GraphReader:
         operations, given = settled(operations, spec, image, where)
         operations = cut(folded(inlined(operations, where)), image, given, where)
         self.given: Mapping[str, Given] = {name: one for name, one in given.items() if name in operations.nodes}
-        check_operations(operations.graph(), where, spec.allow)
+        check_operations(operations, where, spec.allow)
         check_constants(operations, where)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
         self.layout, self.input_shape = image_layout(own_shape, f"{where} at {short(image)!r}", spec.size)
@@ -126,6 +126,15 @@ class GraphReader:
         register_functions(operations)
         self._tensors = self._find_tensors(where)
         self._names = {tensor.name: name for name, tensor in [*self._rows.items(), *self._tensors.items()]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_dtype": self._dtype.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another process has read, once its operations are judged here too. Raises: UnusableModel."""
+        self.__dict__ |= state | {"_dtype": tf.as_dtype(state["_dtype"])}
+        check_operations(self._operations, self._where, self._allow)
+        register_functions(self._operations)
 
     def infer_preprocessing(self, where: str) -> Setting:
         """What the graph's own first steps leave to do. Raises: WrongSpec, where that cannot be told."""

@@ -54,6 +54,22 @@ class Operations:
         library = function_pb2.FunctionDefLibrary(function=map(_quiet, graph.library.function))
         return cls(nodes, library, graph.versions).replace(nodes)
 
+    def __getstate__(self) -> list[bytes]:
+        """The table as bytes, for another process: of each operation alone, since a graph would be a copy of them all."""
+        return [part.SerializeToString() for part in (self.library, self.versions, *self.nodes.values())]
+
+    def __setstate__(self, state: list[bytes]) -> None:
+        library, versions, *nodes = state
+        read = map(node_def_pb2.NodeDef.FromString, nodes)
+        object.__setattr__(self, "nodes", {node.name: node for node in read})
+        object.__setattr__(self, "library", function_pb2.FunctionDefLibrary.FromString(library))
+        object.__setattr__(self, "versions", versions_pb2.VersionDef.FromString(versions))
+
+    @property
+    def node(self) -> Iterable[node_def_pb2.NodeDef]:
+        """The operations alone, as a GraphDef has them."""
+        return self.nodes.values()
+
     def replace(self, nodes: dict[str, node_def_pb2.NodeDef]) -> Operations:
         """Other operations, put into forward order, with the same functions."""
         return Operations(_in_order(nodes), self.library, self.versions)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import Protocol
 
-from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
+from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 
 from pipeline.compiled.tf_private import is_registered
 from pipeline.errors import UnusableModel
@@ -189,7 +190,17 @@ COMPUTABLE: frozenset[str] = frozenset().union(
 )
 
 
-def check_operations(graph: graph_pb2.GraphDef, where: str, allow: Collection[str] = ()) -> None:
+class HasNodes(Protocol):
+    """A graph, as TensorFlow or as `Operations` holds it: its operations, and its functions."""
+
+    @property
+    def node(self) -> Iterable[node_def_pb2.NodeDef]: ...
+
+    @property
+    def library(self) -> function_pb2.FunctionDefLibrary: ...
+
+
+def check_operations(graph: HasNodes, where: str, allow: Collection[str] = ()) -> None:
     """Refuse a graph that is about to run for an operation that is not known to be pure, functions included.
 
     Args:
@@ -202,7 +213,7 @@ def check_operations(graph: graph_pb2.GraphDef, where: str, allow: Collection[st
     _refuse(graph, where, lambda node: judge(node, functions, allow))
 
 
-def check_harmless(graph: graph_pb2.GraphDef, where: str) -> None:
+def check_harmless(graph: HasNodes, where: str) -> None:
     """Refuse a graph for an operation in FORBIDDEN, wherever it stands; nothing of the graph is run.
 
     What is neither forbidden nor known to be pure may stand in what is cut away, such as a queue before the images.
@@ -212,7 +223,7 @@ def check_harmless(graph: graph_pb2.GraphDef, where: str) -> None:
     _refuse(graph, where, _forbidden)
 
 
-def _refuse(graph: graph_pb2.GraphDef, where: str, judged: Callable[[node_def_pb2.NodeDef], str | None]) -> None:
+def _refuse(graph: HasNodes, where: str, judged: Callable[[node_def_pb2.NodeDef], str | None]) -> None:
     for node in nodes_of(graph):
         problem = judged(node)
         if problem:
@@ -293,7 +304,7 @@ def _forbidden_attribute(attributes: Mapping[str, attr_value_pb2.AttrValue]) -> 
     return None
 
 
-def nodes_of(graph: graph_pb2.GraphDef) -> Iterator[node_def_pb2.NodeDef]:
+def nodes_of(graph: HasNodes) -> Iterator[node_def_pb2.NodeDef]:
     """Every node of a graph, and of every function of its library."""
     yield from graph.node
     for function in graph.library.function:

@@ -182,7 +182,7 @@ def _try_hdf5(file: Path, path: Path) -> None:
             dict(opened.attrs)
             opened.visititems(lambda name, item: dict(item.attrs) and None)
 
-    try_in_child(read, str(path), cpu=_HDF5_SECONDS)
+    try_in_child(read, str(path), cpu=_HDF5_SECONDS, runs_tensorflow=False)
 
 
 def _read_hdf5(path: Path) -> ModelFile:

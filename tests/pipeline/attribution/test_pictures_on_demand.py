@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import load_spec, run
@@ -103,3 +105,14 @@ def test_a_folder_that_lets_its_network_run_code_gets_no_new_picture(few: Any, c
     (folder / "run.json").write_text(json.dumps(receipt))
     status, _, error = command("picture", folder, "--image", 7)
     assert status == 2 and "lets the network run Python code" in error
+
+
+def test_stored_maps_that_are_broken_are_an_error_of_one_line(few: Any, command: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(few[0], tmp_path / "tiny")
+    undrawn = next(row for row in rows(folder) if row["picture"] is None)
+    for path in (folder / "maps").glob("*.parquet"):
+        table = pq.read_table(path)
+        shapes = pa.array([[2**30, 2**30]] * len(table), table.schema.field("shape").type)
+        pq.write_table(table.set_column(table.column_names.index("shape"), "shape", shapes), path)
+    status, _, error = command("picture", folder, "--image", undrawn["key"], "--method", undrawn["method"])
+    assert status == 2 and error.startswith("MissingInput: the maps of") and len(error.splitlines()) == 1

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
+
+sys.path.insert(0, str(Path(__file__).parent / "graphs"))
+
+from frozen_graphs import convolve, freeze_v1, freeze_v2, plain, weights
 
 _OUTCOMES = [
     ("os.kill(os.getpid(), signal.SIGSEGV)", {}, "net.pb makes its reader crash (SIGSEGV)"),
@@ -65,30 +70,73 @@ try_in_child(lambda: 1 / 0, "net.pb")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_a_child_has_lived_through_is_not_tried_again_until_it_changes(tmp_path: Path) -> None:
-    code = """
-import os, sys
+_HANDED = """
+import json, os, sys
 from pathlib import Path
-from pipeline.errors import UnusableModel
-from pipeline.models.trial import try_once
+import numpy as np
+import pipeline.models.trial as trial
+from pipeline.errors import ConvscopeError, UnusableModel
+from pipeline.models.network import LayerInfo
 
-def tried(settings="", work=lambda: os.write(write, b"x")):
-    try_once(work, Path("net.pb"), settings)
-    return os.read(read, 9) if select.select([read], [], [], 0)[0] else b""
+class Own:
+    pass
 
-import select
-read, write = os.pipe()
-print([tried(), tried(), tried("size = 8"), tried("size = 8")])
-Path("net.pb").write_bytes(b"another")
-print([tried(), tried()])
-Path("net.pb").write_bytes(b"a third")
-for _ in range(2):
+class Runs:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+def refused():
+    raise UnusableModel("no such network")
+
+for work in (lambda: [LayerInfo("a", "Conv2D", (1, 2, 3)), np.arange(3)], lambda: 1 / 0, refused, Own, Runs, lambda: sys.stdout):
     try:
-        tried(work=os.abort)
-    except UnusableModel as error:
-        print("crash" in str(error))
+        print(repr(trial.opened_in_child(work, "net.pb")))
+    except ConvscopeError as error:
+        print(error)
+print(os.path.exists("ran"))
 """
-    (tmp_path / "net.pb").write_bytes(b"a graph")
-    environment = {**os.environ, "CONVSCOPE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.getcwd()}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
-    assert done.stdout.split("\n")[:4] == ["[b'x', b'', b'x', b'']", "[b'x', b'']", "True", "True"]
+
+
+def test_what_a_child_made_is_handed_over_and_nothing_that_it_names_is_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, "-c", _HANDED], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+    )
+    made, *others, ran = done.stdout.splitlines()
+    assert made == "[LayerInfo(name='a', kind='Conv2D', shape=(1, 2, 3), of_tokens=False, base=None), array([0, 1, 2])]"
+    assert others == ["None", "UnusableModel: no such network", "None", "None", "None"] and ran == "False"
+
+
+_OPENED = """
+import sys
+from pipeline.models import registry
+from pipeline.models.graphs import frozen
+from pipeline.spec.model import ModelSpec
+
+judged = []
+judge = frozen.check_operations
+frozen.check_operations = lambda graph, *rest: judged.append(graph) or judge(graph, *rest)
+for trusted in (False, True):
+    network = registry.open_network(ModelSpec(source=sys.argv[1], layers=["*"], preprocess="none", trusted=trusted))
+    print(network.digest(), len(network.layers()), network.head().kind, len(judged))
+"""
+
+
+def looping(images: tf.Tensor) -> tf.Tensor:
+    """A network that keeps a function in its graph: a loop over its own maps."""
+    maps = convolve(images, weights(3, 3, 3, 4), name="edges")
+    again = tf.while_loop(lambda x: tf.reduce_max(x) < 9, lambda x: [x * 2 + 1], [maps])[0]
+    return tf.identity(tf.reduce_mean(again, (1, 2)), name="end")
+
+
+@pytest.mark.parametrize("has_functions", [False, True])
+def test_a_graph_that_a_child_opened_is_the_graph_that_is_opened_without_and_is_judged_here_too(
+    tmp_path: Path, has_functions: bool
+) -> None:
+    specs = tf.TensorSpec((None, 8, 8, 3), tf.float32, name="input")
+    path = freeze_v2(tmp_path, looping, specs, lower=False) if has_functions else freeze_v1(tmp_path, plain, ["end"])
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", _OPENED, f"frozen:{path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    handed, own = (line.split() for line in done.stdout.splitlines())
+    assert handed[:3] == own[:3] and (handed[3], own[3]) == ("1", "2")  # the child's own judging is not counted here

@@ -152,7 +152,7 @@ def test_a_network_may_be_named_as_the_compiler_of_nothing(tmp_path: Path) -> No
     assert not proof.exists()
 
 
-def rewritten(path: Path, write: Callable[[h5py.File], None]) -> Path:
+def rewritten(path: Path, write: Callable[[h5py.File], object]) -> Path:
     net().save(path)
     with h5py.File(path, "a") as file:
         del file["model_weights/conv/conv/kernel"]
@@ -167,15 +167,19 @@ def other_file(tmp_path: Path) -> Path:
 
 
 def test_weights_in_other_files_are_never_read(tmp_path: Path) -> None:
-    """CVE-2026-1669 and CVE-2026-12480: external storage, links, and virtual datasets."""
+    """CVE-2026-1669, CVE-2026-12480 and GHSA-27f4-p4xq-cxg8: external storage, links, also of all weights, virtual datasets."""
     secret, name = other_file(tmp_path), "model_weights/conv/conv/kernel"
     layout = h5py.VirtualLayout((3, 3, 3, 2), "float32")
     layout[...] = h5py.VirtualSource(secret, "kernel", (3, 3, 3, 2))
-    attacks: dict[str, Callable[[h5py.File], None]] = {
+    attacks: dict[str, Callable[[h5py.File], object]] = {
         "external storage": lambda file: file.create_dataset(name, (3, 3, 3, 2), "float32", external=[(str(secret), 0, 216)]),
         "an external link": lambda file: file.__setitem__(name, h5py.ExternalLink(str(secret), "kernel")),
         "a soft link": lambda file: file.__setitem__(name, h5py.SoftLink("/model_weights/dense")),
         "a virtual dataset": lambda file: file.create_virtual_dataset(name, layout),
+        "all weights by a link": lambda file: (
+            file.__delitem__("model_weights"),
+            file.__setitem__("model_weights", h5py.ExternalLink(str(secret), "/")),
+        ),
         "itself": lambda file: file["model_weights/conv"].__setitem__("again", file["model_weights"]),
     }
     for attack, write in attacks.items():
