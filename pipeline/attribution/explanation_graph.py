@@ -14,7 +14,7 @@ from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, 
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted, starting_relevance
 from pipeline.compiled.freezing import FrozenGraph
-from pipeline.compiled.gradients import deterministic_gradients, gradient_of
+from pipeline.compiled.gradients import gradient_of, gradients_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import CHANGES, Guide, guide
 from pipeline.compiled.on_the_way import trace_on_the_way
@@ -213,7 +213,7 @@ class _Drawing:
             flow = attention_flow(pixels, self.network.name)
             for quantity in attention:
                 weighted = totals if quantity.by_gradients else []
-                flows = [flow.weighed(deterministic_gradients(total, list(flow.blocks))) for total in weighted]
+                flows = [flow.weighed(gradients_of(total, list(flow.blocks))) for total in weighted]
                 values[quantity] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
         for layer, tensor in tensors.items():
             values |= self._at_layer(layer, tensor, totals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from pipeline.compiled.gradients import deterministic_gradients
+from pipeline.compiled.gradients import gradients_of
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, last_convolution, upstream
 from pipeline.errors import UnusableModel
 from pipeline.models.network import LOGITS, LayerInfo, Network, own_layers
@@ -55,7 +55,7 @@ def _last_tokens(network: Network, convolution: LayerInfo | None) -> LayerInfo |
                 tensors[name] = located
         weights = tf.random.stateless_uniform(tf.shape(traced[LOGITS]), (0, 1))
         total = tf.reduce_sum(traced[LOGITS] * weights)
-        gradients = deterministic_gradients(total, [located.tensor for located in tensors.values()])
+        gradients = gradients_of(total, [located.tensor for located in tensors.values()])
         return [
             tf.constant(0.0) if gradient is None else tf.reduce_max(tf.abs(located.as_map(gradient)))
             for located, gradient in zip(tensors.values(), gradients, strict=True)

@@ -95,7 +95,7 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
     def together(images: tf.Tensor) -> tf.Tensor:
         pixels = network.preprocess(images)
         maps = network.trace(pixels, [layer.name for layer in layers])
-        return _energy([tf.reduce_sum(value) for value in maps.values()], pixels, network.input_shape[2])
+        return _energy(tf.stack([tf.reduce_sum(value) for value in maps.values()]), pixels, network.input_shape[2])
 
     try:
         together.get_concrete_function()
@@ -106,14 +106,14 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
         ) from None
 
 
-def _energy(units: tf.Tensor | list[tf.Tensor], pixels: tf.Tensor, channels: int) -> tf.Tensor:
+def _energy(units: tf.Tensor, pixels: tf.Tensor, channels: int) -> tf.Tensor:
     """Of the image's channels; those behind them hold the network's other inputs."""
     import tensorflow as tf
 
-    from pipeline.compiled.gradients import deterministic_gradients
+    from pipeline.compiled.gradients import gradient_of
 
-    (gradient,) = deterministic_gradients(units, pixels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    gradient = gradient[..., :channels]
+    gradient = gradient_of(units, pixels)
+    gradient = (tf.zeros_like(pixels) if gradient is None else gradient)[..., :channels]
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     # Scaled like this, no square overflows or underflows.
     return tf.reduce_sum(tf.square(tf.math.divide_no_nan(gradient, largest)), axis=3)

@@ -7,7 +7,7 @@ ignores it, because it looks up gradients by the operation's type.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +70,25 @@ def own_gradient(operation: tf.Operation) -> Callable[..., Any]:
 
 
 def gradient_of(total: tf.Tensor, by: tf.Tensor) -> tf.Tensor | None:
-    """The gradient of one or several numbers by a tensor, of its shape; None where they do not depend on it.
+    """The gradient by one tensor; see `gradients_of`."""
+    return gradients_of(total, [by])[0]
+
+
+def gradients_of(total: tf.Tensor, by: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """The gradients of one or several numbers by tensors, of their shapes; None where they do not depend on one.
 
     Where anything in the graph is float16, gradients under 6e-8 are zero, such as those of a mean over a large map. They are
     then taken of the numbers times a power of two, and divided by it; where that overflows, those of the numbers themselves
     count. They are float32 then.
     """
-    (plain,) = deterministic_gradients(total, by)
-    if plain is None or not _is_in_halves(total.graph):
-        return plain
-    (scaled,) = deterministic_gradients(total, by, grad_ys=tf.fill(tf.shape(total), tf.cast(_SCALE, total.dtype)))
+    gradients = deterministic_gradients(total, list(by))
+    if not _is_in_halves(total.graph):
+        return gradients
+    many = deterministic_gradients(total, list(by), grad_ys=tf.fill(tf.shape(total), tf.cast(_SCALE, total.dtype)))
+    return [None if plain is None else _unscaled(scaled, plain) for scaled, plain in zip(many, gradients, strict=True)]
+
+
+def _unscaled(scaled: tf.Tensor, plain: tf.Tensor) -> tf.Tensor:
     scaled, plain = tf.cast(scaled, tf.float32) / _SCALE, tf.cast(plain, tf.float32)
     return tf.where(tf.math.is_finite(scaled), scaled, plain)
 

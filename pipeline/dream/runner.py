@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.ascent.checkpoint import Checkpoint, load, save
+from pipeline.ascent.checkpoint import Checkpoint
 from pipeline.ascent.loop import Loop
 from pipeline.ascent.objectives import Form
 from pipeline.compiled.compile import compile_pass
@@ -23,6 +23,7 @@ from pipeline.job import Job
 from pipeline.models.network import LOGITS
 from pipeline.progress import Advance
 from pipeline.spec.picks import Picks
+from pipeline.store.arrays import load, save
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -31,12 +31,15 @@ TRANSPARENT = frozenset(
     {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "StopGradient", "PreventGradient", "Snapshot"}
 )
 
+_RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
+_SOFTMAXES = ("Softmax", "LogSoftmax")
 _ADDS = ("Add", "AddV2", "BiasAdd")
 _DIVIDES = ("RealDiv", "Div", "DivNoNan")
 _CLIPS = ("Minimum", "Maximum", "ClipByValue", "Relu6")
 _WEIGHTED = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "Conv2DBackpropInput"})
 _WEIGHTS = frozenset({"Const", "ReadVariableOp", "VariableV2", "Variable", "VarHandleOp"})
 _DEPTH = 64  # of a walk back from an end: a head is short
+_MOST_VALUES = 500  # of a walk back on all ways at once
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,16 @@ class Ending(Generic[T]):
     evidence: the value before the last nonlinearity; without one, the output itself.
     last: the type of the operation that the output comes from, past what changes no number.
     weighted: whether the evidence comes from weights with nothing behind them, as class scores do.
+    certain: whether a softmax is known to run over the classes: not where it is written out or reshaped afterwards.
+    squashed: the type of the softmax or sigmoid that an output without a last nonlinearity is made from, "" for none.
     """
 
     activation: Activation
     evidence: T
     last: str = ""
     weighted: bool = False
+    certain: bool = True
+    squashed: str = ""
 
 
 def ending_of(output: T, step_of: Callable[[T], Step[T] | None]) -> Ending[T]:
@@ -91,18 +98,21 @@ class _Walk(Generic[T]):
             activation, evidence = self._activation(value)
             if activation is not None:
                 whole = replace(activation, scale=scale * activation.scale, offset=scale * activation.offset + offset)
-                return Ending(whole, evidence, activation.name, self._is_weighted(evidence))
+                last = self.step(self.behind(output, TRANSPARENT - _RESHAPES))
+                certain = activation.name not in ("softmax", "log_softmax") or (last is not None and last.kind in _SOFTMAXES)
+                return Ending(whole, evidence, activation.name, self._is_weighted(evidence), certain)
             if line is None:
                 break
             slope, shift, value = line
             scale, offset = scale * slope, scale * shift + offset
         step = self.step(self.behind(output))
-        return Ending(Activation(), output, step.kind if step else "", self._is_weighted(output))
+        squashed = self._squashed(output)
+        return Ending(Activation(), output, step.kind if step else "", self._is_weighted(output), squashed=squashed)
 
-    def behind(self, value: T) -> T:
-        """The value that was passed on unchanged."""
+    def behind(self, value: T, passed: Collection[str] = TRANSPARENT) -> T:
+        """The value that was passed on unchanged, by operations of some types."""
         step = self.step(value)
-        while step is not None and step.kind in TRANSPARENT:
+        while step is not None and step.kind in passed:
             value = step.inputs[0]
             step = self.step(value)
         return value
@@ -255,6 +265,19 @@ class _Walk(Generic[T]):
             return bool(others) and all(self._is_weighted(given, depth - 1) for given in others)
         line = self._line(value)
         return line is not None and self._is_weighted(line[2], depth - 1)
+
+    def _squashed(self, output: T) -> str:
+        """The type of the nearest softmax or sigmoid that a value is made from without weights behind it."""
+        values, seen = [output], {output}
+        for value in values:
+            step = self.step(value)
+            if step is None or step.kind in _WEIGHTED or len(values) > _MOST_VALUES:
+                continue
+            if step.kind in (*_SOFTMAXES, "Sigmoid"):
+                return step.kind
+            values += [given for given in step.inputs if given not in seen]
+            seen.update(step.inputs)
+        return ""
 
     def _is_constant(self, value: T) -> bool:
         step = self.step(self.behind(value))

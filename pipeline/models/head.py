@@ -89,7 +89,8 @@ class Head:
     activation: from the evidence to the outputs.
     outputs: how many numbers the network gives, for each position of a map.
     reason: why it is this kind, in words. assumed: whether the network leaves that open.
-    is_output: whether the evidence is the output itself, not what stands before its last nonlinearity.
+    is_output: whether the evidence is made from the output itself, not from what stands before its last nonlinearity.
+    of_probabilities: whether that output is a probability already: the evidence is then its logarithm, or that of its odds.
     objectness: of boxes: from the evidence for an object at all to its probability, where the network gives that.
     background: of boxes: the class that is no object. has_places: whether the boxes lie somewhere on the image.
     """
@@ -100,6 +101,7 @@ class Head:
     reason: str
     assumed: bool = False
     is_output: bool = False
+    of_probabilities: bool = False
     objectness: Activation | None = None
     background: int | None = None
     has_places: bool = True
@@ -211,8 +213,11 @@ class OutputSpec:
 class OutputEnd:
     """What a network's graph shows of its output.
 
-    activation, last, weighted: as of `pipeline.models.ending.Ending`.
+    activation, last, weighted, squashed: as of `pipeline.models.ending.Ending`.
     outputs: numbers for each image, or for each position of a map.
+    gives: of numbers without a last nonlinearity, as measured: "classes", probabilities that sum to 1; "each", numbers from 0
+        to 1; "" for any others, and where that was not looked at.
+    is_picture: whether a map has the size and the channels of the image that the network takes.
     """
 
     activation: Activation
@@ -220,11 +225,20 @@ class OutputEnd:
     weighted: bool
     outputs: int
     is_map: bool = False
+    squashed: str = ""
+    gives: Literal["", "classes", "each"] = ""
+    is_picture: bool = False
 
     @property
     def is_softmax(self) -> bool:
-        """Whether it ends in a softmax that chooses among several classes."""
-        return self.activation.name in ("softmax", "log_softmax") and self.outputs > 1
+        """Whether it ends in a softmax that chooses among several classes, of which more evidence gives more."""
+        own = self.activation
+        return own.name in ("softmax", "log_softmax") and self.outputs > 1 and own.scale > 0 and own.offset == 0
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether its numbers are probabilities that no last nonlinearity gave, such as the mean of several softmaxes."""
+        return self.gives == "classes" or (self.gives == "each" and bool(self.squashed))
 
     @property
     def tells_classes(self) -> bool:
@@ -248,22 +262,32 @@ def decide(end: OutputEnd, spec: OutputSpec, where: str) -> Head:
     if spec.head != "auto":
         return _named(end, spec.head, where)
     count, ends = end.outputs, f"the network ends in {end}"
+    regresses = bool(spec.loss) and LOSSES[str(spec.loss)] == "linear"
+    compiled = f"{ends}, and was compiled with the loss {spec.loss}"
     if end.is_map:
-        return Head("map", _at_positions(end), count, f"{ends} at every position", assumed=not end.tells_classes)
+        if end.gives_probabilities:
+            return _of_probabilities("map", end, f"{ends} at every position")
+        ends += " at every position" + (
+            '; if that is a picture and no map of classes, set model.head = "embedding"' * end.is_picture
+        )
+        return Head("map", _at_positions(end), count, ends, assumed=end.is_picture or not end.tells_classes)
     if end.is_softmax:
         return Head("softmax", end.activation, count, ends)
     if end.activation.is_probability:
         meaning = "classes 0 and 1 by one output" if count == 1 else f"a probability for each of {count} outputs"
-        return Head("sigmoid", end.activation, count, f"{ends}: {meaning}")
-    if end.activation.name == "softmax":
+        doubt = f'; for the regression that its loss {spec.loss} may mean, set model.head = "linear"' if regresses else ""
+        return Head("sigmoid", end.activation, count, f"{ends}: {meaning}{doubt}", assumed=regresses)
+    if end.activation.name == "softmax" and count == 1:
         reason = "a softmax of one number is 1 for every image; if that number tells two classes apart, set model.head"
         return Head("linear", Activation(), count, reason, assumed=True)
     if end.activation.name and (end.activation.name != "relu" or count == 1):
         return Head("linear", end.activation, count, ends)
-    if spec.loss and LOSSES[spec.loss] == "linear":
-        return Head("linear", end.activation, count, f"{ends}, and was compiled with the loss {spec.loss}")
+    if regresses:
+        return Head("linear", end.activation, count, compiled)
+    if end.gives_probabilities:
+        return _of_probabilities("softmax" if end.gives == "classes" else "sigmoid", end, ends)
     if spec.loss:
-        return _without_nonlinearity(LOSSES[spec.loss], count, f"{ends}, and was compiled with the loss {spec.loss}")
+        return _without_nonlinearity(LOSSES[spec.loss], count, compiled)
     if spec.classifier:
         return _without_nonlinearity("softmax", count, spec.classifier)
     if spec.classes_named and count > 1:
@@ -283,6 +307,13 @@ def _named(end: OutputEnd, kind: HeadKind, where: str) -> Head:
         raise WrongSpec(
             f"model.head = {kind!r}, but {where} gives {shape}. Write {fitting}, or name another output: model.logits."
         )
+    if end.gives_probabilities and kind in ("softmax", "sigmoid", "map"):
+        if kind == "softmax" and end.gives == "each":
+            raise WrongSpec(
+                f'model.head = "softmax", but {where} ends in {end}, each from 0 to 1, which do not sum to 1. Write "sigmoid", '
+                '"linear" or "embedding", or name the layer of the class scores: model.logits.'
+            )
+        return _of_probabilities(kind, end, "model.head", asked=True)
     squashed = end.activation.name not in ("", "relu") and not (end.outputs == 1 and end.activation.name == "softmax")
     if (kind == "softmax" and squashed and not end.is_softmax) or (
         kind == "sigmoid" and squashed and not end.activation.is_probability
@@ -301,6 +332,15 @@ def _without_nonlinearity(kind: HeadKind, count: int, reason: str, assumed: bool
     """The head of numbers that end in no nonlinearity that counts: they are the evidence, and classes bring their own."""
     activation = Activation(kind if kind in ("softmax", "sigmoid") else "")
     return Head(kind, activation, count, reason, assumed, is_output=True)
+
+
+def _of_probabilities(kind: HeadKind, end: OutputEnd, reason: str, asked: bool = False) -> Head:
+    """The head of an output that is probabilities by what it was measured to give."""
+    name = "softmax" if kind == "softmax" or (kind == "map" and end.gives == "classes") else "sigmoid"
+    meaning = "which sum to 1: probabilities" if end.gives == "classes" else "each from 0 to 1: taken for a probability each"
+    reason = reason if asked else f"{reason}, {meaning}"
+    assumed = not asked and (end.gives == "each" or not end.squashed)
+    return Head(kind, Activation(name), end.outputs, reason, assumed, is_output=True, of_probabilities=True)
 
 
 def _at_positions(end: OutputEnd) -> Activation:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -71,7 +72,7 @@ class ImageNetwork:
                 f"{self._where} makes {math.prod(largest.shape):,} numbers of one image at {largest.name!r}, more than "
                 "machines have room for. Set a smaller model.size; if it has none, the file is broken or made to fill the memory."
             )
-        self._output = NetworkOutput(reader, own, output, self._where)
+        self._output = NetworkOutput(reader, own, output, self._where, self._sampled)
         self._asked_tokens: TokensSpec | None = None
         self._given = dict(getattr(reader, "given", {}))
         self._held: dict[str, np.ndarray] = {}
@@ -320,6 +321,25 @@ class ImageNetwork:
         """Of what an input is given for one example; images as pixels."""
         is_image = given.kind in ("file", "source")
         return (*self.input_shape[:2], self._bands) if is_image else tuple(size or 0 for size in given.input.shape)
+
+    def _sampled(self, end: str) -> np.ndarray:
+        """What an end gives for noise and plain colours: float32 (images, outputs), or (images, h, w, outputs) of a map."""
+
+        def read(images: tf.Tensor) -> tf.Tensor:
+            return tf.cast(self._read(self.preprocess(images), [end])[1][end], tf.float32)
+
+        def run() -> np.ndarray:
+            random = np.random.default_rng(0)
+            noise = random.integers(0, 256, (4, *self.input_shape)) * np.reshape([1.0, 0.5, 0.25, 0.0], (4, 1, 1, 1))
+            plain = np.broadcast_to(random.integers(0, 256, (4, 1, 1, self.input_shape[2])), (4, *self.input_shape))
+            images = np.concatenate([noise, plain]).astype(np.float32)
+            output = tf.function(read, autograph=False)(tf.constant(images))
+            maps = output.shape.rank == 4 and output.shape[1:3] != (1, 1)
+            return np.asarray(self.reader.layout.maps(output) if maps else tf.reshape(output, (len(images), -1)))
+
+        # A thread of its own is outside of whatever graph the caller traces.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(run).result()
 
     def _prepare(self, images: tf.Tensor) -> tf.Tensor:
         return prepare(images, self._preprocessing.value, self.input_shape[2], self._ranges)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol
+from typing import Literal, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec
 from pipeline.models.boxes import find_boxes
 from pipeline.models.ending import Ending, Step, ending_of
-from pipeline.models.head import Head, OutputEnd, OutputSpec, decide
+from pipeline.models.head import Activation, Head, OutputEnd, OutputSpec, decide
 from pipeline.models.layout import Layout
 from pipeline.models.network import LayerInfo
 from pipeline.spec.model import ALL
+
+_SLACK = 3e-4  # of sums and bounds of probabilities
+_LEAST = 1e-6  # that a probability counts as, so that its logarithm is finite, and 1 less this is not 1
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,22 @@ class End:
     name: as the family's reader takes it.
     outputs: how many numbers it holds for an image, or for each position of a map; None where it is neither vector nor map.
     rows: of a tensor with a row for every box of a detector, how many rows and columns; None for any other.
+    size: height and width of a map, each None where it is open; None for any other.
     """
 
     name: str
     outputs: int | None
     is_map: bool = False
     rows: tuple[int, int] | None = None
+    size: tuple[int | None, int | None] | None = None
 
     @classmethod
     def of(cls, name: str, shape: Sequence[int | None], layout: Layout) -> End:
         """An end by its shape, the batch first, in the network's own order of axes: (batch, outputs), or a map."""
         if len(shape) == 4:
             height, width, channels = layout.sizes(shape[1:])
-            return cls(name, channels, (height, width) != (1, 1))
+            is_map = (height, width) != (1, 1)
+            return cls(name, channels, is_map, size=(height, width) if is_map else None)
         if len(shape) == 3 and shape[1] is not None and shape[2] is not None:
             return cls(name, None, rows=(shape[1], shape[2]))
         return cls(name, shape[1] if len(shape) == 2 else None)
@@ -47,6 +54,7 @@ class EndReader(Protocol):
     """What the output needs of how a family of networks is read; see `pipeline.models.reader.Reader`."""
 
     layout: Layout
+    input_shape: tuple[int, int, int]
 
     def ends(self) -> Sequence[End]:
         """The tensors that the network ends in."""
@@ -58,9 +66,17 @@ class EndReader(Protocol):
 class NetworkOutput:
     """The one output of a network that stages look at as its logits."""
 
-    def __init__(self, reader: EndReader, layers: Sequence[LayerInfo], spec: OutputSpec, where: str) -> None:
-        """Look up the layer that the job names. Raises: UnknownName."""
-        self._reader, self._layers, self._spec, self._where = reader, layers, spec, where
+    def __init__(
+        self, reader: EndReader, layers: Sequence[LayerInfo], spec: OutputSpec, where: str, sample: Callable[[str], np.ndarray]
+    ) -> None:
+        """Look up the layer that the job names.
+
+        Args:
+            sample: what an end gives for a few images: (images, outputs), or (images, h, w, outputs) of a map.
+
+        Raises: UnknownName.
+        """
+        self._reader, self._layers, self._spec, self._where, self._sample = reader, layers, spec, where, sample
         self._end = None if spec.logits in (None, ALL) else self._named(str(spec.logits))
         rows = {end.name: end.rows for end in reader.ends() if end.rows is not None} if spec.boxes else {}
         self._boxes = find_boxes(rows, spec.boxes, where) if spec.boxes else None
@@ -85,7 +101,7 @@ class NetworkOutput:
         """Every output that can be explained, by its name."""
         outputs = {}
         for name in self._candidates():
-            output = NetworkOutput(self._reader, self._layers, replace(self._spec, logits=None), self._where)
+            output = NetworkOutput(self._reader, self._layers, replace(self._spec, logits=None), self._where, self._sample)
             output._end = next(end for end in self._reader.ends() if end.name == name)
             outputs[name] = output
         return outputs
@@ -152,16 +168,44 @@ class NetworkOutput:
         else:
             value = tf.reshape(value, (-1, prod(output.shape[1:])))
         value = tf.cast(value, tf.float32)
+        if head.of_probabilities:
+            value = tf.clip_by_value(value, _LEAST, 1 - _LEAST)
+            value = tf.math.log(value) - (0.0 if head.activation.name == "softmax" else tf.math.log1p(-value))
         value = -value if head.activation.falls else value
         return tf.concat([-value, value], axis=-1) if head.is_binary else value
 
     def _decided(self, ending: Ending[str]) -> Head:
         if self.head is None:
-            end = OutputEnd(ending.activation, ending.last, ending.weighted, int(self.end.outputs or 0), self.end.is_map)
-            if end.is_map and self._spec.head == "auto" and not end.tells_classes:
+            end = self._measured(ending)
+            if end.is_map and self._spec.head == "auto" and not end.tells_classes and not end.gives_probabilities:
                 raise self._without_logits()
             self.head = decide(end, self._spec, self._where)
         return self.head
+
+    def _measured(self, ending: Ending[str]) -> OutputEnd:
+        """The output's end; by what it gives for some images, where its graph does not tell whether that is probabilities."""
+        end = OutputEnd(
+            ending.activation,
+            ending.last,
+            ending.weighted,
+            int(self.end.outputs or 0),
+            self.end.is_map,
+            ending.squashed,
+            is_picture=self.end.size is not None and (*self.end.size, self.end.outputs) == self._reader.input_shape,
+        )
+        if ending.certain and (ending.activation.name or ending.weighted):
+            return end
+        values = (self._sample(self.end.name) - ending.activation.offset) / ending.activation.scale
+        values = np.exp(values) if ending.activation.name == "log_softmax" else values
+        gives: Literal["", "classes", "each"] = ""
+        if values.min(initial=0) > -_SLACK and values.max(initial=1) < 1 + _SLACK:
+            gives = "classes" if values.shape[-1] > 1 and np.allclose(values.sum(axis=-1), 1, atol=_SLACK) else "each"
+        if not ending.activation.name:
+            return replace(end, gives=gives)
+        if gives == "classes":
+            return end
+        last = f"a {ending.activation.name} over another axis than the classes'"
+        return replace(end, activation=Activation(), last=last, weighted=False, squashed="Softmax", gives=gives)
 
     def _only(self) -> End:
         """The only end that can be the output."""

@@ -16,7 +16,10 @@ _COLOURS = np.array(
     [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (64, 64, 64), (10, 90, 200), (250, 128, 3)], np.float32
 )
 
+_GREYS = (0, 5, 1)  # among them, black to white
+
 # What networks are fed: values scaled to a spread of a few units, or centred with the spread of pixels.
+_LEAST_STEP = 0.01  # from one grey to the next, as a share of the spread
 _SCALED, _CENTRED_SPREAD, _CENTRED_LOW = (0.5, 26.0), 300.0, -50.0
 
 
@@ -81,9 +84,17 @@ def _suits(mode: str, reader: ReadsStem) -> bool:
 
 
 def _is_fed(values: np.ndarray) -> bool:
+    """Whether values look like what networks are fed, and greys still differ: a clip to 0 and 1 takes pixels of 0 to 1."""
     spread = float(np.ptp(values))
-    return _SCALED[0] <= spread <= _SCALED[1] or (spread <= _CENTRED_SPREAD and float(values.min()) <= _CENTRED_LOW)
+    return _greys_differ(values) and (
+        _SCALED[0] <= spread <= _SCALED[1] or (spread <= _CENTRED_SPREAD and float(values.min()) <= _CENTRED_LOW)
+    )
+
+
+def _greys_differ(values: np.ndarray) -> bool:
+    steps = np.abs(np.diff(values[list(_GREYS)], axis=0)).max(axis=1)
+    return bool(steps.min() >= _LEAST_STEP * np.ptp(values))
 
 
 def _span(values: np.ndarray) -> str:
-    return f"{values.min():.3g} to {values.max():.3g}"
+    return f"{values.min():.3g} to {values.max():.3g}{'' if _greys_differ(values) else ', but no difference between some greys'}"

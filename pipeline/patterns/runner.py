@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ascent.checkpoint import Checkpoint, load, save
+from pipeline.ascent.checkpoint import Checkpoint
 from pipeline.ascent.loop import AscentResult, Loop, Trajectory
 from pipeline.ascent.measure import Measure, compile_measure
 from pipeline.ascent.objectives import Form, Objective
@@ -24,6 +24,7 @@ from pipeline.patterns.plan import Pattern
 from pipeline.patterns.results import PatternResult
 from pipeline.progress import Advance
 from pipeline.spec.patterns import PatternsSpec
+from pipeline.store.arrays import load, save
 from pipeline.store.places import Place
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.attribution.map_files import MapFiles
     from pipeline.attribution.objects import ObjectMask
 
+_PARTS = "parts/gradcam"
 _FEWEST = 5  # images of which all having one best class is odd
 
 
@@ -70,8 +71,14 @@ def _check_output(job: Job) -> None:
 
 
 def explain(job: Job) -> Outcome:
-    """Explain the images picked, each output of the network in turn. Raises: StoreFailed; UnusableData, for an image that
-    cannot be read."""
+    """Explain the images picked, each output of the network in turn.
+
+    Where the maps are to be stored, finished batches stay in parts/gradcam until all are done; a stage that was interrupted
+    goes on after them.
+
+    Raises: StoreFailed; UnusableData, for an image that cannot be read.
+    """
+    from pipeline.attribution.explained_parts import remove_parts
     from pipeline.attribution.map_files import MapFiles, remove_maps
     from pipeline.attribution.pictures import ExplanationPictures
 
@@ -92,6 +99,7 @@ def explain(job: Job) -> Outcome:
         remove_maps(job.folder)
     for table, whole in columns.items():
         write_index(job.folder, table, whole)
+    remove_parts(job.folder / _PARTS)
     return _joined(outcomes)
 
 
@@ -167,6 +175,7 @@ def _explain_output(
     from pipeline.attribution.aggregates import AGGREGATES
     from pipeline.attribution.aggregates.clusters import suspicions
     from pipeline.attribution.aggregates.subjects import Subjects
+    from pipeline.attribution.explained_parts import ExplainedParts
     from pipeline.attribution.explainer import Explainer
     from pipeline.attribution.gaps import gaps_of
     from pipeline.attribution.pictures import ExplanationPictures
@@ -191,12 +200,13 @@ def _explain_output(
     checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
     metrics = MapMetrics(explainer, _objects(job, classes))
     checks |= {"metrics": metrics} if "metrics" in checks else {}
+    parts = ExplainedParts(job.folder / _PARTS, _depends(job, name)) if spec.arrays else None
     warnings = _warnings_of_layers(job)
     for warning in warnings:
         job.reporter.say(f"warning: {warning}")
     with job.reporter.step("gradcam", "images") as advance:
         for batch in explainer.batches(pick(job.source, job.fit, spec)):
-            explained = explainer.explain(batch)
+            explained = parts.explain(explainer, batch) if parts else explainer.explain(batch)
             if not results.keys:
                 warnings += _warnings_of_classes(job, explained, classes)
             results.add(explained)
@@ -244,6 +254,13 @@ def _explain_output(
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
         "summary": f"{len(results.keys):,} images explained at {', '.join(layers)}",
     }, tables
+
+
+def _depends(job: Job, output: str | None) -> list[Any]:
+    """What the maps of one output depend on, beside the images."""
+    spec = job.spec.gradcam.model_dump(mode="json", exclude={"pictures", "sanity", "arrays"})
+    head = {key: setting.value for key, setting in job.network.settings.items()}
+    return [job.digests, job.file_digests, spec, output, head]
 
 
 def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[str]:

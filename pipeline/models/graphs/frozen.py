@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from pipeline.errors import UnusableModel
 from pipeline.models.ending import Ending, Step, ending_of
 from pipeline.models.graphs.constants import check_constants
 from pipeline.models.graphs.graph_stem import infer_from_graph
@@ -63,6 +65,9 @@ def graph_network(graph: graph_pb2.GraphDef, name: str, where: str, spec: ModelS
     if mode == "auto" and "int" not in reader.takes:
         mode = reader.infer_preprocessing(where)
     return ImageNetwork(reader, name, mode, OutputSpec.of(spec), where)
+
+
+_RANDOM = ("Random", "TruncatedNormal", "Multinomial")  # in the types of operations that draw
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class GraphReader:
         register_functions(operations)
         self._tensors = self._find_tensors(where)
         self._names = {tensor.name: name for name, tensor in [*self._rows.items(), *self._tensors.items()]}
+        self._check_repeatable(where)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_dtype": self._dtype.name}
@@ -173,7 +179,10 @@ class GraphReader:
         # What turns the last tensors into whole numbers, such as ArgMax, is no maker, and passed over.
         names = [name for name, tensor in self._tensors.items() if tensor.name not in taken]
         shapes = {name: self._tensors[name].shape for name in names}
-        ends = [End(name, channels, (height, width) != (1, 1)) for name, (height, width, channels) in shapes.items()]
+        ends = [
+            End(name, channels, size != [1, 1], size=None if size == [1, 1] else (size[0], size[1]))
+            for name, (*size, channels) in shapes.items()
+        ]
         rows = {name: tensor.sizes for name, tensor in self._rows.items() if tensor.name not in taken and len(tensor.sizes) == 2}
         return ends + [End(name, None, rows=(size[0] or 0, size[1] or 0)) for name, size in rows.items()]
 
@@ -218,6 +227,22 @@ class GraphReader:
         nodes = self._operations.nodes
         for part in (*(nodes[name] for name in sorted(nodes)), self._operations.library):
             yield part.SerializeToString(deterministic=True)
+
+    def _check_repeatable(self, where: str) -> None:
+        """Refuse a graph that gives random numbers, such as those of Dropout that was left on. Raises: UnusableModel."""
+        draws = [name for name, node in self._operations.nodes.items() if any(word in node.op for word in _RANDOM)]
+        ends = [end.name for end in self.ends()] if draws else []
+        if not ends:
+            return
+        shape = (2, *(size or 1 for size in self.layout.shape(*self.input_shape)))
+        image = tf.constant(np.random.default_rng(0).integers(0, 256, shape), tf.float32)
+        run = tf.function(lambda images: dict(self.read(images, ends)), autograph=False)
+        first, again = run(image), run(image)
+        if any(not np.array_equal(first[end], again[end], equal_nan=first[end].dtype.is_floating) for end in ends):
+            raise UnusableModel(
+                f"{where} draws random numbers for every image, at {draws[0]!r}, so that no answer would come twice: its "
+                "Dropout or noise was left on. Export it in inference mode: training=False."
+            )
 
     def _value(self, name: str, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> tf.Tensor:
         """What another input is given; zeros where nothing is said."""

@@ -13,6 +13,8 @@ from pipeline.models.keras.model_file import clipped
 ADVICE = 'load it with tf-keras, write model.export("FOLDER"), and name "savedmodel:FOLDER" in model.source'
 
 _MODELS = ("Functional", "Model", "Sequential")
+_AWAKE = ("BatchNormalization", "SyncBatchNormalization", "Gaussian", "Random")  # how the names begin of what training changes
+_AWAKE_ENDS = ("Dropout", "Dropout1D", "Dropout2D", "Dropout3D")
 _FUNCTION_LAYERS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
 
 
@@ -58,6 +60,11 @@ class _Graph:
     def modern(self, layer: dict[str, Any]) -> dict[str, Any]:
         if layer["class_name"] in _FUNCTION_LAYERS:
             return self._operation(layer)
+        if any(_options(node).get("training") for node in layer["inbound_nodes"]) and _is_awake(layer):
+            raise UnusableModel(
+                f"{self.path} calls its layer {clipped(layer['name'])} with training=True, so that answers are random or depend "
+                "on the other images of the batch. Build the network with training=False, load these weights, and save that."
+            )
         return {**layer, "inbound_nodes": [self._node(node) for node in layer["inbound_nodes"]]}
 
     def _node(self, node: Any) -> Any:
@@ -106,6 +113,15 @@ class _Graph:
         if not isinstance(value, list):
             return value
         return self._tensor(value) if _is_reference(value, self.names) else [self._revived(item) for item in value]
+
+
+def _is_awake(layer: dict[str, Any]) -> bool:
+    """Whether a layer, or one inside of it, computes otherwise in training."""
+    if layer["class_name"].startswith(_AWAKE) or layer["class_name"].endswith(_AWAKE_ENDS):
+        return True
+    config = layer.get("config")
+    inside = config.get("layers", [config.get("layer")]) if isinstance(config, dict) else config
+    return any(_is_awake(inner) for inner in inside or [] if isinstance(inner, dict) and "class_name" in inner)
 
 
 def _tensors(node: Any) -> list[Any]:

@@ -54,8 +54,8 @@ class AttentionFlow:
         for block, order, gradient in zip(self.blocks, self.orders, gradients, strict=True):
             if gradient is None:
                 continue
-            attention = _ordered(block, order)
-            heads = tf.reduce_mean(tf.nn.relu(attention * _ordered(gradient, order)), axis=1)
+            attention = tf.cast(_ordered(block, order), tf.float32)
+            heads = tf.reduce_mean(tf.nn.relu(attention * tf.cast(_ordered(gradient, order), tf.float32)), axis=1)
             flow = tf.eye(int(attention.shape[-1]), batch_shape=tf.shape(attention)[:1]) if flow is None else flow
             flow = flow + heads @ flow
         return self._map(flow)

@@ -12,13 +12,14 @@ import pytest
 import tensorflow as tf
 
 from pipeline.ascent import starts as starts_module
-from pipeline.ascent.checkpoint import Checkpoint, load, save
+from pipeline.ascent.checkpoint import Checkpoint
 from pipeline.ascent.loop import Loop, Trajectory
 from pipeline.ascent.objectives import channel
 from pipeline.ascent.optimizer import AscentConfig, State
 from pipeline.ascent.parametrization import pixels
 from pipeline.ascent.starts import Noise, find_starts
 from pipeline.store import files
+from pipeline.store.arrays import load, save
 
 PAIR = [channel("x", 0), channel("x", 1)]
 KEYS = ["a", "b"]

@@ -12,9 +12,11 @@ import keras
 import numpy as np
 import pytest
 from explaining import compile_explanations
+from stopping import Stopping
 
 from pipeline import load_spec, run
 from pipeline.attribution import heat
+from pipeline.attribution.explainer import Explainer
 from pipeline.errors import MissingInput, UnknownLayer, UnknownName, UnusableModel, WrongSpec
 from pipeline.models.registry import open_network
 from pipeline.sources.fit import Fit
@@ -200,6 +202,22 @@ def test_a_second_run_leaves_no_pictures_of_the_first(write: Any, quiet: Any, tm
         ({"files": ["nowhere.png"]}, MissingInput, "nowhere.png"),
     ],
 )
+def test_an_interrupted_stage_that_stores_its_maps_goes_on_after_the_last_batch_to_the_same_bytes(
+    write: Any, quiet: Any, tmp_path: Path, tree_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write(first=3, batch=1, arrays=True, methods=["gradcam", "gradient"], aggregate=["channels"], sanity=["curves"])
+    whole = run(spec, tmp_path / "whole", reporter=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, tmp_path / "cut", reporter=Stopping("gradcam", 2))
+    made, explain = [], Explainer.explain
+    monkeypatch.setattr(Explainer, "explain", lambda *arguments: made.append(1) or explain(*arguments))
+    again = run(spec, tmp_path / "cut", reporter=quiet)
+    assert len(made) == 1  # of three batches
+    parts = ("index", "maps", "mosaics")
+    assert tree_of(again, *parts) == tree_of(whole, *parts) and list(again.glob("maps/*.parquet"))
+    assert not list(again.glob("parts/gradcam/*"))
+
+
 def test_missing_inputs_are_reported_before_any_work(
     write: Any, quiet: Any, tmp_path: Path, keys: Any, kind: Any, words: Any
 ) -> None:

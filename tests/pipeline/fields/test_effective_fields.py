@@ -298,3 +298,23 @@ def test_a_network_with_an_operation_without_gradient_is_refused_before_work_sta
     with pytest.raises(WrongSpec, match="effective fields need gradients.*ResizeArea.*Set activations.crop"):
         run(spec, tmp_path / "out", reporter=quiet)
     assert not (tmp_path / "out" / "none" / "run.json").exists()
+
+
+def test_gradients_too_small_for_half_precision_are_energy_all_the_same() -> None:
+    def build(policy: str) -> Any:
+        x = inputs = keras.Input((32, 32, 3))
+        x = keras.layers.AveragePooling2D(16, dtype=policy)(keras.layers.Conv2D(2, 3, padding="same", dtype=policy)(x))
+        return keras.Model(inputs, keras.layers.Conv2D(1, 1, name="faint", dtype=policy)(x))
+
+    half, whole = build("mixed_float16"), build("float32")
+    random = np.random.default_rng(0)
+    half.set_weights([random.normal(0, 0.3, weight.shape) * (1e-4 if weight.shape[0] == 1 else 1) for weight in half.weights])
+    whole.set_weights(half.get_weights())
+    images, units = random.integers(0, 256, (2, 32, 32, 3), np.uint8), np.array([[0, 1, 0], [1, 1, 0]])
+    energies = []
+    for model in (half, whole):
+        network = keras_network(model, "net", None, "unit")
+        (layer,) = [layer for layer in network.layers() if layer.name == "faint"]
+        energies.append(energy.energy_of(network, layer)(images, units))
+    assert (energies[1] > 0).sum() > 400
+    np.testing.assert_allclose(energies[0], energies[1], atol=0.02)

@@ -20,6 +20,7 @@ from pipeline.load import parse_spec
 from pipeline.patterns import runner
 from pipeline.patterns.plan import Pattern
 from pipeline.spec.patterns import PatternsSpec
+from pipeline.store import arrays
 
 NAMED = {
     "name": "a class",
@@ -156,7 +157,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_bytes(
         if len(saved) == 9:
             raise Killed
 
-    save = checkpoint.save
+    save = arrays.save
     for module in (runner, checkpoint):
         monkeypatch.setattr(module, "save", save_and_die)
     with pytest.raises(Killed):

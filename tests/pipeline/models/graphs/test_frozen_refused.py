@@ -289,3 +289,16 @@ def test_a_network_with_channels_first_is_read_like_any_other_where_the_device_c
 def test_a_network_with_channels_first_that_the_device_cannot_run_is_refused(tmp_path: Path) -> None:
     path = first(tmp_path, lambda x: tf.nn.space_to_depth(x, 2, data_format="NCHW", name="fold"))
     refused(path, UnusableModel, "channels first, which this device cannot run .*GPU, or save the network with channels last")
+
+
+def test_a_graph_whose_dropout_was_left_on_is_refused_and_one_whose_random_numbers_are_fixed_is_not(tmp_path: Path) -> None:
+    def net(rate: Any) -> Any:
+        def build() -> None:
+            x = convolve(v1.placeholder(tf.float32, (None, 8, 8, 3), name="image"), weights(3, 3, 3, 4))
+            noise = v1.random_uniform(tf.shape(x), seed=1)
+            tf.reduce_mean(x * tf.cast(noise >= rate, tf.float32), (1, 2), name="end")
+
+        return build
+
+    refused(freeze_v1(tmp_path, net(0.5), ["end"]), UnusableModel, r"draws random numbers .*random_uniform.*training=False")
+    assert opened(freeze_v1(tmp_path, net(-1.0), ["end"], name="still")).layers()

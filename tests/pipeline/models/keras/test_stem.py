@@ -127,11 +127,23 @@ def test_an_unknown_step_that_leaves_pixels_alone_makes_the_mode_of_the_applicat
         ([keras.layers.Rescaling(2.0, -1.0)], 'would give Conv2D .* -1 to 509 .*With "unit" it would be -1 to 1'),
         ([keras.layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.05, 0.05, 0.05])], 'With "unit" it would be'),
         ([keras.layers.Rescaling(1 / 255), keras.layers.Rescaling(1 / 255)], "0 to 0.00392"),
+        (
+            [lambda x: keras.ops.clip(x, 0, 1)],
+            'own Clip .* 0 to 1, but no difference between some greys for .*With "unit" it would be 0 to 1, which is likely',
+        ),
         ([lambda x: x[..., ::-1]], "0 to 255 for pixels as they are"),
         ([], "pixels reach Conv2D .* as they are, and it is no network of keras.applications"),
         ([keras.layers.BatchNormalization()], "pixels reach BatchNormalization"),
     ],
-    ids=["made for 0 to 1", "normalised from 0 to 1", "twice", "turned alone", "nothing", "batch normalisation"],
+    ids=[
+        "made for 0 to 1",
+        "normalised from 0 to 1",
+        "twice",
+        "clipped to 0 and 1",
+        "turned alone",
+        "nothing",
+        "batch normalisation",
+    ],
 )
 def test_where_the_rule_does_not_decide_the_error_says_what_it_saw(steps: Any, says: Any, tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match=says):
