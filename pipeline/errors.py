@@ -177,9 +177,12 @@ def quoted(value: Any) -> str:
         return f"a {type(value).__name__} that is too long to write"
 
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # with which Keras marks parts of its messages
+
+
 def one_line(error: BaseException) -> str:
     """The message of another library's exception in one line of at most 200 characters, without a full stop."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
     return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
 
 

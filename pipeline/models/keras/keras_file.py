@@ -92,6 +92,13 @@ def _saved_loss(compiled: Any) -> str | None:
     return name if name in LOSSES else None
 
 
+def _missing_name(error: BaseException | None) -> str | None:
+    """The name that code in the file looked up in vain, where that is what went wrong."""
+    while error is not None and not isinstance(error, NameError):
+        error = error.__context__
+    return None if error is None else error.name
+
+
 def _model(file: ModelFile, custom: dict[str, Any], trusted: bool) -> keras.Model:
     path = file.path
     known = {**keras.saving.get_custom_objects(), **custom}
@@ -115,6 +122,12 @@ def _model(file: ModelFile, custom: dict[str, Any], trusted: bool) -> keras.Mode
             raise UnusableModel(
                 f"{path} uses {clipped(unknown)}, which is not part of Keras {keras.__version__}. "
                 'If it is yours, name the Python file that defines it: model.custom = "FILE.py".'
+            ) from None
+        missing = _missing_name(error)
+        if missing is not None:
+            raise UnusableModel(
+                f"{path} has a Lambda that uses {clipped(missing)}, which the file does not hold. In the program that made "
+                'the model, write model.export("FOLDER"), and name "savedmodel:FOLDER" in model.source.'
             ) from None
         advice = ADVICE if file.keras == 2 else "save it again with the Keras that wrote it, in its newest version"
         raise UnusableModel(

@@ -17,6 +17,9 @@ from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
 
+OF_THE_PROGRAM = 2.0  # a name that code of models uses, and no file holds
+
+
 def opened(path: Any, **keys: Any) -> Any:
     return open_network(ModelSpec(**{"source": f"file:{path}", "layers": ["*"], "preprocess": "unit", **keys}))
 
@@ -197,3 +200,10 @@ def test_a_saved_application_is_preprocessed_as_its_builder_wants(tmp_path: Path
     for file in ("bare.h5", "tuned.keras"):
         found = opened(tmp_path / file, preprocess="auto").preprocess(pixels(1, 32, 32))
         np.testing.assert_allclose(found, pixels(1, 32, 32) / 127.5 - 1, atol=1e-6)
+
+
+def test_a_lambda_that_uses_names_of_its_program_is_refused_with_what_to_do(tmp_path: Path, suffix: Any) -> None:
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Lambda(lambda x: OF_THE_PROGRAM * x)(image)).save(tmp_path / f"net{suffix}")
+    with pytest.raises(UnusableModel, match=r"Lambda that uses 'OF_THE_PROGRAM'.*model\.export.*savedmodel:FOLDER"):
+        opened(tmp_path / f"net{suffix}", trusted=True)
