@@ -270,11 +270,14 @@ def _activation(name: str) -> Any:
 
 
 def without_compilation(value: Any) -> Any:
-    """A description without losses and optimizers, and with lists for the tuples and shapes that .h5 files mark as such."""
+    """A description without losses and optimizers, with lists for the tuples and shapes that .h5 files mark as such, and with
+    numbers for the arrays of NumPy that Keras 2.2 wrote for them."""
     if isinstance(value, list):
         return [without_compilation(item) for item in value]
     if not isinstance(value, dict):
         return value
     if value.get("class_name") in ("__tuple__", "TensorShape") and isinstance(value.get("items"), list):
         return [without_compilation(item) for item in value["items"]]
+    if value.keys() == {"type", "value"} and value["type"] == "ndarray":
+        return value["value"]
     return {key: without_compilation(item) for key, item in value.items() if key != "compile_config"}

@@ -23,6 +23,8 @@ with zipfile.ZipFile(ARCHIVE) as archive:
 
 # Rows for what newer versions of Keras 2 no longer write: (layer, key, value that it had).
 OLDER = [
+    ("Attention", "causal", False),
+    ("ReLU", "threshold", {"type": "ndarray", "value": 0.0}),
     ("Conv2D", "input_dtype", "float32"),
     ("InputLayer", "type_spec", None),
     ("BatchNormalization", "renorm", False),
@@ -119,9 +121,10 @@ def test_settings_that_older_versions_wrote_are_left_out(folder: Path, tmp_path:
         if entry["class_name"] == layer:
             entry["config"][key] = value
 
-    path = edited(folder / "depthwise.h5", tmp_path / "old.h5", edit)
-    (tmp_path / "depthwise.npz").write_bytes((folder / "depthwise.npz").read_bytes())
-    outputs_of(path, "depthwise")
+    name = "attention" if layer == "Attention" else "depthwise"
+    path = edited(folder / f"{name}.h5", tmp_path / "old.h5", edit)
+    (tmp_path / f"{name}.npz").write_bytes((folder / f"{name}.npz").read_bytes())
+    outputs_of(path, name)
 
 
 @pytest.mark.parametrize(("layer", "key", "value"), [("BatchNormalization", "renorm", True), ("DepthwiseConv2D", "groups", 2)])
@@ -181,3 +184,28 @@ def test_layers_that_keras_3_lacks_are_refused_by_name(folder: Path, tmp_path: P
 
     with pytest.raises(UnusableModel, match=r"uses 'LocallyConnected2D'.*model.custom.*load it with tf-keras"):
         load_model(edited(folder / "depthwise.h5", tmp_path / "new.h5", edit), {})
+
+
+def test_a_call_in_training_mode_is_refused_where_it_changes_answers(folder: Path, tmp_path: Path) -> None:
+    def edit(entry: dict[str, Any]) -> None:
+        if entry["class_name"] in ("BatchNormalization", "ReLU"):
+            entry["inbound_nodes"][0][0][3]["training"] = True
+
+    with pytest.raises(UnusableModel, match="calls its layer 'batch_normalization.*' with training=True.*training=False"):
+        load_model(edited(folder / "depthwise.h5", tmp_path / "new.h5", edit), {})
+
+    def nested(entry: dict[str, Any]) -> None:
+        if entry["config"].get("name") == "base":
+            entry["inbound_nodes"][0][0][3]["training"] = True
+
+    with pytest.raises(UnusableModel, match="calls its layer 'base' with training=True"):
+        load_model(edited(folder / "frozen.h5", tmp_path / "nested.h5", nested), {})
+
+
+def test_a_class_of_a_package_of_its_own_is_not_taken_for_the_one_of_keras(folder: Path, tmp_path: Path) -> None:
+    def edit(entry: dict[str, Any]) -> None:
+        if entry["class_name"] == "Rescaling":
+            entry["class_name"] = "Custom>Rescaling"
+
+    with pytest.raises(UnusableModel, match=r"uses 'Custom>Rescaling'.*model\.custom"):
+        load_model(edited(folder / "scales.h5", tmp_path / "own.h5", edit), {})

@@ -16,7 +16,6 @@ from pipeline.errors import MissingInput, UnusableModel, WrongSpec
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
-
 OF_THE_PROGRAM = 2.0  # a name that code of models uses, and no file holds
 
 
