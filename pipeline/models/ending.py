@@ -33,6 +33,43 @@ TRANSPARENT = frozenset(
 
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 _SOFTMAXES = ("Softmax", "LogSoftmax")
+# What probabilities go through that are moved, mixed and compared with each other, and nothing that gives other numbers a part.
+_MIXES = TRANSPARENT | {
+    *(
+        "Mean",
+        "Sum",
+        "Max",
+        "Min",
+        "Prod",
+        "Cumsum",
+        "Cumprod",
+        "AddN",
+        "Add",
+        "AddV2",
+        "Sub",
+        "Mul",
+        "RealDiv",
+        "Div",
+        "DivNoNan",
+    ),
+    *(
+        "Neg",
+        "Pow",
+        "Square",
+        "Maximum",
+        "Minimum",
+        "ClipByValue",
+        "ConcatV2",
+        "Pack",
+        "Unpack",
+        "Split",
+        "SplitV",
+        "Slice",
+        "Tile",
+    ),
+    *("StridedSlice", "GatherV2", "ReverseV2", "Transpose", "AvgPool", "MaxPool", "ResizeBilinear", "ResizeNearestNeighbor"),
+    *("ResizeBicubic", "SelectV2", "Select", "Greater", "GreaterEqual", "Less", "LessEqual", "OnesLike", "ZerosLike"),
+}
 _ADDS = ("Add", "AddV2", "BiasAdd")
 _DIVIDES = ("RealDiv", "Div", "DivNoNan")
 _CLIPS = ("Minimum", "Maximum", "ClipByValue", "Relu6")
@@ -63,7 +100,7 @@ class Ending(Generic[T]):
     last: the type of the operation that the output comes from, past what changes no number.
     weighted: whether the evidence comes from weights with nothing behind them, as class scores do.
     certain: whether a softmax is known to run over the classes: not where it is written out or reshaped afterwards.
-    squashed: the type of the softmax or sigmoid that an output without a last nonlinearity is made from, "" for none.
+    squashed: the type of a softmax or sigmoid, where an output without a last nonlinearity is made from such alone; else "".
     """
 
     activation: Activation
@@ -89,6 +126,7 @@ class _Walk(Generic[T]):
 
     def __init__(self, step_of: Callable[[T], Step[T] | None]) -> None:
         self.step = step_of
+        self._known: dict[T, str | None] = {}
 
     def ending(self, output: T) -> Ending[T]:
         value, scale, offset = output, 1.0, 0.0
@@ -106,7 +144,7 @@ class _Walk(Generic[T]):
             slope, shift, value = line
             scale, offset = scale * slope, scale * shift + offset
         step = self.step(self.behind(output))
-        squashed = self._squashed(output)
+        squashed = self._squashed(output) or ""
         return Ending(Activation(), output, step.kind if step else "", self._is_weighted(output), squashed=squashed)
 
     def behind(self, value: T, passed: Collection[str] = TRANSPARENT) -> T:
@@ -266,18 +304,20 @@ class _Walk(Generic[T]):
         line = self._line(value)
         return line is not None and self._is_weighted(line[2], depth - 1)
 
-    def _squashed(self, output: T) -> str:
-        """The type of the nearest softmax or sigmoid that a value is made from without weights behind it."""
-        values, seen = [output], {output}
-        for value in values:
+    def _squashed(self, value: T) -> str | None:
+        """The type of a softmax or sigmoid, where values of them alone are in a value, moved, mixed and compared; "" where others
+        are too; None for constants and shapes."""
+        if value not in self._known:
+            self._known[value] = ""  # until it is known
             step = self.step(value)
-            if step is None or step.kind in _WEIGHTED or len(values) > _MOST_VALUES:
-                continue
-            if step.kind in (*_SOFTMAXES, "Sigmoid"):
-                return step.kind
-            values += [given for given in step.inputs if given not in seen]
-            seen.update(step.inputs)
-        return ""
+            if step is not None and step.kind in (*_SOFTMAXES, "Sigmoid"):
+                self._known[value] = step.kind
+            elif step is not None and step.kind in (*_WEIGHTS, "Shape"):
+                self._known[value] = None
+            elif step is not None and step.kind in _MIXES and len(self._known) < _MOST_VALUES:
+                kinds = [self._squashed(given) for given in step.inputs]
+                self._known[value] = "" if "" in kinds else next(filter(None, kinds), None)
+        return self._known[value]
 
     def _is_constant(self, value: T) -> bool:
         step = self.step(self.behind(value))

@@ -193,7 +193,7 @@ class NetworkOutput:
             ending.squashed,
             is_picture=self.end.size is not None and (*self.end.size, self.end.outputs) == self._reader.input_shape,
         )
-        if ending.certain and (ending.activation.name or ending.weighted):
+        if ending.certain and not self._is_to_measure(ending):
             return end
         values = (self._sample(self.end.name) - ending.activation.offset) / ending.activation.scale
         values = np.exp(values) if ending.activation.name == "log_softmax" else values
@@ -206,6 +206,13 @@ class NetworkOutput:
             return end
         last = f"a {ending.activation.name} over another axis than the classes'"
         return replace(end, activation=Activation(), last=last, weighted=False, squashed="Softmax", gives=gives)
+
+    def _is_to_measure(self, ending: Ending[str]) -> bool:
+        """Whether numbers without a last nonlinearity may be probabilities: by what makes them, or by what the job says."""
+        if ending.activation.name or ending.weighted:
+            return False
+        says_classes = self._spec.head in ("softmax", "sigmoid", "map") or self._spec.classes_named or self._spec.loss is not None
+        return bool(ending.squashed) or ending.last in ("RealDiv", "Div", "DivNoNan") or (says_classes and not self.end.is_map)
 
     def _only(self) -> End:
         """The only end that can be the output."""
