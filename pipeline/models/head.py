@@ -101,10 +101,10 @@ class Head:
     reason: str
     assumed: bool = False
     is_output: bool = False
-    of_probabilities: bool = False
     objectness: Activation | None = None
     background: int | None = None
     has_places: bool = True
+    of_probabilities: bool = False
 
     @property
     def classes(self) -> int:

@@ -121,7 +121,7 @@ class Keras2Form:
         """A layer or model, and what is inside of it."""
         if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
             raise UnusableModel(f"{self.path} describes a layer as {clipped(entry)}. Save the model again.")
-        name, inner = entry["class_name"], entry.get("config")
+        name, inner = str(entry["class_name"]), entry.get("config")
         if entry["class_name"] in self.custom or entry.get("registered_name") in self.custom:
             own = {"module": None, "registered_name": entry.get("registered_name") or entry["class_name"]}
             if isinstance(inner, dict) and "layers" in inner:

@@ -191,17 +191,6 @@ def test_a_second_run_leaves_no_pictures_of_the_first(write: Any, quiet: Any, tm
     }
 
 
-@pytest.mark.parametrize(
-    ("keys", "kind", "words"),
-    [
-        ({"classes": [3]}, WrongSpec, "there is no class 3; they run from 0 to 2"),
-        ({"classes": ["hose"]}, UnknownName, "nearest: house"),
-        ({"layers": ["classes"]}, WrongSpec, "'classes' has no map.*such as 'shapes'"),
-        ({"layers": ["edge"]}, UnknownLayer, "nearest: edges"),
-        ({"examples": [20]}, WrongSpec, "example 20 is not there"),
-        ({"files": ["nowhere.png"]}, MissingInput, "nowhere.png"),
-    ],
-)
 def test_an_interrupted_stage_that_stores_its_maps_goes_on_after_the_last_batch_to_the_same_bytes(
     write: Any, quiet: Any, tmp_path: Path, tree_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +207,17 @@ def test_an_interrupted_stage_that_stores_its_maps_goes_on_after_the_last_batch_
     assert not list(again.glob("parts/gradcam/*"))
 
 
+@pytest.mark.parametrize(
+    ("keys", "kind", "words"),
+    [
+        ({"classes": [3]}, WrongSpec, "there is no class 3; they run from 0 to 2"),
+        ({"classes": ["hose"]}, UnknownName, "nearest: house"),
+        ({"layers": ["classes"]}, WrongSpec, "'classes' has no map.*such as 'shapes'"),
+        ({"layers": ["edge"]}, UnknownLayer, "nearest: edges"),
+        ({"examples": [20]}, WrongSpec, "example 20 is not there"),
+        ({"files": ["nowhere.png"]}, MissingInput, "nowhere.png"),
+    ],
+)
 def test_missing_inputs_are_reported_before_any_work(
     write: Any, quiet: Any, tmp_path: Path, keys: Any, kind: Any, words: Any
 ) -> None:
