@@ -68,7 +68,7 @@ _MIXES = TRANSPARENT | {
         "Tile",
     ),
     *("StridedSlice", "GatherV2", "ReverseV2", "Transpose", "AvgPool", "MaxPool", "ResizeBilinear", "ResizeNearestNeighbor"),
-    *("ResizeBicubic", "SelectV2", "Select", "Greater", "GreaterEqual", "Less", "LessEqual", "OnesLike", "ZerosLike"),
+    *("ResizeBicubic", "SelectV2", "Select", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "OnesLike", "ZerosLike"),
 }
 _ADDS = ("Add", "AddV2", "BiasAdd")
 _DIVIDES = ("RealDiv", "Div", "DivNoNan")
