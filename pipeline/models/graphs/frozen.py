@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,7 @@ class GraphReader:
     def _check_repeatable(self, where: str) -> None:
         """Refuse a graph that gives random numbers, such as those of Dropout that was left on. Raises: UnusableModel."""
         draws = [name for name, node in self._operations.nodes.items() if any(word in node.op for word in _RANDOM)]
-        ends = [end.name for end in self.ends()] if draws else []
+        ends = [end.name for end in self.ends() if self._sees_image(end.name, draws)] if draws else []
         if not ends:
             return
         shape = (2, *(size or 1 for size in self.layout.shape(*self.input_shape)))
@@ -244,6 +244,15 @@ class GraphReader:
                 f"{where} draws random numbers for every image, at {draws[0]!r}, so that no answer would come twice: its "
                 "Dropout or noise was left on. Export it in inference mode: training=False."
             )
+
+    def _sees_image(self, end: str, draws: Collection[str]) -> bool:
+        """Whether the values of an image reach an end, and not its size alone, as that of Dropout's noise does."""
+        tensors = [self._tensors[end].name if end in self._tensors else self._rows[end].name]
+        for tensor in tensors:
+            name = owner(tensor)
+            if name not in draws and self._operations.nodes[name].op not in SHAPES_ALONE:
+                tensors += [given for given in self._operations.nodes[name].input if given not in tensors]
+        return self._image in tensors
 
     def _value(self, name: str, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> tf.Tensor:
         """What another input is given; zeros where nothing is said."""

@@ -19,7 +19,7 @@ from pipeline.models.keras.model_file import clipped
 
 _NESTED = ("layer", "backward_layer", "cell")
 _RECURRENT = ("RNN", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional")
-_RANDOM = ("RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom")
+_RANDOM = ("RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ CLASSES = {
     "BatchNormalizationV2": "BatchNormalization",
     "RandomHeight": "Identity",
     "RandomWidth": "Identity",
+    "RandomCrop": "Resizing",  # Keras 3 cuts out the middle in its place
 }
 
 # TensorFlow's functions, as activations, under the names that they have inside of it.
@@ -167,6 +168,8 @@ class Keras2Form:
             return _lambda(config)
         if name == "Identity" and spelled != name:
             return {"name": config.get("name")}
+        if spelled == "RandomCrop":
+            return {key: config.get(key) for key in ("name", "height", "width")} | {"crop_to_aspect_ratio": True}
         for spelling in SPELLINGS:
             if spelling.key in config and (name in spelling.layers or not spelling.layers):
                 value = config.pop(spelling.key)
@@ -203,6 +206,9 @@ class Keras2Form:
         return _model(entry, "keras", "Sequential", config)
 
     def _functional(self, entry: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+        for key in ("input_layers", "output_layers"):
+            if self.keras2 and isinstance(inner.get(key), dict):  # they have names, which those of their layers stand for
+                inner[key] = list(inner[key].values())
         if not all(isinstance(inner.get(key), list) for key in ("layers", "input_layers", "output_layers")):
             raise UnusableModel(
                 f"{self.path} holds a {clipped(entry['class_name'])} without layers: a class of its author's own. "

@@ -131,6 +131,15 @@ def several(x: Any) -> Any:
     return [head(x), L.Dense(2)(L.Flatten()(x))]
 
 
+def cropped(x: Any) -> Any:
+    return head(L.Conv2D(4, 3)(L.RandomCrop(7, 9)(x)))
+
+
+def named(x: Any) -> Any:
+    x = L.Conv2D(4, 3)(x)
+    return {"classes": head(x), "size": L.Dense(2)(L.Flatten()(x))}
+
+
 def half_precision(x: Any) -> Any:
     keras.mixed_precision.set_global_policy("mixed_float16")
     x = head(L.BatchNormalization()(L.Conv2D(4, 3)(x)))
@@ -232,7 +241,7 @@ def augmented() -> Any:
 
 FUNCTIONAL: list[Callable[[Any], Any]] = [
     depthwise, transposed, recurrent, wrapped, cells, convolving_recurrent, hard_sigmoids, activations, attention, merged, scales,
-    normalized, shared, nested_twice, frozen, partly_frozen, several, half_precision, operators, slices,
+    normalized, shared, nested_twice, frozen, partly_frozen, several, cropped, named, half_precision, operators, slices,
     elementwise, shapes, reductions,
 ]  # fmt: skip
 SEQUENTIAL: list[Callable[[], Any]] = [sequential, nested_sequentials, augmented]
@@ -258,6 +267,7 @@ def save(name: str, model: Any, folder: Path) -> None:
     scale = 255 if name in ("scales", "normalized", "operators") else 1
     images = (np.random.default_rng(1).integers(0, 65, (2, 12, 12, 3)) * (scale / 64)).astype("float32")
     outputs = again(images, training=False)
+    outputs = list(outputs.values()) if isinstance(outputs, dict) else outputs
     named = {
         f"output{index}": np.asarray(output) for index, output in enumerate(outputs if isinstance(outputs, list) else [outputs])
     }
