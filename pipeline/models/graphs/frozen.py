@@ -249,9 +249,9 @@ class GraphReader:
         """Whether the values of an image reach an end, and not its size alone, as that of Dropout's noise does."""
         tensors = [self._tensors[end].name if end in self._tensors else self._rows[end].name]
         for tensor in tensors:
-            name = owner(tensor)
-            if name not in draws and self._operations.nodes[name].op not in SHAPES_ALONE:
-                tensors += [given for given in self._operations.nodes[name].input if given not in tensors]
+            node = self._operations.nodes.get(owner(tensor))
+            if node is not None and node.name not in draws and node.op not in SHAPES_ALONE:
+                tensors += [given for given in node.input if given not in tensors]
         return self._image in tensors
 
     def _value(self, name: str, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> tf.Tensor:
