@@ -13,6 +13,7 @@ from pipeline.attribution.explainer import Explainer
 from pipeline.attribution.methods.method import AtLayer
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import MOST_LIKELY, TRUE_LABEL, Classes, ClassTarget, Target
+from pipeline.errors import WrongSpec
 from pipeline.models.network import Network
 from pipeline.sources.picking import Picked
 
@@ -56,7 +57,10 @@ def target_gradients(
     """
     classes, targets = asked
     plan = ExplainPlan((), tuple(targets), _BATCH, channels={layer: AtLayer(layer, summed_gradient) for layer in layers})
-    explainer = Explainer.of(network, plan)
+    try:
+        explainer = Explainer.of(network, plan)
+    except WrongSpec as error:
+        raise type(error)(f"{classes.key}: {error.args[0]}") from None
     fixed = [_asks_for_class(target) for target in targets]
     gradients: dict[str, TargetGradients] = {}
 
