@@ -209,7 +209,9 @@ def direction_sets(reader: JobReader) -> list[Row]:
         split = ("split_channel", "split_ranks", "separation")
         entry["directions"].append({name: row[name] for name in (*own, *split)})
     for row in reader.table("concept_vectors").to_pylist():
-        sets[row["layer"]] |= {"vector": row, "tests": []}
+        # The page names no folder of the disk that it was made on.
+        names = {key: row[key].replace("\\", "/").rstrip("/").rpartition("/")[2] for key in ("source", "against")}
+        sets[row["layer"]] |= {"vector": {**row, **names}, "tests": []}
     for row in reader.table("tcav").to_pylist():
         sets[row["layer"]]["tests"].append(row)
     return list(sets.values())

@@ -77,6 +77,12 @@ def test_the_stage_says_what_it_tested_and_what_not(tested: Any) -> None:
         assert p == pytest.approx(row.p) and row.significant == (row.p_corrected < 0.05 and row.chance < 0.05)
 
 
+def test_the_page_shows_the_tests_and_names_no_folder(tested: Any, red: Any) -> None:
+    (data,) = (tested / "report" / "data").glob("+directions.js")
+    text = data.read_text()
+    assert "shapes@cav_red" in text and red.name in text and str(red) not in text and str(red.parent) not in text
+
+
 def test_gradients_of_classes_equal_those_of_keras(smooth: Any) -> None:
     import keras
     import tensorflow as tf
