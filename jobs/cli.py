@@ -128,6 +128,11 @@ def parser() -> argparse.ArgumentParser:
     )
     _paths(search.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
     search.add_argument("words", metavar="WORDS", help='such as "green stripes"; case does not matter')
+    search.add_argument(
+        "--text",
+        action="store_true",
+        help="order all channels by how like the words their winners are, by the job's encoder",
+    )
     search.add_argument("--most", type=_positive, default=40, metavar="N", help="lines to print (default: %(default)s)")
 
     report = commands.add_parser(

@@ -22,6 +22,8 @@ from pipeline.store.locks import hold
 from pipeline.store.places import Place, place
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipeline.models.network import LayerInfo, Network, UnreadableLayer
     from recfield import ReceptiveField
 
@@ -160,16 +162,28 @@ def _picture(options: argparse.Namespace) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     from pipeline.report.job_reader import DAMAGED, JobReader
-    from pipeline.report.search import find_channels
+    from pipeline.report.search import find_channels, nearest_channels
 
     folder = place(options.folder)
     read_receipt(folder, any_format=True)
+    reader = JobReader(folder)
     with foreign_errors(Fault, f"the index of {folder}", DAMAGED):
-        matches = find_channels(JobReader(folder), options.words)
+        matches = (
+            nearest_channels(reader, lambda encoder: _embedded(encoder, options.words))
+            if options.text
+            else find_channels(reader, options.words)
+        )
     listed = matches[: options.most]
     _print_table([("layer", "channel", "why"), *((match.layer, str(match.channel), match.reason) for match in listed)])
     if len(matches) > len(listed):
         print(f"and {len(matches) - len(listed):,} more: --most {len(matches)} lists all")
+
+
+def _embedded(encoder: str, text: str) -> np.ndarray:
+    from pipeline.models.keras.hub_encoder import TextImageEncoder
+
+    vector: np.ndarray = TextImageEncoder.open(encoder).texts([text])[0]
+    return vector
 
 
 def _report(options: argparse.Namespace) -> None:

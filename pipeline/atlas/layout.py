@@ -80,3 +80,14 @@ def cells_of(points: np.ndarray, vectors: np.ndarray, labels: Sequence[str | Non
             row, col = divmod(int(number), grid)
             cells.append(Cell(grid, row, col, members, vectors[members].mean(axis=0), label, count / len(members)))
     return cells
+
+
+def striking_channels(vectors: np.ndarray, cells: Sequence[Cell]) -> list[int]:
+    """For each cell the channel that is furthest above its mean over all vectors, in standard deviations; the first of equals.
+
+    Args:
+        vectors: float32 (n, channels): all of the layer.
+    """
+    mean, spread = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
+    spread = np.where(spread > 0, spread, np.inf)
+    return [int(((cell.mean - mean) / spread).argmax()) for cell in cells]

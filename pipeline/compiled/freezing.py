@@ -56,6 +56,10 @@ class FrozenGraph:
     def of(cls, function: Callable[..., Any], *specs: tf.TensorSpec) -> FrozenGraph:
         """Freeze a function of tensors of these specs. Raises: UnusableModel."""
         frozen, graph, structure = _frozen(function, specs)
+        for node in graph.node:
+            # A gradient of Python's own, such as that of swish, knows the tensors of the graph that it was traced in alone.
+            if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s.startswith(b"CustomGradient"):
+                del node.attr["_gradient_op_type"]
         inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
         return cls(graph, inputs, outputs, tf.nest.map_structure(tf.TensorSpec.from_tensor, structure))
 

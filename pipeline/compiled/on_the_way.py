@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from pipeline.compiled.freezing import FrozenGraph
+from pipeline.compiled.graph_parts import part_of, source_behind, those_in
 from pipeline.compiled.graph_walk import LogitsGraph
 from pipeline.models.network import LOGITS, Network, own_layers
 from pipeline.store.direction_sets import DirectionSet
@@ -35,11 +35,11 @@ def trace_on_the_way(network: Network, images: tf.Tensor, layers: Sequence[str])
     replaced: dict[str, tf.Tensor] = {frozen.inputs[0]: tf.identity(images)}
     responses: dict[str, tf.Tensor] = {}
     for base in bases:
-        source = _source(frozen.graph, names["tensors"][base])
+        source = source_behind(frozen.graph, names["tensors"][base])
         own = [directions for directions in sides if directions.base == base]
         ends = [source, *(names["maps"][layer] for layer in (base, *(directions.layer for directions in own)))]
-        part = _part(frozen.graph, ends)
-        tensor, maps, *values = tf.graph_util.import_graph_def(part, _used(part, replaced), ends, name="before")
+        part = part_of(frozen.graph, ends)
+        tensor, maps, *values = tf.graph_util.import_graph_def(part, those_in(part, replaced), ends, name="before")
         responses |= {directions.layer: tf.stop_gradient(value) for directions, value in zip(own, values, strict=True)}
         if base in on_the_way:
             replaced[source] = _joined(tensor, maps, [(responses[one.layer], one.decoder) for one in own])
@@ -85,29 +85,3 @@ def _joined(tensor: tf.Tensor, maps: tf.Tensor, sides: Sequence[tuple[tf.Tensor,
 
     joined: tf.Tensor = join(tensor, *(responses for responses, _ in sides))
     return joined
-
-
-def _source(graph: GraphDef, name: str) -> str:
-    """The tensor that others in a graph use, behind the identities by which a function returns it."""
-    nodes = {node.name: node for node in graph.node}
-    while nodes[name.partition(":")[0]].op == "Identity":
-        name = nodes[name.partition(":")[0]].input[0]
-    return name if ":" in name else f"{name}:0"
-
-
-def _part(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
-    """The part of a graph that some of its tensors are computed by."""
-    nodes = {node.name: node for node in graph.node}
-    waiting = [end.partition(":")[0] for end in ends]
-    kept = set(waiting)
-    for name in waiting:
-        before = {source.lstrip("^").partition(":")[0] for source in nodes[name].input} - kept
-        kept |= before
-        waiting += sorted(before)
-    return GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
-
-
-def _used(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Those of some tensors that a part of a graph has."""
-    names = {node.name for node in graph.node}
-    return {name: tensor for name, tensor in given.items() if name.partition(":")[0] in names}

@@ -14,10 +14,8 @@ from typing import Literal
 import tensorflow as tf
 
 from pipeline.compiled.graph_walk import LogitsGraph, types_inside
+from pipeline.compiled.operation_kinds import AFFINE, BETWEEN, CONVOLUTIONS, ELEMENTWISE, MOVES, PRODUCTS, SQUASHING, SUMS
 from pipeline.compiled.relevance_shares import (
-    AFFINE,
-    BETWEEN,
-    PRODUCTS,
     Contribution,
     Share,
     affine,
@@ -35,23 +33,6 @@ from pipeline.errors import UnusableModel
 Rule = Literal["epsilon", "gamma", "zplus", "flat", "box"]
 
 _GAMMA = 0.25  # by how much positive weights count more
-
-_CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3D", "Conv"}
-_SQUASHING = {"Sigmoid", "Tanh", "Erf", "Erfc", "Softmax", "Rsqrt", "Reciprocal", "Sqrt", "Exp", "Softplus"}
-# fmt: off
-_ELEMENTWISE = _SQUASHING | {
-    "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softsign", "Minimum", "Maximum", "ClipByValue", "Pow", "Square", "Abs",
-    "Log", "Log1p", "Expm1", "LogSoftmax", "Select", "SelectV2", "SquaredDifference", "Identity", "Cast", "StopGradient",
-    "CheckNumerics", "EnsureShape", "PreventGradient",
-}
-# These move values, or keep the largest: what an output is given goes to the value that it is.
-_MOVES = {
-    "Reshape", "Transpose", "Squeeze", "ExpandDims", "Pad", "PadV2", "MirrorPad", "ConcatV2", "Pack", "Unpack", "Split",
-    "SplitV", "Slice", "StridedSlice", "GatherV2", "ReverseV2", "Tile", "BroadcastTo", "SpaceToBatchND", "BatchToSpaceND",
-    "SpaceToDepth", "DepthToSpace", "MaxPool", "MaxPoolV2", "Max", "Min", "ResizeNearestNeighbor", "Roll",
-}
-# fmt: on
-_SUMS = {"AvgPool", "Mean", "Sum", "AddN", "Add", "AddV2", "Sub", "ResizeBilinear"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +102,7 @@ class Propagation:
         return tensor is self.pixels or tensor.op in self._changing
 
     def _is_weighted(self, operation: tf.Operation) -> bool:
-        return bool(types_inside(operation) & (_CONVOLUTIONS | PRODUCTS)) and sum(map(self._changes, operation.inputs)) == 1
+        return bool(types_inside(operation) & (CONVOLUTIONS | PRODUCTS)) and sum(map(self._changes, operation.inputs)) == 1
 
     def _shares(self, operation: tf.Operation, above: list[tf.Tensor]) -> Sequence[tf.Tensor | None]:
         """What each input is given, None for nothing."""
@@ -132,11 +113,11 @@ class Propagation:
             return list(above)
         if self._is_weighted(operation):
             shares[changing[0]] = self._of_weighted(operation, changing[0], above[0])
-        elif len(changing) == 1 and kind in AFFINE | _ELEMENTWISE and inputs[changing[0]].shape == operation.outputs[0].shape:
+        elif len(changing) == 1 and kind in AFFINE | ELEMENTWISE and inputs[changing[0]].shape == operation.outputs[0].shape:
             shares[changing[0]] = above[0]  # a bias and a function of one number take nothing
-        elif kind in _MOVES:
+        elif kind in MOVES:
             shares = pulled_back(operation, above)
-        elif kind in _SUMS | {"Mul"} and (kind != "Mul" or len(changing) == 1):
+        elif kind in SUMS | {"Mul"} and (kind != "Mul" or len(changing) == 1):
             total = operation.outputs[0] if len(changing) > 1 or kind not in AFFINE else None
             shares = self._by_contribution(operation, changing, above[0], total)
         elif kind in ("Maximum", "Minimum") and len(changing) == 2:
@@ -174,10 +155,10 @@ class Propagation:
         if 0 < sizes[0] < sizes[1]:
             return True
         while factor.op in self._changing and factor is not other:
-            if factor.op.type in _SQUASHING:
+            if factor.op.type in SQUASHING:
                 return True
             sources = [source for source in factor.op.inputs if self._changes(source)]
-            if len(sources) != 1 or factor.op.type not in AFFINE | _ELEMENTWISE | _MOVES:
+            if len(sources) != 1 or factor.op.type not in AFFINE | ELEMENTWISE | MOVES:
                 return False
             factor = sources[0]
         return factor is other  # a function of the other, such as that of a hard swish
@@ -185,7 +166,7 @@ class Propagation:
     def _of_weighted(self, operation: tf.Operation, place: int, above: tf.Tensor) -> tf.Tensor:
         """By the composite's rule for a convolution or a dense layer."""
         is_first = not any(source.op in self._behind_weights for source in operation.inputs)
-        is_convolution = bool(types_inside(operation) & _CONVOLUTIONS)
+        is_convolution = bool(types_inside(operation) & CONVOLUTIONS)
         rule = self.composite.first if is_first else self.composite.convolutions if is_convolution else self.composite.dense
         x, w = operation.inputs[place], weights_of(operation, place)
         share = Share(operation, place, self.composite.hands_biases_on)

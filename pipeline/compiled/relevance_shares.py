@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from pipeline.compiled.gradients import deterministic_gradients, own_gradient
+from pipeline.compiled.operation_kinds import BETWEEN, NORMALISATIONS, PRODUCTS
 
 EPSILON = 1e-6  # keeps shares of nearly nothing finite
-_NORMALISATIONS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
-AFFINE = {"Mul", "RealDiv", "Div", "Add", "AddV2", "Sub", "BiasAdd", "Neg"} | _NORMALISATIONS
-BETWEEN = {"Identity", "BatchToSpaceND"}  # a convolution and the affine operations that are a part of it
-PRODUCTS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"}
 
 
 def again(operation: tf.Operation, inputs: Sequence[tf.Tensor]) -> tf.Operation:
@@ -125,7 +122,7 @@ def affine(user: tf.Operation, end: tf.Tensor, others: Sequence[tf.Tensor]) -> t
         return others[0] if user.type == "Mul" else 1 / others[0], None
     if user.type == "Sub":
         return (None, -others[0]) if user.inputs[0] is end else (minus, others[0])
-    if user.type in _NORMALISATIONS:
+    if user.type in NORMALISATIONS:
         gain, offset, mean, variance = user.inputs[1:5]
         factor = gain * tf.math.rsqrt(variance + user.get_attr("epsilon"))
         return factor, offset - mean * factor

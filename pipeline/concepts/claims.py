@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from pipeline.store.tables import INDEX
 
 _NULL = 1000  # channels whose images are permuted, at least, for what chance gives
+_WINNERS = 9  # of a channel, that a concept should fit; of few images, a tenth
+_APPLY = 0.02  # of all concepts, those nearest to an image apply to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +23,8 @@ class Agreement:
     concepts: their names.
     values: float64 (concepts, channels), higher for better; NaN where it is not known.
     by_chance: float64 (n,): the value of the best concept of channels whose images were permuted.
-    least: the smallest value that a name may have, whatever chance gives.
+    fits: float64 (concepts, channels): of what a channel responds to most, the share to which the concept applies.
+    least: the smallest value that a name may have, where the measure has its own; else `fits` decides.
     """
 
     source: str
@@ -29,15 +32,21 @@ class Agreement:
     concepts: Sequence[str]
     values: np.ndarray
     by_chance: np.ndarray
+    fits: np.ndarray
     least: float = -np.inf
 
 
 @dataclass(frozen=True)
 class ClaimRule:
-    """top_k: concepts that are listed for each channel. chance: up to which share of permuted channels a name is a name."""
+    """When a concept is a name.
+
+    top_k: concepts that are listed for each channel. chance: up to which share of all names may be chance's.
+    fits: to how much of what a channel responds to most a name applies, at least.
+    """
 
     top_k: int
     chance: float
+    fits: float
 
 
 def permutations_of(images: int, channels: int) -> list[np.ndarray]:
@@ -61,6 +70,8 @@ def best_of(values: np.ndarray) -> np.ndarray:
 def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreement], rule: ClaimRule) -> dict[str, list[Any]]:
     """The columns of index/concepts.parquet for one layer: by channel, then agreement, the best concept first.
 
+    None is a name yet: which are depends on all layers, see `name`.
+
     Args:
         channels: int64 (channels,): their numbers in the network.
     """
@@ -76,7 +87,10 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
             for rank, concept in enumerate(listed[: rule.top_k]):
                 chance = float((agreement.by_chance >= values[rank]).mean()) if len(agreement.by_chance) else None
                 margin = values[0] - values[1] if rank == 0 and len(values) > 1 else None
-                sure = chance is not None and chance <= rule.chance and values[rank] >= agreement.least
+                fits = float(agreement.fits[concept, position])
+                # Where a measure has a threshold of its own, such as the overlap of masks, that says enough.
+                strong = values[rank] >= agreement.least if np.isfinite(agreement.least) else fits >= rule.fits
+                able = rank == 0 and margin != 0 and strong
                 row = {
                     "layer": layer,
                     "channel": number,
@@ -87,8 +101,79 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
                     "rank": rank,
                     "margin": margin,
                     "chance": chance,
-                    "named": rank == 0 and margin != 0 and sure,
+                    "false_discovery": None,
+                    "fits": fits,
+                    "named": able and chance is not None,
                 }
                 for name, value in row.items():
                     columns[name].append(value)
     return columns
+
+
+def name(columns: Mapping[str, list[Any]], rule: ClaimRule) -> None:
+    """Decide, in place, which of the concepts of a whole job are names.
+
+    With thousands of channels and several measures, many reach by chance what a single one would hardly reach. So a name needs a
+    false discovery rate (Benjamini and Hochberg, 1995), over every channel and measure: of all best concepts that are as sure
+    as it is, the share that permuted images would give.
+    """
+    first = [at for at, rank in enumerate(columns["rank"]) if rank == 0 and columns["chance"][at] is not None]
+    chances = np.array([columns["chance"][at] for at in first])
+    order = np.argsort(chances, kind="stable")
+    rates = chances[order] * len(order) / np.arange(1, len(order) + 1)
+    rates = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
+    for position, rate in zip(order.tolist(), rates.tolist(), strict=True):
+        at = first[position]
+        columns["false_discovery"][at] = rate
+        columns["named"][at] = columns["named"][at] and rate <= rule.chance
+
+
+def strongest_images(responses: np.ndarray) -> np.ndarray:
+    """The images to which each channel responds most, strongest first: float (images, channels) to int64 (up to 9, channels)."""
+    most = int(np.clip(len(responses) // 10, 1, _WINNERS))
+    order: np.ndarray = np.argsort(-responses, axis=0, kind="stable")[:most]
+    return order
+
+
+def share_that_fits(applies: np.ndarray, winners: np.ndarray) -> np.ndarray:
+    """Of each channel's strongest images, the share to which each concept applies: float64 (concepts, channels).
+
+    Args:
+        applies: bool (images, concepts). winners: as `strongest_images` returns them.
+    """
+    counts = np.zeros((applies.shape[1], winners.shape[1]))
+    for images in winners:
+        counts += applies[images].T
+    return counts / len(winners)
+
+
+def nearest_concepts(similarities: np.ndarray) -> np.ndarray:
+    """Which concepts apply to each image: of those that stand out most, one in fifty, at least one: bool (images, concepts).
+
+    A concept stands out by how far its similarity to an image is above its mean over all images, in standard deviations:
+    some texts are near every image.
+
+    Args:
+        similarities: float64 (images, concepts).
+    """
+    spread = similarities.std(axis=0)
+    standing = (similarities - similarities.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    count = max(1, round(_APPLY * similarities.shape[1]))
+    applies = np.zeros(similarities.shape, bool)
+    np.put_along_axis(applies, np.argsort(-standing, axis=1, kind="stable")[:, :count], True, axis=1)
+    return applies
+
+
+def winner_vectors(vectors: np.ndarray, winners: np.ndarray) -> np.ndarray:
+    """What sets each channel's strongest images apart: the mean of their embeddings, less that of all: float64 (channels, width).
+
+    Args:
+        vectors: float64 (images, width), which count with length 1. winners: as `strongest_images` returns them.
+
+    Returns: each of length 1, or zeros.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(lengths > 0, lengths, 1)
+    apart = unit[winners].mean(axis=0) - unit.mean(axis=0)
+    lengths = np.linalg.norm(apart, axis=1, keepdims=True)
+    return np.asarray(apart / np.where(lengths > 0, lengths, 1))

@@ -57,6 +57,10 @@ class Overlaps:
         known = (self.concepts > 0)[:, None] & (union > 0)
         return np.where(known, self.both / np.where(known, union, 1), np.nan)
 
+    def inside(self) -> np.ndarray:
+        """Of the points above each channel's threshold, the share that each concept covers: float64 (concepts, channels)."""
+        return self.both / np.maximum(self.active, 1)
+
 
 @dataclass(frozen=True, eq=False)
 class TopValues:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +57,20 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise UnusableData(f"the embeddings in {path!r} hold something that is no finite number.")
     return texts, vectors
+
+
+def read_words(path: str) -> list[str]:
+    """The lines of a text file that are not empty, each once. Raises: MissingInput, UnusableData."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise MissingInput(f"the words {path!r} cannot be read ({error.strerror}). Name a text file.") from None
+    except UnicodeDecodeError:
+        raise UnusableData(f"the words {path!r} are no UTF-8. Save the file as UTF-8.") from None
+    words = list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
+    if len(words) < 2:
+        raise UnusableData(f"{path!r} holds {len(words)} words. Write two concepts at least, each into a line of its own.")
+    return words
 
 
 def of_keys(path: str, keys: Sequence[str]) -> np.ndarray:

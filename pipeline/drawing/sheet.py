@@ -12,13 +12,14 @@ import PIL.Image
 import PIL.ImageDraw
 
 from pipeline.drawing.palettes import EMPTY, GROUND, LETTERS, MARK, QUIET, WHITE
-from pipeline.drawing.text import Face, cut_text, font
+from pipeline.drawing.text import Face, cut_text, font, wrapped
 
 MOST = 2000  # pixels of a page's side, as long as one row fits
 _GAP = 3
 _BETWEEN = 10  # pixels between rows, and between groups of tiles
-_MARGIN = 14
+MARGIN = 14
 _CAPTION = 19  # pixels that the text below a tile takes
+_NAMED = 140  # pixels of a label with a name
 _LEAST_WIDTH = 720  # pixels: a heading needs them
 _TITLE, _LINE, _NUMBER, _SMALL = 26, 18, 20, 15  # sizes of letters: legible at half of them
 
@@ -42,15 +43,14 @@ class SheetLayout:
     rows: int
 
     @classmethod
-    def of(cls, count: int, k: int, tiles: Sequence[tuple[int, int]], largest_number: int, lines: int) -> SheetLayout:
-        """For rows with numbers up to `largest_number`, under a heading of so many lines."""
-        label = 24 + 12 * max(3, len(str(largest_number)))
-        heading = _MARGIN + _TITLE + 8 + (lines - 1) * (_LINE + 7) + _BETWEEN
-        room = MOST - label - 2 * _MARGIN - _BETWEEN * len(tiles)
+    def of(cls, count: int, k: int, tiles: Sequence[tuple[int, int]], label: int, lines: int) -> SheetLayout:
+        """For rows with labels of so many pixels, see `label_width`, under a heading of so many lines."""
+        heading = MARGIN + _TITLE + 8 + (lines - 1) * (_LINE + 7) + _BETWEEN
+        room = MOST - label - 2 * MARGIN - _BETWEEN * len(tiles)
         per_line = max(1, min(k, room // sum(width + _GAP for _, width in tiles)))
         single = cls(count, k, tuple(tiles), label, heading, per_line, 1, 1)
-        most_columns = max(1, (MOST - 2 * _MARGIN) // single.row_width)
-        most_rows = max(1, (MOST - heading - _MARGIN) // single.row_height)
+        most_columns = max(1, (MOST - 2 * MARGIN) // single.row_width)
+        most_rows = max(1, (MOST - heading - MARGIN) // single.row_height)
         balanced = round((count * single.row_height / single.row_width) ** 0.5)
         columns = max(1, min(most_columns, count, max(balanced, -(-count // most_rows))))
         rows = min(most_rows, -(-count // columns))
@@ -78,20 +78,25 @@ class SheetLayout:
         """(height, width) of a page."""
         here = len(self.pages[page])
         columns = max(1, -(-here // self.rows))
-        width = max(_LEAST_WIDTH, 2 * _MARGIN + columns * self.row_width)
-        return self.heading + min(max(here, 1), self.rows) * self.row_height + _MARGIN, width
+        width = max(_LEAST_WIDTH, 2 * MARGIN + columns * self.row_width)
+        return self.heading + min(max(here, 1), self.rows) * self.row_height + MARGIN, width
 
     def tile_corner(self, row: int, group: int = 0, rank: int = 0) -> tuple[int, int]:
         """(y, x) of a tile's upper left corner on the page of its row."""
         column, down = divmod(row % (self.rows * self.columns), self.rows)
         line, across = divmod(rank, self.per_line)
         before = sum(self.per_line * (width + _GAP) + _BETWEEN for _, width in self.tile[:group])
-        x = _MARGIN + column * self.row_width + self.label + before + across * (self.tile[group][1] + _GAP)
+        x = MARGIN + column * self.row_width + self.label + before + across * (self.tile[group][1] + _GAP)
         return self.heading + down * self.row_height + line * self.line_height, x
 
     def step(self, group: int = 0) -> tuple[int, int]:
         """Pixels from a line to the next, and from a tile to the next."""
         return self.line_height, self.tile[group][1] + _GAP
+
+
+def label_width(largest_number: int, named: bool) -> int:
+    """The pixels that labels take: numbers up to this one and, where rows are `named`, words below them."""
+    return _NAMED if named else 24 + 12 * max(3, len(str(largest_number)))
 
 
 class Rows(Protocol):
@@ -140,16 +145,40 @@ def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
     return picture
 
 
+def name_rows(picture: np.ndarray, layout: SheetLayout, page: int, names: Sequence[tuple[str, str, bool]]) -> None:
+    """Write names below the numbers of a page's rows, in place of what stood there, as many lines as there is room for.
+
+    Args:
+        picture: uint8 (h, w, 3), as `draw_page` drew it; changed in place.
+        names: for every row of the sheet its name and what that rests on, "" for none; and whether a mark is below its number.
+    """
+    line = _SMALL + 2
+    for row in layout.pages[page]:
+        name, value, marked = names[row]
+        y, x = layout.tile_corner(row)
+        top = y + max(height for height, _ in layout.tile) // 2 + (24 if marked else 14)
+        left, width = x - layout.label, layout.label - 10
+        rows = min(y + layout.row_height, picture.shape[0]) - top
+        picture[top : top + rows, left : x - 4] = GROUND
+        most = rows // line
+        if not name or most < 1:
+            continue
+        words = wrapped(name, width, _SMALL, max(1, most - 1), "label")
+        lines = [*((text, LETTERS) for text in words), (value, QUIET)][:most]
+        for at, (text, colour) in enumerate(lines):
+            _paste(picture, top + at * line, x - 10, _strip(cut_text(text, width, _SMALL, "label"), _SMALL, colour), right=True)
+
+
 def _write_heading(picture: np.ndarray, layout: SheetLayout, page: int, lines: Sequence[str]) -> None:
-    pages, width = len(layout.pages), picture.shape[1] - 2 * _MARGIN
+    pages, width = len(layout.pages), picture.shape[1] - 2 * MARGIN
     if pages > 1:
         number = _strip(f"page {page + 1} of {pages}", _LINE, QUIET)
-        _paste(picture, _MARGIN + 4, picture.shape[1] - _MARGIN, number, right=True)
-    y = _MARGIN
+        _paste(picture, MARGIN + 4, picture.shape[1] - MARGIN, number, right=True)
+    y = MARGIN
     for line, text in enumerate(lines):
         size, colour = (_TITLE, WHITE) if line == 0 else (_LINE, QUIET)
         room = width - (160 if pages > 1 and line == 0 else 0)
-        _paste(picture, y, _MARGIN, _strip(cut_text(text, room, size, "label"), size, colour))
+        _paste(picture, y, MARGIN, _strip(cut_text(text, room, size, "label"), size, colour))
         y += size + 8
 
 

@@ -64,6 +64,18 @@ def cut_text(text: str, width: int, size: int, face: Face = "head") -> str:
     return cut
 
 
+def wrapped(text: str, width: int, size: int, lines: int, face: Face = "head") -> list[str]:
+    """A text on up to so many lines of so many pixels, broken between words; what does not fit ends in an ellipsis."""
+    letters, rows = font(size, face), [""]
+    for word in text.split():
+        longer = f"{rows[-1]} {word}".strip()
+        if not rows[-1] or len(rows) == lines or letters.getlength(longer) <= width:
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return [cut_text(row, width, size, face) for row in rows]
+
+
 def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
     """A picture with notes on it: uint8 (h, w, 3)."""
     image = PIL.Image.fromarray(pixels)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 LOGITS = "logits"  # the name under which every network gives its logits
+EMBEDDING = "embedding"  # the layer by which the network of images of an encoder gives their vectors
 SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # operations that read the shape of a tensor, and no value
 
 

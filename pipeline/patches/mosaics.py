@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline.drawing.pixels import encode_jpeg, encode_png
-from pipeline.drawing.sheet import SheetLayout, draw_page
+from pipeline.drawing.pixels import decode_png, encode_jpeg, encode_png
+from pipeline.drawing.sheet import MARGIN, SheetLayout, draw_page, label_width, name_rows
 from pipeline.drawing.tiles import light, outline_on, whole_in_tile
 from pipeline.geometry import Box
 from pipeline.hardware import cores
@@ -22,6 +23,7 @@ from pipeline.store.places import Place
 
 _QUALITY = 58  # of JPEG pages: labels and tiles stay readable, and pages take half of the results
 FOLDER = "mosaics/activations"
+_HEADING = 4  # lines of a heading
 
 Kind = Literal["crop", "full"]
 _PICTURES: dict[str, tuple[Kind, ...]] = {"-crop": ("crop",), "-full": ("full",), "": ("crop", "full")}
@@ -66,12 +68,14 @@ class MosaicRows:
         title = self.layer.layer
         if self.first is not None:
             title += f": the first {self.first:,} of {len(self.layer.channels):,} channels"
-        return [
+        lines = [
             title,
             ", ".join(fact for fact in facts if fact),
             "; ".join(fact for fact in (field, crop) if fact),
-            f"A row is a channel, its strongest response first{self._on_clamp()}; {below}.{self._on_ties()}",
+            f"A row is a channel, its strongest response first{self._on_clamp()}; {below}.{self._on_ties()}{self._on_names()}",
         ]
+        assert len(lines) == _HEADING
+        return lines
 
     def _on_clamp(self) -> str:
         unclipped = self.layer.unclipped
@@ -84,6 +88,9 @@ class MosaicRows:
 
     def _on_ties(self) -> str:
         return " +n: so many images tie with the last." if self.layer.ties is not None and (self.layer.ties > 0).any() else ""
+
+    def _on_names(self) -> str:
+        return " Below a number the channel's name, where it has one, and how well that agrees." if self.options.named else ""
 
     def notice(self, row: int) -> str:
         """That a channel never fires."""
@@ -127,6 +134,69 @@ class MosaicRows:
         return tile
 
 
+@dataclass(frozen=True)
+class _Mosaic:
+    """One mosaic of a layer: what its rows hold, its layout, and its files, one a page.
+
+    first: where it has only so many of the layer's channels, the first ones.
+    """
+
+    kinds: tuple[Kind, ...]
+    layout: SheetLayout
+    names: list[str]
+    first: int | None = None
+
+
+def _mosaics_of(layer: str, shape: Sequence[int], tile: tuple[int, int], label: int, enlarged: bool) -> Iterator[_Mosaic]:
+    """The mosaics of a layer whose heap is of this shape, (channels, k)."""
+    sizes: dict[Kind, tuple[int, int]] = {"crop": tile, "full": (WHOLE_SIDE, WHOLE_SIDE)}
+    pages = 0
+    for suffix, kinds in _PICTURES.items():
+        layout = SheetLayout.of(shape[0], shape[1], [sizes[kind] for kind in kinds], label, _HEADING)
+        pages = pages or len(layout.pages)
+        if len(kinds) == 2 and (pages > 1 or len(layout.pages) > 1):
+            first = len(layout.pages[0])
+            yield _Mosaic(kinds, replace(layout, count=first), [f"{file_name(layer)}.jpg"], first)
+        else:
+            names = page_names(f"{file_name(layer)}{suffix}", len(layout.pages), enlarged and kinds == ("crop",))
+            yield _Mosaic(kinds, layout, names)
+
+
+def name_mosaics(folder: Place, layer: str, k: int, rows: pa.Table, names: Mapping[int, tuple[str, str, bool]]) -> None:
+    """Write the names of a layer's channels into its mosaics, below their numbers.
+
+    Pages are opened, and written again as they were, but for the names: what made them is no longer there. JPEG pages keep
+    their quality, so that tiles change by less than the eye can see.
+
+    Args:
+        k: winners of a channel. rows: the layer's in index/mosaics.parquet.
+        names: by channel its name, what it rests on, and whether a mark is below its number.
+
+    Raises: StoreFailed.
+    """
+    if not len(rows):
+        return
+    channels = rows["channel"].to_pylist()
+    place = rows.slice(0, 1).to_pylist()[0]
+    label = min(rows["x"].to_pylist()) - MARGIN
+    of_rows = [names[channel] for channel in channels]
+    enlarged = place["picture"].endswith("-001.png")
+
+    def renew(mosaic: _Mosaic, page: int) -> None:
+        path = folder / FOLDER / mosaic.names[page]
+        if path.exists():
+            picture = decode_png(path.read_bytes()).copy()
+            name_rows(picture, mosaic.layout, page, of_rows)
+            _save(picture, path)
+
+    tile = place["tile_height"], place["tile_width"]
+    mosaics = _mosaics_of(layer, (len(channels), k), tile, label, enlarged)
+    with ThreadPoolExecutor(cores()) as pool:
+        tasks = [pool.submit(renew, mosaic, page) for mosaic in mosaics for page in range(len(mosaic.names))]
+        for task in tasks:
+            task.result()
+
+
 def write_mosaics(
     winners: Sequence[tuple[Winners, LayerPictures]], state: CutState, folder: Place, options: PatchOptions
 ) -> list[dict[str, int | str]]:
@@ -138,27 +208,14 @@ def write_mosaics(
     """
     tasks, places, kept = [], [], set()
     for layer, made in winners:
-        largest = int(layer.channels.max())
-        sizes: dict[Kind, tuple[int, int]] = {"crop": made.tile, "full": (WHOLE_SIDE, WHOLE_SIDE)}
-        pages = 0
-        for suffix, kinds in _PICTURES.items():
-            rows = MosaicRows(layer, made, state.pictures, options, kinds)
-            tiles = [sizes[kind] for kind in kinds]
-            layout = SheetLayout.of(len(layer.channels), layer.examples.shape[1], tiles, largest, len(rows.heading()))
-            pages = pages or len(layout.pages)
-            if len(kinds) == 2 and (pages > 1 or len(layout.pages) > 1):
-                rows = replace(rows, first=len(layout.pages[0]))
-                layout = replace(layout, count=len(layout.pages[0]))
-                name = f"{file_name(layer.layer)}.jpg"
-                kept.add(name)
-                tasks.append((layout, 0, rows, folder / FOLDER / name))
-                continue
-            enlarged = kinds == ("crop",) and 0 < layer.extents.max() <= SIDE // 3
-            names = page_names(f"{file_name(layer.layer)}{suffix}", len(layout.pages), enlarged)
-            kept |= set(names)
-            tasks += [(layout, page, rows, folder / FOLDER / name) for page, name in enumerate(names)]
-            if kinds == ("crop",):
-                places += _places(layer, layout, names)
+        label = label_width(int(layer.channels.max()), options.named)
+        enlarged = bool(0 < layer.extents.max() <= SIDE // 3)
+        for mosaic in _mosaics_of(layer.layer, layer.examples.shape, made.tile, label, enlarged):
+            rows = MosaicRows(layer, made, state.pictures, options, mosaic.kinds, mosaic.first)
+            kept |= set(mosaic.names)
+            tasks += [(mosaic.layout, page, rows, folder / FOLDER / name) for page, name in enumerate(mosaic.names)]
+            if mosaic.kinds == ("crop",):
+                places += _places(layer, mosaic.layout, mosaic.names)
     left = [task for task in tasks if not state.has_page(task[-1])]
     with ThreadPoolExecutor(cores()) as pool, options.step("mosaics", "pages") as advance:
         advance(len(tasks) - len(left), len(tasks))
@@ -179,9 +236,12 @@ def page_names(name: str, pages: int, enlarged: bool = False) -> list[str]:
 
 
 def _write_page(state: CutState, layout: SheetLayout, page: int, rows: MosaicRows, path: Place) -> None:
-    picture = draw_page(layout, page, rows)
-    write_bytes(path, encode_png(picture) if path.suffix == ".png" else encode_jpeg(picture, _QUALITY, spent=True), durable=False)
+    _save(draw_page(layout, page, rows), path)
     state.add_page(path)
+
+
+def _save(picture: np.ndarray, path: Place) -> None:
+    write_bytes(path, encode_png(picture) if path.suffix == ".png" else encode_jpeg(picture, _QUALITY, spent=True), durable=False)
 
 
 def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[dict[str, int | str]]:

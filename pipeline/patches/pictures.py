@@ -25,6 +25,7 @@ class PatchOptions:
     crop_size: pixels of a crop's longer side; larger ones are shrunk.
     maps: finds regions in the layers that are cropped to them.
     network, data: as the mosaics' headings name them; images: how many were scanned.
+    named: whether rows of mosaics have room for names, which the stage `concepts` writes into them.
     step: opens a step whose progress is reported: its title and the unit that it counts.
     save_every: seconds between two saves of what is done.
     """
@@ -36,6 +37,7 @@ class PatchOptions:
     network: str = ""
     data: str = ""
     images: int = 0
+    named: bool = False
     step: Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]] = lambda title, unit: nullcontext(_silent)
     save_every: float = 60.0
 

@@ -15,13 +15,19 @@ _UNIT = 65535  # the map's side, in the numbers that the page is given
 
 
 def atlases(reader: JobReader) -> list[Row]:
-    """Every atlas: its points as Base64 of uint16 x, y and number of the label, its labels, and its grids with their cells."""
+    """Every atlas: its points as Base64 of uint16 x, y and number of the label, its labels, and its grids with their cells.
+
+    A cell is its row, its column, its number of vectors, their most frequent label, and the channel that stands out and its name.
+    """
     layers: dict[str, Row] = {}
+    names: dict[str, dict[int, Row]] = {}
     for row in reader.table("atlas").to_pylist():
         layer = layers.setdefault(row["layer"], {"layer": row["layer"], "grids": {}})
         grid = layer["grids"].setdefault(row["grid"], {"grid": row["grid"], "picture": None, "cells": []})
         grid["picture"] = grid["picture"] or row["picture"]
-        grid["cells"].append([row["row"], row["col"], row["vectors"], row["label"]])
+        name = names.setdefault(row["layer"], reader.names(row["layer"])).get(row["channel"])
+        words = None if name is None else name["concept"]
+        grid["cells"].append([row["row"], row["col"], row["vectors"], row["label"], row["channel"], words])
     for name, layer in layers.items():
         layer["grids"] = list(layer["grids"].values())
         table = reader.pictures("atlas", str(name), ("x", "y", "label", "example"))

@@ -67,11 +67,12 @@ class JobReader:
 
     def names(self, layer: str) -> dict[int, Row]:
         """The rows of index/concepts.parquet that name channels of a layer, one for each: of several, the one that chance would
-        give least often, and of those the first.
+        give least often, of those the one that fits most of the channel's winners, and of those the first.
         """
         named: dict[int, Row] = {}
         for row in self.rows("concepts", layer).to_pylist():
-            if row["named"] and row["chance"] < named.get(row["channel"], {"chance": 2})["chance"]:
+            before = named.get(row["channel"])
+            if row["named"] and (before is None or _standing(row) < _standing(before)):
                 named[row["channel"]] = row
         return named
 
@@ -122,3 +123,8 @@ class JobReader:
 
     def _note(self, name: str, error: Exception) -> None:
         self.gaps.append(f"{name} cannot be read ({one_line(error)}).")
+
+
+def _standing(row: Row) -> tuple[float, float]:
+    """How sure a name is: the less, the surer. Jobs of before there were shares that fit have none."""
+    return row["chance"], -(row["fits"] or 0)

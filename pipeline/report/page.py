@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import Fault, foreign_errors
 from pipeline.geometry import EDGES, Box
+from pipeline.report.circuits import circuit_rows
 from pipeline.report.job_reader import DAMAGED, JobReader, Row
 from pipeline.report.overview import overview, says_of, striking
 from pipeline.report.page_files import PageFiles
@@ -22,7 +23,7 @@ from pipeline.store.places import Place
 
 Progress = Callable[[int, int], None]
 SCRIPTS = ("core.js", "pictures.js", "glossary.js")  # of every page; the others are a page's own
-_PAGE_SCRIPTS = ("rows.js", "layer.js", "channel.js", "image.js", "views.js", "directions.js", "page.js")
+_PAGE_SCRIPTS = ("rows.js", "layer.js", "circuits.js", "channel.js", "image.js", "views.js", "directions.js", "page.js")
 _CHUNK = 128  # channels in a file of details, which only the view of a channel reads
 _DETAILS = ("histogram", "histogram_edges")  # columns of index/channels.parquet that are details
 
@@ -96,17 +97,18 @@ def _write_layer(reader: JobReader, layer: str, files: PageFiles, prefix: str) -
     stored["channels"] = _columns(statistics, without=_DETAILS)
     stored["quality"] = _columns(reader.rows("quality", layer))
     stored["names"] = {
-        number: {key: row[key] for key in ("concept", "measure", "value", "chance")}
+        number: {key: row[key] for key in ("concept", "measure", "value", "chance", "false_discovery", "fits")}
         for number, row in reader.names(layer).items()
     }
     entry["data"] = files.script(f"{name}.js", f"{prefix}layer:{layer}", stored)
     tables = _detail_tables(reader, layer)
     drawn = _write_kernels(reader, layer, files, f"{prefix}kernels/{file_name(layer)}")
-    maps = _maps(reader, layer)
+    maps, circuits = _maps(reader, layer), circuit_rows(reader, layer)
     for number, first in enumerate(range(0, len(channels), _CHUNK)):
         chunk = channels[first : first + _CHUNK]
         rows_of: Row = {table: _columns(_of_channels(rows, chunk)) for table, rows in tables.items()}
         rows_of["filters"] = _of_numbers(reader.kernels(layer), chunk)
+        rows_of["circuits"] = _of_numbers(circuits, chunk)
         details = {"rows": rows_of, "maps": _pick(maps, chunk), "kernels": _pick(drawn, chunk)}
         files.script(f"{name}/{number}.js", f"{name}/{number}", details)
     return entry

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.errors import UnknownName
+import numpy as np
+
+from pipeline.errors import UnknownName, WrongSpec
 from pipeline.report.job_reader import JobReader
 
 
@@ -37,6 +40,27 @@ def find_channels(reader: JobReader, words: str) -> list[Match]:
         known = {*reader.table("concepts")["concept"].to_pylist(), *reader.table("channels")["selective_label"].to_pylist()}
         raise UnknownName.among(words, {text for text in known if text}, where="a concept, label or file of this job's channels")
     return sorted(best.values(), key=lambda match: (match.key, match.layer, match.channel))
+
+
+def nearest_channels(reader: JobReader, text: Callable[[str], np.ndarray]) -> list[Match]:
+    """The channels whose strongest images are most like a text, by the encoder that the stage `concepts` was given.
+
+    Args:
+        text: embeds the text, given the encoder's folder: float64 (width,).
+
+    Raises: WrongSpec, where the job had no encoder.
+    """
+    table = reader.table("embeddings")
+    spec: dict[str, Any] = (reader.receipt.spec.get("concepts") or {}).get("embeddings") or {}
+    if not len(table) or not spec.get("encoder"):
+        raise WrongSpec(
+            f"{reader.folder} has no embeddings to search by text. Run its stage concepts with concepts.embeddings.encoder."
+        )
+    vector = text(spec["encoder"])
+    cosines = np.stack(table["embedding"].to_numpy()) @ (vector / np.linalg.norm(vector))
+    rows = zip(table["layer"].to_pylist(), table["channel"].to_pylist(), cosines.tolist(), strict=True)
+    matches = [Match(layer, channel, f"cosine {cosine:.3g}", (-cosine,)) for layer, channel, cosine in rows]
+    return sorted(matches, key=lambda match: (match.key, match.layer, match.channel))
 
 
 def _has(text: str | None, asked: list[str]) -> bool:

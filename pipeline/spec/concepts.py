@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,8 +17,10 @@ Measures = Annotated[list[Literal["cosine", "rank_reorder", "wpmi", "soft_wpmi"]
 class EmbeddingsSpec(Table):
     """`[concepts.embeddings]`: vectors of images and of concepts that can be compared.
 
-    images: a Parquet file of them; or `layer` of a network: `model`, or the job's own where that is absent.
+    images: a Parquet file of them; or `layer` of a network: `model`, or the job's own where that is absent; or `encoder`, the
+        folder of a keras-hub preset that embeds texts too.
     texts: a Parquet file of the concepts; absent: the mean of the images of each label.
+    words: with an encoder, a text file with a concept in every line; absent: the labels. prompt: the text that is embedded.
     """
 
     images: PathText | None = None
@@ -25,12 +28,21 @@ class EmbeddingsSpec(Table):
     layer: str | None = None
     preprocess: Preprocess = "auto"
     texts: PathText | None = None
+    encoder: PathText | None = None
+    words: PathText | None = None
+    prompt: str = "{}"
     measures: Measures = ["soft_wpmi"]
 
     @model_validator(mode="after")
     def _images_or_layer(self) -> Self:
-        if (self.images is None) == (self.layer is None):
-            raise ValueError("takes exactly one of images and layer")
+        if sum(way is not None for way in (self.images, self.layer, self.encoder)) != 1:
+            raise ValueError("takes exactly one of images, layer and encoder")
+        if self.encoder is not None and self.texts is not None:
+            raise ValueError("takes texts, which are vectors, not with encoder; name words")
+        if self.words is not None and self.encoder is None:
+            raise ValueError("takes words only with encoder")
+        if "{}" not in self.prompt:
+            raise ValueError("takes a prompt with {} in it, where the concept stands")
         if self.model is not None and self.layer is None:
             raise ValueError("takes model only with layer")
         return self
@@ -54,8 +66,12 @@ class ConceptsSpec(Table):
     images: Positive = 10_000
     top_k: Annotated[int, Field(gt=0, le=100, strict=True)] = 5
     chance: Annotated[float, Field(ge=0, le=1)] = 0.05
+    fits: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def read_files(self) -> list[str]:
-        named = [self.embeddings.images, self.embeddings.texts] if self.embeddings else []
+        given = self.embeddings
+        named = [given.images, given.texts, given.words] if given else []
+        if given and given.encoder:
+            named += [str(path) for path in sorted(Path(given.encoder).glob("**/*")) if path.is_file()]
         named += [self.masks.names] if self.masks else []
         return [path for path in named if path is not None]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pipeline.errors import UnknownName, WrongSpec, quoted, shortened
 from pipeline.spec.activations import ActivationsSpec
 from pipeline.spec.atlas import AtlasSpec
+from pipeline.spec.circuits import CircuitsSpec
 from pipeline.spec.concepts import ConceptsSpec
 from pipeline.spec.data import DataSpec
 from pipeline.spec.directions import DirectionsSpec
@@ -33,6 +34,7 @@ StageName = Literal[
     "concepts",
     "directions",
     "atlas",
+    "circuits",
     "report",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -54,6 +56,7 @@ class JobSpec(Table):
     concepts: ConceptsSpec = ConceptsSpec()
     directions: DirectionsSpec = DirectionsSpec()
     atlas: AtlasSpec = AtlasSpec()
+    circuits: CircuitsSpec = CircuitsSpec()
 
     @field_validator("name")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.stages import (
     activations,
     atlas,
+    circuits,
     concepts,
     directions,
     dream,
@@ -26,6 +27,7 @@ _BEFORE_THE_PAGE = (
     concepts.STAGE,
     directions.STAGE,
     atlas.STAGE,
+    circuits.STAGE,
 )
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_BEFORE_THE_PAGE, report.stage_after(_BEFORE_THE_PAGE))}

@@ -68,6 +68,7 @@ def run(job: Job) -> Outcome:
         network=job.network.name,
         data=_data_name(job.spec.data.source),
         images=part.seen,
+        named="concepts" in job.spec.stages,
         step=job.reporter.step,
         save_every=job.options.save_every,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.ascent.objectives import direction
-from pipeline.atlas.layout import Cell, cells_of, lay_out, require_umap
+from pipeline.atlas.layout import Cell, cells_of, lay_out, require_umap, striking_channels
 from pipeline.atlas.results import FOLDER, write_icons, write_points, write_projector
 from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors
 from pipeline.errors import UnusableModel
@@ -60,9 +60,10 @@ def run(job: Job) -> Outcome:
             of_grid = [cell for cell in cells if cell.grid == grid]
             drawn = {(row, col): icon for (own, row, col), icon in icons.items() if own == grid}
             picture = write_icons(job.folder, layer.name, of_grid, drawn) if drawn else None
-            for cell in of_grid:
+            striking = striking_channels(sample.vectors, of_grid)
+            for cell, channel in zip(of_grid, striking, strict=True):
                 own = picture if (cell.row, cell.col) in drawn else None
-                for name, value in _row(layer.name, cell, own).items():
+                for name, value in (_row(layer.name, cell, own) | {"channel": channel}).items():
                     columns[name].append(value)
     write_index(job.folder, "atlas", columns)
     _clean(job, layers, columns["picture"])
@@ -118,7 +119,7 @@ def _points(sample: VectorSample, points: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _row(layer: str, cell: Cell, picture: str | None) -> Mapping[str, Any]:
+def _row(layer: str, cell: Cell, picture: str | None) -> dict[str, Any]:
     return {
         "layer": layer,
         "grid": cell.grid,

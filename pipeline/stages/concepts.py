@@ -14,10 +14,29 @@ from pipeline.activations.member import without_nan
 from pipeline.activations.part_file import WHOLE
 from pipeline.activations.plan import ScanPlan
 from pipeline.activations.scan_state import ScanState
-from pipeline.concepts.claims import Agreement, ClaimRule, best_of, claim_columns, permutations_of
+from pipeline.concepts.claims import (
+    Agreement,
+    ClaimRule,
+    best_of,
+    claim_columns,
+    name,
+    nearest_concepts,
+    permutations_of,
+    share_that_fits,
+    strongest_images,
+    winner_vectors,
+)
 from pipeline.concepts.dissection import DETECTS, Dissection, Overlaps
 from pipeline.concepts.embedder import Embedder
-from pipeline.concepts.embeddings import Concepts, concept_matrix, label_means, normalised, of_keys, read_vectors
+from pipeline.concepts.embeddings import (
+    Concepts,
+    concept_matrix,
+    label_means,
+    normalised,
+    of_keys,
+    read_vectors,
+    read_words,
+)
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
 from pipeline.concepts.masks import grid_points, open_masks
 from pipeline.concepts.quality import clarity, polysemanticity, redundancy
@@ -30,7 +49,8 @@ from pipeline.geometry import interpolation
 from pipeline.inputs import open_inputs
 from pipeline.job import Job
 from pipeline.models.labels import count_classes
-from pipeline.models.network import LOGITS, Feed, feed_of, unknown_layer
+from pipeline.models.network import EMBEDDING, LOGITS, Feed, feed_of, unknown_layer
+from pipeline.patches.mosaics import name_mosaics
 from pipeline.report.job_reader import JobReader
 from pipeline.report.section import Section
 from pipeline.scrambling import scrambled
@@ -43,6 +63,7 @@ from pipeline.store.tables import INDEX, write_index
 if TYPE_CHECKING:
     from pipeline.activations.part import Part
     from pipeline.activations.scan import BatchResponses
+    from pipeline.models.keras.hub_encoder import TextImageEncoder
 
 _CHUNK = 1024  # images that are counted together
 
@@ -53,19 +74,22 @@ def run(job: Job) -> Outcome:
     part = _scanned(job)
     labels = tuple(next(iter(part.of(Distribution).values())).settled().labels.tolist())
     counts, sample = _pass(job, plan, part, labels)
-    similarities = None if spec.embeddings is None else _concept_matrix(job, spec.embeddings, sample, labels)
+    embedded = None if spec.embeddings is None else _embedded(job, spec.embeddings, sample, labels)
     with_masks, names, dissected = _dissected(job, plan, part)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
+    rule = ClaimRule(spec.top_k, spec.chance, spec.fits)
     for layer in job.layers:
         agreements = [
             *(_from_masks(names, *dissected[layer.name]) if layer.name in dissected else ()),
-            *(_from_embeddings(spec.embeddings, similarities, sample, layer.name) if spec.embeddings and similarities else ()),
+            *(_from_embeddings(spec.embeddings, embedded, sample, layer.name) if spec.embeddings and embedded else ()),
             *(_from_labels(counts[layer.name], sample, layer.name) if layer.name in counts else ()),
         ]
-        rule = ClaimRule(spec.top_k, spec.chance)
-        for name, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
-            columns[name] += values
+        for column, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
+            columns[column] += values
+    name(columns, rule)
     write_index(job.folder, "concepts", columns)
+    write_index(job.folder, "embeddings", _channel_vectors(job, sample, embedded))
+    _name_mosaics(job)
     write_index(job.folder, "quality", _quality(job, plan) if spec.quality else {name: [] for name in INDEX["quality"].names})
     rows = zip(columns["layer"], columns["channel"], columns["named"], strict=True)
     named = len({(layer, channel) for layer, channel, is_name in rows if is_name})
@@ -74,7 +98,7 @@ def run(job: Job) -> Outcome:
         "images": len(sample.keys),
         "with_masks": with_masks,
         "named": named,
-        "summary": f"{named:,} of {total:,} channels have a name",
+        "summary": f"{named:,} of {total:,} channels have a name; of these, chance would give {spec.chance:.0%} at most",
     }
 
 
@@ -91,12 +115,16 @@ def check(job: Job) -> None:
         return
     if given.texts is not None:
         texts = read_vectors(given.texts, "text")[1]
-    elif not job.source.labels:
+    elif given.words is None and not job.source.labels:
         raise WrongSpec(
             "concepts.embeddings names no texts, and the data set no labels to be concepts. Name concepts.embeddings.texts."
         )
     if given.images is not None:
         read_vectors(given.images, "key")
+    elif given.encoder is not None:
+        _encoder(job, given)
+        if given.words is not None:
+            read_words(given.words)
     elif given.layer is not None:
         inputs = job.prepared[Embedder] = _embedder(job, given)
         if given.layer not in [LOGITS, *(layer.name for layer in inputs.network.layers())]:
@@ -197,11 +225,29 @@ def _from_labels(counts: LabelCounts, sample: _Sample, layer: str) -> Iterator[A
         permuted = LabelCounts.empty(counts.edges, counts.labels).update(responses, sample.codes[order])
         precisions.append(best_of(permuted.average_precision()))
         areas.append(best_of(permuted.auc()))
-    yield Agreement("labels", "average_precision", counts.labels, counts.average_precision(), np.concatenate(precisions))
-    yield Agreement("labels", "auc", counts.labels, counts.auc(), np.concatenate(areas))
+    applies = sample.codes[:, np.newaxis] == np.arange(len(counts.labels))
+    fits = share_that_fits(applies, strongest_images(responses))
+    yield Agreement("labels", "average_precision", counts.labels, counts.average_precision(), np.concatenate(precisions), fits)
+    yield Agreement("labels", "auc", counts.labels, counts.auc(), np.concatenate(areas), fits)
+
+
+def _encoder(job: Job, given: EmbeddingsSpec) -> TextImageEncoder:
+    """The encoder that the spec names, opened once, and ready to embed the job's images."""
+    from pipeline.models.keras.hub_encoder import TextImageEncoder
+
+    if TextImageEncoder not in job.prepared:
+        encoder = job.prepared[TextImageEncoder] = TextImageEncoder.open(str(given.encoder))
+        inputs = open_inputs(job.spec, network=encoder.network)
+        job.prepared[Embedder] = Embedder(inputs.network, inputs.source)
+    encoder = job.prepared[TextImageEncoder]
+    return encoder
 
 
 def _embedder(job: Job, given: EmbeddingsSpec) -> Embedder:
+    if given.encoder is not None:
+        _encoder(job, given)
+        embedder: Embedder = job.prepared[Embedder]
+        return embedder
     if given.model is None:
         return Embedder(job.of_image, job.source)
     model = ModelSpec(source=given.model, preprocess=given.preprocess)
@@ -209,44 +255,86 @@ def _embedder(job: Job, given: EmbeddingsSpec) -> Embedder:
     return Embedder(inputs.network, inputs.source)
 
 
-def _concept_matrix(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence[str]) -> tuple[Concepts, np.ndarray]:
-    """The concepts, and the cosine of every sampled image's embedding and every concept's: float64 (images, concepts)."""
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """The concepts, the sampled images' vectors, float64 (images, width), and the cosines: float64 (images, concepts)."""
+
+    concepts: Concepts
+    vectors: np.ndarray
+    similarities: np.ndarray
+
+
+def _embedded(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence[str]) -> _Embedded:
     if given.images is not None:
         vectors = of_keys(given.images, sample.keys.tolist())
     else:
         embedder = job.prepared.get(Embedder) or _embedder(job, given)
         with job.reporter.step("embeddings", "images") as advance:
-            vectors = embedder.vectors(str(given.layer), _chosen(job), job.spec.data.batch, advance)
-    if given.texts is None:
+            vectors = embedder.vectors(given.layer or EMBEDDING, _chosen(job), job.spec.data.batch, advance)
+    if given.encoder is not None:
+        words = read_words(given.words) if given.words is not None else list(labels)
+        concepts = Concepts(tuple(words), _encoder(job, given).texts([given.prompt.replace("{}", word) for word in words]))
+    elif given.texts is None:
         concepts = label_means(vectors, sample.codes, labels)
     else:
         texts, of_texts = read_vectors(given.texts, "text")
         concepts = Concepts(tuple(texts), of_texts)
-    names = {"images": given.images or given.layer or "", "concepts": given.texts or "labels"}
-    return concepts, concept_matrix(vectors, concepts, names)
+    names = {"images": given.images or given.layer or given.encoder or "", "concepts": given.texts or given.words or "labels"}
+    return _Embedded(concepts, vectors, concept_matrix(vectors, concepts, names))
 
 
-def _from_embeddings(
-    given: EmbeddingsSpec, similarities: tuple[Concepts, np.ndarray], sample: _Sample, layer: str
-) -> Iterator[Agreement]:
+def _channel_vectors(job: Job, sample: _Sample, embedded: _Embedded | None) -> dict[str, list[Any]]:
+    """The columns of index/embeddings.parquet: what a text is compared with, where an encoder embeds texts."""
+    columns: dict[str, list[Any]] = {name: [] for name in INDEX["embeddings"].names}
+    given = job.spec.concepts.embeddings
+    if embedded is not None and given is not None and given.encoder is not None:
+        for layer in job.layers:
+            channels = ScanPlan.of(job).channels_of(layer)
+            vectors = winner_vectors(embedded.vectors, strongest_images(sample.responses[layer.name]))
+            columns["layer"] += [layer.name] * len(channels)
+            columns["channel"] += channels.tolist()
+            columns["embedding"] += vectors.tolist()
+    return columns
+
+
+def _from_embeddings(given: EmbeddingsSpec, embedded: _Embedded, sample: _Sample, layer: str) -> Iterator[Agreement]:
     """How similar each channel's responses are to each concept, over the sample; by chance, with its images permuted."""
-    concepts, matrix = similarities
+    concepts, matrix = embedded.concepts, embedded.similarities
     responses = sample.responses[layer].astype(np.float64)
     finite = np.isfinite(responses)
     lowest = responses.min(axis=0, initial=np.finfo(np.float32).max, where=finite)
     responses = np.where(finite, responses, lowest)
+    fits = share_that_fits(nearest_concepts(matrix), strongest_images(responses))
     for measure in given.measures:
         orders = permutations_of(*responses.shape)
-        by_chance = [best_of(similarity(measure, matrix, responses[order], responses)) for order in orders]
-        yield Agreement("embeddings", measure, concepts.names, similarity(measure, matrix, responses), np.concatenate(by_chance))
+        by_chance = np.concatenate([best_of(similarity(measure, matrix, responses[order], responses)) for order in orders])
+        yield Agreement("embeddings", measure, concepts.names, similarity(measure, matrix, responses), by_chance, fits)
+
+
+def _name_mosaics(job: Job) -> None:
+    """Write the names into the mosaics that the stage `activations` has left."""
+    reader = JobReader(job.folder)
+    with job.reporter.step("names on mosaics", "layers") as advance:
+        for done, layer in enumerate(job.layers, start=1):
+            statistics = reader.rows("channels", layer.name)
+            ties = dict(zip(statistics["channel"].to_pylist(), statistics["ties"].to_pylist(), strict=True))
+            named = reader.names(layer.name)
+            names = {
+                number: (row["concept"], f"{row['measure'].replace('_', ' ')} {row['value']:.2g}", bool(ties.get(number)))
+                if (row := named.get(number))
+                else ("", "", bool(ties.get(number)))
+                for number in reader.rows("mosaics", layer.name)["channel"].to_pylist()
+            }
+            name_mosaics(job.folder, layer.name, job.spec.activations.top_k, reader.rows("mosaics", layer.name), names)
+            advance(done, len(job.layers))
 
 
 def _quality(job: Job, plan: ScanPlan) -> dict[str, list[Any]]:
     """The columns of index/quality.parquet, from the crops of each channel's winners."""
     given = job.spec.concepts.embeddings
-    own = given is None or given.layer is None
+    own = given is None or given.images is not None
     embedder = Embedder(job.of_image, job.source) if own or given is None else job.prepared.get(Embedder) or _embedder(job, given)
-    layer_of = job.layers[-1].name if own or given is None else str(given.layer)
+    layer_of = job.layers[-1].name if own or given is None else given.layer or EMBEDDING
     height, width, _ = embedder.network.input_shape
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["quality"].names}
     reader = JobReader(job.folder)
@@ -298,7 +386,7 @@ def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ..
 
 
 def _from_masks(names: tuple[str, ...], own: Overlaps, permuted: Overlaps) -> Iterator[Agreement]:
-    yield Agreement("masks", "iou", names, own.iou(), best_of(permuted.iou()), DETECTS)
+    yield Agreement("masks", "iou", names, own.iou(), best_of(permuted.iou()), own.inside(), DETECTS)
 
 
 STAGE = Stage(
@@ -307,6 +395,6 @@ STAGE = Stage(
     table=ConceptsSpec,
     check=check,
     reads=("activations",),
-    index=("concepts", "quality"),
+    index=("concepts", "quality", "embeddings"),
     section=Section("names of channels"),
 )

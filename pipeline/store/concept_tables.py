@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from pipeline.store.columns import list_of
+
 CONCEPTS = pa.schema(
     [
         ("layer", pa.string()),
@@ -15,9 +17,13 @@ CONCEPTS = pa.schema(
         ("rank", pa.int32()),
         ("margin", pa.float64()),
         ("chance", pa.float64()),
+        ("false_discovery", pa.float64()),
+        ("fits", pa.float64()),
         ("named", pa.bool_()),
     ]
 )
+
+EMBEDDINGS = pa.schema([("layer", pa.string()), ("channel", pa.int32()), ("embedding", list_of(pa.float32()))])
 
 QUALITY = pa.schema(
     [

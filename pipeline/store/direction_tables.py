@@ -70,6 +70,7 @@ DIRECTION_TABLES: dict[str, pa.Schema] = {
             ("vectors", pa.int64()),
             ("label", pa.string()),
             ("label_share", pa.float64()),
+            ("channel", pa.int32()),
             ("picture", pa.string()),
         ]
     ),

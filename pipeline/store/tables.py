@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.geometry import EDGES
+from pipeline.store.circuit_tables import CIRCUIT_TABLES
 from pipeline.store.columns import box, list_of
-from pipeline.store.concept_tables import CONCEPTS, QUALITY
+from pipeline.store.concept_tables import CONCEPTS, EMBEDDINGS, QUALITY
 from pipeline.store.direction_tables import DIRECTION_TABLES
 from pipeline.store.explanation_tables import EXPLANATIONS
 from pipeline.store.files import aside
@@ -127,6 +128,7 @@ INDEX: dict[str, pa.Schema] = {
     ),
     "concepts": CONCEPTS,
     "quality": QUALITY,
+    "embeddings": EMBEDDINGS,
     "images": pa.schema(
         [
             ("image", _IMAGE),
@@ -218,6 +220,7 @@ INDEX: dict[str, pa.Schema] = {
     ),
     "skipped": pa.schema([("example", pa.int64()), ("key", pa.string()), ("reason", pa.string())]),
     **DIRECTION_TABLES,
+    **CIRCUIT_TABLES,
 }
 
 # crops/LAYER.parquet

@@ -20,7 +20,7 @@ from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
 
 _TOWERS = ("vision_encoder", "image_encoder", "vision_tower")  # of networks that take texts too
-_DESCRIPTIONS = ("task.json", "config.json", "preprocessor.json", "image_converter.json")
+_DESCRIPTIONS = ("task.json", "config.json", "preprocessor.json", "image_converter.json", "tokenizer.json")
 
 
 def open_hub(name: str, spec: ModelSpec) -> ImageNetwork:
@@ -52,15 +52,7 @@ def _preset(hub: Any, name: str, trusted: bool) -> keras.Model:
     """The classifier that a preset is, else its backbone."""
     path = Path(name)
     if path.is_dir():
-        for file in _DESCRIPTIONS:
-            if (path / file).is_file() and not trusted:
-                try:
-                    config = json.loads((path / file).read_text(encoding="utf-8"))
-                except ValueError:
-                    raise UnusableModel(f"{path / file} is broken JSON. Save the preset again.") from None
-                judge(config, str(path / file), {*keras.saving.get_custom_objects(), "Task", "Preprocessor"})
-        if not (path / "config.json").is_file():
-            raise MissingInput(f"{name} holds no config.json, so it is no preset of keras-hub. Name what save_to_preset wrote.")
+        judge_preset(path, trusted)
     elif path.is_file():
         raise MissingInput(f"{name} is a file, but neither a .keras task nor a preset's folder. Name one of these.")
     is_task = not path.is_dir() or (path / "task.json").is_file()
@@ -73,6 +65,22 @@ def _preset(hub: Any, name: str, trusted: bool) -> keras.Model:
             reasons.append(one_line(error))
     kind_of_error = UnusableModel if path.is_dir() else MissingInput
     raise kind_of_error(f"keras-hub cannot open the preset {name!r} ({reasons[-1]}). Name a preset, or the folder of one.")
+
+
+def judge_preset(path: Path, trusted: bool) -> None:
+    """Refuse a preset's folder whose descriptions ask for more than keras-hub's own classes, and one without any.
+
+    Raises: MissingInput, UnusableModel.
+    """
+    for file in _DESCRIPTIONS:
+        if (path / file).is_file() and not trusted:
+            try:
+                config = json.loads((path / file).read_text(encoding="utf-8"))
+            except ValueError:
+                raise UnusableModel(f"{path / file} is broken JSON. Save the preset again.") from None
+            judge(config, str(path / file), {*keras.saving.get_custom_objects(), "Task", "Preprocessor"})
+    if not (path / "config.json").is_file():
+        raise MissingInput(f"{path} holds no config.json, so it is no preset of keras-hub. Name what save_to_preset wrote.")
 
 
 def _preprocessing(converter: Any, where: str) -> Setting:

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { openLayer, openDetails, make, heading, link, address, lastOf, number, percent, count, facts, copyText, saveCsv, saveParquet, largePatch, wholeOf, picture, strip, imageAddress, words, figure, curve, histogram, term, claimOf } = convscope;
+  const { openLayer, openDetails, make, heading, link, address, lastOf, number, percent, count, facts, copyText, saveCsv, saveParquet, circuitsOf, largePatch, wholeOf, picture, strip, imageAddress, words, figure, curve, histogram, term, claimOf } = convscope;
 
   const section = (title, ...content) => (content.some(Boolean) ? make("section", {}, make("h2", {}, title), ...content) : null);
 
@@ -171,6 +171,7 @@
         make("div", { className: "columns" }, section("Numbers", numbersOf(channel, details)), section("Responses", histogram(details.histogram, winners)), section("Labels of the winners", labelsOf(winners))),
         section("Concepts", conceptsOf(details.concepts)),
         section("Nearest channels", await neighboursOf(channel, details.neighbours)),
+        section("Circuit", await circuitsOf(channel, details.circuits)),
         section("Kernel", kernels.length ? make("div", { className: "pictures small" }, ...kernels) : null, ...inputs),
         section("Strongest for each label", listed(channel, details.by_label)),
         section("Weakest", listed(channel, details.weakest)),

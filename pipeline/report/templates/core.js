@@ -96,7 +96,7 @@ const convscope = (() => {
     const of = (name) => stored.tables.get(name)?.get(number) || [];
     const found = { maps: stored.maps?.[number] || {}, kernels: stored.kernels?.[number] || [], histogram: of("histogram")[0] || {} };
     for (const name of ["weakest", "by_label"]) found[name] = of(name).map((winner) => named(job.images, winner));
-    for (const name of ["winners", "filters", "patterns", "neighbours", "concepts"]) found[name] = of(name);
+    for (const name of ["winners", "filters", "patterns", "neighbours", "concepts", "circuits"]) found[name] = of(name);
     return found;
   }
 

@@ -71,6 +71,13 @@
   const HUES = [[86, 180, 233], [230, 159, 0], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
   const GREY = [150, 150, 150];
 
+  // What may stand in a cell: its most frequent label, or the name, or the number, of the channel that stands out there.
+  const WORDS = {
+    labels: (cell) => cell[3],
+    names: (cell) => cell[5],
+    channels: (cell) => (typeof cell[4] === "number" ? cell[5] ?? `channel ${cell[4]}` : null),
+  };
+
   // Points as [x, y, label] of uint16, see pipeline/report/atlas.py.
   function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -86,7 +93,7 @@
     const canvas = make("canvas", { width: size, height: size, tabIndex: 0, role: "img", ariaLabel: `Atlas of ${atlas.layer}: ${count(points.length / 3, "point")}. Plus and minus zoom, arrows pan.` });
     const [below, context] = [icons, canvas].map((layer) => layer.getContext("2d"));
     const view = { x: 0, y: 0, side: size };
-    const shown = { points: true, label: "" };
+    const shown = { points: true, label: "", words: "" };
     const pictures = new Map();
     let waiting = false;
 
@@ -129,6 +136,25 @@
         }
       }
       context.putImageData(pixels, 0, 0);
+      if (WORDS[shown.words]) write(WORDS[shown.words]);
+    }
+
+    // Words in the cells of the grid that is looked at, each cut to its cell.
+    function write(wordsOf) {
+      const { grid, cells } = gridOf() ?? atlas.grids[0];
+      const side = view.side / grid;
+      Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "middle", lineWidth: 3, strokeStyle: "#000", fillStyle: "#fff" });
+      for (const cell of cells) {
+        const [x, y] = [view.x + (cell[1] + 0.5) * side, view.y + (cell[0] + 0.5) * side];
+        let text = wordsOf(cell) ?? "";
+        if (!text || x < 0 || y < 0 || x > size || y > size) continue;
+        if (context.measureText(text).width > side) {
+          while (text && context.measureText(`${text}…`).width > side) text = text.slice(0, -1);
+          text = `${text.trimEnd()}…`;
+        }
+        context.strokeText(text, x, y);
+        context.fillText(text, x, y);
+      }
     }
 
     function draw() {
@@ -150,7 +176,9 @@
       const row = Math.floor(((y - view.y) / view.side) * grid.grid);
       const col = Math.floor(((x - view.x) / view.side) * grid.grid);
       const cell = grid.cells.find((other) => other[0] === row && other[1] === col);
-      return cell ? `${count(cell[2], "vector")}${cell[3] === null ? "" : `, most often of ${cell[3]}`}` : "\u00a0";
+      if (!cell) return "\u00a0";
+      const channel = typeof cell[4] === "number" ? `; channel ${cell[4]}${cell[5] ? ` (${cell[5]})` : ""} stands out` : "";
+      return `${count(cell[2], "vector")}${cell[3] === null ? "" : `, most often of ${cell[3]}`}${channel}`;
     }
 
     canvas.addEventListener("wheel", (event) => {
@@ -189,12 +217,16 @@
     points.onchange = () => draw(Object.assign(shown, { points: points.checked }));
     const label = make("select", { ariaLabel: "Label" }, make("option", { value: "" }, "all labels"), ...atlas.labels.map((other) => make("option", { value: other }, other)));
     label.onchange = () => draw(Object.assign(shown, { label: label.value }));
+    const has = (at) => atlas.grids.some((grid) => grid.cells.some((cell) => typeof cell[at] === "number" || cell[at]));
+    const kinds = [["", "no words"], ["labels", "labels", 3], ["names", "names of channels", 5], ["channels", "channels", 4]].filter(([, , at]) => !at || has(at));
+    const words = make("select", { ariaLabel: "Words in the cells" }, ...kinds.map(([key, text]) => make("option", { value: key }, text)));
+    words.onchange = () => draw(Object.assign(shown, { words: words.value }));
     const others = list.length > 1 ? make("p", { className: "steps" }, ...list.map((other) => link(other.layer, address("+atlas", other.layer)))) : "";
     root.append(
       heading(`Atlas of ${atlas.layer}`),
       others,
       make("p", { className: "quiet" }, "Vectors that point in similar directions lie together. The wheel zooms, dragging pans; finer icons appear as you zoom in. An icon is what raises the direction to its cell's mean."),
-      make("p", { className: "steps" }, make("label", {}, points, " points"), atlas.labels.length ? label : ""),
+      make("p", { className: "steps" }, make("label", {}, points, " points"), atlas.labels.length ? label : "", kinds.length > 1 ? make("label", {}, "In the cells ", words) : ""),
       canvas,
       says,
     );

@@ -42,6 +42,7 @@
     kernel: "The learned weights of a filter.",
     "norm of the kernel": "The root of the sum of the kernel's squared weights.",
     "nearest kernel": "The filter of the layer whose weights point in the most similar direction.",
+    agreement: "The rank correlation of an earlier channel's weights with what it adds to the winners (gradient times activation): 1 if both order the channels alike.",
     pattern: "A picture made from noise so that it excites the channel.",
     overlap: "The share of the images that win in both jobs among those that win in either.",
     shift: "How far the mean moved from A to B, in standard deviations of A.",

@@ -189,8 +189,8 @@ def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_
 def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)], source, tmp_path, PatchOptions(FIT))
     both, crop, full = (picture(tmp_path, f"conv{suffix}") for suffix in ("", "-crop", "-full"))
-    layout = SheetLayout.of(2, 2, [(72, 72), (64, 64)], 1, 4)
-    alone = SheetLayout.of(2, 2, [(64, 64)], 1, 4)
+    layout = SheetLayout.of(2, 2, [(72, 72), (64, 64)], 60, 4)
+    alone = SheetLayout.of(2, 2, [(64, 64)], 60, 4)
     for row in (0, 1):
         for rank in (0, 1):
             place = place_of(tmp_path, row)
@@ -361,7 +361,7 @@ def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_al
 
 def test_labels_stand_below_whole_images_and_responses_below_patches(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 2, 3], [1, 4, -1]], [(4, 4, 12, 12)] * 6)], source, tmp_path, PatchOptions(FIT))
-    layout = SheetLayout.of(2, 3, [(72, 72), (64, 64)], 1, 4)
+    layout = SheetLayout.of(2, 3, [(72, 72), (64, 64)], 60, 4)
 
     def below(row: Any, group: Any, rank: Any) -> Any:
         (y, x), (height, width) = layout.tile_corner(row, group, rank), layout.tile[group]

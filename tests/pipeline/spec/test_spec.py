@@ -146,6 +146,10 @@ DEFAULTS = {
     "atlas.seed": 0,
     "atlas.checkpoint": 60.0,
     "atlas.projector": False,
+    "concepts.fits": 0.5,
+    "circuits.layers": None,
+    "circuits.top_k": 5,
+    "circuits.winners": 3,
     "directions.layers": None,
     "directions.methods": ["pca16", "kmeans16"],
     "directions.vectors": 20_000,
@@ -272,6 +276,9 @@ BAD = [
     ("concepts.embeddings", {"images": "a.parquet", "model": "keras:VGG16"}),
     ("concepts.top_k", 101),
     ("concepts.chance", 1.5),
+    ("concepts.fits", 1.5),
+    ("circuits.top_k", 0),
+    ("circuits.winners", -1),
     ("atlas.vectors", 0),
     ("atlas.per_image", 0),
     ("atlas.neighbours", 1),
@@ -330,6 +337,7 @@ def test_every_key_is_tested_here() -> None:
         "dream",
         "concepts",
         "atlas",
+        "circuits",
         "directions",
     }
 

@@ -1,0 +1,34 @@
+"""Parts of frozen graphs: what some tensors are computed by, and the tensors behind the names by which functions return them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+
+def source_behind(graph: GraphDef, name: str) -> str:
+    """The tensor that others in a graph use, behind the identities by which a function returns it."""
+    nodes = {node.name: node for node in graph.node}
+    while nodes[name.partition(":")[0]].op == "Identity":
+        name = nodes[name.partition(":")[0]].input[0]
+    return name if ":" in name else f"{name}:0"
+
+
+def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
+    """The part of a graph that some of its tensors are computed by."""
+    nodes = {node.name: node for node in graph.node}
+    waiting = [end.partition(":")[0] for end in ends]
+    kept = set(waiting)
+    for name in waiting:
+        before = {source.lstrip("^").partition(":")[0] for source in nodes[name].input} - kept
+        kept |= before
+        waiting += sorted(before)
+    return GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
+
+
+def those_in(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Those of some tensors that a part of a graph has."""
+    names = {node.name for node in graph.node}
+    return {name: tensor for name, tensor in given.items() if name.partition(":")[0] in names}
