@@ -157,7 +157,8 @@ def nearest_concepts(similarities: np.ndarray) -> np.ndarray:
         similarities: float64 (images, concepts).
     """
     spread = similarities.std(axis=0)
-    standing = (similarities - similarities.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    differs = spread > 1e-9 * np.abs(similarities).max(initial=0)  # what is the same for all images differs by rounding alone
+    standing = np.where(differs, similarities - similarities.mean(axis=0), 0) / np.where(differs, spread, 1)
     count = max(1, round(_APPLY * similarities.shape[1]))
     applies = np.zeros(similarities.shape, bool)
     np.put_along_axis(applies, np.argsort(-standing, axis=1, kind="stable")[:, :count], True, axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline import run
-from pipeline.atlas.layout import cells_of, lay_out
+from pipeline.atlas.layout import cells_of, lay_out, striking_channels
 from pipeline.drawing.palettes import GROUND
 from pipeline.drawing.pixels import decode_png, encode_png
 from pipeline.errors import WrongSpec
@@ -91,6 +92,14 @@ def test_an_icon_shows_what_its_cell_responds_to_and_not_the_opposite(write_spec
         icon = sheet[row * side : (row + 1) * side, col * side : (col + 1) * side]
         redder[label].append(float((icon[..., 0] - icon[..., 2]).mean()))
     assert min(redder["red"]) > max(redder["blue"])
+
+
+def test_the_channel_of_a_cell_is_the_one_most_above_its_mean_in_standard_deviations(mapped: Any) -> None:
+    vectors = np.zeros((40, 3), np.float32)
+    vectors[:20, 0], vectors[:2, 1] = 100 + np.arange(20), 1  # channel 0 is large everywhere it is, channel 1 rare
+    cells = [SimpleNamespace(mean=vectors[:2].mean(axis=0)), SimpleNamespace(mean=vectors[2:20].mean(axis=0))]
+    assert striking_channels(vectors, cells) == [1, 0]
+    assert pd.read_parquet(mapped / "index" / "atlas.parquet").channel.between(0, 3).all()
 
 
 def test_vectors_of_different_directions_lie_apart_and_the_same_seed_gives_the_same_map() -> None:

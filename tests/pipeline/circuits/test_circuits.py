@@ -88,9 +88,9 @@ def test_weights_are_the_jacobian_of_the_stretch_without_activations(bent: Any) 
 
 @pytest.mark.parametrize("form", ["frozen", "onnx"])
 def test_graphs_and_onnx_files_give_the_same_weights(bent: Any, form: str, tmp_path: Path) -> None:
-    expected = stretch(bent, "joined", "base").weights(np.arange(3))[0]
+    expected = stretch(bent, "joined", "first").weights(np.arange(3))[0]
     network, names = other_form(form, tmp_path)
-    (weights,) = stretch(network, names["joined"], names["base"]).weights(np.arange(3))
+    (weights,) = stretch(network, names["joined"], names["first"]).weights(np.arange(3))
     np.testing.assert_allclose(weights, expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -109,7 +109,7 @@ def other_form(form: str, folder: Path) -> Any:
     source = f"{form}:{folder / 'bent'}.{'pb' if form == 'frozen' else 'onnx'}"
     network = open_network(ModelSpec(source=source, layers=["*"], preprocess="unit"))
     known = [layer.name for layer in network.layers()]
-    return network, {name: next(other for other in reversed(known) if f"/{name}/" in other) for name in ("base", "joined")}
+    return network, {name: next(other for other in reversed(known) if f"/{name}" in other) for name in ("first", "joined")}
 
 
 def test_a_dense_layer_has_a_weight_for_every_position_of_the_map_before_it(bent: Any) -> None:
@@ -127,8 +127,8 @@ def test_a_path_through_a_gate_ends_and_is_named(bent: Any) -> None:
 def test_the_branches_of_a_layer_are_cut_where_another_source_lies_on_them(bent: Any) -> None:
     known = [layer for layer in bent.layers() if layer.name in ("first", "base", "project", "side", "joined")]
     sources = nearest_sources(bent, "joined", known)
-    assert [source.name for source in sources] == ["base", "project", "side"]
-    of_base, of_project, of_side = stretch(bent, "joined", *(source.name for source in sources)).weights(np.arange(9))
+    assert [source.name for source in sources] == ["base", "side", "project"]
+    of_base, of_side, of_project = stretch(bent, "joined", *(source.name for source in sources)).weights(np.arange(9))
     pooled = np.eye(5) / 9  # only the skip connection is left: the mean of 3 x 3
     np.testing.assert_allclose(of_base[:5, 7, 7], pooled, atol=1e-6)
     assert not of_base[5:].any() and not of_project[5:].any() and not of_side[:5].any() and of_side[5:].any()

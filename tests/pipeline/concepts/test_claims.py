@@ -92,8 +92,8 @@ def test_of_many_channels_those_are_named_of_which_few_are_chances() -> None:
     sure, empty = np.full(30, 9.0), random.normal(size=970)
     rows = claims([[*sure, *empty], [-9] * 1000, [-9] * 1000], null)
     first = rows[rows["rank"] == 0]
-    assert (first["chance"][30 * 3 :] <= 0.05).sum() > 30  # by chance alone, one in twenty would be a name
-    assert first["named"].sum() == 30 and first["named"][: 30 * 3].all()
+    assert (first["chance"].iloc[30:] <= 0.05).sum() > 30  # by chance alone, one in twenty would be a name
+    assert 30 <= first["named"].sum() <= 33 and first["named"].iloc[:30].all()
     assert first["false_discovery"].between(first["chance"], 1).all()
 
 
