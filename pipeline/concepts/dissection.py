@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.concepts.claims import permutations_of
 from pipeline.concepts.masks import MaskSet, on_grid
-from pipeline.models.network import Network
+from pipeline.models.network import Network, read_unclipped
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
 
@@ -149,9 +149,7 @@ class Dissection:
 
     def _thresholds(self, progress: Callable[[int, int], None]) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray]]:
         """The thresholds by layer, and the masks on the grid by example: int32 (masks, points)."""
-        from pipeline.compiled.compile import compile_tap
-
-        tap, done = compile_tap(self.network, list(self.channels), self._batch), 0
+        tap, done = self._compiled(lambda maps: maps), 0
         tops: dict[str, TopValues] = {}
         masks: dict[int, np.ndarray] = {}
         for examples, pixels in self._batches(self.examples, masks):
@@ -168,15 +166,13 @@ class Dissection:
     ) -> dict[str, tuple[Overlaps, Overlaps]]:
         import tensorflow as tf
 
-        from pipeline.compiled.compile import compile_pass
-
         def finish(maps: dict[str, tf.Tensor], marks: tf.Tensor) -> dict[str, tf.Tensor]:
             chosen = {layer: tf.gather(value, self.channels[layer], axis=3) for layer, value in maps.items()}
             return {layer: points_above(value, self.matrices[layer], thresholds[layer], marks) for layer, value in chosen.items()}
 
         points = next(iter(masks.values())).shape[1]
         spec = tf.TensorSpec((self._batch, None, points), tf.float32)
-        run = compile_pass(self.network, list(self.channels), self._batch, finish, [spec])
+        run = self._compiled(finish, spec)
         order = np.array(sorted(masks))
         partner = dict(zip(order.tolist(), order[permutations_of(len(order), 1)[0]].tolist(), strict=True))
         names = len(self.masks.names)
@@ -202,6 +198,16 @@ class Dissection:
             done += len(examples)
             progress(done, 2 * len(self.examples))
         return {layer: (own, permuted) for layer, (own, permuted) in sums.items()}
+
+    def _compiled(self, finish: Callable[..., Any], *extras: tf.TensorSpec) -> Callable[..., Any]:
+        """A pass that gives `finish` the layers' maps without upper clamps: at ReLU6's ceiling no value is above another."""
+        from pipeline.compiled.compile import network_input, pass_of
+        from pipeline.compiled.freezing import freeze
+
+        def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {name: layer.value for name, layer in read_unclipped(self.network, images, list(self.channels)).items()}
+
+        return freeze(pass_of(self.network, read, self._batch, finish), network_input(self.network, self._batch), *extras)
 
     def _batches(self, examples: np.ndarray, masks: dict[int, np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Those of some examples that have masks, in batches filled up with black images; reads masks that are not known yet."""

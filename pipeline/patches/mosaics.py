@@ -68,11 +68,12 @@ class MosaicRows:
         title = self.layer.layer
         if self.first is not None:
             title += f": the first {self.first:,} of {len(self.layer.channels):,} channels"
+        names = "below a number the channel's name, where it has one" if self.options.named else ""
         lines = [
             title,
             ", ".join(fact for fact in facts if fact),
-            "; ".join(fact for fact in (field, crop) if fact),
-            f"A row is a channel, its strongest response first{self._on_clamp()}; {below}.{self._on_ties()}{self._on_names()}",
+            "; ".join(fact for fact in (field, crop, names) if fact),
+            f"A row is a channel, its strongest response first{self._on_clamp()}; {below}.{self._on_ties()}",
         ]
         assert len(lines) == _HEADING
         return lines
@@ -88,9 +89,6 @@ class MosaicRows:
 
     def _on_ties(self) -> str:
         return " +n: so many images tie with the last." if self.layer.ties is not None and (self.layer.ties > 0).any() else ""
-
-    def _on_names(self) -> str:
-        return " Below a number the channel's name, where it has one, and how well that agrees." if self.options.named else ""
 
     def notice(self, row: int) -> str:
         """That a channel never fires."""
