@@ -146,7 +146,13 @@ def parser() -> argparse.ArgumentParser:
         "compare", help="compare two jobs", description="Make a web page that shows two jobs side by side."
     )
     _paths(compare.add_argument("first", metavar="A", help="a job's folder"), "dirs")
-    _paths(compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names"), "dirs")
+    _paths(
+        compare.add_argument("second", metavar="B", help="another job's folder, with layers of the same names"),
+        "dirs",
+    )
+    compare.add_argument(
+        "--match", action="store_true", help="match channels over all layers: those of which each is the other's nearest"
+    )
     compare.add_argument("--out", default="comparison", metavar="DIR", help="folder for the page (default: %(default)s)")
 
     init = commands.add_parser(

@@ -199,7 +199,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from pipeline.activations.matching import match_channels
+    from pipeline.activations.matching import match_across, match_channels
     from pipeline.report.compare import Compared, write_comparison
 
     first, second, out = place(options.first), place(options.second), place(options.out)
@@ -207,8 +207,8 @@ def _compare(options: argparse.Namespace) -> None:
         read_receipt(folder, any_format=True)  # where there is no job, nothing is made
     reporter = Reporter("compare")
     with hold(out, reporter.say), reporter.step("compare", "layers") as advance:
-        matching = match_channels(first, second)
-        counts = write_comparison(Compared(first, second, matching.how, matching.pairs), out, advance)
+        matching = match_across(first, second) if options.match else match_channels(first, second)
+        counts = write_comparison(Compared(first, second, matching.how, matching.pairs, matching.across), out, advance)
     layers = "1 layer" if counts["layers"] == 1 else f"{counts['layers']} layers"
     print(f"{counts['channels']:,} channels of {layers} in both, matched {matching.how}")
     print(f"open {out / 'index.html'}")

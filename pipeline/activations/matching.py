@@ -8,8 +8,10 @@ import numpy as np
 
 from pipeline.activations.distribution import Distribution
 from pipeline.activations.part_file import WHOLE, SavedPart, read_part
-from pipeline.errors import ConvscopeError
+from pipeline.errors import ConvscopeError, WrongSpec
 from pipeline.store.places import Place
+
+_Nearest = dict[tuple[str, int], tuple[float, tuple[str, int]]]  # by layer and position: the correlation, and the other's
 
 _LEAST = 3  # images that a correlation takes
 
@@ -19,12 +21,52 @@ class Matching:
     """Which channel of a second job answers to each channel of a first.
 
     how: by what they were matched, in words.
+    across: where they were matched over all layers: layer and position in the first, those in the second, and the correlation.
     pairs: by layer, the position of the second's channel for the position of the first's, and their correlation; empty
         where channels are matched by their numbers.
     """
 
     how: str
     pairs: dict[str, dict[int, tuple[int, float]]] = field(default_factory=dict)
+    across: list[tuple[str, int, str, int, float]] | None = None
+
+
+def match_across(first: Place, second: Place) -> Matching:
+    """The universal channels of two jobs over the same data: pairs of which each is the other's nearest, over all layers, by the
+    correlation of their responses to the same images (Rosetta neurons, Dravid et al. 2023).
+
+    The networks need not be alike. Memory holds the correlations of one layer of each at a time.
+
+    Raises: WrongSpec, where the jobs have other data, too few images in common, or no state of a scan.
+    """
+    try:
+        a, b = (read_part(folder / WHOLE) for folder in (first, second))
+    except (FileNotFoundError, ConvscopeError):
+        raise WrongSpec("compare --match needs the state of both scans: a folder lacks scan.part. Run its job again.") from None
+    if a.provenance.data != b.provenance.data:
+        raise WrongSpec("compare --match needs two jobs over the same data: these ran on different ones.")
+    ours, theirs = a.part.of(Distribution), b.part.of(Distribution)
+    best: tuple[_Nearest, _Nearest] = {}, {}
+    images = 0
+    for layer, of_ours in ours.items():
+        for other_layer, of_theirs in theirs.items():
+            x, y = _shared(of_ours, of_theirs)
+            images = len(x)
+            if images < _LEAST:
+                raise WrongSpec(f"compare --match needs {_LEAST} images that both jobs have seen: these have {images} in common.")
+            correlations = (x.T @ y).round(9).clip(-1, 1)
+            _keep_nearest(best[0], layer, other_layer, correlations)
+            _keep_nearest(best[1], other_layer, layer, correlations.T)
+    pairs = [(*own, *other, value) for own, (value, other) in best[0].items() if other in best[1] and best[1][other][1] == own]
+    return Matching(f"over all layers, each the other's nearest by its responses to {images:,} images", across=pairs)
+
+
+def _keep_nearest(best: _Nearest, layer: str, other_layer: str, correlations: np.ndarray) -> None:
+    """For each channel of a layer, keep the nearest of another network's layer where it is nearer than those of earlier ones."""
+    for position, other in enumerate(correlations.argmax(axis=1).tolist()):
+        value = float(correlations[position, other])
+        if value > (best[layer, position][0] if (layer, position) in best else 0.0):
+            best[layer, position] = value, (other_layer, other)
 
 
 def match_channels(first: Place, second: Place) -> Matching:

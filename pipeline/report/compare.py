@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ COMPARISON = pa.schema(
     [
         ("layer", pa.string()),
         ("channel", pa.int32()),
+        ("other_layer", pa.string()),
         ("other", pa.int32()),
         ("correlation", pa.float64()),
         ("overlap", pa.float64()),
@@ -46,12 +47,15 @@ class Compared:
     pairs: by layer, for a position among the first job's channels that among the second's, and their correlation; a channel
         that has none is held against the channel of its own number, where no other is.
     how: by what they were matched, in words.
+    across: where channels are matched over all layers: the layer and the position of the first's channel, those of the second's,
+        and their correlation; `pairs` do not count then.
     """
 
     first: Place
     second: Place
     how: str = "by number"
     pairs: Pairs = field(default_factory=dict)
+    across: Sequence[tuple[str, int, str, int, float]] | None = None
 
 
 def write_comparison(jobs: Compared, out: Place, progress: Callable[[int, int], None] = lambda done, total: None) -> Row:
@@ -63,7 +67,9 @@ def write_comparison(jobs: Compared, out: Place, progress: Callable[[int, int], 
     with foreign_errors(Fault, f"the comparison of {jobs.first} and {jobs.second}", DAMAGED):
         readers = JobReader(jobs.first), JobReader(jobs.second)
         files = PageFiles(out)
-        table = compare(*readers, jobs.pairs)
+        table = compare(*readers, jobs.pairs) if jobs.across is None else _compare_across(*readers, jobs.across)
+        if not len(table) and jobs.across is not None:
+            raise WrongSpec(f"no channel of {jobs.first} and {jobs.second} is the nearest of the other.")
         if not len(table):
             raise WrongSpec(
                 f"{jobs.first} and {jobs.second} have no channel of a layer in common. Compare jobs on the same layers."
@@ -101,9 +107,7 @@ def compare(first: JobReader, second: JobReader, pairs: Pairs | None = None) -> 
 
 
 def _compare_layer(first: JobReader, second: JobReader, layer: str, pairs: Mapping[int, tuple[int, float]]) -> list[Row]:
-    of_first, of_second = (
-        {row["channel"]: row for row in reader.rows("channels", layer).to_pylist()} for reader in (first, second)
-    )
+    of_first, of_second = (_statistics(reader, layer) for reader in (first, second))
     won_first, won_second = (_winners(reader, layer) for reader in (first, second))
     numbers = [*of_first], [*of_second]
     matched = {numbers[0][a]: (numbers[1][b], correlation) for a, (b, correlation) in pairs.items()}
@@ -113,26 +117,51 @@ def _compare_layer(first: JobReader, second: JobReader, layer: str, pairs: Mappi
         other, correlation = matched.get(channel, (channel, None))
         if other not in of_second or (correlation is None and other in taken):
             continue
-        b = of_second[other]
-        either = won_first.get(channel, set()) | won_second.get(other, set())
-        both = won_first.get(channel, set()) & won_second.get(other, set())
-        rows.append(
-            {
-                "layer": layer,
-                "channel": channel,
-                "other": other,
-                "correlation": correlation,
-                "overlap": len(both) / len(either) if either else None,
-                "mean_a": a["mean"],
-                "mean_b": b["mean"],
-                "shift": _shift(a, b),
-                "share_positive_a": a["share_positive"],
-                "share_positive_b": b["share_positive"],
-                "top_label_a": a["top_label"],
-                "top_label_b": b["top_label"],
-            }
-        )
+        won = won_first.get(channel, set()), won_second.get(other, set())
+        rows.append(_row((layer, a), (layer, of_second[other]), won, correlation))
     return rows
+
+
+def _compare_across(first: JobReader, second: JobReader, across: Sequence[tuple[str, int, str, int, float]]) -> pa.Table:
+    """The rows of channels that were matched over all layers, by the first job's layer, the highest correlation first."""
+    readers = first, second
+    names = [{layer for pair in across for layer in (pair[at],)} for at in (0, 2)]
+    statistics = [{layer: _statistics(reader, layer) for layer in of} for reader, of in zip(readers, names, strict=True)]
+    won = [{layer: _winners(reader, layer) for layer in of} for reader, of in zip(readers, names, strict=True)]
+    rows = []
+    for layer, a, other_layer, b, correlation in across:
+        channel, other = (list(of[name])[at] for of, name, at in zip(statistics, (layer, other_layer), (a, b), strict=True))
+        ends = (layer, statistics[0][layer][channel]), (other_layer, statistics[1][other_layer][other])
+        sets = won[0][layer].get(channel, set()), won[1][other_layer].get(other, set())
+        rows.append(_row(*ends, sets, correlation))
+    order = {layer: at for at, layer in enumerate(first.layers)}
+    rows.sort(key=lambda row: (order[row["layer"]], -row["correlation"], row["channel"]))
+    return pa.Table.from_pylist(rows, schema=COMPARISON)
+
+
+def _statistics(reader: JobReader, layer: str) -> dict[int, Row]:
+    return {row["channel"]: row for row in reader.rows("channels", layer).to_pylist()}
+
+
+def _row(first: tuple[str, Row], second: tuple[str, Row], won: tuple[set[str], set[str]], correlation: float | None) -> Row:
+    """The row of COMPARISON for two channels, each with its layer, and the images that they win."""
+    (layer, a), (other_layer, b) = first, second
+    either = won[0] | won[1]
+    return {
+        "layer": layer,
+        "channel": a["channel"],
+        "other_layer": other_layer,
+        "other": b["channel"],
+        "correlation": correlation,
+        "overlap": len(won[0] & won[1]) / len(either) if either else None,
+        "mean_a": a["mean"],
+        "mean_b": b["mean"],
+        "shift": _shift(a, b),
+        "share_positive_a": a["share_positive"],
+        "share_positive_b": b["share_positive"],
+        "top_label_a": a["top_label"],
+        "top_label_b": b["top_label"],
+    }
 
 
 def _winners(reader: JobReader, layer: str) -> dict[int, set[str]]:
@@ -163,7 +192,7 @@ def _layers(table: pa.Table) -> list[Row]:
                 "count": len(of_layer),
                 "overlap": float(np.mean(overlaps)) if overlaps else None,
                 "shift": float(np.median(shifts)) if shifts else None,
-                "moved": sum(row["other"] != row["channel"] for row in of_layer),
+                "moved": sum((row["other_layer"], row["other"]) != (layer, row["channel"]) for row in of_layer),
                 "relabelled": sum(row["top_label_a"] != row["top_label_b"] for row in of_layer),
             }
         )

@@ -7,16 +7,17 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
   const SORTS = {
     overlap: ["overlap: least first", (row) => row.overlap ?? 2],
     correlation: ["correlation: least first", (row) => row.correlation ?? 2],
+    match: ["correlation: highest first", (row) => -(row.correlation ?? -2)],
     shift: ["shift: largest first", (row) => -Math.abs(row.shift ?? 0)],
     number: ["number", (row) => row.channel],
   };
   const PER_PAGE = 60;
 
-  const sides = async (row) => (await Promise.all(jobs.map((job) => openLayer(job, row.layer)))).map((layer, side) => layer.numbers.get(side ? row.other : row.channel));
-  const nameOf = (row) => (row.other === row.channel ? `channel ${row.channel}` : `channel ${row.channel} and ${row.other}`);
+  const sides = async (row) => (await Promise.all(jobs.map((job, side) => openLayer(job, side ? row.other_layer : row.layer)))).map((layer, side) => layer.numbers.get(side ? row.other : row.channel));
+  const nameOf = (row) => (row.other_layer !== row.layer ? `channel ${row.channel} and ${row.other_layer}, channel ${row.other}` : row.other === row.channel ? `channel ${row.channel}` : `channel ${row.channel} and ${row.other}`);
 
   async function fill(card, row, whole) {
-    const strips = (await sides(row)).map((channel, side) => make("div", {}, make("p", { className: "quiet" }, `${"AB"[side]}: ${jobs[side].name}, channel ${channel.number}`), channel.winners.length ? strip(channel, 9, whole) : make("p", { className: "quiet" }, "never fires")));
+    const strips = (await sides(row)).map((channel, side) => make("div", {}, make("p", { className: "quiet" }, `${"AB"[side]}: ${jobs[side].name}, channel ${channel.number}${channel.name ? `: ${channel.name.concept}` : ""}`), channel.winners.length ? strip(channel, 9, whole) : make("p", { className: "quiet" }, "never fires")));
     card.append(make("div", { className: "sides" }, ...strips));
   }
 
@@ -36,7 +37,7 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
     const cards = new Map(list.slice((now - 1) * PER_PAGE, now * PER_PAGE).map((row) => [make("article", { className: "card" }, title(row)), row]));
     whenNear(cards.keys(), (card) => fill(card, cards.get(card), whole === "1"));
     const go = (changes) => (location.hash = address(name, { sort, whole, ...changes }));
-    const known = Object.entries(SORTS).filter(([key]) => key !== "correlation" || of.some((row) => row.correlation !== null));
+    const known = Object.entries(SORTS).filter(([key]) => !["correlation", "match"].includes(key) || of.some((row) => row.correlation !== null));
     const toggle = make("button", { type: "button", textContent: "whole images", ariaPressed: String(whole === "1") });
     toggle.onclick = () => go({ whole: whole === "1" ? null : "1", page });
     const tools = [choice("Sort by", sort, known.map(([key, [text]]) => [key, text]), (key) => go({ sort: key })), toggle];
@@ -65,7 +66,7 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
         ["share above zero", percent(statistics.share_positive)],
         ["purity", statistics.top_label ? `${percent(statistics.label_purity)} ${statistics.top_label}` : null],
       ]);
-      return make("div", {}, make("h2", {}, `${"AB"[side]}: ${jobs[side].name}, channel ${channel.number}`), numbers, strip(channel), make("h3", {}, "Whole images"), strip(channel, 9, true));
+      return make("div", {}, make("h2", {}, `${"AB"[side]}: ${jobs[side].name}, channel ${channel.number}${channel.name ? `: ${channel.name.concept}` : ""}`), numbers, strip(channel), make("h3", {}, "Whole images"), strip(channel, 9, true));
     });
     const match = row.correlation === null ? "" : `The responses of the two correlate by ${number(row.correlation)}. `;
     root.append(heading(`${name}, ${nameOf(row)}`), steps, make("p", {}, match, term("overlap", "Overlap"), ` of winners ${percent(row.overlap)}; the mean moved by ${number(row.shift)} standard deviations of A.`), make("div", { className: "columns" }, ...columns));

@@ -51,7 +51,7 @@
           show(win);
           scrollTo({ top: 0 });
         };
-        return make("li", {}, button, make("p", {}, link(`channel ${win.channel.number}`, address(layer.name, win.channel.number)), make("br"), make("span", { className: "quiet" }, `rank ${win.winner.rank}, ${number(win.winner.unclipped ?? win.winner.score, 4)}`)));
+        return make("li", {}, button, make("p", {}, link(`channel ${win.channel.number}`, address(layer.name, win.channel.number)), make("br"), win.channel.name ? make("span", { className: "name" }, win.channel.name.concept, make("br")) : "", make("span", { className: "quiet" }, `rank ${win.winner.rank}, ${number(win.winner.unclipped ?? win.winner.score, 4)}`)));
       });
       return make("section", {}, make("h2", {}, link(layer.name, lastOf(layer.name)), make("span", { className: "quiet" }, ` ${count(new Set(wins.map(nameOf)).size, "channel")}`)), make("ol", { className: "listed" }, ...items));
     });

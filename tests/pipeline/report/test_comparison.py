@@ -91,3 +91,14 @@ def test_progress_counts_the_layers_of_both_jobs_once(make_job: Any, tmp_path: P
     first, second = make_job({"a": 1, "b": 1}), make_job({"b": 1})
     write_comparison(Compared(first, second), tmp_path / "out", lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_channels_matched_over_all_layers_name_both_layers(make_job: Any, tmp_path: Path) -> None:
+    first, second = make_job({"a": 2}), make_job({"b": 2, "c": 3})
+    across = [("a", 0, "c", 2, 0.5), ("a", 1, "b", 0, 0.9)]
+    write_comparison(Compared(first, second, across=across), tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "comparison.parquet").to_pylist()
+    ends = [(row["layer"], row["channel"], row["other_layer"], row["other"], row["correlation"]) for row in table]
+    assert ends == [("a", 1, "b", 0, 0.9), ("a", 0, "c", 2, 0.5)]
+    with pytest.raises(WrongSpec, match="no channel of"):
+        write_comparison(Compared(first, second, across=[]), tmp_path / "none")
