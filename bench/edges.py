@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         "data": {"source": f"folder:{options.photos}", "limit": options.limit},
         "concepts": {"labels": False, "masks": {"source": str(masks), "names": str(masks / "names.txt"), "step": 2}},
     }
-    rows = pd.read_parquet(run(parse_spec(spec), options.out) / "index" / "concepts.parquet")
+    rows = pd.read_parquet(str(run(parse_spec(spec), options.out) / "index" / "concepts.parquet"))
     first = rows[rows["rank"] == 0].sort_values("value", ascending=False)
     print(first[["channel", "concept", "value", "margin", "false_discovery", "fits", "named"]].to_string(index=False))
 

@@ -83,7 +83,7 @@ AT_ONCE = (
     "pipeline.dream",
     "pipeline.models",
 )
-ON_USE = (*AT_ONCE, "pipeline.concepts", "pipeline.directions", "pipeline.fields", "pipeline.sources")
+ON_USE = (*AT_ONCE, "pipeline.circuits", "pipeline.concepts", "pipeline.directions", "pipeline.fields", "pipeline.sources")
 RAY = ("pipeline.engines.ray",)
 
 

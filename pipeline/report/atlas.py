@@ -25,8 +25,9 @@ def atlases(reader: JobReader) -> list[Row]:
         layer = layers.setdefault(row["layer"], {"layer": row["layer"], "grids": {}})
         grid = layer["grids"].setdefault(row["grid"], {"grid": row["grid"], "picture": None, "cells": []})
         grid["picture"] = grid["picture"] or row["picture"]
-        name = names.setdefault(row["layer"], reader.names(row["layer"])).get(row["channel"])
-        words = None if name is None else name["concept"]
+        if row["layer"] not in names:
+            names[row["layer"]] = reader.names(row["layer"])
+        words = names[row["layer"]].get(row["channel"], {}).get("concept")
         grid["cells"].append([row["row"], row["col"], row["vectors"], row["label"], row["channel"], words])
     for name, layer in layers.items():
         layer["grids"] = list(layer["grids"].values())

@@ -125,7 +125,7 @@ def _compare_layer(first: JobReader, second: JobReader, layer: str, pairs: Mappi
 def _compare_across(first: JobReader, second: JobReader, across: Sequence[tuple[str, int, str, int, float]]) -> pa.Table:
     """The rows of channels that were matched over all layers, by the first job's layer, the highest correlation first."""
     readers = first, second
-    names = [{layer for pair in across for layer in (pair[at],)} for at in (0, 2)]
+    names = [{layer for layer, *_ in across}, {other_layer for _, _, other_layer, *_ in across}]
     statistics = [{layer: _statistics(reader, layer) for layer in of} for reader, of in zip(readers, names, strict=True)]
     won = [{layer: _winners(reader, layer) for layer in of} for reader, of in zip(readers, names, strict=True)]
     rows = []
