@@ -146,6 +146,7 @@ def _key(winners: Sequence[Winners], options: PatchOptions) -> str:
     """A digest of all that the pictures depend on."""
     regions = sorted(options.maps.layers) if options.maps else []
     how = [_FORMAT, str(options.fit), options.whole, options.crop_size, regions, options.network, options.data, options.images]
+    how += [options.named]
     digest = hashlib.sha256(json.dumps(how).encode())
     for layer in winners:
         digest.update(f"{layer.layer}\n{layer.table}\n{layer.effective is not None}\n".encode())
