@@ -49,9 +49,10 @@ def _last_tokens(network: Network, convolution: LayerInfo | None) -> LayerInfo |
         traced = network.trace(images, [*spatial, LOGITS])
         graph = LogitsGraph(traced[LOGITS])
         entry.append(images.op)
-        for name in spatial:
+        boxes = traced[LOGITS].shape[1] if traced[LOGITS].shape.rank == 3 else None  # a detector's rows, which are no tokens
+        for name, layer in spatial.items():
             located = graph.locate(traced[name])
-            if located is not None:
+            if located is not None and not (layer.of_tokens and layer.shape[0] * layer.shape[1] == boxes):
                 tensors[name] = located
         weights = tf.random.stateless_uniform(tf.shape(traced[LOGITS]), (0, 1))
         total = tf.reduce_sum(traced[LOGITS] * weights)

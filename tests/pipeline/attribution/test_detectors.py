@@ -13,6 +13,8 @@ from explaining import stored
 
 import convscope
 from pipeline import load_spec, run
+from pipeline.compiled.default_layer import default_layer
+from pipeline.compiled.graph_walk import last_convolution
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
@@ -116,6 +118,14 @@ def test_a_detection_is_found_by_class_and_place_and_explained_before_the_nonlin
     np.testing.assert_allclose(slopes, tape.gradient(total, given), rtol=1e-3, atol=1e-5)
     read = target.reading(np.asarray(logits), 1).probability
     np.testing.assert_allclose(read, tf.reduce_max(certain * overlap, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("file", ["file", "frozen"])
+def test_rows_of_boxes_are_no_tokens_that_a_detector_is_explained_by(file: str, tmp_path: Path) -> None:
+    source = stored(detector("yolo")[0], file, tmp_path)
+    network = open_network(ModelSpec(source=source, layers=["*"], preprocess="none", boxes=BOXES["yolo"]))
+    assert any(layer.of_tokens for layer in network.layers()), "64 boxes may lie on a grid of 8 x 8"
+    assert default_layer(network) == last_convolution(network)
 
 
 def test_a_detector_is_asked_what_its_numbers_are(tmp_path: Path) -> None:
