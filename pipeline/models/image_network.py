@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +43,16 @@ from pipeline.store.direction_sets import DirectionSet
 _MOST_NUMBERS = 2**32  # in a layer's output for one image: 16 GiB
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """What `ImageNetwork.sampled` gives, as a value that one process can hand to another; a bound method cannot be."""
+
+    network: ImageNetwork
+
+    def __call__(self, end: str) -> np.ndarray:
+        return self.network.sampled(end)
+
+
 class ImageNetwork:
     """A `Network` of any family: the reader knows the family, this class what all networks have in common."""
 
@@ -72,7 +83,7 @@ class ImageNetwork:
                 f"{self._where} makes {math.prod(largest.shape):,} numbers of one image at {largest.name!r}, more than "
                 "machines have room for. Set a smaller model.size; if it has none, the file is broken or made to fill the memory."
             )
-        self._output = NetworkOutput(reader, own, output, self._where, self._sampled)
+        self._output = NetworkOutput(reader, own, output, self._where, _Samples(self))
         self._asked_tokens: TokensSpec | None = None
         self._given = dict(getattr(reader, "given", {}))
         self._held: dict[str, np.ndarray] = {}
@@ -322,7 +333,7 @@ class ImageNetwork:
         is_image = given.kind in ("file", "source")
         return (*self.input_shape[:2], self._bands) if is_image else tuple(size or 0 for size in given.input.shape)
 
-    def _sampled(self, end: str) -> np.ndarray:
+    def sampled(self, end: str) -> np.ndarray:
         """What an end gives for noise and plain colours: float32 (images, outputs), or (images, h, w, outputs) of a map."""
 
         def read(images: tf.Tensor) -> tf.Tensor:

@@ -158,9 +158,21 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("step", "first_news"), [("scan", "scan 8\n"), ("patches", "patches 1\n")])
+@pytest.mark.parametrize(
+    ("step", "first_news", "kept"),
+    [("scan", "scan 8\n", []), ("patches", "patches 1\n", ["parts/patches.npz", "parts/patches.spool"])],
+)
 def test_an_interrupted_run_leaves_no_half_files_and_the_next_completes_to_the_same_bytes(
-    write_spec: Any, process: Any, tmp_path: Path, finished: Any, tree_of: Any, spec: Any, step: Any, first_news: Any, quiet: Any
+    write_spec: Any,
+    process: Any,
+    tmp_path: Path,
+    finished: Any,
+    tree_of: Any,
+    spec: Any,
+    step: Any,
+    first_news: Any,
+    kept: Any,
+    quiet: Any,
 ) -> None:
     path = write_spec(tmp_path / "tiny.toml")
     child = process("-c", SLOW, step, "run", path, "--out", tmp_path / "out")
@@ -176,6 +188,6 @@ def test_an_interrupted_run_leaves_no_half_files_and_the_next_completes_to_the_s
     assert child.returncode == 75
     assert error.splitlines()[-1].startswith("Interrupted: ") and "Traceback" not in error
     assert read_receipt(folder).state == "running"
-    assert sorted(tree_of(folder)) == [".lock", "parts/1-of-1.part", "run.json", "spec.toml"]
+    assert sorted(tree_of(folder)) == sorted([".lock", "parts/1-of-1.part", *kept, "run.json", "spec.toml"])
     run(spec, tmp_path / "out", reporter=quiet)
     assert tree_of(folder, *RESULTS) == tree_of(finished, *RESULTS)

@@ -105,7 +105,9 @@ def _signature_part(meta: meta_graph_pb2.MetaGraphDef, folder: Path) -> _Part:
             f"the SavedModel {folder} has no tensor for its output {missing[0]!r}: the file is cut short. Save it again."
         )
     calls = {owner(tensor) for tensor in outputs.values()}
-    wrapper = library.get(nodes[next(iter(calls))].attr["f"].func.name) if len(calls) == 1 else None
+    only = nodes[next(iter(calls))] if len(calls) == 1 else None
+    # asked for first: an attribute that is only looked up is made, empty, and no such node can be run
+    wrapper = library.get(only.attr["f"].func.name) if only is not None and "f" in only.attr else None
     if wrapper is not None and nodes[next(iter(calls))].op in _CALLS:
         with known_functions(meta.graph_def.library):
             part = _of_function(nodes, nodes[next(iter(calls))], wrapper, outputs)
