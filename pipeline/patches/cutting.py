@@ -108,10 +108,11 @@ class _Cutter:
         for layer, made in zip(self._winners, self._pictures.layers, strict=True):
             if maps is None or layer.maps is None or layer.effective is not None or layer.layer not in maps.layers:
                 continue
-            places = np.argwhere(layer.filled)
-            for c, rank in (part.T for part in np.array_split(places, -(-len(places) // _KEPT_MAPS))):
-                found = maps.of_shares(layer.layer, layer.maps[c, rank], layer.rows[c, rank], layer.cols[c, rank])
-                self._keep(made, (c, rank), *found)
+            filled = np.argwhere(layer.filled)
+            for first in range(0, len(filled), _KEPT_MAPS):  # none at all, where no channel fires
+                c, rank = filled[first : first + _KEPT_MAPS].T
+                regions = maps.of_shares(layer.layer, layer.maps[c, rank], layer.rows[c, rank], layer.cols[c, rank])
+                self._keep(made, (c, rank), *regions)
 
     def _keep(self, made: LayerPictures, at: tuple[np.ndarray, np.ndarray], boxes: np.ndarray, maps: np.ndarray) -> None:
         """Regions of winners at int (n,) positions of channels and ranks: boxes (n, 4) and maps (n, h, w)."""

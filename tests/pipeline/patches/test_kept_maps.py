@@ -57,3 +57,10 @@ def test_equal_crops_of_different_images_are_stored_once(in_memory: Any, tmp_pat
         assert columns.column(0).path_in_schema == "image.bytes"
         sizes.append(columns.column(0).total_uncompressed_size)
     assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_layer_whose_channels_never_fire_has_maps_of_nothing(in_memory: Any, tmp_path: Path) -> None:
+    source = in_memory(np.zeros((3, 32, 32, 3)))
+    dead = winners([[-1, -1], [-1, -1]], np.zeros((2, 2, 1), np.uint8))
+    write_patches([dead], source, tmp_path, PatchOptions(Fit(16, 16), maps=OfKeptMaps()))
+    assert not len(read_index(tmp_path, "activations"))
