@@ -85,20 +85,31 @@ def _serve() -> None:
 
 def _fork(request: dict[str, Any]) -> dict[str, Any]:
     import tempfile
+    from concurrent.futures import ThreadPoolExecutor
 
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as count:
+    ends = [os.pipe() for _ in range(2)]  # a limit of a file's size would cut what is written to a file
+    with tempfile.TemporaryFile() as count:
         child = os.fork()
         if not child:
             os.setsid()
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
+            for stream, (_, written) in enumerate(ends, 1):
+                os.dup2(written, stream)
+            for end in sum(ends, ()):
+                os.close(end)
             os._exit(_work(request, count.fileno()))
-        status = _wait(child, request.get("kill_after"))
-        texts = []
-        for file in (out, err, count):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "replace"))
-    return {"status": status, "out": texts[0], "err": texts[1], "changes": len(texts[2])}
+        for _, written in ends:
+            os.close(written)
+        with ThreadPoolExecutor(len(ends)) as readers:  # from the start: a pipe that is full holds its writer up
+            texts = readers.map(_all_of, [read for read, _ in ends])
+            status = _wait(child, request.get("kill_after"))
+        count.seek(0)
+        out, err = texts
+        return {"status": status, "out": out, "err": err, "changes": len(count.read())}
+
+
+def _all_of(end: int) -> str:
+    with os.fdopen(end, "rb") as file:
+        return file.read().decode("utf-8", "replace")
 
 
 def _wait(child: int, kill_after: float | None) -> int:
