@@ -16,7 +16,8 @@ from pathlib import Path
 from PIL import Image
 
 LAYERS = {"conv": "block_13_expand_relu", "vit": "/backbone/encoder/layer.11/norm1/Add_1"}
-HEIGHT, WIDTH, QUALITY = 756, 759, 80  # pixels of each half
+WIDTH, QUALITY = 759, 80  # pixels of each half
+HEADING, ROWS = (0, 72), (126, 748)  # of a mosaic: its name and what it looked at, and six rows; what is between does not fit
 
 
 def mosaic(name: str, model: str, preprocess: str, work: Path) -> Image.Image:
@@ -56,9 +57,10 @@ def main() -> None:
             mosaic("conv", f'source = "keras:MobileNetV2"\nweights = "{options.mobilenet.resolve()}"', "symmetric", work),
             mosaic("vit", f'source = "onnx:{options.vit.resolve()}"', "torch", work),
         ]
-        picture = Image.new("RGB", (2 * WIDTH, HEIGHT))
+        picture = Image.new("RGB", (2 * WIDTH, sum(last - first for first, last in (HEADING, ROWS))))
         for number, half in enumerate(halves):
-            picture.paste(half.crop((0, 0, WIDTH, HEIGHT)), (number * WIDTH, 0))
+            for (first, last), top in ((HEADING, 0), (ROWS, HEADING[1])):
+                picture.paste(half.crop((0, first, WIDTH, last)), (number * WIDTH, top))
         picture.save(options.picture, quality=QUALITY)
 
 
