@@ -37,12 +37,18 @@ def match_across(first: Place, second: Place) -> Matching:
 
     The networks need not be alike. Memory holds the correlations of one layer of each at a time.
 
-    Raises: WrongSpec, where the jobs have other data, too few images in common, or no state of a scan.
+    Raises: WrongSpec, where the jobs have other data, too few images in common, or no state of a scan, or one of another format;
+        Fault, for one that is damaged.
     """
-    try:
-        a, b = (read_part(folder / WHOLE) for folder in (first, second))
-    except (FileNotFoundError, ConvscopeError):
-        raise WrongSpec("compare --match needs the state of both scans: a folder lacks scan.part. Run its job again.") from None
+    parts = []
+    for folder in (first, second):
+        try:
+            parts.append(read_part(folder / WHOLE))
+        except FileNotFoundError:
+            raise WrongSpec(
+                f"compare --match needs the state of both scans: {folder} lacks {WHOLE}. Run its job again."
+            ) from None
+    a, b = parts
     if a.provenance.data != b.provenance.data:
         raise WrongSpec("compare --match needs two jobs over the same data: these ran on different ones.")
     ours, theirs = a.part.of(Distribution), b.part.of(Distribution)

@@ -15,6 +15,7 @@ from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted, starting_relevance
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.gradients import gradient_of, gradients_of
+from pipeline.compiled.graph_parts import source_behind
 from pipeline.compiled.graph_walk import LayerTensor, LogitsGraph, layers_of, trace_once, types_inside, upstream
 from pipeline.compiled.guided_relu import CHANGES, Guide, guide
 from pipeline.compiled.on_the_way import trace_on_the_way
@@ -110,11 +111,7 @@ class ExplanationGraph:
     def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
         position = 3 + self.quantities.index(LayerOutput(layer))
-        spec, nodes = self.frozen.structure[position], {node.name: node for node in self.frozen.graph.node}
-        source = self.frozen.outputs[position]
-        while nodes[source.partition(":")[0]].op == "Identity":
-            source = nodes[source.partition(":")[0]].input[0]
-        source = source if ":" in source else f"{source}:0"
+        spec, source = self.frozen.structure[position], source_behind(self.frozen.graph, self.frozen.outputs[position])
         part = self._compiled((LayerOutput(layer),), [*self.frozen.inputs, source], [self.frozen.outputs[2]], [*self.specs, spec])
         (scores,) = part(*_tensors(images, classes), tf.constant(output, spec.dtype))
         return np.asarray(scores)

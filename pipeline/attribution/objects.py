@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -35,16 +35,22 @@ class ObjectBox(NamedTuple):
     label: str | None = None
 
 
+@contextmanager
+def _table_at(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UnusableData(f"gradcam.objects: {path!r} is no table ({one_line(error)}). Write .csv or .parquet.") from None
+
+
 def read_boxes(path: str) -> dict[str, list[ObjectBox]]:
     """The boxes of a table, by image: .csv, or else Parquet, of the columns key, y1, x1, y2, x2, and label if there is one.
 
     Raises: UnusableData, WrongSpec.
     """
     names = ["key", *EDGES]
-    try:
+    with _table_at(path):
         table = pyarrow.csv.read_csv(path) if path.lower().endswith(".csv") else read_table(Path(path))
-    except (OSError, pa.ArrowException) as error:
-        raise UnusableData(f"gradcam.objects: {path!r} is no table ({one_line(error)}). Write .csv or .parquet.") from None
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise WrongSpec(
@@ -124,7 +130,7 @@ def boxes_by_key(boxes: Mapping[str, Sequence[ObjectBox]], fit: Fit, number_of: 
         )
 
     def mask(picked: Picked, number: int) -> np.ndarray | None:
-        key = re.sub(r"@\d+,\d+$", "", picked.image.key)  # of the image that a window is cut from
+        key = picked.source_key
         own = boxes.get(key) or (boxes.get(PurePosixPath(key).name) if picked.example is None else None) or ()
         if number_of is not None:
             own = [box for box in own if box.label is None or number_of(box.label) == number]
@@ -155,10 +161,8 @@ def find_objects(path: str) -> str:
         raise MissingInput(f"gradcam.objects: {path!r} is missing. Name a table of boxes or masks, or a folder of masks.")
     if path.lower().endswith(".csv"):
         return "boxes"
-    try:
+    with _table_at(path):
         names = pa.parquet.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
-        raise UnusableData(f"gradcam.objects: {path!r} is no table ({one_line(error)}). Write .csv or .parquet.") from None
     return "masks" if "mask" in names else "boxes"
 
 

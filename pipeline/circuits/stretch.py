@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,6 @@ class Stretch:
     network: Network
     target: LayerInfo
     sources: Sequence[LayerInfo]
-    _between: list[Between] = field(default_factory=list)
 
     @property
     def batch(self) -> int:
@@ -56,8 +55,8 @@ class Stretch:
 
     @property
     def between(self) -> Between:
-        """What lies on the paths; known once weights were expanded."""
-        return self._between[0] if self._between else Between()
+        """What lies on the paths."""
+        return self._expand[2]
 
     def weights(self, channels: np.ndarray) -> list[np.ndarray]:
         """The expanded weights of the unit in the middle of the map, for up to `batch` channels.
@@ -66,7 +65,7 @@ class Stretch:
 
         Returns: float32 (channels, h, w, source channels) for each source.
         """
-        run, pixels = self._expand
+        run, pixels, _ = self._expand
         padded = np.pad(channels.astype(np.int32), (0, self.batch - len(channels)), mode="edge")
         return [np.asarray(values)[: len(channels)] for values in run(pixels, padded)]
 
@@ -106,7 +105,7 @@ class Stretch:
             value, traced = layers[self.target.name].value, {name: layers[name].given for name in names}
             graph = LogitsGraph(value)
             located = {name: graph.locate(traced[name]) for name in names}
-            tensors = {name: traced[name] if found is None else found.tensor for name, found in located.items()}
+            tensors = {name: traced[name] if at is None else at.tensor for name, at in located.items()}
             return {"value": value, "maps": [traced[name] for name in names], "tensors": [tensors[name] for name in names]}
 
         height, width, _ = self.network.input_shape
@@ -133,7 +132,7 @@ class Stretch:
         return list(tf.graph_util.import_graph_def(part, those_in(part, given), list(ends), name="stretch"))
 
     @cached_property
-    def _expand(self) -> tuple[Pass, np.ndarray]:
+    def _expand(self) -> tuple[Pass, np.ndarray, Between]:
         import tensorflow as tf
 
         from pipeline.compiled.expansion import Expansion
@@ -143,6 +142,7 @@ class Stretch:
         value, maps, tensors = self._names
         image = self._graph.inputs[0]
         shape = (self.batch, *self._spec.shape[1:])
+        described: list[Between] = []
 
         def expand(pixels: tf.Tensor, channels: tf.Tensor) -> list[tf.Tensor]:
             end, *rest = self._added([value, *maps, *tensors], {image: pixels})
@@ -152,12 +152,13 @@ class Stretch:
             at = tf.one_hot([self.middle[0] * width + self.middle[1]], height * width)
             unit = tf.reshape(at, (1, height, width, 1)) * tf.one_hot(channels, depth)[:, tf.newaxis, tf.newaxis]
             weights = expansion.back(end, tf.cast(unit, end.dtype))
-            self._between[:] = [self._described(expansion)]
+            described[:] = [self._described(expansion)]
             together = zip(of_tensors, of_maps, weights, strict=True)
             return [_as_map(tensor, of_map, weight) for tensor, of_map, weight in together]
 
         specs = tf.TensorSpec(shape, tf.float32), tf.TensorSpec((self.batch,), tf.int32)
-        return freeze(expand, *specs), np.zeros(shape, np.float32)
+        run = freeze(expand, *specs)
+        return run, np.zeros(shape, np.float32), described[0]
 
     def _described(self, expansion: Expansion) -> Between:
         passed = tuple(sorted(expansion.passed.items()))
@@ -172,7 +173,6 @@ class Stretch:
 
     @cached_property
     def _forward(self) -> Pass:
-
         from pipeline.compiled.freezing import freeze
 
         image, (_, _, tensors) = self._graph.inputs[0], self._names

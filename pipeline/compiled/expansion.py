@@ -72,7 +72,7 @@ class Expansion:
             outputs = [given.get(output.name) for output in operation.outputs]
             if all(output is None for output in outputs):
                 continue
-            above = [tf.zeros_like(own) if one is None else one for one, own in zip(outputs, operation.outputs, strict=True)]
+            above = [tf.zeros_like(own) if part is None else part for part, own in zip(outputs, operation.outputs, strict=True)]
             for source, share in self._shares(operation, above):
                 before = given.get(source.name)
                 given[source.name] = share if before is None else before + share

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.concepts.embeddings import normalised
+from pipeline.store.columns import columns_of
 from pipeline.store.tables import INDEX
 
 _NULL = 1000  # channels whose images are permuted, at least, for what chance gives
@@ -70,7 +72,7 @@ def best_of(values: np.ndarray) -> np.ndarray:
 def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreement], rule: ClaimRule) -> dict[str, list[Any]]:
     """The columns of index/concepts.parquet for one layer: by channel, then agreement, the best concept first.
 
-    None is a name yet: which are depends on all layers, see `name`.
+    None is a name yet: which are depends on all layers, see `decide_names`.
 
     Args:
         channels: int64 (channels,): their numbers in the network.
@@ -79,7 +81,7 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
     # Rounded, so that the last bits do not decide between equals: the earlier concept does.
     rounded = [np.where(np.isnan(one.values), -np.inf, one.values).round(9) for one in agreements]
     orders = [np.argsort(-values, axis=0, kind="stable")[: max(rule.top_k, 2)] for values in rounded]
-    columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
+    rows: list[dict[str, Any]] = []
     for position, number in enumerate(channels.tolist()):
         for agreement, order, rounds in zip(agreements, orders, rounded, strict=True):
             listed = [concept for concept in order[:, position] if np.isfinite(rounds[concept, position])]
@@ -91,7 +93,7 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
                 # Where a measure has a threshold of its own, such as the overlap of masks, that says enough.
                 strong = values[rank] >= agreement.least if np.isfinite(agreement.least) else fits >= rule.fits
                 able = rank == 0 and margin != 0 and strong
-                row = {
+                row: dict[str, Any] = {
                     "layer": layer,
                     "channel": number,
                     "concept": agreement.concepts[concept],
@@ -105,12 +107,11 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
                     "fits": fits,
                     "named": able and chance is not None,
                 }
-                for name, value in row.items():
-                    columns[name].append(value)
-    return columns
+                rows.append(row)
+    return columns_of(INDEX["concepts"], rows)
 
 
-def name(columns: Mapping[str, list[Any]], rule: ClaimRule) -> None:
+def decide_names(columns: Mapping[str, list[Any]], rule: ClaimRule) -> None:
     """Decide, in place, which of the concepts of a whole job are names.
 
     With thousands of channels and several measures, many reach by chance what a single one would hardly reach. So a name needs a
@@ -173,8 +174,5 @@ def winner_vectors(vectors: np.ndarray, winners: np.ndarray) -> np.ndarray:
 
     Returns: each of length 1, or zeros.
     """
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(lengths > 0, lengths, 1)
-    apart = unit[winners].mean(axis=0) - unit.mean(axis=0)
-    lengths = np.linalg.norm(apart, axis=1, keepdims=True)
-    return np.asarray(apart / np.where(lengths > 0, lengths, 1))
+    unit = normalised(vectors)
+    return normalised(unit[winners].mean(axis=0) - unit.mean(axis=0))

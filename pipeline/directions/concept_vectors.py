@@ -185,17 +185,18 @@ def set_size(concepts: Mapping[str, EmbeddedImages], pool: EmbeddedImages, most:
     Raises: WrongSpec, for a concept or counterexamples with too few images.
     """
     known = {digest for images in concepts.values() for digest in images.digests}
-    free = len(set(pool.digests) - known)
+    others = set(pool.digests)
+    free = len(others - known)
     for name, images in concepts.items():
         if len(images.digests) < FEWEST:
             raise WrongSpec(
                 f"directions.concepts.{name} has {len(images.digests)} images that can be used; a concept vector needs {FEWEST}. "
                 "Add images."
             )
-    size = min(most, free, len(set(pool.digests)) // 2, *(len(images.digests) for images in concepts.values()))
+    size = min(most, free, len(others) // 2, *(len(images.digests) for images in concepts.values()))
     if size < FEWEST:
         raise WrongSpec(
-            f"concepts are told from {len(set(pool.digests)):,} images, {free:,} of them in no concept. Each run needs {FEWEST}, "
+            f"concepts are told from {len(others):,} images, {free:,} of them in no concept. Each run needs {FEWEST}, "
             f"and as many for a random set beside them. Name at least {2 * FEWEST} others in directions.against."
         )
     return size

@@ -34,42 +34,15 @@ TRANSPARENT = frozenset(
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 # What probabilities go through that are moved, mixed and compared with each other, and nothing that gives other numbers a part.
+# fmt: off
 _MIXES = TRANSPARENT | {
-    *(
-        "Mean",
-        "Sum",
-        "Max",
-        "Min",
-        "Prod",
-        "Cumsum",
-        "Cumprod",
-        "AddN",
-        "Add",
-        "AddV2",
-        "Sub",
-        "Mul",
-        "RealDiv",
-        "Div",
-        "DivNoNan",
-    ),
-    *(
-        "Neg",
-        "Pow",
-        "Square",
-        "Maximum",
-        "Minimum",
-        "ClipByValue",
-        "ConcatV2",
-        "Pack",
-        "Unpack",
-        "Split",
-        "SplitV",
-        "Slice",
-        "Tile",
-    ),
-    *("StridedSlice", "GatherV2", "ReverseV2", "Transpose", "AvgPool", "MaxPool", "ResizeBilinear", "ResizeNearestNeighbor"),
-    *("ResizeBicubic", "SelectV2", "Select", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "OnesLike", "ZerosLike"),
+    "Mean", "Sum", "Max", "Min", "Prod", "Cumsum", "Cumprod", "AddN", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div",
+    "DivNoNan", "Neg", "Pow", "Square", "Maximum", "Minimum", "ClipByValue", "ConcatV2", "Pack", "Unpack", "Split", "SplitV",
+    "Slice", "Tile", "StridedSlice", "GatherV2", "ReverseV2", "Transpose", "AvgPool", "MaxPool", "ResizeBilinear",
+    "ResizeNearestNeighbor", "ResizeBicubic", "SelectV2", "Select", "Greater", "GreaterEqual", "Less", "LessEqual", "Equal",
+    "OnesLike", "ZerosLike",
 }
+# fmt: on
 _ADDS = ("Add", "AddV2", "BiasAdd")
 _DIVIDES = ("RealDiv", "Div", "DivNoNan")
 _CLIPS = ("Minimum", "Maximum", "ClipByValue", "Relu6")

@@ -20,13 +20,14 @@ _SECONDS = 120.0  # of wall clock that opening may take
 _BYTES = 8 * 2**30  # of address space that opening may add
 _OUT_OF_MEMORY = 3
 _PLAIN = {
-    *(
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-    ),
-    *(("pathlib", "PosixPath"), ("collections", "OrderedDict"), ("builtins", "set"), ("builtins", "frozenset")),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("pathlib", "PosixPath"),
+    ("collections", "OrderedDict"),
+    ("builtins", "set"),
+    ("builtins", "frozenset"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import threading
 import time
@@ -17,7 +16,7 @@ import numpy as np
 
 from pipeline.patches.pictures import LayerPictures, PatchOptions, SourceImage, WinnerPictures, tile_of
 from pipeline.patches.winners import Winners
-from pipeline.store.files import write_bytes
+from pipeline.store.arrays import load, save
 from pipeline.store.places import Place
 from pipeline.store.spool import Spool
 
@@ -51,7 +50,7 @@ class CutState:
         if self._local:
             try:
                 self._load()
-            except Exception:  # absent, of other winners, or damaged, of whatever kind zipfile, NumPy or json raise then
+            except Exception:  # absent, of other winners, or damaged in whatever way
                 spool.cut_off(0)
                 self._journal.unlink(missing_ok=True)
         self._due = time.monotonic() + self._every
@@ -76,14 +75,8 @@ class CutState:
         spool.sync()
         images = [[example, asdict(image)] for example, image in self.pictures.images.items()]
         header = {"key": self._key, "done": self.done, "end": spool.end, "images": images}
-        arrays = {
-            f"{number}.{name}": np.asarray(getattr(layer, name))
-            for number, layer in enumerate(self.pictures.layers)
-            for name in _ARRAYS
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        write_bytes(self._parts / "patches.npz", buffer.getvalue())
+        arrays = [getattr(layer, name) for layer in self.pictures.layers for name in _ARRAYS]
+        save(self._parts / "patches.npz", [json.dumps(header), *arrays])
         ended, self._saved = time.monotonic(), True
         self._due = ended + (max(self._every, _SAVING_SHARE * (ended - began)) if self._every else 0)
 
@@ -103,12 +96,15 @@ class CutState:
             (self._parts / name).unlink(missing_ok=True)
 
     def _load(self) -> None:
-        """Take over what an earlier run has saved. Raises: OSError, ValueError and others, where there is nothing of use."""
-        with np.load(io.BytesIO((self._parts / "patches.npz").read_bytes()), allow_pickle=False) as archive:
-            header: dict[str, Any] = json.loads(bytes(archive["header"]))
-            if header["key"] != self._key:
-                raise ValueError("it is of other winners")
-            stored = [{name: archive[f"{number}.{name}"] for name in _ARRAYS} for number in range(len(self.pictures.layers))]
+        """Take over what an earlier run has saved. Raises: ValueError and others, where there is nothing of use."""
+        saved = load(self._parts / "patches.npz")
+        if saved is None:
+            raise ValueError("there is nothing, or it is damaged")
+        header: dict[str, Any] = json.loads(str(saved[0]))
+        if header["key"] != self._key:
+            raise ValueError("it is of other winners")
+        begins = range(1, len(saved), len(_ARRAYS))
+        stored = [dict(zip(_ARRAYS, saved[begin : begin + len(_ARRAYS)], strict=True)) for begin in begins]
         images = {int(example): _image(fields) for example, fields in header["images"]}
         for layer, arrays in zip(self.pictures.layers, stored, strict=True):
             if any(arrays[name].shape != getattr(layer, name).shape for name in _ARRAYS[:-1]):

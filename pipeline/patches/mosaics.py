@@ -175,10 +175,10 @@ def name_mosaics(folder: Place, layer: str, k: int, rows: pa.Table, names: Mappi
     if not len(rows):
         return
     channels = rows["channel"].to_pylist()
-    place = rows.slice(0, 1).to_pylist()[0]
+    first = rows.slice(0, 1).to_pylist()[0]
     label = min(rows["x"].to_pylist()) - MARGIN
     of_rows = [names[channel] for channel in channels]
-    enlarged = place["picture"].endswith("-001.png")
+    enlarged = first["picture"].endswith("-001.png")
 
     def renew(mosaic: _Mosaic, page: int) -> None:
         path = folder / FOLDER / mosaic.names[page]
@@ -187,7 +187,7 @@ def name_mosaics(folder: Place, layer: str, k: int, rows: pa.Table, names: Mappi
             name_rows(picture, mosaic.layout, page, of_rows)
             _save(picture, path)
 
-    tile = place["tile_height"], place["tile_width"]
+    tile = first["tile_height"], first["tile_width"]
     mosaics = _mosaics_of(layer, (len(channels), k), tile, label, enlarged)
     with ThreadPoolExecutor(cores()) as pool:
         tasks = [pool.submit(renew, mosaic, page) for mosaic in mosaics for page in range(len(mosaic.names))]

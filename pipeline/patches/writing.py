@@ -17,6 +17,7 @@ from pipeline.patches.mosaics import write_mosaics
 from pipeline.patches.pictures import LayerPictures, PatchOptions, WinnerPictures
 from pipeline.patches.winners import Winners
 from pipeline.sources.source import Source
+from pipeline.store.columns import columns_of
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
 from pipeline.store.tables import INDEX, write_crops, write_images, write_index
@@ -63,7 +64,7 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
             if path.name not in kept:  # of an earlier run
                 path.unlink()
         places = write_mosaics(cropped, state, folder, options)
-        write_index(folder, "mosaics", {name: [place[name] for place in places] for name in INDEX["mosaics"].names})
+        write_index(folder, "mosaics", columns_of(INDEX["mosaics"], places))
         state.complete()
         return {layer.layer: [images.labels_of(of_channel) for of_channel in layer.examples] for layer, _ in cropped}
 

@@ -18,6 +18,7 @@ from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Image, Shard, Source
+from pipeline.sources.windows import without_window
 from pipeline.spec.picks import Picks
 from pipeline.store import remote
 
@@ -46,6 +47,11 @@ class Picked:
     def source_size(self) -> tuple[int, int]:
         """Height and width of the whole source image."""
         return self.size or (self.image.pixels.shape[0], self.image.pixels.shape[1])
+
+    @property
+    def source_key(self) -> str:
+        """The key of the whole source image, of which a window is a part."""
+        return without_window(self.image.key)
 
     @property
     def given(self) -> np.ndarray:

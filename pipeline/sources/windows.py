@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -151,6 +152,11 @@ class Windows:
 
 def _key(key: str, box: Box) -> str:
     return f"{key}@{box.y1},{box.x1}"
+
+
+def without_window(key: str) -> str:
+    """The key of the image that a window is cut from, by the window's key; any other key as it is."""
+    return re.sub(r"@\d+,\d+$", "", key)
 
 
 def _counts(sizes: np.ndarray, size: int, stride: int) -> np.ndarray:

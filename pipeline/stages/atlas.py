@@ -21,6 +21,7 @@ from pipeline.report.section import Section
 from pipeline.spec.atlas import AtlasSpec
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.stages.stage import Outcome, Stage
+from pipeline.store.columns import columns_of
 from pipeline.store.files import keep_only
 from pipeline.store.tables import INDEX, write_index
 
@@ -38,7 +39,7 @@ def run(job: Job) -> Outcome:
     plan = SamplePlan(spec.vectors, spec.per_image, spec.seed)
     with job.reporter.step("atlas: sample", "images") as advance:
         samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
-    columns: dict[str, list[Any]] = {name: [] for name in INDEX["atlas"].names}
+    rows: list[dict[str, Any]] = []
     without: dict[str, str] = {}
     cells_by_layer: dict[str, list[Cell]] = {}
     for layer in layers:
@@ -63,8 +64,8 @@ def run(job: Job) -> Outcome:
             striking = striking_channels(sample.vectors, of_grid)
             for cell, channel in zip(of_grid, striking, strict=True):
                 own = picture if (cell.row, cell.col) in drawn else None
-                for name, value in (_row(layer.name, cell, own) | {"channel": channel}).items():
-                    columns[name].append(value)
+                rows.append(_row(layer.name, cell, own) | {"channel": channel})
+    columns = columns_of(INDEX["atlas"], rows)
     write_index(job.folder, "atlas", columns)
     _clean(job, layers, columns["picture"])
     icons_made = sum(picture is not None for picture in columns["picture"])

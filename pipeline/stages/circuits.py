@@ -21,6 +21,7 @@ from pipeline.report.job_reader import JobReader
 from pipeline.report.section import Section
 from pipeline.spec.circuits import CircuitsSpec
 from pipeline.stages.stage import Outcome, Stage
+from pipeline.store.columns import columns_of
 from pipeline.store.tables import INDEX, write_index
 
 _Unit = tuple[int, int, int, int]  # example, row, column, position among the layer's channels
@@ -30,41 +31,33 @@ def run(job: Job) -> Outcome:
     """Write index/circuits.parquet and index/stretches.parquet. Raises: UnusableModel, StoreFailed."""
     from pipeline.ascent.measure import deterministic
 
-    columns: dict[str, list[Any]] = {name: [] for name in INDEX["circuits"].names}
-    stretches: dict[str, list[Any]] = {name: [] for name in INDEX["stretches"].names}
+    rows: list[dict[str, Any]] = []
+    stretches: list[dict[str, Any]] = []
     chosen, without = _chosen(job)
     with deterministic():
         for layer, sources in chosen:
             stretch = Stretch(job.of_image, layer, sources)
             for source, circuit in zip(sources, _circuits(job, stretch), strict=True):
-                for row in circuit.rows(layer.name, source.name):
-                    for name, values in columns.items():
-                        values.append(row[name])
-                for name, value in _stretch_row(stretch, source, circuit).items():
-                    stretches[name].append(value)
+                rows += circuit.rows(layer.name, source.name)
+                stretches.append(_stretch_row(stretch, source, circuit))
             del stretch
             release_memory()
-    order = sorted(range(len(columns["layer"])), key=_by_place(job, columns).__getitem__)
-    write_index(job.folder, "circuits", {name: [values[at] for at in order] for name, values in columns.items()})
-    write_index(job.folder, "stretches", stretches)
-    ended = {layer: ends for layer, ends in zip(stretches["layer"], stretches["ended"], strict=True) if ends}
+    numbers = {layer.name: number for number, layer in enumerate(job.layers)}
+    rows.sort(key=lambda row: (numbers[row["layer"]], row["channel"], row["side"], numbers[row["other_layer"]], row["rank"]))
+    write_index(job.folder, "circuits", columns_of(INDEX["circuits"], rows))
+    write_index(job.folder, "stretches", columns_of(INDEX["stretches"], stretches))
+    ended = {row["layer"]: row["ended"] for row in stretches if row["ended"]}
     for layer, ends in ended.items():
         job.reporter.say(
             f"circuits: {layer}: weights end at {'; '.join(ends[:3])}, where values of the image multiply each other"
         )
-    listed = len(set(zip(columns["layer"], columns["channel"], strict=True)))
+    listed = len({(row["layer"], row["channel"]) for row in rows})
     return {
         "layers": [layer.name for layer, _ in chosen],
         "without_sources": without,
         "ended": ended,
-        "summary": f"{listed:,} channels of {len(stretches['layer'])} stretches between layers",
+        "summary": f"{listed:,} channels of {len(stretches)} stretches between layers",
     }
-
-
-def _by_place(job: Job, columns: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
-    numbers = {layer.name: number for number, layer in enumerate(job.layers)}
-    keys = zip(*(columns[name] for name in ("layer", "channel", "side", "other_layer", "rank")), strict=True)
-    return [(numbers[layer], channel, side, numbers[other], rank) for layer, channel, side, other, rank in keys]
 
 
 def _stretch_row(stretch: Stretch, source: LayerInfo, circuit: Circuit) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipeline.concepts.claims import (
     ClaimRule,
     best_of,
     claim_columns,
-    name,
+    decide_names,
     nearest_concepts,
     permutations_of,
     share_that_fits,
@@ -86,7 +86,7 @@ def run(job: Job) -> Outcome:
         ]
         for column, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
             columns[column] += values
-    name(columns, rule)
+    decide_names(columns, rule)
     write_index(job.folder, "concepts", columns)
     write_index(job.folder, "embeddings", _channel_vectors(job, sample, embedded))
     _name_mosaics(job)
@@ -316,16 +316,14 @@ def _name_mosaics(job: Job) -> None:
     reader = JobReader(job.folder)
     with job.reporter.step("names on mosaics", "layers") as advance:
         for done, layer in enumerate(job.layers, start=1):
-            statistics = reader.rows("channels", layer.name)
-            ties = dict(zip(statistics["channel"].to_pylist(), statistics["ties"].to_pylist(), strict=True))
-            named = reader.names(layer.name)
-            names = {
-                number: (row["concept"], f"{row['measure'].replace('_', ' ')} {row['value']:.2g}", bool(ties.get(number)))
-                if (row := named.get(number))
-                else ("", "", bool(ties.get(number)))
-                for number in reader.rows("mosaics", layer.name)["channel"].to_pylist()
+            statistics, rows = reader.rows("channels", layer.name), reader.rows("mosaics", layer.name)
+            tied = {row["channel"] for row in statistics.select(["channel", "ties"]).to_pylist() if row["ties"]}
+            named = {
+                number: (row["concept"], f"{row['measure'].replace('_', ' ')} {row['value']:.2g}")
+                for number, row in reader.names(layer.name).items()
             }
-            name_mosaics(job.folder, layer.name, job.spec.activations.top_k, reader.rows("mosaics", layer.name), names)
+            names = {number: (*named.get(number, ("", "")), number in tied) for number in rows["channel"].to_pylist()}
+            name_mosaics(job.folder, layer.name, job.spec.activations.top_k, rows, names)
             advance(done, len(job.layers))
 
 

@@ -180,7 +180,7 @@ def _explain_output(
     from pipeline.attribution.gaps import gaps_of
     from pipeline.attribution.pictures import ExplanationPictures
     from pipeline.attribution.results import ExplainedOutput, ExplanationResults, spread_evenly
-    from pipeline.attribution.sanity import CHECKS
+    from pipeline.attribution.sanity import CHECKS, SanityCheck
     from pipeline.attribution.sanity.metrics import MapMetrics, verdict
 
     spec, classes = job.spec.gradcam, classes_of(job)
@@ -197,9 +197,10 @@ def _explain_output(
     results = ExplanationResults(output, job.fit, explainer.graph.guide, pictures, maps)
     subjects = Subjects(plan.targets, name)
     aggregates = {table: make(subjects) for table, make in (AGGREGATES[key] for key in spec.aggregate)}
-    checks = {key: make(explainer) for key, make in CHECKS.items() if key in spec.sanity}
     metrics = MapMetrics(explainer, _objects(job, classes))
-    checks |= {"metrics": metrics} if "metrics" in checks else {}
+    checks: dict[str, SanityCheck] = {
+        key: metrics if key == "metrics" else make(explainer) for key, make in CHECKS.items() if key in spec.sanity
+    }
     parts = ExplainedParts(job.folder / _PARTS, _depends(job, name)) if spec.arrays else None
     warnings = _warnings_of_layers(job)
     for warning in warnings:

@@ -1,8 +1,8 @@
-"""Columns that schemas share, and a row more in the columns of a table."""
+"""Columns that schemas share, and rows in the columns of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,3 +24,8 @@ def append_row(columns: dict[str, list[Any]], row: Iterable[Any]) -> None:
     """Add a value to each column, in their order. Raises: ValueError, for a row of another length."""
     for column, value in zip(columns.values(), row, strict=True):
         column.append(value)
+
+
+def columns_of(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows by name as the columns of a schema. Raises: KeyError, for a row without one of them."""
+    return {name: [row[name] for row in rows] for name in schema.names}

@@ -32,8 +32,6 @@ _COPIES, _NOISE = 4, 0.02  # noisy images, and how far each value may move, of t
 
 # Whether a higher value is better; by these, methods are ranked.
 BETTER = {"mu_fidelity": True, "infidelity": False, "max_sensitivity": False, "random_logit": False}
-
-
 _LEAST = 1e-3  # by which a value must be better to be so: maps that are equal differ by rounding
 
 _Values = Mapping[MapKey, Mapping[str, Mapping[Hashable, float]]]  # by method and layer, metric, and image with its target

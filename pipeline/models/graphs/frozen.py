@@ -43,6 +43,7 @@ from pipeline.spec.model import ModelSpec
 _AFTER_KERNEL = ("BiasAdd", "Squeeze", "StridedSlice", "Pad")  # what may stand behind a kernel within one node
 
 _BATCH = 5  # images for which shapes are worked out: a length that hardly any other axis has
+_RANDOM = ("Random", "TruncatedNormal", "Multinomial")  # in the types of operations that draw
 
 
 def open_frozen(path: str, spec: ModelSpec) -> ImageNetwork:
@@ -65,9 +66,6 @@ def graph_network(graph: graph_pb2.GraphDef, name: str, where: str, spec: ModelS
     if mode == "auto" and "int" not in reader.takes:
         mode = reader.infer_preprocessing(where)
     return ImageNetwork(reader, name, mode, OutputSpec.of(spec), where)
-
-
-_RANDOM = ("Random", "TruncatedNormal", "Multinomial")  # in the types of operations that draw
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ class GraphReader:
         run = tf.function(lambda images: dict(self.read(images, ends)), autograph=False)
         first, again = run(image), run(image)
         pairs = [(np.nan_to_num(first[end]), np.nan_to_num(again[end])) for end in ends]
-        if any(not np.allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(one).max(initial=0)) for one, other in pairs):
+        if any(not np.allclose(own, other, rtol=1e-4, atol=1e-5 * np.abs(own).max(initial=0)) for own, other in pairs):
             raise UnusableModel(
                 f"{where} draws random numbers for every image, at {draws[0]!r}, so that no answer would come twice: its "
                 "Dropout or noise was left on. Export it in inference mode: training=False."

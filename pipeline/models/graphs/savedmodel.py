@@ -108,9 +108,9 @@ def _signature_part(meta: meta_graph_pb2.MetaGraphDef, folder: Path) -> _Part:
     only = nodes[next(iter(calls))] if len(calls) == 1 else None
     # asked for first: an attribute that is only looked up is made, empty, and no such node can be run
     wrapper = library.get(only.attr["f"].func.name) if only is not None and "f" in only.attr else None
-    if wrapper is not None and nodes[next(iter(calls))].op in _CALLS:
+    if only is not None and wrapper is not None and only.op in _CALLS:
         with known_functions(meta.graph_def.library):
-            part = _of_function(nodes, nodes[next(iter(calls))], wrapper, outputs)
+            part = _of_function(nodes, only, wrapper, outputs)
     else:
         kept = [_without_device(nodes[name]) for name in nodes if name in needed]
         handles = {f"{node.name}:0": node for node in kept if node.op in HANDLES}

@@ -12,7 +12,7 @@ from pipeline.concepts.claims import (
     ClaimRule,
     best_of,
     claim_columns,
-    name,
+    decide_names,
     nearest_concepts,
     permutations_of,
     share_that_fits,
@@ -26,7 +26,7 @@ def claims(values: Any, by_chance: Any, top_k: int = 5, chance: float = 0.05, fi
     rule = ClaimRule(top_k, chance, 0.5)
     agreement = Agreement("labels", "auc", ["a", "b", "c"], values, np.asarray(by_chance, float), np.full(values.shape, fits))
     columns = claim_columns("conv", np.arange(7, 7 + values.shape[1]), [agreement], rule)
-    name(columns, rule)
+    decide_names(columns, rule)
     return pd.DataFrame(columns)
 
 
@@ -77,7 +77,7 @@ def test_a_value_below_the_least_of_its_measure_is_no_name() -> None:
     rule = ClaimRule(1, 0.05, 0.5)
     agreement = Agreement("masks", "iou", ["a", "b"], values, np.zeros(9), np.zeros((2, 2)), least=0.04)
     rows = claim_columns("conv", np.arange(2), [agreement], rule)
-    name(rows, rule)
+    decide_names(rows, rule)
     assert rows["named"] == [False, True]  # an overlap says by itself how much of a channel the concept is
 
 

@@ -88,6 +88,14 @@ def test_features_between_zero_and_one_are_no_probabilities() -> None:
     assert network.head().kind == "embedding"
 
 
+def test_probabilities_that_are_mixed_with_other_numbers_are_none() -> None:
+    image = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(5, 3)(image))
+    mixed = layers.Average()([layers.Dense(3, "softmax")(x), layers.ReLU(1.0)(layers.Dense(3)(x))])
+    network = keras_network(keras.Model(image, mixed), "net", None, "none")
+    assert network.head().kind == "embedding"
+
+
 def test_a_softmax_named_for_numbers_that_do_not_sum_to_one_is_refused(models: dict[str, Any]) -> None:
     with pytest.raises(
         WrongSpec, match=r'"softmax".*Softmax over another axis|over another axis.*do not sum to 1.*model\.logits'
