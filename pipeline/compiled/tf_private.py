@@ -187,7 +187,8 @@ def let_sessions_own_threads() -> None:
 def _return_identities_of_reads(function: function_pb2.FunctionDef) -> None:
     """Make a function return an identity of a variable's value instead of the value itself."""
     reads = {node.name: node.attr["dtype"].type for node in function.node_def if node.op == "ReadVariableOp"}
-    for result, tensor in function.ret.items():
+    # A list, because setting a key moves it in a protocol buffer's map, and a loop over the map itself would then skip others.
+    for result, tensor in list(function.ret.items()):
         read = tensor.partition(":")[0]
         if read in reads:
             identity = function.node_def.add(name=f"{read}/{result}", op="Identity", input=[tensor])

@@ -88,6 +88,15 @@ def test_gradients_by_what_functions_and_loops_read_from_variables_become_consta
     assert any(node.op == "StatefulPartitionedCall" for node in graph.node) == ("XLA" in kind)
 
 
+def test_every_read_of_a_variable_that_a_function_with_a_gradient_returns_becomes_constant() -> None:
+    variables = [tf.Variable(float(number)) for number in range(40)]
+    inner = tf.function(lambda x: tf.add_n([x * variable for variable in variables]), autograph=False, jit_compile=True)
+    function = concrete(lambda x: tf.gradients(inner(x), x)[0], tf.TensorSpec(()))
+    for _ in range(3):  # the order of a protocol buffer's map is another each time
+        frozen, _ = constants_for_variables(function)
+        assert [float(value) for value in call_flat(frozen, [tf.constant(2.0)])] == [sum(range(40))]
+
+
 @pytest.mark.parametrize(("lower", "kinds"), [(True, {"Switch", "Merge"}), (False, {"StatelessIf"})])
 def test_conditions_are_lowered_only_where_that_is_asked_for(lower: Any, kinds: Any) -> None:
     function = concrete(lambda x: tf.cond(x > 0, lambda: 2 * x, lambda: -x), tf.TensorSpec(()))
