@@ -60,7 +60,7 @@ def gaps(attributions: pd.DataFrame) -> Iterable[str]:
     """The share of a score for which maps do not account, median and worst, by method."""
     known = attributions.dropna(subset=["gap"])
     for method, own in known.groupby("method")["gap"]:
-        yield f"{method:<24}gap: median {own.median():.2%}, worst {own.max():.2%}, above 1 %: {(own > 0.01).sum()} of {len(own)}"
+        yield f"{method:<24}gap: median {own.median():.2%}, worst {own.max():.2%}, above 1%: {(own > 0.01).sum()} of {len(own)}"
 
 
 def _run(options: argparse.Namespace, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

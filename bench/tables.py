@@ -3,7 +3,7 @@
     python -m bench.tables [--rounds N]
 
 The distributions are what index/channels.parquet tells beyond mean and deviation: histograms and quantiles, mean responses
-by label, and the sample for twin channels. A ratio of 0.97 means that they cost 3 %. Labelled images, ten labels.
+by label, and the sample for twin channels. A ratio of 0.97 means that they cost 3%. Labelled images, ten labels.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def merge(several: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def focus(values: np.ndarray, height: int, width: int) -> Focus:
-    """The peak and the 50 % box of a map that stands for an input of this size; a map of zeros has the whole input.
+    """The peak and the 50% box of a map that stands for an input of this size; a map of zeros has the whole input.
 
     Large maps are looked at in cells of several pixels.
     """

@@ -52,7 +52,7 @@ def heat_over(image: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> np.nda
 
 
 def signed(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Signed numbers, where grey is zero; the range covers all but the strongest 1 %.
+    """Signed numbers, where grey is zero; the range covers all but the strongest 1%.
 
     Args:
         values: (height, width, 3), each colour a number of its own; or (height, width): orange is above zero, blue below.

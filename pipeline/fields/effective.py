@@ -21,7 +21,7 @@ class EffectiveFields:
     """Finds the effective fields of one layer's units.
 
     The effective field of a unit, for one image, is the smallest box around the unit, inside its receptive field,
-    that holds 95 % of the energy of d(unit)/d(preprocessed pixels) (Luo et al., "Understanding the Effective
+    that holds 95% of the energy of d(unit)/d(preprocessed pixels) (Luo et al., "Understanding the Effective
     Receptive Field in Deep Convolutional Neural Networks", 2016). Around the unit: the box holds the pixel on which
     the unit's field is centred; along an axis on which the map has one unit alone, the box may lie anywhere.
 

@@ -27,7 +27,7 @@ class FieldSurvey:
 
     unit: row and col of the central unit.
     energy: float64 (height, width): the mean over gradients of the central unit's energy, each normalised to a sum of 1.
-    effective: the smallest box with 95 % of the energy; None where every gradient is zero.
+    effective: the smallest box with 95% of the energy; None where every gradient is zero.
     gradients: how many were not zero, and how many were computed.
     """
 

@@ -111,7 +111,7 @@ def _legend(survey: FieldSurvey, box: Box, corner: Box) -> list[_Entry]:
     elif corner != box:
         entries.append(_Entry(_line_mark(CYAN), f"unit (0, 0) in the corner: {_extent(corner)}"))
     if survey.effective:
-        entries.append(_Entry(_line_mark(WHITE, dashed=True), f"95 % of its gradient's energy: {_extent(survey.effective)}"))
+        entries.append(_Entry(_line_mark(WHITE, dashed=True), f"95% of its gradient's energy: {_extent(survey.effective)}"))
         entries.append(_Entry(_heat_mark, f"its gradient, root mean square of {nonzero} out of {computed}: 0 to the largest"))
     else:
         entries.append(_Entry(_line_mark(GROUND), f"no gradient: each of {computed} was zero"))

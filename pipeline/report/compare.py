@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +84,8 @@ def write_comparison(jobs: Compared, out: Place, progress: Callable[[int, int], 
 
             summaries.append(collect(reader, {}, files, prefix, advance))
         layers = _layers(table)
-        summary: Row = {"jobs": summaries, "layers": layers, "changes": _changes(readers), "how": jobs.how}
+        across = jobs.across is not None
+        summary: Row = {"jobs": summaries, "layers": layers, "changes": _changes(readers), "how": jobs.how, "across": across}
         columns = {name: table[name].to_pylist() for name in table.column_names}
         files.script("data/comparison.js", "comparison", {**summary, "channels": columns})
         with aside(out / "comparison.parquet") as temporary:
@@ -97,7 +99,7 @@ def compare(first: JobReader, second: JobReader, pairs: Pairs | None = None) -> 
     """A row of COMPARISON for every channel of the first job that has a channel of the second to be held against.
 
     overlap is the share of images that both lists of winners name, of all that either names (Jaccard), by key;
-    shift is the second mean less the first, in standard deviations of the first.
+    shift is the second mean less the first, in standard deviations of the first; null between channels of two networks.
     """
     rows = []
     for layer in first.layers:
@@ -133,7 +135,7 @@ def _compare_across(first: JobReader, second: JobReader, across: Sequence[tuple[
         channel, other = (list(of[name])[at] for of, name, at in zip(statistics, (layer, other_layer), (a, b), strict=True))
         ends = (layer, statistics[0][layer][channel]), (other_layer, statistics[1][other_layer][other])
         sets = won[0][layer].get(channel, set()), won[1][other_layer].get(other, set())
-        rows.append(_row(*ends, sets, correlation))
+        rows.append(_row(*ends, sets, correlation) | {"shift": None})  # two networks have no scale in common
     order = {layer: at for at, layer in enumerate(first.layers)}
     rows.sort(key=lambda row: (order[row["layer"]], -row["correlation"], row["channel"]))
     return pa.Table.from_pylist(rows, schema=COMPARISON)
@@ -186,12 +188,17 @@ def _layers(table: pa.Table) -> list[Row]:
         of_layer = [row for row in rows if row["layer"] == layer]
         overlaps = [row["overlap"] for row in of_layer if row["overlap"] is not None]
         shifts = [abs(row["shift"]) for row in of_layer if row["shift"] is not None]
+        correlations = [row["correlation"] for row in of_layer if row["correlation"] is not None]
+        (other_layer, matches), *_ = Counter(row["other_layer"] for row in of_layer).most_common(1)
         layers.append(
             {
                 "name": layer,
                 "count": len(of_layer),
                 "overlap": float(np.mean(overlaps)) if overlaps else None,
                 "shift": float(np.median(shifts)) if shifts else None,
+                "correlation": float(np.median(correlations)) if correlations else None,
+                "nearest": other_layer,
+                "matches": matches,
                 "moved": sum((row["other_layer"], row["other"]) != (layer, row["channel"]) for row in of_layer),
                 "relabelled": sum(row["top_label_a"] != row["top_label_b"] for row in of_layer),
             }

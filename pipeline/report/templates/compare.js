@@ -1,7 +1,7 @@
 // The page of two jobs: the same layers, and the channels that answer to the same images, side by side.
 "use strict";
 
-convscope.ready("comparison").then(({ jobs, layers, channels }) => {
+convscope.ready("comparison").then(({ jobs, across, channels }) => {
   const { rows, openLayer, make, heading, link, address, lastOf, number, percent, count, whenNear, strip, choice, facts, term } = convscope;
   const compared = rows(channels);
   const SORTS = {
@@ -23,11 +23,11 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
 
   function title(row) {
     const match = row.correlation === null ? "" : `correlation ${number(row.correlation)}, `;
-    const caption = `${match}overlap ${percent(row.overlap)}, shift ${number(row.shift)}`;
+    const caption = `${match}overlap ${percent(row.overlap)}${row.shift === null ? "" : `, shift ${number(row.shift)}`}`;
     return make("h2", { className: "card-title" }, link(nameOf(row), address(row.layer, row.channel)), make("span", { className: "quiet" }, caption));
   }
 
-  async function showLayer(root, [name], { sort = "overlap", whole, page = "1" }) {
+  async function showLayer(root, [name], { sort = across ? "match" : "overlap", whole, page = "1" }) {
     const of = compared.filter((row) => row.layer === name);
     if (!of.length) throw new Error(`${name} is not a layer of both jobs.`);
     const order = (SORTS[sort] || SORTS.overlap)[1];
@@ -37,7 +37,8 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
     const cards = new Map(list.slice((now - 1) * PER_PAGE, now * PER_PAGE).map((row) => [make("article", { className: "card" }, title(row)), row]));
     whenNear(cards.keys(), (card) => fill(card, cards.get(card), whole === "1"));
     const go = (changes) => (location.hash = address(name, { sort, whole, ...changes }));
-    const known = Object.entries(SORTS).filter(([key]) => !["correlation", "match"].includes(key) || of.some((row) => row.correlation !== null));
+    const needs = { correlation: "correlation", match: "correlation", shift: "shift" };
+    const known = Object.entries(SORTS).filter(([key]) => !needs[key] || of.some((row) => row[needs[key]] !== null));
     const toggle = make("button", { type: "button", textContent: "whole images", ariaPressed: String(whole === "1") });
     toggle.onclick = () => go({ whole: whole === "1" ? null : "1", page });
     const tools = [choice("Sort by", sort, known.map(([key, [text]]) => [key, text]), (key) => go({ sort: key })), toggle];
@@ -69,7 +70,7 @@ convscope.ready("comparison").then(({ jobs, layers, channels }) => {
       return make("div", {}, make("h2", {}, `${"AB"[side]}: ${jobs[side].name}, channel ${channel.number}${channel.name ? `: ${channel.name.concept}` : ""}`), numbers, strip(channel), make("h3", {}, "Whole images"), strip(channel, 9, true));
     });
     const match = row.correlation === null ? "" : `The responses of the two correlate by ${number(row.correlation)}. `;
-    root.append(heading(`${name}, ${nameOf(row)}`), steps, make("p", {}, match, term("overlap", "Overlap"), ` of winners ${percent(row.overlap)}; the mean moved by ${number(row.shift)} standard deviations of A.`), make("div", { className: "columns" }, ...columns));
+    root.append(heading(`${name}, ${nameOf(row)}`), steps, make("p", {}, match, term("overlap", "Overlap"), ` of winners ${percent(row.overlap)}`, row.shift === null ? "." : `; the mean moved by ${number(row.shift)} standard deviations of A.`), make("div", { className: "columns" }, ...columns));
   }
 
   for (const word of document.querySelectorAll("[data-term]")) word.replaceWith(term(word.dataset.term, word.textContent));

@@ -116,7 +116,7 @@ const convscope = (() => {
   const heading = (text, ...more) => make("h1", { tabIndex: -1 }, text, ...more);
   const link = (text, href, properties = {}) => make("a", { href, ...properties }, text);
   const number = (value, digits = 3) => (typeof value === "number" ? String(Number(value.toPrecision(digits))).replace("-", "−") : "–");
-  const percent = (value) => (typeof value !== "number" ? "–" : value > 0 && value < 0.01 ? "< 1 %" : `${Math.round(value * 100)} %`);
+  const percent = (value) => (typeof value !== "number" ? "–" : value > 0 && value < 0.01 ? "< 1%" : `${Math.round(value * 100)}%`);
   const count = (value, noun, several = `${noun}s`) => `${value.toLocaleString("en")} ${value === 1 ? noun : several}`;
 
   // Does something to elements once they come near the window.

@@ -100,5 +100,9 @@ def test_channels_matched_over_all_layers_name_both_layers(make_job: Any, tmp_pa
     table = pq.read_table(tmp_path / "out" / "comparison.parquet").to_pylist()
     ends = [(row["layer"], row["channel"], row["other_layer"], row["other"], row["correlation"]) for row in table]
     assert ends == [("a", 1, "b", 0, 0.9), ("a", 0, "c", 2, 0.5)]
+    assert {row["shift"] for row in table} == {None}  # two networks have no scale in common
+    page = (tmp_path / "out" / "index.html").read_text()
+    cells = [text for text in re.split(r"\s*<[^>]*>\s*", page[page.index("<tbody>") : page.index("</tbody>")]) if text]
+    assert cells[:3] == ["a", "2", "0.70"] and cells[4] in ("b (1)", "c (1)")
     with pytest.raises(WrongSpec, match="no channel of"):
         write_comparison(Compared(first, second, across=[]), tmp_path / "none")

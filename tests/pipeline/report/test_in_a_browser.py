@@ -114,7 +114,7 @@ def test_every_view_can_be_read_by_everyone_in_light_and_dark_on_a_phone_and_at_
     page.emulate_media(color_scheme="dark")
     page.screenshot(path=str(pictures / f"{view}-dark.png"))
     assert hindrances(page, "color-contrast") == []
-    for name, width, height in (("phone", 360, 740), ("200", 650, 450)):  # a window of 1300 x 900 has 650 x 450 at 200 %
+    for name, width, height in (("phone", 360, 740), ("200", 650, 450)):  # a window of 1300 x 900 has 650 x 450 at 200%
         page.set_viewport_size({"width": width, "height": height})
         page.screenshot(path=str(pictures / f"{view}-{name}.png"))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
