@@ -20,7 +20,7 @@ from pipeline.models.head import OutputSpec
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.keras_graph import KerasGraph
 from pipeline.models.keras.model import keras_network
-from pipeline.models.keras.weights import load_weights
+from pipeline.models.keras.weights import check_readable, load_weights
 from pipeline.models.network import Setting
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
@@ -55,6 +55,9 @@ def open_application(name: str, spec: ModelSpec) -> ImageNetwork:
     if mode == "auto":
         mode = Setting(inferred_mode(builder) or _unknown_mode(name), name)
     size = spec.size or default_size(builder)
+    from_file = spec.weights not in ("imagenet", "none")
+    if from_file:
+        check_readable(Path(spec.weights))
 
     def build(weights: str | None = None, top: bool = spec.top) -> keras.Model:
         return _build(builder, weights=weights, include_top=top, input_shape=(*size, 3), classifier_activation=None)
@@ -69,7 +72,7 @@ def open_application(name: str, spec: ModelSpec) -> ImageNetwork:
             f"the imagenet weights of keras:{name} could not be fetched ({one_line(error)}). "
             'Put the weights file somewhere and set model.weights = PATH, or set model.weights = "none".'
         ) from None
-    if spec.weights not in ("imagenet", "none"):
+    if from_file:
         load_weights(model, Path(spec.weights), f"keras:{name}", top=spec.top, build_other=lambda: build(top=not spec.top))
         model = _as_trained_on_imagenet(model)
     classifier = "a classifier of keras.applications" if spec.top else ""

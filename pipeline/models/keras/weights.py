@@ -34,7 +34,7 @@ def load_weights(model: keras.Model, path: Path, name: str, *, top: bool, build_
 
     Raises: MissingInput, UnusableModel.
     """
-    _check_readable(path)
+    check_readable(path)
     with opened_weights(path) as file:
         try:
             _load(model, file)
@@ -67,7 +67,8 @@ def weight_bytes(weights: Iterable[keras.Variable]) -> Iterator[bytes]:
         yield from threads.map(lambda chunk: hashlib.sha256(chunk).digest(), _chunks(weights))
 
 
-def _check_readable(path: Path) -> None:
+def check_readable(path: Path) -> None:
+    """Refuse what is no file of weights, before a network is built for it. Raises: MissingInput, UnusableModel."""
     if not path.is_file():
         raise MissingInput(f"the weights {path} are {'a folder' if path.is_dir() else 'missing'}. Name a file in model.weights.")
     if not str(path).endswith(SUFFIXES):

@@ -57,10 +57,16 @@ def plan(network: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def steps(network: Any, source: Any, plan: Any) -> Any:
+def session(network: Any, plan: Any) -> ScanSession:
+    """A session for all scans of the plan, compiled once."""
+    return ScanSession(scan_pass=ScanPass(network, plan))
+
+
+@pytest.fixture(scope="module")
+def steps(network: Any, source: Any, plan: Any, session: Any) -> Any:
     """The parts of a full scan after each of its batches."""
     kept = []
-    scan(network, source, plan, session=ScanSession(keep=kept.append))
+    scan(network, source, plan, session=replace(session, keep=kept.append))
     return kept
 
 
@@ -74,27 +80,29 @@ def test_after_every_batch_the_scan_keeps_a_part_of_exactly_the_examples_done(
     assert steps[0].skipped == (Skipped(4, "image4", "torn"),) and len(steps[-1].skipped) == 2
 
 
-def test_a_scan_continued_from_any_part_ends_with_the_same_bytes(network: Any, source: Any, plan: Any, steps: Any) -> None:
+def test_a_scan_continued_from_any_part_ends_with_the_same_bytes(
+    network: Any, source: Any, plan: Any, session: Any, steps: Any
+) -> None:
     for begun in steps:
-        part, times = scan(network, source, plan, session=ScanSession(begun=begun))
+        part, times = scan(network, source, plan, session=replace(session, begun=begun))
         assert in_bytes(part) == in_bytes(steps[-1]) and times.images == steps[-1].seen - begun.seen
 
 
 @pytest.mark.parametrize(("count", "unit"), [(1, 1), (2, 5), (3, 1), (3, 5), (7, 5), (7, 1)])
 def test_any_sharding_gives_the_same_bytes_even_where_kernels_round_by_position(
-    network: Any, source: Any, plan: Any, steps: Any, count: Any, unit: Any
+    network: Any, source: Any, plan: Any, session: Any, steps: Any, count: Any, unit: Any
 ) -> None:
-    parts = [scan(network, source, plan, Shard(index, count, unit))[0] for index in range(count)]
+    parts = [scan(network, source, plan, Shard(index, count, unit), session)[0] for index in range(count)]
     random.Random(1).shuffle(parts)
     assert in_bytes(merge(parts)) == in_bytes(steps[-1])
 
 
 @pytest.mark.parametrize("begin", [1, 5, 12, 23])
 def test_added_examples_are_scanned_in_the_batches_of_a_full_scan(
-    network: Any, source: Any, in_memory: Any, plan: Any, steps: Any, begin: Any
+    network: Any, source: Any, in_memory: Any, plan: Any, session: Any, steps: Any, begin: Any
 ) -> None:
-    old, _ = scan(network, in_memory(source.images[:begin], broken=[4, 11]), plan)
-    new, times = scan(network, source, plan, Shard(0, 1, 5, begin))
+    old, _ = scan(network, in_memory(source.images[:begin], broken=[4, 11]), plan, session=session)
+    new, times = scan(network, source, plan, Shard(0, 1, 5, begin), session)
     assert new.done == 23 - begin and times.images == new.seen and in_bytes(merge([new, old])) == in_bytes(steps[-1])
 
 
@@ -107,12 +115,14 @@ def test_shards_cover_every_example_once_and_end_at_whole_units(total: Any, coun
 
 
 @pytest.mark.parametrize("shard", [Shard(1, 3), Shard(0, 1, 5, 12), Shard(6, 7)])
-def test_an_image_has_the_same_position_in_its_batch_in_any_shard(network: Any, source: Any, plan: Any, shard: Any) -> None:
-    batches, scan_pass = [], ScanPass(network, plan)
+def test_an_image_has_the_same_position_in_its_batch_in_any_shard(
+    network: Any, source: Any, plan: Any, session: Any, shard: Any
+) -> None:
+    batches = []
 
     def run(images: Any, thresholds: Any) -> Any:
         batches.append(np.array(images))
-        return scan_pass.run(images, thresholds)
+        return session.scan_pass.run(images, thresholds)
 
     scan(network, source, plan, shard, session=ScanSession(scan_pass=SimpleNamespace(run=run)))
     first, last = shard.bounds(23)
@@ -166,12 +176,12 @@ class Above(Member):
 
 
 def test_a_new_statistic_is_one_class_which_the_scan_the_merge_and_the_part_files_take(
-    network: Any, source: Any, plan: Any, steps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: Any, source: Any, plan: Any, session: Any, steps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_part(tmp_path / "old.part", SavedPart(PROVENANCE, Shard(), steps[-1]))
     monkeypatch.setattr("pipeline.activations.part.MEMBERS", (*MEMBERS, Above))
-    whole, _ = scan(network, source, plan)
-    halves = [scan(network, source, plan, Shard(index, 2, 5))[0] for index in (1, 0)]
+    whole, _ = scan(network, source, plan, session=session)
+    halves = [scan(network, source, plan, Shard(index, 2, 5), session)[0] for index in (1, 0)]
     for index, half in enumerate(halves):
         write_part(tmp_path / f"{index}.part", SavedPart(PROVENANCE, Shard(), half))
     assert in_bytes(merge([read_part(tmp_path / f"{index}.part").part for index in (0, 1)])) == in_bytes(whole)

@@ -6,6 +6,8 @@ within rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -17,6 +19,7 @@ from pipeline.activations import Activations, Statistics
 from pipeline.activations.heap_members import ByLabel, Strongest, Weakest
 from pipeline.activations.part import Skipped, merge
 from pipeline.activations.scan import ScanSession, scan
+from pipeline.activations.scan_pass import ScanPass
 from pipeline.compiled import microbatches
 from pipeline.errors import TooManyBad
 from pipeline.models.keras.model import keras_network
@@ -27,11 +30,25 @@ from pipeline.spec.data import DataSpec
 LAYERS = ("edges", "shapes", "classes")
 
 
-@pytest.fixture(autouse=True)
-def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def in_small_pieces() -> Iterator[None]:
     """Batches go through the network two images at a time; networks as small as here would have them go whole."""
-    monkeypatch.setattr(microbatches, "CACHED_BYTES", 1)
-    monkeypatch.setattr(microbatches, "FEWEST_IMAGES", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(microbatches, "CACHED_BYTES", 1)
+        patch.setattr(microbatches, "FEWEST_IMAGES", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_layers(network: Any, plan: Any, compiled: Any) -> ScanSession:
+    """A session for scans of the three layers in batches of five, compiled once."""
+    return ScanSession(scan_pass=compiled(network, plan(network, *LAYERS)))
+
+
+@pytest.fixture(scope="module")
+def whole(network: Any, source: Any, plan: Any, all_layers: Any) -> Any:
+    """The part of one scan of the three layers in batches of five."""
+    return scan(network, source, plan(network, *LAYERS), session=all_layers)[0]
 
 
 def one_layer(build: Any, name: Any = "out", size: Any = 4) -> Any:
@@ -58,9 +75,9 @@ def heaps_of(part: Any) -> Any:
     return {layer: member.heap for layer, member in part.of(Strongest).items()}
 
 
-def test_xla_finds_the_same_winners(network: Any, source: Any, plan: Any) -> None:
-    whole, compiled = (scan(network, source, plan(network, *LAYERS, xla=xla))[0] for xla in (False, True))
-    for layer, heap in heaps_of(compiled).items():
+def test_xla_finds_the_same_winners(network: Any, source: Any, plan: Any, whole: Any) -> None:
+    by_xla, _ = scan(network, source, plan(network, *LAYERS, xla=True))
+    for layer, heap in heaps_of(by_xla).items():
         np.testing.assert_array_equal(heap.examples, heaps_of(whole)[layer].examples)
         np.testing.assert_allclose(heap.scores, heaps_of(whole)[layer].scores, rtol=1e-5)
 
@@ -83,9 +100,9 @@ def brute_force_maxima(model: Any, images: Any, layer: Any) -> Any:
 
 
 def test_the_scan_finds_what_brute_force_over_the_models_maps_finds(
-    tiny_model: Any, network: Any, source: Any, plan: Any
+    tiny_model: Any, network: Any, source: Any, plan: Any, all_layers: Any
 ) -> None:
-    part, times = scan(network, source, plan(network, *LAYERS))
+    part, times = scan(network, source, plan(network, *LAYERS), session=all_layers)
     assert list(part.channels) == list(LAYERS)
     for layer, heap in heaps_of(part).items():
         expected = brute_force(tiny_model, source.images, layer, 4)
@@ -121,10 +138,11 @@ def test_the_statistics_are_those_of_all_responses(tiny_model: Any, network: Any
 
 @pytest.mark.parametrize(("batch", "shards"), [(1, 1), (7, 1), (23, 1), (64, 1), (5, 4), (4, 23), (3, 30)])
 def test_where_sums_are_exact_any_batch_size_and_any_shards_give_the_same_bytes(
-    network: Any, source: Any, plan: Any, batch: Any, shards: Any
+    network: Any, source: Any, plan: Any, compiled: Any, whole: Any, batch: Any, shards: Any
 ) -> None:
-    whole, _ = scan(network, source, plan(network, *LAYERS))
-    parts = [scan(network, source, plan(network, *LAYERS, batch=batch), Shard(index, shards))[0] for index in range(shards)]
+    asking = plan(network, *LAYERS, batch=batch)
+    session = ScanSession(scan_pass=compiled(network, asking))
+    parts = [scan(network, source, asking, Shard(index, shards), session)[0] for index in range(shards)]
     assert in_bytes(merge(parts[::-1])) == in_bytes(whole)
 
 
@@ -243,21 +261,22 @@ def test_slots_beyond_the_number_of_images_stay_unfilled(network: Any, in_memory
 
 @pytest.mark.parametrize(("k", "bottom_k"), [(1, 12), (10, 1)])
 def test_the_weakest_responses_are_kept_when_the_heaps_of_the_strongest_are_full(
-    tiny_model: Any, network: Any, source: Any, plan: Any, k: Any, bottom_k: Any
+    tiny_model: Any, network: Any, source: Any, plan: Any, compiled: Any, k: Any, bottom_k: Any
 ) -> None:
-    part, _ = scan(network, source, plan(network, "edges", k=k, batch=2, bottom_k=bottom_k))
+    asking = plan(network, "edges", k=k, batch=2, bottom_k=bottom_k)
+    part, _ = scan(network, source, asking, session=ScanSession(scan_pass=compiled(network, asking)))
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
     np.testing.assert_array_equal(part.of(Weakest)["edges"].heap.examples, np.argsort(maxima, axis=0, kind="stable")[:bottom_k].T)
 
 
 @pytest.mark.parametrize(("k", "label_k", "batch"), [(1, 3, 2), (10, 1, 2), (1, 3, 5), (10, 1, 5)])
 def test_the_strongest_responses_of_each_label_are_kept_when_other_heaps_are_full(
-    tiny_model: Any, network: Any, in_memory: Any, source: Any, plan: Any, k: Any, label_k: Any, batch: Any
+    tiny_model: Any, network: Any, in_memory: Any, source: Any, plan: Any, compiled: Any, k: Any, label_k: Any, batch: Any
 ) -> None:
     labels = np.array(["cat", "ant", "bee"])[np.arange(23) % 3]
     labelled = in_memory(source.images, labels=labels.tolist())
     asking = plan(network, "edges", k=k, batch=batch, label_k=label_k, labels=("ant", "cat"))
-    part, _ = scan(network, labelled, asking)
+    part, _ = scan(network, labelled, asking, session=ScanSession(scan_pass=compiled(network, asking)))
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
     found = part.of(ByLabel)["edges"].heap.examples.reshape(2, 4, label_k)
     for place, label in enumerate(asking.labels):
@@ -322,23 +341,25 @@ def test_the_callers_model_is_not_changed(tiny_model: Any, network: Any, source:
     assert ([variable.numpy().tobytes() for variable in tiny_model.weights], tiny_model.to_json()) == before
 
 
-def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(network: Any, source: Any, plan: Any) -> None:
+def test_the_parts_that_are_kept_hold_exactly_the_examples_up_to_there(
+    network: Any, source: Any, plan: Any, all_layers: Any
+) -> None:
     kept = []
-    whole, _ = scan(network, source, plan(network, *LAYERS), session=ScanSession(keep=kept.append))
+    whole, _ = scan(network, source, plan(network, *LAYERS), session=replace(all_layers, keep=kept.append))
     assert [part.done for part in kept] == [5, 10, 15, 20, 23]
     for part in kept:
-        alone, _ = scan(network, source, plan(network, *LAYERS), session=ScanSession(begun=part))
+        alone, _ = scan(network, source, plan(network, *LAYERS), session=replace(all_layers, begun=part))
         assert in_bytes(alone) == in_bytes(whole)
         assert all(heap.examples.max() < part.done for heap in heaps_of(part).values())
 
 
 @pytest.mark.parametrize("small", [9_500, 16_000, 2**30])  # three images a piece, five, and all nine
 def test_pieces_of_any_size_give_the_same_bytes(
-    network: Any, in_memory: Any, source: Any, plan: Any, monkeypatch: pytest.MonkeyPatch, small: Any
+    network: Any, in_memory: Any, source: Any, plan: Any, compiled: Any, monkeypatch: pytest.MonkeyPatch, small: Any
 ) -> None:
     labelled = in_memory(source.images, labels=(["cat", "ant", "bee"] * 8)[:23])
     asking = plan(network, *LAYERS, batch=9, bottom_k=3, label_k=2, labels=("ant", "cat"))
-    by_twos, _ = scan(network, labelled, asking)
+    by_twos, _ = scan(network, labelled, asking, session=ScanSession(scan_pass=compiled(network, asking)))
     monkeypatch.setattr(microbatches, "CACHED_BYTES", small)
     part, _ = scan(network, labelled, asking)
     assert in_bytes(part) == in_bytes(by_twos)
@@ -389,13 +410,14 @@ def test_positions_are_the_same_for_any_length_of_stretch(
 ) -> None:
     monkeypatch.setattr("pipeline.activations.scan_pass._STRETCH", values)
     network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
-    name = network.layers()[-1].name
+    asking = plan(network, network.layers()[-1].name, k=12, batch=7)
+    session = ScanSession(scan_pass=ScanPass(network, asking))
     for darkest in (1, 0):
         images = np.random.default_rng(1).integers(darkest, 4, (30, 8, 8, 3), np.uint8)
         images[:5, :6] = darkest
-        part, _ = scan(network, in_memory(images), plan(network, name, k=12, batch=7))
+        part, _ = scan(network, in_memory(images), asking, session=session)
         with np.errstate(invalid="ignore"):
             maps = np.sqrt(np.float32(images) - 1)
-        expected, heap = Activations.empty(3, 12).update(maps, np.arange(30)), part.of(Strongest)[name].heap
+        expected, heap = Activations.empty(3, 12).update(maps, np.arange(30)), heaps_of(part)[asking.layers[0].name]
         for column in ("examples", "rows", "cols", "nans"):
             np.testing.assert_array_equal(getattr(heap, column), getattr(expected, column), err_msg=column)

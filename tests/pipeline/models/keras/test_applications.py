@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
 RESCALED_INSIDE = ("EfficientNet", "ConvNeXt", "MobileNetV3")
-SMALL = {"source": "keras:MobileNetV2", "layers": ["*"], "size": 32}
+SMALL = {"source": "keras:MobileNet", "layers": ["*"], "size": 32}
 
 
 def opened(**keys: Any) -> Any:
@@ -28,6 +29,20 @@ def opened(**keys: Any) -> Any:
 @pytest.fixture(scope="module")
 def small() -> Any:
     return opened(weights="none")
+
+
+@pytest.fixture(scope="module")
+def saved(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function: the file of a network, the small one, with the classifier or without, as Keras writes a suffix; once."""
+    folder, bare = tmp_path_factory.mktemp("weights"), opened(weights="none", top=False)
+
+    def file(suffix: Any, top: Any = True) -> Any:
+        path = folder / f"{'full' if top else 'bare'}{suffix}"
+        if not path.exists():
+            getattr((small if top else bare).reader.model, "save_weights" if "weights" in suffix else "save")(path)
+        return path
+
+    return file
 
 
 def test_all_forty_builders_of_keras_applications_are_found() -> None:
@@ -65,12 +80,12 @@ def test_networks_whose_pixels_are_left_alone_do_rescale_inside(name: Any) -> No
 
 def test_a_network_is_preprocessed_as_its_builder_wants(small: Any, pixels: Any) -> None:
     images = pixels(2, 32, 32)
-    expected = keras.applications.mobilenet_v2.preprocess_input(images.astype(np.float32))
+    expected = keras.applications.mobilenet.preprocess_input(images.astype(np.float32))
     np.testing.assert_allclose(small.preprocess(images), expected, atol=1e-6)
 
 
 def test_the_classifier_ends_in_logits(small: Any, pixels: Any) -> None:
-    model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3))
+    model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3))
     model.set_weights(small.reader.model.get_weights())
     images = small.preprocess(pixels(2, 32, 32))
     found = small.trace(images, ["logits", "predictions"])
@@ -80,7 +95,7 @@ def test_the_classifier_ends_in_logits(small: Any, pixels: Any) -> None:
 
 
 def test_case_may_differ_but_unknown_networks_are_named_with_the_nearest(small: Any) -> None:
-    assert opened(source="keras:mobilenetv2", weights="none").name == small.name == "MobileNetV2"
+    assert opened(source="keras:mobilenet", weights="none").name == small.name == "MobileNet"
     with pytest.raises(UnknownName, match="'MobileNetV5' is not a network.*nearest: .*MobileNetV2"):
         opened(source="keras:MobileNetV5")
 
@@ -97,37 +112,28 @@ def test_names_and_random_weights_are_the_same_at_every_opening_and_disturb_noth
     assert first.digest() == second.digest()
 
 
-def test_weights_come_from_every_format_keras_has_written(small: Any, tmp_path: Path) -> None:
-    expected = small.digest()
-    for file in ("a.weights.h5", "a.keras", "a.h5"):
-        getattr(small.reader.model, "save_weights" if "weights" in file else "save")(tmp_path / file)
-        assert opened(weights=str(tmp_path / file)).digest() == expected
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
+def test_weights_come_from_every_format_keras_has_written(small: Any, saved: Any, suffix: Any) -> None:
+    assert opened(weights=str(saved(suffix))).digest() == small.digest()
 
 
-def test_weights_files_are_recognised_by_content_not_by_name(small: Any, tmp_path: Path) -> None:
-    small.reader.model.save(tmp_path / "old.h5")
-    (tmp_path / "old.h5").rename(tmp_path / "old.weights.h5")
-    small.reader.model.save_weights(tmp_path / "new.weights.h5")
-    (tmp_path / "new.weights.h5").rename(tmp_path / "new.h5")
-    for file in ("old.weights.h5", "new.h5"):
+def test_weights_files_are_recognised_by_content_not_by_name(small: Any, saved: Any, tmp_path: Path) -> None:
+    for file, suffix in (("old.weights.h5", ".h5"), ("new.h5", ".weights.h5")):
+        (tmp_path / file).symlink_to(saved(suffix))
         assert opened(weights=str(tmp_path / file)).digest() == small.digest()
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", pytest.param(".h5", marks=pytest.mark.slow), ".keras"])
-def test_weights_with_and_without_the_classifier_are_distinguished(small: Any, tmp_path: Path, suffix: Any) -> None:
-    bare = opened(weights="none", top=False)
-    for network, file in ((small, "full"), (bare, "bare")):
-        getattr(network.reader.model, "save_weights" if "weights" in suffix else "save")(tmp_path / f"{file}{suffix}")
+def test_weights_with_and_without_the_classifier_are_distinguished(saved: Any, suffix: Any) -> None:
     with pytest.raises(UnusableModel, match="holds no classifier. Set model.top = false"):
-        opened(weights=str(tmp_path / f"bare{suffix}"))
+        opened(weights=str(saved(suffix, top=False)))
     with pytest.raises(UnusableModel, match="holds the classifier too. Set model.top = true"):
-        opened(weights=str(tmp_path / f"full{suffix}"), top=False)
+        opened(weights=str(saved(suffix)), top=False)
 
 
-def test_weights_of_another_network_are_refused_in_one_line(small: Any, tmp_path: Path) -> None:
-    small.reader.model.save_weights(tmp_path / "a.weights.h5")
-    with pytest.raises(UnusableModel, match="do not fit keras:MobileNet: .*Name the file") as caught:
-        opened(source="keras:MobileNet", weights=str(tmp_path / "a.weights.h5"))
+def test_weights_of_another_network_are_refused_in_one_line(saved: Any) -> None:
+    with pytest.raises(UnusableModel, match="do not fit keras:MobileNetV2: .*Name the file") as caught:
+        opened(source="keras:MobileNetV2", weights=str(saved(".weights.h5")))
     assert "\n" not in str(caught.value)
 
 
@@ -183,16 +189,16 @@ def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_kera
 
 
 def test_a_saved_application_is_recognised_by_name_and_layers(small: Any) -> None:
-    assert recognised(small.reader.model) is builders()["MobileNetV2"]
-    impostor = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3)], name="mobilenetv2_1.00_224")
+    assert recognised(small.reader.model) is builders()["MobileNet"]
+    impostor = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3)], name="mobilenet_1.00_224")
     assert recognised(impostor) is None
     stranger = keras.models.clone_model(small.reader.model)
     stranger.name = "mine"
     assert recognised(stranger) is None
 
 
-def test_a_keras_three_file_that_holds_more_than_the_network_does_not_pass(small: Any, tmp_path: Path) -> None:
-    small.reader.model.save_weights(tmp_path / "more.weights.h5")
+def test_a_keras_three_file_that_holds_more_than_the_network_does_not_pass(saved: Any, tmp_path: Path) -> None:
+    shutil.copy(saved(".weights.h5"), tmp_path / "more.weights.h5")
     with h5py.File(tmp_path / "more.weights.h5", "a") as file:
         file["layers/conv2d_99/vars/0"] = np.zeros((3, 3), np.float32)
     with pytest.raises(UnusableModel, match="numbers, the network"):

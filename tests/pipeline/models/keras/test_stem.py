@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def behind(*steps: Any, net: Any = None) -> Any:
     return keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
 
 
+@cache
 def mobilenet() -> Any:
-    return keras.applications.MobileNetV2(
-        weights=None, alpha=0.35, classes=5, input_shape=(SIDE, SIDE, 3), classifier_activation=None
+    return keras.applications.MobileNet(
+        weights=None, alpha=0.25, classes=5, input_shape=(SIDE, SIDE, 3), classifier_activation=None
     )
 
 
@@ -84,12 +86,12 @@ def test_what_a_model_does_to_its_pixels_is_not_done_again(steps: Any, augmented
 def test_a_nested_application_is_given_what_it_was_trained_with_once(where: Any, pixels: Any, tmp_path: Path) -> None:
     net = mobilenet()
     steps = {
-        "inside": [keras.applications.mobilenet_v2.preprocess_input],
+        "inside": [keras.applications.mobilenet.preprocess_input],
         "outside": [],
         "behind augmentation": [augmentation(), keras.layers.Resizing(SIDE, SIDE)],
     }[where]
     network = opened(behind(*steps, net=net), tmp_path)
-    assert str(network.settings["preprocess"]).startswith("none (its own" if where == "inside" else "symmetric (MobileNetV2)")
+    assert str(network.settings["preprocess"]).startswith("none (its own" if where == "inside" else "symmetric (MobileNet)")
     images = pixels(2, SIDE, SIDE)
     found = network.trace(network.preprocess(images), ["logits"])["logits"]
     np.testing.assert_allclose(found, net(images / np.float32(127.5) - 1, training=False), rtol=1e-4, atol=1e-5)
@@ -117,7 +119,7 @@ def test_a_step_that_is_not_known_is_named_and_the_preprocessing_asked_for(step:
 
 
 def test_an_unknown_step_that_leaves_pixels_alone_makes_the_mode_of_the_application_likely(tmp_path: Path) -> None:
-    with pytest.raises(WrongSpec, match=r'"symmetric" is likely \(MobileNetV2\)'):
+    with pytest.raises(WrongSpec, match=r'"symmetric" is likely \(MobileNet\)'):
         opened(behind(keras.layers.Lambda(lambda x: x), net=mobilenet()), tmp_path)
 
 
