@@ -57,7 +57,7 @@ def open_inputs(spec: JobSpec, fetch: bool = True, network: Network | None = Non
         network = as_samples(form.ranges)
     source = open_source(spec.data, fit, fetch, channels) if records is None else source_of(records, spec.data, fit, channels)
     given: Mapping[str, Given] = getattr(network, "given", {})
-    if any(one.kind not in ("constant", "same") for one in given.values()):
+    if any(value.kind not in ("constant", "same") for value in given.values()):
         network, source = _joined(spec, network, source, fit)
     return Inputs(network, source, fit)
 
@@ -69,15 +69,17 @@ def _joined(spec: JobSpec, network: Network, source: Source, fit: Fit) -> tuple[
     assert isinstance(network, ImageNetwork) and isinstance(source, (Images, Windows))
     given = network.given.values()
     held = {}
-    for one in given:
-        if one.kind == "file":
-            held[one.input.name] = read_picked(one.name, source.decoder, fit)
+    for value in given:
+        if value.kind == "file":
+            held[value.input.name] = read_picked(value.name, source.decoder, fit)
     columns = {
-        one.input.name: InputColumn(source.column(one.name), network.packing.shapes[one.input.name])
-        for one in given
-        if one.kind == "column"
+        value.input.name: InputColumn(source.column(value.name), network.packing.shapes[value.input.name])
+        for value in given
+        if value.kind == "column"
     }
-    sources = {one.input.name: _second(spec, one, source, fit, network.input_shape[2]) for one in given if one.kind == "source"}
+    sources = {
+        value.input.name: _second(spec, value, source, fit, network.input_shape[2]) for value in given if value.kind == "source"
+    }
     if not columns and not sources:
         return network.holding(held), source
     companions = Companions(source, fit, columns, sources, network.packing.pack)

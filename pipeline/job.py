@@ -45,7 +45,7 @@ class Job:
     def shown_bands(self) -> tuple[int, int, int]:
         """The bands of what the network is given that pictures show as red, green and blue."""
         form = self.source.decoder.form
-        return (0, 1, 2) if form is None else form.shown
+        return (0, 1, 2) if form is None else form.rgb
 
     @cached_property
     def digests(self) -> dict[str, str]:

@@ -84,7 +84,7 @@ def _stored(folder: Place, row: Row) -> StoredMap | None:
         return None
     same = ("example", "key", "target", "logits")
     maps = read_maps(folder, row["method"], row["layer"], row["key"])
-    return next((one for one in maps if all(getattr(one, name) == row[name] for name in same)), None)
+    return next((stored for stored in maps if all(getattr(stored, name) == row[name] for name in same)), None)
 
 
 def _drawn_from_map(folder: Place, receipt: Receipt, spec: JobSpec, row: Row, stored: StoredMap) -> Place:
@@ -98,7 +98,7 @@ def _drawn_from_map(folder: Place, receipt: Receipt, spec: JobSpec, row: Row, st
             f"example {row['example']} is {picked.image.key!r} now, not {row['key']!r}. Restore the data, or run the job again."
         )
     form = source.decoder.form
-    bands = (0, 1, 2) if form is None else form.shown
+    bands = (0, 1, 2) if form is None else form.rgb
     pictures = ExplanationPictures(folder / "mosaics" / "gradcam" / ON_DEMAND, [], fit, bands=bands)
     words = describe(row["head"], row["probability"], row["output"])
     key = (row["method"], row["layer"])
@@ -128,7 +128,7 @@ def _explained_anew(folder: Place, spec: JobSpec, asked: AskedPicture, row: Row 
         made = run(parse_spec(tree, "the picture"), temporary, reporter=reporter, options=RunOptions())
         rows = read_index(made, "attributions").to_pylist()
         same = ("method", "layer", "target")
-        rows = [one for one in rows if row is None or all(one[name] == row[name] for name in same)]
+        rows = [candidate for candidate in rows if row is None or all(candidate[name] == row[name] for name in same)]
         if not rows:
             raise MissingInput(f"{asked.image!r} has no such target, or logits that are NaN. Name another with --target.")
         picture: str = rows[0]["picture"]

@@ -135,7 +135,7 @@ def check_job(job: Job) -> None:
     from pipeline.stages import STAGES
 
     labels = job.spec.model.labels
-    if labels is not None and not any(one.class_names() for one in job.outputs().values()):
+    if labels is not None and not any(output.class_names() for output in job.outputs().values()):
         raise WrongSpec(f"model.labels = {labels!r} has as many names as no output of {job.network.name} has classes.")
     for stage in job.spec.stages:
         STAGES[stage].check(job)

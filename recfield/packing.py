@@ -34,7 +34,7 @@ def pack(questions: Iterable[Question], length: int) -> list[np.ndarray]:
     Returns: bool (length,) each: the pixels to replace. Pixels that no question needs are replaced in
     patterns that ask about the outside, and left alone in the others.
     """
-    inside, outside = (sorted({one for one in questions if one.outside is of}) for of in (False, True))
+    inside, outside = (sorted({question for question in questions if question.outside is of}) for of in (False, True))
     outside.sort(key=lambda question: (question.on - question.off, question))
     return [cells > 0 for cells in _first_fit(inside, length)] + [cells >= 0 for cells in _first_fit(outside, length)]
 

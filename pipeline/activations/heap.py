@@ -248,11 +248,11 @@ def _occurrence(values: np.ndarray) -> np.ndarray:
     """How many equal values come before each in its row: int (rows, n)."""
     order = np.argsort(values, axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
-    place = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    position = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     starts = np.concatenate([np.ones((len(values), 1), bool), ordered[:, 1:] != ordered[:, :-1]], axis=1)
-    first = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
+    first = np.maximum.accumulate(np.where(starts, position, 0), axis=1)
     occurrence = np.empty(values.shape, np.int64)
-    np.put_along_axis(occurrence, order, place - first, axis=1)
+    np.put_along_axis(occurrence, order, position - first, axis=1)
     return occurrence
 
 

@@ -181,8 +181,8 @@ class BatchEvidence:
         """The targets' scores alone; see `Evidence.scores`."""
         return self._explainer.answer(images, classes, ()).scores
 
-    def shown(self, images: np.ndarray, quantities: tuple[Quantity, ...]) -> BatchEvidence:
-        """The same batch with other images; see `Evidence.shown`."""
+    def with_images(self, images: np.ndarray, quantities: tuple[Quantity, ...]) -> BatchEvidence:
+        """The same batch with other images; see `Evidence.with_images`."""
         return BatchEvidence(self._explainer, images, self.classes, quantities)
 
     def without_channels(self, layer: str, number: int, channels: np.ndarray) -> np.ndarray:

@@ -77,9 +77,9 @@ class ExplanationPictures:
             file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
             captioned = drawing.captioned(pixels, f"{caption}  {method.title}{'' if peak is None or peak else range_of}", peak)
             paths[key, layer] = self._write(f"{folder}/{file}", captioned)
-        for shown in self._layers:
-            row = [panel for (_, layer), panel in panels.items() if layer in (None, shown)]
-            self._side_by_side(f"{folder}/{name}-{file_name(shown)}.png", picked, shown, row, caption)
+        for layer_of_row in self._layers:
+            row = [panel for (_, layer), panel in panels.items() if layer in (None, layer_of_row)]
+            self._side_by_side(f"{folder}/{name}-{file_name(layer_of_row)}.png", picked, layer_of_row, row, caption)
         return paths
 
     def close(self) -> None:

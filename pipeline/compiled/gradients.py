@@ -59,14 +59,14 @@ def deterministic_gradients(of: Any, by: Any, **options: Any) -> list[Any]:
     Args: as those of `tf.gradients`.
     """
     operations = tf.compat.v1.get_default_graph().get_operations()
-    replace_gradients((one for one in operations if gradient_name(one) in DETERMINISTIC.types), DETERMINISTIC)
+    replace_gradients((operation for operation in operations if gradient_name(operation) in DETERMINISTIC.types), DETERMINISTIC)
     return tf.gradients(of, by, **options)
 
 
 def own_gradient(operation: tf.Operation) -> Callable[..., Any]:
     """The gradient function of an operation's type, deterministic. Raises: LookupError, where there is none."""
     own = registered_gradient(operation.type)
-    return (lambda one, *above: _deterministic(one, own, *above)) if operation.type in DETERMINISTIC.types else own
+    return (lambda operation, *above: _deterministic(operation, own, *above)) if operation.type in DETERMINISTIC.types else own
 
 
 def gradient_of(total: tf.Tensor, by: tf.Tensor) -> tf.Tensor | None:

@@ -42,7 +42,7 @@ def trace_on_the_way(network: Network, images: tf.Tensor, layers: Sequence[str])
         tensor, maps, *values = tf.graph_util.import_graph_def(part, those_in(part, replaced), ends, name="before")
         responses |= {directions.layer: tf.stop_gradient(value) for directions, value in zip(own, values, strict=True)}
         if base in on_the_way:
-            replaced[source] = _joined(tensor, maps, [(responses[one.layer], one.decoder) for one in own])
+            replaced[source] = _joined(tensor, maps, [(responses[directions.layer], directions.decoder) for directions in own])
     others = [layer for layer in dict.fromkeys(layers) if layer not in sets]
     ends = [names["maps"][layer] for layer in others]
     outputs = tf.graph_util.import_graph_def(frozen.graph, replaced, ends, name="behind")

@@ -91,7 +91,10 @@ class Propagation:
             outputs = [given.get(output.name) for output in operation.outputs]
             if all(output is None for output in outputs):
                 continue
-            above = [tf.zeros_like(own) if one is None else one for one, own in zip(outputs, operation.outputs, strict=True)]
+            above = [
+                tf.zeros_like(source_output) if gradient is None else gradient
+                for gradient, source_output in zip(outputs, operation.outputs, strict=True)
+            ]
             for source, share in zip(operation.inputs, self._shares(operation, above), strict=True):
                 if share is not None and self._changes(source):
                     before = given.get(source.name)
@@ -163,16 +166,16 @@ class Propagation:
             factor = sources[0]
         return factor is other  # a function of the other, such as that of a hard swish
 
-    def _of_weighted(self, operation: tf.Operation, place: int, above: tf.Tensor) -> tf.Tensor:
+    def _of_weighted(self, operation: tf.Operation, position: int, above: tf.Tensor) -> tf.Tensor:
         """By the composite's rule for a convolution or a dense layer."""
         is_first = not any(source.op in self._behind_weights for source in operation.inputs)
         is_convolution = bool(types_inside(operation) & CONVOLUTIONS)
         rule = self.composite.first if is_first else self.composite.convolutions if is_convolution else self.composite.dense
-        x, w = operation.inputs[place], weights_of(operation, place)
-        share = Share(operation, place, self.composite.hands_biases_on)
+        x, w = operation.inputs[position], weights_of(operation, position)
+        share = Share(operation, position, self.composite.hands_biases_on)
         if rule == "flat":
             ones = Contribution(inside(x), tf.ones_like(w))
-            return Share(operation, place, hands_on=False)([ones], tf.zeros_like(above), above)
+            return Share(operation, position, hands_on=False)([ones], tf.zeros_like(above), above)
         scale, bias = self._rest(operation)
         w = scaled(operation, w, scale)
         if rule == "epsilon":

@@ -55,7 +55,7 @@ class Share:
     """
 
     operation: tf.Operation
-    place: int
+    position: int
     hands_on: bool
 
     def __call__(self, terms: Sequence[Contribution], bias: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
@@ -65,9 +65,9 @@ class Share:
         total = stable(added + bias)
         shares = [term.x * self._back(part, term.sign * above / total) for term, part in zip(terms, parts, strict=True)]
         if self.hands_on:
-            x = self.operation.inputs[self.place]
+            x = self.operation.inputs[self.position]
             size = (tf.abs(x) + EPSILON) * inside(x)
-            part = self._on(size, tf.abs(weights_of(self.operation, self.place)))
+            part = self._on(size, tf.abs(weights_of(self.operation, self.position)))
             rest = tf.math.divide_no_nan(above * (1 - added / total), part.outputs[0])
             shares.append(size * self._back(part, rest))
         return tf.add_n(shares)
@@ -77,21 +77,22 @@ class Share:
         return self._on(x, w).outputs[0]
 
     def _back(self, part: tf.Operation, above: tf.Tensor) -> tf.Tensor:
-        gradient = pulled_back(part, [above])[self.place]
+        gradient = pulled_back(part, [above])[self.position]
         assert gradient is not None
         return gradient
 
     def _on(self, x: tf.Tensor, w: tf.Tensor) -> tf.Operation:
-        own = weights_of(self.operation, self.place)
+        own = weights_of(self.operation, self.position)
         inputs = [
-            x if number == self.place else w if source is own else source for number, source in enumerate(self.operation.inputs)
+            x if number == self.position else w if source is own else source
+            for number, source in enumerate(self.operation.inputs)
         ]
         return again(self.operation, inputs)
 
 
-def weights_of(operation: tf.Operation, place: int) -> tf.Tensor:
+def weights_of(operation: tf.Operation, position: int) -> tf.Tensor:
     """The weights of an operation of which the input at `place` depends on the image."""
-    return next(source for number, source in enumerate(operation.inputs) if number != place and source.dtype.is_floating)
+    return next(source for number, source in enumerate(operation.inputs) if number != position and source.dtype.is_floating)
 
 
 def inside(x: tf.Tensor) -> tf.Tensor:
@@ -103,7 +104,7 @@ def inside(x: tf.Tensor) -> tf.Tensor:
 
 def linear_part(operation: tf.Operation, inputs: Sequence[tf.Tensor], number: int) -> tf.Tensor:
     """The output of an affine operation less what it gives for zero."""
-    zero = [tf.zeros_like(source) if place == number else source for place, source in enumerate(inputs)]
+    zero = [tf.zeros_like(source) if position == number else source for position, source in enumerate(inputs)]
     return operation.outputs[0] - again(operation, zero).outputs[0]
 
 

@@ -79,7 +79,7 @@ def claim_columns(layer: str, channels: np.ndarray, agreements: Iterable[Agreeme
     """
     agreements = [agreement for agreement in agreements if len(agreement.concepts)]
     # Rounded, so that the last bits do not decide between equals: the earlier concept does.
-    rounded = [np.where(np.isnan(one.values), -np.inf, one.values).round(9) for one in agreements]
+    rounded = [np.where(np.isnan(agreement.values), -np.inf, agreement.values).round(9) for agreement in agreements]
     orders = [np.argsort(-values, axis=0, kind="stable")[: max(rule.top_k, 2)] for values in rounded]
     rows: list[dict[str, Any]] = []
     for position, number in enumerate(channels.tolist()):

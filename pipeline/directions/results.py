@@ -46,7 +46,7 @@ def direction_columns(
         "strongest_channels": order.tolist(),
         "channel_weights": np.take_along_axis(directions.decoder, order, axis=1).astype(np.float64).tolist(),
         "path": [path] * count,
-        "split_channel": [one.channel for one in split for _ in one.ranks] or [None] * count,
-        "split_ranks": [list(ranks) for one in split for ranks in one.ranks] or [None] * count,
-        "separation": [one.separation for one in split for _ in one.ranks] or [None] * count,
+        "split_channel": [clusters.channel for clusters in split for _ in clusters.ranks] or [None] * count,
+        "split_ranks": [list(ranks) for clusters in split for ranks in clusters.ranks] or [None] * count,
+        "separation": [clusters.separation for clusters in split for _ in clusters.ranks] or [None] * count,
     }

@@ -99,7 +99,7 @@ def _positions(examples: Sequence[int], layer: LayerInfo, plan: SamplePlan) -> n
 
 
 def _sample(layer: LayerInfo, chosen: list[tuple[int, np.ndarray, np.ndarray]]) -> VectorSample:
-    chosen = sorted(chosen, key=lambda one: one[0])
+    chosen = sorted(chosen, key=lambda sample: sample[0])
     if not chosen:
         none = np.zeros(0, np.int32)
         return VectorSample(np.zeros((0, layer.channels), np.float32), none.astype(np.int64), none, none)

@@ -63,7 +63,7 @@ class FeatureMapResults:
         """Draw one layer's maps of one image, float32 (h, w, channels). Raises: StoreFailed."""
         statistics = MapStatistics.of(maps)
         picture = f"mosaics/featuremaps/{file_name(layer.name)}/{name}.png"
-        drawn = draw_maps(maps, _head(layer, picked), picked.shown, self._style)
+        drawn = draw_maps(maps, _head(layer, picked), picked.fitted, self._style)
         self._writer.put(self._folder / picture, lambda: encode_png(drawn))
         self.pictures += 1
         if statistics.nans.any():

@@ -26,18 +26,18 @@ class EffectiveFields:
     the unit's field is centred; along an axis on which the map has one unit alone, the box may lie anywhere.
 
     Attributes:
-        found: how many of the units so far have an effective field.
+        solved: how many of the units so far have an effective field.
         without: how many have none, because no pixel of their image changes them, as behind an inactive ReLU.
     """
 
-    found: int
+    solved: int
     without: int
 
     def __init__(self, network: Network, layer: LayerInfo, field: ReceptiveField) -> None:
         """For a layer with its solved field; nothing is compiled yet."""
         self._energy = energy_of(network, layer)
         self._field, self._centres = field, UnitCentres.of(field, *network.input_shape[:2])
-        self.found = self.without = 0
+        self.solved = self.without = 0
 
     def boxes(self, images: np.ndarray, units: np.ndarray) -> np.ndarray:
         """The effective fields of some units, each for an image of its own.
@@ -54,7 +54,7 @@ class EffectiveFields:
             box = effective_box(energy, self._field, self._centres, (row, col))
             boxes[number] = box.edges if box else 0
         none = int((boxes[:, 2] == 0).sum())
-        self.found, self.without = self.found + len(units) - none, self.without + none
+        self.solved, self.without = self.solved + len(units) - none, self.without + none
         return boxes
 
 

@@ -250,11 +250,11 @@ class _Walk(Generic[T]):
             step = self.step(self.behind(value))
         return step if step is not None and step.kind in kinds else None
 
-    def _same(self, one: T, other: T, depth: int = 4) -> bool:
+    def _same(self, value: T, other: T, depth: int = 4) -> bool:
         """Whether two values are one, or made the same way from one."""
-        if one == other:
+        if value == other:
             return True
-        first, second = self.step(one), self.step(other)
+        first, second = self.step(value), self.step(other)
         if depth == 0 or first is None or second is None or first.kind != second.kind or not first.inputs:
             return False
         pairs = zip(first.inputs, second.inputs, strict=False)

@@ -178,7 +178,7 @@ def image_of(inputs: Sequence[OtherInput], given: Mapping[str, Any], where: str)
 
     Raises: UnknownName, WrongSpec.
     """
-    names = [one.name for one in inputs]
+    names = [value.name for value in inputs]
     if IMAGE in given and not (IMAGE in names and isinstance(given[IMAGE], InputSpec)):
         named = given[IMAGE]
         if not isinstance(named, str):
@@ -186,8 +186,8 @@ def image_of(inputs: Sequence[OtherInput], given: Mapping[str, Any], where: str)
         if named not in names:
             raise UnknownName.among(named, names, where=f"an input of {where} (model.inputs.image)")
         return named
-    open_ = [one for one in inputs if one.name not in given and one.may_be_image] if len(inputs) > 1 else list(inputs)
-    usual = [one for one in open_ if one.may_be_image and {one.shape[0], one.shape[-1]} & set(CHANNELS)]
+    open_ = [value for value in inputs if value.name not in given and value.may_be_image] if len(inputs) > 1 else list(inputs)
+    usual = [value for value in open_ if value.may_be_image and {value.shape[0], value.shape[-1]} & set(CHANNELS)]
     candidates = usual or open_
     if len(candidates) == 1:
         return candidates[0].name

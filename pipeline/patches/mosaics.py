@@ -250,7 +250,7 @@ def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[d
         for row in layout.pages[page]:
             y, x = layout.tile_corner(row)
             step_y, step_x = layout.step()
-            place: dict[str, int | str] = {
+            tile: dict[str, int | str] = {
                 "layer": layer.layer,
                 "channel": int(layer.channels[row]),
                 "picture": f"{FOLDER}/{name}",
@@ -264,5 +264,5 @@ def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[d
                 "height": height,
                 "width": width,
             }
-            rows.append(place)
+            rows.append(tile)
     return rows

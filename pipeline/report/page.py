@@ -91,7 +91,7 @@ def _write_layer(reader: JobReader, layer: str, files: PageFiles, prefix: str) -
     entry["says"] = says_of(entry, statistics)
     entry["striking"] = striking(statistics, winners)
     # What the overview draws; the others come with the layer.
-    entry["rows"] = {shown["number"]: rows[shown["number"]] for shown in entry["striking"] if shown["number"] in rows}
+    entry["rows"] = {channel["number"]: rows[channel["number"]] for channel in entry["striking"] if channel["number"] in rows}
     pictures = _write_patterns(reader, layer, files, f"{prefix}patterns/{file_name(layer)}")
     stored = {"order": channels, "chunk": _CHUNK, "rows": rows, "patterns": pictures, "winners": _winner_columns(winners)}
     stored["channels"] = _columns(statistics, without=_DETAILS)
@@ -164,24 +164,24 @@ def _write_sheets(reader: JobReader, layer: str, files: PageFiles, prefix: str) 
     """
     winners = reader.rows("activations", layer)
     firing = set(winners["channel"].to_pylist())
-    places = [place for place in reader.rows("mosaics", layer).to_pylist() if place["channel"] in firing]
+    tiles = [tile for tile in reader.rows("mosaics", layer).to_pylist() if tile["channel"] in firing]
     sheets: dict[str, list[Any]] = {}
-    for place in places:
-        picture = place["picture"]
+    for tile in tiles:
+        picture = tile["picture"]
         if picture not in sheets:
             file = files.beside(reader.folder, picture, prefix)
             if file is None:
                 reader.gaps.append(f"{picture} is missing.")
                 return {}
-            sheets[picture] = [file, place["height"], place["width"]]
-    if not places:
+            sheets[picture] = [file, tile["height"], tile["width"]]
+    if not tiles:
         return {}
     names = ("tile_height", "tile_width", "per_line", "step_y", "step_x")
-    tile = dict(zip(("height", "width", "per_line", "step_y", "step_x"), (places[0][name] for name in names), strict=True))
+    layout = dict(zip(("height", "width", "per_line", "step_y", "step_x"), (tiles[0][name] for name in names), strict=True))
     k = 1 + max(winners["rank"].to_pylist())
     numbers = {picture: number for number, picture in enumerate(sheets)}
-    rows = {place["channel"]: [numbers[place["picture"]], place["y"], place["x"]] for place in places}
-    return {"sheets": list(sheets.values()), "tile": {**tile, "k": k}, "rows": rows}
+    rows = {tile["channel"]: [numbers[tile["picture"]], tile["y"], tile["x"]] for tile in tiles}
+    return {"sheets": list(sheets.values()), "tile": {**layout, "k": k}, "rows": rows}
 
 
 def _maps(reader: JobReader, layer: str) -> dict[int, dict[int, str]]:

@@ -25,13 +25,13 @@ class SampleForm:
 
     count: the bands that the network takes.
     bands: which bands of an image they are, in order; None: all of them, of which there must be so many.
-    shown: three of the network's bands, by their position among them: red, green and blue.
+    rgb: three of the network's bands, by their position among them: red, green and blue.
     ranges: (low, high) of all bands, or of each: the values that become 0 and 255; None: samples are uint8, as they are.
     """
 
     count: int
     bands: tuple[int, ...] | None = None
-    shown: tuple[int, int, int] = (0, 1, 2)
+    rgb: tuple[int, int, int] = (0, 1, 2)
     ranges: tuple[tuple[float, float], ...] | None = None
 
     def fed(self, samples: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ class SampleForm:
 
     def as_rgb(self, fed: np.ndarray) -> np.ndarray:
         """What the network is given, float32 (h, w, count), as it is shown: uint8 RGB (h, w, 3)."""
-        return np.clip(np.rint(fed[..., list(self.shown)]), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(fed[..., list(self.rgb)]), 0, 255).astype(np.uint8)
 
 
 def unknown_range(dtype: np.dtype) -> str:
@@ -161,24 +161,24 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def as_rgb(samples: np.ndarray, shown: tuple[int, ...] | None) -> np.ndarray:
+def as_rgb(samples: np.ndarray, rgb: tuple[int, ...] | None) -> np.ndarray:
     """uint8 or uint16 (h, w, bands) -> uint8 RGB (h, w, 3), in one new array; 16 bits are scaled by 255/65535.
 
     Args:
-        shown: the bands to show, counted from 0: three, or one as grey. None: those of an image of one, three or four.
+        rgb: the bands to show, counted from 0: three, or one as grey. None: those of an image of one, three or four.
 
     Raises: WrongBands, where an image has other bands, or samples of unknown range.
     """
     bands = samples.shape[2]
     if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
         raise WrongBands(unknown_range(samples.dtype))
-    if shown is None:
+    if rgb is None:
         if bands not in (1, 3):
             raise WrongBands(f"it has {bands} bands; set data.bands to the three to show, such as [0, 1, 2]")
-        shown = tuple(range(bands))
-    _check_bands(shown, bands)
+        rgb = tuple(range(bands))
+    _check_bands(rgb, bands)
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
-    for colour, band in enumerate(shown if len(shown) == 3 else shown * 3):
+    for colour, band in enumerate(rgb if len(rgb) == 3 else rgb * 3):
         values = samples[..., band]
         # In rows, since 32-bit copies of a whole band would take four times the memory.
         for row in range(len(values)):

@@ -30,7 +30,7 @@ class Picked:
     """One image as it is stored, and as the network sees it.
 
     example: its number in the data set; None for a file.
-    shown: uint8 (height, width, 3) at the network's input size, as it is drawn.
+    fitted: uint8 (height, width, 3) at the network's input size, as it is drawn.
     picture: what was fitted, uint8 (h, w, 3), reduced for drawing; None where `image` has its own pixels, and empty ones else.
     fed: float32 (height, width, bands), what the network is given, where that is not what is drawn.
     size: height and width of the whole source image, where `image` has not its own pixels.
@@ -38,7 +38,7 @@ class Picked:
 
     example: int | None
     image: Image
-    shown: np.ndarray
+    fitted: np.ndarray
     picture: np.ndarray | None = None
     fed: np.ndarray | None = None
     size: tuple[int, int] | None = None
@@ -56,11 +56,11 @@ class Picked:
     @property
     def given(self) -> np.ndarray:
         """What the network is given, (height, width, bands)."""
-        return self.shown if self.fed is None else self.fed
+        return self.fitted if self.fed is None else self.fed
 
     @property
     def drawn(self) -> np.ndarray:
-        """What the network was shown, as it is to be drawn: uint8 (h, w, 3)."""
+        """What the network was fitted, as it is to be drawn: uint8 (h, w, 3)."""
         return self.image.seen if self.picture is None else self.picture
 
 
@@ -146,12 +146,12 @@ def digest_file(path: str) -> str:
 
 def _picked(example: int | None, image: Image, fit: Fit, longest: int) -> Picked:
     seen = image.seen
-    shown = fit.apply(seen)
+    fitted = fit.apply(seen)
     fed = None if image.samples is None and image.packed is None else image.given(fit)
     if max(seen.shape[:2]) <= longest:
-        return Picked(example, replace(image, samples=None), shown, fed=fed)
+        return Picked(example, replace(image, samples=None), fitted, fed=fed)
     without_pixels = replace(image, pixels=np.empty((0, 0, 3), np.uint8), samples=None)
-    return Picked(example, without_pixels, shown, shrink(seen, longest), fed, (image.pixels.shape[0], image.pixels.shape[1]))
+    return Picked(example, without_pixels, fitted, shrink(seen, longest), fed, (image.pixels.shape[0], image.pixels.shape[1]))
 
 
 def _examples(source: Source, picks: Picks) -> list[int]:

@@ -35,7 +35,7 @@ class EmbeddingsSpec(Table):
 
     @model_validator(mode="after")
     def _images_or_layer(self) -> Self:
-        if sum(way is not None for way in (self.images, self.layer, self.encoder)) != 1:
+        if sum(origin is not None for origin in (self.images, self.layer, self.encoder)) != 1:
             raise ValueError("takes exactly one of images, layer and encoder")
         if self.encoder is not None and self.texts is not None:
             raise ValueError("takes texts, which are vectors, not with encoder; name words")

@@ -93,7 +93,7 @@ def run(job: Job) -> Outcome:
         "probes": max((field.probes for field in fields.values()), default=0),
         "rounding_leaks": [name for name, field in fields.items() if field.leaks],
         "by_map": [layer.name for layer in by_map],
-        "effective": {name: {"found": fields_of.found, "without": fields_of.without} for name, fields_of in effective.items()},
+        "effective": {name: {"found": fields_of.solved, "without": fields_of.without} for name, fields_of in effective.items()},
         "asleep_channels": {name: list(field.dead_channels) for name, field in fields.items() if field.dead_channels},
     }
 

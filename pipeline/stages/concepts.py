@@ -184,10 +184,10 @@ def _chunks(batches: Iterator[BatchResponses]) -> Iterator[BatchResponses]:
     waiting: list[BatchResponses] = []
     for batch in batches:
         waiting.append(batch)
-        if sum(len(one.examples) for one in waiting) >= _CHUNK:
+        if sum(len(responses.examples) for responses in waiting) >= _CHUNK:
             yield _joined(waiting)
             waiting = []
-    if sum(len(one.examples) for one in waiting):
+    if sum(len(responses.examples) for responses in waiting):
         yield _joined(waiting)
 
 
@@ -370,7 +370,7 @@ def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ..
             interpolation((grid_points(side, given.step) - origin) / stride - 0.5, units) for side, units, origin, stride in sides
         )
         matrices[layer.name] = rows, cols
-    skipped = [one.example for one in part.skipped]
+    skipped = [row.example for row in part.skipped]
     examples = np.setdiff1d(np.flatnonzero(_chosen(job)), skipped)
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     dissection = Dissection(job.of_image, job.source, job.fit, masks, examples, given.step, channels, matrices)

@@ -260,8 +260,8 @@ def _split(job: Job, layer: LayerInfo) -> list[TwoClusters]:
         if vector is not None:
             by_channel.setdefault(row["channel"], {})[row["rank"]] = vector
     clusters = [two_clusters(channel, own, job.spec.directions.seed) for channel, own in by_channel.items()]
-    furthest = sorted((one for one in clusters if one is not None), key=lambda one: (-one.separation, one.channel))
-    return sorted(furthest[: job.spec.directions.split], key=lambda one: one.channel)
+    furthest = sorted((pair for pair in clusters if pair is not None), key=lambda pair: (-pair.separation, pair.channel))
+    return sorted(furthest[: job.spec.directions.split], key=lambda pair: pair.channel)
 
 
 def training_key(job: Job, asked: SetPlan) -> str:

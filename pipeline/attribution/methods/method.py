@@ -139,7 +139,7 @@ class Evidence(Protocol):
         The method needs `LayerOutput(layer)`.
         """
 
-    def shown(self, images: np.ndarray, quantities: tuple[Quantity, ...]) -> Evidence:
+    def with_images(self, images: np.ndarray, quantities: tuple[Quantity, ...]) -> Evidence:
         """The same batch with other images in the place of its own, and the same classes; it answers these quantities."""
 
 

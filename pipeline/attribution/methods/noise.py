@@ -31,7 +31,7 @@ def around(kind: str, method: Method) -> Method:
         for sample in range(count):  # the same noise for every image, so that the batch does not change the map
             noise = np.random.default_rng(sample).normal(size=pixels.shape[1:]).astype(np.float32)
             images = np.concatenate([pixels + deviations * noise, evidence.images[..., evidence.bands :]], axis=-1)
-            maps = method.explain(evidence.shown(images, method.needs(layer)), layer).astype(np.float64)
+            maps = method.explain(evidence.with_images(images, method.needs(layer)), layer).astype(np.float64)
             sums, squares = sums + maps, squares + maps**2
         means = {"smoothgrad": sums / count, "squaregrad": squares / count, "vargrad": squares / count - (sums / count) ** 2}
         values = means[kind]

@@ -115,7 +115,7 @@ class GraphReader:
             self.takes = tf.as_dtype(entry.attr["SrcT"].type).name
         operations, given = settled(operations, spec, image, where)
         operations = cut(folded(inlined(operations, where)), image, given, where)
-        self.given: Mapping[str, Given] = {name: one for name, one in given.items() if name in operations.nodes}
+        self.given: Mapping[str, Given] = {name: value for name, value in given.items() if name in operations.nodes}
         check_operations(operations, where, spec.allow)
         check_constants(operations, where)
         own_shape = with_channels(operations, image, self._dtype, own_shape)
@@ -165,7 +165,9 @@ class GraphReader:
             return tf.graph_util.import_graph_def(part, dict(zip(fed, given, strict=True)), names_in_graph, name="network")
 
         if self._has_flow:  # TF1's loops bear none of the order that tf.function gives to what it traces
-            imported = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(one.shape, one.dtype) for one in fed.values()])
+            imported = tf.compat.v1.wrap_function(
+                imported, [tf.TensorSpec(placeholder.shape, placeholder.dtype) for placeholder in fed.values()]
+            )
         outputs = imported(*fed.values())
         return {name: _of_known_shape(*pair) for name, pair in zip(names, zip(outputs, tensors, strict=True), strict=True)}
 

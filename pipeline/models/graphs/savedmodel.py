@@ -87,7 +87,9 @@ class _Part:
 
 
 def _signature_part(meta: meta_graph_pb2.MetaGraphDef, folder: Path) -> _Part:
-    signatures = {name: one for name, one in meta.signature_def.items() if name not in _NO_SIGNATURES and one.outputs}
+    signatures = {
+        name: definition for name, definition in meta.signature_def.items() if name not in _NO_SIGNATURES and definition.outputs
+    }
     signature = signatures.get(_SIGNATURE) or (next(iter(signatures.values())) if len(signatures) == 1 else None)
     if signature is None:
         known = f"only {', '.join(sorted(signatures))}" if signatures else "no signature at all"

@@ -52,9 +52,11 @@ class FunctionalReader:
         self.model, self.graph = model, KerasGraph.of(model)
         every = [OtherInput(str(maker_of(given).name), tuple(given.shape[1:]), str(given.dtype)) for given in self.graph.inputs]
         image = image_of(every, inputs, name)
-        self.image = next(number for number, one in enumerate(every) if one.name == image)
-        self._order = [one.name for one in every]
-        self.given: Mapping[str, Given] = bind([one for one in every if one.name != image], without_image(inputs, image), name)
+        self.image = next(number for number, tensor in enumerate(every) if tensor.name == image)
+        self._order = [tensor.name for tensor in every]
+        self.given: Mapping[str, Given] = bind(
+            [tensor for tensor in every if tensor.name != image], without_image(inputs, image), name
+        )
         self.layout, self.input_shape = image_layout(tuple(self.graph.inputs[self.image].shape), name, size)
         self._calls = dict(self.graph.walk())
         self.takes = str(self.graph.inputs[self.image].dtype)
@@ -200,7 +202,7 @@ class FunctionalReader:
             single = [name for name in known if len(self._calls[name].outputs) == 1 or name in composites]
             outputs = self.graph.reach(self._values(images, None), single, run)
             for name, call in seen.items():
-                outer = next((one for one in composites if name.startswith(f"{one}/")), None)
+                outer = next((composite for composite in composites if name.startswith(f"{composite}/")), None)
                 if outer is None:
                     continue
                 described, problem = described_call(name, call, images.graph, self.layout)

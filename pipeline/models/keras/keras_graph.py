@@ -147,7 +147,7 @@ class KerasGraph:
     @cached_property
     def _owners(self) -> dict[int, tuple[str, int]]:
         """The call that gave each tensor, and which of its outputs it is."""
-        return {id(output): (name, place) for name, call in self.calls.items() for place, output in enumerate(call.outputs)}
+        return {id(output): (name, position) for name, call in self.calls.items() for position, output in enumerate(call.outputs)}
 
     def _outside(self, head: str, inside: Iterable[str | int]) -> list[str | int]:
         """Calls and inputs of a nested model, as this graph knows them."""

@@ -82,7 +82,7 @@ class SubclassedReader:
         every = [OtherInput(key, tuple(shape[1:]), "float32") for key, shape in shapes.items()]
         self._image = image_of(every, inputs, name)
         self.given: Mapping[str, Given] = bind(
-            [one for one in every if one.name != self._image], without_image(inputs, self._image), name
+            [tensor for tensor in every if tensor.name != self._image], without_image(inputs, self._image), name
         )
         own = list(shapes[self._image][1:])
         # What the first call happened to bring need not be all that the model takes.

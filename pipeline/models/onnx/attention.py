@@ -112,12 +112,12 @@ def _rotary(call: NodeCall) -> tf.Tensor:
         cosine, sine = (tf.gather(table, call.tensor(3)) for table in (cosine, sine))
     cosine, sine = (table[..., tf.newaxis, : width // 2] for table in (cosine, sine))
     if call.attr("interleaved", 0):
-        one, other = turned[..., ::2], turned[..., 1::2]
-        real, imaginary = one * cosine - other * sine, one * sine + other * cosine
+        first, second = turned[..., ::2], turned[..., 1::2]
+        real, imaginary = first * cosine - second * sine, first * sine + second * cosine
         whole = tf.reshape(tf.stack([real, imaginary], -1), tf.shape(turned))
     else:
-        one, other = turned[..., : width // 2], turned[..., width // 2 :]
-        whole = tf.concat([one * cosine - other * sine, one * sine + other * cosine], -1)
+        first, second = turned[..., : width // 2], turned[..., width // 2 :]
+        whole = tf.concat([first * cosine - second * sine, first * sine + second * cosine], -1)
     result = tf.concat([whole, rest], -1)
     return tf.transpose(result, (0, 2, 1, 3)) if len(shape) == 4 else call.reshape(result, shape)
 

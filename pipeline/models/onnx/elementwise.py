@@ -34,12 +34,12 @@ def _mean(call: NodeCall) -> Value:
     return Value(total.data / tf.cast(len(call.inputs), total.data.dtype), total.last, total.maps)
 
 
-def _div(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    if one.dtype.is_floating:
-        return tf.raw_ops.RealDiv(x=one, y=other)
-    if one.dtype.is_unsigned:
-        return one // other
-    return tf.raw_ops.TruncateDiv(x=one, y=other)
+def _div(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    if x.dtype.is_floating:
+        return tf.raw_ops.RealDiv(x=x, y=y)
+    if x.dtype.is_unsigned:
+        return x // y
+    return tf.raw_ops.TruncateDiv(x=x, y=y)
 
 
 def _mod(call: NodeCall) -> Value:
@@ -48,19 +48,19 @@ def _mod(call: NodeCall) -> Value:
     return _chain(tf.math.floormod, call)
 
 
-def _fmod(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    wide = [tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x for x in (one, other)]
-    return tf.cast(tf.raw_ops.TruncateMod(x=wide[0], y=wide[1]), one.dtype)
+def _fmod(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    wide = [tf.cast(z, tf.float32) if z.dtype in (tf.float16, tf.bfloat16) else z for z in (x, y)]
+    return tf.cast(tf.raw_ops.TruncateMod(x=wide[0], y=wide[1]), x.dtype)
 
 
-def _pow(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    known = tf.get_static_value(other)
+def _pow(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    known = tf.get_static_value(y)
     if known is not None and np.all(known == 2):
-        return tf.square(one)
-    if one.dtype.is_floating:
-        return tf.pow(one, tf.cast(other, one.dtype))
-    wide = tf.pow(tf.cast(one, tf.float64), tf.cast(other, tf.float64))
-    return tf.cast(wide, one.dtype)
+        return tf.square(x)
+    if x.dtype.is_floating:
+        return tf.pow(x, tf.cast(y, x.dtype))
+    wide = tf.pow(tf.cast(x, tf.float64), tf.cast(y, tf.float64))
+    return tf.cast(wide, x.dtype)
 
 
 def _where(call: NodeCall) -> Value:

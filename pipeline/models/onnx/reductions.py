@@ -103,13 +103,13 @@ def _cum(function: Callable[..., tf.Tensor], call: NodeCall) -> tf.Tensor:
 
 
 def _matmul(call: NodeCall) -> Any:
-    one, other = call.need(0), call.need(1)
+    first, second = call.need(0), call.need(1)
     a, b = call.tensor(0), call.tensor(1)
     ranks = (a.shape.rank, b.shape.rank)
     a = a[tf.newaxis] if ranks[0] == 1 else a
     b = b[:, tf.newaxis] if ranks[1] == 1 else b
-    if ranks[1] == 2 and ranks[0] > 2 and other.is_static:
-        shape = plain(one).shape
+    if ranks[1] == 2 and ranks[0] > 2 and second.is_static:
+        shape = plain(first).shape
         flat = call.reshape(a, [prod(shape[:-1]), shape[-1]])
         result = call.reshape(tf.matmul(flat, b), [*shape[:-1], int(b.shape[-1])])
         return Value(result, maps=ranks[0] == 4)

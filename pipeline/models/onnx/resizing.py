@@ -107,7 +107,11 @@ def _resize(call: NodeCall) -> Value:
         scalings = _scalings(call, shape)
     x = call.tensor_of(value.data)
     dtype = x.dtype
-    changed = {axis: one for axis, one in scalings.items() if one.old != one.new or one.scale != 1 or how == "tf_crop_and_resize"}
+    changed = {
+        axis: scaling
+        for axis, scaling in scalings.items()
+        if scaling.old != scaling.new or scaling.scale != 1 or how == "tf_crop_and_resize"
+    }
     whole = _whole(call, value, changed, mode.replace("bilinear", "linear"), how)
     if whole is not None:
         return whole
@@ -139,7 +143,7 @@ def _whole(call: NodeCall, value: Value, changed: dict[int, Scaling], mode: str,
     plainly = mode == "linear" and not call.attr("antialias", 0) and not call.attr("exclude_outside", 0)
     ways = {"half_pixel": (False, True), "pytorch_half_pixel": (False, True), "align_corners": (True, False)}
     ways["asymmetric"] = (False, False)
-    exact = all(abs(one.scale - one.new / one.old) < 1e-6 and one.new > 1 for one in changed.values())
+    exact = all(abs(scaling.scale - scaling.new / scaling.old) < 1e-6 and scaling.new > 1 for scaling in changed.values())
     if not (fits and plainly and exact and how in ways):
         return None
     corners, centres = ways[how]

@@ -243,7 +243,7 @@ def _average_pool(call: NodeCall) -> Value:
         return Value(_pooled(x, windows, "AVG", "SAME"), last=True)
     own = SlidingWindows.of(call, windows.sizes, sizes)
     counted = own.pads if call.attr("count_include_pad", 0) else [(0, 0)] * len(sizes)
-    rest = [(low - one, high - other) for (low, high), (one, other) in zip(windows.pads, counted, strict=True)]
+    rest = [(low - before, high - after) for (low, high), (before, after) in zip(windows.pads, counted, strict=True)]
     # What ceil_mode adds behind counts for nothing; a floor may have left some of the pad behind unused.
     mask = np.ones([size + sum(pads) for size, pads in zip(sizes, counted, strict=True)], np.float32)
     mask = mask[tuple(slice(None, high if high < 0 else None) for _, high in rest)]

@@ -71,7 +71,9 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
             raise WrongSpec(f"model.tokens says how tokens lie on the image, but {where} has no layer of tokens. Leave it out.")
         return TokenLayers(survey)
     names = [
-        one.name for one in survey if isinstance(one, TokenTensor) or (isinstance(one, LayerInfo) and one.shape[:2] != (1, 1))
+        tensor.name
+        for tensor in survey
+        if isinstance(tensor, TokenTensor) or (isinstance(tensor, LayerInfo) and tensor.shape[:2] != (1, 1))
     ]
     survey_of: list[_Survey] = []
 
@@ -184,7 +186,7 @@ class _Survey:
         kinds = {layer.name: layer.kind for layer in survey}
         heads: dict[str, list[LayerInfo]] = {}
         for softmax in self.follower.attention:
-            owners = [name for place, name in self.listed if place >= self.order[softmax.op.name]][:8]
+            owners = [name for position, name in self.listed if position >= self.order[softmax.op.name]][:8]
             owner = next((name for name in owners if softmax_of(self.tensors[name]) is softmax), None)
             outer = None if owner is None else owner.rpartition("/")[0]
             if outer in self.tensors and softmax_of(self.tensors[str(outer)]) is softmax:
@@ -211,8 +213,8 @@ class _Survey:
 
     def _root(self, root: str) -> str:
         """The layer in which an operation is, by which the image was divided; else what the positions say."""
-        place = self.order.get(root)
-        return root if place is None else next((repr(name) for other, name in self.listed if other >= place), root)
+        position = self.order.get(root)
+        return root if position is None else next((repr(name) for other, name in self.listed if other >= position), root)
 
 
 def softmax_of(tensor: tf.Tensor) -> tf.Tensor | None:

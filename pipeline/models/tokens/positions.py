@@ -64,9 +64,9 @@ class Positions:
         placed = self.ids > 0
         image, row, column = np.unravel_index(np.where(placed, self.ids - 1, 0), (self._images, rows, columns))
         fold, count = [], []
-        for place, size in ((row, rows), (column, columns)):
-            low = np.where(placed, place, size).min(axis=axis, keepdims=True)
-            high = np.where(placed, place, -1).max(axis=axis, keepdims=True)
+        for coordinate, size in ((row, rows), (column, columns)):
+            low = np.where(placed, coordinate, size).min(axis=axis, keepdims=True)
+            high = np.where(placed, coordinate, -1).max(axis=axis, keepdims=True)
             least = max(1, int((high - low).max()) + 1)
             factor = next(n for n in range(least, size + 1) if n == size or (low // n == high // n)[high >= 0].all())
             fold.append(factor)
@@ -110,11 +110,11 @@ def compressed(ids: np.ndarray) -> np.ndarray:
 
 def combined(positions: list[Positions], rank: int) -> Positions:
     """The positions of tensors that are broadcast against each other: those of the finest grid among them."""
-    order = sorted(positions, key=lambda one: (bool(one.lost), -one.area, -one.ids.size))
+    order = sorted(positions, key=lambda known: (bool(known.lost), -known.area, -known.ids.size))
     finest = order[0]
-    keyed = [one for one in positions if one.keys is not None]
+    keyed = [known for known in positions if known.keys is not None]
     if keyed and not finest.lost:
-        finest = next((one for one in order if one.keys is not None), finest)
+        finest = next((known for known in order if known.keys is not None), finest)
     if finest.on_image and finest.keys is None:
         for other in order[1:]:
             if other.grid == finest.grid and not other.lost and other.keys is None:
@@ -122,11 +122,11 @@ def combined(positions: list[Positions], rank: int) -> Positions:
     return finest.along(lambda ids: _ranked(ids, rank))
 
 
-def _filled(one: Positions, other: Positions) -> Positions:
+def _filled(first: Positions, second: Positions) -> Positions:
     """Positions of one tensor, and where it says nothing those of another."""
-    rank = max(one.ids.ndim, other.ids.ndim)
-    ids, more = _ranked(one.ids, rank), _ranked(other.ids, rank)
-    return replace(one, ids=np.where(ids > 0, ids, more))
+    rank = max(first.ids.ndim, second.ids.ndim)
+    ids, more = _ranked(first.ids, rank), _ranked(second.ids, rank)
+    return replace(first, ids=np.where(ids > 0, ids, more))
 
 
 def _ranked(ids: np.ndarray, rank: int) -> np.ndarray:

@@ -64,7 +64,7 @@ def results(folder: Any, fit: Any, guide: Any = None) -> Any:
 
 def said(several: Any, logits: Any, classes: Any, slots: Any, maps: Any) -> Any:
     """What an explainer says of some images; the maps of one image and class are repeated for all."""
-    return Explained(ImageBatch(several, np.stack([picked.shown for picked in several]), classes), logits, classes, slots, maps)
+    return Explained(ImageBatch(several, np.stack([picked.fitted for picked in several]), classes), logits, classes, slots, maps)
 
 
 def fake_explainer(run: Any, keys: Any = (CAM,), size: Any = 2) -> Any:
@@ -182,7 +182,7 @@ def test_every_curve_is_of_its_own_image_class_and_map() -> None:
         return np.stack([number * 4 * bright for number in range(4)], axis=1)
 
     curves, several = DeletionCurves(fake_explainer(forward)), [picked(0, fill=255), picked(1, fill=0)]
-    images = np.stack([picked.shown for picked in several])
+    images = np.stack([picked.fitted for picked in several])
     images[1, :, 6:] = 255  # its right half
     maps = np.zeros((2, 2, 8, 12), np.float32)
     maps[1, 0, :, 6:], maps[1, 1, :, :6] = 1, 1

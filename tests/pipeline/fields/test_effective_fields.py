@@ -194,7 +194,7 @@ def test_units_at_a_ceiling_get_the_field_that_they_would_have_below_it(
 def test_units_that_nothing_wakes_have_none_and_are_counted(network: Any, fields: Any, images: Any) -> None:
     closed = finder(network, fields, "closed")
     assert not closed.boxes(images, units(fields, "closed", 5, len(images))).any()
-    assert (closed.found, closed.without) == (0, len(images))
+    assert (closed.solved, closed.without) == (0, len(images))
 
 
 def test_a_frozen_graph_gives_them_too(tmp_path: Path, images: Any) -> None:

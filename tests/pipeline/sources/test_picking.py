@@ -37,7 +37,7 @@ def test_picks_are_the_data_sets_own_images_each_once_and_in_its_order(source: A
     shown = [element["image"] for element in source.stream(Shard()).as_numpy_iterator()]
     for one in picked:
         assert one.image.key == keys[one.example] and one.image.label in ("a", "b")
-        assert np.array_equal(one.shown, shown[one.example]) and one.image.pixels.shape[0] >= 20
+        assert np.array_equal(one.fitted, shown[one.example]) and one.image.pixels.shape[0] >= 20
 
 
 def test_without_a_name_the_first_that_can_be_read_are_picked(source: Any) -> None:
@@ -55,7 +55,7 @@ def test_a_file_is_decoded_upright_and_fitted_as_the_data_are(source: Any, scene
     (one,) = pick(source, source.fit, Picks(files=[str(path)]))
     assert one.example is None and one.image.key == str(path) and one.image.label is None
     assert np.array_equal(one.image.pixels, pixels)
-    assert np.array_equal(one.shown, source.fit.apply(pixels))
+    assert np.array_equal(one.fitted, source.fit.apply(pixels))
     assert [one.example for one in pick(source, source.fit, Picks(files=[str(path)], examples=[7]))] == [7, None]
 
 

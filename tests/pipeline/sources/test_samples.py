@@ -79,7 +79,7 @@ def test_16_bit_png_keeps_its_depth_under_a_range_and_photographs_are_three_band
     deep = np.arange(10 * 14, dtype=np.uint16).reshape(10, 14) * 17
     file = io.BytesIO()
     PIL.Image.fromarray(deep).save(file, "PNG")
-    _, fed = Decoder(form=SampleForm(1, shown=(0, 0, 0), ranges=((0, 4095),))).read(file.getvalue())
+    _, fed = Decoder(form=SampleForm(1, rgb=(0, 0, 0), ranges=((0, 4095),))).read(file.getvalue())
     assert fed is not None
     np.testing.assert_allclose(fed[..., 0], deep / 4095 * 255, rtol=1e-5)
     photograph = np.arange(10 * 14 * 3, dtype=np.uint8).reshape(10, 14, 3)
