@@ -163,7 +163,7 @@ def _stride(first: np.ndarray, last: np.ndarray, length: int) -> float:
 
 
 def _whole_periods(steps: np.ndarray) -> np.ndarray:
-    """As many of the steps as make whole periods; all of them where no period fits in twice."""
+    """The longest start of the steps that is a whole number of periods; all of them where no period fits in twice."""
     for period in range(1, len(steps) // 2 + 1):
         if (steps[period:] == steps[:-period]).all():
             return steps[: len(steps) // period * period]

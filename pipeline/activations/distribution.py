@@ -270,7 +270,7 @@ def bucket_edges() -> np.ndarray:
 
 
 def _higher(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Of two pairs (maxima, how many responses equal them): the larger maxima, and how many responses equal them."""
+    """The larger of two maxima and how many responses equal it, from two pairs of (maxima, how many responses equal them)."""
     (high, count), (other_high, other_count) = first, second
     at_high = np.where(high >= other_high, count, 0) + np.where(other_high >= high, other_count, 0)
     return np.maximum(high, other_high).astype(np.float32), at_high

@@ -22,11 +22,11 @@ class Candidates(Entries):
     images: np.ndarray
 
     def where(self, kept: np.ndarray) -> Candidates:
-        """Those that a mask keeps: bool (n,)."""
+        """The candidates that a mask keeps, bool (n,)."""
         return Candidates(*(getattr(self, field.name)[kept] for field in fields(self)))
 
     def without_maps(self) -> Candidates:
-        """The same for heaps that keep no maps."""
+        """The same candidates without their maps, for heaps that keep none."""
         return replace(self, maps=self.maps[:, :0])
 
     def negated(self) -> Candidates:

@@ -113,7 +113,7 @@ class DetectionTarget:
 
 
 def box_scores(logits: tf.Tensor, head: Head) -> tf.Tensor:
-    """As `Head.box_scores`, in the graph: (batch, boxes, 5 + classes) to (batch, boxes, classes)."""
+    """`Head.box_scores` in TensorFlow: (batch, boxes, 5 + classes) to (batch, boxes, classes)."""
     import tensorflow as tf
 
     z = logits[..., BOX_COLUMNS:]
@@ -146,7 +146,7 @@ def _probability(evidence: tf.Tensor, activation: Activation) -> tf.Tensor:
 
 
 def _overlap(boxes: tf.Tensor, box: tuple[float, float, float, float]) -> tf.Tensor:
-    """As `overlaps`, in the graph, for boxes (batch, n, 4)."""
+    """`overlaps` in TensorFlow, for boxes (batch, n, 4)."""
     import tensorflow as tf
 
     edges = tf.constant(box, boxes.dtype)

@@ -190,15 +190,15 @@ class TargetOfOutput:
     output: str
 
     def number(self, label: str | None) -> int | None:
-        """That of the target."""
+        """The number of the target's class or output."""
         return self.target.number(label)
 
     def score(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        """That of the target."""
+        """The target's score."""
         return self.target.score(logits, numbers)
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
-        """That of the target."""
+        """The target's reading."""
         return self.target.reading(logits, number)
 
     def title(self, number: int) -> str:
@@ -206,7 +206,7 @@ class TargetOfOutput:
         return f"{self.output}: {self.target.title(number)}"
 
     def key(self, number: int) -> str:
-        """That of the target; its files lie in a folder of the output."""
+        """The target's key; its files lie in a folder named after the output."""
         return self.target.key(number)
 
 

@@ -101,7 +101,7 @@ class Circuit:
                 yield {"side": USED_BY, **ends, "rank": int(by_share[at, other]), **row(at, other, kernel)}
 
     def _strongest(self, at: int) -> list[int]:
-        """Those others that have a channel's largest weights, and those that contribute most to its winners."""
+        """The other channels with the largest weights to a channel, and those that contribute most to its winners."""
         norms, size = self.norms[at], np.nan_to_num(np.abs(self.contributions[at]))
         best = np.argsort(-norms, kind="stable")[: self.top_k]
         adding = np.argsort(-size, kind="stable")[: self.top_k]
@@ -109,7 +109,7 @@ class Circuit:
 
 
 def _shares(norms: np.ndarray) -> np.ndarray:
-    """Of the sum of all squared weights of each channel, how much each other has: float64 (n, others)."""
+    """The share of each other channel in the sum of a channel's squared weights: float64 (n, others)."""
     total = np.square(norms).sum(axis=1, keepdims=True)
     return np.square(norms) / np.where(total > 0, total, 1)
 

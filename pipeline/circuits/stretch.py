@@ -220,7 +220,7 @@ def _as_map(tensor: tf.Tensor, of_map: tf.Tensor, value: tf.Tensor) -> tf.Tensor
 
 
 def nearest_sources(network: Network, target: str, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
-    """Those of some layers that a layer is made from, the nearest on every way back, in the network's order."""
+    """The layers that a layer is computed from: on every path back from it the nearest of `layers`, in the network's order."""
     known = {layer.name: layer for layer in layers}
     names = nearest_layers(network.feeds(target), network.feeds, lambda name: name if name in known else None)
     return [layer for layer in layers if layer.name in names]

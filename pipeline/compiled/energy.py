@@ -107,7 +107,7 @@ def check_gradients(network: Network, layers: Sequence[LayerInfo], hint: str) ->
 
 
 def _energy(units: tf.Tensor, pixels: tf.Tensor, channels: int) -> tf.Tensor:
-    """Of the image's channels; those behind them hold the network's other inputs."""
+    """The energy of the gradient by the image's channels, the first of the pixels'; the rest hold other inputs of the network."""
     import tensorflow as tf
 
     from pipeline.compiled.gradients import gradient_of

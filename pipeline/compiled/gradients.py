@@ -126,7 +126,7 @@ def _deterministic(operation: tf.Operation, own: Callable[..., Any], *above: tf.
 
 
 def _of_normalisation(operation: tf.Operation, above: tf.Tensor) -> list[tf.Tensor | None]:
-    """Of (x - mean) * scale / sqrt(variance + epsilon) + offset, by x, scale and offset."""
+    """The gradients of (x - mean) * scale / sqrt(variance + epsilon) + offset by x, scale and offset."""
     x, scale, _, mean, variance = operation.inputs
     channels_first = operation.get_attr("data_format").startswith(b"NC")
     shape = [1, -1] + [1] * (x.shape.rank - 2) if channels_first else [-1]

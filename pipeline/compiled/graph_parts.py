@@ -29,6 +29,6 @@ def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
 
 
 def those_in(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Those of some tensors that a part of a graph has."""
+    """The tensors whose operations are in a part of a graph."""
     names = {node.name for node in graph.node}
     return {name: tensor for name, tensor in given.items() if name.partition(":")[0] in names}

@@ -137,7 +137,7 @@ def strongest_images(responses: np.ndarray) -> np.ndarray:
 
 
 def share_that_fits(applies: np.ndarray, winners: np.ndarray) -> np.ndarray:
-    """Of each channel's strongest images, the share to which each concept applies: float64 (concepts, channels).
+    """The share of each channel's strongest images to which each concept applies: float64 (concepts, channels).
 
     Args:
         applies: bool (images, concepts). winners: as `strongest_images` returns them.

@@ -58,7 +58,7 @@ class Overlaps:
         return np.where(known, self.both / np.where(known, union, 1), np.nan)
 
     def inside(self) -> np.ndarray:
-        """Of the points above each channel's threshold, the share that each concept covers: float64 (concepts, channels)."""
+        """The share of the points above each channel's threshold that each concept covers: float64 (concepts, channels)."""
         return self.both / np.maximum(self.active, 1)
 
 
@@ -210,7 +210,7 @@ class Dissection:
         return freeze(pass_of(self.network, read, self._batch, finish), network_input(self.network, self._batch), *extras)
 
     def _batches(self, examples: np.ndarray, masks: dict[int, np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Those of some examples that have masks, in batches filled up with black images; reads masks that are not known yet."""
+        """The examples that have masks, in batches filled up with black images; adds the masks it reads to `masks`."""
         numbers: list[int] = []
         pixels: list[np.ndarray] = []
         for example, image in self.source.fetch(examples.tolist()):

@@ -174,7 +174,7 @@ class GivenImage(NamedTuple):
 
 
 def readable(source: Source, fit: Fit, examples: Iterable[int]) -> Iterator[GivenImage]:
-    """Those of some examples that can be read, in ascending order."""
+    """The examples among those asked for that can be read, in ascending order."""
     asked = sorted(examples)
     try:
         yield from [GivenImage(example, image.given(fit), image.key, image.label) for example, image in source.fetch(asked)]

@@ -47,7 +47,7 @@ class Subject:
 
     @property
     def kind(self) -> str:
-        """As the index has it: "picture" or "class"."""
+        """The value of the index's column `kind`: "picture" or "class"."""
         return "picture" if self.number is None else "class"
 
 

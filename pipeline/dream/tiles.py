@@ -203,7 +203,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def over(cls, picture: tf.Tensor, network: Network, shift: tf.Tensor) -> Grid:
-        """As few cells as cover a picture, none larger than the network's input."""
+        """The fewest cells that cover a picture, none larger than the network's input."""
         tile = network.input_shape[:2]
         size = tf.shape(picture)[1:3]
         cells = -(-size // tf.constant(tile))

@@ -329,7 +329,7 @@ class ImageNetwork:
         return self.input_shape[2] if self._takes_samples else 3
 
     def _shape(self, given: Given) -> tuple[int, ...]:
-        """Of what an input is given for one example; images as pixels."""
+        """The shape of what an input is given for one example, images as pixels."""
         is_image = given.kind in ("file", "source")
         return (*self.input_shape[:2], self._bands) if is_image else tuple(size or 0 for size in given.input.shape)
 

@@ -135,7 +135,7 @@ def select_layers(network: Network, patterns: Sequence[str]) -> list[LayerInfo]:
 
 
 def select_among(layers: Sequence[LayerInfo], patterns: Sequence[str] | None, key: str) -> list[LayerInfo]:
-    """Those of a job's layers that any name or glob matches; all of them where there are none.
+    """The job's layers that any of the names and globs matches; all of them where none is given.
 
     Args:
         key: of the spec, for the error.

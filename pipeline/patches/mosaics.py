@@ -91,7 +91,7 @@ class MosaicRows:
         return " +n: so many images tie with the last." if self.layer.ties is not None and (self.layer.ties > 0).any() else ""
 
     def notice(self, row: int) -> str:
-        """That a channel never fires."""
+        """A line that says that a channel never fires; empty for one that does."""
         if len(self.layer.ranks(row)):
             return ""
         return f"never fires in these {self.options.images:,} images" if self.options.images else "never fires"

@@ -86,7 +86,7 @@ class _Images:
         return self._keys.take(rows), self._labels.take(rows)
 
     def labels_of(self, examples: np.ndarray) -> list[str | None]:
-        """Of a channel's winners, strongest first."""
+        """The labels of a channel's winners, strongest first."""
         return [self._images[int(example)].label for example in examples if example >= 0]
 
     def rows(self) -> Iterator[dict[str, Sequence[Any]]]:

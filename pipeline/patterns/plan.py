@@ -122,7 +122,7 @@ def check_patterns(job: Job) -> None:
 
 
 def chosen_layers(spec: PatternsSpec, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
-    """Those of the job's layers that the spec names, or all of them. Raises: UnknownLayer."""
+    """The job's layers that the spec names, or all of them. Raises: UnknownLayer."""
     return select_among(layers, spec.layers, "patterns.layers")
 
 

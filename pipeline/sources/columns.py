@@ -18,7 +18,7 @@ class Column(Protocol):
 
     @property
     def name(self) -> str:
-        """As the spec names it."""
+        """The column's name in the spec."""
 
     def value(self, record: int) -> np.ndarray | None:
         """The numbers of one record, of any shape; None where there is none. Raises: UnusableData, for what is no number."""

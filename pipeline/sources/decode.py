@@ -64,7 +64,7 @@ class Decoder:
 
     @property
     def dtype(self) -> type[np.generic]:
-        """Of what a network is given."""
+        """The type of the arrays that a network is given."""
         return np.uint8 if self.form is None else np.float32
 
     def decode(self, data: bytes) -> np.ndarray:

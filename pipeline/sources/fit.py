@@ -59,7 +59,7 @@ class Fit:
         return Box.of(self.boxes_to_source(np.array([box.edges]), region)[0])
 
     def boxes_to_source(self, boxes: np.ndarray, region: Box) -> np.ndarray:
-        """As `to_source`, for many boxes of one image: int (n, 4) -> int64 (n, 4)."""
+        """`to_source` for many boxes of one image: int (n, 4) to int64 (n, 4)."""
         seen, filled = self._overlap(region.height, region.width)
         target, source = np.array([[filled.height, filled.width], [seen.height, seen.width]])
         edges = boxes.astype(np.int64) - np.array((filled.y1, filled.x1) * 2)

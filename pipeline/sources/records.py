@@ -35,7 +35,7 @@ class Records(Protocol):
 
     @property
     def name(self) -> str:
-        """As the spec names the source, for messages."""
+        """The source's name in the spec, for messages."""
 
     @property
     def labels(self) -> list[str] | None:

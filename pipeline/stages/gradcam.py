@@ -282,7 +282,7 @@ def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[s
 
 
 def _warnings_of_layers(job: Job) -> list[str]:
-    """That the layer which is taken where none is named is a stem, and what comes after it cannot be looked at."""
+    """Warns where the default layer is only a stem because the token layers behind it cannot be looked at."""
     if job.spec.gradcam.layers:
         return []
     every = job.network.every_layer()

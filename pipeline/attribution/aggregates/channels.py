@@ -50,7 +50,7 @@ class ChannelEvidence:
                 self._counts[key] = self._counts.get(key, 0) + count
 
     def columns(self) -> dict[str, list[Any]]:
-        """Those of index/evidence.parquet: layer by layer and class by class, the strongest channel first."""
+        """The columns of index/evidence.parquet: layer by layer and class by class, the strongest channel first."""
         columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["evidence"]}
         for (layer, subject), pieces in sorted(self._sums.items(), key=lambda item: (item[0][0], *item[0][1].order)):
             *positive, images = self._counts[layer, subject].tolist()

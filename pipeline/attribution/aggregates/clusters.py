@@ -57,7 +57,7 @@ class MapClusters:
                 self._maps[map_key, subject] = _sample(maps)
 
     def columns(self) -> dict[str, list[Any]]:
-        """Those of index/evidence_clusters.parquet: method by method and class by class, the largest cluster first."""
+        """The columns of index/evidence_clusters.parquet: method by method and class by class, the largest cluster first."""
         columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["evidence_clusters"]}
         for (method, layer), subject in sorted(self._maps, key=lambda key: order_of(*key)):
             maps = dict(sorted(_sample(self._maps[(method, layer), subject]).items()))

@@ -32,7 +32,7 @@ class EvidencePlaces:
             self._images[key] = self._images.get(key, 0) + 1
 
     def columns(self) -> dict[str, list[Any]]:
-        """Those of index/evidence_places.parquet: method by method and class by class."""
+        """The columns of index/evidence_places.parquet: method by method and class by class."""
         columns: dict[str, list[Any]] = {field.name: [] for field in INDEX["evidence_places"]}
         for key in sorted(self._sums, key=lambda key: order_of(*key[:2])):
             ((method, layer), subject, shape), images = key, self._images[key]

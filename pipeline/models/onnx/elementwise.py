@@ -167,7 +167,7 @@ def _shift(call: NodeCall) -> Value:
 
 
 def _batch_norm(call: NodeCall) -> Value | list[Any]:
-    """As a scale and a shift of each channel, which are constants; in training mode by the batch's own statistics."""
+    """A constant scale and shift for each channel; in training mode, those of the batch's own statistics."""
     value = stored_last(call.need(0))
     x = call.tensor_of(value.data)
     scale, bias, mean, variance = (call.tensor(index) for index in range(1, 5))

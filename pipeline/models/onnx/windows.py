@@ -27,7 +27,7 @@ class SlidingWindows:
 
     @classmethod
     def of(cls, call: NodeCall, sizes: Sequence[int], inputs: Sequence[int]) -> SlidingWindows:
-        """As a node has them, for maps of one size."""
+        """The windows that a node's attributes describe, for maps of one size."""
         axes = len(sizes)
         strides = list(call.attr("strides") or [1] * axes)
         dilations = list(call.attr("dilations") or [1] * axes)
