@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,25 @@ SMALL = 78 * 2**20  # bytes of object store; Ray takes no less
 WINDOWS = "data.window={size=16, stride=1}"
 
 
+def patiently(start: Callable[[], Any], tries: int = 4) -> Any:
+    """What `start` returns. Ray gives a node 30 seconds to start, which a machine busy with other tests may exceed."""
+    for left in reversed(range(tries)):
+        try:
+            return start()
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of one node, to which others are added."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": SMALL, "include_dashboard": False})
+    head = {"num_cpus": 2, "object_store_memory": SMALL, "include_dashboard": False}
+    made = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     yield made
-    made.shutdown()  # type: ignore[no-untyped-call]
+    made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,7 @@ def many(write_spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_job_that_is_stopped_and_then_loses_a_node_leaves_the_bytes_of_a_local_run(
     cluster: Any, many: Any, tmp_path: Path, reporter: Any, quiet: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = cluster.add_node(num_cpus=2, object_store_memory=SMALL)
+    node = patiently(lambda: cluster.add_node(num_cpus=2, object_store_memory=SMALL))
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
     @contextmanager
