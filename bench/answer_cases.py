@@ -236,8 +236,8 @@ def strides(folder: Path) -> Answer:
         main(["layers", f"file:{folder / 'net.keras'}"])
     rows = [line.split("  ") for line in out.getvalue().splitlines()]
     cells = {row[0].strip(): row[-1].strip() for row in rows}
-    odd = "a ratio" if "/" in cells.get("odd", "") and "." not in cells["odd"] else cells.get("odd")
-    return "pool 2 x 2, up 1 x 1, odd a ratio", f"pool {cells.get('pool')}, up {cells.get('up')}, odd {odd}"
+    names = ("pool", "up", "odd")
+    return "pool 2 x 2, up 1 x 1, odd 48/31 x 48/31", ", ".join(f"{name} {cells.get(name)}" for name in names)
 
 
 def transformer(folder: Path) -> Answer:
