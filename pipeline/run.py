@@ -62,6 +62,7 @@ def run(
 
 def finish(job: Job, stages: Sequence[str] = ()) -> None:
     """Run the stages of an open job, as `run` does; the caller holds its folder. Raises: any ConvscopeError."""
+    from pipeline.sources.colour import ignored_profiles
     from pipeline.stages import STAGES
 
     receipt = new_receipt(job, None if job.options.anew else find_receipt(job.folder))
@@ -84,6 +85,8 @@ def finish(job: Job, stages: Sequence[str] = ()) -> None:
         files = _file_digests(job, stage)
         started, clock = _utc_now(), time.monotonic()
         outcome = stage.run(job)
+        for line in ignored_profiles():
+            job.reporter.say(line)
         record = {"started": started, "seconds": round(time.monotonic() - clock, 1), **outcome}
         receipt = receipt.end(stage.name, StageRecord.model_validate(record | ({"file_digests": files} if files else {})))
         write_receipt(job.folder, receipt)

@@ -34,6 +34,7 @@ PIL.Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice as many; `Decod
 
 _ORIENTATION = 0x0112  # the EXIF tag: 1 upright, 2 to 8 mirrored or turned
 _FLOAT_MODES = ("F", "I")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _STRIP = 2**22  # pixels converted at a time
 
 
@@ -228,7 +229,7 @@ def _open(file: BinaryIO) -> PIL.ImageFile.ImageFile:
 
 def _is_plain_png(data: bytes) -> bool:
     """A whole PNG of 8-bit RGB or grey, with neither transparency nor orientation nor a colour profile."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:26] not in (b"\x08\x00", b"\x08\x02") or data[-8:-4] != b"IEND":
+    if data[:8] != _PNG or data[24:26] not in (b"\x08\x00", b"\x08\x02") or data[-8:-4] != b"IEND":
         return False
     special = (b"tRNS", b"eXIf", b"acTL", b"iCCP")
     view = memoryview(data)
@@ -298,8 +299,19 @@ def _from_16_bits(data: bytes, profile: bytes | None) -> np.ndarray:
     return _in_strips(pixels.shape[0], pixels.shape[1], rgb)
 
 
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The kind and the bytes of the signature and of every chunk. Of a damaged profile, libpng would write on the terminal."""
+    yield b"", _PNG
+    offset = len(_PNG)
+    while offset < len(data):
+        end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        yield data[offset + 4 : offset + 8], data[offset:end]
+        offset = end
+
+
 def _decoded_16_bits(data: bytes) -> np.ndarray:
     """uint16 (height, width), or (height, width, 3 or 4) with blue first."""
+    data = b"".join(part for kind, part in _png_chunks(data) if kind != b"iCCP") if data[:8] == _PNG else data
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
         raise Unreadable("its 16-bit samples cannot be decoded")

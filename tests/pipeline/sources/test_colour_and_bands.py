@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.errors import WrongSpec
 from pipeline.load import parse_spec
+from pipeline.sources import colour
 from pipeline.sources import decode as decoding
 from pipeline.sources.decode import Decoder, Unreadable, size
 from pipeline.sources.fit import Fit
@@ -68,9 +69,36 @@ def test_what_is_srgb_by_its_profile_keeps_every_bit() -> None:
     assert np.array_equal(Decoder().decode(encoded(SCENE, "PNG", icc_profile=srgb)), SCENE)
 
 
-@pytest.mark.parametrize("profile", [b"junk", swapped_profile()[:200], swapped_profile()[:131] + b"\xff" * 300])
-def test_a_damaged_profile_is_ignored(profile: bytes) -> None:
-    assert np.array_equal(Decoder().decode(encoded(SCENE, "PNG", icc_profile=profile)), SCENE)
+def with_space(space: bytes) -> bytes:
+    return swapped_profile()[:16] + space + swapped_profile()[20:]
+
+
+@pytest.mark.parametrize(
+    ("profile", "what"),
+    [
+        (b"junk", "damaged"),
+        (swapped_profile()[:200], "damaged"),
+        (swapped_profile()[:131] + b"\xff" * 300, "damaged"),
+        (with_space(b"CMYK"), "for CMYK in an image of RGB"),
+        (with_space(b"GRAY"), "for GRAY in an image of RGB"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_ignored_and_said(profile: bytes, what: str) -> None:
+    colour.ignored_profiles()
+    for _ in range(2):
+        assert np.array_equal(Decoder().decode(encoded(SCENE, "WEBP", lossless=True, icc_profile=profile)), SCENE)
+    said = f"colour profiles: 1 ignored ({what}); the colours of their images are taken as sRGB"
+    assert (colour.ignored_profiles(), colour.ignored_profiles()) == ([said], [])
+
+
+def test_grey_with_a_profile_for_rgb_becomes_srgb() -> None:
+    steep = bytearray(swapped_profile())
+    tags = {bytes(steep[at : at + 4]): at for at in range(132, 132 + 12 * int.from_bytes(steep[128:132], "big"), 12)}
+    curve = int.from_bytes(steep[tags[b"rTRC"] + 4 : tags[b"rTRC"] + 8], "big")
+    steep[curve + 12 : curve + 16] = (65536).to_bytes(4, "big")  # the exponent of all three: light as it is, not as it is seen
+    grey = np.full((8, 8), 128, np.uint8)
+    pixels = Decoder().decode(encoded(grey, "JPEG", quality=95, icc_profile=bytes(steep)))
+    assert np.ptp(pixels) <= 2 and pixels.mean() > 140
 
 
 @pytest.mark.skipif(not PIL.features.check("avif"), reason="this Pillow reads no AVIF")
