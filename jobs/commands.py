@@ -13,7 +13,7 @@ from jobs.summary import as_table, summary
 from jobs.terminal import painted
 from pipeline.errors import Fault, StoreFailed, WrongSpec, foreign_errors, printable
 from pipeline.options import RunOptions
-from pipeline.progress import Reporter
+from pipeline.progress import Reporter, counted
 from pipeline.receipt import read_receipt
 from pipeline.run import open_job, run, start_tensorflow
 from pipeline.shards import merge, run_shard
@@ -125,12 +125,15 @@ def _check(options: argparse.Namespace) -> None:
 
     height, width, _ = job.network.input_shape
     counts = [layer.channels if spec.activations.channels == "all" else len(spec.activations.channels) for layer in job.layers]
-    _say(f"{spec.name}: {len(job.source):,} examples, {spec.data.resize} to {height} x {width}, batches of {spec.data.batch}")
-    _say(f"network: {job.network.name}, {len(job.layers)} layers, {sum(counts):,} channels")
+    _say(
+        f"{spec.name}: {counted(len(job.source), 'example')}, {spec.data.resize} to {height} x {width}, "
+        f"batches of {spec.data.batch}"
+    )
+    _say(f"network: {job.network.name}, {counted(len(job.layers), 'layer')}, {counted(sum(counts), 'channel')}")
     for line in settings_of(job.network):
         _say(line)
     for layer, count in zip(job.layers, counts, strict=True):
-        _say(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {count} channels")
+        _say(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {counted(count, 'channel')}")
     every = len(job.network.every_layer())
     others = every - len(job.network.layers())
     if others:
@@ -195,7 +198,7 @@ def _report(options: argparse.Namespace) -> None:
     reporter = Reporter(read_receipt(folder, any_format=True).name)  # of whatever version: the page says what it lacks
     with hold(folder, reporter.say), reporter.step("report", "layers") as advance:
         counts = write_page(folder, sections_of(STAGES.values()), advance)
-    print(f"open {folder / 'report' / 'index.html'} ({counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB)")
+    print(f"open {folder / 'report' / 'index.html'} ({counted(counts['files'], 'file')}, {counts['bytes'] / 1e6:.1f} MB)")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -209,8 +212,7 @@ def _compare(options: argparse.Namespace) -> None:
     with hold(out, reporter.say), reporter.step("compare", "layers") as advance:
         matching = match_across(first, second) if options.match else match_channels(first, second)
         counts = write_comparison(Compared(first, second, matching.how, matching.pairs, matching.across), out, advance)
-    layers = "1 layer" if counts["layers"] == 1 else f"{counts['layers']} layers"
-    print(f"{counts['channels']:,} channels of {layers} in both, matched {matching.how}")
+    print(f"{counted(counts['channels'], 'channel')} of {counted(counts['layers'], 'layer')} in both, matched {matching.how}")
     print(f"open {out / 'index.html'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.progress import counted
 from pipeline.receipt import StageRecord, find_receipt, read_receipt
 from pipeline.store.places import Place
 
@@ -14,7 +15,7 @@ def summary(folder: Place) -> list[str]:
     if parts and find_receipt(folder) is None:
         return [f"{folder.name}: shards, not merged yet", *parts]
     receipt = read_receipt(folder)
-    lines = [f"{receipt.name}: {receipt.state}, {receipt.examples:,} examples, {len(receipt.layers)} layers"]
+    lines = [f"{receipt.name}: {receipt.state}, {counted(receipt.examples, 'example')}, {counted(len(receipt.layers), 'layer')}"]
     for stage in receipt.spec["stages"]:
         record = receipt.stages.get(stage)
         if record is None:
@@ -22,9 +23,9 @@ def summary(folder: Place) -> list[str]:
             continue
         lines.append(f"  {stage}: {_about(record)}{record.seconds:g} s in all")
         if record.skipped:
-            lines.append(f"    {record.skipped:,} images could not be read: index/skipped.parquet")
+            lines.append(f"    {counted(record.skipped, 'image')} could not be read: index/skipped.parquet")
         for layer, count in record.nans.items():
-            lines.append(f"    {layer}: {count:,} values were NaN and were ignored")
+            lines.append(f"    {layer}: {counted(count, 'value')} {'was' if count == 1 else 'were'} NaN and ignored")
         if stage == "activations":
             lines += _health(folder)
         if stage == "concepts":
@@ -35,7 +36,7 @@ def summary(folder: Place) -> list[str]:
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
             size = sum(path.stat().st_size for path in files) / 1e6
-            rows.append((f"  {what}:", f"{folder / part}: {len(files)} files, {size:.1f} MB"))
+            rows.append((f"  {what}:", f"{folder / part}: {counted(len(files), 'file')}, {size:.1f} MB"))
     lines += as_table([("", ""), *rows])[1:]
     mosaics = folder / "mosaics"
     pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))
@@ -103,9 +104,9 @@ def _about(record: StageRecord) -> str:
         return f"{record.summary}, " if record.summary else ""
     total = sum(spent.values())
     if not total:
-        return f"{record.images or 0:,} images, scanned by earlier runs, "
+        return f"{counted(record.images or 0, 'image')}, scanned by earlier runs, "
     share = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in spent.items())
     reduced = "" if record.precision == "float32" else f" in {record.precision}"
     gpu = "" if record.gpu_busy is None else f", GPU busy {record.gpu_busy:.0%}"
     rest = f"receptive fields {record.fields_seconds:.1f} s, patches and index {record.writing_seconds:.1f} s"
-    return f"{record.images or 0:,} images{reduced} at {record.images_per_second or 0:g}/s ({share}{gpu}), {rest}, "
+    return f"{counted(record.images or 0, 'image')}{reduced} at {record.images_per_second or 0:g}/s ({share}{gpu}), {rest}, "

@@ -13,6 +13,12 @@ from typing import Any, Protocol, TextIO
 from pipeline.errors import printable
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 class", "2,048 channels"."""
+    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 class Advance(Protocol):
     """Called as a step advances: the units done, their total, and a short note such as the loss."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import WrongSpec
 from pipeline.load import parse_spec
 from pipeline.options import RunOptions
-from pipeline.progress import Reporter
+from pipeline.progress import Reporter, counted
 from pipeline.receipt import find_receipt, write_receipt
 from pipeline.run import finish, new_receipt, nothing_to_do, open_job
 from pipeline.spec import JobSpec
@@ -53,7 +53,9 @@ def run_shard(
         job.say_settings()
         with reporter.step(f"scan of shard {index + 1} of {count}", "images") as advance:
             part = scan_part(ScanState.read_shard(job, index, count), ScanPlan.of(job), index, count, advance)
-        reporter.say(f"shard {index + 1} of {count} is done, {part.done:,} examples. Once all are done: convscope merge {folder}")
+        reporter.say(
+            f"shard {index + 1} of {count} is done, {counted(part.done, 'example')}. Once all are done: convscope merge {folder}"
+        )
     return folder
 
 

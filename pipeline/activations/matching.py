@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.activations.distribution import Distribution
 from pipeline.activations.part_file import WHOLE, SavedPart, read_part
 from pipeline.errors import ConvscopeError, WrongSpec
+from pipeline.progress import counted
 from pipeline.store.places import Place
 
 _Nearest = dict[tuple[str, int], tuple[float, tuple[str, int]]]  # by layer and position: the correlation, and the other's
@@ -64,7 +65,7 @@ def match_across(first: Place, second: Place) -> Matching:
             _keep_nearest(best[0], layer, other_layer, correlations)
             _keep_nearest(best[1], other_layer, layer, correlations.T)
     pairs = [(*own, *other, value) for own, (value, other) in best[0].items() if other in best[1] and best[1][other][1] == own]
-    return Matching(f"over all layers, each the other's nearest by its responses to {images:,} images", across=pairs)
+    return Matching(f"over all layers, each the other's nearest by its responses to {counted(images, 'image')}", across=pairs)
 
 
 def _keep_nearest(best: _Nearest, layer: str, other_layer: str, correlations: np.ndarray) -> None:
@@ -98,7 +99,7 @@ def match_channels(first: Place, second: Place) -> Matching:
                 pairs[layer] = _assign(*shared, _same(a, b, layer))
     if not pairs:
         return Matching(f"by number: the jobs have fewer than {_LEAST} images in common")
-    return Matching(f"by the correlation of their responses to {images:,} images that both have seen", pairs)
+    return Matching(f"by the correlation of their responses to {counted(images, 'image')} that both have seen", pairs)
 
 
 def _shared(first: Distribution, second: Distribution) -> tuple[np.ndarray, np.ndarray]:

@@ -30,8 +30,9 @@ def gaps_of(columns: Mapping[str, Sequence[Any]], spec: GradcamSpec) -> tuple[di
                 more = ""  # of relevance, what operations without weights could not pass on
             missing = sum(other > MOST for method, other in known if method == name)
             worst = f"{gap:.1%}" if gap < _SEVERAL else f"{gap:.2g} times the score"
+            many = "1 map does not add up to its score" if missing == 1 else f"{missing:,} maps do not add up to their scores"
             lines.append(
-                f"{method_named(name).title}: {missing:,} maps do not add up to their scores within {MOST:.0%}; the worst "
-                f"misses {worst}.{more} See the column gap of index/attributions.parquet."
+                f"{method_named(name).title}: {many} within {MOST:.0%}; the worst misses {worst}.{more} "
+                f"See the column gap of index/attributions.parquet."
             )
     return largest, lines

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.dream.plan import Subject
 from pipeline.job import Job
+from pipeline.progress import counted
 from pipeline.spec.dream import DreamSpec
 from pipeline.spec.picks import Picks
 
@@ -96,14 +97,14 @@ def index_columns(spec: DreamSpec, dreams: Sequence[WrittenDream]) -> dict[str, 
 def summarise(job: Job, dreams: Sequence[WrittenDream], films: Sequence[str]) -> dict[str, Any]:
     """The stage's entry in run.json; reports dreams that are dead or stopped."""
     counts = {kind: sum(dream.subject.kind == kind for dream in dreams) for kind in ("picture", "class")}
-    words = [f"{counts['picture']:,} pictures, {counts['class']:,} classes"]
+    words = [f"{counted(counts['picture'], 'picture')}, {counted(counts['class'], 'class')}"]
     if films:
-        words.append(f"{len(films):,} films")
+        words.append(counted(len(films), "film"))
     octaves = job.spec.dream.num_octave
     fewer = sum(dream.subject.kind == "picture" and dream.result.octaves < octaves for dream in dreams)
     if fewer:
         job.reporter.say(
-            f"{fewer:,} of {counts['picture']:,} pictures had fewer octaves than dream.num_octave = {octaves}: "
+            f"{fewer:,} of {counted(counts['picture'], 'picture')} had fewer octaves than dream.num_octave = {octaves}: "
             "the smallest are under a third of the network's input."
         )
     failed = {}

@@ -12,6 +12,7 @@ from pipeline.drawing.pixels import encode_png
 from pipeline.featuremaps.map_sheet import MapStyle, draw_maps
 from pipeline.featuremaps.statistics import MapStatistics
 from pipeline.models.network import LayerInfo, Network, in_groups
+from pipeline.progress import counted
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked, named, pick
 from pipeline.sources.source import Source
@@ -93,7 +94,9 @@ class FeatureMapResults:
         keep_only(self._folder / "mosaics" / "featuremaps", {self._folder / row["picture"][0] for row in rows})
         images = len(next(iter(self._rows.values())))
         maps, dead, layers = len(columns["dead"]), int(sum(columns["dead"])), list(self._rows)
-        summary = f"{maps:,} maps of {len(layers)} layers and {images} images, {dead:,} of them dead"
+        summary = (
+            f"{counted(maps, 'map')} of {counted(len(layers), 'layer')} and {counted(images, 'image')}, {dead:,} of them dead"
+        )
         return {"layers": layers, "images": images, "nans": self.nans, "summary": summary}
 
 
@@ -102,6 +105,6 @@ def _head(layer: LayerInfo, picked: Picked) -> list[str]:
     height, width, channels = layer.shape
     name = PurePosixPath(picked.image.key).name if picked.example is None else f"example {picked.example}, {picked.image.key}"
     return [
-        f"{layer.name} ({layer.kind}): {channels:,} maps of {height} x {width}",
+        f"{layer.name} ({layer.kind}): {counted(channels, 'map')} of {height} x {width}",
         name if picked.image.label is None else f"{name}, label {picked.image.label}",
     ]

@@ -18,6 +18,7 @@ from pipeline.hardware import cores
 from pipeline.patches.cut_state import CutState
 from pipeline.patches.pictures import SIDE, WHOLE_SIDE, LayerPictures, PatchOptions, WinnerPictures
 from pipeline.patches.winners import Winners
+from pipeline.progress import counted
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 
@@ -57,7 +58,10 @@ class MosaicRows:
         crop = "cut where the channel's own map is above half its peak" if self.made.map_size else ""
         crop = "cut to effective fields" if self.layer.effective is not None else crop
         crop = "whole images" if self.options.whole else crop
-        facts = [self.options.network, f"{self.options.images:,} images of {self.options.data}" if self.options.data else ""]
+        facts = [
+            self.options.network,
+            f"{counted(self.options.images, 'image')} of {self.options.data}" if self.options.data else "",
+        ]
         below = {
             ("crop",): "below each patch its response",
             ("full",): "bright where the channel responds, a box around what was cut out"
@@ -94,7 +98,7 @@ class MosaicRows:
         """A line that says that a channel never fires; empty for one that does."""
         if len(self.layer.ranks(row)):
             return ""
-        return f"never fires in these {self.options.images:,} images" if self.options.images else "never fires"
+        return f"never fires in {counted(self.options.images, 'image')}" if self.options.images else "never fires"
 
     def tile(self, row: int, group: int, rank: int) -> np.ndarray | None:
         """The patch of a winner, or its whole image."""

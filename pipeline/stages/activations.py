@@ -25,6 +25,7 @@ from pipeline.hardware import release_memory, watch_gpu
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
 from pipeline.patches import PatchOptions, Winners, winners_of, write_patches
+from pipeline.progress import counted
 from pipeline.report.pictures import fields_of, labels_of
 from pipeline.report.section import Section
 from pipeline.spec.activations import ActivationsSpec
@@ -49,7 +50,7 @@ def run(job: Job) -> Outcome:
     release_memory()
     scanned = time.monotonic()
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
-    job.reporter.say(f"receptive fields of {len(job.layers)} layers")
+    job.reporter.say(f"receptive fields of {counted(len(job.layers), 'layer')}")
     with ThreadPoolExecutor(1) as beside:
         neighbours = beside.submit(neighbour_columns, part, channels)  # in the time that the probes leave cores
         fields = solve_fields(job.network, job.layers, FieldCache.of_job(job) if spec.crop != "channel" else None)

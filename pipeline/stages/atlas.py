@@ -16,6 +16,7 @@ from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_among
 from pipeline.patterns.plan import Pattern, plan_batches
+from pipeline.progress import counted
 from pipeline.report.atlas import atlases
 from pipeline.report.section import Section
 from pipeline.spec.atlas import AtlasSpec
@@ -75,7 +76,8 @@ def run(job: Job) -> Outcome:
         "vectors": points_made,
         "icons": icons_made,
         "without_icons": without,
-        "summary": f"{sum(points_made.values()):,} points of {len(layers)} layers, {icons_made:,} icons",
+        "summary": f"{counted(sum(points_made.values()), 'point')} of {counted(len(layers), 'layer')}, "
+        f"{counted(icons_made, 'icon')}",
     }
 
 

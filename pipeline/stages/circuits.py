@@ -17,6 +17,7 @@ from pipeline.hardware import release_memory
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_among
+from pipeline.progress import counted
 from pipeline.report.job_reader import JobReader
 from pipeline.report.section import Section
 from pipeline.spec.circuits import CircuitsSpec
@@ -56,7 +57,7 @@ def run(job: Job) -> Outcome:
         "layers": [layer.name for layer, _ in chosen],
         "without_sources": without,
         "ended": ended,
-        "summary": f"{listed:,} channels of {len(stretches)} stretches between layers",
+        "summary": f"{counted(listed, 'channel')} of {counted(len(stretches), 'stretch')} between layers",
     }
 
 

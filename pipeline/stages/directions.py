@@ -21,6 +21,7 @@ from pipeline.errors import UnknownName, UnusableData, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_among
+from pipeline.progress import counted
 from pipeline.report.pictures import direction_sets
 from pipeline.report.section import Section
 from pipeline.scrambling import scrambled
@@ -85,7 +86,7 @@ def run(job: Job) -> Outcome:
         if file not in kept:
             file.unlink()
     taken = {name: len(sample.vectors) for name, sample in samples.items()}
-    count = f"{len(columns['layer']):,} directions in {len(sets)} sets"
+    count = f"{counted(len(columns['layer']), 'direction')} in {counted(len(sets), 'set')}"
     return {
         "layers": [directions.layer for directions in sets],
         "vectors": taken,
@@ -141,7 +142,7 @@ def _concepts(job: Job, layers: Sequence[LayerInfo]) -> _ConceptResults:
                     append_row(results.scores, (*about, *own, test.scores.tolist(), test.random.tolist(), *verdict))
     significant = sum(results.scores["significant"])
     results.outcome.update(concepts=list(sets), concept_images=size, left_out=left_out)
-    results.words.append(f"{len(results.sets)} concept vectors of {size} images each")
+    results.words.append(f"{counted(len(results.sets), 'concept vector')} of {size} images each")
     if spec.targets:
         results.words.append(f"{significant} of {tests} tests significant")
     return results

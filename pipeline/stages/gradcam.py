@@ -20,6 +20,7 @@ from pipeline.errors import UnusableData, UnusableModel, WrongSpec, require_modu
 from pipeline.job import Job
 from pipeline.models.network import LOGITS, TOKENS, LayerInfo, UnreadableLayer
 from pipeline.models.selection import select_layers
+from pipeline.progress import counted
 from pipeline.report.evidence import evidence
 from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
@@ -119,7 +120,8 @@ def _joined(outcomes: Mapping[str | None, Outcome]) -> Outcome:
             for name, outcome in outcomes.items()
         },
         "summary": (
-            f"{first['images']:,} images explained at {', '.join(layers)}, for the outputs {', '.join(map(str, outcomes))}"
+            f"{counted(first['images'], 'image')} explained at {', '.join(layers)}, "
+            f"for the outputs {', '.join(map(str, outcomes))}"
         ),
     }
 
@@ -253,7 +255,7 @@ def _explain_output(
         **({"suspicions": suspicious} if suspicious else {}),
         **({"without_object": len(metrics.without_object)} if spec.objects else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
-        "summary": f"{len(results.keys):,} images explained at {', '.join(layers)}",
+        "summary": f"{counted(len(results.keys), 'image')} explained at {', '.join(layers)}",
     }, tables
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.progress import counted
 from pipeline.stages.stage import Outcome, Stage, sections_of
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ def stage_after(stages: Sequence[Stage]) -> Stage:
 
         with job.reporter.step("report", "layers") as advance:
             counts = write_page(job.folder, sections_of(stages), advance)
-        size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
-        return {**counts, "summary": f"{counts['channels']:,} channels on a page of {size}"}
+        size = f"{counted(counts['files'], 'file')}, {counts['bytes'] / 1e6:.1f} MB"
+        return {**counts, "summary": f"{counted(counts['channels'], 'channel')} on a page of {size}"}
 
     tables = dict.fromkeys(table for stage in stages for table in stage.tables)
     return Stage("report", run, reads=("stages", *tables), names_classes=True, folders=("report",))

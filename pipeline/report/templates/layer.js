@@ -30,7 +30,7 @@
   const known = (layer, key) => new Set(layer.channels.map(STATISTICS[key][1]).filter((value) => typeof value === "number")).size > 1;
 
   // Why a channel has no winners.
-  const without = (statistics) => (statistics.dead ? `never fires in these ${statistics.seen?.toLocaleString("en") ?? ""} images` : "has no winners");
+  const without = (statistics) => (statistics.dead ? `never fires in ${count(statistics.seen ?? 0, "image")}` : "has no winners");
 
   // What a card says beside the channel's number: what the list is sorted by, or what its winners are.
   function captionOf(channel, sort) {

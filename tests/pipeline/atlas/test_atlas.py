@@ -51,7 +51,7 @@ def test_the_stage_leaves_points_cells_icons_and_what_other_viewers_load(mapped:
     vectors = np.loadtxt(mapped / "atlas" / "edges-vectors.tsv", delimiter="\t")
     metadata = pd.read_csv(mapped / "atlas" / "edges-metadata.tsv", sep="\t")
     assert vectors.shape == (240, 4) and metadata.key.tolist() == points.key.tolist()
-    assert "240 points of 1 layers" in str(read_receipt(mapped).stages["atlas"].summary)
+    assert "240 points of 1 layer" in str(read_receipt(mapped).stages["atlas"].summary)
     assert not list((mapped / "parts" / "atlas").glob("*")) and (mapped / "report" / "data" / "+atlas.js").exists()
 
 

@@ -13,6 +13,6 @@ def test_a_sentence_for_each_method_that_misses_more_than_a_percent_says_what_to
     largest, lines = gaps_of(columns, GradcamSpec(steps=64))
     assert largest == {"integrated_gradients": 0.025, "expected_gradients": 0.3, "lrp_epsilon": 4.8e12, "lrp_zplus": 1e-6}
     integrated, expected, relevance = lines
-    assert integrated.startswith("integrated gradients: 1 maps do not add up to their scores within 1%; the worst misses 2.5%.")
+    assert integrated.startswith("integrated gradients: 1 map does not add up to its score within 1%; the worst misses 2.5%.")
     assert "Raise gradcam.steps = 64." in integrated and "Raise gradcam.samples = 64." in expected
     assert "misses 4.8e+12 times the score" in relevance and "trust lrp_epsilon_plus_flat instead" in relevance

@@ -228,7 +228,7 @@ def test_a_file_that_is_not_a_picture_is_refused_before_any_work(dream_spec: Any
 def test_octaves_that_are_too_small_are_left_out_and_counted(dream_spec: Any, photos: Any, reporter: Any, tmp_path: Path) -> None:
     folder = run(dream_spec(files=[f"{photos}/b/one.png"], num_octave=9), tmp_path, reporter=reporter)
     assert rows_of(folder).octaves.to_list() == [4]  # 22, 15, 11, 8; the next, 5, is under a third of 16
-    assert any("1 of 1 pictures had fewer octaves than dream.num_octave = 9" in line for line in reporter.lines)
+    assert any("1 of 1 picture had fewer octaves than dream.num_octave = 9" in line for line in reporter.lines)
 
 
 def test_where_nothing_is_named_the_first_few_examples_are_dreamed_on(dream_spec: Any, quiet: Any, tmp_path: Path) -> None:
