@@ -16,8 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CONVSCOPE_CACHE"] = "off"  # what tests solve is not for the user's own jobs, and theirs not for tests
 
 import cv2
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, settings
+from zygote import Programs
 
 from pipeline import load_spec, run
 from pipeline.errors import UnusableData
@@ -28,6 +32,14 @@ from pipeline.sources.fit import Fit
 from pipeline.sources.source import Image, Shard
 
 ROOT = Path(__file__).resolve().parents[1]
+# Before any module of tests: some start TensorFlow as soon as they are imported.
+PROGRAMS = Programs()
+
+# The same examples in every run, however busy the machine is.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +48,6 @@ def tiny_model() -> Any:
 
     All weights are small whole numbers: on pixels of 0 to 3 every sum is exact in float32, in any order.
     """
-    import keras
 
     random = np.random.default_rng(7)
     x = inputs = keras.Input((16, 16, 3))
@@ -161,8 +172,6 @@ class InMemory:
         return "0"
 
     def stream(self, shard: Shard, start: Any = 0) -> Any:
-        import tensorflow as tf
-
         first, last = shard.bounds(len(self))
         order = range(first + start, last)
         columns = {
@@ -240,6 +249,12 @@ def process() -> Iterator[Any]:
         if child.poll() is None:
             child.kill()
         child.communicate()
+
+
+@pytest.fixture(scope="session")
+def program() -> Any:
+    """A function: run a program in a process in which TensorFlow is imported and has not started. Returns: how it ended."""
+    return PROGRAMS.run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A process that has imported TensorFlow once: each command runs in a fork of it, at its own end or killed before.
+"""Processes that have imported TensorFlow once: each command or program runs in a fork, at its own end or killed before.
 
 A command that starts Python and TensorFlow takes four seconds, a fork less than one: so a thousand can be killed.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +66,42 @@ class Zygote:
         self._process.stdin.write(json.dumps({"words": [str(word) for word in words], **settings}) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
+
+
+class Programs:
+    """Runs programs in forks of this process as it is now: make it once TensorFlow is imported, and before it starts.
+
+    They have this process's hash seed, and whatever it has imported; a test of either starts Python itself.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        if not os.fork():
+            # What pytest and its workers have open would stay so after their end.
+            end = os.dup2(theirs.fileno(), 3)
+            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(nothing, stream)
+            for line in os.fdopen(end, "r", encoding="utf-8", closefd=False):
+                os.write(end, f"{json.dumps(_fork(json.loads(line)))}\n".encode())
+            os._exit(0)
+        theirs.close()
+        self._environment = tuple(os.environ)
+        self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
+
+    def run(self, code: str, *arguments: Any, folder: Any = ROOT, environment: dict[str, str | None] | None = None) -> Ended:
+        """Run Python's code as `python -c` does, to its end.
+
+        Args:
+            folder: the working directory.
+            environment: variables beside this process's, whose changes until now it has; None: without it.
+        """
+        variables: dict[str, str | None] = dict.fromkeys(set(self._environment) - os.environ.keys())
+        settings = {"folder": str(folder), "environment": {**variables, **os.environ, **(environment or {})}}
+        self._lines.write(json.dumps({"code": code, "words": [str(word) for word in arguments], **settings}) + "\n")
+        self._lines.flush()
+        return Ended(**json.loads(self._lines.readline()))
 
 
 def _serve() -> None:
@@ -131,7 +168,11 @@ def _work(request: dict[str, Any], count: int) -> int:
     import resource
     import traceback
 
-    os.environ.update(request.get("environment", {}))
+    for name, value in request.get("environment", {}).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     if "watched" in request:
         _watch(request["watched"], request.get("kill_at"), count)
     if "file_size" in request:
@@ -147,10 +188,14 @@ def _work(request: dict[str, Any], count: int) -> int:
         os.setgroups([])
         os.setgid(request["user"])
         os.setuid(request["user"])
-    from jobs.cli import main
-
     try:
-        status = main(request["words"])
+        if "code" in request:
+            _run_program(request)
+            status = 0
+        else:
+            from jobs.cli import main
+
+            status = main(request["words"])
     except SystemExit as stop:
         status = int(stop.code or 0)
     except BaseException:
@@ -159,6 +204,21 @@ def _work(request: dict[str, Any], count: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     return status
+
+
+def _run_program(request: dict[str, Any]) -> None:
+    """Python's code as the main module, with the streams of this process instead of pytest's."""
+    sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8", closefd=False) for stream in (1, 2))  # noqa: SIM115
+    os.chdir(request["folder"])
+    sys.argv = ["-c", *request["words"]]
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    try:
+        exec(compile(request["code"], "<string>", "exec"), main.__dict__)
+    finally:
+        measured = sys.modules["coverage"].Coverage.current() if "coverage" in sys.modules else None
+        if measured is not None:  # what the forked process measured so far goes on here, but is not written at a bare exit
+            measured.stop()
+            measured.save()
 
 
 def _watch(folder: str, kill_at: int | None, count: int) -> None:

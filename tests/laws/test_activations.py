@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scanned import in_bytes as part_in_bytes
@@ -27,9 +27,6 @@ INF, NAN = math.inf, math.nan
 TIED = st.sampled_from([-1.0, -0.0, 0.0, 0.5, INF, -INF, NAN])
 PLAIN = st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5])
 EXAMPLES = st.one_of(st.integers(-1, 5), st.sampled_from([2**31, 2**53 + 1, 2**63 - 1]))
-
-settings.register_profile("laws", deadline=None, max_examples=150)
-settings.load_profile("laws")
 
 
 @st.composite

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ run(job("large", "large"), work / "out")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the data segment, which Linux counts")
-def test_a_batch_of_large_pictures_is_explained_within_a_memory_limit(tmp_path: Path) -> None:
+def test_a_batch_of_large_pictures_is_explained_within_a_memory_limit(tmp_path: Path, program: Any) -> None:
     large = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     large[1000:3000, 2000:5000] = 200
     for folder, pixels in (("small", large[:64, :64]), ("large", large)):
@@ -48,8 +48,8 @@ def test_a_batch_of_large_pictures_is_explained_within_a_memory_limit(tmp_path: 
         for number in range(_PICTURES):
             cv2.imwrite(str(tmp_path / folder / f"{number}.png"), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     limit = 900_000_000  # one image in the scan's form, and the drawing of pictures of 1600 pixels
-    done = subprocess.run([sys.executable, "-c", _JOB, str(tmp_path), str(limit)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = program(_JOB, tmp_path, limit)
+    assert done.status == 0, done.err[-2000:]
     maps = pd.read_parquet(tmp_path / "out" / "large" / "index" / "attributions.parquet")
     assert len(maps) >= _PICTURES
     # Boxes are in pixels of the image itself; pictures are drawn at a bounded size.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import keras
@@ -118,14 +116,13 @@ for case in json.loads(sys.argv[1]):
 
 
 @pytest.fixture(scope="module")
-def settled() -> dict[str, str]:
+def settled(program: Any) -> dict[str, str]:
     """{case: what a process of its own says of its devices}."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TF_CUDNN_", "CUDA_"))}
+    own = {key: None for key in os.environ if key.startswith(("TF_CUDNN_", "CUDA_"))}
     cases = json.dumps([(gpus, gpu, own) for _, gpus, gpu, own, _ in _SETTLED])
-    program = [sys.executable, "-c", _PREPARED.replace("{names}", str(_SETTINGS)), cases]
-    result = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return dict(zip([case for case, *_ in _SETTLED], result.stdout.splitlines(), strict=True))
+    result = program(_PREPARED.replace("{names}", str(_SETTINGS)), cases, environment=own)
+    assert result.status == 0, result.err[-2000:]
+    return dict(zip([case for case, *_ in _SETTLED], result.out.splitlines(), strict=True))
 
 
 @pytest.mark.parametrize(("case", "settings"), [(case, settings) for case, *_, settings in _SETTLED])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 import textwrap
 import weakref
@@ -59,7 +58,9 @@ def test_a_session_that_nobody_holds_is_closed(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as Linux lists them")
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="on a GPU batches stay whole")
-def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_beside_those_that_run_them() -> None:
+def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_beside_those_that_run_them(
+    program: Any,
+) -> None:
     code = """
         import os
         import tensorflow as tf
@@ -78,5 +79,5 @@ def test_after_devices_are_prepared_a_session_owns_a_thread_for_operations_besid
         tf.matmul(tf.ones((2, 2)), tf.ones((2, 2)))
         print(started(2), started(4))
     """
-    child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
-    assert child.stdout.split() == ["3", "5"], child.stderr
+    child = program(textwrap.dedent(code))
+    assert child.out.split() == ["3", "5"], child.err

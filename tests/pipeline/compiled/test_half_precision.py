@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from typing import Any
 
 _CHILD = """
 import json
@@ -39,11 +37,11 @@ print(json.dumps({"types": {kind: sorted(names) for kind, names in types.items()
 """
 
 
-def test_in_float16_the_heavy_operations_are_halves_and_maps_are_float32_again() -> None:
-    environment = os.environ | {"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU": "1"}  # read once in a process
-    child = subprocess.run([sys.executable, "-c", _CHILD], env=environment, capture_output=True, text=True, timeout=300)
-    assert child.returncode == 0, child.stderr[-2000:]
-    report = json.loads(child.stdout.splitlines()[-1])
+def test_in_float16_the_heavy_operations_are_halves_and_maps_are_float32_again(program: Any) -> None:
+    setting = {"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_SIMULATE_GPU": "1"}  # read once in a process
+    child = program(_CHILD, environment=setting)
+    assert child.status == 0, child.err[-2000:]
+    report = json.loads(child.out.splitlines()[-1])
     heavy = {kind: report["types"][kind] for kind in ("Conv2D", "DepthwiseConv2dNative", "MatMul")}
     assert heavy == {kind: ["float16"] for kind in heavy}
     assert report["types"]["Mean"] == ["float32"], "a sum of many halves would lose digits"

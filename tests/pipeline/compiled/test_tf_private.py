@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import textwrap
 from typing import Any
@@ -206,7 +204,7 @@ def test_the_number_of_threads_is_the_programs_then_the_environments(monkeypatch
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as Linux lists them")
 @pytest.mark.parametrize("owned", [True, False])
-def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_the_first_device(owned: Any) -> None:
+def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_the_first_device(program: Any, owned: Any) -> None:
     code = f"""
         import os
         import tensorflow as tf
@@ -224,14 +222,11 @@ def test_a_session_has_threads_of_its_own_only_where_they_are_asked_for_before_t
         print(len(os.listdir("/proc/self/task")) - before)
     """
     # What this process has set for its own sessions is not the child's.
-    environment = {name: value for name, value in os.environ.items() if name != "TF_OVERRIDE_GLOBAL_THREADPOOL"}
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, env=environment
-    )
-    assert int(child.stdout) == (6 if owned else 1), child.stderr
+    child = program(textwrap.dedent(code), environment={"TF_OVERRIDE_GLOBAL_THREADPOOL": None})
+    assert child.out.strip() == ("6" if owned else "1"), child.err
 
 
-def test_a_process_that_computed_nothing_has_not_started() -> None:
+def test_a_process_that_computed_nothing_has_not_started(program: Any) -> None:
     code = """
 import tensorflow as tf
 from pipeline.compiled.tf_private import has_started
@@ -243,7 +238,8 @@ assert not has_started()
 tf.constant(1)
 assert has_started()
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended = program(code)
+    assert ended.status == 0, ended.err
 
 
 def test_operations_without_a_gpu_kernel_are_named_with_their_types() -> None:

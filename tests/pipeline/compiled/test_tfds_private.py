@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +55,8 @@ def test_what_is_not_on_disk_is_an_error_of_its_own(tmp_path: Path) -> None:
         builder_on_disk("contract_nothing", str(tmp_path))
 
 
-def test_the_folder_of_prepared_data_sets_is_the_one_that_the_environment_names(tmp_path: Path) -> None:
+def test_the_folder_of_prepared_data_sets_is_the_one_that_the_environment_names(tmp_path: Path, program: Any) -> None:
     code = "from pipeline.compiled.tfds_private import default_data_dir; print(default_data_dir())"
-    environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path)}
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
-    assert child.stdout.strip() == str(tmp_path), child.stderr
+    child = program(code, environment={"TFDS_DATA_DIR": str(tmp_path)})
+    assert child.out.strip() == str(tmp_path), child.err
     assert default_data_dir()

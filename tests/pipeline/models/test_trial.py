@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,12 +43,12 @@ for work, bounds in json.loads(sys.argv[1]):
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, tuple[str, float]]:
+def outcomes(program: Any) -> dict[str, tuple[str, float]]:
     """{work: what is said of it, and how long it took}: each tried in a child of its own, of one process."""
     works = json.dumps([(work, bounds) for work, bounds, _ in _OUTCOMES])
-    done = subprocess.run([sys.executable, "-c", _TRIALS, works], capture_output=True, text=True, check=True)
-    assert "heard" not in done.stdout + done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    done = program(_TRIALS, works)
+    assert done.status == 0 and "heard" not in done.out + done.err, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
     return {work: (said, seconds) for (work, _, _), (said, seconds) in zip(_OUTCOMES, lines, strict=True)}
 
 
@@ -60,14 +58,15 @@ def test_what_happens_to_the_child_is_said_in_one_line_and_soon(outcomes: Any, w
     assert said in line and "\n" not in line and seconds < 60
 
 
-def test_a_process_whose_tensorflow_runs_already_opens_files_itself() -> None:
+def test_a_process_whose_tensorflow_runs_already_opens_files_itself(program: Any) -> None:
     code = """
 import tensorflow as tf
 tf.constant(1)
 from pipeline.models.trial import try_in_child
 try_in_child(lambda: 1 / 0, "net.pb")
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = program(code)
+    assert done.status == 0, done.err
 
 
 _HANDED = """
@@ -97,12 +96,10 @@ print(os.path.exists("ran"))
 """
 
 
-def test_what_a_child_made_is_handed_over_and_nothing_that_it_names_is_run(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [sys.executable, "-c", _HANDED], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
-    )
-    made, *others, ran = done.stdout.splitlines()
+def test_what_a_child_made_is_handed_over_and_nothing_that_it_names_is_run(tmp_path: Path, program: Any) -> None:
+    done = program(_HANDED, folder=tmp_path)
+    assert done.status == 0, done.err
+    made, *others, ran = done.out.splitlines()
     assert made == "[LayerInfo(name='a', kind='Conv2D', shape=(1, 2, 3), of_tokens=False, base=None), array([0, 1, 2])]"
     assert others == ["None", "UnusableModel: no such network", "None", "None", "None"] and ran == "False"
 
@@ -138,12 +135,13 @@ def looping(images: tf.Tensor) -> tf.Tensor:
     return tf.identity(tf.reduce_mean(again, (1, 2)), name="end")
 
 
-def test_graphs_that_a_child_opened_are_those_that_are_opened_without_and_are_judged_here_too(tmp_path: Path) -> None:
+def test_graphs_that_a_child_opened_are_those_that_are_opened_without_and_are_judged_here_too(
+    tmp_path: Path, program: Any
+) -> None:
     images = tf.TensorSpec((None, 8, 8, 3), tf.float32, name="input")
     paths = [freeze_v1(tmp_path, plain, ["end"]), freeze_v2(tmp_path, looping, images, lower=False, name="loop")]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", _OPENED, *(f"frozen:{path}" for path in paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    *handed, first, second = (line.rsplit(maxsplit=2) for line in done.stdout.splitlines())
+    done = program(_OPENED, *(f"frozen:{path}" for path in paths))
+    assert done.status == 0, done.err
+    *handed, first, second = (line.rsplit(maxsplit=2) for line in done.out.splitlines())
     assert [[network, "1", "1"] for network, *_ in handed] == [first, second]
     assert [counts for _, *counts in handed] == [["0", "1"]] * 2

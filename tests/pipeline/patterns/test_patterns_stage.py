@@ -26,7 +26,7 @@ NAMED = {
     "name": "a class",
     "terms": [{"kind": "logit", "number": 2}, {"kind": "channel", "layer": "shapes", "channel": 1, "weight": -0.5}],
 }
-TABLE = {"layers": ["edges", "shapes"], "channels": [0, 2, 3], "steps": 12, "batch": 4, "sign": "both", "snapshot": 1e-9}
+TABLE = {"layers": ["edges", "shapes"], "channels": [0, 2, 3], "steps": 12, "batch": 3, "sign": "both", "snapshot": 1e-9}
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_bytes(
     made, make = [], runner.PatternRunner._make
     monkeypatch.setattr(runner.PatternRunner, "_make", lambda *arguments: made.append(1) or make(*arguments))
     again = run(pattern_spec, tmp_path, reporter=quiet)
-    assert len(made) == 5 - len(finished)  # of 3 batches of two layers, and one of the objective
+    assert len(made) == 5 - len(finished)  # two batches of each layer, and one of the objective
     parts = ("index", "patterns", "mosaics")
     assert tree_of(again, *parts) == tree_of(done, *parts)
 
