@@ -51,9 +51,9 @@ def test_an_interrupt_of_the_group_does_not_end_what_passes_lines_on() -> None:
 
 
 def test_a_child_that_outlives_the_command_does_not_keep_it() -> None:
-    code = CODE.format(written=b"x\n", end="import subprocess; subprocess.Popen(['sleep', '5'], stdout=subprocess.DEVNULL)")
+    code = CODE.format(written=b"x\n", end="import subprocess; subprocess.Popen(['sleep', '30'], stdout=subprocess.DEVNULL)")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert process.wait(4) == 0
+    assert process.wait(25) == 0
 
 
 class Terminal(io.StringIO):

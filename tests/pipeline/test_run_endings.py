@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,9 @@ def test_a_folder_that_another_process_holds_is_named_with_host_process_and_time
     with pytest.raises(FolderHeld) as caught:
         run(spec, tmp_path, reporter=quiet)
     message = one_line(caught, 75)
-    since = time.strftime("%Y-%m-%dT", time.gmtime())
-    assert f"process {holder.pid} on {socket.gethostname()} since {since}" in message and "Wait for it" in message
+    held = (tmp_path / "tiny" / ".lock").read_text()
+    assert re.match(rf"process {holder.pid} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\dT\d\d:\d\d", held)
+    assert held in message and "Wait for it" in message
     assert tree_of(tmp_path / "tiny") == before
 
 

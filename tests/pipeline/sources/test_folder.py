@@ -207,7 +207,7 @@ def test_links_that_multiply_paths_without_end_are_refused_at_once(tmp_path: Pat
         for link in ("x", "y"):
             (here / link).symlink_to(tmp_path / "images" / str(number + 1))
     (tmp_path / "images" / "30").mkdir()
-    start = time.monotonic()
+    start = time.process_time()  # a busy machine takes longer by the clock
     with pytest.raises(UnusableData, match="more than 100 times"):
         folder(FIT)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5

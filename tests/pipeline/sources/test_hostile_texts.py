@@ -70,10 +70,10 @@ def test_the_thousand_classes_of_imagenet_come_without_a_network() -> None:
     "pattern", ["{0..400000000}.parquet", f"{{0..{'9' * 5000}}}.tar", "{0..999}" * 3, "{a,b}" * 40, "{1..100001}"]
 )
 def test_braces_that_name_too_many_files_are_refused_at_once(pattern: str) -> None:
-    start = time.monotonic()
+    start = time.thread_time()  # a busy machine takes longer by the clock
     with pytest.raises(WrongSpec, match="braces name more than 100,000 files"):
         braced(pattern)
-    assert time.monotonic() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_braces_within_the_bound_still_expand() -> None:
