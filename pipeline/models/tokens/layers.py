@@ -164,6 +164,8 @@ class _Survey:
             return False
         channels = ({1, 2, 3} - set(self.spatial)).pop()
         if tensor.shape.rank == 4 and positions.ids.shape[channels] > 1:
+            if max(positions.ids.shape[axis] for axis in self.spatial) == 1 < max(tensor.shape[axis] for axis in self.spatial):
+                return False  # the axis that would be of channels holds the tokens, those of rows and columns heads and width
             positions = positions.without(channels, kept=True)
         if positions.lost == "unknown" or tensor.shape.rank != 4 or is_map_like(positions, images, self.spatial):
             return True

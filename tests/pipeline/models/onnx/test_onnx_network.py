@@ -138,6 +138,15 @@ def test_every_head_of_a_class_token_that_alone_looks_is_a_map(tmp_path: Path) -
     np.testing.assert_allclose(traced, attention[:, :, 0, 1:].transpose(0, 2, 1).reshape(3, 4, 4, 2), atol=1e-5)
 
 
+def test_tokens_before_heads_and_width_are_no_channels_of_a_map_of_these(tmp_path: Path) -> None:
+    """(batch, 17, 2, 4) has the axes of a map of 17 channels; what lies along its axis 1 is a class token and 4 x 4 patches."""
+    network = open_onnx(saved(class_attention(), tmp_path), spec())
+    names = ["/Tokens", "/KeyHeads", "/KeyHeads#tokens"]
+    tokens, heads, beside = (np.asarray(value) for value in network.trace(tf.constant(PIXELS), names).values())
+    assert tokens.shape == heads.shape == (3, 4, 4, 8) and beside.shape == (3, 1, 1, 8)
+    np.testing.assert_array_equal(heads, tokens)
+
+
 def test_a_file_whose_images_would_change_each_other_is_refused(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Reshape", ["x", "joined"], ["rows"], name="/Rows"),
