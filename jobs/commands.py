@@ -24,6 +24,7 @@ from pipeline.store.places import Place, place
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipeline.job import Job
     from pipeline.models.network import LayerInfo, Network, UnreadableLayer
     from recfield import ReceptiveField
 
@@ -130,7 +131,7 @@ def _check(options: argparse.Namespace) -> None:
         f"batches of {spec.data.batch}"
     )
     _say(f"network: {job.network.name}, {counted(len(job.layers), 'layer')}, {counted(sum(counts), 'channel')}")
-    for line in settings_of(job.network):
+    for line in settings_of(job):
         _say(line)
     for layer, count in zip(job.layers, counts, strict=True):
         _say(f"  {layer.name}: {layer.kind}, map {layer.shape[0]} x {layer.shape[1]}, {counted(count, 'channel')}")
@@ -274,9 +275,9 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{result['test_accuracy']:.2%} of {result['test_images']:,} test images right; {options.out}/cifar10.keras")
 
 
-def settings_of(network: Network) -> list[str]:
-    """What convscope chose for a network where the spec may leave it open, and why, a line each."""
-    return [f"{key}: {setting}" for key, setting in network.settings.items()]
+def settings_of(opened: Network | Job) -> list[str]:
+    """What convscope chose for a network or a job where the spec may leave it open, and why, a line each."""
+    return [f"{key}: {setting}" for key, setting in opened.settings.items()]
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

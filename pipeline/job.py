@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.errors import WrongSpec
 from pipeline.models.head import Head
-from pipeline.models.labels import class_names, count_classes
-from pipeline.models.network import LOGITS, LayerInfo, Network, alone, outputs_of
+from pipeline.models.labels import IMAGENET_CLASSES, class_names, count_classes
+from pipeline.models.network import LOGITS, LayerInfo, Network, Setting, alone, outputs_of
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
@@ -61,9 +61,25 @@ class Job:
         labels = self.spec.model.labels
         return {path: digest_file(path) for path in named + ([labels] if labels not in (None, "imagenet") else [])}
 
+    @cached_property
+    def settings(self) -> dict[str, Setting]:
+        """What is in force where the spec may leave it to convscope, and why, by key: the network's, and where its classes' names
+        are from."""
+        labels = self._labels_of_weights
+        return {**self.network.settings, **({} if labels is None else {"labels": labels})}
+
+    @property
+    def _labels_of_weights(self) -> Setting | None:
+        """ImageNet's names, for a classifier of keras.applications with weights whose classes nothing else names."""
+        model, of_data = self.spec.model, self.source.labels or ()
+        named = model.labels is not None or len(of_data) == IMAGENET_CLASSES
+        if named or not model.source.startswith("keras:") or not model.top or model.weights == "none":
+            return None
+        return Setting("imagenet", "the classes of keras.applications")
+
     def say_settings(self) -> None:
         """Tell the user what is in force where the spec may leave it to convscope, and why."""
-        for key, setting in self.network.settings.items():
+        for key, setting in self.settings.items():
             self.reporter.say(f"{key}: {setting}", setting=key, value=setting.value, reason=setting.reason)
 
     def count_classes(self) -> int:
@@ -121,7 +137,8 @@ class Job:
         return {}
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The name of each logit: from `model.labels`, else from the data set if it has as many; None otherwise.
+        """The name of each logit: from `model.labels`, else from the data set if it has as many, else those of ImageNet for a
+        classifier of keras.applications; None otherwise.
 
         Raises: MissingInput, WrongSpec, UnusableModel for a network without logits.
         """
@@ -132,6 +149,8 @@ class Job:
         of_classes = self.head().kind in ("softmax", "sigmoid", "map", "boxes")  # no label names a number of a regression
         of_data = self.source.labels if of_classes else None
         count, named = self.count_classes(), self.spec.model.labels
+        if self._labels_of_weights is not None:
+            return class_names(self._labels_of_weights.value, self.network.name, count, None, fits=False)
         if self.spec.model.logits == ALL and named is not None:
             return class_names(named, self.network.name, count, of_data, fits=False)  # they are of one output, or of some
         return class_names(named, self.network.name, count, of_data)

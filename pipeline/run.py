@@ -183,7 +183,7 @@ def new_receipt(job: Job, old: Receipt | None) -> Receipt:
         layers=[layer.name for layer in job.layers],
         examples=len(job.source),
         stages={},
-        settings={key: {"value": setting.value, "reason": setting.reason} for key, setting in job.network.settings.items()},
+        settings={key: {"value": setting.value, "reason": setting.reason} for key, setting in job.settings.items()},
     )
     if old is None or old.digests != receipt.digests:
         return receipt

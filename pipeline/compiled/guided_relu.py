@@ -36,12 +36,12 @@ CHANGES: dict[Relus, GradientRule] = {"guided": GUIDED, "deconvnet": DECONVNET}
 class Guide:
     """Which activations guided backpropagation, or a deconvnet, replaced.
 
-    rule: "rectifiers", where the network has ReLUs; "smooth", where it has none and its ELU, swish, GELU and the like
+    rule: "relu", where the network has ReLUs; "smooth", where it has none and its ELU, swish, GELU and the like
         were replaced.
     replaced: how many of them the logits are computed by.
     """
 
-    rule: Literal["rectifiers", "smooth"]
+    rule: Literal["relu", "smooth"]
     replaced: int
 
 
@@ -80,7 +80,7 @@ def guide(logits_graph: LogitsGraph, images: tf.Tensor, name: str, relus: Relus 
             "rule for that. Leave deconvnet out of gradcam.methods; guided_backprop works."
         )
     replace_gradients(activations, CHANGES[relus])
-    return Guide("rectifiers" if relu_operations else "smooth", len(activations))
+    return Guide("relu" if relu_operations else "smooth", len(activations))
 
 
 def _changing(logits_graph: LogitsGraph, images: tf.Tensor) -> dict[tf.Operation, None]:

@@ -11,6 +11,7 @@ from pipeline.models.head import BOX_COLUMNS
 from pipeline.models.network import LOGITS, Network
 from pipeline.store.text import decoded, lines
 
+IMAGENET_CLASSES = 1000
 _BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks have before the thousand
 
 

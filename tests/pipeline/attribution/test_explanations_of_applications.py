@@ -1,4 +1,4 @@
-"""Every network of keras.applications is explained: its last convolution, its classes, its rectifiers."""
+"""Every network of keras.applications is explained: its last convolution, its classes, its ReLUs."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def test_every_builder_is_explained(name: Any, capsys: pytest.CaptureFixture[str
     for values in found.maps.values():
         assert np.isfinite(values).all()
     assert np.abs(gradient).max() > 0 and not np.array_equal(gradient, guided)
-    assert run.guide.rule == ("smooth" if name.startswith(_SMOOTH) else "rectifiers")
+    assert run.guide.rule == ("smooth" if name.startswith(_SMOOTH) else "relu")
     keras.backend.clear_session()

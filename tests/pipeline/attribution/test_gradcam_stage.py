@@ -99,7 +99,7 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained: 
         assert 0 <= row["y1"] < row["y2"] <= 16 and 0 <= row["x1"] < row["x2"] <= 16
         assert 0 <= row["src_y1"] < row["src_y2"] <= 24 and 0 <= row["src_x1"] < row["src_x2"] <= 26
         guided = row["method"].startswith("guided")
-        assert (row["rule"], row["replaced"]) == (("rectifiers", 1) if guided else (None, None))
+        assert (row["rule"], row["replaced"]) == (("relu", 1) if guided else (None, None))
 
 
 def test_digests_peaks_and_boxes_are_those_of_the_maps(explained: Any, pictures: Any) -> None:
@@ -159,7 +159,7 @@ def test_the_checks_are_a_table_and_a_plot(explained: Any) -> None:
 def test_the_receipt_and_show_tell_where_and_what(explained: Any, command: Any) -> None:
     _, folder = explained
     done = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]
-    assert done["layers"] == ["shapes"] and done["images"] == 3 and (done["rule"], done["replaced"]) == ("rectifiers", 1)
+    assert done["layers"] == ["shapes"] and done["images"] == 3 and (done["rule"], done["replaced"]) == ("relu", 1)
     assert done["maps"] == len(rows(folder, "attributions"))
     status, out, _ = command("show", folder)
     assert status == 0 and "3 images explained at shapes" in out

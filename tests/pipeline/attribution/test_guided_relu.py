@@ -100,7 +100,7 @@ def test_guided_backprop_is_that_of_a_network_rebuilt_by_hand(opened: Any, photo
     images = photos(3, 12, 12)
     plain, ours, guide, logits = guided(opened(model), images)
     reference = by_tape(rebuilt(model), images, 1)
-    assert guide.rule == "rectifiers" and guide.replaced == 4
+    assert guide.rule == "relu" and guide.replaced == 4
     assert np.abs(ours - reference).max() < 1e-4 * np.abs(reference).max()
     assert np.abs(ours - plain).max() > 0.05 * np.abs(plain).max()
     np.testing.assert_allclose(plain, by_tape(model, images, 1), rtol=1e-3, atol=1e-6 * np.abs(plain).max() + 1e-9)
@@ -124,7 +124,7 @@ def test_five_great_networks_agree_with_their_copies_by_hand(name: Any, opened: 
     images = photos(2, 96, 96)
     plain, ours, guide, _ = guided(opened(model), images)
     reference = by_tape(rebuilt(model), images, 1)
-    assert guide.rule == "rectifiers" and guide.replaced > 10
+    assert guide.rule == "relu" and guide.replaced > 10
     assert np.abs(ours - reference).max() < 1e-4 * np.abs(reference).max()
     assert np.abs(ours - plain).max() > 0.05 * np.abs(plain).max()
 
@@ -197,7 +197,7 @@ ABOVE = np.array([1.0] * 6 + [-1.0] * 6, np.float32)
 )
 def test_every_form_of_rectifier_lets_nothing_negative_back(activation: Any, expected: Any, replaced: Any) -> None:
     back, plain, guide = through(activation, VALUES, ABOVE)
-    assert guide.rule == "rectifiers" and guide.replaced == replaced
+    assert guide.rule == "relu" and guide.replaced == replaced
     np.testing.assert_allclose(back, [*expected, *[0] * 6], atol=1e-6)
     np.testing.assert_allclose(plain[6:], -plain[:6], atol=1e-6)
 

@@ -140,7 +140,7 @@ def one_class(one: Any, maps: Any) -> Any:
 
 def test_a_map_is_kept_with_its_own_size_and_its_box_on_the_source(tmp_path: Path) -> None:
     region, fit = Box(10, 20, 26, 40), Fit(8, 12, "stretch")
-    collected, pictures = results(tmp_path, fit, Guide("rectifiers", 5))
+    collected, pictures = results(tmp_path, fit, Guide("relu", 5))
     cam = np.zeros((4, 6), np.float32)
     cam[1, 4] = 3.0
     guided, gradient = np.ones((8, 12, 3), np.float32), np.ones((8, 12, 3), np.float32)
@@ -152,7 +152,7 @@ def test_a_map_is_kept_with_its_own_size_and_its_box_on_the_source(tmp_path: Pat
     assert [first[edge] for edge in ("y1", "x1", "y2", "x2")] == [2, 8, 4, 10]
     # The window is 16 x 20 pixels from (10, 20) on, of which the network is shown 8 x 12.
     assert [first[f"src_{edge}"] for edge in ("y1", "x1", "y2", "x2")] == pytest.approx([14, 33, 18, 37], abs=1)
-    assert [(row["rule"], row["replaced"]) for row in rows] == [(None, None), *[("rectifiers", 5)] * 2, (None, None)]
+    assert [(row["rule"], row["replaced"]) for row in rows] == [(None, None), *[("relu", 5)] * 2, (None, None)]
     files = ["2-gradcam-end.png", "2-guided_backprop.png", "2-guided_gradcam-end.png", "2-gradient.png"]
     assert [row["picture"] for row in rows] == [f"0/{file}" for file in files]
     widths = [pictures.written[f"0/{file}"].shape[1] for file in files]
