@@ -42,7 +42,8 @@ def table(metrics: pd.DataFrame) -> Iterable[str]:
     """The lines of the table of index/metrics.parquet, the most trustworthy method first, and the verdict."""
     from pipeline.attribution.sanity.metrics import verdict
 
-    metrics = metrics.astype({"layer": object}).where(metrics.notna(), None)  # pandas makes NaN of no layer
+    # pandas makes NaN of no layer and of the number that a file does not have, and one NaN is not the other
+    metrics = metrics.astype({"layer": object, "example": object}).where(metrics.notna(), None)
     *ranked, words = verdict({str(name): list(values) for name, values in metrics.items()})
     names = list(dict.fromkeys(metrics["metric"]))
     yield f"| method | mean rank | {' | '.join(f'`{name}`' for name in names)} |"

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
+import tensorflow as tf
 
-from pipeline.attribution.explanation_graph import Answer, ExplanationGraph, Run, trace_explanations
+from pipeline.attribution.baselines import baseline
+from pipeline.attribution.explanation_graph import Answer, ExplanationGraph, GraphPasses, trace_explanations
 from pipeline.attribution.heat import merge, one_side
 from pipeline.attribution.methods.method import LayerOutput, Quantity
 from pipeline.attribution.plan import MERGED, ExplainPlan, MapKey
@@ -64,7 +66,7 @@ class Explainer:
 
     plan: ExplainPlan
     graph: ExplanationGraph
-    run: Run
+    run: GraphPasses
     bands: int = 0
 
     @classmethod
@@ -113,7 +115,7 @@ class Explainer:
             answers.append(self.run(pixels, numbers, quantities))
         return Answer.joined(answers, len(images))
 
-    def with_run(self, run: Run) -> Explainer:
+    def with_run(self, run: GraphPasses) -> Explainer:
         """The same methods for the graph with other weights."""
         return replace(self, run=run)
 
@@ -167,6 +169,7 @@ class BatchEvidence:
         self.score = self._answer.scores
         self.settings = explainer.plan.settings
         self.gaps: dict[str, np.ndarray] = {}
+        self._pairs: tf.Tensor | None = None  # images, each with the baseline in its place
 
     def of(self, quantity: Quantity) -> np.ndarray:
         """A quantity for the images as they are: float32 (count, targets, …)."""
@@ -185,16 +188,30 @@ class BatchEvidence:
         """The same batch with other images; see `Evidence.with_images`."""
         return BatchEvidence(self._explainer, images, self.classes, quantities)
 
+    def behind(self, numbers: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """The targets' scores behind masks; see `Evidence.behind`."""
+        size = self._explainer.plan.batch
+        if self._pairs is None:
+            empty = [baseline(image, self.settings.baseline, self.bands) for image in self.images]
+            self._pairs = tf.constant(np.stack([self.images, np.stack(empty)], axis=1))
+        scores = []
+        for start in range(0, len(masks), size):
+            own, several = numbers[start : start + size], masks[start : start + size]
+            missing = size - len(own)
+            own, several = np.pad(own, (0, missing)), np.pad(several, ((0, missing), (0, 0), (0, 0)))
+            scores.append(self._explainer.run.behind(self._pairs, own, several, self.classes[own])[: size - missing])
+        return np.concatenate(scores)
+
     def without_channels(self, layer: str, number: int, channels: np.ndarray) -> np.ndarray:
         """The scores of one image without each of some channels; see `Evidence.without_channels`."""
-        graph, size = self._explainer.graph, self._explainer.plan.batch
+        run, size = self._explainer.run, self._explainer.plan.batch
         output = self.of(LayerOutput(layer))[number]
         images, classes = (np.repeat(rows[number : number + 1], size, axis=0) for rows in (self.images, self.classes))
         scores = []
         for start in range(0, len(channels), size):
             several = channels[start : start + size]
-            outputs = np.moveaxis(np.repeat(output[np.newaxis], size, axis=0), graph.channel_axes[layer], -1)
+            outputs = np.moveaxis(np.repeat(output[np.newaxis], size, axis=0), run.graph.channel_axes[layer], -1)
             outputs[np.arange(len(several)), ..., several] = 0
-            changed = np.moveaxis(outputs, -1, graph.channel_axes[layer])
-            scores.append(graph.scores_from(layer, changed, images, classes)[: len(several)])
+            changed = np.moveaxis(outputs, -1, run.graph.channel_axes[layer])
+            scores.append(run.scores_from(layer, changed, images, classes)[: len(several)])
         return np.concatenate(scores)

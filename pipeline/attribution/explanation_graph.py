@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +12,7 @@ from pipeline.attribution.detections import strongest
 from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, LayerOutput, Quantity, Relevance
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted, starting_relevance
+from pipeline.compiled.convolution_gradients import lighten
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.compiled.gradients import gradient_of, gradients_of
 from pipeline.compiled.graph_parts import source_behind
@@ -58,10 +58,6 @@ class Answer:
         )
 
 
-# Images (batch (batch, height, width, 3) in 0 to 255, int32 classes (batch, targets) and some of the graph's quantities.
-Run = Callable[[np.ndarray, np.ndarray, Sequence[Quantity]], Answer]
-
-
 @dataclass(frozen=True)
 class LayerWeights:
     """The weights of one operation.
@@ -93,47 +89,106 @@ class ExplanationGraph:
     frozen: FrozenGraph
     specs: tuple[tf.TensorSpec, ...]
     channel_axes: Mapping[str, int] = field(default_factory=dict)
-    _parts: dict[tuple[Any, ...], Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
+    _parts: dict[Hashable, Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
 
-    def run(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
-        """One pass, which computes no more than these quantities need."""
-        return _answer(self._part(tuple(quantities), False)(*_tensors(images, classes)), quantities)
+    @property
+    def run(self) -> GraphPasses:
+        """Passes of the graph as it is."""
+        return GraphPasses(self)
 
-    def with_weights(self, values: Mapping[str, np.ndarray]) -> Run:
-        """The same with other weights in the place of some, by their source."""
-        weights = [tf.constant(values.get(weight.source, weight.values)) for weight in self.weights]
+    def with_weights(self, values: Mapping[str, np.ndarray]) -> GraphPasses:
+        """Passes with other weights in the place of some, by their source."""
+        return GraphPasses(self, tuple(tf.constant(values.get(weight.source, weight.values)) for weight in self.weights))
 
-        def run(images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
-            return _answer(self._part(tuple(quantities), True)(*_tensors(images, classes), *weights), quantities)
-
-        return run
-
-    def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
-        position = 3 + self.quantities.index(LayerOutput(layer))
-        spec, source = self.frozen.structure[position], source_behind(self.frozen.graph, self.frozen.outputs[position])
-        part = self._compiled((LayerOutput(layer),), [*self.frozen.inputs, source], [self.frozen.outputs[2]], [*self.specs, spec])
-        (scores,) = part(*_tensors(images, classes), tf.constant(output, spec.dtype))
-        return np.asarray(scores)
-
-    def _part(self, quantities: tuple[Quantity, ...], takes_weights: bool) -> Callable[..., list[tf.Tensor]]:
-        weights = self.weights if takes_weights else ()
-        names = [*self.frozen.inputs, *(f"{weight.source}:0" for weight in weights)]
-        ends = [*self.frozen.outputs[:3], *(self.frozen.outputs[3 + self.quantities.index(quantity)] for quantity in quantities)]
-        specs = [*self.specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in weights)]
-        return self._compiled((quantities, takes_weights), names, ends, specs)
-
-    def _compiled(
-        self, key: tuple[Any, ...], names: Sequence[str], ends: Sequence[str], specs: Sequence[tf.TensorSpec]
+    def compiled(
+        self,
+        key: Hashable,
+        names: Sequence[str],
+        ends: Sequence[str],
+        specs: Sequence[tf.TensorSpec],
+        before: Callable[..., Sequence[tf.Tensor]] = lambda *given: given,
     ) -> Callable[..., list[tf.Tensor]]:
-        """The part of the graph from some tensors to others, compiled once."""
+        """The part of the graph from some tensors to others, compiled once by its key.
+
+        specs: of what it is given, of which `before` makes the tensors of those names.
+        """
 
         def part(*given: tf.Tensor) -> list[tf.Tensor]:
-            return list(tf.graph_util.import_graph_def(self.frozen.graph, dict(zip(names, given, strict=True)), ends, name=""))
+            tensors = dict(zip(names, before(*given), strict=True))
+            return list(tf.graph_util.import_graph_def(self.frozen.graph, tensors, ends, name=""))
 
         if key not in self._parts:
             self._parts[key] = tf.function(part, autograph=False).get_concrete_function(*specs)
         return self._parts[key]
+
+
+@dataclass(frozen=True)
+class GraphPasses:
+    """Passes of a graph over batches of its one size.
+
+    weights: in the place of the graph's own, in their order; none for its own.
+    """
+
+    graph: ExplanationGraph
+    weights: tuple[tf.Tensor, ...] = ()
+
+    def __call__(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
+        """One pass, which computes no more than these quantities need.
+
+        images: (batch, height, width, depth) in 0 to 255. classes: int (batch, targets).
+        """
+        graph, asked = self.graph, tuple(quantities)
+        ends = [*graph.frozen.outputs[:3], *(graph.frozen.outputs[3 + graph.quantities.index(quantity)] for quantity in asked)]
+        outputs = self._part(asked, graph.frozen.inputs, ends, graph.specs)(*_tensors(images, classes), *self.weights)
+        logits, explained, scores, *values = (tensor.numpy() for tensor in outputs)
+        return Answer(logits, explained, scores, dict(zip(asked, values, strict=True)))
+
+    def behind(self, pairs: tf.Tensor, numbers: np.ndarray, masks: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The scores, float32 (batch, targets), of images of which masks leave some.
+
+        Args:
+            pairs: float32 (n, 2, height, width, depth): images, each with what stands where nothing of it is left.
+            numbers: int (batch,): whose row. masks: float32 (batch, height, width) from 0 to 1, what is left.
+            classes: int (batch, targets).
+        """
+        images, numbered = self.graph.specs
+
+        def masked(pairs: tf.Tensor, numbers: tf.Tensor, masks: tf.Tensor, *others: tf.Tensor) -> list[tf.Tensor]:
+            image, empty = tf.unstack(tf.gather(pairs, numbers), axis=1)
+            return [empty + masks[..., tf.newaxis] * (image - empty), *others]
+
+        specs = [
+            tf.TensorSpec((None, *pairs.shape[1:])),
+            tf.TensorSpec(images.shape[:1], tf.int32),
+            tf.TensorSpec(images.shape[:3]),
+            numbered,
+        ]
+        part = self._part("behind", self.graph.frozen.inputs, [self.graph.frozen.outputs[2]], specs, masked)
+        given = tf.constant(numbers, tf.int32), *_tensors(masks, classes)
+        return np.asarray(part(pairs, *given, *self.weights)[0])
+
+    def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
+        frozen, position = self.graph.frozen, 3 + self.graph.quantities.index(LayerOutput(layer))
+        spec, source = frozen.structure[position], source_behind(frozen.graph, frozen.outputs[position])
+        key, names = LayerOutput(layer), [*frozen.inputs, source]
+        part = self._part(key, names, [frozen.outputs[2]], [*self.graph.specs, spec])
+        (scores,) = part(*_tensors(images, classes), tf.constant(output, spec.dtype), *self.weights)
+        return np.asarray(scores)
+
+    def _part(
+        self,
+        key: Hashable,
+        names: Sequence[str],
+        ends: Sequence[str],
+        specs: Sequence[tf.TensorSpec],
+        before: Callable[..., Sequence[tf.Tensor]] = lambda *given: given,
+    ) -> Callable[..., list[tf.Tensor]]:
+        """A part of the graph that takes the other weights, if there are any, after all else."""
+        own = self.graph.weights if self.weights else ()
+        names = [*names, *(f"{weight.source}:0" for weight in own)]
+        specs = [*specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in own)]
+        return self.graph.compiled((key, bool(own)), names, ends, specs, before)
 
 
 def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
@@ -197,6 +252,7 @@ class _Drawing:
         traced = trace_on_the_way(self.network, self.network.preprocess(pixels), [*layers, *every, LOGITS])
         logits = traced[LOGITS]
         logits_graph = LogitsGraph(logits)
+        lighten(logits_graph.operations)
         owners = layers_of(logits_graph, {name: traced[name] for name in every})
         self.owners = {operation.name: layer for operation, layer in owners.items()}
         tensors = {layer: _located(logits_graph, traced[layer], layer, self.network) for layer in layers}
@@ -296,11 +352,6 @@ def _weights_of(frozen: FrozenGraph, owners: Mapping[str, str]) -> list[LayerWei
 
 def _tensors(images: np.ndarray, classes: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(images, tf.float32), tf.constant(classes, tf.int32)
-
-
-def _answer(outputs: Sequence[tf.Tensor], quantities: Sequence[Quantity]) -> Answer:
-    logits, classes, scores, *values = (tensor.numpy() for tensor in outputs)
-    return Answer(logits, classes, scores, dict(zip(quantities, values, strict=True)))
 
 
 def _located(logits_graph: LogitsGraph, traced: tf.Tensor, layer: str, network: Network) -> LayerTensor:

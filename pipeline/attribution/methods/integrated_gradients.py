@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.attribution.baselines import baseline
 from pipeline.attribution.methods.method import AtPixels, Evidence, Method
 
-_FIRST = 33  # evenly spaced points at first
+_FIRST = 32  # evenly spaced points at first, whole batches of most sizes
 _ROUND = 16  # parts halved at a time, whatever the batch, so that the batch does not change the map
 _NEAREST = 1e-5  # points closer than this are images that float32 pixels hardly tell apart
 _LEAST = 2e-4  # of a difference of scores: in a smaller one, nothing can be told from rounding

@@ -1,4 +1,4 @@
-"""Masking: the scores of an image of which only parts are left, for methods that need no gradient."""
+"""Masking: the scores of images of which only parts are left, for methods that need no gradient."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.attribution.baselines import baseline
 from pipeline.attribution.methods.method import Evidence
 
 _AT_A_TIME = 64  # masked images in memory
 
 
-def scores_behind(evidence: Evidence, number: int, masks: Iterable[np.ndarray]) -> np.ndarray:
-    """The scores of one image behind masks: float64 (masks, targets).
+def scores_behind(evidence: Evidence, masked: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
+    """The scores of images behind masks: float64 (masks, targets).
 
-    masks: (height, width) each, 1 where the image is left, 0 where the baseline stands in its place.
+    masked: the number of an image in the batch and a mask (height, width) each: 1 where the image is left, 0 where the baseline
+        stands in its place.
     """
-    image, scores, left = evidence.images[number], [], iter(masks)
-    empty = baseline(image, evidence.settings.baseline, evidence.bands)
+    scores, left = [], iter(masked)
     while several := list(islice(left, _AT_A_TIME)):
-        shares = np.stack(several).astype(np.float32)[..., np.newaxis]
-        classes = np.tile(evidence.classes[number], (len(several), 1))
-        scores.append(evidence.scores(empty + shares * (image - empty), classes))
+        numbers = np.array([number for number, _ in several])
+        scores.append(evidence.behind(numbers, np.stack([mask for _, mask in several]).astype(np.float32)))
     return np.concatenate(scores).astype(np.float64)
 
 

@@ -133,6 +133,14 @@ class Evidence(Protocol):
     def scores(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """The targets' scores alone, float32 (n, targets), for which no gradient is taken."""
 
+    def behind(self, numbers: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """The targets' scores, float32 (n, targets), of the batch's own images behind masks, put together in the compiled graph.
+
+        Args:
+            numbers: int (n,): which image of the batch each mask lies on.
+            masks: float32 (n, height, width): 1 where the image is left, 0 where the baseline stands in its place.
+        """
+
     def without_channels(self, layer: str, number: int, channels: np.ndarray) -> np.ndarray:
         """The scores of one image, float32 (channels, targets), with each of a layer's channels set to zero in turn.
 

@@ -30,11 +30,15 @@ def around(kind: str, method: Method) -> Method:
         sums = squares = np.zeros(())
         for sample in range(count):  # the same noise for every image, so that the batch does not change the map
             noise = np.random.default_rng(sample).normal(size=pixels.shape[1:]).astype(np.float32)
-            images = np.concatenate([pixels + deviations * noise, evidence.images[..., evidence.bands :]], axis=-1)
+            images = evidence.images.copy()
+            images[..., : evidence.bands] += deviations * noise
             maps = method.explain(evidence.with_images(images, method.needs(layer)), layer).astype(np.float64)
-            sums, squares = sums + maps, squares + maps**2
-        means = {"smoothgrad": sums / count, "squaregrad": squares / count, "vargrad": squares / count - (sums / count) ** 2}
-        values = means[kind]
+            if kind != "squaregrad":
+                sums = sums + maps
+            if kind != "smoothgrad":
+                squares = squares + np.square(maps, out=maps)
+        mean, square = sums / count, squares / count
+        values = {"smoothgrad": mean, "squaregrad": square, "vargrad": square - mean**2}[kind]
         if kind != "smoothgrad":
             values = np.maximum(values.sum(axis=-1) if method.draws == "colours" else values, 0)
         return values.astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from pipeline.attribution.methods.masking import scores_behind
@@ -9,17 +11,22 @@ from pipeline.attribution.methods.method import Evidence, Method
 
 
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
-    height, width = evidence.images.shape[1:3]
+    count, height, width = evidence.images.shape[:3]
     squares = [(y, x) for y in _spans(height, evidence.settings.patch) for x in _spans(width, evidence.settings.patch)]
-    covers = np.zeros((len(squares), height, width), bool)
-    for cover, (y, x) in zip(covers, squares, strict=True):
-        cover[y, x] = True
-    times = covers.sum(axis=0)
-    maps = []
-    for number, score in enumerate(evidence.score):
-        lost = score - scores_behind(evidence, number, ~covers)
-        maps.append(np.einsum("nt,nhw->thw", lost, covers) / times)
-    return np.stack(maps).astype(np.float32)
+    behind = scores_behind(evidence, _masks(count, height, width, squares)).reshape(len(squares), count, -1)
+    maps, times = np.zeros((*evidence.score.shape, height, width)), np.zeros((height, width))
+    for (y, x), scores in zip(squares, behind, strict=True):
+        maps[..., y, x] += (evidence.score - scores)[..., np.newaxis, np.newaxis]
+        times[y, x] += 1
+    return (maps / times).astype(np.float32)
+
+
+def _masks(count: int, height: int, width: int, squares: Iterable[tuple[slice, slice]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each square for each of so many images."""
+    for y, x in squares:
+        mask = np.ones((height, width), np.float32)
+        mask[y, x] = 0
+        yield from ((number, mask) for number in range(count))
 
 
 def _spans(side: int, share: float) -> list[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from pipeline.attribution.methods.masking import scores_behind
 from pipeline.attribution.methods.method import Evidence, Method
 
 _MASKS, _CELLS, _LEFT = 1000, 7, 0.5
+_AT_A_TIME = 64  # masks that are summed
 
 
 def masks(count: int, height: int, width: int) -> Iterator[np.ndarray]:
@@ -26,17 +28,16 @@ def masks(count: int, height: int, width: int) -> Iterator[np.ndarray]:
 
 
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
-    count, size = evidence.settings.samples or _MASKS, evidence.images.shape[1:3]
-    maps = []
-    for number in range(len(evidence.images)):
-        scores = scores_behind(evidence, number, masks(count, *size))
-        # Without the mean, the sum would say most of all how often each pixel was left.
-        scores -= scores.mean(axis=0)
-        summed = np.zeros((scores.shape[1], *size))
-        for mask, of_mask in zip(masks(count, *size), scores, strict=True):
-            summed += of_mask[:, np.newaxis, np.newaxis] * mask
-        maps.append(summed / (count * _LEFT))
-    return np.stack(maps).astype(np.float32)
+    (images, *size), count = evidence.images.shape[:3], evidence.settings.samples or _MASKS
+    masked = ((number, mask) for mask in masks(count, *size) for number in range(images))
+    scores = scores_behind(evidence, masked).reshape(count, -1)
+    # Without the mean, the sum would say most of all how often each pixel was left.
+    scores -= scores.mean(axis=0)
+    summed, drawn = np.zeros((scores.shape[1], size[0] * size[1])), masks(count, *size)
+    for start in range(0, count, _AT_A_TIME):
+        several = np.stack(list(islice(drawn, _AT_A_TIME)), dtype=np.float64).reshape(-1, summed.shape[1])
+        summed += scores[start : start + _AT_A_TIME].T @ several
+    return (summed / (count * _LEFT)).reshape(*evidence.score.shape, *size).astype(np.float32)
 
 
 RISE = Method(

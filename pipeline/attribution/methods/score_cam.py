@@ -14,12 +14,11 @@ from pipeline.models.head import softmax
 
 
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
-    cams = []
-    for number, own in enumerate(evidence.of(maps_at(layer))[:, 0]):
-        channels = channels_of(own, evidence)
-        scores = scores_behind(evidence, number, _masks(own[..., channels], *evidence.images.shape[1:3]))
-        cams.append(np.einsum("hwc,tc->thw", own[..., channels], softmax(scores.T)))
-    return np.stack(cams).astype(np.float32)
+    maps, size = evidence.of(maps_at(layer))[:, 0], evidence.images.shape[1:3]
+    tried = np.stack([own[..., channels_of(own, evidence)] for own in maps])
+    masked = ((number, mask) for number, own in enumerate(tried) for mask in _masks(own, *size))
+    scores = scores_behind(evidence, masked).reshape(len(maps), tried.shape[-1], -1)
+    return np.einsum("nhwc,ntc->nthw", tried, softmax(np.moveaxis(scores, 1, 2))).astype(np.float32)
 
 
 def _masks(maps: np.ndarray, height: int, width: int) -> Iterator[np.ndarray]:

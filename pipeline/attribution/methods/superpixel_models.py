@@ -55,7 +55,7 @@ def _shap(evidence: Evidence, number: int, segments: np.ndarray) -> np.ndarray:
     count = int(segments.max()) + 1
     there, weights = shapley_coalitions(count, evidence.settings.samples or _SAMPLES)
     both = np.concatenate([np.zeros((1, count), bool), np.ones((1, count), bool), there])
-    scores = scores_behind(evidence, number, (row[segments] for row in both))
+    scores = scores_behind(evidence, ((number, row[segments]) for row in both))
     return shapley_values(there, weights, scores[2:], scores[:2])
 
 
@@ -63,7 +63,7 @@ def _lime(evidence: Evidence, number: int, segments: np.ndarray) -> np.ndarray:
     count, samples = int(segments.max()) + 1, evidence.settings.samples or _SAMPLES
     there = np.random.default_rng(0).random((samples, count)) < 0.5
     there[0] = True
-    scores = scores_behind(evidence, number, (row[segments] for row in there))
+    scores = scores_behind(evidence, ((number, row[segments]) for row in there))
     return lime_coefficients(there, scores)
 
 

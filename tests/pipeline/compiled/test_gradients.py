@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.compiled.convolution_gradients import lighten
 from pipeline.compiled.gradients import (
     GUIDED,
     OPENED,
@@ -137,3 +138,45 @@ def test_batch_normalisation_in_training_mode_keeps_its_own_gradient() -> None:
 
     theirs, ours = gradients_of(both, np.random.default_rng(0).normal(size=(2, 3, 3, 2)).astype(np.float32))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def _conv(x: Any, kernel: Any, **options: Any) -> Any:
+    options = {"strides": [1, 1, 1, 1], "padding": "SAME", **options}
+    make = tf.raw_ops.DepthwiseConv2dNative if options.pop("depthwise", False) else tf.raw_ops.Conv2D
+    return make(input=x, filter=kernel, **options)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        ((1, 1, 4, 6), {}),
+        ((1, 1, 4, 6), {"strides": [1, 2, 2, 1]}),
+        ((1, 1, 4, 6), {"padding": "EXPLICIT", "explicit_paddings": [0, 0, 1, 0, 0, 2, 0, 0]}),
+        ((3, 3, 4, 6), {"strides": [1, 2, 2, 1], "padding": "VALID"}),
+        ((3, 3, 4, 6), {"dilations": [1, 2, 2, 1]}),
+        ((1, 1, 2, 6), {}),  # of two groups
+        ((3, 3, 4, 2), {"depthwise": True, "strides": [1, 2, 2, 1]}),
+        ((3, 3, 4, 1), {"depthwise": True, "padding": "VALID"}),
+    ],
+)
+@pytest.mark.parametrize("scaled", ["by channel", "by position", "not"])
+def test_lighter_gradients_of_convolutions_are_those_of_tensorflow(kernel: Any, options: Any, scaled: str) -> None:
+    random = np.random.default_rng(0)
+    images = random.normal(size=(2, 6, 6, 4)).astype(np.float32)
+    weights = random.normal(size=kernel).astype(np.float32)
+
+    def both(x: Any, w: Any) -> list[Any]:
+        answers = _conv(x, w, **options)
+        shape = {"by channel": answers.shape[3:], "by position": (1, *answers.shape[1:3], 1), "not": ()}[scaled]
+        score = tf.reduce_sum(tf.sin(answers * random.uniform(0.5, 2, shape).astype(np.float32)))
+        plain = tf.gradients(score, [x, w])
+        lighten(tf.compat.v1.get_default_graph().get_operations())
+        lighter = tf.gradients(score, [x, w])
+        last = lighter[0].op.inputs[0].op if lighter[0].op.type == "EnsureShape" else lighter[0].op
+        given = last.inputs[0 if last.type == "Conv2D" else 2]
+        return [*plain, *lighter, tf.constant(given.op.type == "Mul" and given.op.inputs[1].shape.rank == 1)]
+
+    by_images, by_kernel, lighter, of_kernel, takes_a_product = gradients_of(both, images, weights)
+    np.testing.assert_allclose(lighter, by_images, atol=1e-5)
+    np.testing.assert_allclose(of_kernel, by_kernel, atol=1e-5)
+    assert not takes_a_product  # of the gradient by channel and numbers by channel

@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from explaining import explainer_of
 from stirring import stir
 
+from bench import methods
 from pipeline.attribution.explainer import ImageBatch
 from pipeline.attribution.sanity.metrics import MapMetrics, complexity, faithfulness, sensitivity, verdict
 
@@ -105,3 +107,12 @@ def test_maps_that_say_no_more_than_an_even_one_are_named() -> None:
     )
     assert "Maps that account for no more than that, as far as these images can tell: useless, poor." in words
     assert "That is less than half of it" in verdict(table(poor={"infidelity": 0.9}))[-1]
+
+
+def test_the_documents_table_ranks_methods_over_files_which_have_no_number() -> None:
+    """pandas reads what is missing in a column of numbers as NaN, which equals nothing."""
+    columns = table(poor={"infidelity": 0.9}, good={})
+    frame = pd.DataFrame({**columns, "example": [None] * len(columns["key"])}).astype({"example": float})
+    ranked = [line for line in methods.table(frame) if line.startswith("| `")]
+    assert [line.split("`")[1] for line in ranked] == ["good", "poor"]
+    assert ranked[0].split("|")[2].strip() == "1.0" and ranked[1].split("|")[2].strip() != "1.0"

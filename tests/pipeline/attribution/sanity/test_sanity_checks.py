@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from explaining import compile_explanations, explain, explainer_of
 from scipy.stats import spearmanr
 from stirring import stir
 
 from pipeline.attribution.explainer import Explained, ImageBatch
+from pipeline.attribution.methods.method import LayerOutput
 from pipeline.attribution.sanity.deletion import STEPS, DeletionCurves, deleted, inserted, ranks
 from pipeline.attribution.sanity.similarity import rank_correlation, structure
 from pipeline.attribution.sanity.weight_randomisation import WeightRandomisation
@@ -216,6 +218,20 @@ def test_independent_randomisation_leaves_the_layers_above_as_they_were(rectifie
     steps = list(WeightRandomisation(replace(explainer, graph=Graph())).steps(cascading=False))
     layers = [weight.layer for weight in weights]
     assert [layer for _, layer, _ in steps] == ["", *layers] and changed == [[], *([layer] for layer in layers)]
+
+
+def test_passes_with_other_weights_use_them_behind_a_layer_and_behind_masks_too(rectified: Any, opened: Any) -> None:
+    explainer = explainer_of(opened(rectified), [("ablationcam", "last")], 2, with_weights=True)
+    graph, images, classes = explainer.graph, np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)), np.array([[0], [1]])
+    last = graph.weights[0]
+    run = graph.with_weights({last.source: 2 * last.values})
+    answer = run(images, classes, [LayerOutput("last")])
+    assert not np.allclose(answer.scores, graph.run(images, classes, ()).scores)
+    behind_layer = run.scores_from("last", answer.values[LayerOutput("last")], images, classes)
+    np.testing.assert_allclose(behind_layer, answer.scores, rtol=1e-5)
+    pairs = tf.constant(np.stack([images, np.zeros_like(images)], axis=1), tf.float32)
+    behind_masks = run.behind(pairs, np.array([1, 0]), np.ones((2, 16, 16), np.float32), classes[::-1])
+    np.testing.assert_allclose(behind_masks, answer.scores[::-1], rtol=1e-5)
 
 
 def test_every_step_of_a_curve_deletes_as_many_pixels() -> None:
