@@ -109,15 +109,18 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.engines.registry import check_engine
     from pipeline.inputs import open_inputs
     from pipeline.job import Job
-    from pipeline.models.registry import open_network
+    from pipeline.models.network import Network
+    from pipeline.models.registry import open_networks
     from pipeline.sources.registry import KINDS
 
     check_engine(options)
     split_source(spec.data, "data", KINDS)  # a wrong kind is said before the network is opened, which takes longer
-    network = open_network(spec.model)
+    embedding = spec.embedding_network()
+    network, *others = open_networks([spec.model] if embedding is None else [spec.model, embedding])
     spec, layers = layers_of(spec, network, reporter)
     inputs = open_inputs(spec, fetch, network)
-    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options)
+    prepared: dict[type, Any] = dict(zip((Network,), others, strict=False))
+    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options, prepared)
     check_job(job)
     return job
 

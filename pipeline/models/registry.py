@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -13,7 +13,7 @@ from pipeline.models.selection import select_layers
 from pipeline.spec.kinds import Kind, split_source
 from pipeline.spec.model import ModelSpec
 
-__all__ = ["KINDS", "open_network", "select_layers"]
+__all__ = ["KINDS", "open_network", "open_networks", "select_layers"]
 
 
 def _keras(name: str, spec: ModelSpec) -> Network:
@@ -96,7 +96,19 @@ def open_network(spec: ModelSpec) -> Network:
 
     Raises: UnknownName, MissingInput, UnusableModel, WrongSpec.
     """
-    network = _open(spec)
+    return open_networks([spec])[0]
+
+
+def open_networks(specs: Sequence[ModelSpec]) -> list[Network]:
+    """The networks of one job, in order, as `open_network` opens one.
+
+    All children end before this process takes what they hand over: that starts TensorFlow, after which nothing is forked.
+    """
+    opened = [_open(spec) for spec in specs]
+    return [_with_directions(network(), spec) for network, spec in zip(opened, specs, strict=True)]
+
+
+def _with_directions(network: Network, spec: ModelSpec) -> Network:
     if not spec.directions:
         return network
     from pipeline.models.directions import with_directions
@@ -104,20 +116,30 @@ def open_network(spec: ModelSpec) -> Network:
     return with_directions(network, spec.directions)
 
 
-def _open(spec: ModelSpec) -> Network:
+def _open(spec: ModelSpec) -> Callable[[], Network]:
+    """What gives the network, once a child has opened it, where one does."""
     name, path = split_source(spec, "model", KINDS)
     kind = KINDS[name]
     if not kind.path:
-        return _with_tokens(kind.open(path, spec), spec)
-    with foreign_errors(UnusableModel, path, "The file is broken: save the network again."):
-        network = None
-        if kind.tried and not spec.trusted:
-            from pipeline.models.trial import opened_in_child
+        return lambda: _with_tokens(kind.open(path, spec), spec)
+    taken: Callable[[], Network | None] = lambda: None  # noqa: E731
+    if kind.tried and not spec.trusted:
+        from pipeline.models.trial import opened_in_child
 
+        with _broken(path):
             with suppress(ModuleNotFoundError):  # which `open` explains
                 import_module(kind.tried)  # once, for both processes
-            network = opened_in_child(lambda: kind.open(path, spec), path)
-        return _with_tokens(network or kind.open(path, spec), spec)
+            taken = opened_in_child(lambda: kind.open(path, spec), path)
+
+    def network() -> Network:
+        with _broken(path):
+            return _with_tokens(taken() or kind.open(path, spec), spec)
+
+    return network
+
+
+def _broken(path: str) -> AbstractContextManager[None]:
+    return foreign_errors(UnusableModel, path, "The file is broken: save the network again.")
 
 
 def _with_tokens(network: Network, spec: ModelSpec) -> Network:

@@ -75,37 +75,44 @@ def try_in_child(
     return True
 
 
-def opened_in_child(work: Callable[[], T], where: str) -> T | None:
-    """What some work gives, done in a forked child as `try_in_child` does it: it is done once, and handed over.
+def opened_in_child(work: Callable[[], T], where: str) -> Callable[[], T | None]:
+    """Do some work in a forked child, as `try_in_child` does; it is done once, and handed over when it is called for.
 
     The child writes what it has made into memory that both share. The parent takes nothing from there but instances of
     convscope's own classes, arrays and plain values; what else a child that was taken over might write is not looked up.
+    Taking it may start TensorFlow in the parent, so children of other files are to end before.
 
-    Returns: None where no child was tried, where it met an exception, and where its result cannot be handed over.
-    Raises: as `try_in_child`; a ConvscopeError that the work raised.
+    Returns: what gives the result, or raises the ConvscopeError that the work raised. It gives None where no child was tried,
+        where the child met another exception, and where its result cannot be handed over.
+    Raises: as `try_in_child`.
     """
     if sys.platform != "linux":
-        return None
-    with os.fdopen(os.memfd_create("opened"), "w+b") as shared:
+        return lambda: None
+    shared = os.fdopen(os.memfd_create("opened"), "w+b")
 
-        def handed() -> None:
-            try:
-                result: object = work()
-            except ConvscopeError as error:
-                result = error
-            pickle.dump(result, shared, protocol=5)
-            shared.flush()
-
-        if not try_in_child(handed, where) or not os.fstat(shared.fileno()).st_size:
-            return None
-        shared.seek(0)
+    def hand() -> None:
         try:
-            result = _Handed(shared).load()
-        except Exception:  # cut short: the work ended in an exception
-            return None
-    if isinstance(result, ConvscopeError):
-        raise result
-    return cast(T, result)
+            result: object = work()
+        except ConvscopeError as error:
+            result = error
+        pickle.dump(result, shared, protocol=5)
+        shared.flush()
+
+    def taken() -> T | None:
+        with shared:
+            if not was_tried or not os.fstat(shared.fileno()).st_size:
+                return None
+            shared.seek(0)
+            try:
+                result = _Handed(shared).load()
+            except Exception:  # cut short: the work ended in an exception
+                return None
+        if isinstance(result, ConvscopeError):
+            raise result
+        return cast(T, result)
+
+    was_tried = try_in_child(hand, where)
+    return taken
 
 
 class _Handed(pickle.Unpickler):

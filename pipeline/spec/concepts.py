@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.spec.model import Preprocess
+from pipeline.spec.model import ModelSpec, Preprocess
 from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.table import Positive, Rewritten, Table, a_list
 
@@ -46,6 +46,10 @@ class EmbeddingsSpec(Table):
         if self.model is not None and self.layer is None:
             raise ValueError("takes model only with layer")
         return self
+
+    def network(self) -> ModelSpec | None:
+        """The network that embeds, where it is none of the job's own."""
+        return None if self.model is None else ModelSpec(source=self.model, preprocess=self.preprocess)
 
 
 class MasksSpec(Table):

@@ -58,6 +58,11 @@ class JobSpec(Table):
     atlas: AtlasSpec = AtlasSpec()
     circuits: CircuitsSpec = CircuitsSpec()
 
+    def embedding_network(self) -> ModelSpec | None:
+        """The second network of the job, which embeds images for the stage concepts; None where there is none."""
+        embeddings = self.concepts.embeddings
+        return embeddings.network() if embeddings is not None and "concepts" in self.stages else None
+
     @field_validator("name")
     @classmethod
     def _a_folder_name(cls, value: str) -> str:

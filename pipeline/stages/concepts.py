@@ -49,14 +49,13 @@ from pipeline.geometry import interpolation
 from pipeline.inputs import open_inputs
 from pipeline.job import Job
 from pipeline.models.labels import count_classes
-from pipeline.models.network import EMBEDDING, LOGITS, Feed, feed_of, unknown_layer
+from pipeline.models.network import EMBEDDING, LOGITS, Feed, Network, feed_of, unknown_layer
 from pipeline.patches.mosaics import name_mosaics
 from pipeline.report.job_reader import JobReader
 from pipeline.report.section import Section
 from pipeline.scrambling import scrambled
 from pipeline.sources.fit import Fit
 from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
-from pipeline.spec.model import ModelSpec
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.tables import INDEX, write_index
 
@@ -248,10 +247,10 @@ def _embedder(job: Job, given: EmbeddingsSpec) -> Embedder:
         _encoder(job, given)
         embedder: Embedder = job.prepared[Embedder]
         return embedder
-    if given.model is None:
+    model = given.network()
+    if model is None:
         return Embedder(job.of_image, job.source)
-    model = ModelSpec(source=given.model, preprocess=given.preprocess)
-    inputs = open_inputs(job.spec.model_copy(update={"model": model}))
+    inputs = open_inputs(job.spec.model_copy(update={"model": model}), network=job.prepared.get(Network))
     return Embedder(inputs.network, inputs.source)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pipeline.models.image_network import ImageNetwork
 from pipeline.models.keras.allowed import judge
 from pipeline.models.keras.keras_file import load_model
 from pipeline.models.keras.model import keras_reader
+from pipeline.models.keras.model_file import opened_weights, read_description
 from pipeline.models.network import Setting
 from pipeline.models.preprocessing import MODES
 from pipeline.spec.model import ModelSpec
@@ -70,15 +70,18 @@ def _preset(hub: Any, name: str, trusted: bool) -> keras.Model:
 def judge_preset(path: Path, trusted: bool) -> None:
     """Refuse a preset's folder whose descriptions ask for more than keras-hub's own classes, and one without any.
 
+    Descriptions and weights are held against the bounds of model files first.
+
     Raises: MissingInput, UnusableModel.
     """
     for file in _DESCRIPTIONS:
-        if (path / file).is_file() and not trusted:
-            try:
-                config = json.loads((path / file).read_text(encoding="utf-8"))
-            except ValueError:
-                raise UnusableModel(f"{path / file} is broken JSON. Save the preset again.") from None
-            judge(config, str(path / file), {*keras.saving.get_custom_objects(), "Task", "Preprocessor"})
+        if (path / file).is_file():
+            config = read_description(path / file)
+            if not trusted:
+                judge(config, str(path / file), {*keras.saving.get_custom_objects(), "Task", "Preprocessor"})
+    for weights in sorted(path.glob("*.h5")):
+        with opened_weights(weights):
+            pass
     if not (path / "config.json").is_file():
         raise MissingInput(f"{path} holds no config.json, so it is no preset of keras-hub. Name what save_to_preset wrote.")
 

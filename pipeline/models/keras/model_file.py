@@ -84,6 +84,12 @@ def opened_weights(path: Path) -> Iterator[Path]:
         yield path
 
 
+def read_description(path: Path) -> Any:
+    """A description that is a file of its own, held against the same bounds. Raises: UnusableModel."""
+    with _one_line_errors(path), path.open("rb") as file:
+        return _json(file.read(_LARGEST_JSON + 1), path)
+
+
 @contextmanager
 def _one_line_errors(path: Path) -> Iterator[None]:
     try:

@@ -89,7 +89,7 @@ def refused():
 
 for work in (lambda: [LayerInfo("a", "Conv2D", (1, 2, 3)), np.arange(3)], lambda: 1 / 0, refused, Own, Runs, lambda: sys.stdout):
     try:
-        print(repr(trial.opened_in_child(work, "net.pb")))
+        print(repr(trial.opened_in_child(work, "net.pb")()))
     except ConvscopeError as error:
         print(error)
 print(os.path.exists("ran"))
@@ -106,6 +106,7 @@ def test_what_a_child_made_is_handed_over_and_nothing_that_it_names_is_run(tmp_p
 
 _OPENED = """
 import sys
+from pipeline.compiled.tf_private import has_started
 from pipeline.models import registry
 from pipeline.models.graphs import frozen
 from pipeline.spec.model import ModelSpec
@@ -120,11 +121,17 @@ def counted(name, check):
 
 for name in counts:
     setattr(frozen, name, counted(name, getattr(frozen, name)))
-for trusted in (False, True):
-    for source in sys.argv[1:]:
+def specs(sources, **keys):
+    return [ModelSpec(source=source, layers=["*"], preprocess="none", **keys) for source in sources]
+
+for several in ([specs(sys.argv[1:])], [[spec] for spec in specs(sys.argv[2:], trusted=True)]):
+    for together in several:
+        networks = registry.open_networks(together)
+        assert has_started()
+        judged = [*counts.values()]
         counts.update(dict.fromkeys(counts, 0))
-        network = registry.open_network(ModelSpec(source=source, layers=["*"], preprocess="none", trusted=trusted))
-        print(network.digest(), len(network.layers()), *counts.values())
+        for network in networks:
+            print(network.digest(), len(network.layers()), *judged)
 """
 
 
@@ -136,12 +143,13 @@ def looping(images: tf.Tensor) -> tf.Tensor:
 
 
 def test_graphs_that_a_child_opened_are_those_that_are_opened_without_and_are_judged_here_too(
-    tmp_path: Path, program: Any
+    tmp_path: Path, tiny_file: Any, program: Any
 ) -> None:
+    """Also in a job whose other network is Keras's, which starts TensorFlow here, as functions that are handed over do."""
     images = tf.TensorSpec((None, 8, 8, 3), tf.float32, name="input")
-    paths = [freeze_v1(tmp_path, plain, ["end"]), freeze_v2(tmp_path, looping, images, lower=False, name="loop")]
-    done = program(_OPENED, *(f"frozen:{path}" for path in paths))
+    paths = [freeze_v2(tmp_path, looping, images, lower=False, name="loop"), freeze_v1(tmp_path, plain, ["end"])]
+    done = program(_OPENED, f"file:{tiny_file}", *(f"frozen:{path}" for path in paths))
     assert done.status == 0, done.err
-    *handed, first, second = (line.rsplit(maxsplit=2) for line in done.out.splitlines())
+    _, *handed, first, second = (line.rsplit(maxsplit=2) for line in done.out.splitlines())
     assert [[network, "1", "1"] for network, *_ in handed] == [first, second]
-    assert [counts for _, *counts in handed] == [["0", "1"]] * 2
+    assert [counts for _, *counts in handed] == [["0", "2"]] * 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pipeline.errors import ConvscopeError, MissingInput, UnusableModel, WrongSpec
+from pipeline.models.keras.hub import judge_preset
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
@@ -26,6 +28,33 @@ def test_without_keras_hub_the_error_says_what_to_install() -> None:
             opened("vit")
     else:
         pytest.skip("keras-hub is installed")
+
+
+_HOSTILE = {
+    "deep": ({"config.json": b"[" * 100_000}, "nested more than 200 deep"),
+    "no JSON": ({"config.json": b"{"}, "broken JSON"),
+    "no text": ({"config.json": b'"\xff"'}, "broken JSON|cannot be read"),
+    "code": ({"config.json": b'{"class_name": "Lambda", "module": "keras.layers", "config": {}}'}, "Lambda"),
+    "cut short": ({"config.json": b"{}", "model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 9}, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("hostile", _HOSTILE)
+def test_presets_of_strangers_are_held_against_the_bounds_of_model_files(tmp_path: Path, hostile: str) -> None:
+    files, reason = _HOSTILE[hostile]
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UnusableModel, match=reason) as caught:
+        judge_preset(tmp_path, trusted=False)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_weights_of_a_preset_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink("/etc/passwd", "/")
+    with pytest.raises(UnusableModel, match="layers"):
+        judge_preset(tmp_path, trusted=False)
 
 
 @pytest.fixture(scope="module")
