@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import Fault, MissingInput, WrongSpec
 from pipeline.receipt import find_receipt
-from pipeline.store.places import Place
+from pipeline.store.places import Place, is_endless
 
 _OWN_NAMES = ("127.0.0.1", "localhost", "::1")
 # The page is whatever lies in the folder: its scripts may work, and may not send what they read anywhere.
@@ -63,8 +63,8 @@ class _Quiet(SimpleHTTPRequestHandler):
         if host not in _OWN_NAMES:  # another site's name that was made to mean this machine
             self.send_error(HTTPStatus.FORBIDDEN, "not a name of this machine")
             return None
-        root = os.path.realpath(self.directory)
-        if os.path.commonpath([root, os.path.realpath(self.translate_path(self.path))]) != root:
+        root, path = os.path.realpath(self.directory), os.path.realpath(self.translate_path(self.path))
+        if os.path.commonpath([root, path]) != root or is_endless(path):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         return super().send_head()

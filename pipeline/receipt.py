@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import WrongSpec, quoted
 from pipeline.spec.job_spec import is_job_name
-from pipeline.store.files import write_json
+from pipeline.store.files import check_ends, write_json
 from pipeline.store.places import Place
 
 FORMAT = 1  # of a job's folder; incremented when readers of the older format would misread it
@@ -138,8 +138,10 @@ def find_receipt(folder: Place, any_format: bool = False) -> Receipt | None:
     Args:
         any_format: read the receipt of another version too, as far as its keys are those of this one.
 
-    Raises: WrongSpec, for one that is damaged, is no receipt, or is of another format.
+    Raises: WrongSpec, for one that is damaged, is no receipt, or is of another format; StoreFailed, where the folder holds
+        a pipe or a device.
     """
+    check_ends(folder)
     path = folder / _FILE
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from pipeline.errors import WrongSpec
+from pipeline.errors import WrongSpec, shortened
+from pipeline.store.places import is_endless
 from pipeline.store.remote import has_scheme
 
 PathKinds = Mapping[str, Collection[str]]  # by table, "model" or "data": the kinds of `source` whose rest is a path
@@ -42,7 +43,7 @@ def resolve_paths(tree: dict[str, Any], table: type[BaseModel], folder: Path, ki
         table: what the tree is to become; each field that holds paths is marked with `HoldsPath`, at any depth.
         folder: what relative paths are relative to.
 
-    Raises: WrongSpec, for a variable that is not set.
+    Raises: WrongSpec, for a variable that is not set, and for pipes and devices.
     """
     for name, field in table.model_fields.items():
         if name not in tree:
@@ -94,4 +95,9 @@ def _absolute(path: str, folder: Path) -> str:
             f"{path!r} names the environment variable {missing[1]}, which is not set. "
             f"Set it, such as {missing[1]}=/path, or name another with --set."
         )
-    return os.path.normpath(folder / expanded) if expanded and not has_scheme(expanded) else expanded
+    if not expanded or has_scheme(expanded):
+        return expanded
+    absolute = os.path.normpath(folder / expanded)
+    if is_endless(absolute):
+        raise WrongSpec(f"{shortened(path)!r} is a pipe or a device, and what a spec names is read more than once. Name a file.")
+    return absolute

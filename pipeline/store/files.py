@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreFailed, Unreachable, one_line
+from pipeline.errors import StoreFailed, Unreachable, one_line, shortened
 from pipeline.store import remote
-from pipeline.store.places import Place, Remote
+from pipeline.store.places import Place, Remote, is_endless
 
 _ASIDE = ".aside-"
 
@@ -115,6 +115,18 @@ def check_links(folder: Place) -> None:
                     f"{folder} holds a link that leads out of it, {os.path.relpath(path, root)!r}, so nothing is written there. "
                     "Put what it leads to in its place, or remove it."
                 )
+
+
+def check_ends(folder: Place) -> None:
+    """Refuse to read a job's folder that holds what a reader may wait for, or read, for ever. Raises: StoreFailed."""
+    if not isinstance(folder, Path):
+        return
+    for path in (os.path.join(above, name) for above, _, files in os.walk(folder) for name in files):
+        if is_endless(path):
+            raise StoreFailed(
+                f"{folder} holds a pipe or a device, {shortened(os.path.relpath(path, folder))!r}, which no job leaves there, "
+                "so nothing is read. Remove it."
+            )
 
 
 def check_writable(folder: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -126,3 +127,12 @@ def place(path: str | os.PathLike[str]) -> Place:
         return Path(remote.local_path(text)) if remote.has_scheme(text) else Path(path)
     remote.file_system(text)
     return Remote(text.rstrip("/"))
+
+
+def is_endless(path: str | os.PathLike[str]) -> bool:
+    """Whether a local path is, or leads to, a pipe, a device or a socket: to read it may wait, or go on, for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # not there, or no name that the system takes: its reader says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import WrongSpec
+from pipeline.errors import StoreFailed, WrongSpec
 from pipeline.receipt import FORMAT, Receipt, StageRecord, find_receipt, read_receipt, write_receipt
 
 SPEC = {"name": "job", "stages": ["activations", "report"], "model": {"source": "keras:Any"}, "data": {"source": "folder:/x"}}
@@ -123,3 +124,16 @@ def test_every_command_that_reads_a_job_refuses_such_a_receipt_in_one_line(
     status, _, error = command(*words, *folders)
     assert status == 2 and error.splitlines()[-1].startswith("WrongSpec: ") and "is no receipt of a job" in error
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_folder_that_holds_a_pipe_or_a_device_is_not_read(tmp_path: Path) -> None:
+    """A reader would wait for what a pipe gives, or read from a device, for ever."""
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "layers.parquet").symlink_to("/dev/zero")
+    with pytest.raises(StoreFailed, match="'index/layers.parquet'"):
+        read_receipt(tmp_path)
+    (tmp_path / "index" / "layers.parquet").unlink()
+    assert find_receipt(tmp_path) is None
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(StoreFailed, match=r"a pipe or a device, 'run.json'"):
+        read_receipt(tmp_path)

@@ -132,6 +132,20 @@ def test_a_variable_that_is_not_set_is_named(spec_file: Any, variable: Any, monk
     one_line(caught)
 
 
+@pytest.mark.parametrize(
+    "key", ["model.labels", "data.source=list:", "gradcam.files", "concepts.masks.source", "concepts.embeddings.texts"]
+)
+def test_pipes_and_devices_are_refused_by_name(spec_file: Any, key: str) -> None:
+    """What reads one waits, or reads, for ever."""
+    os.mkfifo(spec_file.parent / "pipe")
+    (spec_file.parent / "link").symlink_to("/dev/zero")
+    name, _, kind = key.partition("=")
+    for path in ("pipe", "link"):
+        with pytest.raises(WrongSpec, match=f"{path}' is a pipe or a device") as caught:
+            load_spec(spec_file, [f"{name}={kind}{spec_file.parent / path}"])
+        one_line(caught)
+
+
 def test_a_variable_that_is_not_set_does_not_matter_where_another_value_is_given(
     spec_file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
