@@ -7,7 +7,6 @@ the few of them that can enter a heap, their positions and, of coarse layers, th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from threading import Lock
 
 import numpy as np
@@ -22,8 +21,6 @@ from pipeline.compiled.layer_graph import read_layers
 from pipeline.compiled.layer_relevance import layer_relevance
 from pipeline.compiled.microbatches import in_microbatches, microbatch_size
 from pipeline.models.network import Network, read_unclipped
-
-_STRETCH = 256  # values of a map that are searched for a position at a time
 
 
 @dataclass(frozen=True)
@@ -145,17 +142,17 @@ def _peaks(
     Args:
         clamp: a lower clamp of the maps, a scalar: taken of the maxima, it need not be taken of the maps.
     """
-    stretches = _stretches(maps)
-    tops = tf.reduce_max(stretches, axis=2)
+    tops = tf.reduce_max(maps, axis=2)
     maxima = raw = tf.reduce_max(tops, axis=1)
     if clamp is not None:
         maxima = tf.maximum(raw, clamp)
     candidates = tf.where(_passes(maxima, floor, ceiling))
-    stretch = tf.argmax(_columns(tops, candidates), axis=1)
-    index = stretch * stretches.shape[2] + tf.argmax(_columns(stretches, candidates, stretch), axis=1)
+    row = tf.argmax(_columns(tops, candidates), axis=1)
+    col = tf.argmax(_columns(maps, candidates, row), axis=1)
     if clamp is not None:  # a map that lies nowhere above its clamp is flat: its first maximum is its first value
-        index = tf.where(tf.gather_nd(raw, candidates) > clamp, index, 0)
-    return {"maxima": maxima, "candidates": _positions(maps, first, candidates, index)}
+        above = tf.gather_nd(raw, candidates) > clamp
+        row, col = tf.where(above, row, 0), tf.where(above, col, 0)
+    return {"maxima": maxima, "candidates": _positions(first, candidates, row, col)}
 
 
 def _shares(
@@ -173,14 +170,15 @@ def _shares(
 def _peaks_among_nan(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:
     """The same where there may be NaN, and `nans`, how many each map has: int64 (images, channels)."""
     real = ~tf.math.is_nan(maps)
-    stretches, reals = _stretches(tf.where(real, maps, -np.inf)), _stretches(real)
-    tops, any_real = tf.reduce_max(stretches, axis=2), tf.reduce_any(reals, axis=2)
+    finite = tf.where(real, maps, -np.inf)
+    tops, any_real = tf.reduce_max(finite, axis=2), tf.reduce_any(real, axis=2)
     maxima = tf.reduce_max(tops, axis=1)
     candidates = tf.where(_passes(maxima, floor, ceiling) & tf.reduce_any(any_real, axis=1))
     # Among nothing but -inf, the maximum is at the first position that is not NaN.
-    stretch = _first_maximum(_columns(tops, candidates), _columns(any_real, candidates))
-    index = _first_maximum(_columns(stretches, candidates, stretch), _columns(reals, candidates, stretch))
-    positions = _positions(maps, first, candidates, stretch * stretches.shape[2] + index)
+    any_reals, reals = (tf.cast(values, tf.float32) for values in (any_real, real))  # of bool, GPUs gather none
+    row = _first_maximum(_columns(tops, candidates), _columns(any_reals, candidates) > 0)
+    col = _first_maximum(_columns(finite, candidates, row), _columns(reals, candidates, row) > 0)
+    positions = _positions(first, candidates, row, col)
     return {"maxima": maxima, "candidates": positions, "nans": tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])}
 
 
@@ -188,29 +186,18 @@ def _totals(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Ten
     """The same with the sums of the maps in the place of their maxima; the positions are still those of the maxima."""
     real = ~tf.math.is_nan(maps)
     sums = tf.reduce_sum(tf.where(real, maps, 0) if with_nan else maps, axis=[1, 2])
-    stretches = _stretches(tf.where(real, maps, -np.inf))
-    tops = tf.reduce_max(stretches, axis=2)
+    finite = tf.where(real, maps, -np.inf)
+    tops = tf.reduce_max(finite, axis=2)
     candidates = tf.where(_passes(sums, floor, ceiling) & tf.reduce_any(real, axis=[1, 2]))
-    stretch = tf.argmax(_columns(tops, candidates), axis=1)
-    index = stretch * stretches.shape[2] + tf.argmax(_columns(stretches, candidates, stretch), axis=1)
-    output = {"maxima": sums, "candidates": _positions(maps, first, candidates, index)}
+    row = tf.argmax(_columns(tops, candidates), axis=1)
+    col = tf.argmax(_columns(finite, candidates, row), axis=1)
+    output = {"maxima": sums, "candidates": _positions(first, candidates, row, col)}
     return output | ({"nans": tf.reduce_sum(tf.cast(~real, tf.int64), axis=[1, 2])} if with_nan else {})
 
 
-def _stretches(maps: tf.Tensor) -> tf.Tensor:
-    """Maps cut into stretches of whole rows with few values each: (batch, stretches, values, channels), in reading order.
-
-    The maxima of the stretches cost no more than that of the whole map, and narrow the search for its position.
-    """
-    _, height, width, channels = maps.shape  # a graph with a loop does not know how many images there are
-    rows = max(rows for rows in range(1, height + 1) if height % rows == 0 and (rows == 1 or rows * width <= _STRETCH))
-    return tf.reshape(maps, (-1, height // rows, rows * width, channels))
-
-
-def _positions(maps: tf.Tensor, first: tf.Tensor, candidates: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Image, channel, row and col of candidates, int64 (n, 2), at an index into their map in reading order: (n, 4)."""
-    width = maps.shape[2]
-    return tf.stack([candidates[:, 0] + first, candidates[:, 1], index // width, index % width], axis=1)
+def _positions(first: tf.Tensor, candidates: tf.Tensor, row: tf.Tensor, col: tf.Tensor) -> tf.Tensor:
+    """Image, channel, row and col of candidates: int64 (n, 4)."""
+    return tf.stack([candidates[:, 0] + first, candidates[:, 1], row, col], axis=1)
 
 
 def _passes(maxima: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tf.Tensor:
@@ -218,16 +205,16 @@ def _passes(maxima: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tf.Tenso
     return ~((maxima <= floor) & (maxima >= ceiling))
 
 
-def _columns(values: tf.Tensor, candidates: tf.Tensor, *stretch: tf.Tensor) -> tf.Tensor:
-    """All values along the last axis but one for n images and channels, int64 (n, 2), and stretches: (n, length)."""
-    *outer, length, channels = values.shape
-    # Indices into the flattened values: an image is so many values apart from the next, a channel one. No matrix product
-    # computes them, because TensorFlow has none of integers for GPUs.
-    starts = candidates[:, 0] * (length * channels * prod(outer[1:])) + candidates[:, 1]
-    for number in stretch:
-        starts += number * (length * channels)
-    steps = tf.range(length, dtype=tf.int64) * channels
-    return tf.gather(tf.reshape(values, [-1]), starts[:, tf.newaxis] + steps)
+def _columns(values: tf.Tensor, candidates: tf.Tensor, *row: tf.Tensor) -> tf.Tensor:
+    """All values along the last axis but one for n images and channels, int64 (n, 2), and rows: (n, length).
+
+    The maps are not reshaped on the way: TensorFlow would move the cast of maps in a reduced precision behind that, and
+    so cast them once for their maxima and once again for the few values that are wanted here.
+    """
+    steps = tf.range(values.shape[-2], dtype=tf.int64)[tf.newaxis]
+    image, *rows, channel = (number[:, tf.newaxis] for number in (candidates[:, 0], *row, candidates[:, 1]))
+    indices = [image, *rows, steps, channel]
+    return tf.gather_nd(values, tf.stack([number + tf.zeros_like(image) + tf.zeros_like(steps) for number in indices], axis=2))
 
 
 def _first_maximum(values: tf.Tensor, real: tf.Tensor) -> tf.Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
+from pipeline.compiled.folding import folded
 from pipeline.compiled.freezing import FrozenGraph
 from pipeline.models.network import Network, Unclipped, read_unclipped
 
@@ -40,7 +41,9 @@ def read_layers(network: Network, images: tf.Tensor, layers: Sequence[str]) -> d
     known = next((graph for graph in kept if graph.images == spec and graph.layers.issuperset(layers)), None)
     if known is None:
         with tf.init_scope():
-            known = _LayerGraph(frozenset(layers), spec, FrozenGraph.of(lambda images: _fields(network, images, layers), spec))
+            frozen = FrozenGraph.of(lambda images: _fields(network, images, layers), spec)
+            frozen = replace(frozen, graph=folded(frozen.graph, [*frozen.inputs, *frozen.outputs]))
+            known = _LayerGraph(frozenset(layers), spec, frozen)
         if known.frozen.graph.ByteSize() <= _MOST_BYTES:
             kept.append(known)
     outputs = known.frozen(images)

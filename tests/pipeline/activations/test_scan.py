@@ -404,11 +404,7 @@ def test_maps_are_kept_of_coarse_layers_alone(in_memory: Any, plan: Any, side: A
     assert part.of(Strongest)["out"].heap.maps.shape[2] == cells
 
 
-@pytest.mark.parametrize("values", [1, 8, 24, 1000])
-def test_positions_are_the_same_for_any_length_of_stretch(
-    in_memory: Any, plan: Any, monkeypatch: pytest.MonkeyPatch, values: Any
-) -> None:
-    monkeypatch.setattr("pipeline.activations.scan_pass._STRETCH", values)
+def test_positions_are_the_first_of_each_maximum_in_reading_order_with_and_without_nan(in_memory: Any, plan: Any) -> None:
     network = one_layer(lambda x: keras.ops.sqrt(keras.ops.subtract(x, 1.0)), size=8)  # NaN for black
     asking = plan(network, network.layers()[-1].name, k=12, batch=7)
     session = ScanSession(scan_pass=ScanPass(network, asking))

@@ -98,6 +98,25 @@ def test_in_bfloat16_every_layer_has_its_own_map_in_any_order_of_layers(network:
         assert {name: maps[name].shape[-1] for name in names} == {"one": 8, "two": 16}
 
 
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="bfloat16 is for CPUs")
+def test_relu6_of_a_map_that_is_read_is_computed_in_float32(network: Any) -> None:
+    if not has_bfloat16(network):
+        pytest.skip("this CPU has no bfloat16")
+    random = np.random.default_rng(3)
+    first, second = (random.normal(0, 2, (3, 3, 4, 4)).astype(np.float32) for _ in range(2))
+
+    def read(images: Any) -> Any:
+        raw = tf.nn.bias_add(tf.nn.conv2d(images, first, 1, "SAME"), [0.5, 1, 2, 3])
+        return {"raw": raw, "next": tf.nn.conv2d(tf.nn.relu6(raw), second, 1, "SAME")}
+
+    spec = tf.TensorSpec((2, 8, 8, 4))
+    half, values = reduced(read, spec, "bfloat16", "the network"), random.normal(size=spec.shape).astype(np.float32)
+    kinds = [tf.as_dtype(node.attr["T"].type).name for node in half.graph.node if node.op == "Relu6"]
+    assert kinds == ["float32"]
+    exact, near = ({name: maps.numpy() for name, maps in freeze(run, spec)(values).items()} for run in (read, half))
+    assert 1e-6 < error(near, exact) < 0.03
+
+
 def test_xla_gives_the_same_maps_to_within_rounding(network: Any, images: Any) -> None:
     assert error(maps_of(network, images, xla=True), maps_of(network, images)) < 1e-5
 
