@@ -110,7 +110,8 @@ def test_relu6_of_a_map_that_is_read_is_computed_in_float32(network: Any) -> Non
         return {"raw": raw, "next": tf.nn.conv2d(tf.nn.relu6(raw), second, 1, "SAME")}
 
     spec = tf.TensorSpec((2, 8, 8, 4))
-    half, values = reduced(read, spec, "bfloat16", "the network"), random.normal(size=spec.shape).astype(np.float32)
+    half: Any = reduced(read, spec, "bfloat16", "the network")
+    values = random.normal(size=spec.shape).astype(np.float32)
     kinds = [tf.as_dtype(node.attr["T"].type).name for node in half.graph.node if node.op == "Relu6"]
     assert kinds == ["float32"]
     exact, near = ({name: maps.numpy() for name, maps in freeze(run, spec)(values).items()} for run in (read, half))
