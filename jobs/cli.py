@@ -342,9 +342,11 @@ def _positive(text: str) -> int:
 
 def command_line() -> int:
     """Run the command of this process' arguments, as its only job. Returns: the exit status."""
+    from jobs.quick_start import leave_out_of_keras
     from jobs.terminal import filter_libraries
 
     filter_libraries()
+    leave_out_of_keras()
     return main()
 
 

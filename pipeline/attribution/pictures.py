@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from pipeline.attribution.methods import method_named
 from pipeline.attribution.plan import MapKey
 from pipeline.drawing import attribution_maps as drawing
 from pipeline.drawing.attribution_maps import Panel
-from pipeline.drawing.pixels import encode_png
+from pipeline.drawing.pixels import encode_jpeg, encode_png
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import Picked
 from pipeline.store.files import file_name
@@ -19,13 +20,15 @@ from pipeline.store.picture_writer import PictureWriter
 from pipeline.store.places import Place
 
 _TILES = 48  # in one mosaic
+_QUALITY = 92  # of JPEG
 
 
 class ExplanationPictures:
     """Writes pictures as they come, until `close`; keeps the tiles of one mosaic a layer, at most, in memory.
 
-    EXAMPLE/TARGET-METHOD[-LAYER].png: one map over its image; EXAMPLE/TARGET-LAYER.png: all maps of a layer side by
-    side; LAYER.png, LAYER-2.png and so on: many images. A file's images are named for its path.
+    EXAMPLE/TARGET-METHOD[-LAYER].jpg: one map over its image; EXAMPLE/TARGET-LAYER.jpg: all maps of a layer side by
+    side; LAYER.jpg, LAYER-2.jpg and so on: many images. They are PNG where the images are so small that their pixels are
+    drawn as squares. A file's images are named for its path.
     """
 
     def __init__(
@@ -45,13 +48,15 @@ class ExplanationPictures:
         self._writer = PictureWriter()
         self._tiles: dict[str, list[np.ndarray]] = {}
         self._titles: dict[str, list[str]] = {}
+        self._suffixes: dict[str, str] = {}  # of the last image's pictures
         self._pages: dict[str, int] = {}
 
     @staticmethod
     def clear(folder: Place) -> None:
         """Remove the pictures of an earlier run, those of several outputs too."""
-        for path in [path for pattern in ("*.png", "*/*.png", "*/*/*.png", "*/*/*/*.png") for path in folder.glob(pattern)]:
-            path.unlink()
+        for below in ("", "*/", "*/*/", "*/*/*/"):
+            for path in [path for suffix in (".png", ".jpg") for path in folder.glob(f"{below}*{suffix}")]:
+                path.unlink()
 
     def add(self, picked: Picked, name: str, caption: str, maps: Mapping[MapKey, np.ndarray]) -> dict[MapKey, str]:
         """Draw the maps of one target of an image.
@@ -63,6 +68,7 @@ class ExplanationPictures:
         Returns: the path of every map's picture below the job's folder.
         """
         folder = str(picked.example) if picked.example is not None else file_name(picked.image.key)
+        suffix = ".png" if drawing.is_enlarged(picked.drawn) else ".jpg"
         panels: dict[MapKey, Panel] = {}
         paths: dict[MapKey, str] = {}
         for (key, layer), values in maps.items():
@@ -74,12 +80,12 @@ class ExplanationPictures:
             range_of = f", 0 to {peak:.2g}" if peak else ", no evidence on this side"
             title = method.title if peak is None else f"{method.title}{range_of}"
             panels[key, layer] = Panel(title, pixels)
-            file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}.png"
+            file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}{suffix}"
             captioned = drawing.captioned(pixels, f"{caption}  {method.title}{'' if peak is None or peak else range_of}", peak)
             paths[key, layer] = self._write(f"{folder}/{file}", captioned)
         for layer_of_row in self._layers:
             row = [panel for (_, layer), panel in panels.items() if layer in (None, layer_of_row)]
-            self._side_by_side(f"{folder}/{name}-{file_name(layer_of_row)}.png", picked, layer_of_row, row, caption)
+            self._side_by_side(f"{folder}/{name}-{file_name(layer_of_row)}{suffix}", picked, layer_of_row, row, caption)
         return paths
 
     def close(self) -> None:
@@ -94,18 +100,20 @@ class ExplanationPictures:
         self._write(path, drawing.side_by_side(panels, f"{caption}   {picked.image.key}"))
         tiles = self._tiles.setdefault(layer, [])
         tiles.append(drawing.tile(panels, caption))
+        self._suffixes[layer] = path[-4:]
         self._titles[layer] = [panel.title.partition(",")[0] for panel in panels]
         if len(tiles) == self._most:
             self._write_mosaic(layer)
 
     def _write_mosaic(self, layer: str) -> None:
         self._pages[layer] = page = self._pages.get(layer, 0) + 1
-        name = f"{file_name(layer)}{'' if page == 1 else f'-{page}'}.png"
+        name = f"{file_name(layer)}{'' if page == 1 else f'-{page}'}{self._suffixes[layer]}"
         self._write(name, drawing.together(self._tiles[layer], self._titles[layer]))
         self._tiles[layer].clear()
 
     def _write(self, name: str, pixels: np.ndarray) -> str:
-        self._writer.put(self._folder / name, lambda: encode_png(pixels))
+        encode = encode_png if name.endswith(".png") else partial(encode_jpeg, quality=_QUALITY, fine=True)
+        self._writer.put(self._folder / name, lambda: encode(pixels))
         return f"mosaics/gradcam/{self._below}{name}"
 
 

@@ -17,7 +17,7 @@ def source_behind(graph: GraphDef, name: str) -> str:
 
 
 def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
-    """The part of a graph that some of its tensors are computed by."""
+    """The part of a graph that some of its tensors are computed by, on no device because of what it leaves out."""
     nodes = {node.name: node for node in graph.node}
     waiting = [end.partition(":")[0] for end in ends]
     kept = set(waiting)
@@ -25,7 +25,12 @@ def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
         before = {source.lstrip("^").partition(":")[0] for source in nodes[name].input} - kept
         kept |= before
         waiting += sorted(before)
-    return GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
+    part = GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
+    for node in part.node:
+        if "_class" in node.attr:  # an operation of a gradient shares the device of one that may be left out
+            beside = [name for name in node.attr["_class"].list.s if name.decode().removeprefix("loc:@") in kept]
+            node.attr["_class"].list.s[:] = beside
+    return part
 
 
 def those_in(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import cv2
 import numpy as np
 
 from pipeline.drawing.palettes import GROUND, coloured
@@ -21,6 +23,7 @@ _SCALE = 16  # width of the scale's bar
 _FOR, _AGAINST = (255, 159, 28), (45, 125, 255)
 _NEUTRAL = 128  # grey
 _UNSEEN = 64
+_ENOUGH = 100_000  # values, of which a quantile is taken
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ def plain(image: np.ndarray) -> np.ndarray:
     return _grown(image)
 
 
+def is_enlarged(image: np.ndarray) -> bool:
+    """Whether the pixels of an image are drawn as squares, which a photograph's format would blur."""
+    return _factor(image) > 1
+
+
 def heat_over(image: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """A heat map over its image, which turns grey below it and dark where the network saw nothing.
 
@@ -47,8 +55,9 @@ def heat_over(image: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> np.nda
     Returns: uint8 RGB.
     """
     below = grey(image)
-    mixed = 0.45 * below + 0.55 * coloured(shares)
-    return np.where(seen[..., np.newaxis], mixed, 0.35 * below).round().astype(np.uint8)
+    mixed = cv2.addWeighted(below, 0.45, coloured(shares), 0.55, 0)
+    mixed[~seen] = np.rint(0.35 * below[~seen])
+    return np.asarray(mixed)
 
 
 def signed(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -60,14 +69,24 @@ def signed(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
     Returns: uint8 RGB.
     """
-    bound = np.quantile(np.abs(values), 0.99) or np.abs(values).max() or 1.0
+    step = int(np.ceil((values.size / _ENOUGH) ** 0.5))
+    bound = np.quantile(np.abs(values[::step, ::step]), 0.99) or np.abs(values).max() or 1.0
     shares = np.clip(values / bound, -1, 1)
     if values.ndim == 3:
-        drawn = 127.5 + 127.5 * shares
+        shares *= 127.5
+        shares += 127.5
+        drawn = np.rint(shares, out=shares).astype(np.uint8)
     else:
-        ends = np.where(shares[..., np.newaxis] > 0, _FOR, _AGAINST)
-        drawn = _NEUTRAL + np.abs(shares)[..., np.newaxis] * (ends - _NEUTRAL)
-    return np.where(seen[..., np.newaxis], np.round(drawn).astype(np.uint8), _UNSEEN).astype(np.uint8)
+        drawn = _opposed()[np.rint(255 * shares).astype(np.int16) + 255]
+    drawn[~seen] = _UNSEEN
+    return drawn
+
+
+@cache
+def _opposed() -> np.ndarray:
+    """The colours of -255, -254 … 255: uint8 (511, 3)."""
+    shares = np.arange(-255, 256)[:, np.newaxis] / 255
+    return np.rint(_NEUTRAL + np.abs(shares) * (np.where(shares > 0, _FOR, _AGAINST) - _NEUTRAL)).astype(np.uint8)
 
 
 def captioned(pixels: np.ndarray, caption: str, peak: float | None) -> np.ndarray:
@@ -107,8 +126,12 @@ def together(tiles: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
 
 
 def _grown(pixels: np.ndarray) -> np.ndarray:
-    factor = max(1, _LEAST // max(pixels.shape[:2]))
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    factor = _factor(pixels)
+    return pixels if factor == 1 else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _factor(pixels: np.ndarray) -> int:
+    return max(1, _LEAST // max(pixels.shape[:2]))
 
 
 def _shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
@@ -146,9 +169,8 @@ def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
     strip = _blank(height, _SCALE + 4 * size)
     strip[:, :_SCALE] = coloured(np.linspace(1, 0, height))[:, np.newaxis]
     edge = size // 2
-    for text, y in zip(words, (height - edge - 2, height // 2, edge), strict=True):
-        strip = _written(strip, text, _SCALE + 4, y, size)
-    return strip
+    places = (height - edge - 2, height // 2, edge)
+    return inscribe(strip, [Note(y, _SCALE + 4, text, size=size) for text, y in zip(words, places, strict=True)])
 
 
 def _line(text: str, width: int, size: int) -> np.ndarray:
@@ -156,11 +178,7 @@ def _line(text: str, width: int, size: int) -> np.ndarray:
     letters = font(size)
     while text and letters.getlength(text) > width - 8 and len(text) > 1:
         text = text.rstrip("…")[:-1] + "…"
-    return _written(_blank(size + 10, width), text, 4, (size + 10) // 2, size)
-
-
-def _written(pixels: np.ndarray, text: str, x: int, y: int, size: int) -> np.ndarray:
-    return inscribe(pixels, [Note(y, x, text, size=size)])
+    return inscribe(_blank(size + 10, width), [Note((size + 10) // 2, 4, text, size=size)])
 
 
 def _font_size(width: int) -> int:

@@ -25,7 +25,7 @@ def encode_grey_png(values: np.ndarray) -> bytes:
     return cv2.imencode(".png", values)[1].tobytes()
 
 
-def encode_jpeg(pixels: np.ndarray, quality: int, spent: bool = False) -> bytes:
+def encode_jpeg(pixels: np.ndarray, quality: int, spent: bool = False, fine: bool = False) -> bytes:
     """uint8 RGB (h, w, 3) -> JPEG, from 1 to 100. Raises: ValueError, for a picture without pixels.
 
     Huffman tables are fitted to small pictures, which makes them a tenth smaller; a page would take twice as long for a
@@ -33,15 +33,15 @@ def encode_jpeg(pixels: np.ndarray, quality: int, spent: bool = False) -> bytes:
 
     Args:
         spent: the pixels are not needed any more and may be overwritten: a large picture needs no second array.
+        fine: colours differ from pixel to pixel, and are kept for each, not for two by two; Huffman tables stay as they are.
     """
+    settings = cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, int(pixels.size < _PAGE and not fine)
+    if fine:
+        settings += cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     if spent and pixels.size:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels)
-        return cv2.imencode(".jpg", pixels, _jpeg_settings(quality, pixels.size))[1].tobytes()
-    return _encode(".jpg", pixels, *_jpeg_settings(quality, pixels.size))
-
-
-def _jpeg_settings(quality: int, values: int) -> tuple[int, ...]:
-    return cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, int(values < _PAGE)
+        return cv2.imencode(".jpg", pixels, settings)[1].tobytes()
+    return _encode(".jpg", pixels, *settings)
 
 
 def decode_png(data: bytes) -> np.ndarray:

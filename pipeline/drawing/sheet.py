@@ -8,11 +8,9 @@ from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
-import PIL.Image
-import PIL.ImageDraw
 
 from pipeline.drawing.palettes import EMPTY, GROUND, LETTERS, MARK, QUIET, WHITE
-from pipeline.drawing.text import Face, cut_text, font, wrapped
+from pipeline.drawing.text import cut_text, strip, wrapped
 
 MOST = 2000  # pixels of a page's side, as long as one row fits
 _GAP = 3
@@ -127,12 +125,12 @@ def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
         y, x = layout.tile_corner(row)
         number, mark = rows.label(row)
         middle = y + max(height for height, _ in layout.tile) // 2
-        _paste(picture, middle - (24 if mark else 12), x - 10, _strip(number, _NUMBER, LETTERS), right=True)
+        _paste(picture, middle - (24 if mark else 12), x - 10, strip(number, _NUMBER, LETTERS), right=True)
         if mark:
-            _paste(picture, middle + 4, x - 10, _strip(mark, _SMALL, MARK), right=True)
+            _paste(picture, middle + 4, x - 10, strip(mark, _SMALL, MARK), right=True)
         notice = rows.notice(row)
         if notice:
-            _paste(picture, middle - 12, x + 4, _strip(notice, _LINE, MARK))
+            _paste(picture, middle - 12, x + 4, strip(notice, _LINE, MARK))
             continue
         for group, (height, width) in enumerate(layout.tile):
             for rank in range(layout.k):
@@ -140,8 +138,8 @@ def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
                 tile = rows.tile(row, group, rank)
                 picture[y : y + height, x : x + width] = EMPTY if tile is None else tile
                 if tile is not None and (text := rows.caption(row, group, rank)):
-                    strip = _caption(text, width)
-                    _paste(picture, y + height + 1, x + (width - strip.shape[1]) // 2, strip)
+                    below = _caption(text, width)
+                    _paste(picture, y + height + 1, x + (width - below.shape[1]) // 2, below)
     return picture
 
 
@@ -166,46 +164,36 @@ def name_rows(picture: np.ndarray, layout: SheetLayout, page: int, names: Sequen
         words = wrapped(name, width, _SMALL, max(1, most - 1), "label")
         lines = [*((text, LETTERS) for text in words), (value, QUIET)][:most]
         for at, (text, colour) in enumerate(lines):
-            _paste(picture, top + at * line, x - 10, _strip(cut_text(text, width, _SMALL, "label"), _SMALL, colour), right=True)
+            _paste(picture, top + at * line, x - 10, strip(cut_text(text, width, _SMALL, "label"), _SMALL, colour), right=True)
 
 
 def _write_heading(picture: np.ndarray, layout: SheetLayout, page: int, lines: Sequence[str]) -> None:
     pages, width = len(layout.pages), picture.shape[1] - 2 * MARGIN
     if pages > 1:
-        number = _strip(f"page {page + 1} of {pages}", _LINE, QUIET)
+        number = strip(f"page {page + 1} of {pages}", _LINE, QUIET)
         _paste(picture, MARGIN + 4, picture.shape[1] - MARGIN, number, right=True)
     y = MARGIN
     for line, text in enumerate(lines):
         size, colour = (_TITLE, WHITE) if line == 0 else (_LINE, QUIET)
         room = width - (160 if pages > 1 and line == 0 else 0)
-        _paste(picture, y, MARGIN, _strip(cut_text(text, room, size, "label"), size, colour))
+        _paste(picture, y, MARGIN, strip(cut_text(text, room, size, "label"), size, colour))
         y += size + 8
 
 
-def _paste(picture: np.ndarray, y: int, x: int, strip: np.ndarray, right: bool = False) -> None:
-    height, width = strip.shape[:2]
+def _paste(picture: np.ndarray, y: int, x: int, words: np.ndarray, right: bool = False) -> None:
+    height, width = words.shape[:2]
     x -= width if right else 0
     cell = picture[y : y + height, max(x, 0) : x + width]
-    cell[:] = strip[: cell.shape[0], : cell.shape[1]]
+    cell[:] = words[: cell.shape[0], : cell.shape[1]]
 
 
 def _caption(text: str, width: int) -> np.ndarray:
     """A number is put together from its digits, which are drawn once; words are cut to the tile's width."""
     if set(text) <= set("0123456789.-e+"):
-        return np.concatenate([_strip(letter, _SMALL, LETTERS) for letter in text], axis=1)[:, :width]
+        return np.concatenate([strip(letter, _SMALL, LETTERS) for letter in text], axis=1)[:, :width]
     return _words(text, width)
 
 
 @lru_cache(10_000)
 def _words(text: str, width: int) -> np.ndarray:
-    return _strip(cut_text(text, width, _SMALL - 2, "label"), _SMALL - 2, LETTERS)
-
-
-@lru_cache(2_000)
-def _strip(text: str, size: int, colour: tuple[int, int, int], face: Face = "label") -> np.ndarray:
-    """A text on the ground of a page: uint8 (h, w, 3)."""
-    letters = font(size, face)
-    width = max(1, round(letters.getlength(text)))
-    image = PIL.Image.new("RGB", (width, round(size * 1.25)), GROUND)
-    PIL.ImageDraw.Draw(image).text((0, 0), text, colour, letters)
-    return np.asarray(image)
+    return strip(cut_text(text, width, _SMALL - 2, "label"), _SMALL - 2, LETTERS)

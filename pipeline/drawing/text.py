@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import cv2
@@ -88,15 +88,25 @@ def inscribe(pixels: np.ndarray, notes: Sequence[Note]) -> np.ndarray:
     return np.array(image)
 
 
-def caption(strip: np.ndarray, text: str) -> None:
-    """Write a label of a data set into the middle of a strip: uint8 (h, w, 3), in place."""
-    height, width = strip.shape[:2]
+@lru_cache(10_000)
+def strip(text: str, size: int, colour: tuple[int, int, int], face: Face = "label") -> np.ndarray:
+    """A text on the ground of a page, drawn once: uint8 (h, w, 3), not to be written to."""
+    letters = font(size, face)
+    width = max(1, round(letters.getlength(text)))
+    image = PIL.Image.new("RGB", (width, round(size * 1.25)), GROUND)
+    PIL.ImageDraw.Draw(image).text((0, 0), text, colour, letters)
+    return np.asarray(image)
+
+
+def caption(below: np.ndarray, text: str) -> None:
+    """Write a label of a data set into the middle of what is below a tile: uint8 (h, w, 3), in place."""
+    height, width = below.shape[:2]
     line = cut_text(text, width, 10, "label")
     mask = PIL.Image.new("L", (width, height))
     letters = font(10, "label")
     PIL.ImageDraw.Draw(mask).text(((width - letters.getlength(line)) // 2, 0), line, fill=255, font=letters)
     share = np.asarray(mask)[..., np.newaxis] / 255
-    strip[:] = np.round(strip * (1 - share) + np.array(LETTERS) * share)
+    below[:] = np.round(below * (1 - share) + np.array(LETTERS) * share)
 
 
 def write(picture: np.ndarray, text: str, corner: tuple[int, int], scale: float, colour: tuple[int, int, int] = LETTERS) -> None:

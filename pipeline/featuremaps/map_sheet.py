@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,15 @@ from pipeline.drawing.boxes import cross_out
 from pipeline.drawing.contact_sheet import Scale, contact_sheet
 from pipeline.drawing.palettes import FRAME, GROUND, LETTERS, MARK, Palette, coloured, palette
 from pipeline.drawing.pixels import resize
-from pipeline.drawing.text import Note
+from pipeline.drawing.text import strip
 from pipeline.featuremaps.statistics import MapStatistics
 
 _SIDE = 1600  # pixels of a picture's longer side, roughly
 _TILE = 112  # pixels of a large tile's longer side
 _LEAST_TILE = 24
 _GAP = 4
-_NUMBERS = 14  # pixels of a line of numbers
+_NUMBERS, _NUMBER = 14, 11  # pixels of a line of numbers, and of their letters
+_MOST_VALUES = 1_000_000  # that are coloured at a time
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: 
     cell_height, cell_width = tile_height + _NUMBERS + _GAP, max(tile_width, 8 * len(str(count - 1)) + 2) + _GAP
     columns = int(np.clip(round((1.3 * count * cell_height / cell_width) ** 0.5), 1, count))
     body = np.full((-(-count // columns) * cell_height, columns * cell_width, 3), GROUND, np.uint8)
-    notes = []
-    for channel in range(count):
+    for channel, tile in enumerate(_tiles(maps[..., :count], low, high, (tile_height, tile_width), style.colours)):
         y, x = channel // columns * cell_height + _NUMBERS, channel % columns * cell_width + 1
         body[y - 1 : y + tile_height + 1, x - 1 : x + tile_width + 1] = FRAME
-        tile = body[y : y + tile_height, x : x + tile_width]
-        tile[:] = _scaled(_coloured(maps[..., channel], float(low[channel]), float(high[channel]), style.colours), tile)
-        if statistics.dead[channel]:
-            cross_out(tile)
-        notes.append(Note(y - 2, x, str(channel), "lb", colour=MARK if statistics.dead[channel] else LETTERS))
+        body[y : y + tile_height, x : x + tile_width] = tile
+        dead = bool(statistics.dead[channel])
+        if dead:
+            cross_out(body[y : y + tile_height, x : x + tile_width])
+        number = strip(str(channel), _NUMBER, MARK if dead else LETTERS, "head")
+        body[y - _NUMBERS : y - 1, x : x + number.shape[1]] = number[: _NUMBERS - 1]
     which = "Every channel" if count == channels else f"The first {count:,} of {channels:,} channels"
     lines = [*lines, f"{which}{size}; {'one scale for all' if shared else 'each map has a scale of its own'}."]
     if statistics.dead.any():
@@ -69,7 +70,7 @@ def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: 
     if statistics.nans.any():
         lines.append("Values that are no numbers are amber.")
     ends = (f"{low[0]:.3g}", f"{high[0]:.3g}") if shared else ("a map's least", "its greatest value")
-    return contact_sheet(lines, body, notes, Scale(palette(style.colours), *ends), image)
+    return contact_sheet(lines, body, [], Scale(palette(style.colours), *ends), image)
 
 
 def _tile_size(height: int, width: int, count: int) -> tuple[int, int, str]:
@@ -85,16 +86,26 @@ def _tile_size(height: int, width: int, count: int) -> tuple[int, int, str]:
     return max(1, height // part), max(1, width // part), f", at 1/{part} of its size"
 
 
-def _scaled(pixels: np.ndarray, tile: np.ndarray) -> np.ndarray:
-    """Pixels in the size of their tile. What grows stays made of squares: a smoothed map would look finer than it is."""
-    height, width = tile.shape[:2]
-    if height < pixels.shape[0] or width < pixels.shape[1]:
-        return resize(pixels, height, width)
-    return pixels.repeat(height // pixels.shape[0], axis=0).repeat(width // pixels.shape[1], axis=1)
+def _tiles(maps: np.ndarray, low: np.ndarray, high: np.ndarray, size: tuple[int, int], name: Palette) -> Iterator[np.ndarray]:
+    """Each map in colours and in the size of its tile: uint8 (height, width, 3).
+
+    What grows stays made of squares: a smoothed map would look finer than it is.
+    """
+    (height, width), several = size, max(1, _MOST_VALUES // (maps.shape[0] * maps.shape[1]))
+    for start in range(0, maps.shape[2], several):
+        part = slice(start, start + several)
+        tiles = _coloured(np.moveaxis(maps[..., part], 2, 0), low[part], high[part], name)
+        if height < tiles.shape[1] or width < tiles.shape[2]:
+            yield from (resize(tile, height, width) for tile in tiles)
+        else:
+            yield from tiles.repeat(height // tiles.shape[1], axis=1).repeat(width // tiles.shape[2], axis=2)
 
 
-def _coloured(values: np.ndarray, low: float, high: float, name: Palette) -> np.ndarray:
-    """A map in colours: uint8 (h, w, 3)."""
-    finite = np.isfinite(values)
-    shares = (np.where(finite, values, low).astype(np.float64) - low) / ((high - low) or 1.0)
-    return np.where(finite[..., np.newaxis], coloured(shares, name), np.array(MARK, np.uint8))
+def _coloured(maps: np.ndarray, low: np.ndarray, high: np.ndarray, name: Palette) -> np.ndarray:
+    """Maps (count, h, w), each with its own least and greatest value, in colours: uint8 (count, h, w, 3)."""
+    least, span = (ends[:, np.newaxis, np.newaxis].astype(np.float64) for ends in (low, high))
+    span = span - least
+    finite = np.isfinite(maps)
+    whole = bool(finite.all())
+    colours = coloured(((maps if whole else np.where(finite, maps, least)) - least) / np.where(span, span, 1), name)
+    return colours if whole else np.where(finite[..., np.newaxis], colours, np.array(MARK, np.uint8))

@@ -29,9 +29,12 @@ class MapStatistics:
         finite = np.isfinite(values)
         counts = finite.sum(axis=0)
         divisor = np.maximum(counts, 1)
-        low = np.where(counts, np.where(finite, values, np.inf).min(axis=0), np.nan).astype(np.float32)
-        high = np.where(counts, np.where(finite, values, -np.inf).max(axis=0), np.nan).astype(np.float32)
-        mean = np.where(counts, np.where(finite, values, 0).sum(axis=0, dtype=np.float64) / divisor, np.nan)
+        least, greatest, total = values, values, values
+        if not finite.all():
+            least, greatest, total = (np.where(finite, values, other) for other in (np.inf, -np.inf, 0))
+        low = np.where(counts, least.min(axis=0), np.nan).astype(np.float32)
+        high = np.where(counts, greatest.max(axis=0), np.nan).astype(np.float32)
+        mean = np.where(counts, total.sum(axis=0, dtype=np.float64) / divisor, np.nan)
         positive = ((values > 0) & finite).sum(axis=0) / divisor
         dead = (low == high) & (counts == len(values)) & (len(values) > 1)
         return cls(low, high, mean, positive, dead, len(values) - counts)

@@ -58,7 +58,7 @@ def _group(reader: JobReader, groups: list[Row], row: Row, layer: str | None) ->
             return group
     together = None
     if layer is not None and row["picture"]:
-        together = f"{row['picture'].partition(_method_in(row))[0]}-{file_name(layer)}.png"
+        together = f"{row['picture'].partition(_method_in(row))[0]}-{file_name(layer)}{row['picture'][-4:]}"
         together = together if (reader.folder / together).exists() else None
     groups.append(
         {

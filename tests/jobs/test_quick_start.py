@@ -1,0 +1,18 @@
+"""What Keras need not import at every start."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from jobs.quick_start import UNUSED, LeftOutOfKeras
+
+
+def test_what_is_left_out_is_missing_for_keras_and_there_for_everybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [LeftOutOfKeras(("colorsys",)), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with pytest.raises(ImportError, match="for Keras"):
+        exec("import colorsys", {"__name__": "keras.src.visualization.plot"})
+    exec("import colorsys", {"__name__": "pipeline.directions.fitting"})
+    assert "colorsys" in sys.modules and set(UNUSED) == {"sklearn", "matplotlib.pyplot"}
