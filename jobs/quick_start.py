@@ -30,4 +30,4 @@ class LeftOutOfKeras:
 
 def leave_out_of_keras() -> None:
     """Import TensorFlow quicker from here on; for a process of the command line alone, in which nobody calls Keras's plots."""
-    sys.meta_path.insert(0, LeftOutOfKeras())  # type: ignore[arg-type]  # it finds nothing
+    sys.meta_path.insert(0, LeftOutOfKeras())

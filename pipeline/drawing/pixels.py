@@ -35,7 +35,8 @@ def encode_jpeg(pixels: np.ndarray, quality: int, spent: bool = False, fine: boo
         spent: the pixels are not needed any more and may be overwritten: a large picture needs no second array.
         fine: colours differ from pixel to pixel, and are kept for each, not for two by two; Huffman tables stay as they are.
     """
-    settings = cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, int(pixels.size < _PAGE and not fine)
+    optimise = int(pixels.size < _PAGE and not fine)
+    settings: tuple[int, ...] = cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, optimise
     if fine:
         settings += cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     if spent and pixels.size:
