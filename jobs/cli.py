@@ -166,9 +166,8 @@ def parser() -> argparse.ArgumentParser:
     _add_images(init)
     init.add_argument("--file", metavar="FILE", help="the file to write (default: NETWORK-IMAGES.toml)")
 
-    commands.add_parser(
-        "schema", help="print the JSON schema of a spec", description="Print the JSON schema of a spec, for editors."
-    )
+    about = "Print the JSON schema of a spec, for editors."
+    commands.add_parser("schema", help="print the JSON schema of a spec", description=about)
 
     explain = commands.add_parser(
         "help", help="explain a key of the spec", description="Explain a key or a table of the spec, or a command."
@@ -392,8 +391,7 @@ def _complain(error: ConvscopeError, options: argparse.Namespace) -> int:
     if getattr(options, "log_json", False):
         from pipeline.progress import json_line
 
-        line = {"error": type(error).__name__, "message": str(error.args[0]), "exit": error.exit_code}
-        print(json_line(line), file=sys.stderr)
+        print(json_line({"error": type(error).__name__, "message": str(error.args[0]), "exit": error.exit_code}), file=sys.stderr)
     else:
         from jobs.terminal import painted
 

@@ -21,10 +21,12 @@ class LeftOutOfKeras:
         """Raises: ModuleNotFoundError, where a module of Keras imports one of them for the first time."""
         if fullname not in self._names:
             return
-        frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("importlib", "_frozen_importlib")):
+        from inspect import currentframe  # which takes time, and `--help` needs none of it
+
+        frame = currentframe()
+        while frame is not None and frame.f_globals.get("__name__", "").startswith((__name__, "importlib", "_frozen_importlib")):
             frame = frame.f_back
-        if frame.f_globals.get("__name__", "").startswith("keras."):
+        if frame is not None and frame.f_globals.get("__name__", "").startswith("keras."):
             raise ModuleNotFoundError(f"No module named {fullname!r}, for Keras", name=fullname)
 
 
