@@ -6,7 +6,7 @@ themselves are in the file. Where a legacy setting means something that Keras 3 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +102,26 @@ class ThresholdedReLU(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.threshold(inputs, self.theta, 0.0)
 
 
+class LayerScale(keras.layers.Layer):  # type: ignore[misc]
+    """ConvNeXt's layer of that name, which Keras 3 has but no file may ask for: x times a weight for each channel."""
+
+    def __init__(self, init_values: float, projection_dim: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.init_values, self.projection_dim = init_values, projection_dim
+
+    def build(self, _: Any) -> None:
+        self.gamma = self.add_weight(shape=(self.projection_dim,), initializer=keras.initializers.Constant(self.init_values))
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.gamma
+
+
 # What stands for parts of Keras 2 that Keras 3 lacks or computes otherwise; Keras finds them by these names.
-STAND_INS: dict[str, Any] = {"keras2_hard_sigmoid": hard_sigmoid, "ThresholdedReLU": ThresholdedReLU}
+STAND_INS: dict[str, Any] = {
+    "keras2_hard_sigmoid": hard_sigmoid,
+    "ThresholdedReLU": ThresholdedReLU,
+    "LayerScale": LayerScale,
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,8 @@ class Keras2Form:
 
     def model(self, config: Any) -> Any:
         """A model's description in Keras 3's form. Raises: UnusableModel."""
-        return self._entry(without_compilation(config))
+        config = without_compilation(config)
+        return self._entry(_without_slashes(config) if self.keras2 else config)
 
     def _entry(self, entry: Any) -> Any:
         """A layer or model, and what is inside of it."""
@@ -233,6 +252,42 @@ class Keras2Form:
             "Functional",
             {**config, "layers": made, "output_layers": inner["output_layers"]},
         )
+
+
+def plain_names(config: Any) -> dict[str, str]:
+    """The names of layers in a description that hold "/", which Keras 3 refuses, and what they become: "_" for each."""
+    names = dict.fromkeys(_layer_names(config))
+    renamed: dict[str, str] = {}
+    for name in names:
+        if "/" in name:
+            plain = name.replace("/", "_")
+            while plain in names or plain in renamed.values():
+                plain += "_"
+            renamed[name] = plain
+    return renamed
+
+
+def _without_slashes(config: Any) -> Any:
+    """A description with the names of `plain_names` wherever one stands."""
+    renamed = plain_names(config)
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rename(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [rename(item) for item in value]
+        return renamed.get(value, value) if isinstance(value, str) else value
+
+    return rename(config) if renamed else config
+
+
+def _layer_names(value: Any) -> Iterator[str]:
+    """The names of the layers in a description, at any depth."""
+    if isinstance(value, dict):
+        named = (value.get("name"), value["config"].get("name") if isinstance(value.get("config"), dict) else None)
+        yield from (name for name in named if "class_name" in value and isinstance(name, str))
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _layer_names(item)
 
 
 def _model(entry: dict[str, Any], module: str, name: str, config: dict[str, Any]) -> dict[str, Any]:

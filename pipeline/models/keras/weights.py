@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import MissingInput, UnusableModel, one_line
+from pipeline.models.keras.keras2 import plain_names
 from pipeline.models.keras.model_file import ModelFile, opened_weights
 
 SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
@@ -55,7 +56,7 @@ def restore_weights(model: keras.Model, file: ModelFile) -> None:
             model.load_weights(file.weights)
         return
     with h5py.File(file.weights) as stored:
-        _restore(model, stored["model_weights"])
+        _restore(model, stored["model_weights"], plain_names(file.config) if file.keras == 2 else {})
     for layer in layers_within(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # it works with what it made of its weights when it was built
@@ -119,15 +120,18 @@ def _stored_numbers(path: Path) -> int | None:
         return None if "layer_names" in file.attrs or "model_weights" in file else _floats(file)
 
 
-def _restore(model: keras.Model, group: h5py.Group) -> None:
+def _restore(model: keras.Model, group: h5py.Group, renamed: Mapping[str, str]) -> None:
+    """Give a model its weights. renamed: by the name of a layer in the file its name in the model, where they differ."""
+    in_file = {plain: name for name, plain in renamed.items()}
     stored = {name: _names(group[name], "weight_names") for name in _names(group, "layer_names")}
     for layer in model.layers:
         variables = [*layer.trainable_weights, *layer.non_trainable_weights]
-        names = stored.pop(layer.name, [])
+        stored_name = in_file.get(layer.name, layer.name)
+        names = stored.pop(stored_name, [])
         if len(names) != len(variables):
             raise ValueError(f"the layer {layer.name!r} has {len(variables)} weights, {len(names)} are stored")
-        for variable, name in zip(variables, _in_order(variables, names), strict=True):
-            data = group[layer.name][name]
+        for variable, name in zip(variables, _in_order(variables, names, renamed), strict=True):
+            data = group[stored_name][name]
             if data.shape != tuple(variable.shape):
                 raise ValueError(f"the weight {name!r} has the shape {data.shape}, the layer's is {tuple(variable.shape)}")
             variable.assign(data[()])
@@ -146,9 +150,15 @@ def _names(group: h5py.Group | None, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for part in parts for name in group.attrs[part]]
 
 
-def _in_order(variables: list[keras.Variable], names: list[str]) -> list[str]:
+def _in_order(variables: list[keras.Variable], names: list[str], renamed: Mapping[str, str]) -> list[str]:
     """The stored names in the order of the variables: a nested model's may be stored in another one than Keras 3's."""
-    by_path = {"/".join(name.split(":")[0].split("/")[-2:]): name for name in names}
+
+    def path_of(name: str) -> str:
+        above, _, weight = name.split(":")[0].rpartition("/")
+        known = max((long for long in renamed if f"/{above}".endswith(f"/{long}")), key=len, default=None)
+        return f"{above.rpartition('/')[2] if known is None else renamed[known]}/{weight}"
+
+    by_path = {path_of(name): name for name in names}
     paths = ["/".join(variable.path.split("/")[-2:]) for variable in variables]
     return [by_path[path] for path in paths] if len(by_path) == len(names) and by_path.keys() == set(paths) else names
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.applications.convnext import LayerScale
 
 L = keras.layers
 
@@ -215,6 +216,20 @@ def reductions(x: Any) -> Any:
     return tf.linalg.matmul(y, np.linspace(-1, 1, 72).reshape(24, 3).astype("float32"))
 
 
+def slashed(x: Any) -> Any:
+    """Names with slashes, as DenseNet and MobileNetV3 have them, in a nested model too, and a name that is taken already."""
+    inner = keras.Input((10, 10, 4))
+    block = keras.Model(inner, L.DepthwiseConv2D(3, name="block/depthwise")(L.ReLU(name="block/relu")(inner)), name="block/1")
+    x = L.BatchNormalization(name="stem/conv/bn")(L.Conv2D(4, 3, name="stem/conv")(x))
+    return head(L.Conv2D(4, 1, name="stem_conv")(block(x)))
+
+
+def layer_scale(x: Any) -> Any:
+    """As ConvNeXt."""
+    x = L.Conv2D(4, 3)(x)
+    return head(x + LayerScale(0.5, 4)(L.LayerNormalization()(x)))
+
+
 def sequential() -> Any:
     return keras.Sequential([L.Conv2D(4, 3, input_shape=(12, 12, 3)), L.BatchNormalization(), L.GlobalMaxPooling2D(), L.Dense(3)])
 
@@ -242,7 +257,7 @@ def augmented() -> Any:
 FUNCTIONAL: list[Callable[[Any], Any]] = [
     depthwise, transposed, recurrent, wrapped, cells, convolving_recurrent, hard_sigmoids, activations, attention, merged, scales,
     normalized, shared, nested_twice, frozen, partly_frozen, several, cropped, named, half_precision, operators, slices,
-    elementwise, shapes, reductions,
+    elementwise, shapes, reductions, slashed, layer_scale,
 ]  # fmt: skip
 SEQUENTIAL: list[Callable[[], Any]] = [sequential, nested_sequentials, augmented]
 
@@ -263,7 +278,7 @@ def save(name: str, model: Any, folder: Path) -> None:
             model.save(folder / f"{name}{suffix}")
         except TypeError:  # Keras 2 cannot put an ellipsis into a .keras file
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
-    again = keras.models.load_model(folder / f"{name}.h5", compile=False)
+    again = keras.models.load_model(folder / f"{name}.h5", {"LayerScale": LayerScale}, compile=False)
     scale = 255 if name in ("scales", "normalized", "operators") else 1
     images = (np.random.default_rng(1).integers(0, 65, (2, 12, 12, 3)) * (scale / 64)).astype("float32")
     outputs = again(images, training=False)
