@@ -80,6 +80,13 @@ class Propagation:
                 self._users.setdefault(source.op, []).append(operation)
             if self._is_weighted(operation) or any(source.op in self._behind_weights for source in operation.inputs):
                 self._behind_weights.add(operation)
+        outputs = (output for operation in self._changing for output in operation.outputs)
+        other = next((output for output in outputs if _is_of_another_precision(output.dtype)), None)
+        if other is not None:
+            raise UnusableModel(
+                f"{self.name} computes in {other.dtype.name} ({other.op.name}), and relevance is followed in float32 alone. "
+                "Build the network in float32, or leave the methods that begin with lrp out of gradcam.methods."
+            )
 
     def back(self, start: tf.Tensor, relevance: tf.Tensor, ends: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The relevance of some tensors, float32 of their shapes, given that of a tensor behind them.
@@ -235,3 +242,7 @@ class Propagation:
             return tensor
         inputs = [self._with_pixels(source, pixels) for source in tensor.op.inputs]
         return again(tensor.op, inputs).outputs[tensor.value_index]
+
+
+def _is_of_another_precision(dtype: tf.DType) -> bool:
+    return bool(dtype.is_floating) and dtype != tf.float32

@@ -139,3 +139,12 @@ def test_an_operation_without_a_rule_is_named(opened: Any) -> None:
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)), name="summed")
     with pytest.raises(UnusableModel, match="summed computes .* by Cumsum, for which relevance propagation has no rule"):
         explainer_of(opened(model), [("lrp_zplus", None)], 1)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"])
+def test_a_network_of_another_precision_is_refused_by_name(opened: Any, policy: str) -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", dtype=policy)(inputs)
+    model = keras.Model(inputs, layers.Dense(3, dtype=policy)(layers.GlobalAveragePooling2D(dtype=policy)(x)), name="reduced")
+    with pytest.raises(UnusableModel, match=f"reduced computes in {policy.removeprefix('mixed_')} .*float32 alone"):
+        explainer_of(opened(model), [("lrp_zplus", None)], 1)
