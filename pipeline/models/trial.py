@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -111,6 +112,7 @@ def opened_in_child(work: Callable[[], T], where: str) -> Callable[[], T | None]
             raise result
         return cast(T, result)
 
+    weakref.finalize(taken, shared.close)  # whether it is called or not: opening this file, or another, may end in an error
     was_tried = try_in_child(hand, where)
     return taken
 

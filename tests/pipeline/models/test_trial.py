@@ -153,3 +153,21 @@ def test_graphs_that_a_child_opened_are_those_that_are_opened_without_and_are_ju
     _, *handed, first, second = (line.rsplit(maxsplit=2) for line in done.out.splitlines())
     assert [[network, "1", "1"] for network, *_ in handed] == [first, second]
     assert [counts for _, *counts in handed] == [["0", "2"]] * 2
+
+
+def test_a_file_that_a_child_hands_over_is_closed_though_nobody_takes_it(program: Any) -> None:
+    done = program("""
+import gc, os, sys, warnings
+from pipeline.errors import UnusableModel
+from pipeline.models.trial import opened_in_child
+
+warnings.simplefilter("error", ResourceWarning)
+sys.unraisablehook = lambda unraisable: print(unraisable.exc_value)
+opened_in_child(lambda: 5, "net.pb")
+try:
+    opened_in_child(os.abort, "net.pb")
+except UnusableModel:
+    pass
+gc.collect()
+""")
+    assert done.status == 0 and not done.out, done.out + done.err
