@@ -75,12 +75,11 @@ class LayerWeights:
 class ExplanationGraph:
     """The traced network with the quantities of a job, its variables made constants. It runs batches of one fixed size.
 
-    Its parts are compiled when they first run.
-
     guide: what guided backpropagation replaced; None where no quantity is guided.
     weights: of the network, from the logits back to the images; empty unless they were asked for.
     frozen: gives the logits, the classes, the scores and then the quantities, of tensors of the specs.
     channel_axes: of the output of each layer that a `LayerOutput` asks for.
+    parts: what `GraphPasses` has compiled so far, by its keys.
     """
 
     quantities: tuple[Quantity, ...]
@@ -89,7 +88,7 @@ class ExplanationGraph:
     frozen: FrozenGraph
     specs: tuple[tf.TensorSpec, ...]
     channel_axes: Mapping[str, int] = field(default_factory=dict)
-    _parts: dict[Hashable, Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
+    parts: dict[Hashable, Callable[..., list[tf.Tensor]]] = field(default_factory=dict)
 
     @property
     def run(self) -> GraphPasses:
@@ -99,27 +98,6 @@ class ExplanationGraph:
     def with_weights(self, values: Mapping[str, np.ndarray]) -> GraphPasses:
         """Passes with other weights in the place of some, by their source."""
         return GraphPasses(self, tuple(tf.constant(values.get(weight.source, weight.values)) for weight in self.weights))
-
-    def compiled(
-        self,
-        key: Hashable,
-        names: Sequence[str],
-        ends: Sequence[str],
-        specs: Sequence[tf.TensorSpec],
-        before: Callable[..., Sequence[tf.Tensor]] = lambda *given: given,
-    ) -> Callable[..., list[tf.Tensor]]:
-        """The part of the graph from some tensors to others, compiled once by its key.
-
-        specs: of what it is given, of which `before` makes the tensors of those names.
-        """
-
-        def part(*given: tf.Tensor) -> list[tf.Tensor]:
-            tensors = dict(zip(names, before(*given), strict=True))
-            return list(tf.graph_util.import_graph_def(self.frozen.graph, tensors, ends, name=""))
-
-        if key not in self._parts:
-            self._parts[key] = tf.function(part, autograph=False).get_concrete_function(*specs)
-        return self._parts[key]
 
 
 @dataclass(frozen=True)
@@ -184,11 +162,23 @@ class GraphPasses:
         specs: Sequence[tf.TensorSpec],
         before: Callable[..., Sequence[tf.Tensor]] = lambda *given: given,
     ) -> Callable[..., list[tf.Tensor]]:
-        """A part of the graph that takes the other weights, if there are any, after all else."""
+        """The part of the graph from some tensors to others, compiled once by its key.
+
+        specs: of what it is given, of which `before` makes the tensors of those names; the other weights, if there are any,
+            come after all else.
+        """
         own = self.graph.weights if self.weights else ()
         names = [*names, *(f"{weight.source}:0" for weight in own)]
         specs = [*specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in own)]
-        return self.graph.compiled((key, bool(own)), names, ends, specs, before)
+
+        def part(*given: tf.Tensor) -> list[tf.Tensor]:
+            tensors = dict(zip(names, before(*given), strict=True))
+            return list(tf.graph_util.import_graph_def(self.graph.frozen.graph, tensors, ends, name=""))
+
+        parts, key = self.graph.parts, (key, bool(own))
+        if key not in parts:
+            parts[key] = tf.function(part, autograph=False).get_concrete_function(*specs)
+        return parts[key]
 
 
 def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:

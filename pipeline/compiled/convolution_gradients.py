@@ -17,7 +17,7 @@ from pipeline.compiled.gradients import GradientRule, replace_gradients
 
 def lighten(operations: Iterable[tf.Operation]) -> None:
     """Give the convolutions among some operations the lighter gradients, for every later `tf.gradients`."""
-    replace_gradients((one for one in operations if one.type in _LIGHTER.types), _LIGHTER)
+    replace_gradients((operation for operation in operations if operation.type in _LIGHTER.types), _LIGHTER)
 
 
 def _gradient(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> list[tf.Tensor]:

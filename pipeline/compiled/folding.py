@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from pipeline.compiled.graph_parts import operation_of
 from pipeline.compiled.tf_private import optimized
 
 _DEPTHWISE = "DepthwiseConv2dNative"
@@ -45,11 +46,11 @@ class _Folding:
     def __init__(self, graph: GraphDef, kept: Sequence[str]) -> None:
         self._source = graph
         self._nodes = {node.name: node for node in graph.node}
-        self._kept = {_owner(name) for name in kept}
+        self._kept = {operation_of(name) for name in kept}
         self._readers: dict[str, list[NodeDef]] = {}
         for node in graph.node:
             for name in node.input:
-                self._readers.setdefault(_owner(name), []).append(node)
+                self._readers.setdefault(operation_of(name), []).append(node)
 
     def graph(self) -> GraphDef:
         replaced: dict[str, list[NodeDef]] = {}
@@ -103,7 +104,7 @@ class _Folding:
             return self._normalization(before, node)
         if node.op not in (*_ADDITIONS, "Mul") or len(node.input) != 2 or _text(node, "data_format", "NHWC") != "NHWC":
             return None
-        other = node.input[1] if _owner(node.input[0]) == before.name else node.input[0]
+        other = node.input[1] if operation_of(node.input[0]) == before.name else node.input[0]
         constant = self._constant(other)
         # A constant of more axes than the map would give the result another shape.
         if constant is None or constant.ndim > 4 or constant.size not in (1, count):
@@ -177,7 +178,3 @@ def _constant(name: str, value: np.ndarray) -> NodeDef:
 def _text(node: NodeDef, name: str, default: str) -> str:
     # Reading an attribute that a node lacks would add it, empty.
     return node.attr[name].s.decode() if name in node.attr else default
-
-
-def _owner(name: str) -> str:
-    return name.lstrip("^").partition(":")[0]

@@ -8,21 +8,26 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 
+def operation_of(name: str) -> str:
+    """The name of the operation that a tensor, or an input of another operation, is named after."""
+    return name.removeprefix("^").partition(":")[0]
+
+
 def source_behind(graph: GraphDef, name: str) -> str:
     """The tensor that others in a graph use, behind the identities by which a function returns it."""
     nodes = {node.name: node for node in graph.node}
-    while nodes[name.partition(":")[0]].op == "Identity":
-        name = nodes[name.partition(":")[0]].input[0]
+    while (node := nodes[operation_of(name)]).op == "Identity":
+        name = node.input[0]
     return name if ":" in name else f"{name}:0"
 
 
 def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
     """The part of a graph that some of its tensors are computed by, on no device because of what it leaves out."""
     nodes = {node.name: node for node in graph.node}
-    waiting = [end.partition(":")[0] for end in ends]
+    waiting = [operation_of(end) for end in ends]
     kept = set(waiting)
     for name in waiting:
-        before = {source.lstrip("^").partition(":")[0] for source in nodes[name].input} - kept
+        before = {operation_of(source) for source in nodes[name].input} - kept
         kept |= before
         waiting += sorted(before)
     part = GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
@@ -36,4 +41,4 @@ def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
 def those_in(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The tensors whose operations are in a part of a graph."""
     names = {node.name for node in graph.node}
-    return {name: tensor for name, tensor in given.items() if name.partition(":")[0] in names}
+    return {name: tensor for name, tensor in given.items() if operation_of(name) in names}

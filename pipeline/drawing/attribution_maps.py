@@ -169,8 +169,8 @@ def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
     strip = _blank(height, _SCALE + 4 * size)
     strip[:, :_SCALE] = coloured(np.linspace(1, 0, height))[:, np.newaxis]
     edge = size // 2
-    places = (height - edge - 2, height // 2, edge)
-    return inscribe(strip, [Note(y, _SCALE + 4, text, size=size) for text, y in zip(words, places, strict=True)])
+    middles = (height - edge - 2, height // 2, edge)
+    return inscribe(strip, [Note(y, _SCALE + 4, text, size=size) for text, y in zip(words, middles, strict=True)])
 
 
 def _line(text: str, width: int, size: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def attention_flow(images: tf.Tensor, where: str) -> AttentionFlow:
         looking = [axis for axis in positions.axes if axis]
         looked = [axis for axis in positions.keys.axes if axis]
         same = len(looking) == len(looked) == 1 and rank == 4 and softmax.shape[0] == images.shape[0]
-        ids, keys = (order.ids.reshape(order.ids.shape[0], -1) for order in (positions, positions.keys))
+        ids, keys = (tokens.ids.reshape(tokens.ids.shape[0], -1) for tokens in (positions, positions.keys))
         if not same or ids.shape != keys.shape or not (ids == keys).all():
             refused = f"{softmax.op.name} looks at other tokens than it looks from, or within windows"
             continue
