@@ -74,11 +74,11 @@ def source_named(text: str, table: str) -> str:
     if colon and (kind in kinds or not os.path.exists(text)) and not re.match(r"\w+://", text):
         return text  # validation says what is wrong with a kind that is not there
     known = ", ".join(f"{name}:" for name in kinds)
-    what = "images" if table == "data" else "a spec or a network"
+    noun = "images" if table == "data" else "a spec or a network"
     if not os.path.lexists(os.path.expanduser(text)) and not re.search(r"[*?{\[]|://", text):
         near = f"; for a network of Keras, keras:{text}" if table == "model" and text.isidentifier() else ""
         specs = f" Specs that come with convscope: {', '.join(shipped_specs())}." if table == "model" else ""
-        raise MissingInput(f"there is no file or folder {text!r}. Name {what}, such as one of the kinds {known}{near}.{specs}")
+        raise MissingInput(f"there is no file or folder {text!r}. Name {noun}, such as one of the kinds {known}{near}.{specs}")
     guess = guess_source(text, kinds)
     if guess is None:
         error = UnusableModel if table == "model" else MissingInput

@@ -32,11 +32,11 @@ def summary(folder: Place) -> list[str]:
             lines += _names(folder, receipt.layers)
     lines += parts
     rows = []
-    for part, what in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
+    for part, noun in (("mosaics", "pictures"), ("index", "tables"), ("crops", "patches")):
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
         if files:
             size = sum(path.stat().st_size for path in files) / 1e6
-            rows.append((f"  {what}:", f"{folder / part}: {counted(len(files), 'file')}, {size:.1f} MB"))
+            rows.append((f"  {noun}:", f"{folder / part}: {counted(len(files), 'file')}, {size:.1f} MB"))
     lines += as_table([("", ""), *rows])[1:]
     mosaics = folder / "mosaics"
     pictures = sorted([*mosaics.rglob("*-crop.png"), *mosaics.rglob("*-crop-001.*")]) or sorted(mosaics.rglob("*.png"))

@@ -85,8 +85,8 @@ def explain(model: keras.Model, image: Any, target: Any = "predicted", method: s
         >>> explain(model, np.zeros((8, 8, 3), np.uint8), target=1, preprocess="unit").map.shape
         (6, 6)
     """
-    own = {"methods": [method], "targets": [target], "arrays": True, "first": 1}
-    tree = _tree(settings, {"stages": ["gradcam"], "gradcam": own})
+    settings_of_call = {"methods": [method], "targets": [target], "arrays": True, "first": 1}
+    tree = _tree(settings, {"stages": ["gradcam"], "gradcam": settings_of_call})
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         with tempfile.TemporaryDirectory() as folder:
@@ -96,9 +96,9 @@ def explain(model: keras.Model, image: Any, target: Any = "predicted", method: s
     return Explanation(_run(model, np.asarray(image)[None], tree, None), method)
 
 
-def _tree(settings: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def _tree(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The tables of a spec: what a function sets itself, and what its caller sets by key."""
-    tree: dict[str, Any] = {"model": {}, "data": {}, **own}
+    tree: dict[str, Any] = {"model": {}, "data": {}, **changes}
     known = set(keys())
     for name, value in settings.items():
         key = next((key for key in (name, *(f"{table}.{name}" for table in _TABLES)) if key in known), None)

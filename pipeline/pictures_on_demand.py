@@ -117,13 +117,17 @@ def _explained_anew(folder: Place, spec: JobSpec, asked: AskedPicture, row: Row 
             f"run.json of {folder} lets the network run Python code (model.trusted or model.custom), which no picture needs to. "
             "Name the image in gradcam.keys of your own spec, and run its stage gradcam."
         )
-    own: dict[str, Any] = spec.gradcam.model_dump(mode="json", exclude_defaults=True) | {"examples": [], "keys": [], "files": []}
-    own |= _image(asked, row) | {"sanity": [], "arrays": False, "pictures": "all", "batch": 1}
+    changes: dict[str, Any] = spec.gradcam.model_dump(mode="json", exclude_defaults=True) | {
+        "examples": [],
+        "keys": [],
+        "files": [],
+    }
+    changes |= _image(asked, row) | {"sanity": [], "arrays": False, "pictures": "all", "batch": 1}
     if row is None:  # of what the job has not explained
-        own |= {"methods": [asked.method or spec.gradcam.methods[0]], "through": [], "merge": False}
-        own |= {} if asked.layer is None else {"layers": [asked.layer]}
-        own |= {} if asked.target is None else {"targets": [int(asked.target) if asked.target.isdecimal() else asked.target]}
-    tree = spec.model_dump(mode="json", exclude_defaults=True) | {"stages": ["gradcam"], "gradcam": own}
+        changes |= {"methods": [asked.method or spec.gradcam.methods[0]], "through": [], "merge": False}
+        changes |= {} if asked.layer is None else {"layers": [asked.layer]}
+        changes |= {} if asked.target is None else {"targets": [int(asked.target) if asked.target.isdecimal() else asked.target]}
+    tree = spec.model_dump(mode="json", exclude_defaults=True) | {"stages": ["gradcam"], "gradcam": changes}
     with tempfile.TemporaryDirectory() as temporary:
         made = run(parse_spec(tree, "the picture"), temporary, reporter=reporter, options=RunOptions())
         rows = read_index(made, "attributions").to_pylist()

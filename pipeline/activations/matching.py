@@ -64,7 +64,7 @@ def match_across(first: Place, second: Place) -> Matching:
             correlations = (x.T @ y).round(9).clip(-1, 1)
             _keep_nearest(best[0], layer, other_layer, correlations)
             _keep_nearest(best[1], other_layer, layer, correlations.T)
-    pairs = [(*own, *other, value) for own, (value, other) in best[0].items() if other in best[1] and best[1][other][1] == own]
+    pairs = [(*unit, *other, value) for unit, (value, other) in best[0].items() if other in best[1] and best[1][other][1] == unit]
     return Matching(f"over all layers, each the other's nearest by its responses to {counted(images, 'image')}", across=pairs)
 
 

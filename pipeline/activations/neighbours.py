@@ -40,8 +40,8 @@ def neighbour_columns(part: Part, channels: Mapping[str, np.ndarray]) -> dict[st
         correlations[~varied[rows]] = -np.inf
         correlations[np.arange(len(rows)), rows] = -np.inf
         for row, values in zip(rows, correlations, strict=True):
-            own = owners == owners[row]
-            for group in (own, ~own):
+            same_layer = owners == owners[row]
+            for group in (same_layer, ~same_layer):
                 nearest = _nearest(np.where(group, values, -np.inf))
                 columns["layer"] += [names[owners[row]]] * len(nearest)
                 columns["channel"] += [numbers[row]] * len(nearest)

@@ -150,8 +150,8 @@ def found_parts(folder: Place) -> list[SavedPart]:
         if change is None and other.shard.begin != first.shard.begin:
             change = f"it begins at another example: {other.shard.begin:,}, not {first.shard.begin:,}"
         if change is not None:
-            here, there = (str(shard_path(folder, part.shard)) for part in (first, other))
-            raise WrongSpec(f"{there} does not belong to {here}: {change}. Run its shard again with --anew.")
+            first_path, other_path = (str(shard_path(folder, part.shard)) for part in (first, other))
+            raise WrongSpec(f"{other_path} does not belong to {first_path}: {change}. Run its shard again with --anew.")
     missing = _missing(parts)
     if not missing:
         return parts

@@ -29,10 +29,10 @@ def compile_measure(network: Network, objectives: Sequence[Objective]) -> Measur
     form, arguments = objectives[0].form, stack(objectives)
 
     def finish(maps: dict[str, tf.Tensor], *tensors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        given = tf.nest.pack_sequence_as(arguments, list(tensors))
-        values = evaluate(form, maps, given)
+        tensors_of_call = tf.nest.pack_sequence_as(arguments, list(tensors))
+        values = evaluate(form, maps, tensors_of_call)
         (term, _), *others = form
-        channels = None if others else term.channels(given.numbers[0])
+        channels = None if others else term.channels(tensors_of_call.numbers[0])
         if channels is None:
             return values, values, values
         (of_layer,) = maps.values()

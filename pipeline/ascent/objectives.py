@@ -287,9 +287,9 @@ def pick(values: tf.Tensor, numbers: Any) -> tf.Tensor:
     return tf.reduce_sum(tf.where(chosen, values, 0.0), axis=1)
 
 
-def _out_of_range(what: str, number: int, layer: str, count: int) -> str | None:
+def _out_of_range(unit: str, number: int, layer: str, count: int) -> str | None:
     known = f"{layer} has {count} ({'0' if count == 1 else f'0 to {count - 1}'})"
-    return None if 0 <= number < count else f"there is no {what} {number}: {known}"
+    return None if 0 <= number < count else f"there is no {unit} {number}: {known}"
 
 
 def _scaled(weight: float, term: Term) -> str:

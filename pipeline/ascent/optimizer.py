@@ -148,8 +148,8 @@ class Ascent(AscentGraph):
         halves = microbatches(len(objectives), config.group)
 
         def steps(*tensors: tf.Tensor) -> tuple[State, tf.Tensor]:
-            start, given, count = tf.nest.pack_sequence_as(inputs, list(tensors))
-            parts = [slice_batch(given, half) for half in halves]
+            start, objective_batch, count = tf.nest.pack_sequence_as(inputs, list(tensors))
+            parts = [slice_batch(objective_batch, half) for half in halves]
 
             def step(states: tuple[State, ...]) -> tuple[tuple[State, ...], tf.Tensor, tf.Tensor]:
                 gradients = [graph.gradient(*each) for each in zip(states, parts, strict=True)]

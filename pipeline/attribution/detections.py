@@ -152,5 +152,5 @@ def _overlap(boxes: tf.Tensor, box: tuple[float, float, float, float]) -> tf.Ten
     edges = tf.constant(box, boxes.dtype)
     sides = tf.nn.relu(tf.minimum(boxes[..., 2:], edges[2:]) - tf.maximum(boxes[..., :2], edges[:2]))
     inside = sides[..., 0] * sides[..., 1]
-    own = tf.nn.relu(boxes[..., 2:] - boxes[..., :2])
-    return tf.math.divide_no_nan(inside, own[..., 0] * own[..., 1] + (box[2] - box[0]) * (box[3] - box[1]) - inside)
+    extents = tf.nn.relu(boxes[..., 2:] - boxes[..., :2])
+    return tf.math.divide_no_nan(inside, extents[..., 0] * extents[..., 1] + (box[2] - box[0]) * (box[3] - box[1]) - inside)

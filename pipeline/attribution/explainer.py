@@ -79,16 +79,16 @@ class Explainer:
         """Images in batches of the plan's size, with what is to be explained of each."""
         images = iter(picked)
         while several := list(islice(images, self.plan.batch)):
-            asked = [[target.number(each.image.label) for target in self.plan.targets] for each in several]
-            yield ImageBatch(several, np.stack([each.given for each in several]), asked)
+            asked = [[target.number(image.image.label) for target in self.plan.targets] for image in several]
+            yield ImageBatch(several, np.stack([image.given for image in several]), asked)
 
     def explain(self, batch: ImageBatch) -> Explained:
         """The maps of a batch."""
         asked = np.array([[0 if number is None else number for number in row] for row in batch.asked], np.int32)
         evidence = BatchEvidence(self, batch.images, asked)
         slots = [
-            [] if np.isnan(evidence.logits[at]).any() else self._distinct(row, evidence.classes[at])
-            for at, row in enumerate(batch.asked)
+            [] if np.isnan(evidence.logits[index]).any() else self._distinct(row, evidence.classes[index])
+            for index, row in enumerate(batch.asked)
         ]
         signed = self._signed(evidence)
         sums = {key: _sums(values) for key, values in signed.items()}
@@ -196,10 +196,10 @@ class BatchEvidence:
             self._pairs = tf.constant(np.stack([self.images, np.stack(empty)], axis=1))
         scores = []
         for start in range(0, len(masks), size):
-            own, several = numbers[start : start + size], masks[start : start + size]
-            missing = size - len(own)
-            own, several = np.pad(own, (0, missing)), np.pad(several, ((0, missing), (0, 0), (0, 0)))
-            scores.append(self._explainer.run.behind(self._pairs, own, several, self.classes[own])[: size - missing])
+            rows, several = numbers[start : start + size], masks[start : start + size]
+            missing = size - len(rows)
+            rows, several = np.pad(rows, (0, missing)), np.pad(several, ((0, missing), (0, 0), (0, 0)))
+            scores.append(self._explainer.run.behind(self._pairs, rows, several, self.classes[rows])[: size - missing])
         return np.concatenate(scores)
 
     def without_channels(self, layer: str, number: int, channels: np.ndarray) -> np.ndarray:

@@ -142,8 +142,8 @@ class GraphPasses:
             numbered,
         ]
         part = self._part("behind", self.graph.frozen.inputs, [self.graph.frozen.outputs[2]], specs, masked)
-        given = tf.constant(numbers, tf.int32), *_tensors(masks, classes)
-        return np.asarray(part(pairs, *given, *self.weights)[0])
+        arguments = tf.constant(numbers, tf.int32), *_tensors(masks, classes)
+        return np.asarray(part(pairs, *arguments, *self.weights)[0])
 
     def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
@@ -160,22 +160,22 @@ class GraphPasses:
         names: Sequence[str],
         ends: Sequence[str],
         specs: Sequence[tf.TensorSpec],
-        before: Callable[..., Sequence[tf.Tensor]] = lambda *given: given,
+        before: Callable[..., Sequence[tf.Tensor]] = lambda *arguments: arguments,
     ) -> Callable[..., list[tf.Tensor]]:
         """The part of the graph from some tensors to others, compiled once by its key.
 
         specs: of what it is given, of which `before` makes the tensors of those names; the other weights, if there are any,
             come after all else.
         """
-        own = self.graph.weights if self.weights else ()
-        names = [*names, *(f"{weight.source}:0" for weight in own)]
-        specs = [*specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in own)]
+        weights = self.graph.weights if self.weights else ()
+        names = [*names, *(f"{weight.source}:0" for weight in weights)]
+        specs = [*specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in weights)]
 
-        def part(*given: tf.Tensor) -> list[tf.Tensor]:
-            tensors = dict(zip(names, before(*given), strict=True))
+        def part(*arguments: tf.Tensor) -> list[tf.Tensor]:
+            tensors = dict(zip(names, before(*arguments), strict=True))
             return list(tf.graph_util.import_graph_def(self.graph.frozen.graph, tensors, ends, name=""))
 
-        parts, key = self.graph.parts, (key, bool(own))
+        parts, key = self.graph.parts, (key, bool(weights))
         if key not in parts:
             parts[key] = tf.function(part, autograph=False).get_concrete_function(*specs)
         return parts[key]
@@ -268,47 +268,49 @@ class _Drawing:
                 self.guide = guide(logits_graph, pixels, self.network.name, relus)
                 values[AtPixels(relus)] = self._at_pixels(pixels, totals)
         for composite in dict.fromkeys(quantity.composite for quantity in self.quantities if isinstance(quantity, Relevance)):
-            way = Propagation(logits_graph, pixels, COMPOSITES[composite], self.network.name)
+            propagation = Propagation(logits_graph, pixels, COMPOSITES[composite], self.network.name)
             starts = [
                 starting_relevance(target, logits, explained[:, slot], score)
                 for slot, (target, score) in enumerate(zip(self.targets, scores, strict=True))
             ]
             for asked in self.quantities:
                 if isinstance(asked, Relevance) and asked.composite == composite:
-                    at = None if asked.layer is None else tensors[asked.layer]
-                    values[asked] = tf.stack([self._relevance(asked, way, logits, start, at) for start in starts], axis=1)
+                    located = None if asked.layer is None else tensors[asked.layer]
+                    values[asked] = tf.stack(
+                        [self._relevance(asked, propagation, logits, start, located) for start in starts], axis=1
+                    )
         return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
     def _at_layer(self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor]) -> dict[Quantity, tf.Tensor]:
-        own = [
+        quantities = [
             quantity for quantity in self.quantities if isinstance(quantity, (AtLayer, LayerOutput)) and quantity.layer == layer
         ]
         maps, values = tensor.as_map(tensor.tensor), dict[Quantity, tf.Tensor]()
-        asks = any(isinstance(quantity, AtLayer) and quantity.by_gradients for quantity in own)
+        asks = any(isinstance(quantity, AtLayer) and quantity.by_gradients for quantity in quantities)
         gradients = [_gradient(total, tensor, layer, self.network) if asks else maps for total in totals]
-        for quantity in own:
+        for quantity in quantities:
             if isinstance(quantity, AtLayer):
-                given = gradients if quantity.by_gradients else [maps for _ in totals]
-                values[quantity] = tf.stack([quantity.combine(maps, gradient) for gradient in given], axis=1)
+                by_target = gradients if quantity.by_gradients else [maps for _ in totals]
+                values[quantity] = tf.stack([quantity.combine(maps, gradient) for gradient in by_target], axis=1)
             else:
                 values[quantity] = tf.identity(tensor.tensor)
                 self.channel_axes[layer] = tensor.channel_axis
         return values
 
     def _relevance(
-        self, asked: Relevance, way: Propagation, logits: tf.Tensor, start: tf.Tensor, at: LayerTensor | None
+        self, asked: Relevance, propagation: Propagation, logits: tf.Tensor, start: tf.Tensor, located: LayerTensor | None
     ) -> tf.Tensor:
-        if at is None:
-            (given,) = way.back(logits, start, [way.pixels])
+        if located is None:
+            (relevance,) = propagation.back(logits, start, [propagation.pixels])
         else:
-            (given,) = way.back(logits, start, [at.tensor])
+            (relevance,) = propagation.back(logits, start, [located.tensor])
             if asked.channel is None:
-                return at.as_map(given)
-            only = tf.one_hot(asked.channel, given.shape[at.channel_axis])
-            shape = [1] * given.shape.rank
-            shape[at.channel_axis] = -1
-            (given,) = way.back(at.tensor, given * tf.reshape(only, shape), [way.pixels])
-        return tf.reduce_sum(given[..., : feed_of(self.network).bands], axis=-1)
+                return located.as_map(relevance)
+            only = tf.one_hot(asked.channel, relevance.shape[located.channel_axis])
+            shape = [1] * relevance.shape.rank
+            shape[located.channel_axis] = -1
+            (relevance,) = propagation.back(located.tensor, relevance * tf.reshape(only, shape), [propagation.pixels])
+        return tf.reduce_sum(relevance[..., : feed_of(self.network).bands], axis=-1)
 
     def _at_pixels(self, pixels: tf.Tensor, totals: Sequence[tf.Tensor]) -> tf.Tensor:
         by_pixels = [gradient_of(total, pixels) for total in totals]
@@ -330,8 +332,8 @@ def _weights_of(frozen: FrozenGraph, owners: Mapping[str, str]) -> list[LayerWei
     for operation in reversed(upstream(logits)):
         if not types_inside(operation) & _WEIGHTED:
             continue
-        for given in operation.inputs:
-            source = given.op
+        for tensor in operation.inputs:
+            source = tensor.op
             while source.type in _PASSES_ON:
                 source = source.inputs[0].op
             values = tf.get_static_value(source.outputs[0]) if source.type == "Const" else None

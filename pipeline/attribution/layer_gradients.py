@@ -71,23 +71,27 @@ def target_gradients(
         for picked in images:
             if len(full()) >= len(targets) and (all(fixed) or not any(map(_takes_each, targets))):
                 return
-            own = classes.of_label(picked.image.label)
-            if not all(fixed) or own is None or (own not in full() and any(target.number(None) == own for target in targets)):
+            labelled = classes.of_label(picked.image.label)
+            if (
+                not all(fixed)
+                or labelled is None
+                or (labelled not in full() and any(target.number(None) == labelled for target in targets))
+            ):
                 yield picked
 
     for batch in explainer.batches(needed()):
         explained = explainer.explain(batch)
-        for at, picked in enumerate(batch.picked):
-            own = classes.of_label(picked.image.label)
-            for slot in explained.slots[at]:
-                number, target = int(explained.classes[at, slot]), targets[slot]
-                predicted = int(explained.logits[at].argmax()) if own is None and fixed[slot] else own
+        for index, picked in enumerate(batch.picked):
+            labelled = classes.of_label(picked.image.label)
+            for slot in explained.slots[index]:
+                number, target = int(explained.classes[index, slot]), targets[slot]
+                predicted = int(explained.logits[index].argmax()) if labelled is None and fixed[slot] else labelled
                 if fixed[slot] and number != predicted:
                     continue
                 entry = gradients.setdefault(target.key(number), TargetGradients(number, target.title(number)))
                 if entry.images < most:
                     for layer in layers:
-                        entry.by_layer.setdefault(layer, []).append(explained.channels[layer][at, slot])
+                        entry.by_layer.setdefault(layer, []).append(explained.channels[layer][index, slot])
     return sorted(gradients.values(), key=lambda entry: (entry.number, entry.title))
 
 

@@ -138,7 +138,11 @@ def read_maps(folder: Place, method: str, layer: str | None = None, key: str | N
         for group in range(file.num_row_groups):
             rows = list(range(file.metadata.row_group(group).num_rows))
             if key is not None:
-                rows = [at for at, own in enumerate(file.read_row_group(group, ["key"])["key"].to_pylist()) if own == key]
+                rows = [
+                    number
+                    for number, key_of_row in enumerate(file.read_row_group(group, ["key"])["key"].to_pylist())
+                    if key_of_row == key
+                ]
             for row in file.read_row_group(group, use_threads=False).take(rows).to_pylist() if rows else ():
                 values = np.array(row["map"], np.float32).reshape(row["shape"]) * np.float32(row["scale"])
                 yield StoredMap(row["example"], row["key"], row["target"], row["class"], values, row["logits"])

@@ -121,7 +121,7 @@ def boxes_by_key(boxes: Mapping[str, Sequence[ObjectBox]], fit: Fit, number_of: 
 
     Raises: WrongSpec, for a label that is no class.
     """
-    labels = dict.fromkeys(box.label for own in boxes.values() for box in own if box.label is not None)
+    labels = dict.fromkeys(box.label for boxes_of_image in boxes.values() for box in boxes_of_image if box.label is not None)
     unknown = [label for label in labels if number_of is not None and number_of(label) is None]
     if unknown:
         raise WrongSpec(
@@ -131,10 +131,10 @@ def boxes_by_key(boxes: Mapping[str, Sequence[ObjectBox]], fit: Fit, number_of: 
 
     def mask(picked: Picked, number: int) -> np.ndarray | None:
         key = picked.source_key
-        own = boxes.get(key) or (boxes.get(PurePosixPath(key).name) if picked.example is None else None) or ()
+        boxes_of_image = boxes.get(key) or (boxes.get(PurePosixPath(key).name) if picked.example is None else None) or ()
         if number_of is not None:
-            own = [box for box in own if box.label is None or number_of(box.label) == number]
-        return within(own, picked, fit) if own else None
+            boxes_of_image = [box for box in boxes_of_image if box.label is None or number_of(box.label) == number]
+        return within(boxes_of_image, picked, fit) if boxes_of_image else None
 
     return mask
 

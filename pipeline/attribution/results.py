@@ -72,27 +72,27 @@ class ExplanationResults:
 
     def add(self, explained: Explained) -> None:
         """Index and draw what is said of a batch; an image with a logit that is NaN has no classes, and no maps."""
-        for at, picked in enumerate(explained.batch.picked):
-            logits, drawn = explained.logits[at], self._draws(len(self.keys))
+        for index, picked in enumerate(explained.batch.picked):
+            logits, drawn = explained.logits[index], self._draws(len(self.keys))
             self.keys.append(picked.image.key)
             self.drawn += int(drawn)
             self.nans += int(np.isnan(logits).sum())
             if np.isnan(logits).any():
                 continue
             self._classify(picked, logits)
-            for slot in explained.slots[at]:
-                number = int(explained.classes[at, slot])
-                maps = {key: values[at, slot] for key, values in explained.maps.items()}
-                gaps = {method: float(values[at, slot]) for method, values in explained.gaps.items()}
-                sums = {key: values[at, slot].tolist() for key, values in explained.sums.items()}
+            for slot in explained.slots[index]:
+                number = int(explained.classes[index, slot])
+                maps = {key: values[index, slot] for key, values in explained.maps.items()}
+                gaps = {method: float(values[index, slot]) for method, values in explained.gaps.items()}
+                sums = {key: values[index, slot].tolist() for key, values in explained.sums.items()}
                 self._explain(_Subject(picked, self._targets[slot], number, logits, drawn), maps, gaps, sums)
 
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:
         image = (picked.example, picked.image.key, picked.image.label)
         detections = list(detected(logits, self._classes.head, _LIKELIEST)) if self._classes.head.kind == "boxes" else []
         boxes = [detection.box for detection in detections]
-        for rank, said in enumerate(self._said(logits, detections)):
-            row = (*image, rank, *said, self._classes.head.kind, self._logits, boxes[rank] if boxes else None)
+        for rank, answer in enumerate(self._said(logits, detections)):
+            row = (*image, rank, *answer, self._classes.head.kind, self._logits, boxes[rank] if boxes else None)
             append_row(self.classification, row)
 
     def _said(
@@ -101,8 +101,8 @@ class ExplanationResults:
         """What the network says of one image: numbers and names, the evidence, and probabilities or outputs."""
         head, name = self._classes.head, self._classes.name
         if head.kind == "boxes":
-            for each in detections:
-                yield each.number, name(each.number), each.evidence, each.probability, each.output
+            for detection in detections:
+                yield detection.number, name(detection.number), detection.evidence, detection.probability, detection.output
             return
         if head.kind == "embedding":
             for number, target in enumerate(self._targets):

@@ -48,13 +48,13 @@ class Circuit:
         least = np.zeros(self.norms.shape[1])
         for other, users in self.used_by.items():
             least[other] = users[-1][0] if len(users) == self.top_k else 0
-        for at, kernels in enumerate(weights):
+        for index, kernels in enumerate(weights):
             window = _window(kernels)
-            for other in self._strongest(first + at):
-                self.made_from[first + at, other] = _stored(kernels[(*window, other)])
-            for other in np.flatnonzero(shares[at] > least).tolist():
+            for other in self._strongest(first + index):
+                self.made_from[first + index, other] = _stored(kernels[(*window, other)])
+            for other in np.flatnonzero(shares[index] > least).tolist():
                 users = self.used_by.setdefault(other, [])
-                users.append((float(shares[at, other]), first + at, _stored(kernels[(*window, other)])))
+                users.append((float(shares[index, other]), first + index, _stored(kernels[(*window, other)])))
                 users.sort(key=lambda user: (-user[0], user[1]))
                 del users[self.top_k :]
                 least[other] = users[-1][0] if len(users) == self.top_k else 0
@@ -78,31 +78,36 @@ class Circuit:
         by_weight, by_contribution = _ranks(self.norms), _ranks(np.nan_to_num(np.abs(self.contributions), nan=-1.0))
         by_share = _ranks(shares.T).T
 
-        def row(at: int, other: int, kernel: np.ndarray) -> dict[str, Any]:
-            known = np.isfinite(self.contributions[at, other])
+        def row(index: int, other: int, kernel: np.ndarray) -> dict[str, Any]:
+            known = np.isfinite(self.contributions[index, other])
             return {
-                "weight": float(self.sums[at, other]),
-                "norm": float(self.norms[at, other]),
-                "share": float(shares[at, other]),
-                "contribution": float(self.contributions[at, other]) if known else None,
-                "contribution_rank": int(by_contribution[at, other]) if known else None,
-                "agreement": None if np.isnan(agreement[at]) else float(agreement[at]),
+                "weight": float(self.sums[index, other]),
+                "norm": float(self.norms[index, other]),
+                "share": float(shares[index, other]),
+                "contribution": float(self.contributions[index, other]) if known else None,
+                "contribution_rank": int(by_contribution[index, other]) if known else None,
+                "agreement": None if np.isnan(agreement[index]) else float(agreement[index]),
                 "kernel": kernel.ravel().tolist(),
                 "kernel_shape": list(kernel.shape),
             }
 
-        for at in range(len(self.channels)):
-            for other in sorted(self._strongest(at), key=lambda other: int(by_weight[at, other])):
-                ends = {"layer": layer, "channel": int(self.channels[at]), "other_layer": other_layer, "other_channel": other}
-                yield {"side": MADE_FROM, **ends, "rank": int(by_weight[at, other]), **row(at, other, self.made_from[at, other])}
+        for index in range(len(self.channels)):
+            for other in sorted(self._strongest(index), key=lambda other: int(by_weight[index, other])):
+                ends = {"layer": layer, "channel": int(self.channels[index]), "other_layer": other_layer, "other_channel": other}
+                yield {
+                    "side": MADE_FROM,
+                    **ends,
+                    "rank": int(by_weight[index, other]),
+                    **row(index, other, self.made_from[index, other]),
+                }
         for other, users in sorted(self.used_by.items()):
-            for _, at, kernel in users:
-                ends = {"layer": other_layer, "channel": other, "other_layer": layer, "other_channel": int(self.channels[at])}
-                yield {"side": USED_BY, **ends, "rank": int(by_share[at, other]), **row(at, other, kernel)}
+            for _, index, kernel in users:
+                ends = {"layer": other_layer, "channel": other, "other_layer": layer, "other_channel": int(self.channels[index])}
+                yield {"side": USED_BY, **ends, "rank": int(by_share[index, other]), **row(index, other, kernel)}
 
-    def _strongest(self, at: int) -> list[int]:
+    def _strongest(self, index: int) -> list[int]:
         """The other channels with the largest weights to a channel, and those that contribute most to its winners."""
-        norms, size = self.norms[at], np.nan_to_num(np.abs(self.contributions[at]))
+        norms, size = self.norms[index], np.nan_to_num(np.abs(self.contributions[index]))
         best = np.argsort(-norms, kind="stable")[: self.top_k]
         adding = np.argsort(-size, kind="stable")[: self.top_k]
         return [int(other) for other in np.union1d(best, adding[size[adding] > 0]) if norms[other] > 0]
@@ -126,7 +131,7 @@ def _window(kernels: np.ndarray) -> tuple[slice, slice]:
     """The rows and columns of the map in which a channel weighs anything: float32 (h, w, others)."""
     seen = kernels.any(axis=2)
     lines = np.flatnonzero(np.any(seen, axis=1)), np.flatnonzero(np.any(seen, axis=0))
-    rows, cols = (slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 1) for at in lines)
+    rows, cols = (slice(int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else slice(0, 1) for occupied in lines)
     return rows, cols
 
 

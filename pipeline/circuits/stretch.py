@@ -122,14 +122,14 @@ class Stretch:
         names = tf.nest.pack_sequence_as(self._graph.structure, list(self._graph.outputs))
         return names["value"], names["maps"], [source_behind(self._graph.graph, name) for name in names["tensors"]]
 
-    def _added(self, ends: Sequence[str], given: dict[str, Any]) -> list[tf.Tensor]:
+    def _added(self, ends: Sequence[str], weights: dict[str, Any]) -> list[tf.Tensor]:
         """The part of the graph that gives some tensors, added to the current graph."""
         import tensorflow as tf
 
         from pipeline.compiled.graph_parts import part_of, those_in
 
         part = part_of(self._graph.graph, ends)
-        return list(tf.graph_util.import_graph_def(part, those_in(part, given), list(ends), name="stretch"))
+        return list(tf.graph_util.import_graph_def(part, those_in(part, weights), list(ends), name="stretch"))
 
     @cached_property
     def _expand(self) -> tuple[Pass, np.ndarray, Between]:

@@ -20,8 +20,8 @@ def lighten(operations: Iterable[tf.Operation]) -> None:
     replace_gradients((operation for operation in operations if operation.type in _LIGHTER.types), _LIGHTER)
 
 
-def _gradient(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> list[tf.Tensor]:
-    _, by_kernel = own(operation, above)
+def _gradient(operation: tf.Operation, registered: Callable[..., Any], above: tf.Tensor) -> list[tf.Tensor]:
+    _, by_kernel = registered(operation, above)
     images, kernel = operation.inputs
     channels_first = operation.get_attr("data_format") == b"NCHW"
     below, factors = _factored(above, 1 if channels_first else 3)

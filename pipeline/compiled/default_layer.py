@@ -70,8 +70,8 @@ def _last_tokens(network: Network, convolution: LayerInfo | None) -> LayerInfo |
     residual = next((name for name in reversed(reached) if _is_residual(tensors[name].tensor, entry[0])), None)
     width = None if residual is None else spatial[residual].channels
     for name in reversed(reached):
-        own = tensors[name].tensor.op
-        comparable = all(tensors[other].tensor.op in before[name] or own in before[other] for other in reached)
+        operation = tensors[name].tensor.op
+        comparable = all(tensors[other].tensor.op in before[name] or operation in before[other] for other in reached)
         if comparable and width in (None, spatial[name].channels):
             return spatial[name]
     return spatial[reached[-1]]

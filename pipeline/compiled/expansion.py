@@ -65,18 +65,20 @@ class Expansion:
             weight: of `start`, of its shape: 1 where the unit is, else 0.
         """
         sources = {source.name for source in self.sources}
-        given: dict[str, tf.Tensor] = {start.name: weight}
+        weights: dict[str, tf.Tensor] = {start.name: weight}
         for operation in reversed(self.graph.operations):
             if operation not in self._behind or any(output.name in sources for output in operation.outputs):
                 continue
-            outputs = [given.get(output.name) for output in operation.outputs]
+            outputs = [weights.get(output.name) for output in operation.outputs]
             if all(output is None for output in outputs):
                 continue
-            above = [tf.zeros_like(own) if part is None else part for part, own in zip(outputs, operation.outputs, strict=True)]
+            above = [
+                tf.zeros_like(result) if part is None else part for part, result in zip(outputs, operation.outputs, strict=True)
+            ]
             for source, share in self._shares(operation, above):
-                before = given.get(source.name)
-                given[source.name] = share if before is None else before + share
-        return [given.get(source.name, tf.zeros_like(source)) for source in self.sources]
+                before = weights.get(source.name)
+                weights[source.name] = share if before is None else before + share
+        return [weights.get(source.name, tf.zeros_like(source)) for source in self.sources]
 
     def _changes(self, tensor: tf.Tensor) -> bool:
         """Whether the image can change a tensor's values; its shape does not count."""

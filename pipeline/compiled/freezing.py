@@ -65,9 +65,9 @@ class FrozenGraph:
 
     def __call__(self, *tensors: tf.Tensor) -> Any:
         # In the body of a loop, an identity of a tensor from outside is one from inside.
-        given = dict(zip(self.inputs, map(tf.identity, tensors), strict=True))
+        fed = dict(zip(self.inputs, map(tf.identity, tensors), strict=True))
         return tf.nest.pack_sequence_as(
-            self.structure, tf.graph_util.import_graph_def(self.graph, given, self.outputs, name="frozen")
+            self.structure, tf.graph_util.import_graph_def(self.graph, fed, self.outputs, name="frozen")
         )
 
 

@@ -50,7 +50,7 @@ def replaced_gradients(rule: GradientRule) -> Iterator[None]:
         yield
 
 
-def deterministic_gradients(of: Any, by: Any, **options: Any) -> list[Any]:
+def deterministic_gradients(total: Any, by: Any, **options: Any) -> list[Any]:
     """`tf.gradients` in the current graph, without the gradient operations that have no deterministic GPU kernel.
 
     These are TensorFlow's gradients of batch normalisation in inference mode and of nearest resizing. With the determinism
@@ -60,13 +60,17 @@ def deterministic_gradients(of: Any, by: Any, **options: Any) -> list[Any]:
     """
     operations = tf.compat.v1.get_default_graph().get_operations()
     replace_gradients((operation for operation in operations if gradient_name(operation) in DETERMINISTIC.types), DETERMINISTIC)
-    return tf.gradients(of, by, **options)
+    return tf.gradients(total, by, **options)
 
 
 def own_gradient(operation: tf.Operation) -> Callable[..., Any]:
     """The gradient function of an operation's type, deterministic. Raises: LookupError, where there is none."""
-    own = registered_gradient(operation.type)
-    return (lambda operation, *above: _deterministic(operation, own, *above)) if operation.type in DETERMINISTIC.types else own
+    registered = registered_gradient(operation.type)
+    return (
+        (lambda operation, *above: _deterministic(operation, registered, *above))
+        if operation.type in DETERMINISTIC.types
+        else registered
+    )
 
 
 def gradient_of(total: tf.Tensor, by: tf.Tensor) -> tf.Tensor | None:
@@ -99,30 +103,30 @@ def _is_in_halves(graph: tf.Graph) -> bool:
 
 def _registered(rule: GradientRule, own_name: str) -> str:
     """The name of a rule for operations whose own gradient has this name."""
-    name, own = f"Convscope{rule.name}{own_name}", registered_gradient(own_name)
+    name, plain_gradient = f"Convscope{rule.name}{own_name}", registered_gradient(own_name)
     with contextlib.suppress(KeyError):  # registered before, for another operation
-        tf.RegisterGradient(name)(lambda operation, *above: rule.gradient(operation, own, *above))
+        tf.RegisterGradient(name)(lambda operation, *above: rule.gradient(operation, plain_gradient, *above))
     return name
 
 
-def _without_ceiling(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> tf.Tensor:
+def _without_ceiling(operation: tf.Operation, registered: Callable[..., Any], above: tf.Tensor) -> tf.Tensor:
     return tf.where(operation.inputs[0] > 0, above, tf.zeros_like(above))
 
 
-def _opened(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> tf.Tensor:
-    through = own(operation, above)
+def _opened(operation: tf.Operation, registered: Callable[..., Any], above: tf.Tensor) -> tf.Tensor:
+    through = registered(operation, above)
     axes = tf.range(1, tf.rank(above))
     return tf.where(tf.reduce_any(tf.not_equal(through, 0.0), axis=axes, keepdims=True), through, above)
 
 
-def _guided(operation: tf.Operation, own: Callable[..., Any], *above: tf.Tensor) -> Any:
-    return own(operation, *(tf.nn.relu(gradient) for gradient in above))
+def _guided(operation: tf.Operation, registered: Callable[..., Any], *above: tf.Tensor) -> Any:
+    return registered(operation, *(tf.nn.relu(gradient) for gradient in above))
 
 
-def _deterministic(operation: tf.Operation, own: Callable[..., Any], *above: tf.Tensor) -> Any:
+def _deterministic(operation: tf.Operation, registered: Callable[..., Any], *above: tf.Tensor) -> Any:
     if operation.type == "ResizeNearestNeighbor":
         return _of_nearest(operation, *above), None
-    return own(operation, *above) if operation.get_attr("is_training") else _of_normalisation(operation, above[0])
+    return registered(operation, *above) if operation.get_attr("is_training") else _of_normalisation(operation, above[0])
 
 
 def _of_normalisation(operation: tf.Operation, above: tf.Tensor) -> list[tf.Tensor | None]:
@@ -160,7 +164,7 @@ DETERMINISTIC = GradientRule(
 )
 
 
-def _deconvnet(operation: tf.Operation, own: Callable[..., Any], above: tf.Tensor) -> Any:
+def _deconvnet(operation: tf.Operation, registered: Callable[..., Any], above: tf.Tensor) -> Any:
     return tf.nn.relu(above)
 
 

@@ -38,7 +38,7 @@ def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
     return part
 
 
-def those_in(graph: GraphDef, given: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def those_in(graph: GraphDef, tensors: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The tensors whose operations are in a part of a graph."""
     names = {node.name for node in graph.node}
-    return {name: tensor for name, tensor in given.items() if operation_of(name) in names}
+    return {name: tensor for name, tensor in tensors.items() if operation_of(name) in names}

@@ -67,11 +67,11 @@ def nodes_of(model: keras.Model) -> list[Node]:
     """
     by_depth = _functional(model)._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
-    own = {id(node) for node in nodes}
+    node_ids = {id(node) for node in nodes}
     numbers = {
         id(call): number
         for operation in {id(node.operation): node.operation for node in nodes}.values()
-        for number, call in enumerate(call for call in operation._inbound_nodes if id(call) in own)
+        for number, call in enumerate(call for call in operation._inbound_nodes if id(call) in node_ids)
     }
     return [Node(node.operation, tuple(node.input_tensors), tuple(node.outputs), numbers[id(node)]) for node in nodes]
 

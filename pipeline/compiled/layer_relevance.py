@@ -30,8 +30,8 @@ def layer_relevance(network: Network, images: tf.Tensor, layers: Sequence[str]) 
     propagation = Propagation(logits_graph, images, COMPOSITES[_COMPOSITE], network.name)
     best = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
     start = tf.abs(logits) if logits.shape[-1] == 1 else logits * best
-    given = propagation.back(logits, start, [located.tensor for located in tensors.values()])
-    return {layer: located.as_map(values) for (layer, located), values in zip(tensors.items(), given, strict=True)}
+    relevances = propagation.back(logits, start, [located.tensor for located in tensors.values()])
+    return {layer: located.as_map(values) for (layer, located), values in zip(tensors.items(), relevances, strict=True)}
 
 
 def check_relevance(network: Network, layers: Sequence[str]) -> None:

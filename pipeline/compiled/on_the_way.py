@@ -36,13 +36,15 @@ def trace_on_the_way(network: Network, images: tf.Tensor, layers: Sequence[str])
     responses: dict[str, tf.Tensor] = {}
     for base in bases:
         source = source_behind(frozen.graph, names["tensors"][base])
-        own = [directions for directions in sides if directions.base == base]
-        ends = [source, *(names["maps"][layer] for layer in (base, *(directions.layer for directions in own)))]
+        of_base = [directions for directions in sides if directions.base == base]
+        ends = [source, *(names["maps"][layer] for layer in (base, *(directions.layer for directions in of_base)))]
         part = part_of(frozen.graph, ends)
         tensor, maps, *values = tf.graph_util.import_graph_def(part, those_in(part, replaced), ends, name="before")
-        responses |= {directions.layer: tf.stop_gradient(value) for directions, value in zip(own, values, strict=True)}
+        responses |= {directions.layer: tf.stop_gradient(value) for directions, value in zip(of_base, values, strict=True)}
         if base in on_the_way:
-            replaced[source] = _joined(tensor, maps, [(responses[directions.layer], directions.decoder) for directions in own])
+            replaced[source] = _joined(
+                tensor, maps, [(responses[directions.layer], directions.decoder) for directions in of_base]
+            )
     others = [layer for layer in dict.fromkeys(layers) if layer not in sets]
     ends = [names["maps"][layer] for layer in others]
     outputs = tf.graph_util.import_graph_def(frozen.graph, replaced, ends, name="behind")

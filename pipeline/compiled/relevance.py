@@ -93,9 +93,9 @@ class Propagation:
 
         Raises: UnusableModel, for an operation that no rule is known for.
         """
-        given: dict[str, tf.Tensor] = {start.name: relevance}
+        relevances: dict[str, tf.Tensor] = {start.name: relevance}
         for operation in reversed(self._changing):
-            outputs = [given.get(output.name) for output in operation.outputs]
+            outputs = [relevances.get(output.name) for output in operation.outputs]
             if all(output is None for output in outputs):
                 continue
             above = [
@@ -104,9 +104,9 @@ class Propagation:
             ]
             for source, share in zip(operation.inputs, self._shares(operation, above), strict=True):
                 if share is not None and self._changes(source):
-                    before = given.get(source.name)
-                    given[source.name] = share if before is None else before + share
-        return [given.get(end.name, tf.zeros_like(end)) for end in ends]
+                    before = relevances.get(source.name)
+                    relevances[source.name] = share if before is None else before + share
+        return [relevances.get(end.name, tf.zeros_like(end)) for end in ends]
 
     def _changes(self, tensor: tf.Tensor) -> bool:
         return tensor is self.pixels or tensor.op in self._changing
@@ -198,12 +198,12 @@ class Propagation:
             return share([Contribution(above_zero, more), Contribution(below_zero, less)], tf.nn.relu(bias), above)
         output = share.output(x, w) + bias
         halves = []
-        for mask, first, second, own in (
+        for mask, first, second, portion in (
             (output > 0, more, less, tf.nn.relu(bias)),
             (output < 0, less, more, -tf.nn.relu(-bias)),
         ):
             terms = [Contribution(above_zero, w + _GAMMA * first), Contribution(below_zero, w + _GAMMA * second)]
-            halves.append(share(terms, bias + _GAMMA * own, tf.where(mask, above, tf.zeros_like(above))))
+            halves.append(share(terms, bias + _GAMMA * portion, tf.where(mask, above, tf.zeros_like(above))))
         return halves[0] + halves[1]
 
     def _rest(self, operation: tf.Operation) -> tuple[tf.Tensor | None, tf.Tensor]:

@@ -82,9 +82,9 @@ class Share:
         return gradient
 
     def _on(self, x: tf.Tensor, w: tf.Tensor) -> tf.Operation:
-        own = weights_of(self.operation, self.position)
+        weights = weights_of(self.operation, self.position)
         inputs = [
-            x if number == self.position else w if source is own else source
+            x if number == self.position else w if source is weights else source
             for number, source in enumerate(self.operation.inputs)
         ]
         return again(self.operation, inputs)

@@ -251,8 +251,8 @@ def without_gpu_kernel(graph: graph_pb2.GraphDef) -> list[str]:
     """
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     functions = {function.signature.name for function in graph.library.function}
-    own = (node for node in nodes if node.op not in functions and not node.op.startswith("_Mkl"))
-    return sorted({_with_types(node) for node in own if not _has_gpu_kernel(node)})
+    operations = (node for node in nodes if node.op not in functions and not node.op.startswith("_Mkl"))
+    return sorted({_with_types(node) for node in operations if not _has_gpu_kernel(node)})
 
 
 @contextmanager

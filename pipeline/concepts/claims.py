@@ -118,15 +118,15 @@ def decide_names(columns: Mapping[str, list[Any]], rule: ClaimRule) -> None:
     false discovery rate (Benjamini and Hochberg, 1995), over every channel and measure: of all best concepts that are as sure
     as it is, the share that permuted images would give.
     """
-    first = [at for at, rank in enumerate(columns["rank"]) if rank == 0 and columns["chance"][at] is not None]
-    chances = np.array([columns["chance"][at] for at in first])
+    first = [row for row, rank in enumerate(columns["rank"]) if rank == 0 and columns["chance"][row] is not None]
+    chances = np.array([columns["chance"][row] for row in first])
     order = np.argsort(chances, kind="stable")
     rates = chances[order] * len(order) / np.arange(1, len(order) + 1)
     rates = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
     for position, rate in zip(order.tolist(), rates.tolist(), strict=True):
-        at = first[position]
-        columns["false_discovery"][at] = rate
-        columns["named"][at] = columns["named"][at] and rate <= rule.chance
+        row = first[position]
+        columns["false_discovery"][row] = rate
+        columns["named"][row] = columns["named"][row] and rate <= rule.chance
 
 
 def strongest_images(responses: np.ndarray) -> np.ndarray:

@@ -197,7 +197,7 @@ class Dissection:
                     counted[side] = counted[side].add(of_side - 1, both[layer][rows_of], sizes[rows_of], both[layer][0])
             done += len(examples)
             progress(done, 2 * len(self.examples))
-        return {layer: (own, permuted) for layer, (own, permuted) in sums.items()}
+        return {layer: (observed, permuted) for layer, (observed, permuted) in sums.items()}
 
     def _compiled(self, finish: Callable[..., Any], *extras: tf.TensorSpec) -> Callable[..., Any]:
         """A pass that gives `finish` the layers' maps without upper clamps: at ReLU6's ceiling no value is above another."""

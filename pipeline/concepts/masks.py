@@ -164,8 +164,8 @@ def _renumbered(named: Mapping[int, str]) -> Numbers:
     order = np.argsort(known)
 
     def renumber(numbers: np.ndarray) -> np.ndarray:
-        at = order[np.minimum(np.searchsorted(known, numbers, sorter=order), len(known) - 1)]
-        return np.where(known[at] == numbers, at + 1, 0)
+        rows = order[np.minimum(np.searchsorted(known, numbers, sorter=order), len(known) - 1)]
+        return np.where(known[rows] == numbers, rows + 1, 0)
 
     return renumber
 

@@ -77,10 +77,10 @@ def _strongest(responses: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-responses, axis=0, kind="stable")[:count]
 
 
-def _less_prior(given: np.ndarray, of_others: np.ndarray, weight: float) -> np.ndarray:
+def _less_prior(conditional: np.ndarray, of_others: np.ndarray, weight: float) -> np.ndarray:
     """log p(t|B) of every channel and concept, less the weighted logarithm of its mean over others."""
     prior = logsumexp(of_others, axis=0) - np.log(len(of_others))
-    values: np.ndarray = (given - weight * prior).T
+    values: np.ndarray = (conditional - weight * prior).T
     return values
 
 
@@ -104,12 +104,12 @@ def similarity(measure: Measure, concepts: np.ndarray, responses: np.ndarray, ot
     values = np.full((concepts.shape[1], responses.shape[1]), np.nan)
     if not varied.any():
         return values
-    given, strongest = responses[:, varied], strongest_of(measure, len(responses))
+    varying, strongest = responses[:, varied], strongest_of(measure, len(responses))
     if strongest is not None:
-        others = given if others is None else others[:, np.ptp(others, axis=0) > 0]
-        values[:, varied] = (wpmi if measure == "wpmi" else soft_wpmi)(concepts, given, strongest, others)
+        others = varying if others is None else others[:, np.ptp(others, axis=0) > 0]
+        values[:, varied] = (wpmi if measure == "wpmi" else soft_wpmi)(concepts, varying, strongest, others)
     elif measure == "cosine":
-        values[:, varied] = cosine(concepts, given)
+        values[:, varied] = cosine(concepts, varying)
     else:
-        values[:, varied] = rank_reorder(concepts, (given - given.mean(axis=0)) / given.std(axis=0))
+        values[:, varied] = rank_reorder(concepts, (varying - varying.mean(axis=0)) / varying.std(axis=0))
     return values

@@ -126,12 +126,12 @@ def train_vector(positive: np.ndarray, negative: np.ndarray, seed: Sequence[int]
     from sklearn.linear_model import LogisticRegression
 
     random = np.random.default_rng(list(seed))
-    parts = [own[random.permutation(len(own))].astype(np.float64) for own in (positive, negative)]
-    held = [max(1, round(_HELD_OUT * len(own))) for own in parts]
+    parts = [vectors[random.permutation(len(vectors))].astype(np.float64) for vectors in (positive, negative)]
+    held = [max(1, round(_HELD_OUT * len(vectors))) for vectors in parts]
     x, tested = (
         np.concatenate(halves) for halves in zip(*((p[n:], p[:n]) for p, n in zip(parts, held, strict=True)), strict=True)
     )
-    y = np.repeat([1, 0], [len(own) - count for own, count in zip(parts, held, strict=True)])
+    y = np.repeat([1, 0], [len(vectors) - count for vectors, count in zip(parts, held, strict=True)])
     truth = np.repeat([1, 0], held)
     mean = x.mean(axis=0)
     scale = float(np.sqrt(((x - mean) ** 2).mean())) or 1.0
@@ -170,13 +170,13 @@ class Counterexamples:
     def _run(self, positive: EmbeddedImages, layer: str, run: int) -> tuple[np.ndarray, float, float]:
         known = set(positive.digests)
         order = np.random.default_rng([self.seed, 0, run]).permutation(len(self.pool.digests))
-        others = [at for at in order if self.pool.digests[at] not in known][: self.size]
+        others = [row for row in order if self.pool.digests[row] not in known][: self.size]
         negative = self.pool.vectors[layer][np.array(others)]
         return train_vector(positive.vectors[layer], negative, [self.seed, 2, run])
 
     def _rows(self, rows: np.ndarray) -> EmbeddedImages:
         vectors = {layer: values[rows] for layer, values in self.pool.vectors.items()}
-        return EmbeddedImages(tuple(self.pool.digests[at] for at in rows), vectors)
+        return EmbeddedImages(tuple(self.pool.digests[row] for row in rows), vectors)
 
 
 def set_size(concepts: Mapping[str, EmbeddedImages], pool: EmbeddedImages, most: int) -> int:

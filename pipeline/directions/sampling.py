@@ -74,17 +74,17 @@ def sample_vectors(
         batch = [int(example) for example in order[looked_at : looked_at + min(BATCH, total - done)]]
         looked_at += len(batch)
         read = {image.example: image for image in readable(source, fit, batch)}
-        here = [example for example in batch if example in read]
-        if not here:
+        sampled = [example for example in batch if example in read]
+        if not sampled:
             continue
-        positions = [_positions(here, layer, plan) for layer in layers]
-        vectors = take([read[example].given for example in here], positions)
-        about |= {example: (read[example].key, read[example].label) for example in here}
+        positions = [_positions(sampled, layer, plan) for layer in layers]
+        vectors = take([read[example].given for example in sampled], positions)
+        about |= {example: (read[example].key, read[example].label) for example in sampled}
         for layer, of_layer, at in zip(layers, vectors, positions, strict=True):
-            for number, example in enumerate(here):
+            for number, example in enumerate(sampled):
                 if done + number < plan.examples(layer):
                     chosen[layer.name].append((example, at[number], of_layer[number]))
-        done += len(here)
+        done += len(sampled)
         progress(done, total)
     progress(total, total)
     return {layer.name: replace(_sample(layer, chosen[layer.name]), images=about) for layer in layers}
@@ -103,11 +103,11 @@ def _sample(layer: LayerInfo, chosen: list[tuple[int, np.ndarray, np.ndarray]]) 
     if not chosen:
         none = np.zeros(0, np.int32)
         return VectorSample(np.zeros((0, layer.channels), np.float32), none.astype(np.int64), none, none)
-    at = np.concatenate([positions for _, positions, _ in chosen])
+    places = np.concatenate([positions for _, positions, _ in chosen])
     vectors = np.concatenate([of_example for _, _, of_example in chosen])
     examples = np.repeat([example for example, _, _ in chosen], [len(positions) for _, positions, _ in chosen])
     finite = np.isfinite(vectors).all(axis=1)
-    rows, cols = np.divmod(at[finite], layer.shape[1])
+    rows, cols = np.divmod(places[finite], layer.shape[1])
     return VectorSample(vectors[finite], examples[finite], rows.astype(np.int32), cols.astype(np.int32), int((~finite).sum()))
 
 
@@ -124,11 +124,13 @@ def vectors_at(
     examples = sorted(at)
     for first in range(0, len(examples), BATCH):
         read = {image.example: image.given for image in readable(*images, examples[first : first + BATCH])}
-        here = sorted(read)
-        if here:
-            positions = np.array([[*at[example], *[at[example][0]] * (width - len(at[example]))] for example in here], np.int32)
-            (values,) = take([read[example] for example in here], [positions])
-            for example, of_example in zip(here, values, strict=True):
+        read_examples = sorted(read)
+        if read_examples:
+            positions = np.array(
+                [[*at[example], *[at[example][0]] * (width - len(at[example]))] for example in read_examples], np.int32
+            )
+            (values,) = take([read[example] for example in read_examples], [positions])
+            for example, of_example in zip(read_examples, values, strict=True):
                 pairs = zip(at[example], of_example, strict=False)
                 vectors |= {(example, int(position)): value for position, value in pairs if np.isfinite(value).all()}
     return vectors

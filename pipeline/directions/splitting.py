@@ -49,15 +49,15 @@ def two_clusters(channel: int, winners: Mapping[int, np.ndarray], seed: int) -> 
     order = sorted((0, 1), key=lambda label: (-int(sizes[label]), int(np.argmax(labels == label))))
     centres = np.stack([units[labels == label].mean(axis=0) for label in order])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    first, second = (tuple(rank for rank, own in zip(ranks, labels, strict=True) if own == label) for label in order)
+    first, second = (tuple(rank for rank, cluster in zip(ranks, labels, strict=True) if cluster == label) for label in order)
     separation = float(silhouette_score(units, labels, metric="cosine"))
     return TwoClusters(channel, (first, second), centres.astype(np.float32), separation)
 
 
 def split_set(layer: str, clusters: Sequence[TwoClusters], network: str) -> DirectionSet:
     """The centres of some channels' clusters as directions, two a channel, to which vectors respond by their cosine."""
-    centres = np.concatenate([one.centres for one in clusters])
-    labels = [f"channel {one.channel}, cluster {letter}" for one in clusters for letter in "AB"]
+    centres = np.concatenate([cluster.centres for cluster in clusters])
+    labels = [f"channel {cluster.channel}, cluster {letter}" for cluster in clusters for letter in "AB"]
     none = np.zeros(len(centres), np.float32), np.zeros(centres.shape[1], np.float32)
     encoder = np.ascontiguousarray(centres.T)
     name = f"{METHOD}{len(centres)}"

@@ -53,13 +53,13 @@ def compare_scores(gradients: np.ndarray, concept: np.ndarray, random: np.ndarra
         tests: how many are made in the job.
     """
     scores, others = tcav_scores(gradients, concept), tcav_scores(gradients, random)
-    own = np.diagonal(others)
-    t, p = welch(scores, own)
-    runs = range(len(own))
-    without = [np.delete(np.arange(len(own)), number) for number in runs]
-    at_random = [abs(welch(others[number, rest], own[rest])[0]) for number, rest in zip(runs, without, strict=True)]
+    diagonal = np.diagonal(others)
+    t, p = welch(scores, diagonal)
+    runs = range(len(diagonal))
+    without = [np.delete(np.arange(len(diagonal)), number) for number in runs]
+    at_random = [abs(welch(others[number, rest], diagonal[rest])[0]) for number, rest in zip(runs, without, strict=True)]
     chance = (1 + sum(other >= abs(t) for other in at_random)) / (1 + len(at_random))
-    return ScoreTest(scores, own, p, min(1.0, p * tests), chance)
+    return ScoreTest(scores, diagonal, p, min(1.0, p * tests), chance)
 
 
 def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:

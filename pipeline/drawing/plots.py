@@ -42,8 +42,8 @@ def curves(columns: Mapping[str, Sequence[Any]]) -> bytes:
     titles = {"deletion": "deletion: lower is better", "insertion": "insertion: higher is better"}
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, (name, rows) in enumerate(_by_method(columns).items()):
-            own = [row for row in rows if columns["kind"][row] == kind]
-            shares, means = _means(columns, own, "share", "value")
+            rows_of_kind = [row for row in rows if columns["kind"][row] == kind]
+            shares, means = _means(columns, rows_of_kind, "share", "value")
             label = f"{name}, area {np.trapezoid(means, shares):.2f}"
             axes.plot(shares, means, _STYLES[number % 4], color=CURVES[number % 7], label=label)
         axes.set(title=title, xlabel="share of the pixels, most important first")
@@ -75,8 +75,17 @@ def metrics(columns: Mapping[str, Sequence[Any]], better: Mapping[str, bool]) ->
     names = [name for name in dict.fromkeys(columns["metric"]) if name in better]
     figure = _figure(3.2 * len(names) + 2, 1.2 + 0.3 * len(rows))
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        values = [[columns["value"][row] for row in own if columns["metric"][row] == name] or [0.0] for own in rows.values()]
-        axes.barh(list(rows), [np.mean(own) for own in values], xerr=[np.std(own) for own in values], color=CURVES[0], alpha=0.8)
+        values = [
+            [columns["value"][row] for row in rows_of_method if columns["metric"][row] == name] or [0.0]
+            for rows_of_method in rows.values()
+        ]
+        axes.barh(
+            list(rows),
+            [np.mean(rows_of_method) for rows_of_method in values],
+            xerr=[np.std(rows_of_method) for rows_of_method in values],
+            color=CURVES[0],
+            alpha=0.8,
+        )
         axes.set(title=f"{name}: {'higher' if better[name] else 'lower'} is better")
     figure.axes[0].invert_yaxis()  # the first method on top; all share the axis
     return _png(figure)
@@ -113,10 +122,10 @@ def many_losses(title: str, losses: np.ndarray) -> bytes:
 
 def _means(columns: Mapping[str, Sequence[Any]], rows: Sequence[int], x: str, y: str) -> tuple[list[float], list[float]]:
     """The values of one column, each once, and the mean of another column at each of them."""
-    at: dict[float, list[float]] = {}
+    by_step: dict[float, list[float]] = {}
     for row in rows:
-        at.setdefault(columns[x][row], []).append(columns[y][row])
-    return sorted(at), [float(np.mean(at[value])) for value in sorted(at)]
+        by_step.setdefault(columns[x][row], []).append(columns[y][row])
+    return sorted(by_step), [float(np.mean(by_step[value])) for value in sorted(by_step)]
 
 
 def _by_method(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:

@@ -163,8 +163,10 @@ def name_rows(picture: np.ndarray, layout: SheetLayout, page: int, names: Sequen
             continue
         words = wrapped(name, width, _SMALL, max(1, most - 1), "label")
         lines = [*((text, LETTERS) for text in words), (value, QUIET)][:most]
-        for at, (text, colour) in enumerate(lines):
-            _paste(picture, top + at * line, x - 10, strip(cut_text(text, width, _SMALL, "label"), _SMALL, colour), right=True)
+        for number, (text, colour) in enumerate(lines):
+            _paste(
+                picture, top + number * line, x - 10, strip(cut_text(text, width, _SMALL, "label"), _SMALL, colour), right=True
+            )
 
 
 def _write_heading(picture: np.ndarray, layout: SheetLayout, page: int, lines: Sequence[str]) -> None:

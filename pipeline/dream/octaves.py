@@ -124,5 +124,5 @@ def resized(picture: np.ndarray, octave: Octave) -> np.ndarray:
     if picture.shape[:2] == shape:
         return picture
     interpolation = cv2.INTER_AREA if shape[0] <= picture.shape[0] else cv2.INTER_CUBIC
-    made = cv2.resize(picture, shape[::-1], interpolation=interpolation)
-    return np.clip(made, 0, 1, out=made)
+    result = cv2.resize(picture, shape[::-1], interpolation=interpolation)
+    return np.clip(result, 0, 1, out=result)

@@ -170,15 +170,15 @@ def check_dream(job: Job) -> None:
         _check_size(job, picture.shape[0], picture.shape[1], subject.key, "Enlarge it, or raise dream.longest")
 
 
-def _check_size(job: Job, height: int, width: int, what: str, remedy: str) -> None:
+def _check_size(job: Job, height: int, width: int, subject: str, remedy: str) -> None:
     tile = job.network.input_shape[:2]
     if not fits_tiles((height, width), tile):
         raise WrongSpec(
-            f"{what} is {height} x {width} pixels, too small for {job.network.name}, which takes {tile[0]} x {tile[1]}: "
+            f"{subject} is {height} x {width} pixels, too small for {job.network.name}, which takes {tile[0]} x {tile[1]}: "
             f"height and width must be at least a third of that. {remedy}, or set a smaller model.size if the network allows it."
         )
     if height * width > _MAX_PIXELS:
-        raise WrongSpec(f"{what} is {height:,} x {width:,} pixels, more than {_MAX_PIXELS:,} in all. Make it smaller.")
+        raise WrongSpec(f"{subject} is {height:,} x {width:,} pixels, more than {_MAX_PIXELS:,} in all. Make it smaller.")
 
 
 def _background(job: Job, number: int) -> np.ndarray:

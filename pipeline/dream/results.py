@@ -108,13 +108,16 @@ def summarise(job: Job, dreams: Sequence[WrittenDream], films: Sequence[str]) ->
             "the smallest are under a third of the network's input."
         )
     failed = {}
-    for state, what in (("dead", "have no gradient"), ("stopped", "stopped at NaN or infinity; their last good state is kept")):
+    for state, problem in (
+        ("dead", "have no gradient"),
+        ("stopped", "stopped at NaN or infinity; their last good state is kept"),
+    ):
         titles = [dream.title for dream in dreams if dream.result.state == state]
         failed[state] = len(titles)
         if titles:
             more = f" and {len(titles) - _NAMED} more" if len(titles) > _NAMED else ""
             names = ", ".join(titles[:_NAMED])
-            job.reporter.say(f"dreams that {what}: {names}{more}. See index/dreams.parquet, column state.")
+            job.reporter.say(f"dreams that {problem}: {names}{more}. See index/dreams.parquet, column state.")
             words.append(f"{len(titles):,} {state}")
     return {
         "summary": ", ".join(words),

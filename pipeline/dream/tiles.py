@@ -123,12 +123,12 @@ def compile_tiled_measure(network: Network, objective: Objective, batch: int) ->
     specs = [tf.TensorSpec((1, None, None, 3), tf.float32), *map(_spec, tf.nest.flatten(arguments))]
 
     def trace(picture: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-        given = tf.nest.pack_sequence_as(arguments, list(tensors))
+        tensors_of_call = tf.nest.pack_sequence_as(arguments, list(tensors))
         grid = Grid.over(picture, network, tf.zeros(2, tf.int32))
 
         def step(number: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             cells, counts = grid.next_cells(number, batch)
-            values = evaluate(objective.form, _trace(network, objective.form, grid.tiles(picture, cells)), given)
+            values = evaluate(objective.form, _trace(network, objective.form, grid.tiles(picture, cells)), tensors_of_call)
             return number + batch, total + _sum(values, counts)
 
         _, total = tf.while_loop(lambda number, _: number < grid.count, step, (0, tf.zeros(())), parallel_iterations=1)

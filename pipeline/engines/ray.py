@@ -200,7 +200,7 @@ class _Crew:
         for _ in range(min(self.size, len(self._begun))):
             self._hire()
         self._job.reporter.say(f"shards: {len(self._begun)}; Ray workers: {len(self._tasks)}, threads of each: {self._threads}")
-        asked = fetched = said = time.monotonic()
+        asked = fetched = reported = time.monotonic()
         while self._begun:
             while self._waiting and self._idle:
                 self._start(self._idle.pop(), self._waiting.popleft())
@@ -215,9 +215,9 @@ class _Crew:
                 fetched = now if now - fetched >= _PART_EVERY else fetched
             self._progress(self.done, self.total)
             if self._idle or any(task.shard for task in self._tasks.values()):
-                said = now
-            elif now - said >= _WAITING_SAID_EVERY:
-                said = now
+                reported = now
+            elif now - reported >= _WAITING_SAID_EVERY:
+                reported = now
                 self._job.reporter.say("still waiting for the Ray cluster to start a worker")
 
     def ask(self, with_part: bool) -> None:
@@ -294,12 +294,12 @@ class _Crew:
         self._failures[task.shard] += 1
         # Ray describes a lost worker in many lines; the last one says what happened to it.
         why = f"{type(cause).__name__}: {one_line(cause)}" if cause else one_line(Exception(str(error).strip().splitlines()[-1]))
-        what = "opening the job in a worker" if task.shard is None else f"shard {shard_name(task.shard)}"
+        work = "opening the job in a worker" if task.shard is None else f"shard {shard_name(task.shard)}"
         if self._failures[task.shard] == TRIES:
             if isinstance(cause, ConvscopeError):
                 raise cause from None
-            raise Fault(f"{what} failed {TRIES} times; the last time: {why}. See Ray's logs.") from None
-        self._job.reporter.say(f"{what} failed: {why}. Trying again")
+            raise Fault(f"{work} failed {TRIES} times; the last time: {why}. See Ray's logs.") from None
+        self._job.reporter.say(f"{work} failed: {why}. Trying again")
         self._hire()
         if task.shard is not None:
             self._waiting.appendleft(task.shard)

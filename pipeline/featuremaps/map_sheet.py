@@ -63,8 +63,8 @@ def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: 
             cross_out(body[y : y + tile_height, x : x + tile_width])
         number = strip(str(channel), _NUMBER, MARK if dead else LETTERS, "head")
         body[y - _NUMBERS : y - 1, x : x + number.shape[1]] = number[: _NUMBERS - 1]
-    which = "Every channel" if count == channels else f"The first {count:,} of {channels:,} channels"
-    lines = [*lines, f"{which}{size}; {'one scale for all' if shared else 'each map has a scale of its own'}."]
+    heading = "Every channel" if count == channels else f"The first {count:,} of {channels:,} channels"
+    lines = [*lines, f"{heading}{size}; {'one scale for all' if shared else 'each map has a scale of its own'}."]
     if statistics.dead.any():
         lines.append(f"{int(statistics.dead.sum()):,} dead maps, the same everywhere, are crossed out.")
     if statistics.nans.any():

@@ -222,11 +222,11 @@ def _strongest(kernel: Kernel, largest: float, filters: np.ndarray, limits: Limi
             first = x + at * step
             notes.append(Note(y + _NUMBERS - 1, first + wide // 2, str(kernel.first_input(filter) + int(input)), "mb"))
             body[y + _NUMBERS : y + _NUMBERS + bar, first : first + wide] = _bar(float(weights[input, filter]) / largest, wide)
-    of = f" among the channels of {inputs_of}" if inputs_of else ""
+    owner = f" among the channels of {inputs_of}" if inputs_of else ""
     legend = (
         f"{_part(most, len(filters)).capitalize()} filters, {_first(limits.sort)} first, each with its {_STRONGEST} strongest "
     )
-    return _Body(body, notes, boxes, f"{legend}inputs: their numbers{of}, and their weights as bars.")
+    return _Body(body, notes, boxes, f"{legend}inputs: their numbers{owner}, and their weights as bars.")
 
 
 def _bar(share: float, wide: int) -> np.ndarray:

@@ -22,7 +22,7 @@ def choose(network: Network, named: Sequence[str] | None, layers: Sequence[Layer
     convolutions = set(network.convolutions())
     if named is None:
         chosen = {name for layer in layers for name in nearest(network, layer.name, convolutions)}
-        what = f"no layer of model.layers, such as {layers[0].name!r} ({layers[0].kind}), is or comes from a convolution"
+        problem = f"no layer of model.layers, such as {layers[0].name!r} ({layers[0].kind}), is or comes from a convolution"
     else:
         matched = select_layers(network, named)
         for layer in matched:
@@ -33,9 +33,11 @@ def choose(network: Network, named: Sequence[str] | None, layers: Sequence[Layer
                     f"Name only convolutions; the nearest before it: {before}."
                 )
         chosen = {layer.name for layer in matched} & convolutions
-        what = f"filters.layers matches no convolution, but {matched[0].name!r} ({matched[0].kind})"
+        problem = f"filters.layers matches no convolution, but {matched[0].name!r} ({matched[0].kind})"
     if not chosen:
-        raise WrongSpec(f"[filters]: {what}. Name some in filters.layers; {network.name} has: {_listed(network.convolutions())}.")
+        raise WrongSpec(
+            f"[filters]: {problem}. Name some in filters.layers; {network.name} has: {_listed(network.convolutions())}."
+        )
     return [layer for layer in network.layers() if layer.name in chosen]
 
 
@@ -79,13 +81,13 @@ def inputs_of(network: Network, layer: str, kernel: Kernel, layers: Sequence[Lay
 
 def nearest(network: Network, layer: str, convolutions: Container[str]) -> list[str]:
     """The layer itself if it is a convolution, else the nearest convolutions before it, if there are any."""
-    seen, here = {layer}, [layer]
-    while here:
-        reached = [name for name in here if name in convolutions]
+    seen, frontier = {layer}, [layer]
+    while frontier:
+        reached = [name for name in frontier if name in convolutions]
         if reached:
             return reached
-        here = list(dict.fromkeys(name for after in here for name in network.feeds(after) if name not in seen))
-        seen.update(here)
+        frontier = list(dict.fromkeys(name for after in frontier for name in network.feeds(after) if name not in seen))
+        seen.update(frontier)
     return []
 
 

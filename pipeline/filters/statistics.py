@@ -48,7 +48,7 @@ def _inputs(kernel: Kernel) -> tuple[list[list[int]], list[list[float]]]:
     flat = kernel.weights.reshape(-1, kernel.inputs, kernel.filters).astype(np.float64)
     sizes, sums = np.sqrt((flat**2).sum(axis=0)), flat.sum(axis=0)
     order = np.argsort(-sizes, axis=0, kind="stable")[:STRONGEST]
-    numbers = [[kernel.first_input(filter) + int(at) for at in order[:, filter]] for filter in range(kernel.filters)]
+    numbers = [[kernel.first_input(filter) + int(index) for index in order[:, filter]] for filter in range(kernel.filters)]
     return numbers, np.take_along_axis(sums, order, axis=0).T.tolist()
 
 

@@ -66,18 +66,18 @@ class BoxOutput:
             )
         else:
             reason = f"class scores by a {'hard sigmoid' if of_class.clip else of_class.name}"
-        objectness, own = None, tf.zeros_like(z[..., :1])
+        objectness, score = None, tf.zeros_like(z[..., :1])
         if self.spec.objectness:
-            objectness, own = columns_before(boxes, 4, 5, ending_of, axis)
-            own = -own if objectness.falls and objectness.is_probability else own
+            objectness, score = columns_before(boxes, 4, 5, ending_of, axis)
+            score = -score if objectness.falls and objectness.is_probability else score
             if not objectness.is_probability:
-                own = _columns(boxes, 4, 5, axis)
+                score = _columns(boxes, 4, 5, axis)
                 objectness = Activation("sigmoid") if ending_of(boxes).weighted else Activation()
         z = -z if of_class.falls and not assumed else z
         reason = f"model.boxes: {self.count:,} boxes of {self.classes:,} classes, {reason}"
         head = Head("boxes", of_class, self.classes, reason, assumed, assumed, objectness, self.spec.background, self.has_places)
         corners = _corners(tf.cast(_columns(boxes, 0, 4, axis), tf.float32), self.spec, size)
-        return tf.concat([corners, tf.cast(own, tf.float32), tf.cast(z, tf.float32)], axis=-1), head
+        return tf.concat([corners, tf.cast(score, tf.float32), tf.cast(z, tf.float32)], axis=-1), head
 
     @property
     def has_places(self) -> bool:

@@ -254,6 +254,6 @@ def _run_again(operation: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
         if not name.startswith("_"):  # an underscore marks devices, classes and gradients
             node.attr[name].CopyFrom(value)
     graph = graph_pb2.GraphDef(node=[node], versions=operation.graph.graph_def_versions)
-    given = dict(zip(node.input, inputs, strict=True))
-    (output,) = tf.graph_util.import_graph_def(graph, given, ["unclipped:0"], name="ceiling")
+    by_name = dict(zip(node.input, inputs, strict=True))
+    (output,) = tf.graph_util.import_graph_def(graph, by_name, ["unclipped:0"], name="ceiling")
     return output

@@ -86,7 +86,7 @@ def with_layers(
         base, width = known.get(directions.base), directions.encoder.shape[0]
         if base is None or base.channels != width or base.name.endswith(HEADS):
             raise WrongSpec(f"{where} has no layer {directions.base!r} of {width} channels to take directions of.")
-        behind = max(at for at, layer in enumerate(survey) if base.name in (layer.name, getattr(layer, "base", None)))
+        behind = max(index for index, layer in enumerate(survey) if base.name in (layer.name, getattr(layer, "base", None)))
         shape = (*base.shape[:2], directions.count)
         survey.insert(behind + 1, LayerInfo(directions.layer, KIND, shape, base.of_tokens, base.name))
         views[directions.layer] = TokenView(layers.source(base.name), partial(_respond_to, directions, as_map))

@@ -272,8 +272,8 @@ class _Walk(Generic[T]):
         if step.kind in TRANSPARENT or step.kind in ("Mean", "Neg"):
             return self._is_weighted(step.inputs[0], depth - 1)
         if step.kind in (*_ADDS, "Sub", "ConcatV2"):
-            others = [given for given in step.inputs if not self._is_constant(given)]
-            return bool(others) and all(self._is_weighted(given, depth - 1) for given in others)
+            variables = [tensor for tensor in step.inputs if not self._is_constant(tensor)]
+            return bool(variables) and all(self._is_weighted(tensor, depth - 1) for tensor in variables)
         line = self._line(value)
         return line is not None and self._is_weighted(line[2], depth - 1)
 
@@ -288,7 +288,7 @@ class _Walk(Generic[T]):
             elif step is not None and step.kind in (*_WEIGHTS, "Shape"):
                 self._known[value] = None
             elif step is not None and step.kind in _MIXES and len(self._known) < _MOST_VALUES:
-                kinds = [self._squashed(given) for given in step.inputs]
+                kinds = [self._squashed(tensor) for tensor in step.inputs]
                 self._known[value] = "" if "" in kinds else next(filter(None, kinds), None)
         return self._known[value]
 

@@ -232,8 +232,10 @@ class OutputEnd:
     @property
     def is_softmax(self) -> bool:
         """Whether it ends in a softmax that chooses among several classes, of which more evidence gives more."""
-        own = self.activation
-        return own.name in ("softmax", "log_softmax") and self.outputs > 1 and own.scale > 0 and own.offset == 0
+        activation = self.activation
+        return (
+            activation.name in ("softmax", "log_softmax") and self.outputs > 1 and activation.scale > 0 and activation.offset == 0
+        )
 
     @property
     def gives_probabilities(self) -> bool:

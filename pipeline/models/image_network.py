@@ -208,15 +208,15 @@ class ImageNetwork:
         """
         if tf.executing_eagerly():  # the last nonlinearity is found in a graph alone
             return dict(tf.function(lambda images: self.trace(images, layers), autograph=False)(images))
-        own = {layer: self._known(layer) for layer in layers if layer != LOGITS}
-        read = [(self._tokens.source(own[layer]),) if layer in own else self._output.names_to_read() for layer in layers]
+        known = {layer: self._known(layer) for layer in layers if layer != LOGITS}
+        read = [(self._tokens.source(known[layer]),) if layer in known else self._output.names_to_read() for layer in layers]
         needed = dict.fromkeys(name for several in read for name in several)
         with foreign_errors(UnusableModel, f"the network {self.name}", "A layer cannot be called: save the network again."):
             outputs = self._read(images, list(needed))[1]
         return {
             layer: self._output.evidence(outputs, self.input_shape[:2])
             if layer == LOGITS
-            else self._map(outputs[several[0]], own[layer])
+            else self._map(outputs[several[0]], known[layer])
             for layer, several in zip(layers, read, strict=True)
         }
 
@@ -226,19 +226,19 @@ class ImageNetwork:
 
         Raises: UnknownLayer.
         """
-        own = {layer: self._known(layer) for layer in layers}
-        names = {layer: self._tokens.source(name) for layer, name in own.items()}
+        known = {layer: self._known(layer) for layer in layers}
+        names = {layer: self._tokens.source(name) for layer, name in known.items()}
         fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
         clamped = [name for layer, name in names.items() if layer not in self.directions]
         read = {name: without_ceiling(outputs[name], fed) for name in clamped}
         return {
-            layer: Unclipped(self._map(outputs[name], own[layer]))
+            layer: Unclipped(self._map(outputs[name], known[layer]))
             if layer in self.directions
             else Unclipped(
-                raw=self._map(read[name].raw, own[layer]),
+                raw=self._map(read[name].raw, known[layer]),
                 ceiling=_float32(read[name].ceiling),
                 floor=_float32(read[name].floor),
-                clipped=self._map(outputs[name], own[layer]),
+                clipped=self._map(outputs[name], known[layer]),
             )
             for layer, name in names.items()
         }

@@ -72,10 +72,10 @@ def image_layout(shape: Sequence[int | None], where: str, size: tuple[int, int] 
         raise UnusableModel(f"{where} takes inputs of shape {tuple(shape)}, not images: (batch, height, width, bands).{volumes}")
     if size is None and None in fixed:
         raise WrongSpec(f"{where} takes images of any size. Say which: model.size = [height, width].")
-    height, width = (own or asked for own, asked in zip(fixed, size or fixed, strict=True))
+    height, width = (length or asked for length, asked in zip(fixed, size or fixed, strict=True))
     if size is not None and (height, width) != size:
         raise WrongSpec(
-            f"model.size = {list(size)}, but {where} takes {' x '.join(str(own or 'any') for own in fixed)} pixels. "
+            f"model.size = {list(size)}, but {where} takes {' x '.join(str(length or 'any') for length in fixed)} pixels. "
             "Leave model.size out."
         )
     assert height is not None and width is not None

@@ -127,8 +127,8 @@ class Kernel:
     @classmethod
     def depthwise(cls, weights: np.ndarray, part: str = "kernel") -> Kernel:
         """From the weights of a depthwise convolution, (height, width, inputs, filters of each input)."""
-        height, width, inputs, each = weights.shape
-        return cls(weights.reshape(height, width, 1, inputs * each), inputs, part)
+        height, width, inputs, multiplier = weights.shape
+        return cls(weights.reshape(height, width, 1, inputs * multiplier), inputs, part)
 
     @classmethod
     def of_transposed(cls, weights: np.ndarray) -> Kernel:

@@ -278,6 +278,6 @@ def ending_of_tensor(output: tf.Tensor) -> Ending[str]:
         tensor = output.graph.get_tensor_by_name(name)
         constant = tf.get_static_value(tensor) if tensor.op.type == "Const" else None
         scalar = None if constant is None or constant.size != 1 or constant.dtype.kind not in "fiu" else float(constant.item())
-        return Step(tensor.op.type, [given.name for given in tensor.op.inputs], scalar)
+        return Step(tensor.op.type, [source.name for source in tensor.op.inputs], scalar)
 
     return ending_of(output.name, step_of)

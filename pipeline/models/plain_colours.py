@@ -42,15 +42,15 @@ def answer(reader: ReadsStem, feeds: Sequence[str | int], steps: Sequence[str], 
         end: what has the first weights, for the words.
     """
     tables = {mode: _values(reader, feeds, mode) for mode in MODES if _suits(mode, reader)}
-    own, given = tables["none"], _colours(reader, "none")
+    without, given = tables["none"], _colours(reader, "none")
     by = f"its own {', '.join(steps[:3])}" + (f" and {len(steps) - 3} more" if len(steps) > 3 else "")
-    if own.shape[1] == given.shape[1] and np.allclose(own, given, atol=0.01):
+    if without.shape[1] == given.shape[1] and np.allclose(without, given, atol=0.01):
         return None
-    if _is_fed(own):
-        return Setting("none", f"{by} gives {_span(own)}")
+    if _is_fed(without):
+        return Setting("none", f"{by} gives {_span(without)}")
     likely = [mode for mode in ("unit", "symmetric", "caffe") if mode in tables and _is_fed(tables[mode])]
     advice = f'. With "{likely[0]}" it would be {_span(tables[likely[0]])}, which is likely' if likely else ""
-    return f"{by} would give {end} {_span(own)} for pixels as they are{advice}"
+    return f"{by} would give {end} {_span(without)} for pixels as they are{advice}"
 
 
 def _values(reader: ReadsStem, feeds: Sequence[str | int], mode: str) -> np.ndarray:

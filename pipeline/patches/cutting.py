@@ -114,11 +114,11 @@ class _Cutter:
                 regions = maps.of_shares(layer.layer, layer.maps[c, rank], layer.rows[c, rank], layer.cols[c, rank])
                 self._keep(made, (c, rank), *regions)
 
-    def _keep(self, made: LayerPictures, at: tuple[np.ndarray, np.ndarray], boxes: np.ndarray, maps: np.ndarray) -> None:
+    def _keep(self, pictures: LayerPictures, units: tuple[np.ndarray, np.ndarray], boxes: np.ndarray, maps: np.ndarray) -> None:
         """Regions of winners at int (n,) positions of channels and ranks: boxes (n, 4) and maps (n, h, w)."""
-        made.region[at] = boxes
-        made.maps[at] = self._spool.put(np.ascontiguousarray(maps).tobytes()) + np.arange(len(maps)) * maps[0].size
-        made.map_size[:] = maps.shape[1:]
+        pictures.region[units] = boxes
+        pictures.maps[units] = self._spool.put(np.ascontiguousarray(maps).tobytes()) + np.arange(len(maps)) * maps[0].size
+        pictures.map_size[:] = maps.shape[1:]
 
     def find_regions(self, spans: Sequence[Span], pool: ThreadPoolExecutor) -> None:
         """The regions and effective fields of some images' winners, in pixels of the input."""

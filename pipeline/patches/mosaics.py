@@ -209,11 +209,11 @@ def write_mosaics(
     Returns: the rows of index/mosaics.parquet. Raises: StoreFailed.
     """
     tasks, places, kept = [], [], set()
-    for layer, made in winners:
+    for layer, pictures in winners:
         label = label_width(int(layer.channels.max()), options.named)
         enlarged = bool(0 < layer.extents.max() <= SIDE // 3)
-        for mosaic in _mosaics_of(layer.layer, layer.examples.shape, made.tile, label, enlarged):
-            rows = MosaicRows(layer, made, state.pictures, options, mosaic.kinds, mosaic.first)
+        for mosaic in _mosaics_of(layer.layer, layer.examples.shape, pictures.tile, label, enlarged):
+            rows = MosaicRows(layer, pictures, state.pictures, options, mosaic.kinds, mosaic.first)
             kept |= set(mosaic.names)
             tasks += [(mosaic.layout, page, rows, folder / FOLDER / name) for page, name in enumerate(mosaic.names)]
             if mosaic.kinds == ("crop",):

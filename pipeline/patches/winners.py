@@ -107,9 +107,9 @@ def winners_of(layer: str, channels: np.ndarray, heap: Ranked, field: ReceptiveF
     extents = np.tile(np.array(field.size, np.int32), (len(channels), 1))
     if own_boxes:
         for c, channel in enumerate(channels):
-            own = field.channel_boxes(int(channel))
-            boxes[c] = own[rows[c], cols[c]]
-            extents[c] = (own[..., 2:] - own[..., :2]).max(axis=(0, 1))
+            channel_boxes = field.channel_boxes(int(channel))
+            boxes[c] = channel_boxes[rows[c], cols[c]]
+            extents[c] = (channel_boxes[..., 2:] - channel_boxes[..., :2]).max(axis=(0, 1))
     columns = heap.scores, heap.examples, heap.rows, heap.cols, boxes, extents
     maps = heap.maps if heap.maps.shape[2] else None
     return Winners(layer, channels, *columns, unclipped=heap.unclipped, maps=maps)

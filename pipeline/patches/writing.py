@@ -50,15 +50,15 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
         images = _Images(pictures)
         together = list(zip(winners, pictures.layers, strict=True))
         for table in TABLES:
-            listed = [(layer, made) for layer, made in together if layer.table == table]
+            listed = [(layer, layer_pictures) for layer, layer_pictures in together if layer.table == table]
             if listed or table == "activations":
                 write_index(folder, table, _index_columns(listed, images))
             else:
                 (folder / "index" / f"{table}.parquet").unlink(missing_ok=True)
         write_images(folder, images.rows())
-        cropped = [(layer, made) for layer, made in together if layer.table == "activations"]
-        for layer, made in cropped:
-            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, made, images))
+        cropped = [(layer, layer_pictures) for layer, layer_pictures in together if layer.table == "activations"]
+        for layer, layer_pictures in cropped:
+            write_crops(folder / "crops" / f"{file_name(layer.layer)}.parquet", _crop_rows(layer, layer_pictures, images))
         kept = {f"{file_name(layer.layer)}.parquet" for layer, _ in cropped}
         for path in (folder / "crops").glob("*.parquet"):
             if path.name not in kept:  # of an earlier run
@@ -123,18 +123,18 @@ def _winner_columns(layer: Winners, images: _Images, c: np.ndarray, rank: np.nda
 def _index_columns(winners: Sequence[tuple[Winners, LayerPictures]], images: _Images) -> Mapping[str, Sequence[Any]]:
     schema = INDEX["activations"]
     parts: dict[str, list[pa.Array]] = {name: [] for name in schema.names}
-    for layer, made in winners:
+    for layer, pictures in winners:
         c, rank = np.nonzero(layer.filled)
         columns = _winner_columns(layer, images, c, rank) | {"row": layer.rows[c, rank], "col": layer.cols[c, rank]}
         unclipped = np.full(len(c), np.nan) if layer.unclipped is None else layer.unclipped[c, rank]
         columns["unclipped"] = pa.array(unclipped, pa.float32(), mask=np.isnan(unclipped))
         for prefix, boxes, needed in (
             ("", layer.boxes, True),
-            ("src_", made.source, True),
-            ("eff_", made.effective, False),
-            ("eff_src_", made.effective_source, False),
-            ("map_", made.region, False),
-            ("map_src_", made.region_source, False),
+            ("src_", pictures.source, True),
+            ("eff_", pictures.effective, False),
+            ("eff_src_", pictures.effective_source, False),
+            ("map_", pictures.region, False),
+            ("map_src_", pictures.region_source, False),
         ):
             of_winners = boxes[c, rank]
             absent = None if needed else ~of_winners.any(axis=1)
@@ -146,7 +146,7 @@ def _index_columns(winners: Sequence[tuple[Winners, LayerPictures]], images: _Im
     return {name: pa.chunked_array(column, schema.field(name).type) for name, column in parts.items()}
 
 
-def _crop_rows(layer: Winners, made: LayerPictures, images: _Images) -> Iterator[dict[str, Any]]:
+def _crop_rows(layer: Winners, pictures: LayerPictures, images: _Images) -> Iterator[dict[str, Any]]:
     """The rows of crops/LAYER.parquet by channel and rank, in chunks; one empty chunk where there are none.
 
     Rows with the same picture share its bytes, in memory and, as Parquet's dictionaries, in the file. What counts is what
@@ -160,7 +160,7 @@ def _crop_rows(layer: Winners, made: LayerPictures, images: _Images) -> Iterator
         distinct: dict[bytes, int] = {}  # the same numbers, by content
         size, end = 0, begin
         while end < len(places) and size < _CHUNK_BYTES:
-            start, length = (int(value) for value in made.crops[places[end]])
+            start, length = (int(value) for value in pictures.crops[places[end]])
             if start not in numbers:
                 crop = spool.get(start, length)
                 size += 0 if crop in distinct else length
@@ -168,27 +168,30 @@ def _crop_rows(layer: Winners, made: LayerPictures, images: _Images) -> Iterator
             end += 1
         chunk = places[begin:end]
         c, rank = np.array(chunk, np.int64).reshape(-1, 2).T
-        which = pa.array([numbers[int(start)] for start in made.crops[c, rank, 0]], pa.int32())
+        picture_numbers = pa.array([numbers[int(start)] for start in pictures.crops[c, rank, 0]], pa.int32())
         suffixes = [".png" if crop.startswith(b"\x89PNG") else ".jpg" for crop in distinct]
         names = [
             f"{channel}-{of_channel}{suffixes[number]}"
-            for channel, of_channel, number in zip(layer.channels[c], rank, which.to_pylist(), strict=True)
+            for channel, of_channel, number in zip(layer.channels[c], rank, picture_numbers.to_pylist(), strict=True)
         ]
         yield {
             "image": pa.StructArray.from_arrays(
-                [pa.DictionaryArray.from_arrays(which, pa.array(list(distinct), pa.binary())), pa.array(names, pa.string())],
+                [
+                    pa.DictionaryArray.from_arrays(picture_numbers, pa.array(list(distinct), pa.binary())),
+                    pa.array(names, pa.string()),
+                ],
                 names=["bytes", "path"],
             ),
             **_winner_columns(layer, images, c, rank),
-            "map": _map_pictures(made, images, c, rank),
+            "map": _map_pictures(pictures, images, c, rank),
         }
         begin = max(end, 1)
 
 
-def _map_pictures(made: LayerPictures, images: _Images, c: np.ndarray, rank: np.ndarray) -> list[bytes | None]:
+def _map_pictures(pictures: LayerPictures, images: _Images, c: np.ndarray, rank: np.ndarray) -> list[bytes | None]:
     """The channels' maps of some winners as grey PNG files; None where a layer is not cropped to them."""
-    if not made.map_size:
+    if not pictures.map_size:
         return [None] * len(c)
-    height, width = made.map_size
-    maps = (images.pictures.spool.get(int(start), height * width) for start in made.maps[c, rank])
+    height, width = pictures.map_size
+    maps = (images.pictures.spool.get(int(start), height * width) for start in pictures.maps[c, rank])
     return [encode_grey_png(np.frombuffer(data, np.uint8).reshape(height, width)) for data in maps]

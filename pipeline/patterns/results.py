@@ -106,7 +106,7 @@ def dead_channels(folder: Place, layers: Sequence[str]) -> dict[str, frozenset[i
         return {}
     channels = read_index(folder, "channels").select(["layer", "channel", "dead"]).to_pydict()
     rows = list(zip(channels["layer"], channels["channel"], channels["dead"], strict=True))
-    return {layer: frozenset(channel for of, channel, dead in rows if dead and of == layer) for layer in layers}
+    return {layer: frozenset(channel for row_layer, channel, dead in rows if dead and row_layer == layer) for layer in layers}
 
 
 def picture_rows(results: Sequence[PatternResult]) -> Iterator[dict[str, list[Any]]]:
@@ -164,13 +164,13 @@ def summarise(
     if compared:
         words.append(f"{exceeding:,} of {len(compared):,} above the strongest patch")
     failed = {}
-    for state, what in (("dead", "have no gradient from any start"), ("stopped", "stopped at NaN or infinity")):
+    for state, problem in (("dead", "have no gradient from any start"), ("stopped", "stopped at NaN or infinity")):
         titles = [f"{result.pattern.layer or 'objective'} {result.title}" for result in results if result.state == state]
         failed[state] = len(titles)
         if titles:
             more = f" and {len(titles) - _NAMED} more" if len(titles) > _NAMED else ""
             names = ", ".join(titles[:_NAMED])
-            reporter.say(f"patterns that {what}: {names}{more}. See index/patterns.parquet, column state.")
+            reporter.say(f"patterns that {problem}: {names}{more}. See index/patterns.parquet, column state.")
             words.append(f"{len(titles):,} {state}")
     never = sum(map(len, left_out.values()))
     if never:

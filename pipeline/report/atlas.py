@@ -50,7 +50,7 @@ def _points(table: pa.Table) -> Row | None:
         return None
     labels = sorted({str(label) for label in table["label"].to_pylist() if label is not None})
     numbers = {label: number for number, label in enumerate(labels)}
-    own = [numbers.get(label, _UNIT) for label in table["label"].to_pylist()]
-    packed = np.stack([*np.rint(positions * _UNIT), own], axis=1).astype("<u2")
+    numbers_of_points = [numbers.get(label, _UNIT) for label in table["label"].to_pylist()]
+    packed = np.stack([*np.rint(positions * _UNIT), numbers_of_points], axis=1).astype("<u2")
     points = base64.b64encode(packed.tobytes()).decode()
     return {"labels": labels, "points": points, "examples": table["example"].to_pylist()}

@@ -225,7 +225,7 @@ def _told_apart(first: Any, second: Any) -> tuple[str, str]:
     if short[0] != short[1]:
         return short
     parts = [text.split("/") for text in (a, b)]
-    same = next(at for at in range(1, 1 + max(map(len, parts))) if parts[0][-at:] != parts[1][-at:])
+    same = next(count for count in range(1, 1 + max(map(len, parts))) if parts[0][-count:] != parts[1][-count:])
     return "/".join(["…", *parts[0][-same:]]), "/".join(["…", *parts[1][-same:]])
 
 

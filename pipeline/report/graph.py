@@ -31,14 +31,14 @@ def draw_graph(layers: Sequence[Row]) -> Row | None:
         column[name] = max((column[source] + 1 for source in feeds[name] if source in column), default=0)
     rows: dict[str, int] = {}
     filled: dict[int, int] = {}
-    for name, at in column.items():
-        rows[name] = filled.get(at, 0)
-        filled[at] = rows[name] + 1
+    for name, depth in column.items():
+        rows[name] = filled.get(depth, 0)
+        filled[depth] = rows[name] + 1
     widest, deepest = max(filled.values()), max(column.values())
     step = min(_COLUMN, _WIDEST / max(deepest, 1))
     longest = max((column[name] - column[source] for name in feeds for source in feeds[name] if source in column), default=1)
     top = min(6.0 + 2.0 * longest, 40.0) + 8
-    x = {name: 10 + step * at for name, at in column.items()}
+    x = {name: 10 + step * depth for name, depth in column.items()}
     y = {name: top + _ROW * row for name, row in rows.items()}
     nodes: list[dict[str, Any]] = [
         {"name": row["layer"], "kind": row["kind"], "chosen": row["chosen"], "x": x[row["layer"]], "y": y[row["layer"]]}

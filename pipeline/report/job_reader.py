@@ -53,9 +53,9 @@ class JobReader:
 
     def kernels(self, layer: str) -> list[Row]:
         """The rows of the filters that give a layer its channels: its own, or those of the one convolution before it."""
-        own = self.rows("filters", layer).to_pylist()
-        if own:
-            return own
+        kernels = self.rows("filters", layer).to_pylist()
+        if kernels:
+            return kernels
         before = [rows for rows in self._layers_of("filters").values() if layer in (rows["gives"][0].as_py() or [])]
         return before[0].to_pylist() if len(before) == 1 else []
 

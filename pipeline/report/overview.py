@@ -121,13 +121,13 @@ def striking(statistics: pa.Table, winners: pa.Table) -> list[Row]:
     numbers, labels = statistics["channel"].to_pylist(), statistics["selective_label"].to_pylist()
     chosen: list[Row] = []
     images: set[Any] = set()
-    for at in np.argsort(-np.nan_to_num(score, nan=-1, neginf=-1), kind="stable"):
-        number = numbers[at]
-        image = labels[at] if by_label else first.get(number)
+    for row in np.argsort(-np.nan_to_num(score, nan=-1, neginf=-1), kind="stable"):
+        number = numbers[row]
+        image = labels[row] if by_label else first.get(number)
         if number not in counts or image in images:
             continue
         images.add(image)
-        chosen.append({"number": number, "patches": min(counts[number], _PATCHES), "says": labels[at] or f"channel {number}"})
+        chosen.append({"number": number, "patches": min(counts[number], _PATCHES), "says": labels[row] or f"channel {number}"})
         if len(chosen) == _STRIKING:
             return chosen
     for number in counts:  # fewer labels than channels to show, or a table without numbers

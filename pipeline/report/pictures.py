@@ -205,9 +205,9 @@ def direction_sets(reader: JobReader) -> list[Row]:
     for row in reader.table("directions").to_pylist():
         about = ("layer", "base", "method", "explained", "vectors", "path")
         entry = sets.setdefault(row["layer"], {**{name: row[name] for name in about}, "directions": []})
-        own = ("channel", "name", "share_active", "dead", "strength", "strongest_channels", "channel_weights")
+        columns = ("channel", "name", "share_active", "dead", "strength", "strongest_channels", "channel_weights")
         split = ("split_channel", "split_ranks", "separation")
-        entry["directions"].append({name: row[name] for name in (*own, *split)})
+        entry["directions"].append({name: row[name] for name in (*columns, *split)})
     for row in reader.table("concept_vectors").to_pylist():
         # The page names no folder of the disk that it was made on.
         names = {key: row[key].replace("\\", "/").rstrip("/").rpartition("/")[2] for key in ("source", "against")}

@@ -39,17 +39,17 @@ class SampleForm:
 
         Raises: WrongBands, for another number of bands, samples of unknown range, and samples that are no numbers.
         """
-        there = samples.shape[2]
+        count = samples.shape[2]
         if self.ranges is None and samples.dtype != np.uint8:
             raise WrongBands(unknown_range(samples.dtype))
         if self.bands is not None:
-            _check_bands(self.bands, there)
+            _check_bands(self.bands, count)
             samples = samples[..., list(self.bands)]
-        elif there == 3 and self.count == 1:
+        elif count == 3 and self.count == 1:
             samples = (samples.astype(np.float32) @ np.array(_GREY, np.float32))[..., np.newaxis]
-        elif there != self.count:
+        elif count != self.count:
             names = list(range(self.count))
-            raise WrongBands(f"it has {there} bands, and the network takes {self.count}; name them: data.bands, such as {names}")
+            raise WrongBands(f"it has {count} bands, and the network takes {self.count}; name them: data.bands, such as {names}")
         values = samples.astype(np.float32)
         if not np.isfinite(values).all():
             band = int(np.flatnonzero(~np.isfinite(values).all(axis=(0, 1)))[0])
@@ -186,9 +186,9 @@ def as_rgb(samples: np.ndarray, rgb: tuple[int, ...] | None) -> np.ndarray:
     return pixels
 
 
-def _check_bands(named: tuple[int, ...], there: int) -> None:
-    if max(named) >= there:
-        raise WrongBands(f"it has {there} bands, 0 to {there - 1}, and data.bands names {max(named)}")
+def _check_bands(named: tuple[int, ...], count: int) -> None:
+    if max(named) >= count:
+        raise WrongBands(f"it has {count} bands, 0 to {count - 1}, and data.bands names {max(named)}")
 
 
 def _numbers(dtype: np.dtype) -> np.dtype:

@@ -39,8 +39,8 @@ def ignored_profiles() -> list[str]:
     """What colour profiles this process could not use since it was last asked, a line for each kind, for people."""
     lines = []
     while _ignored:
-        what, profiles = _ignored.popitem()
-        lines.append(f"colour profiles: {len(profiles)} ignored ({what}); the colours of their images are taken as sRGB")
+        reason, profiles = _ignored.popitem()
+        lines.append(f"colour profiles: {len(profiles)} ignored ({reason}); the colours of their images are taken as sRGB")
     return sorted(lines)
 
 
@@ -63,9 +63,9 @@ def _transform(profile: bytes, mode: str) -> PIL.ImageCms.ImageCmsTransform | st
             PIL.ImageCms.Intent.RELATIVE_COLORIMETRIC,
         )
     except Exception:  # PyCMSError, OSError and others, for what strangers write
-        space, own = _space(profile), _SPACES.get(mode, mode)
-        known = space in ("RGB", "GRAY", "CMYK", "Lab", "XYZ") and space != own
-        return f"for {space} in an image of {own}" if known else "damaged"
+        space, target = _space(profile), _SPACES.get(mode, mode)
+        known = space in ("RGB", "GRAY", "CMYK", "Lab", "XYZ") and space != target
+        return f"for {space} in an image of {target}" if known else "damaged"
     if mode == "RGB":
         moved = np.asarray(transform.apply(PIL.Image.fromarray(_PROBE))).astype(int) - _PROBE
         if np.abs(moved).max() <= _SAME:

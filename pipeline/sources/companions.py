@@ -78,9 +78,9 @@ class Companions:
         bands = self.pack(self._zeros()).shape[2]
 
         def joined(example: dict[str, tf.Tensor], *others: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            given = [example["example"], example["error"]]
-            given += [other[key] for other in others for key in ("image", "error")]
-            packed, error = tf.numpy_function(self._packed, given, [tf.float32, tf.string])
+            flattened = [example["example"], example["error"]]
+            flattened += [other[key] for other in others for key in ("image", "error")]
+            packed, error = tf.numpy_function(self._packed, flattened, [tf.float32, tf.string])
             packed.set_shape((height, width, bands))
             error.set_shape(())
             image = tf.concat([tf.cast(example["image"], tf.float32), packed], axis=2)
@@ -96,9 +96,9 @@ class Companions:
         chosen = sorted(set(examples))
         streams = [self.source.fetch(chosen), *(other.fetch(chosen) for other in self.sources.values())]
         for (example, image), *others in zip(*streams, strict=True):
-            given = {name: other.given(self.fit) for name, (_, other) in zip(self.sources, others, strict=True)}
+            images = {name: other.given(self.fit) for name, (_, other) in zip(self.sources, others, strict=True)}
             try:
-                packed = self.pack(given | self._values(example))
+                packed = self.pack(images | self._values(example))
             except UnusableData as error:
                 raise UnusableData(
                     f"example {example}, {image.key!r}: {error.args[0]}. Mend the data, or leave the example out."
@@ -107,8 +107,8 @@ class Companions:
 
     def values(self, example: int) -> dict[str, np.ndarray]:
         """What the inputs are given for one example. Raises: UnusableData."""
-        given = {name: image.given(self.fit) for name, other in self.sources.items() for _, image in other.fetch([example])}
-        return given | self._values(example)
+        images = {name: image.given(self.fit) for name, other in self.sources.items() for _, image in other.fetch([example])}
+        return images | self._values(example)
 
     def _values(self, example: int) -> dict[str, np.ndarray]:
         record = self.source.record_of(example)

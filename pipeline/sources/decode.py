@@ -373,8 +373,8 @@ def _reason(error: Exception, data: bytes | None = None) -> str:
         return "the file is empty"
     if isinstance(error, PIL.UnidentifiedImageError):
         if data is not None and data[4:8] == b"ftyp":
-            what, package = ("an AVIF", "Pillow 11.3 or later") if b"avi" in data[8:32] else ("a HEIC", "the package pillow-heif")
-            return f"{what} image, which takes {package} to read"
+            kind, package = ("an AVIF", "Pillow 11.3 or later") if b"avi" in data[8:32] else ("a HEIC", "the package pillow-heif")
+            return f"{kind} image, which takes {package} to read"
         return f"not a whole image in any of {', '.join(_formats())}"
     text = " ".join(str(error).split())
     return text[:200] or type(error).__name__

@@ -28,8 +28,8 @@ def open_folder(path: str, spec: DataSpec, fetch: bool) -> Files:
         return _open_remote(path, spec)
     root = local_path(path)
     if not path or not os.path.isdir(root):
-        what = "is not a folder" if path and os.path.exists(root) else "does not exist"
-        raise MissingInput(f"the folder {path!r} in data.source {what}. Name a folder of images: folder:DIR.")
+        problem = "is not a folder" if path and os.path.exists(root) else "does not exist"
+        raise MissingInput(f"the folder {path!r} in data.source {problem}. Name a folder of images: folder:DIR.")
     try:
         paths = sorted(_image_paths(root, "", (), Counter()), key=os.fsencode)
     except OSError as error:
@@ -71,19 +71,19 @@ def _image_paths(folder: str, prefix: str, above: tuple[str, ...], visits: Count
 
     Raises: UnusableData, where links lead to one folder over and over: thirty folders of two links have a billion paths.
     """
-    here = os.path.realpath(folder)
-    if here in above:
+    resolved = os.path.realpath(folder)
+    if resolved in above:
         return
-    visits[here] += 1
-    if visits[here] > _MOST_VISITS:
-        raise UnusableData(f"links in data.source lead to {here!r} more than {_MOST_VISITS} times. Take them out.")
+    visits[resolved] += 1
+    if visits[resolved] > _MOST_VISITS:
+        raise UnusableData(f"links in data.source lead to {resolved!r} more than {_MOST_VISITS} times. Take them out.")
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             path, linked = entry.path, entry.is_symlink()
             if os.path.isdir(path) if linked else entry.is_dir():
-                yield from _image_paths(path, f"{prefix}{entry.name}/", (*above, here), visits)
+                yield from _image_paths(path, f"{prefix}{entry.name}/", (*above, resolved), visits)
             elif entry.name.lower().endswith(EXTENSIONS + ARRAYS) and (entry.is_file() if not linked else _is_file_or_dead(path)):
                 yield prefix + entry.name
 

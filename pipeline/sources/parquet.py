@@ -167,9 +167,9 @@ def open_parquet(pattern: str, spec: DataSpec, fetch: bool) -> Tables:
     label = _label_column(schema, features, image, spec.label, pattern)
     shape = _shape_column(schema, image)
     for file, footer in zip(files, footers, strict=True):
-        here = footer.schema.to_arrow_schema()
+        arrow_schema = footer.schema.to_arrow_schema()
         for column in (image, label, shape):
-            if column is not None and (column not in here.names or _kind(here, column) != _kind(schema, column)):
+            if column is not None and (column not in arrow_schema.names or _kind(arrow_schema, column) != _kind(schema, column)):
                 raise UnusableData(f"{file.path} has no column {column!r} of the kind that {files[0].path} has. Take it out.")
     groups = _groups(files, footers)
     stored = sum(column.total_uncompressed_size for footer in footers for column in _columns(footer, image))
@@ -212,8 +212,8 @@ def _footer(file: StoredFile) -> pq.FileMetaData:
             else _read_footer(file.path)
         )
     except (pa.ArrowException, OSError, ValueError) as error:
-        what = "is cut short, or no Parquet" if isinstance(error, pa.ArrowInvalid) else "cannot be read"
-        raise UnusableData(f"{file.path} {what}: {one_line(error)}. Fetch it or write it again.") from None
+        problem = "is cut short, or no Parquet" if isinstance(error, pa.ArrowInvalid) else "cannot be read"
+        raise UnusableData(f"{file.path} {problem}: {one_line(error)}. Fetch it or write it again.") from None
 
 
 def _read_footer(path: str) -> pq.FileMetaData:

@@ -82,15 +82,15 @@ def sample_form(spec: DataSpec, channels: int) -> SampleForm | None:
         raise WrongSpec(f"data.bands = {list(bands)} names {len(bands)} bands, but {takes}. Name {channels}.")
     if spec.range is not None and len(spec.range) not in (1, channels):
         raise WrongSpec(f"data.range has {len(spec.range)} ranges, but {takes}. Write one range, or one for each band.")
-    given = tuple(range(channels)) if bands is None else bands
+    selected = tuple(range(channels)) if bands is None else bands
     if spec.rgb is None and channels not in (1, 3):
         raise WrongSpec(
             f"{takes}, and which of them pictures show as red, green and blue is not said. "
-            f"Name three of {', '.join(map(str, given))}, which may be the same: data.rgb = {[given[0]] * 3}."
+            f"Name three of {', '.join(map(str, selected))}, which may be the same: data.rgb = {[selected[0]] * 3}."
         )
-    as_rgb = spec.rgb or (given if channels == 3 else given * 3)
-    others = [band for band in as_rgb if band not in given]
+    as_rgb = spec.rgb or (selected if channels == 3 else selected * 3)
+    others = [band for band in as_rgb if band not in selected]
     if others:
-        raise WrongSpec(f"data.rgb names band {others[0]}, which the network is not given: {', '.join(map(str, given))}.")
-    red, green, blue = (given.index(band) for band in as_rgb)
+        raise WrongSpec(f"data.rgb names band {others[0]}, which the network is not given: {', '.join(map(str, selected))}.")
+    red, green, blue = (selected.index(band) for band in as_rgb)
     return SampleForm(channels, bands, (red, green, blue), None if spec.range is None else tuple(spec.range))

@@ -76,8 +76,8 @@ class Archives:
     def digest(self, count: int) -> str:
         samples = self.samples[:count]
         files = [self.files[number] for number in sorted({sample.file for sample in samples})]
-        said = [(sample.key, sample.label) for sample in samples]
-        return digest_of([(file.name, file.length) for file in files], said, self.names)
+        identity = [(sample.key, sample.label) for sample in samples]
+        return digest_of([(file.name, file.length) for file in files], identity, self.names)
 
     def read(self, first: int, last: int) -> tf.data.Dataset:
         return stream_batches(lambda: self._records(self._ranges(range(first, last))))
@@ -98,11 +98,11 @@ class Archives:
         """Examples that lie near each other, in order, so that one request reads them all."""
         range_: list[int] = []
         for example in examples:
-            here = self.samples[example]
+            sample = self.samples[example]
             if range_:
                 start, before = self.samples[range_[0]], self.samples[range_[-1]]
-                near = here.offset + here.length - start.offset <= _RANGE_BYTES
-                if here.file != start.file or here.offset < before.offset or not near:
+                near = sample.offset + sample.length - start.offset <= _RANGE_BYTES
+                if sample.file != start.file or sample.offset < before.offset or not near:
                     yield range_
                     range_ = []
             range_.append(example)

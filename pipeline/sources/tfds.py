@@ -99,9 +99,9 @@ class Prepared:
 
         def parse(example: tf.Tensor, key: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
             if chosen_examples is not None:
-                at = tf.minimum(tf.searchsorted(chosen_examples, example), tf.size(chosen_examples) - 1)
-                here = tf.gather(chosen_examples, at) == example
-                example, key, record = (tf.boolean_mask(values, here) for values in (example, key, record))
+                rank = tf.minimum(tf.searchsorted(chosen_examples, example), tf.size(chosen_examples) - 1)
+                is_chosen = tf.gather(chosen_examples, rank) == example
+                example, key, record = (tf.boolean_mask(values, is_chosen) for values in (example, key, record))
             parsed = tf.io.parse_example(record, features)
             nothing = tf.fill(tf.shape(example), "")
             label = nothing if self.label_feature is None else self._label_text(parsed[self.label_feature])

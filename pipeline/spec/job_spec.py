@@ -108,10 +108,10 @@ def _explain(error: ValidationError, where: str) -> WrongSpec:
         inside = ".".join(str(part) for part in first["loc"][:-1])
         name = str(first["loc"][-1])
         elsewhere = [path for path in keys() if path.rpartition(".")[2] == name]
-        of = f"a key of {f'[{inside}]' if inside else 'the spec'} in {where}"
+        where_from = f"a key of {f'[{inside}]' if inside else 'the spec'} in {where}"
         if elsewhere:
-            return UnknownName(f"{quoted(name)} is not {of}. Did you mean {', '.join(elsewhere[:3])}?")
-        return UnknownName.among(name, table.model_fields, where=of, hint="What a key means: convscope help KEY.")
+            return UnknownName(f"{quoted(name)} is not {where_from}. Did you mean {', '.join(elsewhere[:3])}?")
+        return UnknownName.among(name, table.model_fields, where=where_from, hint="What a key means: convscope help KEY.")
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return WrongSpec(f"{where} has no {key!r}. Add it; what it means: convscope help {key}.")
     message = f"{shortened(key)} = {quoted(first['input'])} in {where}: {first['msg'].removeprefix('Value error, ')}."

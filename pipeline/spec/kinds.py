@@ -48,13 +48,13 @@ def split_source(table: Table, name: str, kinds: Mapping[str, Kind]) -> tuple[st
             listed = ", ".join(f"{known}:" for known in sorted(kinds))
             raise UnknownName(f"{source!r} of {name}.source names no kind. Did you mean {meant}? (known: {listed})")
         raise UnknownName.among(f"{kind}:", [f"{known}:" for known in kinds], where=where)
-    what = {"model": "networks", "data": "sources"}[name]
+    noun = {"model": "networks", "data": "sources"}[name]
     for key in sorted(table.model_fields_set):
         takers = [f"{taker}:" for taker, declared in kinds.items() if key in declared.keys]
         value = getattr(table, key)
         idle = not value and value == type(table).model_fields[key].default  # asks for nothing, as a spec written in full has it
         if takers and f"{kind}:" not in takers and not idle:
             raise WrongSpec(
-                f"{name}.{key} is for {' and '.join(takers)} {what}; {name}.source = {source!r} has no use for it. Leave it out."
+                f"{name}.{key} is for {' and '.join(takers)} {noun}; {name}.source = {source!r} has no use for it. Leave it out."
             )
     return kind, rest

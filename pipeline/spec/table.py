@@ -51,9 +51,9 @@ class Rewritten:
         return core_schema.no_info_before_validator_function(self.rewrite, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        own = handler(schema)
-        lists = [part for part in (own, *own.get("anyOf", ())) if "items" in part]
-        return {"anyOf": [lists[0]["items"] if self.also is None else self.also, own]}
+        generated = handler(schema)
+        lists = [part for part in (generated, *generated.get("anyOf", ())) if "items" in part]
+        return {"anyOf": [lists[0]["items"] if self.also is None else self.also, generated]}
 
 
 def with_field_names(tree: dict[str, Any], table: type[BaseModel], where: str, path: str = "") -> dict[str, Any]:

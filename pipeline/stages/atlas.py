@@ -60,12 +60,12 @@ def run(job: Job) -> Outcome:
             job.reporter.say(f"atlas: {layer.name} has no icons: {error.args[0]}")
         for grid in spec.grids:
             of_grid = [cell for cell in cells if cell.grid == grid]
-            drawn = {(row, col): icon for (own, row, col), icon in icons.items() if own == grid}
+            drawn = {(row, col): icon for (picture_of_cell, row, col), icon in icons.items() if picture_of_cell == grid}
             picture = write_icons(job.folder, layer.name, of_grid, drawn) if drawn else None
             striking = striking_channels(sample.vectors, of_grid)
             for cell, channel in zip(of_grid, striking, strict=True):
-                own = picture if (cell.row, cell.col) in drawn else None
-                rows.append(_row(layer.name, cell, own) | {"channel": channel})
+                picture_of_cell = picture if (cell.row, cell.col) in drawn else None
+                rows.append(_row(layer.name, cell, picture_of_cell) | {"channel": channel})
     columns = columns_of(INDEX["atlas"], rows)
     write_index(job.folder, "atlas", columns)
     _clean(job, layers, columns["picture"])

@@ -115,7 +115,9 @@ def _contributions(job: Job, stretch: Stretch, units: list[_Unit], count: int) -
         for first in range(0, len(of_images), stretch.batch):
             part = of_images[first : first + stretch.batch]
             image, row, col, position = np.array(part).T
-            values = stretch.contributions([of[image] for of in maps], np.stack([row, col, numbers[position]], axis=1))
+            values = stretch.contributions(
+                [maps_of_layer[image] for maps_of_layer in maps], np.stack([row, col, numbers[position]], axis=1)
+            )
             for total, of_source in zip(sums, values, strict=True):
                 np.add.at(total, position, of_source.astype(np.float64))
             np.add.at(counts, position, 1)
@@ -129,8 +131,8 @@ def _by_images(job: Job, units: list[_Unit], batch: int) -> Iterator[tuple[np.nd
     for first in range(0, len(examples), batch):
         read = list(readable(job.source, job.fit, examples[first : first + batch]))
         if read:
-            given = np.stack([image.given for image in read])
-            yield given, [(number, *unit[1:]) for number, image in enumerate(read) for unit in by_example[image.example]]
+            pixels = np.stack([image.given for image in read])
+            yield pixels, [(number, *unit[1:]) for number, image in enumerate(read) for unit in by_example[image.example]]
 
 
 def _chosen(job: Job) -> tuple[list[tuple[LayerInfo, list[LayerInfo]]], list[str]]:

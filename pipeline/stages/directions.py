@@ -123,7 +123,7 @@ def _concepts(job: Job, layers: Sequence[LayerInfo]) -> _ConceptResults:
     with job.reporter.step("concept vectors", "sets") as advance:
         for layer in layers:
             at_random = [others.vectors_of(others.random_set(number), layer.name) for number in range(spec.runs)]
-            by_chance = np.stack([own.vectors for own in at_random])
+            by_chance = np.stack([identity.vectors for identity in at_random])
             for name, images in sets.items():
                 advance(len(results.sets), len(layers) * len(sets), f"{name} at {layer.name}")
                 runs = others.vectors_of(images, layer.name)
@@ -131,15 +131,15 @@ def _concepts(job: Job, layers: Sequence[LayerInfo]) -> _ConceptResults:
                 results.sets.append((directions, np.concatenate([images.vectors[layer.name], pool.vectors[layer.name]])))
                 about = (directions.layer, layer.name, name)
                 sources = spec.concepts[name].words, spec.against or job.spec.data.source
-                accuracies = runs.accuracies.mean(), np.mean([own.accuracies for own in at_random])
+                accuracies = runs.accuracies.mean(), np.mean([identity.accuracies for identity in at_random])
                 path = f"{FOLDER}/{file_name(directions.layer)}.npz"
                 append_row(results.vectors, (*about, *sources, size, spec.runs, *accuracies, runs.agreement, path))
                 for logits, target in tested:
                     gradients = np.stack(target.by_layer[layer.name])
                     test = compare_scores(gradients, runs.vectors, by_chance, tests)
-                    own = (logits, target.number, target.title, len(gradients), test.scores.mean(), test.random.mean())
+                    identity = (logits, target.number, target.title, len(gradients), test.scores.mean(), test.random.mean())
                     verdict = (test.p, test.corrected, test.chance, test.significant)
-                    append_row(results.scores, (*about, *own, test.scores.tolist(), test.random.tolist(), *verdict))
+                    append_row(results.scores, (*about, *identity, test.scores.tolist(), test.random.tolist(), *verdict))
     significant = sum(results.scores["significant"])
     results.outcome.update(concepts=list(sets), concept_images=size, left_out=left_out)
     results.words.append(f"{counted(len(results.sets), 'concept vector')} of {size} images each")

@@ -92,9 +92,9 @@ def explain(job: Job) -> Outcome:
     with MapFiles(job.folder, keys) if spec.arrays else contextlib.nullcontext() as maps:
         for name, output in job.outputs().items():
             outcomes[name], tables = _explain_output(output, name, plans[name], maps)
-            for table, own in tables.items():
-                whole = columns.setdefault(table, {column: [] for column in own})
-                for column, values in own.items():
+            for table, rows in tables.items():
+                whole = columns.setdefault(table, {column: [] for column in rows})
+                for column, values in rows.items():
                     whole[column] += values
     if not spec.arrays:
         remove_maps(job.folder)
@@ -272,8 +272,12 @@ def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[s
         return []
     best, labels = first.logits.argmax(axis=1), {picked.image.label for picked in first.batch.picked}
     # Images of one label may well have one class; that it is not the label's own is as odd as one class for all labels.
-    own = classes.of_label(next(iter(labels))) if len(labels) == 1 else None
-    if len(best) < _FEWEST or len(set(best.tolist())) > 1 or (len(labels) == 1 and own in (None, best[0]) and None not in labels):
+    labelled = classes.of_label(next(iter(labels))) if len(labels) == 1 else None
+    if (
+        len(best) < _FEWEST
+        or len(set(best.tolist())) > 1
+        or (len(labels) == 1 and labelled in (None, best[0]) and None not in labels)
+    ):
         return []
     warning = (
         f"the best class of all {len(best)} images of the first batch is {classes.name(int(best[0]))!r}. If that cannot be "

@@ -75,7 +75,7 @@ class DirectionSet:
         if self.form == "linear":
             return z
         if self.form == "nonnegative":
-            return np.asarray(projected(product, self.gram(), np.matmul, lambda given: np.maximum(given, 0), _uphill))
+            return np.asarray(projected(product, self.gram(), np.matmul, lambda values: np.maximum(values, 0), _uphill))
         if self.form == "jumprelu":
             return np.where(z > self.threshold, z, np.float32(0))
         z = np.maximum(z, 0)

@@ -40,19 +40,19 @@ def hold(folder: Place, say: Callable[[str], None] = lambda line: None, part: tu
     Raises: FolderHeld, StoreFailed.
     """
     if part is None:
-        what, lock = str(folder), folder / ".lock"
+        title, lock = str(folder), folder / ".lock"
     else:
         shard, count = part[0] + 1, part[1]
-        what, lock = f"shard {shard} of {count} in {folder}", folder / "parts" / f".{shard}-of-{count}.lock"
-    with _hold_local(what, lock, part is not None) if isinstance(lock, Path) else _hold_remote(what, lock, say):
+        title, lock = f"shard {shard} of {count} in {folder}", folder / "parts" / f".{shard}-of-{count}.lock"
+    with _hold_local(title, lock, part is not None) if isinstance(lock, Path) else _hold_remote(title, lock, say):
         check_links(folder)
         yield
 
 
 @contextlib.contextmanager
-def _hold_local(what: str, path: Path, removed: bool) -> Iterator[None]:
+def _hold_local(title: str, path: Path, removed: bool) -> Iterator[None]:
     """removed: whether the file is removed when the lock is released."""
-    with _locked(what, path) as lock:
+    with _locked(title, path) as lock:
         try:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_utc(time.time())}".encode())
@@ -67,7 +67,7 @@ def _hold_local(what: str, path: Path, removed: bool) -> Iterator[None]:
                     path.unlink()
 
 
-def _locked(what: str, path: Path) -> FileIO:
+def _locked(title: str, path: Path) -> FileIO:
     """The lock's file, open and locked."""
     while True:
         try:
@@ -86,7 +86,7 @@ def _locked(what: str, path: Path) -> FileIO:
                         return lock
             except BlockingIOError:
                 lock.seek(0)
-                raise _held(what, lock.read().decode().strip() or "another run") from None
+                raise _held(title, lock.read().decode().strip() or "another run") from None
             except OSError as error:  # a file system without locks
                 raise store_failed(path, error) from error
 
@@ -97,8 +97,8 @@ def _not_through_links(path: str, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def _hold_remote(what: str, address: Remote, say: Callable[[str], None]) -> Iterator[None]:
-    lock = _RemoteLock(what, address)
+def _hold_remote(title: str, address: Remote, say: Callable[[str], None]) -> Iterator[None]:
+    lock = _RemoteLock(title, address)
     lock.take(say)
     stop = threading.Event()
     thread = threading.Thread(target=lock.keep, args=(stop,), daemon=True)
@@ -110,14 +110,14 @@ def _hold_remote(what: str, address: Remote, say: Callable[[str], None]) -> Iter
         thread.join()
         taken_by = lock.release()
     if taken_by is not None:
-        raise _held(what, f"{_describe(taken_by)}, which took it over while this run could not refresh its lock")
+        raise _held(title, f"{_describe(taken_by)}, which took it over while this run could not refresh its lock")
 
 
 class _RemoteLock:
     """A lock object: JSON with the holder's host, process, times, and a token of its own."""
 
-    def __init__(self, what: str, address: Remote) -> None:
-        self._what = what
+    def __init__(self, title: str, address: Remote) -> None:
+        self._what = title
         self._address = str(address)
         self._me = {
             "host": socket.gethostname(),
@@ -214,8 +214,8 @@ def _describe(holder: dict[str, Any]) -> str:
     return f"process {holder.get('process', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
 
 
-def _held(what: str, holder: str) -> FolderHeld:
-    return FolderHeld(f"{what} is held by {holder}. Wait for it, or choose another --out.")
+def _held(title: str, holder: str) -> FolderHeld:
+    return FolderHeld(f"{title} is held by {holder}. Wait for it, or choose another --out.")
 
 
 def _unwritable(lock: str, error: Exception) -> StoreFailed:

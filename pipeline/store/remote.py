@@ -90,9 +90,9 @@ def listed(folder: str, path: str) -> str:
         return local_path(path) if has_scheme(path) else os.path.join(folder, path)
     if not has_scheme(path):
         return below(folder, path)
-    own, named = urlsplit(folder), urlsplit(path)
-    if "::" in path or (own.scheme, own.netloc) != (named.scheme, named.netloc):
-        raise _refused(f"it is not on the list's own host, {own.scheme}://{own.netloc}", path)
+    base, named = urlsplit(folder), urlsplit(path)
+    if "::" in path or (base.scheme, base.netloc) != (named.scheme, named.netloc):
+        raise _refused(f"it is not on the list's own host, {base.scheme}://{base.netloc}", path)
     return path
 
 
@@ -113,8 +113,8 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
     import fsspec
 
     protocol = address.partition("://")[0]
-    own = fsspec.config.conf.get(protocol, {})
-    settings = {key: value for key, value in _SETTINGS.get(protocol, {}).items() if key not in own}
+    options = fsspec.config.conf.get(protocol, {})
+    settings = {key: value for key, value in _SETTINGS.get(protocol, {}).items() if key not in options}
     try:
         system, path = fsspec.core.url_to_fs(address, **settings)
     except (ValueError, ImportError) as error:

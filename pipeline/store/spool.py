@@ -54,11 +54,11 @@ class Spool:
         with self._lock:
             start = self.end
             self.end += len(data)
-        view, at = memoryview(data), start
+        view, position = memoryview(data), start
         try:
             while view:
-                written = os.pwrite(self._file.fileno(), view, at)
-                view, at = view[written:], at + written
+                written = os.pwrite(self._file.fileno(), view, position)
+                view, position = view[written:], position + written
         except OSError as error:
             raise store_failed(self._folder, error) from error
         return start

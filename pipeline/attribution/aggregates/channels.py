@@ -40,9 +40,9 @@ class ChannelEvidence:
 
     def add(self, explained: Explained) -> None:
         """Take the evidence of a batch."""
-        for _, at, slot, subject in self._subjects.of(explained):
+        for _, index, slot, subject in self._subjects.of(explained):
             for layer, channels in explained.channels.items():
-                values = channels[at, slot].astype(np.float64)
+                values = channels[index, slot].astype(np.float64)
                 key, count = (layer, subject), np.append(values > 0, True).astype(np.int64)
                 before = self._sums.get(key)
                 before = np.zeros((exact_sums.PIECES, len(values))) if before is None else before

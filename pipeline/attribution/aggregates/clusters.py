@@ -86,7 +86,7 @@ def _rows(kept: list[_Kept], maps: np.ndarray) -> Iterator[tuple[Any, ...]]:
         edges, area = _half_of(mean)
         central = _part_of(edges) == "middle middle"
         # An object that moves about has narrow clusters too: but then all are, and most are wider than each of their maps.
-        alone = float(np.median([_half_of(own)[1] for own in maps[members]]))
+        alone = float(np.median([_half_of(member)[1] for member in maps[members]]))
         narrow = area <= _AS_NARROW * alone and (len(sizes) == 1 or area <= _OF_WIDEST * widest)
         suspicious = area <= _SMALL and not central and narrow
         share, _ = at_the_border(mean)
@@ -142,9 +142,9 @@ def suspicions(columns: dict[str, list[Any]]) -> list[str]:
         if suspicious:
             clusters.setdefault((target, layer, method, _part_of(box)), []).append((images, share, area))
     lines = []
-    for (target, layer, method, part), own in clusters.items():
-        images, share = sum(cluster[0] for cluster in own), sum(cluster[1] for cluster in own)
-        area = max(cluster[2] for cluster in own)
+    for (target, layer, method, part), rows in clusters.items():
+        images, share = sum(cluster[0] for cluster in rows), sum(cluster[1] for cluster in rows)
+        area = max(cluster[2] for cluster in rows)
         lines.append(
             f"{target}: in {images} images ({share:.0%}) half of the evidence lies in the same {area:.0%} of the image, at the "
             f"{part} ({method}{f' at {layer}' if layer else ''}). Look whether something stands there that is not the object, "

@@ -46,16 +46,16 @@ class Subjects:
 
     def of(self, explained: Explained) -> Iterator[tuple[Picked, int, int, AggregateSubject]]:
         """Every image of a batch with each of its targets: the image, its place in the batch, the target's, and the subject."""
-        for at, picked in enumerate(explained.batch.picked):
-            for slot in explained.slots[at]:
-                number = int(explained.classes[at, slot])
-                yield picked, at, slot, AggregateSubject(self.logits, number, self.targets[slot].title(number))
+        for index, picked in enumerate(explained.batch.picked):
+            for slot in explained.slots[index]:
+                number = int(explained.classes[index, slot])
+                yield picked, index, slot, AggregateSubject(self.logits, number, self.targets[slot].title(number))
 
     def grids(self, explained: Explained) -> Iterator[tuple[Picked, MapKey, AggregateSubject, np.ndarray]]:
         """Every map of a batch that has evidence for its target, as shares of that evidence on a grid."""
-        for picked, at, slot, subject in self.of(explained):
+        for picked, index, slot, subject in self.of(explained):
             for key, maps in explained.maps.items():
-                cells = grid(maps[at, slot])
+                cells = grid(maps[index, slot])
                 if cells.any():
                     yield picked, key, subject, cells / cells.sum()
 

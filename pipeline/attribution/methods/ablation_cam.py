@@ -15,10 +15,10 @@ def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
     maps = evidence.of(maps_at(layer))
     scores = evidence.score.astype(np.float64)
     cams = []
-    for number, own in enumerate(maps[:, 0]):
-        channels = channels_of(own, evidence)
+    for number, feature_map in enumerate(maps[:, 0]):
+        channels = channels_of(feature_map, evidence)
         lost = scores[number] - evidence.without_channels(layer, number, channels)
-        cams.append(np.einsum("hwc,ct->thw", own[..., channels], lost / np.maximum(np.abs(scores[number]), _LEAST)))
+        cams.append(np.einsum("hwc,ct->thw", feature_map[..., channels], lost / np.maximum(np.abs(scores[number]), _LEAST)))
     return np.stack(cams).astype(np.float32)
 
 

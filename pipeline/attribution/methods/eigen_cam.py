@@ -11,10 +11,12 @@ from pipeline.attribution.methods.method import Evidence, Method
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
     maps = evidence.of(maps_at(layer))
     cams = []
-    for own in maps[:, 0]:
-        positions = own.reshape(-1, own.shape[-1]).astype(np.float64)
+    for feature_map in maps[:, 0]:
+        positions = feature_map.reshape(-1, feature_map.shape[-1]).astype(np.float64)
         projected = positions @ np.linalg.svd(positions, full_matrices=False)[2][0]
-        cams.append((projected * (np.sign(projected.sum()) or 1)).reshape(own.shape[:2]))  # a direction has no sign of its own
+        cams.append(
+            (projected * (np.sign(projected.sum()) or 1)).reshape(feature_map.shape[:2])
+        )  # a direction has no sign of its own
     return np.repeat(np.stack(cams)[:, np.newaxis], maps.shape[1], axis=1).astype(np.float32)
 
 

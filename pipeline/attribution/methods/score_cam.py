@@ -15,8 +15,8 @@ from pipeline.models.head import softmax
 
 def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
     maps, size = evidence.of(maps_at(layer))[:, 0], evidence.images.shape[1:3]
-    tried = np.stack([own[..., channels_of(own, evidence)] for own in maps])
-    masked = ((number, mask) for number, own in enumerate(tried) for mask in _masks(own, *size))
+    tried = np.stack([feature_map[..., channels_of(feature_map, evidence)] for feature_map in maps])
+    masked = ((number, mask) for number, feature_map in enumerate(tried) for mask in _masks(feature_map, *size))
     scores = scores_behind(evidence, masked).reshape(len(maps), tried.shape[-1], -1)
     return np.einsum("nhwc,ntc->nthw", tried, softmax(np.moveaxis(scores, 1, 2))).astype(np.float32)
 

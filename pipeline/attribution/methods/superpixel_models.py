@@ -28,23 +28,23 @@ def shapley_coalitions(count: int, samples: int) -> tuple[np.ndarray, np.ndarray
         return np.zeros((0, count), bool), np.zeros(0)
     if count <= 30 and 2**count - 2 <= samples:
         rows = [np.isin(np.arange(count), some) for size in range(1, count) for some in combinations(range(count), size)]
-        each = kernel / np.array([comb(count, size) for size in sizes])
-        return np.stack(rows), each[np.stack(rows).sum(axis=1) - 1]
+        weight_of_size = kernel / np.array([comb(count, size) for size in sizes])
+        return np.stack(rows), weight_of_size[np.stack(rows).sum(axis=1) - 1]
     random = np.random.default_rng(0)
     drawn = random.choice(sizes, -(-samples // 2), p=kernel / kernel.sum())
     half = np.stack([random.permutation(count) < size for size in drawn])
     return np.concatenate([half, ~half]), np.ones(2 * len(half))
 
 
-def shapley_values(there: np.ndarray, weights: np.ndarray, scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def shapley_values(present: np.ndarray, weights: np.ndarray, scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """What each superpixel adds: float64 (superpixels, targets), which sum to the difference of the two ends.
 
     there, weights: of `shapley_coalitions`. scores: (n, targets). ends: (2, targets), with no superpixel and with all.
     """
     gained = ends[1] - ends[0]
-    if there.shape[1] == 1:
+    if present.shape[1] == 1:
         return gained[np.newaxis]
-    rows = there.astype(np.float64)
+    rows = present.astype(np.float64)
     roots = np.sqrt(weights)[:, np.newaxis]
     left = roots * (rows[:, :-1] - rows[:, -1:])
     values = np.linalg.lstsq(left, roots * (scores - ends[0] - rows[:, -1:] * gained), rcond=None)[0]
@@ -53,25 +53,25 @@ def shapley_values(there: np.ndarray, weights: np.ndarray, scores: np.ndarray, e
 
 def _shap(evidence: Evidence, number: int, segments: np.ndarray) -> np.ndarray:
     count = int(segments.max()) + 1
-    there, weights = shapley_coalitions(count, evidence.settings.samples or _SAMPLES)
-    both = np.concatenate([np.zeros((1, count), bool), np.ones((1, count), bool), there])
+    present, weights = shapley_coalitions(count, evidence.settings.samples or _SAMPLES)
+    both = np.concatenate([np.zeros((1, count), bool), np.ones((1, count), bool), present])
     scores = scores_behind(evidence, ((number, row[segments]) for row in both))
-    return shapley_values(there, weights, scores[2:], scores[:2])
+    return shapley_values(present, weights, scores[2:], scores[:2])
 
 
 def _lime(evidence: Evidence, number: int, segments: np.ndarray) -> np.ndarray:
     count, samples = int(segments.max()) + 1, evidence.settings.samples or _SAMPLES
-    there = np.random.default_rng(0).random((samples, count)) < 0.5
-    there[0] = True
-    scores = scores_behind(evidence, ((number, row[segments]) for row in there))
-    return lime_coefficients(there, scores)
+    present = np.random.default_rng(0).random((samples, count)) < 0.5
+    present[0] = True
+    scores = scores_behind(evidence, ((number, row[segments]) for row in present))
+    return lime_coefficients(present, scores)
 
 
-def lime_coefficients(there: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def lime_coefficients(present: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Ridge regression of the scores (n, targets), rows nearer to the whole image weigh more: (superpixels, targets)."""
-    distances = 1 - np.sqrt(there.mean(axis=1))
+    distances = 1 - np.sqrt(present.mean(axis=1))
     weights = np.exp(-(distances**2) / _WIDTH**2)[:, np.newaxis]
-    rows = there.astype(np.float64)
+    rows = present.astype(np.float64)
     rows, centred = (values - (weights * values).sum(axis=0) / weights.sum() for values in (rows, scores))
     return np.linalg.solve(rows.T @ (weights * rows) + _RIDGE * np.eye(rows.shape[1]), rows.T @ (weights * centred))
 

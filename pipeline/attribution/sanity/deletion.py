@@ -36,11 +36,11 @@ class DeletionCurves:
     def add(self, explained: Explained) -> None:
         """The curves of a batch: for every map, how probable its class is, or which output there is, at each of 21 shares."""
         batch, shares = explained.batch, np.linspace(0, 1, STEPS + 1)
-        for at, (picked, image) in enumerate(zip(batch.picked, batch.images, strict=True)):
-            for slot in explained.slots[at]:
-                number, target = int(explained.classes[at, slot]), self._explainer.plan.targets[slot]
+        for index, (picked, image) in enumerate(zip(batch.picked, batch.images, strict=True)):
+            for slot in explained.slots[index]:
+                number, target = int(explained.classes[index, slot]), self._explainer.plan.targets[slot]
                 for (method, layer), values in explained.maps.items():
-                    order = ranks(values[at, slot], *image.shape[:2])
+                    order = ranks(values[index, slot], *image.shape[:2])
                     for kind, painted in (("deletion", deleted), ("insertion", inserted)):
                         images = _but_packed(painted, picked, image)(order, shares)
                         reading = target.reading(self._explainer.logits(images), number)

@@ -60,21 +60,21 @@ class MapMetrics:
         others = self._explainer.maps(images, (explained.classes + max(1, count // 2)) % count)
         squares, removed = removals(*images.shape[1:3])
         even = removed @ np.bincount(squares.ravel())
-        for at, picked in enumerate(batch.picked):
-            lost = self._lost(images[at], bands, explained.classes[at], removed[:, squares])
-            for slot in explained.slots[at]:
-                number = int(explained.classes[at, slot])
+        for index, picked in enumerate(batch.picked):
+            lost = self._lost(images[index], bands, explained.classes[index], removed[:, squares])
+            for slot in explained.slots[index]:
+                number = int(explained.classes[index, slot])
                 object_mask = self._mask(picked, number)
                 for key, maps in explained.maps.items():
-                    values = maps[at, slot]
+                    values = maps[index, slot]
                     measured = {
                         **complexity(values),
                         **faithfulness(_sums(values, squares) @ removed.T, lost[:, slot]),
                         "even_infidelity": faithfulness(even, lost[:, slot])["infidelity"],
-                        "max_sensitivity": sensitivity(values, [copy[key][at, slot] for copy in noisy]),
+                        "max_sensitivity": sensitivity(values, [copy[key][index, slot] for copy in noisy]),
                     }
                     if isinstance(targets[slot], ClassTarget) and explained.logits.ndim == 2:
-                        measured["random_logit"] = structure(heat.energy(values), heat.energy(others[key][at, slot]))
+                        measured["random_logit"] = structure(heat.energy(values), heat.energy(others[key][index, slot]))
                     if object_mask is not None:
                         measured |= on_object(values, object_mask)
                     for metric, value in measured.items():
@@ -149,7 +149,8 @@ def verdict(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """
     values = _of_methods(columns)
     means = {
-        key: {metric: float(np.mean(list(own.values()))) for metric, own in metrics.items()} for key, metrics in values.items()
+        key: {metric: float(np.mean(list(by_image.values()))) for metric, by_image in metrics.items()}
+        for key, metrics in values.items()
     }
     ranks = {}
     for key, metrics in values.items():

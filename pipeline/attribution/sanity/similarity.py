@@ -43,10 +43,10 @@ class RandomisationSimilarity:
         for step, layer, random in self._randomisation.steps(self._cascading):
             again = random.maps(batch.images, explained.classes)
             for key, first in explained.maps.items():
-                for at, picked in enumerate(batch.picked):
-                    for slot in explained.slots[at]:
-                        before, after = heat.energy(first[at, slot]), heat.energy(again[key][at, slot])
-                        number = int(explained.classes[at, slot])
+                for index, picked in enumerate(batch.picked):
+                    for slot in explained.slots[index]:
+                        before, after = heat.energy(first[index, slot]), heat.energy(again[key][index, slot])
+                        number = int(explained.classes[index, slot])
                         target = self._targets[slot].title(number)
                         row = (picked.example, picked.image.key, *key, number, target, step, layer)
                         likeness = (rank_correlation(before, after), structure(before, after))

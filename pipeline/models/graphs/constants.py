@@ -66,7 +66,7 @@ def _sizes(operations: Operations, levels: dict[str, int]) -> Iterator[tuple[str
         elif node.op != "Const":
             computed[level].append(node)
             needed |= {behind.get(ref, ref) for ref in node.input}
-    made: dict[str, tf.Tensor] = {}
+    tensors: dict[str, tf.Tensor] = {}
     with tf.Graph().as_default():
         for node in (operations.nodes[name] for name, level in levels.items() if level == 0):
             if node.op == "Const":
@@ -74,32 +74,32 @@ def _sizes(operations: Operations, levels: dict[str, int]) -> Iterator[tuple[str
                 size = int(np.prod(shape, dtype=object)) * tf.as_dtype(node.attr["dtype"].type).size
                 yield node.name, max(0, size - node.ByteSize())
                 if f"{node.name}:0" in needed and size > _VALUES:
-                    made[f"{node.name}:0"] = tf.compat.v1.placeholder(node.attr["dtype"].type, shape)
+                    tensors[f"{node.name}:0"] = tf.compat.v1.placeholder(node.attr["dtype"].type, shape)
                 elif f"{node.name}:0" in needed:
                     computed[0].append(node)
         for nodes in filter(None, computed):
-            yield from _imported(nodes, behind, made, operations)
+            yield from _imported(nodes, behind, tensors, operations)
 
 
 def _imported(
-    nodes: list[node_def_pb2.NodeDef], behind: dict[str, str], made: dict[str, tf.Tensor], operations: Operations
+    nodes: list[node_def_pb2.NodeDef], behind: dict[str, str], tensors: dict[str, tf.Tensor], operations: Operations
 ) -> Iterator[tuple[str, int]]:
     part = graph_pb2.GraphDef(versions=operations.versions)
     sources: dict[str, tf.Tensor] = {}
     for node in nodes:
         refs = [behind.get(ref, ref) for ref in node.input if not ref.startswith("^")]
-        if all(ref in made for ref in refs):  # else what it takes could not be made either
-            own = part.node.add()
-            own.CopyFrom(node)
-            own.input[:] = refs
-            sources |= {ref: made[ref] for ref in refs}
+        if all(ref in tensors for ref in refs):  # else what it takes could not be made either
+            copy = part.node.add()
+            copy.CopyFrom(node)
+            copy.input[:] = refs
+            sources |= {ref: tensors[ref] for ref in refs}
     names = [node.name for node in part.node]
     try:
         imported = tf.graph_util.import_graph_def(part, sources, names, name="")
     except ValueError:  # shapes that contradict each other: what runs the network says so
         return
     for name, operation in zip(names, imported, strict=True):
-        made |= {f"{name}:{index}": output for index, output in enumerate(operation.outputs)}
+        tensors |= {f"{name}:{index}": output for index, output in enumerate(operation.outputs)}
         if operation.type != "Const":
             yield name, sum(bytes_of(output) or 0 for output in operation.outputs)
 

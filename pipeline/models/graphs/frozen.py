@@ -161,8 +161,8 @@ class GraphReader:
         fed = {self._image: tf.cast(images, self._dtype)}
         fed |= {f"{name}:0": self._value(name, images, others) for name in self.given if name in needed}
 
-        def imported(*given: tf.Tensor) -> list[tf.Tensor]:
-            return tf.graph_util.import_graph_def(part, dict(zip(fed, given, strict=True)), names_in_graph, name="network")
+        def imported(*tensors_fed: tf.Tensor) -> list[tf.Tensor]:
+            return tf.graph_util.import_graph_def(part, dict(zip(fed, tensors_fed, strict=True)), names_in_graph, name="network")
 
         if self._has_flow:  # TF1's loops bear none of the order that tf.function gives to what it traces
             imported = tf.compat.v1.wrap_function(
@@ -239,7 +239,9 @@ class GraphReader:
         run = tf.function(lambda images: dict(self.read(images, ends)), autograph=False)
         first, again = run(image), run(image)
         pairs = [(np.nan_to_num(first[end]), np.nan_to_num(again[end])) for end in ends]
-        if any(not np.allclose(own, other, rtol=1e-4, atol=1e-5 * np.abs(own).max(initial=0)) for own, other in pairs):
+        if any(
+            not np.allclose(values, repeated, rtol=1e-4, atol=1e-5 * np.abs(values).max(initial=0)) for values, repeated in pairs
+        ):
             raise UnusableModel(
                 f"{where} draws random numbers for every image, at {draws[0]!r}, so that no answer would come twice: its "
                 "Dropout or noise was left on. Export it in inference mode: training=False."
@@ -251,15 +253,15 @@ class GraphReader:
         for tensor in tensors:
             node = self._operations.nodes.get(owner(tensor))
             if node is not None and node.name not in draws and node.op not in SHAPES_ALONE:
-                tensors += [given for given in node.input if given not in tensors]
+                tensors += [ref for ref in node.input if ref not in tensors]
         return self._image in tensors
 
     def _value(self, name: str, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> tf.Tensor:
         """What another input is given; zeros where nothing is said."""
-        own = self.given[name].input
+        placeholder = self.given[name].input
         batch = images.shape[0] or tf.shape(images)[0]
-        shape = (batch, *(size or 1 for size in own.shape))
-        return tf.zeros(shape, own.dtype) if others is None else tf.cast(others[name], own.dtype)
+        shape = (batch, *(size or 1 for size in placeholder.shape))
+        return tf.zeros(shape, placeholder.dtype) if others is None else tf.cast(others[name], placeholder.dtype)
 
     def _step(self, tensor: str) -> Step[str] | None:
         node = self._operations.nodes.get(owner(tensor))
@@ -275,9 +277,9 @@ class GraphReader:
     def _find_tensors(self, where: str) -> dict[str, _Tensor]:
         """The layers by name, in forward order; what the others are goes into the survey."""
         operations = self._operations
-        given = GraphInput(self._image, self._dtype, (_BATCH, *self.layout.shape(*self.input_shape)))
+        image_input = GraphInput(self._image, self._dtype, (_BATCH, *self.layout.shape(*self.input_shape)))
         plain = set(outside_of_flow(operations, self._image))
-        shapes, types = static_shapes(operations, given, where, list(plain))
+        shapes, types = static_shapes(operations, image_input, where, list(plain))
         self._makers = {owner(tensor) for tensor in shapes}
         self._survey: list[LayerInfo | UnreadableLayer] = []
         self._rows: dict[str, _Tensor] = {}  # of which each image has several

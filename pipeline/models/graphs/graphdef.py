@@ -41,9 +41,9 @@ class Operations:
         """The table of a graph. Raises: UnusableModel, where an operation's input is missing."""
         nodes: dict[str, node_def_pb2.NodeDef] = {}
         for node in graph.node:
-            own = _own(node)
-            own.input[:] = [ref if ref.startswith("^") else canonical(ref) for ref in own.input]
-            nodes |= {part.name: part for part in _modern(own)}
+            copy = _own(node)
+            copy.input[:] = [ref if ref.startswith("^") else canonical(ref) for ref in copy.input]
+            nodes |= {part.name: part for part in _modern(copy)}
         for node in nodes.values():
             for ref in node.input:
                 if owner(ref) not in nodes:
@@ -191,10 +191,10 @@ def channels_first(node: node_def_pb2.NodeDef) -> bool:
 
 def with_inputs(node: node_def_pb2.NodeDef, inputs: Iterable[str]) -> node_def_pb2.NodeDef:
     """The same operation of other inputs."""
-    own = node_def_pb2.NodeDef()
-    own.CopyFrom(node)
-    own.input[:] = inputs
-    return own
+    copy = node_def_pb2.NodeDef()
+    copy.CopyFrom(node)
+    copy.input[:] = inputs
+    return copy
 
 
 def unbatched(operations: Operations, image: str, batch: int, static: dict[str, tuple[int | None, ...]]) -> Operations:
@@ -218,26 +218,26 @@ def unbatched(operations: Operations, image: str, batch: int, static: dict[str, 
 
 def _own(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
     """An operation without what tells of another machine, and of what prints only what it passes on."""
-    own = node_def_pb2.NodeDef()
-    own.CopyFrom(node)
-    own.device = ""
+    copy = node_def_pb2.NodeDef()
+    copy.CopyFrom(node)
+    copy.device = ""
     for name in _FOREIGN:
-        own.attr.pop(name, None)
+        copy.attr.pop(name, None)
     if node.op == "PrintV2":
-        own = node_def_pb2.NodeDef(name=node.name, op="NoOp", input=[ref for ref in node.input if ref.startswith("^")])
+        copy = node_def_pb2.NodeDef(name=node.name, op="NoOp", input=[ref for ref in node.input if ref.startswith("^")])
     elif node.op == "Print":  # of TF1: an identity that prints
-        own = identity(node.name, node.input[0], node.attr["T"].type)
-    return own
+        copy = identity(node.name, node.input[0], node.attr["T"].type)
+    return copy
 
 
 def _quiet(function: function_pb2.FunctionDef) -> function_pb2.FunctionDef:
     """A function of a library whose operations are as `_own` makes them."""
-    own = function_pb2.FunctionDef()
-    own.CopyFrom(function)
-    own.attr.clear()
-    del own.node_def[:]
-    own.node_def.extend(map(_own, function.node_def))
-    return own
+    copy = function_pb2.FunctionDef()
+    copy.CopyFrom(function)
+    copy.attr.clear()
+    del copy.node_def[:]
+    copy.node_def.extend(map(_own, function.node_def))
+    return copy
 
 
 def _modern(node: node_def_pb2.NodeDef) -> list[node_def_pb2.NodeDef]:
@@ -248,9 +248,9 @@ def _modern(node: node_def_pb2.NodeDef) -> list[node_def_pb2.NodeDef]:
     images, mean, variance, offset, scale = node.input[:5]
 
     def step(part: str, kind: str, *inputs: str) -> node_def_pb2.NodeDef:
-        own = node_def_pb2.NodeDef(name=f"{name}/{part}" if part else name, op=kind, input=inputs)
-        own.attr["T"].type = dtype
-        return own
+        added = node_def_pb2.NodeDef(name=f"{name}/{part}" if part else name, op=kind, input=inputs)
+        added.attr["T"].type = dtype
+        return added
 
     epsilon = np.array(node.attr["variance_epsilon"].f, tf.as_dtype(dtype).as_numpy_dtype)
     steps = [

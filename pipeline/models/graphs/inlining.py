@@ -186,23 +186,23 @@ def _expand(
 ) -> dict[str, str]:
     """Add a function's operations under the name of its call. Returns: what stands for each output of the call."""
     body, flat = function_body(function)
-    given = {f"{argument.name}:0": ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
+    by_argument = {f"{argument.name}:0": ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
 
     def outside(ref: str) -> str:
         if ref.startswith("^"):
             return f"^{call}/{ref[1:]}"
         ref = canonical(ref)
-        return given.get(ref) or f"{call}/{ref}"
+        return by_argument.get(ref) or f"{call}/{ref}"
 
     inputs = {argument.name for argument in function.signature.input_arg}
     for node in body.node:
         if node.name not in inputs:
-            own = node_def_pb2.NodeDef()
-            own.CopyFrom(node)
-            own.name, own.device = f"{call}/{node.name}", ""
-            own.attr.pop("_gradient_op_type", None)
-            own.input[:] = [outside(ref) for ref in node.input if ref.removeprefix("^") not in inputs or ref[0] != "^"]
-            nodes[own.name] = own
+            copy = node_def_pb2.NodeDef()
+            copy.CopyFrom(node)
+            copy.name, copy.device = f"{call}/{node.name}", ""
+            copy.attr.pop("_gradient_op_type", None)
+            copy.input[:] = [outside(ref) for ref in node.input if ref.removeprefix("^") not in inputs or ref[0] != "^"]
+            nodes[copy.name] = copy
     returned = [function.ret[argument.name] for argument in function.signature.output_arg]
     return {f"{call}:{index}": outside(flat.get(ref, ref)) for index, ref in enumerate(returned)}
 
@@ -275,26 +275,26 @@ def _renamed(operations: Operations, prefix: str) -> Operations:
     names: dict[str, str] = {}
 
     def rename(node: Any) -> node_def_pb2.NodeDef:
-        own = node_def_pb2.NodeDef()
-        own.CopyFrom(node)
-        own.attr.pop("_gradient_op_type", None)
-        own.attr.pop("_output_shapes", None)
-        for key in sorted(own.attr):
-            value = own.attr[key]
+        copy = node_def_pb2.NodeDef()
+        copy.CopyFrom(node)
+        copy.attr.pop("_gradient_op_type", None)
+        copy.attr.pop("_output_shapes", None)
+        for key in sorted(copy.attr):
+            value = copy.attr[key]
             for function in [*([value.func] if value.HasField("func") else []), *value.list.func]:
                 if function.name in library:
                     function.name = names.setdefault(function.name, f"{prefix}_{len(names)}")
-        if own.op in library:
-            own.op = names.setdefault(own.op, f"{prefix}_{len(names)}")
-        return own
+        if copy.op in library:
+            copy.op = names.setdefault(copy.op, f"{prefix}_{len(names)}")
+        return copy
 
     nodes = {name: rename(node) for name, node in operations.nodes.items()}
     kept = function_pb2.FunctionDefLibrary()
     while len(kept.function) < len(names):  # a function's own calls add further names
         old = list(names)[len(kept.function)]
-        own = kept.function.add()
-        own.CopyFrom(library[old])
-        own.signature.name = names[old]
-        del own.node_def[:]
-        own.node_def.extend(rename(node) for node in library[old].node_def)
+        clone = kept.function.add()
+        clone.CopyFrom(library[old])
+        clone.signature.name = names[old]
+        del clone.node_def[:]
+        clone.node_def.extend(rename(node) for node in library[old].node_def)
     return Operations(nodes, kept, operations.versions)

@@ -118,9 +118,9 @@ def _signature_part(meta: meta_graph_pb2.MetaGraphDef, folder: Path) -> _Part:
         handles = {f"{node.name}:0": node for node in kept if node.op in HANDLES}
         part = _Part(graph_pb2.GraphDef(node=kept), outputs, handles)
     for name in sorted(called_functions(library, part.graph.node)):
-        own = part.graph.library.function.add()
-        own.CopyFrom(library[name])
-        for node in own.node_def:
+        copy = part.graph.library.function.add()
+        copy.CopyFrom(library[name])
+        for node in copy.node_def:
             node.device = ""
     part.graph.versions.CopyFrom(meta.graph_def.versions)
     return part
@@ -136,18 +136,18 @@ def _of_function(
     body, flat = function_body(function)
     arguments = [ref for ref in call.input if not ref.startswith("^")]
     handles: dict[str, node_def_pb2.NodeDef] = {}
-    given: dict[str, node_def_pb2.NodeDef] = {}
+    constants: dict[str, node_def_pb2.NodeDef] = {}
     for argument, ref in zip(function.signature.input_arg, arguments, strict=False):
         source = nodes.get(owner(canonical(ref)))
         if source is not None and source.op in HANDLES:
             handles[f"{argument.name}:0"] = source
         elif source is not None and source.op == "Const":  # a tensor that the function closed over
-            given[argument.name] = source
+            constants[argument.name] = source
     kept = []
     for node in body.node:
-        own = _without_device(given.get(node.name, node))
-        own.name = node.name
-        kept.append(own)
+        copy = _without_device(constants.get(node.name, node))
+        copy.name = node.name
+        kept.append(copy)
     returned = [function.ret[argument.name] for argument in function.signature.output_arg]
     ends = {name: int(tensor.rpartition(":")[2]) for name, tensor in outputs.items()}
     graph = graph_pb2.GraphDef(node=kept)
@@ -164,10 +164,10 @@ def _of_function(
 
 
 def _without_device(node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
-    own = node_def_pb2.NodeDef()
-    own.CopyFrom(node)
-    own.device = ""
-    return own
+    copy = node_def_pb2.NodeDef()
+    copy.CopyFrom(node)
+    copy.device = ""
+    return copy
 
 
 def _check_inference(nodes: Iterable[node_def_pb2.NodeDef], where: str) -> None:
@@ -199,12 +199,12 @@ def _frozen(part: _Part, values: Mapping[str, np.ndarray], where: str) -> graph_
     variables = {name: tf.Variable(values[name], trainable=False) for name in part.handles if name not in references}
     inputs = [node for node in graph.node if node.op in ("Placeholder", "PlaceholderV2") and f"{node.name}:0" not in part.handles]
 
-    def build(*given: tf.Tensor) -> list[tf.Tensor]:
+    def build(*resources: tf.Tensor) -> list[tf.Tensor]:
         capture = tf.compat.v1.get_default_graph().capture
         handles = {name: capture(variable.handle, owner(name)) for name, variable in variables.items()}
         for variable in variables.values():
             variable.value()  # what is read here, TensorFlow knows to be a variable, and freezes
-        fed = {f"{node.name}:0": tensor for node, tensor in zip(inputs, given, strict=True)}
+        fed = {f"{node.name}:0": tensor for node, tensor in zip(inputs, resources, strict=True)}
         return tf.graph_util.import_graph_def(
             graph, input_map={**handles, **fed}, return_elements=list(part.outputs.values()), name=""
         )
@@ -243,10 +243,10 @@ def _without_seams(graph: graph_pb2.GraphDef, outputs: dict[str, str], types: Ma
     for node in graph.node:
         if _is_seam(node) or f"{node.name}:0" in seams:
             continue
-        own = node_def_pb2.NodeDef()
-        own.CopyFrom(node)
-        own.input[:] = [inside(ref) for ref in node.input if not ref.startswith("^")]
-        nodes.append(own)
+        copy = node_def_pb2.NodeDef()
+        copy.CopyFrom(node)
+        copy.input[:] = [inside(ref) for ref in node.input if not ref.startswith("^")]
+        nodes.append(copy)
     taken = {node.name for node in nodes}
     for name, tensor in outputs.items():
         if name not in taken:

@@ -102,8 +102,8 @@ def _is_allowed(entry: dict[str, Any], custom: Collection[str]) -> bool:
         function = entry.get("config")
         if not isinstance(function, str):
             return False
-        own = module in _FUNCTION_MODULES and registered in (None, function)
-        return function in custom or (own and _is_activation(function))
+        by_keras = module in _FUNCTION_MODULES and registered in (None, function)
+        return function in custom or (by_keras and _is_activation(function))
     if name in custom or registered in custom:
         return True
     if registered not in (None, name) or module is None:
@@ -129,13 +129,13 @@ def _is_part(part: str, name: str) -> bool:
 
 def _refuse(path: str, layer: str, entry: dict[str, Any], advice: str) -> None:
     name = entry.get("config") if entry["class_name"] == "function" else entry["class_name"]
-    what = f"{path} uses {clipped(name)}"
+    use = f"{path} uses {clipped(name)}"
     if isinstance(name, str) and hasattr(keras.layers, name) and entry.get("registered_name") in (None, name):
         raise UnusableModel(
-            f"{what} (layer {clipped(layer)}), which may read files or run code. If you trust the file, set model.trusted = true."
+            f"{use} (layer {clipped(layer)}), which may read files or run code. If you trust the file, set model.trusted = true."
         )
     raise UnusableModel(
-        f"{what}, which is not part of Keras {keras.__version__}, or not of what a file may ask for (layer {clipped(layer)}). "
+        f"{use}, which is not part of Keras {keras.__version__}, or not of what a file may ask for (layer {clipped(layer)}). "
         f'If it is yours, name the Python file that defines it: model.custom = "FILE.py".{advice and f" Else: {advice}."}'
     )
 

@@ -121,11 +121,11 @@ class FunctionalReader:
         ends = [maker for maker in makers if isinstance(maker, str) and len(self._calls[maker].outputs) == 1]
         values = self._values(tf.constant(pixels, self.takes), None)
         right = keras.tree.flatten(self.model(keras.tree.pack_sequence_as(self.model.input, values), training=False))
-        given = tf.Variable(tf.constant(pixels, tf.float32))
+        variable = tf.Variable(tf.constant(pixels, tf.float32))
         try:
             with tf.GradientTape() as tape:
-                tensors = self.read(tf.convert_to_tensor(given), ends)
-            gradients = tape.gradient([value for value in tensors.values() if value.dtype.is_floating], given)
+                tensors = self.read(tf.convert_to_tensor(variable), ends)
+            gradients = tape.gradient([value for value in tensors.values() if value.dtype.is_floating], variable)
             agree = gradients is not None and all(
                 np.allclose(tensors[end], value, rtol=1e-3, atol=1e-3)
                 for end, value in zip(map(str, makers), right, strict=True)
@@ -166,9 +166,9 @@ class FunctionalReader:
         # The model's own shapes may be open where the job's are not, so the sizes are worked out from the job's input.
         single = [name for name, call in self._calls.items() if len(call.outputs) == 1]
         outputs = self.graph.reach(stand_ins, single, lambda model, values: (model.compute_output_spec(values), {}))
-        own = list(self._calls.items())
-        inner = self._inside([name for name, _ in own]) if "int" not in self.takes else {}
-        for name, call in own:
+        calls = list(self._calls.items())
+        inner = self._inside([name for name, _ in calls]) if "int" not in self.takes else {}
+        for name, call in calls:
             yield from inner.get(name, [])
             problem = self._problem(name, call, outputs.get(name))
             output = outputs.get(name)

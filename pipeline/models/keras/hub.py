@@ -41,9 +41,9 @@ def open_hub(name: str, spec: ModelSpec) -> ImageNetwork:
     model = model if tower is None else tower
     short = path.stem if path.exists() else name.rstrip("/").rpartition("/")[2]
     size = spec.size
-    own = getattr(converter, "image_size", None)
-    if size is None and own and None in tuple(model.input_shape[1:3]):
-        size = (int(own[0]), int(own[1]))
+    converter_size = getattr(converter, "image_size", None)
+    if size is None and converter_size and None in tuple(model.input_shape[1:3]):
+        size = (int(converter_size[0]), int(converter_size[1]))
     mode: str | Setting = spec.preprocess if spec.preprocess != "auto" else _preprocessing(converter, name)
     return ImageNetwork(keras_reader(model, short, size), short, mode, OutputSpec.of(spec), name)
 
@@ -95,8 +95,8 @@ def _preprocessing(converter: Any, where: str) -> Setting:
     pixels = np.random.default_rng(0).uniform(0, 255, (1, 8, 8, 3)).astype(np.float32)
     expected = pixels * scale + offset
     for mode, prepare in MODES.items():
-        given = np.asarray(prepare(keras.ops.convert_to_tensor(pixels)))
-        if np.allclose(given, expected, rtol=1e-3, atol=1e-2 * np.abs(scale).max()):
+        prepared = np.asarray(prepare(keras.ops.convert_to_tensor(pixels)))
+        if np.allclose(prepared, expected, rtol=1e-3, atol=1e-2 * np.abs(scale).max()):
             return Setting(mode, "as the network's own preprocessor does")
     raise WrongSpec(
         f"the preprocessor of {where} scales pixels by {scale.ravel().tolist()} and adds {offset.ravel().tolist()}, "

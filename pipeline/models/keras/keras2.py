@@ -143,11 +143,11 @@ class Keras2Form:
             raise UnusableModel(f"{self.path} describes a layer as {clipped(entry)}. Save the model again.")
         name, inner = str(entry["class_name"]), entry.get("config")
         if entry["class_name"] in self.custom or entry.get("registered_name") in self.custom:
-            own = {"module": None, "registered_name": entry.get("registered_name") or entry["class_name"]}
+            registration = {"module": None, "registered_name": entry.get("registered_name") or entry["class_name"]}
             if isinstance(inner, dict) and "layers" in inner:
                 as_model = self._functional if "input_layers" in inner else self._sequential
-                return {**entry, **own, "config": {**inner, **as_model(entry, dict(inner))["config"]}}
-            return {**entry, **own}
+                return {**entry, **registration, "config": {**inner, **as_model(entry, dict(inner))["config"]}}
+            return {**entry, **registration}
         name = CLASSES.get(name, name) if self.keras2 or name == "Model" else name
         if name == "Sequential":
             return self._sequential(entry, {"layers": inner} if isinstance(inner, list) else inner)
@@ -158,19 +158,19 @@ class Keras2Form:
         if self.keras2 and name in STAND_INS:
             return {**entry, "module": None, "registered_name": name}
         known = name in LAYERS or name == "Lambda"
-        made: dict[str, Any] = {**entry, "class_name": name}
-        if not known and not is_operation(made):
-            return made
-        made |= {
-            "module": "keras.layers" if known and not is_operation(made) else OPERATIONS[name],
+        translated: dict[str, Any] = {**entry, "class_name": name}
+        if not known and not is_operation(translated):
+            return translated
+        translated |= {
+            "module": "keras.layers" if known and not is_operation(translated) else OPERATIONS[name],
             "registered_name": None
-            if made.get("registered_name") in (None, name, entry["class_name"])
-            else made["registered_name"],
+            if translated.get("registered_name") in (None, name, entry["class_name"])
+            else translated["registered_name"],
         }
-        made["config"] = self._settings(entry["class_name"], name, inner) if known else inner
+        translated["config"] = self._settings(entry["class_name"], name, inner) if known else inner
         if self.keras2:
-            made.pop("build_config", None)
-        return made
+            translated.pop("build_config", None)
+        return translated
 
     def _settings(self, spelled: str, name: str, inner: dict[str, Any]) -> dict[str, Any]:
         """A layer's configuration."""
@@ -212,15 +212,15 @@ class Keras2Form:
         layers = inner.get("layers") if isinstance(inner, dict) else None
         if not isinstance(layers, list) or not layers:
             raise UnusableModel(f"{self.path} has a Sequential without layers. Save the model again.")
-        made = [self._entry(layer) for layer in layers]
+        entries = [self._entry(layer) for layer in layers]
         shape = _input_shape(layers[0])
-        if self.keras2 and shape and made[0]["class_name"] != "InputLayer":
-            made.insert(
+        if self.keras2 and shape and entries[0]["class_name"] != "InputLayer":
+            entries.insert(
                 0,
                 {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": shape}, "registered_name": None},
             )
-        config: dict[str, Any] = {"name": inner.get("name", "sequential"), "layers": made}
-        if "build_input_shape" in inner and not shape and made[0]["class_name"] != "InputLayer":
+        config: dict[str, Any] = {"name": inner.get("name", "sequential"), "layers": entries}
+        if "build_input_shape" in inner and not shape and entries[0]["class_name"] != "InputLayer":
             config["build_input_shape"] = inner["build_input_shape"]
         return _model(entry, "keras", "Sequential", config)
 
@@ -240,7 +240,7 @@ class Keras2Form:
                 for key in ("input_layers", "output_layers"):
                     # One in a list was the tensor itself.
                     inner[key] = inner[key][0] if len(inner[key]) == 1 else inner[key]
-            made = [{**self._entry(layer), "name": layer["name"], "inbound_nodes": layer["inbound_nodes"]} for layer in layers]
+            entries = [{**self._entry(layer), "name": layer["name"], "inbound_nodes": layer["inbound_nodes"]} for layer in layers]
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             raise UnusableModel(
                 f"{self.path} describes its layers in a form that is not Keras's ({clipped(error)}): {ADVICE}."
@@ -250,7 +250,7 @@ class Keras2Form:
             entry,
             "keras.src.models.functional",
             "Functional",
-            {**config, "layers": made, "output_layers": inner["output_layers"]},
+            {**config, "layers": entries, "output_layers": inner["output_layers"]},
         )
 
 
@@ -291,8 +291,12 @@ def _layer_names(value: Any) -> Iterator[str]:
 
 
 def _model(entry: dict[str, Any], module: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
-    own = {"module": module, "class_name": name, "registered_name": None}
-    return {**own, "config": config, **{key: entry[key] for key in ("build_config", "name", "shared_object_id") if key in entry}}
+    registration = {"module": module, "class_name": name, "registered_name": None}
+    return {
+        **registration,
+        "config": config,
+        **{key: entry[key] for key in ("build_config", "name", "shared_object_id") if key in entry},
+    }
 
 
 def _input_shape(layer: Any) -> Any:

@@ -86,16 +86,16 @@ class _Graph:
         dtype = dtype["config"]["name"] if isinstance(dtype, dict) else dtype
         options = {key: self._revived(value) for key, value in _options(node).items() if value is not None and key != "name"}
         try:
-            made = translate(Call(tensors if is_list else tensors[0], options, str(dtype).removeprefix("mixed_")))
+            translated = translate(Call(tensors if is_list else tensors[0], options, str(dtype).removeprefix("mixed_")))
         except UntranslatedCall as error:
             raise UnusableModel(f"{where} {error}, which convscope does not know from Keras 2: {ADVICE}.") from None
         return {
-            "module": made.module,
-            "class_name": made.name,
-            "config": {"name": name, **made.settings},
+            "module": translated.module,
+            "class_name": translated.name,
+            "config": {"name": name, **translated.settings},
             "registered_name": None,
             "name": name,
-            "inbound_nodes": [{"args": made.arguments, "kwargs": {}}],
+            "inbound_nodes": [{"args": translated.arguments, "kwargs": {}}],
         }
 
     def _tensor(self, reference: Any) -> Any:

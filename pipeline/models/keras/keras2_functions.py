@@ -159,8 +159,8 @@ def _resize(call: Call) -> Operation:
     if method not in ("bilinear", "nearest", "bicubic"):
         raise UntranslatedCall(f"with method = {method!r:.40}")
     row = _row("Resize", size=("size", None), method=("interpolation", "bilinear"), antialias=("antialias", False))
-    made = _only(row, preserve_aspect_ratio=False)(call)
-    return Operation(made.name, {**made.settings, "data_format": "channels_last"}, made.arguments)
+    layer = _only(row, preserve_aspect_ratio=False)(call)
+    return Operation(layer.name, {**layer.settings, "data_format": "channels_last"}, layer.arguments)
 
 
 def _pad(call: Call) -> Operation:
@@ -173,8 +173,8 @@ def _pad(call: Call) -> Operation:
 
 def _normalized(call: Call) -> Operation:
     """tf.math.l2_normalize bounds the sum of squares from below, Keras its root."""
-    made = _row("Normalize", axis=("axis", -1), epsilon=("epsilon", 1e-12))(call)
-    return Operation(made.name, {**made.settings, "epsilon": made.settings["epsilon"] ** 0.5, "order": 2}, made.arguments)
+    layer = _row("Normalize", axis=("axis", -1), epsilon=("epsilon", 1e-12))(call)
+    return Operation(layer.name, {**layer.settings, "epsilon": layer.settings["epsilon"] ** 0.5, "order": 2}, layer.arguments)
 
 
 def _unary(name: str) -> Translation:

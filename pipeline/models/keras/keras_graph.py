@@ -119,24 +119,24 @@ class KerasGraph:
             names: as `walk` gives them, and of what composite layers call, as `run` names it.
             run: runs a model of a list of inputs on a list of values. Returns its outputs, and those of the layers inside it.
         """
-        own: dict[str, keras.KerasTensor] = {}
+        captured: dict[str, keras.KerasTensor] = {}
         inside: dict[str, list[str]] = {}
         for name in names:
             head, _, rest = name.partition("/")
             if rest and self.calls[head].nested is not None:
                 inside.setdefault(head, []).append(rest)
             else:  # a composite layer is run as a whole
-                own[name] = self.calls[head].output
+                captured[name] = self.calls[head].output
         tensors = {id(given): value for given, value in zip(self.inputs, values, strict=True)}
         # Keras allows a tensor that is both input and output, but runs an identity for it: it is the value itself.
-        needed = [*own.values(), *(given for head in inside for given in self.calls[head].inputs)]
+        needed = [*captured.values(), *(given for head in inside for given in self.calls[head].inputs)]
         targets = {id(tensor): tensor for tensor in needed if id(tensor) not in tensors}
         seen: Mapping[str, Any] = {}
         if targets:
             part = keras.Model(list(self.inputs), list(targets.values()))
             results, seen = run(part, list(values))
             tensors |= zip(targets, keras.tree.flatten(results), strict=True)
-        outputs = {name: seen[name] if "/" in name else tensors[id(tensor)] for name, tensor in own.items()}
+        outputs = {name: seen[name] if "/" in name else tensors[id(tensor)] for name, tensor in captured.items()}
         for head, deeper in inside.items():
             nested = self.calls[head].nested
             assert nested is not None

@@ -59,18 +59,18 @@ class _Stem:
             name = prefix + name
             if call.nested:
                 pairs = zip(call.nested.inputs, call.inputs, strict=True)
-                inside = {id(own) for own, given in pairs if id(given) in pixels}
+                inside = {id(inner) for inner, outer in pairs if id(outer) in pixels}
                 self.follow(call.nested, inside, f"{name}/", (*models, call.operation))
-                made = [out for out, own in zip(call.outputs, call.nested.outputs, strict=True) if id(own) in inside]
+                outputs = [out for out, inner in zip(call.outputs, call.nested.outputs, strict=True) if id(inner) in inside]
             elif getattr(call.operation, "weights", None) and not _is_known(call):
                 self.ends.append(_FirstWeights(name, call, models))
                 continue
             else:
                 self.steps[name] = call
-                made = list(call.outputs)
-            if made:
+                outputs = list(call.outputs)
+            if outputs:
                 self.passed.add(name)
-                pixels |= set(map(id, made))
+                pixels |= set(map(id, outputs))
 
 
 def infer_preprocessing(reader: FunctionalReader, where: str) -> Setting:
@@ -107,8 +107,8 @@ def infer_preprocessing(reader: FunctionalReader, where: str) -> Setting:
 
 
 def _is_known(call: LayerCall) -> bool:
-    own = type(call.operation).__module__.partition(".")[0] == "keras"
-    return own and (call.kind in (*_MOVES, *_CHANGES) or call.kind.startswith("Random"))
+    by_keras = type(call.operation).__module__.partition(".")[0] == "keras"
+    return by_keras and (call.kind in (*_MOVES, *_CHANGES) or call.kind.startswith("Random"))
 
 
 def _answer(reader: FunctionalReader, stem: _Stem, end: _FirstWeights) -> Setting | str:

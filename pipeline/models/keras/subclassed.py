@@ -207,8 +207,8 @@ def record_calls(model: keras.Model, images: Any) -> tuple[dict[str, RecordedCal
         made_on_the_way = path and not isinstance(operation, keras.Layer) and not has_graph(path[-1][0])
         if threading.get_ident() != thread or made_on_the_way:  # each trace makes such an operation anew, with another name
             return plain(operation, *arguments, **options)
-        own = _name_within(path[-1][0], operation) if path else ""
-        name = f"{path[-1][1]}/{own}".removeprefix("/") if path else ""
+        inner_name = _name_within(path[-1][0], operation) if path else ""
+        name = f"{path[-1][1]}/{inner_name}".removeprefix("/") if path else ""
         counts[name] += 1
         path.append((operation, f"{name}:{counts[name] - 1}" if name and counts[name] > 1 else name))
         try:

@@ -25,11 +25,11 @@ def _size(call: NodeCall) -> np.ndarray:
 def _reshape(call: NodeCall) -> Any:
     value = call.need(0)
     asked = call.integers(1, "shape")
-    own = value.shape
-    sizes = [own[axis] if size == 0 and not call.attr("allowzero", 0) else size for axis, size in enumerate(asked)]
+    shape = value.shape
+    sizes = [shape[axis] if size == 0 and not call.attr("allowzero", 0) else size for axis, size in enumerate(asked)]
     if -1 in sizes:
         rest = prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = prod(own) // rest if rest else 0
+        sizes[sizes.index(-1)] = prod(shape) // rest if rest else 0
     return _reshaped(call, value, sizes)
 
 
@@ -100,8 +100,8 @@ def _split(call: NodeCall) -> list[Value]:
     sizes = call.integers(1, "split")
     if sizes is None:
         parts = call.attr("num_outputs") or call.outputs
-        each = -(-size // parts)
-        sizes = [each] * (parts - 1) + [size - each * (parts - 1)]
+        length = -(-size // parts)
+        sizes = [length] * (parts - 1) + [size - length * (parts - 1)]
     parts = tf.split(call.tensor_of(value.data), sizes, value.stored_axis(axis))
     return [Value(part, value.last, value.maps) for part in parts]
 
@@ -158,7 +158,7 @@ def _elements(call: NodeCall, axis: int) -> tf.Tensor:
     """Where each element of an index along one axis points: (..., rank)."""
     index = _wrapped(call, call.tensor(1), axis)
     grid = tf.meshgrid(*(tf.range(size, dtype=index.dtype) for size in tf.unstack(tf.shape(index, index.dtype))), indexing="ij")
-    return tf.stack([index if own == axis else part for own, part in enumerate(grid)], -1)
+    return tf.stack([index if number == axis else part for number, part in enumerate(grid)], -1)
 
 
 def _gather_nd(call: NodeCall) -> tf.Tensor:
@@ -247,8 +247,8 @@ def _tile(call: NodeCall) -> Any:
 
 
 def _constant_of_shape(call: NodeCall) -> tf.Tensor:
-    given = call.attr("value")
-    fill = np.zeros((), np.float32) if given is None else np.asarray(given).reshape(())
+    value = call.attr("value")
+    fill = np.zeros((), np.float32) if value is None else np.asarray(value).reshape(())
     return _broadcast(call, tf.constant(fill), [int(size) for size in call.static(0)])
 
 
@@ -270,9 +270,9 @@ def _one_hot(call: NodeCall) -> tf.Tensor:
 def _eye_like(call: NodeCall) -> tf.Tensor:
     value = call.need(0)
     dtype = call.attr("dtype")
-    own = value.data.dtype if dtype is None else onnx.helper.tensor_dtype_to_np_dtype(dtype)
+    kind = value.data.dtype if dtype is None else onnx.helper.tensor_dtype_to_np_dtype(dtype)
     rows, columns = value.shape
-    return tf.constant(np.eye(rows, columns, call.attr("k", 0)).astype(tf.as_dtype(own).as_numpy_dtype))
+    return tf.constant(np.eye(rows, columns, call.attr("k", 0)).astype(tf.as_dtype(kind).as_numpy_dtype))
 
 
 def _trilu(call: NodeCall) -> tf.Tensor:
@@ -328,10 +328,10 @@ def _compress(call: NodeCall) -> tf.Tensor:
 
 def _constant(call: NodeCall) -> np.ndarray:
     for name in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        given = call.attr(name)
-        if given is not None:
+        value = call.attr(name)
+        if value is not None:
             dtype = {"value": None, "value_float": np.float32, "value_floats": np.float32}.get(name, np.int64)
-            return np.asarray(given, dtype)
+            return np.asarray(value, dtype)
     raise CannotTranslate("holds a constant that is no array of numbers")
 
 

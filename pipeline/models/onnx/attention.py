@@ -76,8 +76,8 @@ def _bias(call: NodeCall, tokens: int, others: int, dtype: tf.DType) -> tf.Tenso
         )
     if call.has(6):
         padding = tf.range(others)[tf.newaxis] >= tf.cast(call.tensor(6), tf.int32)[:, tf.newaxis]
-        own = _hidden(padding[:, tf.newaxis, tf.newaxis], dtype)
-        bias = own if bias is None else bias + own
+        from_lengths = _hidden(padding[:, tf.newaxis, tf.newaxis], dtype)
+        bias = from_lengths if bias is None else bias + from_lengths
     return bias
 
 

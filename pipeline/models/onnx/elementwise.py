@@ -179,11 +179,11 @@ def _batch_norm(call: NodeCall) -> Value | list[Any]:
         shift = tf.cast(bias, mean.dtype) - mean * factor
         return Value(x * tf.cast(factor, x.dtype) + tf.cast(shift, x.dtype), value.last)
     axes = list(range(x.shape.rank - 1))
-    own = tf.reduce_mean(x, axes)
+    batch_mean = tf.reduce_mean(x, axes)
     spread = tf.math.reduce_variance(x, axes)
-    result = (x - own) * tf.math.rsqrt(spread + epsilon) * scale + bias
+    result = (x - batch_mean) * tf.math.rsqrt(spread + epsilon) * scale + bias
     momentum = call.attr("momentum", 0.9)
-    running = [mean * momentum + own * (1 - momentum), variance * momentum + spread * (1 - momentum)]
+    running = [mean * momentum + batch_mean * (1 - momentum), variance * momentum + spread * (1 - momentum)]
     return [Value(result, value.last), *running][: call.outputs]
 
 

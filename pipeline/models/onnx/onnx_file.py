@@ -103,15 +103,15 @@ def inlined(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         raise UnusableModel(f"{where} has two functions of one name. Export it again.")
     settled: set[tuple[str, str]] = set()
     while len(settled) < len(calls):
-        ready = {name for name, own in calls.items() if name not in settled and not (own & calls.keys()) - settled}
+        ready = {name for name, called in calls.items() if name not in settled and not (called & calls.keys()) - settled}
         if not ready:
             raise UnusableModel(f"{where} holds a function that calls itself. Export the network without recursion.")
         settled |= ready
     sizes = dict.fromkeys(calls, 0)
     for function in model.functions:  # as many rounds as the longest chain of calls needs at most
-        for own in model.functions:
-            name = (own.domain, own.name)
-            sizes[name] = min(sum(sizes.get((node.domain, node.op_type), 1) or 1 for node in nodes_of(own, where)), 10**9)
+        for called in model.functions:
+            name = (called.domain, called.name)
+            sizes[name] = min(sum(sizes.get((node.domain, node.op_type), 1) or 1 for node in nodes_of(called, where)), 10**9)
         del function
     total = sum(sizes.get((node.domain, node.op_type), 1) for node in nodes_of(model.graph, where))
     if total > _MOST_NODES:

@@ -44,7 +44,7 @@ def _translated(
     """
     graph = model.graph
     known = {tensor.name for tensor in graph.initializer}
-    inputs = {given.name: given for given in graph.input if given.name not in known}
+    inputs = {graph_input.name: graph_input for graph_input in graph.input if graph_input.name not in known}
     image, others, static = _inputs(inputs, spec, where)
     shape = _shape(inputs[image])
     layout, sizes = image_layout(shape, f"{where} at {image!r}", spec.size)
@@ -86,10 +86,15 @@ def _translated(
         if node.name in placeholders:
             node.attr["shape"].shape.dim[0].size = -1
             node.attr.pop("_user_specified_name", None)
-    given = {f"{scope}:0": others[name] for scope, name in placeholders.items() if name != image}
+    graph_input = {f"{scope}:0": others[name] for scope, name in placeholders.items() if name != image}
     tensors = [canonical(end.data.name) for end in ends if not end.is_static]
     hint = ' (it takes channels first, as PyTorch does: perhaps "torch")' if first else ""
-    return definition, {IMAGE: built.inputs[0].name, **given}, GraphOrigin(_names(layers, spec.layers), tensors, hint), shape[0]
+    return (
+        definition,
+        {IMAGE: built.inputs[0].name, **graph_input},
+        GraphOrigin(_names(layers, spec.layers), tensors, hint),
+        shape[0],
+    )
 
 
 def _inputs(
@@ -152,11 +157,11 @@ def _names(layers: Sequence[NodeOutput], asked: Sequence[str]) -> dict[str, tupl
     taken: set[str] = set()
     for layer in layers:
         tensor = canonical(layer.tensor.name)
-        own = layer.node if layer.node and counts[layer.node] == 1 and layer.output not in by_output else layer.output
-        if (tensor in named and layer.output not in by_output) or own in taken:
+        name = layer.node if layer.node and counts[layer.node] == 1 and layer.output not in by_output else layer.output
+        if (tensor in named and layer.output not in by_output) or name in taken:
             continue
-        taken.add(own)
-        named[tensor] = (own, layer.kind)
+        taken.add(name)
+        named[tensor] = (name, layer.kind)
     return named
 
 

@@ -15,12 +15,12 @@ _RANGES = {tf.uint8: (0, 255), tf.int8: (-128, 127), tf.uint16: (0, 65535), tf.i
 
 def _along(call: NodeCall, index: int, rank: int, axis: int) -> tf.Tensor:
     """A scale or a zero point of each slice of an axis, to be broadcast."""
-    given = call.tensor(index)
-    if given.shape.rank == 0 or given.shape.num_elements() == 1:
-        return tf.reshape(given, ())
-    if given.shape.rank != 1:
+    values = call.tensor(index)
+    if values.shape.rank == 0 or values.shape.num_elements() == 1:
+        return tf.reshape(values, ())
+    if values.shape.rank != 1:
         raise CannotTranslate("is quantised in blocks")
-    return tf.reshape(given, [-1 if own == axis % rank else 1 for own in range(rank)])
+    return tf.reshape(values, [-1 if dimension == axis % rank else 1 for dimension in range(rank)])
 
 
 def _quantize(call: NodeCall) -> Value:

@@ -124,13 +124,13 @@ def _resize(call: NodeCall) -> Value:
             table = weights(call, scaling, "cubic" if mode == "cubic" else "linear", positions)
             x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
             axes = list(range(value.rank))
-            letters = "".join("abcdefgh"[own] for own in axes)
+            letters = "".join("abcdefgh"[dimension] for dimension in axes)
             result = letters.replace(letters[stored], "z")
             x = tf.einsum(f"{letters},z{letters[stored]}->{result}", x, tf.constant(table, x.dtype))
         if how == "tf_crop_and_resize":
             outside = (positions < 0) | (positions > scaling.old - 1)
             fill = tf.cast(call.attr("extrapolation_value", 0.0), x.dtype)
-            mask = outside.reshape([-1 if own == stored else 1 for own in range(value.rank)])
+            mask = outside.reshape([-1 if dimension == stored else 1 for dimension in range(value.rank)])
             x = tf.where(mask, fill, x) if outside.any() else x
     if not dtype.is_floating and x.dtype.is_floating:
         x = tf.round(x)

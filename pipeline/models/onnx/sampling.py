@@ -34,18 +34,18 @@ def _grid_sample(call: NodeCall) -> Value:
     padding = _text(call.attr("padding_mode", "zeros"))
     positions = []
     for axis, size in enumerate(sizes):
-        own = tf.cast(grid[..., axes - 1 - axis], x.dtype)  # x comes first in a grid
-        own = (own + 1) / 2 * (size - 1) if corners else ((own + 1) * size - 1) / 2
+        position = tf.cast(grid[..., axes - 1 - axis], x.dtype)  # x comes first in a grid
+        position = (position + 1) / 2 * (size - 1) if corners else ((position + 1) * size - 1) / 2
         if mode != "cubic":
-            own = _within(own, size, padding, corners)
-        positions.append(own)
+            position = _within(position, size, padding, corners)
+        positions.append(position)
     if mode == "nearest":
-        return Value(_at(call, x, [tf.cast(tf.round(own), tf.int32) for own in positions], padding, corners), last=True)
+        return Value(_at(call, x, [tf.cast(tf.round(position), tf.int32) for position in positions], padding, corners), last=True)
     reach, share = ((0, 1), _linear_share) if mode == "linear" else ((-1, 0, 1, 2), _cubic_share)
-    floors = [tf.floor(own) for own in positions]
+    floors = [tf.floor(position) for position in positions]
     result: Any = 0
     for offsets in product(reach, repeat=axes):
-        shares = [share(own - floor - offset) for own, floor, offset in zip(positions, floors, offsets, strict=True)]
+        shares = [share(position - floor - offset) for position, floor, offset in zip(positions, floors, offsets, strict=True)]
         weight = shares[0]
         for other in shares[1:]:
             weight = weight * other
@@ -54,13 +54,13 @@ def _grid_sample(call: NodeCall) -> Value:
     return Value(result, last=True)
 
 
-def _within(own: tf.Tensor, size: int, padding: str, corners: bool) -> tf.Tensor:
+def _within(position: tf.Tensor, size: int, padding: str, corners: bool) -> tf.Tensor:
     if padding == "border":
-        return tf.clip_by_value(own, 0, size - 1)
+        return tf.clip_by_value(position, 0, size - 1)
     if padding == "reflection":
-        own = _reflected(own, 0.0, size - 1.0) if corners else _reflected(own, -0.5, size - 0.5)
-        return tf.clip_by_value(own, 0, size - 1)
-    return own
+        position = _reflected(position, 0.0, size - 1.0) if corners else _reflected(position, -0.5, size - 0.5)
+        return tf.clip_by_value(position, 0, size - 1)
+    return position
 
 
 def _linear_share(distance: tf.Tensor) -> tf.Tensor:
@@ -79,12 +79,13 @@ def _at(call: NodeCall, x: tf.Tensor, index: list[tf.Tensor], padding: str, corn
     if padding == "reflection":
         ends = [(0.0, size - 1.0) if corners else (-0.5, size - 0.5) for size in sizes]
         index = [
-            tf.cast(tf.round(_reflected(tf.cast(own, tf.float32), *end)), tf.int32) for own, end in zip(index, ends, strict=True)
+            tf.cast(tf.round(_reflected(tf.cast(positions_of_axis, tf.float32), *end)), tf.int32)
+            for positions_of_axis, end in zip(index, ends, strict=True)
         ]
     inside = tf.equal(index[0], index[0])
-    for own, size in zip(index, sizes, strict=True):
-        inside &= (own >= 0) & (own < size)
-    clipped = [tf.clip_by_value(own, 0, size - 1) for own, size in zip(index, sizes, strict=True)]
+    for positions_of_axis, size in zip(index, sizes, strict=True):
+        inside &= (positions_of_axis >= 0) & (positions_of_axis < size)
+    clipped = [tf.clip_by_value(positions_of_axis, 0, size - 1) for positions_of_axis, size in zip(index, sizes, strict=True)]
     values = tf.gather_nd(x, tf.stack(clipped, -1), batch_dims=1)
     return tf.where(inside[..., tf.newaxis], values, tf.zeros((), x.dtype)) if padding == "zeros" else values
 
@@ -121,8 +122,8 @@ def _roi_align(call: NodeCall) -> Value:
     grid = [points(top, rows, height)[:, :, tf.newaxis], points(left, columns, width)[:, tf.newaxis, :]]
     sizes = [int(size) for size in x.shape[1:3]]
     outside = (grid[0] < -1) | (grid[0] > sizes[0]) | (grid[1] < -1) | (grid[1] > sizes[1])
-    grid = [tf.clip_by_value(own, 0, size - 1) for own, size in zip(grid, sizes, strict=True)]
-    floors = [tf.floor(own) for own in grid]
+    grid = [tf.clip_by_value(positions_of_axis, 0, size - 1) for positions_of_axis, size in zip(grid, sizes, strict=True)]
+    floors = [tf.floor(positions_of_axis) for positions_of_axis in grid]
     parts = []
     for down, across in product((0, 1), repeat=2):
         row = tf.minimum(tf.cast(floors[0], tf.int32) + down, sizes[0] - 1)

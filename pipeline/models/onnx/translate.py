@@ -50,7 +50,7 @@ class Translation:
     layers: list[NodeOutput] = field(default_factory=list)
     steps: int = 0
 
-    def graph(self, graph: onnx.GraphProto, outer: Mapping[str, Value], given: Mapping[str, Value]) -> list[Value]:
+    def graph(self, graph: onnx.GraphProto, outer: Mapping[str, Value], bound: Mapping[str, Value]) -> list[Value]:
         """The outputs of a graph.
 
         Args:
@@ -59,28 +59,28 @@ class Translation:
 
         Raises: UnusableModel.
         """
-        values = dict(outer) | {tensor.name: Value(array_of(tensor, self.where)) for tensor in graph.initializer} | dict(given)
-        own = {tensor.name for tensor in graph.initializer} | given.keys()
+        values = dict(outer) | {tensor.name: Value(array_of(tensor, self.where)) for tensor in graph.initializer} | dict(bound)
+        defined = {tensor.name for tensor in graph.initializer} | bound.keys()
         for node in graph.node:
-            self._check(node, values, own)
+            self._check(node, values, defined)
             outputs = self.node(node, values)
             for name, value in zip(node.output, outputs, strict=False):
                 if name:
                     values[name] = value
-                    own.add(name)
+                    defined.add(name)
         missing = [output.name for output in graph.output if output.name not in values]
         if missing:
             raise UnusableModel(f"{self.where} has no node that gives its output {missing[0]!r}. Export it again.")
         return [values[output.name] for output in graph.output]
 
-    def _check(self, node: onnx.NodeProto, values: Mapping[str, Value], own: set[str]) -> None:
+    def _check(self, node: onnx.NodeProto, values: Mapping[str, Value], defined: set[str]) -> None:
         for name in node.input:
             if name and name not in values:
                 raise UnusableModel(
                     f"the node {_name(node)!r} of {self.where} takes {name!r}, which no node before it gives: "
                     "the graph has a cycle, or is not whole. Export it again."
                 )
-        twice = [name for name in node.output if name and name in own]
+        twice = [name for name in node.output if name and name in defined]
         if twice:
             raise UnusableModel(f"{self.where} has two nodes that give {twice[0]!r}. Export it again.")
         self.steps += 1

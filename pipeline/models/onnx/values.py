@@ -118,8 +118,8 @@ class NodeCall:
         """Integers that old opsets give as an attribute and new ones as an input."""
         if self.has(index):
             return [int(number) for number in self.static(index).reshape(-1)]
-        given = self.attr(name, default)
-        return [given] if isinstance(given, int) else given
+        value_of_attribute = self.attr(name, default)
+        return [value_of_attribute] if isinstance(value_of_attribute, int) else value_of_attribute
 
     def length(self, size: int, dtype: Any = np.int32) -> tf.Tensor:
         if self.batch is None or size == 0 or size % BATCH:
@@ -173,12 +173,12 @@ def aligned(values: Sequence[Value]) -> tuple[list[Any], bool, bool]:
         if value.rank == 0 or (value.last and value.rank == rank):
             data.append(value.data)
             continue
-        own = plain(value)
-        shape = (1,) * (rank - own.rank) + own.shape
-        array = own.data
-        if own.rank < rank:
-            for _ in range(rank - own.rank):
-                array = array[np.newaxis] if own.is_static else tf.expand_dims(array, 0)
+        tensor = plain(value)
+        shape = (1,) * (rank - tensor.rank) + tensor.shape
+        array = tensor.data
+        if tensor.rank < rank:
+            for _ in range(rank - tensor.rank):
+                array = array[np.newaxis] if tensor.is_static else tf.expand_dims(array, 0)
         if sum(size != 1 for size in shape[1:]) and shape[1:] != (1,) * (rank - 1):
             array = stored_last(Value(array)).data
         data.append(array)

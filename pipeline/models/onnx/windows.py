@@ -31,8 +31,8 @@ class SlidingWindows:
         axes = len(sizes)
         strides = list(call.attr("strides") or [1] * axes)
         dilations = list(call.attr("dilations") or [1] * axes)
-        given = list(call.attr("pads") or [0] * 2 * axes)
-        pads = [(given[axis], given[axes + axis]) for axis in range(axes)]
+        padding = list(call.attr("pads") or [0] * 2 * axes)
+        pads = [(padding[axis], padding[axes + axis]) for axis in range(axes)]
         auto = _text(call.attr("auto_pad", "NOTSET"))
         reaches = [(size - 1) * step + 1 for size, step in zip(sizes, dilations, strict=True)]
         if auto.startswith("SAME"):
@@ -122,7 +122,7 @@ def _convolved(x: tf.Tensor, weights: tf.Tensor, windows: SlidingWindows, groups
         return run(x, weights, strides, padding, dilations=dilations)
     # One convolution a group: TensorFlow has no gradient for all in one on a CPU.
     parts = zip(tf.split(x, groups, -1), tf.split(weights, groups, -1), strict=True)
-    return tf.concat([run(part, own, strides, padding, dilations=dilations) for part, own in parts], -1)
+    return tf.concat([run(part, kernel, strides, padding, dilations=dilations) for part, kernel in parts], -1)
 
 
 def _dilated(weights: tf.Tensor, dilations: Sequence[int]) -> tf.Tensor:
@@ -132,7 +132,7 @@ def _dilated(weights: tf.Tensor, dilations: Sequence[int]) -> tf.Tensor:
             size = int(weights.shape[axis])
             index = np.full((size - 1) * step + 1, size)
             index[::step] = np.arange(size)
-            padded = tf.pad(weights, [(0, int(own == axis)) for own in range(weights.shape.rank)])
+            padded = tf.pad(weights, [(0, int(dimension == axis)) for dimension in range(weights.shape.rank)])
             weights = tf.gather(padded, index, axis=axis)
     return weights
 
@@ -224,8 +224,10 @@ def _positions(call: NodeCall, x: tf.Tensor, windows: SlidingWindows) -> tf.Tens
     values = tf.pad(tf.cast(x, tf.float64), pads, constant_values=tf.constant(-np.inf, tf.float64))
     where = tf.pad(tf.constant(index.transpose(0, 2, 3, 1), tf.float64), pads)
 
-    def patches(of: tf.Tensor) -> tf.Tensor:
-        cut = tf.image.extract_patches(of, (1, *windows.sizes, 1), (1, *windows.strides, 1), (1, *windows.dilations, 1), "VALID")
+    def patches(tensor: tf.Tensor) -> tf.Tensor:
+        cut = tf.image.extract_patches(
+            tensor, (1, *windows.sizes, 1), (1, *windows.strides, 1), (1, *windows.dilations, 1), "VALID"
+        )
         return tf.reshape(cut, (*cut.shape[:3], prod(windows.sizes), channels))
 
     best = tf.argmax(patches(values), 3)
@@ -291,9 +293,9 @@ def _max_unpool(call: NodeCall) -> tf.Tensor:
         (size - 1) * stride - sum(pads) + reach
         for size, stride, pads, reach in zip(shape[2:], windows.strides, windows.pads, windows.reaches, strict=True)
     ]
-    own = [*shape[:2], *sizes]
+    output_shape = [*shape[:2], *sizes]
     # Positions count through the shape that is asked for.
-    asked = [int(size) for size in call.static(2)] if call.has(2) else own
+    asked = [int(size) for size in call.static(2)] if call.has(2) else output_shape
     flat = tf.scatter_nd(tf.reshape(index, (-1, 1)), tf.reshape(x, (-1,)), tf.constant([prod(asked)], tf.int64))
     return tf.reshape(flat, asked)
 

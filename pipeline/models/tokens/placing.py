@@ -73,19 +73,19 @@ def placed(positions: Positions, shape: Sequence[int], images: int) -> Placed:
     others = [axis for axis in range(1, len(shape)) if axis not in axes]
     if not others:
         return Placed(problem="no axis of it is of channels")
-    each = shape[0] // images
+    windows = shape[0] // images
     sizes = [shape[axis] if axis in (0, *axes) else 1 for axis in range(len(shape))]
     ids = np.broadcast_to(positions.ids, sizes)
-    own = ids.reshape(images, -1)
+    by_image = ids.reshape(images, -1)
     shift = np.arange(images)[:, np.newaxis] * positions.area
-    if not (np.where(own > 0, own - shift, own) == own[:1]).all():
+    if not (np.where(by_image > 0, by_image - shift, by_image) == by_image[:1]).all():
         return Placed(problem="its first axis is not of images")
-    rows = each * prod(shape[axis] for axis in axes)
+    rows = windows * prod(shape[axis] for axis in axes)
     channels = prod(shape[axis] for axis in others)
     order = (*axes, *others)
-    extra = np.flatnonzero(own[0] == EXTRA)
+    extra = np.flatnonzero(by_image[0] == EXTRA)
     beside = Placement(order, rows, channels, extra, (1, len(extra), channels)) if len(extra) else None
-    lying = own[0][own[0] > 0] - 1
+    lying = by_image[0][by_image[0] > 0] - 1
     if not len(lying):
         return Placed(extra=beside)
     if len(set(lying.tolist())) < len(lying):
@@ -95,7 +95,7 @@ def placed(positions: Positions, shape: Sequence[int], images: int) -> Placed:
         return Placed(
             problem=f"its {len(lying)} tokens are not all of the {positions.grid[0]} x {positions.grid[1]} of the image"
         )
-    chosen = np.flatnonzero(own[0] > 0)[np.argsort(lying)]
+    chosen = np.flatnonzero(by_image[0] > 0)[np.argsort(lying)]
     return Placed(Placement(order, rows, channels, chosen, (*grid, channels)), beside)
 
 
