@@ -27,7 +27,11 @@ LARGEST, IMAGES, MOST_EXTRA = 1e-4, 2, 16
 
 @dataclass
 class Comparison:
-    """What came of one network. placed: by how tokens lay, how many layers. apart: without a counterpart."""
+    """The result for a network.
+
+    placed: how many layers by the order of their tokens. worst: the largest difference and its layer. different: layers that
+    differ by more than LARGEST. apart: layers without a counterpart in onnxruntime.
+    """
 
     listed: int = 0
     left_out: int = 0
@@ -38,7 +42,7 @@ class Comparison:
 
 
 def maps_of(values: np.ndarray, shape: tuple[int, int, int]) -> Iterator[tuple[str, np.ndarray]]:
-    """All (IMAGES, rows, columns, channels) that a tensor of onnxruntime may be, with how its numbers lie."""
+    """Every map (IMAGES, rows, columns, channels) that a tensor of onnxruntime could stand for, with the name of its order."""
     rows, columns, channels = shape
     full = (IMAGES, *shape)
     if values.ndim == 4:
@@ -71,7 +75,7 @@ def _rolled(values: np.ndarray, shape: tuple[int, int, int]) -> Iterator[tuple[s
 
 
 def _orders(values: np.ndarray) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Orders of a tensor's axes in which the rows of an image come first, and the sizes in that order."""
+    """Every order of a tensor's axes that leaves the first in front: the sizes in that order, and the order."""
     for order in permutations(range(1, values.ndim)):
         whole = (0, *order)
         yield tuple(values.shape[axis] for axis in whole), whole
@@ -80,10 +84,10 @@ def _orders(values: np.ndarray) -> Iterator[tuple[tuple[int, ...], tuple[int, ..
 def _windows(tokens: np.ndarray, before: tuple[int, ...], shape: tuple[int, int, int]) -> Iterator[tuple[str, np.ndarray]]:
     """Maps that were cut into square windows, window after window, perhaps rolled by half a window up and left before."""
     rows, columns, channels = shape
-    places = prod(before)
+    count = prod(before)
     for side in range(2, max(rows, columns) + 7):
         down, across = -(-rows // side), -(-columns // side)
-        if places != IMAGES * down * across * side**2 or tokens.shape[1] != down * across * side**2 or down * across == 1:
+        if count != IMAGES * down * across * side**2 or tokens.shape[1] != down * across * side**2 or down * across == 1:
             continue
         if before[-1] not in (side, side**2) and prod(before[-2:]) != side**2:
             continue
@@ -95,7 +99,7 @@ def _windows(tokens: np.ndarray, before: tuple[int, ...], shape: tuple[int, int,
 
 
 def views_of(values: np.ndarray, layer: str, shape: tuple[int, int, int]) -> Iterator[tuple[str, np.ndarray]]:
-    """The same for what convscope makes of a layer: LAYER#tokens and LAYER#heads."""
+    """The same for LAYER#tokens and LAYER#heads, and for plain layers."""
     if layer.endswith("#tokens"):
         for _, order in _orders(values):
             moved = values.transpose(order)
@@ -106,31 +110,31 @@ def views_of(values: np.ndarray, layer: str, shape: tuple[int, int, int]) -> Ite
         if values.ndim >= 3:
             for axis in range(1, values.ndim):
                 norms = np.sqrt((values.astype(np.float64) ** 2).sum(axis))
-                yield from (("heads", one) for _, one in maps_of(norms, shape))
-            yield from (("attention", one) for _, one in maps_of(values[..., 0, :], shape))
-            yield from (("attention", one) for _, one in maps_of(values.mean(-2), shape))
+                yield from (("heads", candidate) for _, candidate in maps_of(norms, shape))
+            yield from (("attention", candidate) for _, candidate in maps_of(values[..., 0, :], shape))
+            yield from (("attention", candidate) for _, candidate in maps_of(values.mean(-2), shape))
     else:
         yield from maps_of(values, shape)
 
 
 def in_another_order(values: np.ndarray, mine: np.ndarray) -> np.ndarray | None:
-    """For each row of a map the row of a tensor that is like it, whatever the order; None where the sizes cannot fit."""
+    """For each token of our map the nearest row of a tensor, whatever their order; None if the sizes cannot fit."""
     direction = np.random.default_rng(1).normal(size=mine.shape[3])
     best: np.ndarray | None = None
     for sizes, order in _orders(values):
         axes = [axis for axis in range(1, len(sizes)) if prod(sizes[axis:]) == mine.shape[3]]
-        places = prod(sizes[1 : axes[0]]) if axes and sizes[0] == IMAGES else 0
-        if not mine[0, ..., 0].size <= places <= mine[0, ..., 0].size + MOST_EXTRA:
+        count = prod(sizes[1 : axes[0]]) if axes and sizes[0] == IMAGES else 0
+        if not mine[0, ..., 0].size <= count <= mine[0, ..., 0].size + MOST_EXTRA:
             continue
-        rows, like = values.transpose(order).reshape(IMAGES, places, -1), np.empty_like(mine)
+        rows, like = values.transpose(order).reshape(IMAGES, count, -1), np.empty_like(mine)
         for image in range(IMAGES):
-            own = mine[image].reshape(-1, mine.shape[3])
+            tokens = mine[image].reshape(-1, mine.shape[3])
             sums = rows[image] @ direction
             ranks = sums.argsort()
-            near = np.searchsorted(sums[ranks], own @ direction)[:, np.newaxis] + np.arange(-3, 3)  # rounding swaps neighbours
-            candidates = rows[image][ranks[near.clip(0, places - 1)]]
-            closest = np.abs(candidates - own[:, np.newaxis]).max(-1).argmin(1)
-            like[image] = candidates[np.arange(len(own)), closest].reshape(mine.shape[1:])
+            near = np.searchsorted(sums[ranks], tokens @ direction)[:, np.newaxis] + np.arange(-3, 3)  # rounding swaps neighbours
+            candidates = rows[image][ranks[near.clip(0, count - 1)]]
+            closest = np.abs(candidates - tokens[:, np.newaxis]).max(-1).argmin(1)
+            like[image] = candidates[np.arange(len(tokens)), closest].reshape(mine.shape[1:])
         if best is None or np.abs(like - mine).max() < np.abs(best - mine).max():
             best = like
     return best
@@ -152,8 +156,8 @@ def compared(path: Path, size: int | None) -> Comparison:
     model = onnx.load(str(path))
     outputs = {node.name: node.output[0] for node in model.graph.node if node.name and len([o for o in node.output if o]) == 1}
     every = {output for node in model.graph.node for output in node.output}
-    own = {layer.name: layer.name.partition("#")[0] for layer in layers}
-    tensors = {name: outputs.get(source, source) for name, source in own.items()}
+    sources = {layer.name: layer.name.partition("#")[0] for layer in layers}
+    tensors = {name: outputs.get(source, source) for name, source in sources.items()}
     theirs = _theirs(model, sorted({tensor for tensor in tensors.values() if tensor in every}), _images(network.input_shape))
     del onnx, onnxruntime
 
@@ -191,12 +195,12 @@ def _images(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _theirs(model: Any, tensors: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
-    """Tensors as onnxruntime computes them; image by image where the file is for one."""
+    """Tensors as onnxruntime computes them; image by image if the file takes only single images."""
     import onnx
     import onnxruntime
 
-    given = {tensor.name for tensor in model.graph.initializer}
-    image = next(value for value in model.graph.input if value.name not in given)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    image = next(value for value in model.graph.input if value.name not in constants)
     sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
     images = images.transpose(0, 3, 1, 2) if sizes[1] in (1, 3) else images
     ends = {output.name for output in model.graph.output}

@@ -1,11 +1,17 @@
-"""The pass over a network in ONNX against onnxruntime's: a ResNet of random weights, images a second of both, and the ratio.
+"""The scan of a network in ONNX against the bare network and against onnxruntime: images/s, interleaved, in one process.
 
-python -m bench.onnx_scan [MODEL.onnx]
+    python -m bench.onnx_scan [--rounds N] [--cpu] [MODEL.onnx]
+
+"scan" is the scan of the main job over images in memory: it reads LAYERS layers spread over the network's depth, puts tokens
+back to their patches, takes every channel's maximum, and updates heaps and statistics. "bare" is the same translated network
+without that: the deepest of these layers as it comes. "onnxruntime" runs the whole file. Without a file, the network is a
+ResNet-18 with random weights. Figures are medians over rounds; --cpu as in bench.scan.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +23,14 @@ import onnxruntime
 import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.scan import TOP_K, WARM_UP, InMemory, Scanning, ratio
+from pipeline.activations.plan import ScanPlan
+from pipeline.models.image_network import ImageNetwork
+from pipeline.models.network import LayerInfo
 from pipeline.models.onnx.onnx_network import open_onnx
 from pipeline.spec.model import ModelSpec
 
-BATCH, ROUNDS = 16, 5
+BATCH, LAYERS = 16, 4
 
 
 def resnet(blocks: tuple[int, ...] = (2, 2, 2, 2)) -> onnx.ModelProto:
@@ -58,38 +68,56 @@ def resnet(blocks: tuple[int, ...] = (2, 2, 2, 2)) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def spread_layers(network: ImageNetwork) -> tuple[LayerInfo, ...]:
+    """Layers with maps, spread over the network's depth, the deepest last."""
+    maps = [layer for layer in network.layers() if layer.shape[0] > 1 and "#" not in layer.name]
+    return tuple(maps[round(depth)] for depth in np.linspace(0, len(maps) - 1, LAYERS + 1)[1:])
+
+
+def measure(path: Path, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Images/s of each program, round by round."""
+    network = open_onnx(str(path), ModelSpec(source=f"onnx:{path}", layers=["*"], preprocess="torch"))
+    layers, session = spread_layers(network), onnxruntime.InferenceSession(str(path))
+    print(f"{path.stem}, layers {', '.join(layer.name for layer in layers)}")
+    shape = (rounds + WARM_UP, BATCH, *network.input_shape)
+    source = InMemory(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
+    scanning = Scanning(network, ScanPlan(layers, None, TOP_K, BATCH), source)
+    reader, deepest, name = network.reader, layers[-1].name, session.get_inputs()[0].name
+
+    @tf.function(autograph=False)
+    def bare(images: tf.Tensor) -> tf.Tensor:
+        return reader.read(reader.layout.feed(network.preprocess(images)), [deepest])[deepest]
+
+    floats = np.ascontiguousarray(network.preprocess(tf.constant(source.rounds[0])).numpy().transpose(0, 3, 1, 2))
+    others: dict[str, Callable[[np.ndarray], object]] = {
+        "bare": lambda images: bare(tf.constant(images)).numpy(),
+        "onnxruntime": lambda images: session.run(None, {name: floats}),
+    }
+    rates: dict[str, list[float]] = {program: [] for program in ("scan", *others)}
+    for images in source.rounds:
+        rates["scan"].append(scanning.rate(clock))
+        for program, run in others.items():
+            started = clock()
+            run(images)
+            rates[program].append(BATCH / (clock() - started))
+    return {program: speeds[WARM_UP:] for program, speeds in rates.items()}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cpu", action="store_true")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "resnet18.onnx"
-        if len(sys.argv) == 1:
+        path = options.file or Path(folder) / "resnet18.onnx"
+        if options.file is None:
             path.write_bytes(resnet().SerializeToString())
-        network = open_onnx(str(path), ModelSpec(source=f"onnx:{path}", layers=["*"], preprocess="none"))
-        session = onnxruntime.InferenceSession(str(path))
-    last = [layer.name for layer in network.layers() if layer.shape[0] > 1][-1]
-    images = np.random.default_rng(1).normal(size=(BATCH, *network.input_shape)).astype(np.float32)
-    first, feed = np.ascontiguousarray(images.transpose(0, 3, 1, 2)), session.get_inputs()[0].name
-    fed = tf.constant(images)
-
-    @tf.function(autograph=False)
-    def peaks(given: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_max(network.trace(given, [last])[last], [1, 2])
-
-    passes = {"convscope": lambda: peaks(fed).numpy(), "onnxruntime": lambda: session.run(None, {feed: first})}
-    times: dict[str, list[float]] = {name: [] for name in passes}
-    for number in range(ROUNDS + 1):  # taking turns, so that both meet the same load; the first round warms up
-        for name, run in passes.items():
-            taken = seconds(run)
-            times[name] += [taken] if number else []
-    rates = {name: BATCH / min(taken) for name, taken in times.items()}
-    for name, rate in rates.items():
-        print(f"{name:12} {rate:7.1f} images/s")
-    print(f"ratio        {rates['convscope'] / rates['onnxruntime']:7.2f}")
+        rates = measure(path, options.rounds, time.process_time if options.cpu else time.perf_counter)
+    for program, speeds in rates.items():
+        print(f"{program:12}{statistics.median(speeds):8.1f} images/s")
+    for other in ("bare", "onnxruntime"):
+        print(f"scan/{other:12}{ratio(rates, 'scan', other):8.2f}")
 
 
 if __name__ == "__main__":

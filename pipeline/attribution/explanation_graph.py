@@ -256,7 +256,7 @@ class _Drawing:
             flow = attention_flow(pixels, self.network.name)
             for quantity in attention:
                 weighted = totals if quantity.by_gradients else []
-                flows = [flow.weighed(gradients_of(total, list(flow.blocks))) for total in weighted]
+                flows = [flow.weighted(gradients_of(total, list(flow.blocks))) for total in weighted]
                 values[quantity] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
         for layer, tensor in tensors.items():
             values |= self._at_layer(layer, tensor, totals)

@@ -1,1 +1,1 @@
-"""Tokens as maps: where on the image each row of a tensor lies, and the view of it that is a map."""
+"""Tokens as maps: which part of the image each token belongs to, and how a tensor of tokens becomes a map."""

@@ -1,4 +1,4 @@
-"""How attention hands information from token to token through a whole network: rollout, plain or weighed by gradients."""
+"""Attention rollout: how attention passes information from token to token through a network, plain or weighted by gradients."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import tensorflow as tf
 
 from pipeline.errors import UnusableModel
 from pipeline.models.tokens.following import Follower
-from pipeline.models.tokens.placing import Placement, placed
+from pipeline.models.tokens.placing import Placement, placements
 from pipeline.models.tokens.positions import EXTRA
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionFlow:
-    """The attention of every block of a network, all tokens of one grid to all, in forward order.
+    """The attention of every block of a network, each from all tokens to all tokens, in forward order.
 
-    blocks: what each softmax gives, in the network's own order of axes.
-    orders: the axes of each as (batch, heads, those that look, those looked at).
-    reader: the token from which the logits are read, the first that is beside the image; None where there is none: then all
-        tokens of the image count alike.
-    placement: how (batch, tokens, 1) lies on the image.
+    blocks: the output of each block's softmax, with its axes in the network's order.
+    orders: for each block, which of its axes are (batch, heads, queries, keys).
+    reader: the index of the token from which the logits are read, the first extra token; None without one, when all tokens of the
+        image count equally.
+    placement: makes a map of (batch, tokens, 1).
     """
 
     blocks: Sequence[tf.Tensor]
@@ -31,7 +31,7 @@ class AttentionFlow:
     placement: Placement
 
     def rollout(self) -> tf.Tensor:
-        """Float32 (batch, rows, columns): the product over the blocks of (A + I) / 2, A the mean of the heads.
+        """Float32 (batch, rows, columns): the product over the blocks of (A + I) / 2, A the mean over the heads.
 
         Abnar and Zuidema, 2020: "Quantifying Attention Flow in Transformers".
         """
@@ -42,13 +42,14 @@ class AttentionFlow:
             flow = step if flow is None else step @ flow
         return self._map(flow)
 
-    def weighed(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor:
-        """Float32 (batch, rows, columns): R + max(G * A, 0) R over the blocks, of the mean of the heads, less the tokens' own.
+    def weighted(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor:
+        """Float32 (batch, rows, columns): R + mean over the heads of max(G * A, 0) times R, block by block.
 
-        Chefer et al., 2021: "Generic Attention-model Explainability", of self-attention.
+        Chefer et al., 2021: "Generic Attention-model Explainability", its rule for self-attention.
 
         Args:
-            gradients: of the sum of the images' scores by the attention of each block, G; None where it has none.
+            gradients: G for each block, of the sum of the images' scores with respect to A; None for a block that the scores do
+                not depend on, which is skipped.
         """
         flow: tf.Tensor | None = None
         for block, order, gradient in zip(self.blocks, self.orders, gradients, strict=True):
@@ -66,9 +67,13 @@ class AttentionFlow:
 
 
 def attention_flow(images: tf.Tensor, where: str) -> AttentionFlow:
-    """The attention of the network that was traced into the graph of some images, (batch, h, w, bands) of a fixed batch.
+    """The attention of a traced network.
 
-    Raises: UnusableModel, for a network without attention, or whose attention is within windows or between several grids.
+    Args:
+        images: its input, (batch, height, width, bands) with a fixed batch, in the graph that holds the network.
+        where: the network's name, for errors.
+
+    Raises: UnusableModel, if the network has no attention, or its attention is within windows or between different grids.
     """
     follower = Follower(images.graph, images, (1, 2), {})
     blocks: list[tf.Tensor] = []
@@ -79,24 +84,23 @@ def attention_flow(images: tf.Tensor, where: str) -> AttentionFlow:
     for softmax in follower.attention:
         positions, rank = follower.known[softmax.name], int(softmax.shape.rank)
         assert positions.keys is not None
-        looking = [axis for axis in positions.axes if axis]
-        looked = [axis for axis in positions.keys.axes if axis]
-        same = len(looking) == len(looked) == 1 and rank == 4 and softmax.shape[0] == images.shape[0]
+        query_axes = [axis for axis in positions.axes if axis]
+        key_axes = [axis for axis in positions.keys.axes if axis]
+        is_plain = len(query_axes) == len(key_axes) == 1 and rank == 4 and softmax.shape[0] == images.shape[0]
         ids, keys = (tokens.ids.reshape(tokens.ids.shape[0], -1) for tokens in (positions, positions.keys))
-        if not same or ids.shape != keys.shape or not (ids == keys).all():
+        if not is_plain or ids.shape != keys.shape or not (ids == keys).all():
             refused = f"{softmax.op.name} looks at other tokens than it looks from, or within windows"
             continue
         if placement is not None and ids.shape[1] != placement.rows:
             refused = f"{softmax.op.name} has {ids.shape[1]} tokens, an earlier one {placement.rows}"
             continue
-        beside = np.flatnonzero((ids == EXTRA).all(axis=0))
-        reader = int(beside[0]) if len(beside) else None
-        shape = [int(softmax.shape[0]), ids.shape[1], 1]
-        along = positions.keys.along(lambda ids, axis=looked[0]: ids.reshape(ids.shape[0], ids.shape[axis], 1))  # type: ignore[misc]
-        placement = placed(along, shape, int(images.shape[0])).tokens
-        heads = ({1, 2, 3} - {looking[0], looked[0]}).pop()
+        extra = np.flatnonzero((ids == EXTRA).all(axis=0))
+        reader = int(extra[0]) if len(extra) else None
+        tokens = positions.keys.along(lambda _, keys=keys: keys[..., np.newaxis])  # type: ignore[misc]
+        placement = placements(tokens, [int(softmax.shape[0]), ids.shape[1], 1], int(images.shape[0])).tokens
+        heads = ({1, 2, 3} - {query_axes[0], key_axes[0]}).pop()
         blocks.append(softmax)
-        orders.append((0, heads, looking[0], looked[0]))
+        orders.append((0, heads, query_axes[0], key_axes[0]))
     if refused or placement is None:
         reason = refused or "it has no attention between tokens of the image"
         raise UnusableModel(

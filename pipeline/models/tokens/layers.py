@@ -1,4 +1,4 @@
-"""TokenLayers: a network's layers once their tokens lie on the image, and how each map is made of what the reader reads."""
+"""TokenLayers: a network's layers with tokens turned into maps, and how each map is computed from the tensors it comes from."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipeline.errors import WrongSpec
 from pipeline.models.layout import Layout
 from pipeline.models.network import ASKED, LayerInfo, Setting, TokenTensor, UnreadableLayer
 from pipeline.models.tokens.following import AS_ASKED, Follower
-from pipeline.models.tokens.placing import Placement, placed
+from pipeline.models.tokens.placing import Placement, placements
 from pipeline.models.tokens.positions import EXTRA, Positions, is_map_like
 from pipeline.spec.model import TokensSpec
 
-_IMAGES = 2  # whose positions are followed: of one alone, nothing tells the axis of images
+_IMAGES = 2  # are followed: with a single image, the axis of images would look like any other of length 1
 EXTRA_TOKENS, HEADS = "#tokens", "#heads"
 
 
 class TokenReader(Protocol):
-    """What tokens need of how a family of networks is read; see `pipeline.models.reader.Reader`."""
+    """The part of `pipeline.models.reader.Reader` that this module needs."""
 
     layout: Layout
     input_shape: tuple[int, int, int]
@@ -33,12 +33,12 @@ class TokenReader(Protocol):
     def read(
         self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
     ) -> Mapping[str, tf.Tensor]:
-        """The outputs of layers, of those too whose tokens are not placed yet."""
+        """The outputs of layers, including those that the survey lists as TokenTensor."""
 
 
 @dataclass(frozen=True)
 class TokenView:
-    """How a layer's map is made: of which layer's tensor as the reader reads it, and how."""
+    """How a layer's map is computed: `make` of the tensor that the reader reads for the layer `source`."""
 
     source: str
     make: Callable[[tf.Tensor], tf.Tensor]
@@ -46,7 +46,10 @@ class TokenView:
 
 @dataclass(frozen=True)
 class TokenLayers:
-    """survey: all layers in forward order. views: of those that are not the reader's own. setting: what was inferred."""
+    """A network's layers.
+
+    survey: all layers in forward order. views: for layers whose maps are not what the reader reads. setting: the grids inferred.
+    """
 
     survey: Sequence[LayerInfo | UnreadableLayer]
     views: Mapping[str, TokenView] = field(default_factory=dict)
@@ -58,12 +61,14 @@ class TokenLayers:
 
 
 def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> TokenLayers:
-    """Find where the tokens of a network lie, by following the image through a trace of it; nothing is run.
+    """Turn a network's layers of tokens into layers with maps, by following the image through a trace; the network is not run.
 
     Args:
-        spec: `model.tokens`. where: the network, for the errors.
+        reader: of the network.
+        spec: `model.tokens`, or None.
+        where: the network's name, for errors.
 
-    Raises: WrongSpec, for a grid that no layer has.
+    Raises: WrongSpec, if no layer has as many tokens as the spec's grid, or the graph shows another grid.
     """
     survey = list(reader.survey())
     if not any(isinstance(layer, TokenTensor) for layer in survey):
@@ -75,18 +80,24 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
         for tensor in survey
         if isinstance(tensor, TokenTensor) or (isinstance(tensor, LayerInfo) and tensor.shape[:2] != (1, 1))
     ]
-    survey_of: list[_Survey] = []
+    traces: list[_Trace] = []
 
-    def look(images: tf.Tensor) -> None:
+    def trace(images: tf.Tensor) -> None:
         tensors = reader.read(tf.identity(images), names)
         grids = {} if spec is None else {spec.count: spec.grid}
         follower = Follower(images.graph, images, reader.layout.spatial, grids)
-        survey_of.append(_Survey(follower, tensors, reader.layout.spatial))
+        traces.append(_Trace(follower, tensors, reader.layout.spatial))
 
     image = tf.TensorSpec((_IMAGES, *reader.layout.shape(*reader.input_shape)), tf.float32)
-    tf.function(look, autograph=False).get_concrete_function(image)
-    layers = survey_of[0].layers(survey)
-    if spec is not None and not any(root == AS_ASKED for _, root in survey_of[0].used):
+    tf.function(trace, autograph=False).get_concrete_function(image)
+    layers = traces[0].layers(survey)
+    if spec is not None and traces[0].follower.contradictions:
+        (rows, columns), operation = next(iter(traces[0].follower.contradictions.items()))
+        raise WrongSpec(
+            f"model.tokens says that {spec.count} tokens are {spec.grid[0]} x {spec.grid[1]} and {spec.extra} extra, but at "
+            f"{operation!r} the graph of {where} makes them from {rows} x {columns} parts of the image. Leave model.tokens out."
+        )
+    if spec is not None and not any(root == AS_ASKED for _, root in traces[0].used):
         counts = sorted(
             {int(layer.shape[1] or 0) for layer in survey if isinstance(layer, TokenTensor) and len(layer.shape) == 3}
         )
@@ -97,15 +108,15 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
     return layers
 
 
-class _Survey:
-    """One look at a traced network."""
+class _Trace:
+    """A traced network: its layers' tensors, their positions, and what has been listed so far."""
 
     def __init__(self, follower: Follower, tensors: Mapping[str, tf.Tensor], spatial: tuple[int, int]) -> None:
         self.follower, self.tensors, self.spatial = follower, tensors, spatial
-        self.used: list[tuple[tuple[int, int], str]] = []  # grids, and by which operation the image was so divided
+        self.used: list[tuple[tuple[int, int], str]] = []  # grids, and the operation that divided the image into each
         self.views: dict[str, TokenView] = {}
-        self.extra = 0
-        self.attended: set[str] = set()  # the attention whose heads are listed
+        self.extra = 0  # the most extra tokens of any layer
+        self.attended: set[str] = set()  # operations of attention whose heads are listed already
         graph = next(iter(tensors.values())).graph
         self.order = {operation.name: number for number, operation in enumerate(graph.get_operations())}
         self.listed = sorted(((self.order[tensor.op.name], name) for name, tensor in tensors.items()), key=lambda item: item[0])
@@ -116,7 +127,7 @@ class _Survey:
         return TokenLayers(every, self.views, self._setting())
 
     def _described(self, layer: LayerInfo | UnreadableLayer) -> Iterator[LayerInfo | UnreadableLayer]:
-        """A layer, and what is kept apart from it."""
+        """A layer, followed by its LAYER#tokens and LAYER#heads if it has these."""
         tensor = self.tensors.get(layer.name)
         positions = None if tensor is None else self.follower.known.get(tensor.name)
         if tensor is None or (isinstance(layer, LayerInfo) and (positions is None or self._is_map(positions, tensor))):
@@ -131,41 +142,44 @@ class _Survey:
             )
             return
         shape = tuple(tensor.shape)
-        where = placed(positions, shape, self.follower.images)
-        own = where.tokens or where.extra
-        if own is None:
+        placing = placements(positions, shape, self.follower.images)
+        main = placing.tokens or placing.extra
+        if main is None:
             sizes = " x ".join(map(str, shape[1:]))
             reason = layer.reason if isinstance(layer, UnreadableLayer) else f"{sizes} numbers"
-            yield UnreadableLayer(layer.name, layer.kind, f"{reason} ({where.problem})")
+            yield UnreadableLayer(layer.name, layer.kind, f"{reason} ({placing.problem})")
             return
-        if where.tokens:
-            self.used.append((own.shape[:2], positions.root))
-        self._add(layer.name, layer.name, own)
-        yield LayerInfo(layer.name, layer.kind, own.shape, of_tokens=where.tokens is not None)
-        if where.tokens and where.extra:
-            self.extra = max(self.extra, where.extra.shape[1])
-            self._add(layer.name + EXTRA_TOKENS, layer.name, where.extra)
-            yield LayerInfo(layer.name + EXTRA_TOKENS, layer.kind, where.extra.shape)
-        if positions.heads is not None and where.tokens and positions.heads[1] not in self.attended:
+        if placing.tokens:
+            self.used.append((main.shape[:2], positions.root))
+        self._add(layer.name, layer.name, main)
+        yield LayerInfo(layer.name, layer.kind, main.shape, of_tokens=placing.tokens is not None)
+        if placing.tokens and placing.extra:
+            self.extra = max(self.extra, placing.extra.shape[1])
+            self._add(layer.name + EXTRA_TOKENS, layer.name, placing.extra)
+            yield LayerInfo(layer.name + EXTRA_TOKENS, layer.kind, placing.extra.shape)
+        if positions.heads is not None and placing.tokens and positions.heads[1] not in self.attended:
             self.attended.add(positions.heads[1])
-            others = tuple(axis for axis in range(1, len(shape)) if axis not in (*positions.axes, positions.heads[0]))
-            sizes_ = [1 if axis in others else size for axis, size in enumerate(shape)]
-            norms = placed(positions, sizes_, self.follower.images).tokens
+            width_axes = tuple(axis for axis in range(1, len(shape)) if axis not in (*positions.axes, positions.heads[0]))
+            norm_shape = [1 if axis in width_axes else size for axis, size in enumerate(shape)]
+            norms = placements(positions, norm_shape, self.follower.images).tokens
             assert norms is not None
             self._add(
-                layer.name + HEADS, layer.name, norms, lambda given: tf.sqrt(tf.reduce_sum(given**2, axis=others, keepdims=True))
+                layer.name + HEADS,
+                layer.name,
+                norms,
+                lambda vectors: tf.sqrt(tf.reduce_sum(vectors**2, axis=width_axes, keepdims=True)),
             )
             yield LayerInfo(layer.name + HEADS, layer.kind, norms.shape)
 
     def _is_map(self, positions: Positions, tensor: tf.Tensor) -> bool:
-        """Whether a layer that has a map for its reader is one."""
+        """Whether a tensor that the reader takes for a map is one, by its positions."""
         images = self.follower.images
         if positions.keys is not None or (positions.area > 1 and (positions.ids == EXTRA).all()):
             return False
         channels = ({1, 2, 3} - set(self.spatial)).pop()
         if tensor.shape.rank == 4 and positions.ids.shape[channels] > 1:
             if max(positions.ids.shape[axis] for axis in self.spatial) == 1 < max(tensor.shape[axis] for axis in self.spatial):
-                return False  # the axis that would be of channels holds the tokens, those of rows and columns heads and width
+                return False  # the channels' axis holds the tokens, and those of rows and columns hold heads and width
             positions = positions.without(channels, kept=True)
         if positions.lost == "unknown" or tensor.shape.rank != 4 or is_map_like(positions, images, self.spatial):
             return True
@@ -175,7 +189,7 @@ class _Survey:
             return True
         of_map = tensor.shape[0] == images and set(positions.axes) <= {0, *self.spatial} and positions.grid[0] > 1
         if of_map and len(positions.axes) == 3:
-            return placed(positions, tuple(tensor.shape), images).tokens is None
+            return placements(positions, tuple(tensor.shape), images).tokens is None
         return False
 
     def _add(
@@ -184,7 +198,7 @@ class _Survey:
         self.views[name] = TokenView(source, lambda tensor: placement(before(tensor)))
 
     def _attention(self, survey: Sequence[LayerInfo | UnreadableLayer]) -> dict[str, list[LayerInfo]]:
-        """The maps of what attention looks at, by the layer behind which each is listed."""
+        """LAYER#heads for every softmax of attention, by the layer that it is listed after."""
         kinds = {layer.name: layer.kind for layer in survey}
         heads: dict[str, list[LayerInfo]] = {}
         for softmax in self.follower.attention:
@@ -195,14 +209,15 @@ class _Survey:
                 owner = outer
             if owner is None or owner + HEADS in self.views:
                 continue
-            made = attention_view(softmax, self.follower)
-            if made is not None:
-                self.views[owner + HEADS] = TokenView(owner, _of_softmax(made[1]))
-                heads[owner] = [LayerInfo(owner + HEADS, kinds[owner], made[0].shape)]
+            view = attention_view(softmax, self.follower)
+            if view is not None:
+                placement, make = view
+                self.views[owner + HEADS] = TokenView(owner, _of_softmax(make))
+                heads[owner] = [LayerInfo(owner + HEADS, kinds[owner], placement.shape)]
         return heads
 
     def _setting(self) -> Setting | None:
-        """What was inferred, and from what."""
+        """The grids of tokens, and the layers that they were inferred from."""
         grids = {f"{rows} x {columns}": root for (rows, columns), root in reversed(self.used)}
         if not grids:
             return None
@@ -214,18 +229,18 @@ class _Survey:
         return Setting(value, f"followed from {', '.join(dict.fromkeys(map(self._root, roots)))}{beside}")
 
     def _root(self, root: str) -> str:
-        """The layer in which an operation is, by which the image was divided; else what the positions say."""
+        """The layer that holds the operation `root`; `root` itself if it is not an operation."""
         position = self.order.get(root)
         return root if position is None else next((repr(name) for other, name in self.listed if other >= position), root)
 
 
 def softmax_of(tensor: tf.Tensor) -> tf.Tensor | None:
-    """The nearest softmax of more than a vector that a tensor is made from, or is."""
+    """The nearest softmax of rank 3 or more among the operations that a tensor depends on, its own included; or None."""
     waiting, seen = [tensor.op], {tensor.op}
     for operation in waiting:
         if operation.type == "Softmax" and (operation.outputs[0].shape.rank or 0) > 2:
             return operation.outputs[0]
-        further = [given.op for given in operation.inputs if given.op not in seen]
+        further = [source.op for source in operation.inputs if source.op not in seen]
         seen.update(further)
         waiting += further
     return None
@@ -236,28 +251,28 @@ def _of_softmax(make: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor],
 
 
 def attention_view(softmax: tf.Tensor, follower: Follower) -> tuple[Placement, Callable[[tf.Tensor], tf.Tensor]] | None:
-    """What each head looks at: from the first extra token, or without one on average from all that look.
+    """Maps of what each head looks at, from the first extra token, or the mean over all queries if there is none.
 
-    Returns: where the maps lie, and what makes them of the attention (batch, heads, those that look, those looked at). None where
-        it cannot be told which axis is of those that look.
+    Returns: the placement of the maps, and the function that computes them from attention (batch, heads, queries, keys). None if
+        the axis of the queries cannot be told from the others.
     """
     positions = follower.known[softmax.name]
     assert positions.keys is not None
-    shape, looked = list(softmax.shape), positions.keys.axes
-    # A single token that looks, as in class attention, is an axis of length 1, wherever it stands.
-    looking = [axis for axis in positions.axes if axis] or [axis for axis, size in enumerate(shape) if size == 1 and axis][:1]
-    if len(looking) != 1 or looking[0] in looked:
+    shape = list(softmax.shape)
+    # A single query, as in class attention, is an axis of length 1, at any position.
+    query_axes = [axis for axis in positions.axes if axis] or [axis for axis, size in enumerate(shape) if size == 1 and axis][:1]
+    if len(query_axes) != 1 or query_axes[0] in positions.keys.axes:
         return None
-    axis = looking[0]
-    beside = np.flatnonzero((positions.ids == EXTRA).all(axis=tuple(set(range(len(shape))) - {axis})))
+    axis = query_axes[0]
+    extra = np.flatnonzero((positions.ids == EXTRA).all(axis=tuple(set(range(len(shape))) - {axis})))
     shape[axis] = 1
-    placement = placed(positions.keys, shape, follower.images).tokens
+    placement = placements(positions.keys, shape, follower.images).tokens
     if placement is None:
         return None
 
     def make(tensor: tf.Tensor) -> tf.Tensor:
-        if len(beside):
-            begin = [int(beside[0]) if number == axis else 0 for number in range(len(shape))]
+        if len(extra):
+            begin = [int(extra[0]) if number == axis else 0 for number in range(len(shape))]
             tensor = tf.slice(tensor, begin, [1 if number == axis else -1 for number in range(len(shape))])
         else:
             tensor = tf.reduce_mean(tensor, axis=axis, keepdims=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -127,7 +128,9 @@ def test_what_each_head_gives_has_a_norm_and_all_heads_together_are_channels(fro
 
 def test_what_mixes_tokens_is_left_out_by_name_and_what_comes_after_lies_on_the_image_again(networks: Any) -> None:
     layers = {layer.name: layer for layer in networks["mixer"].every_layer()}
-    assert isinstance(layers["mixing"], UnreadableLayer) and "no row of it is of a single place" in layers["mixing"].reason
+    assert (
+        isinstance(layers["mixing"], UnreadableLayer) and "none of its rows belongs to a single part" in layers["mixing"].reason
+    )
     assert layers["sum"].shape == (4, 4, 8) and layers["turned"].shape == (4, 4, 8)
 
 
@@ -242,3 +245,28 @@ def test_a_grid_that_does_not_fit_is_refused_with_the_numbers_there_are(networks
         networks["convmixer"].with_tokens(TokensSpec(grid=(4, 4))).layers()
     with pytest.raises(UnknownLayer):
         networks["cct"].trace(tf.constant(IMAGES), ["sum#tokens"])
+
+
+def test_a_grid_that_contradicts_the_graph_is_refused_with_the_grid_there_is(networks: dict[str, ImageNetwork]) -> None:
+    with pytest.raises(WrongSpec, match="17 tokens are 2 x 8 and 1 extra, but at .* from 4 x 4 parts of the image"):
+        networks["vit"].with_tokens(TokensSpec(grid=(2, 8), extra=1)).layers()
+    with pytest.raises(WrongSpec, match="17 tokens are 17 x 1 and 0 extra, but at .* from 4 x 4 parts of the image"):
+        networks["vit"].with_tokens(TokensSpec(grid=(17, 1))).layers()
+    agreeing = networks["vit"].with_tokens(TokensSpec(grid=(4, 4), extra=1))
+    assert agreeing.layers() == networks["vit"].layers()
+    assert str(agreeing.settings["tokens"]).startswith("4 x 4 + 1 (as asked")
+
+
+def test_a_savedmodel_of_a_transformer_has_the_tokens_and_the_heads_of_its_keras_model(
+    models: dict[str, keras.Model], networks: dict[str, ImageNetwork], tmp_path: Path
+) -> None:
+    models["vit"].export(tmp_path / "vit", verbose=False)
+    network: ImageNetwork = opened(tmp_path / "vit", "savedmodel")
+    assert network.settings["tokens"].value == "4 x 4 + 1"
+    names = [layer.name for layer in network.layers()]
+    for layer in ("sum0a", "sum0a#tokens", "mha0#heads"):
+        kept, beside = layer.partition("#")[0], layer.partition("#")[1:]
+        (name,) = [
+            name for name in names if f"/{kept}_" in name and name.endswith("".join(beside)) and ("#" in name) == ("#" in layer)
+        ]
+        np.testing.assert_allclose(traced(network, [name])[name], traced(networks["vit"], [layer])[layer], atol=1e-5)
