@@ -30,7 +30,7 @@ from pipeline.models.network import LayerInfo
 from pipeline.models.onnx.onnx_network import open_onnx
 from pipeline.spec.model import ModelSpec
 
-BATCH, LAYERS = 16, 4
+BATCH, BATCHES, LAYERS = 16, 4, 4  # BATCHES: in a round
 
 
 def resnet(blocks: tuple[int, ...] = (2, 2, 2, 2)) -> onnx.ModelProto:
@@ -79,7 +79,7 @@ def measure(path: Path, rounds: int, clock: Callable[[], float]) -> dict[str, li
     network = open_onnx(str(path), ModelSpec(source=f"onnx:{path}", layers=["*"], preprocess="torch"))
     layers, session = spread_layers(network), onnxruntime.InferenceSession(str(path))
     print(f"{path.stem}, layers {', '.join(layer.name for layer in layers)}")
-    shape = (rounds + WARM_UP, BATCH, *network.input_shape)
+    shape = (rounds + WARM_UP, BATCHES * BATCH, *network.input_shape)
     source = InMemory(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
     scanning = Scanning(network, ScanPlan(layers, None, TOP_K, BATCH), source)
     reader, deepest, name = network.reader, layers[-1].name, session.get_inputs()[0].name
@@ -88,7 +88,7 @@ def measure(path: Path, rounds: int, clock: Callable[[], float]) -> dict[str, li
     def bare(images: tf.Tensor) -> tf.Tensor:
         return reader.read(reader.layout.feed(network.preprocess(images)), [deepest])[deepest]
 
-    floats = np.ascontiguousarray(network.preprocess(tf.constant(source.rounds[0])).numpy().transpose(0, 3, 1, 2))
+    floats = np.ascontiguousarray(network.preprocess(tf.constant(source.rounds[0][:BATCH])).numpy().transpose(0, 3, 1, 2))
     others: dict[str, Callable[[np.ndarray], object]] = {
         "bare": lambda images: bare(tf.constant(images)).numpy(),
         "onnxruntime": lambda images: session.run(None, {name: floats}),
@@ -98,8 +98,9 @@ def measure(path: Path, rounds: int, clock: Callable[[], float]) -> dict[str, li
         rates["scan"].append(scanning.rate(clock))
         for program, run in others.items():
             started = clock()
-            run(images)
-            rates[program].append(BATCH / (clock() - started))
+            for batch in images.reshape(BATCHES, BATCH, *network.input_shape):
+                run(batch)
+            rates[program].append(len(images) / (clock() - started))
     return {program: speeds[WARM_UP:] for program, speeds in rates.items()}
 
 

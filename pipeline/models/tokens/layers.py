@@ -101,9 +101,12 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
         counts = sorted(
             {int(layer.shape[1] or 0) for layer in survey if isinstance(layer, TokenTensor) and len(layer.shape) == 3}
         )
+        advice = f"have {', '.join(map(str, counts))}. Write a grid that fits one of these numbers."
+        if layers.setting is not None:
+            advice = f"have others, and their graph shows the grids: {layers.setting.value}. Leave model.tokens out."
         raise WrongSpec(
             f"model.tokens = {spec.grid[0]} x {spec.grid[1]} and {spec.extra} extra are {spec.count} tokens, but the layers of "
-            f"{where} have {', '.join(map(str, counts))}. Write a grid that fits one of these numbers."
+            f"{where} {advice}"
         )
     return layers
 

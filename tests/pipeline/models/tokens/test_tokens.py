@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -128,9 +129,7 @@ def test_what_each_head_gives_has_a_norm_and_all_heads_together_are_channels(fro
 
 def test_what_mixes_tokens_is_left_out_by_name_and_what_comes_after_lies_on_the_image_again(networks: Any) -> None:
     layers = {layer.name: layer for layer in networks["mixer"].every_layer()}
-    assert (
-        isinstance(layers["mixing"], UnreadableLayer) and "none of its rows belongs to a single part" in layers["mixing"].reason
-    )
+    assert isinstance(layers["mixing"], UnreadableLayer) and "none of its rows belongs to a" in layers["mixing"].reason
     assert layers["sum"].shape == (4, 4, 8) and layers["turned"].shape == (4, 4, 8)
 
 
@@ -241,6 +240,10 @@ def test_where_nothing_can_be_followed_the_number_of_tokens_tells_the_grid_or_th
 def test_a_grid_that_does_not_fit_is_refused_with_the_numbers_there_are(networks: dict[str, ImageNetwork]) -> None:
     with pytest.raises(WrongSpec, match="3 x 5 and 1 extra are 16 tokens, but the layers of hidden have 31"):
         hidden(31).with_tokens(TokensSpec(grid=(3, 5), extra=1)).layers()
+    with pytest.raises(
+        WrongSpec, match="4 x 4 and 3 extra are 19 tokens, .* shows the grids: 4 x 4, 2 x 2. Leave model.tokens out"
+    ):
+        networks["swin"].with_tokens(TokensSpec(grid=(4, 4), extra=3)).layers()
     with pytest.raises(WrongSpec, match="has no layer of tokens. Leave it out"):
         networks["convmixer"].with_tokens(TokensSpec(grid=(4, 4))).layers()
     with pytest.raises(UnknownLayer):
@@ -254,19 +257,20 @@ def test_a_grid_that_contradicts_the_graph_is_refused_with_the_grid_there_is(net
         networks["vit"].with_tokens(TokensSpec(grid=(17, 1))).layers()
     agreeing = networks["vit"].with_tokens(TokensSpec(grid=(4, 4), extra=1))
     assert agreeing.layers() == networks["vit"].layers()
-    assert str(agreeing.settings["tokens"]).startswith("4 x 4 + 1 (as asked")
+    assert agreeing.settings["tokens"].value == "4 x 4 + 1"
 
 
+@pytest.mark.slow  # 5 s, of which most is the export
 def test_a_savedmodel_of_a_transformer_has_the_tokens_and_the_heads_of_its_keras_model(
     models: dict[str, keras.Model], networks: dict[str, ImageNetwork], tmp_path: Path
 ) -> None:
     models["vit"].export(tmp_path / "vit", verbose=False)
     network: ImageNetwork = opened(tmp_path / "vit", "savedmodel")
     assert network.settings["tokens"].value == "4 x 4 + 1"
-    names = [layer.name for layer in network.layers()]
-    for layer in ("sum0a", "sum0a#tokens", "mha0#heads"):
-        kept, beside = layer.partition("#")[0], layer.partition("#")[1:]
-        (name,) = [
-            name for name in names if f"/{kept}_" in name and name.endswith("".join(beside)) and ("#" in name) == ("#" in layer)
-        ]
+    for layer, operation in (
+        ("sum0a", r"sum0a\w*/Add"),
+        ("sum0a#tokens", r"sum0a\w*/Add#tokens"),
+        ("mha0#heads", r"mha0\w*/Softmax#heads"),
+    ):
+        (name,) = [layer.name for layer in network.layers() if re.search(f"/{operation}$", layer.name)]
         np.testing.assert_allclose(traced(network, [name])[name], traced(networks["vit"], [layer])[layer], atol=1e-5)
