@@ -85,8 +85,8 @@ class Follower:
                 self.contradictions.setdefault(followed.shape[:2], output.op.name)
             return replace(positions, root=AS_ASKED)
         if positions.lost == "unknown":
-            grid = grid_of(shape[1], self.size)
-            return positions if grid is None else tokens_of(shape, grid, "the number of tokens")
+            implied = grid_of(shape[1], self.size)
+            return positions if implied is None else tokens_of(shape, implied, "the number of tokens")
         return positions
 
     def _outputs(self, operation: tf.Operation) -> list[Positions]:
