@@ -1,11 +1,11 @@
 """The scan of a network in ONNX against the bare network and against onnxruntime: images/s, interleaved, in one process.
 
-    python -m bench.onnx_scan [--rounds N] [--cpu] [MODEL.onnx]
+    python -m bench.onnx_scan [--rounds N] [--cpu] [MODEL.onnx [LAYER...]]
 
-"scan" is the scan of the main job over images in memory: it reads LAYERS layers spread over the network's depth, puts tokens
-back to their patches, takes every channel's maximum, and updates heaps and statistics. "bare" is the same translated network
-without that: the deepest of these layers as it comes. "onnxruntime" runs the whole file. Without a file, the network is a
-ResNet-18 with random weights. Figures are medians over rounds; --cpu as in bench.scan.
+"scan" is the scan of the main job over images in memory: it reads the layers (names or globs; without any, LAYERS of them,
+spread over the network's depth), puts tokens back to their patches, takes every channel's maximum, and updates heaps and
+statistics. "bare" is the same translated network without that: the deepest of these layers as it comes. "onnxruntime" runs the
+whole file. Without a file, the network is a ResNet-18 with random weights. Figures are medians over rounds; --cpu: see bench.scan.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipeline.activations.plan import ScanPlan
 from pipeline.models.image_network import ImageNetwork
 from pipeline.models.network import LayerInfo
 from pipeline.models.onnx.onnx_network import open_onnx
+from pipeline.models.registry import select_layers
 from pipeline.spec.model import ModelSpec
 
 BATCH, BATCHES, LAYERS = 16, 4, 4  # BATCHES: in a round
@@ -74,10 +75,11 @@ def spread_layers(network: ImageNetwork) -> tuple[LayerInfo, ...]:
     return tuple(maps[round(depth)] for depth in np.linspace(0, len(maps) - 1, LAYERS + 1)[1:])
 
 
-def measure(path: Path, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+def measure(path: Path, names: list[str], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Images/s of each program, round by round."""
     network = open_onnx(str(path), ModelSpec(source=f"onnx:{path}", layers=["*"], preprocess="torch"))
-    layers, session = spread_layers(network), onnxruntime.InferenceSession(str(path))
+    layers = tuple(select_layers(network, names)) if names else spread_layers(network)
+    session = onnxruntime.InferenceSession(str(path))
     print(f"{path.stem}, layers {', '.join(layer.name for layer in layers)}")
     shape = (rounds + WARM_UP, BATCHES * BATCH, *network.input_shape)
     source = InMemory(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
@@ -107,6 +109,7 @@ def measure(path: Path, rounds: int, clock: Callable[[], float]) -> dict[str, li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("layers", nargs="*", metavar="LAYER")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args()
@@ -114,7 +117,7 @@ def main() -> None:
         path = options.file or Path(folder) / "resnet18.onnx"
         if options.file is None:
             path.write_bytes(resnet().SerializeToString())
-        rates = measure(path, options.rounds, time.process_time if options.cpu else time.perf_counter)
+        rates = measure(path, options.layers, options.rounds, time.process_time if options.cpu else time.perf_counter)
     for program, speeds in rates.items():
         print(f"{program:12}{statistics.median(speeds):8.1f} images/s")
     for other in ("bare", "onnxruntime"):
