@@ -5,7 +5,7 @@
 "scan" is the scan of the main job over images in memory: it reads the layers (names or globs; without any, LAYERS of them,
 spread over the network's depth), puts tokens back to their patches, takes every channel's maximum, and updates heaps and
 statistics. "bare" is the same translated network without that: the deepest of these layers as it comes. "onnxruntime" runs the
-whole file. Without a file, the network is a ResNet-18 with random weights. Figures are medians over rounds; --cpu: see bench.scan.
+whole file. Without a file, the network is a ResNet-18 with random weights. Figures are medians; --cpu: see bench.scan.
 """
 
 from __future__ import annotations
