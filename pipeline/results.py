@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import MissingInput, UnknownLayer, UnknownName, WrongSpec
+from pipeline.errors import Fault, MissingInput, UnknownLayer, UnknownName, WrongSpec, foreign_errors
 from pipeline.receipt import read_receipt
 from pipeline.store.files import named_file
 from pipeline.store.places import Place, Remote, place
-from pipeline.store.tables import INDEX, read_index
+from pipeline.store.tables import INDEX
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +50,16 @@ class JobResults:
         if name.startswith("_") or name not in INDEX:
             raise AttributeError(f"results have no {name!r}; tables: {', '.join(INDEX)}")
         if name not in self._frames:
-            try:
-                self._frames[name] = read_index(self.folder, name).to_pandas()
-            except FileNotFoundError:
-                raise MissingInput(f"{self.folder} has no index/{name}.parquet: the stage that writes it has not run.") from None
+            from pipeline.report.job_reader import DAMAGED, whole_table
+
+            with foreign_errors(Fault, f"index/{name}.parquet of {self.folder}", DAMAGED):
+                try:
+                    table, _ = whole_table(self.folder, name)
+                except FileNotFoundError:
+                    raise MissingInput(
+                        f"{self.folder} has no index/{name}.parquet: the stage that writes it has not run."
+                    ) from None
+                self._frames[name] = table.to_pandas()
         return self._frames[name]
 
     def __dir__(self) -> list[str]:
@@ -104,8 +110,8 @@ class JobResults:
         from pipeline.attribution.map_files import read_maps
 
         if layer is None:
-            rows = read_index(self.folder, "attributions").select(["method", "layer"]).to_pylist()
-            layers = sorted({row["layer"] for row in rows if row["method"] == method} - {None})
+            rows = self.attributions
+            layers = sorted(rows[rows["method"] == method]["layer"].dropna().unique())
             if len(layers) > 1:
                 raise WrongSpec(f"{self.folder} has maps of {method!r} at {', '.join(layers)}. Name one of these layers.")
             layer = layers[0] if layers else None
@@ -248,8 +254,13 @@ def _channels(count: int) -> str:
 def _picture(data: bytes) -> Image:
     import PIL.Image
 
-    picture = PIL.Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "JPEG"))  # others may run programs, such as Ghostscript
-    picture.load()
+    from pipeline.drawing.pixels import FORMATS, check_size
+    from pipeline.report.job_reader import DAMAGED
+
+    with foreign_errors(Fault, "a picture of the job", DAMAGED):
+        check_size(data)
+        picture = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        picture.load()
     return picture
 
 

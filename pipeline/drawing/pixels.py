@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import struct
+
 import cv2
 import numpy as np
+import PIL.Image
 
 _PAGE = 1_000_000  # values of a picture that is large
 LOSSLESS = 101  # as a quality of WebP
+FORMATS = ("PNG", "JPEG", "WEBP")  # that convscope writes; Pillow hands others to programs, such as Ghostscript
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PIXELS = 2**27  # of a picture that a job left; a few kilobytes may claim far more
 _SHRINK = cv2.INTER_LINEAR  # to no less than half, where it skips no pixel
 
 
@@ -46,14 +53,31 @@ def encode_jpeg(pixels: np.ndarray, quality: int, spent: bool = False, fine: boo
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """A PNG, or any other format that convscope writes, -> uint8 RGB (h, w, 3). Raises: ValueError, where it is damaged.
+    """A PNG, or any other format that convscope writes, -> uint8 RGB (h, w, 3).
 
     Images of a data set are another matter: `pipeline.sources.decode` reads those.
+
+    Raises: ValueError, where it is damaged, or of more than 2**27 pixels, which are not decoded.
     """
+    check_size(data)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if pixels is None:
         raise ValueError(f"{len(data)} bytes that are no picture.")
     return np.asarray(pixels)[..., ::-1]
+
+
+def check_size(data: bytes) -> None:
+    """Look at the header of a picture that a job left. Raises: ValueError, where it claims more than 2**27 pixels, or is none."""
+    if data[:8] == _PNG and len(data) >= 24:  # most are, and Pillow takes ten times as long
+        width, height = struct.unpack(">II", data[16:24])
+    else:
+        try:
+            with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+        except Exception:  # Pillow raises many types over what is damaged
+            raise ValueError(f"{len(data)} bytes that are no picture.") from None
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"a picture of {height:,} x {width:,} pixels, more than {_MOST_PIXELS:,}.")
 
 
 def resize(pixels: np.ndarray, height: int, width: int, squares: float = 3.0) -> np.ndarray:

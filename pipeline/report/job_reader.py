@@ -93,22 +93,16 @@ class JobReader:
         return self._by_layer[name]
 
     def _read(self, name: str) -> pa.Table:
-        schema = INDEX[name]
         try:
-            table = read_index(self.folder, name)
-            missing = [column.name for column in schema if column.name not in table.column_names]
-            columns = [
-                pa.nulls(len(table), column.type) if column.name in missing else table[column.name].cast(column.type)
-                for column in schema
-            ]
+            table, missing = whole_table(self.folder, name)
         except FileNotFoundError:
-            return schema.empty_table()
+            return INDEX[name].empty_table()
         except Exception as error:  # Arrow raises many types over a file that is damaged, or holds other columns
             self._note(f"index/{name}.parquet", error)
-            return schema.empty_table()
+            return INDEX[name].empty_table()
         if missing:
             self.gaps.append(f"index/{name}.parquet is from an older version: it has no {', '.join(missing)}.")
-        return pa.table(columns, schema=schema)
+        return table
 
     def pictures(self, folder: str, layer: str, columns: Sequence[str]) -> pa.Table | None:
         name = f"{folder}/{file_name(layer)}.parquet"
@@ -123,6 +117,19 @@ class JobReader:
 
     def _note(self, name: str, error: Exception) -> None:
         self.gaps.append(f"{name} cannot be read ({one_line(error)}).")
+
+
+def whole_table(folder: Place, name: str) -> tuple[pa.Table, list[str]]:
+    """index/NAME.parquet with every column of its schema, and which of them an older version did not write: those are null.
+
+    Raises: FileNotFoundError; what Arrow does, over a file that is damaged, or holds columns of other types.
+    """
+    table, schema = read_index(folder, name), INDEX[name]
+    missing = [column.name for column in schema if column.name not in table.column_names]
+    columns = [
+        pa.nulls(len(table), column.type) if column.name in missing else table[column.name].cast(column.type) for column in schema
+    ]
+    return pa.table(columns, schema=schema), missing
 
 
 def _standing(row: Row) -> tuple[float, float]:

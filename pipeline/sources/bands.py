@@ -11,6 +11,7 @@ import numpy as np
 _NUMPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST = 4096  # bands; more is an image with its channels first
+_MOST_BYTES = 2**32  # of a TIFF's samples
 _HEADER = 10_000  # bytes of a .npy file's header
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -114,15 +115,23 @@ def write_array(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def tiff_shape(file: BinaryIO) -> tuple[int, int, int]:
-    """(height, width, bands) of a TIFF's first page, upright. Raises: WrongBands."""
+def tiff_shape(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype]:
+    """(height, width, bands) of a TIFF's first page, upright, and the type of its samples.
+
+    Raises: WrongBands, also for a page of more than 4 GiB of samples: a small file may unpack to any number.
+    """
     import tifffile
 
     try:
         with tifffile.TiffFile(file) as opened:
             page = opened.pages.first
             height, width, count = image_shape(_bands_last(page))
-            return (width, height, count) if _orientation(page) >= 5 else (height, width, count)
+            dtype = _numbers(np.dtype(page.dtype))
+            if height * width * count * dtype.itemsize > _MOST_BYTES:
+                raise WrongBands(
+                    f"its {height:,} x {width:,} pixels of {count:,} bands are more than {_MOST_BYTES / 2**30:.0f} GiB"
+                )
+            return (width, height, count) if _orientation(page) >= 5 else (height, width, count), dtype
     except WrongBands:
         raise
     except Exception as error:
@@ -137,7 +146,6 @@ def read_tiff(data: bytes) -> tuple[np.ndarray, int]:
         with tifffile.TiffFile(io.BytesIO(data)) as opened:
             page = opened.pages.first
             shape = image_shape(_bands_last(page))
-            _numbers(np.dtype(page.dtype))
             samples = page.asarray(maxworkers=1)
     except WrongBands:
         raise

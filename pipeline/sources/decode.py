@@ -23,12 +23,14 @@ import PIL.ImageFile
 from pipeline.sources import bands
 from pipeline.sources.bands import SampleForm, WrongBands, unknown_range
 from pipeline.sources.colour import to_srgb
+from pipeline.sources.jpeg import JPEGS, check_scans, reduced
 from pipeline.sources.pixel_budget import DECODING
 
 MAX_PIXELS = 2**28  # of an image, by default
 MOST_PIXELS = 2**30  # that any setting allows: OpenCV decodes no more
-REDUCE_ABOVE = 2**26  # pixels of a JPEG, above which a scan decodes it at a half, a quarter or an eighth of its size
-_SPARE = 4  # a reduced JPEG is still so many times as high and wide as the network's input
+REDUCE_ABOVE = 2**26  # pixels of a JPEG, above which a scan decodes it at a part of its size
+_USUAL = 8  # bytes that a pixel takes while it is decoded
+_BYTES = {"AVIF": 32, "HEIF": 32, "WEBP": 16}  # in formats whose codecs hold several copies (bench.decoding)
 
 PIL.Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice as many; `Decoder` refuses earlier
 
@@ -93,16 +95,20 @@ class Decoder:
         Raises: Unreadable.
         """
         try:
-            image, height, width = _header(io.BytesIO(data), self.bands is not None or self.form is not None)
+            image, height, width, taken = _header(io.BytesIO(data), self.bands is not None or self.form is not None)
+            if image is not None and image.format in JPEGS:
+                check_scans(image.width * image.height, data)
         except Unreadable:
             raise
         except Exception as error:
             raise Unreadable(_reason(error, data)) from None
         if height * width > self.max_pixels:
             raise Unreadable(f"its {height:,} x {width:,} pixels are more than data.max_pixels, {self.max_pixels:,}, allows")
-        least = _reduced(image, network_size)
-        held = height * width // (1 if image is None or image.info.get("progressive") else least**2)
+        held = height * width * taken // _USUAL
         held *= 1 if self.form is None else 1 + self.form.count
+        if image is not None and image.format in JPEGS and network_size is not None and height * width > REDUCE_ABOVE:
+            least = reduced(image, network_size)
+            held //= 1 if image.info.get("progressive") else least**2
         with DECODING.hold(held):
             try:
                 pixels = self._pixels(data, image)
@@ -150,7 +156,7 @@ def size(file: BinaryIO) -> tuple[int, int]:
     Raises: Unreadable.
     """
     try:
-        image, height, width = _header(file, None)
+        image, height, width, _ = _header(file, None)
         if image is None:
             return height, width
         with image:
@@ -165,8 +171,9 @@ def size(file: BinaryIO) -> tuple[int, int]:
         raise Unreadable(_reason(error)) from None
 
 
-def _header(file: BinaryIO, banded: bool | None) -> tuple[PIL.ImageFile.ImageFile | None, int, int]:
-    """The opened image, its height and width before it is turned; no image for what Pillow does not read or need not.
+def _header(file: BinaryIO, banded: bool | None) -> tuple[PIL.ImageFile.ImageFile | None, int, int, int]:
+    """The opened image, its height and width before it is turned, and the bytes that a pixel takes while it is decoded; no image
+    for what Pillow does not read or need not.
 
     Args:
         banded: whether the bands of a TIFF are chosen from; None: where Pillow does not know them.
@@ -174,33 +181,22 @@ def _header(file: BinaryIO, banded: bool | None) -> tuple[PIL.ImageFile.ImageFil
     head = file.read(32)
     file.seek(0)
     if bands.is_array(head):
-        (height, width, _), _, _ = bands.array_shape(file)
-        return None, height, width
+        (height, width, count), dtype, _ = bands.array_shape(file)
+        return None, height, width, max(_USUAL, count * dtype.itemsize)
     if bands.is_tiff(head) and banded:
-        return None, *bands.tiff_shape(file)[:2]
+        (height, width, count), dtype = bands.tiff_shape(file)
+        return None, height, width, max(_USUAL, count * dtype.itemsize)
     try:
         image = _open(file)
     except PIL.UnidentifiedImageError:
         if not bands.is_tiff(head):
             raise
         file.seek(0)
-        height, width, count = bands.tiff_shape(file)
+        (height, width, count), dtype = bands.tiff_shape(file)
         if banded is None:
-            return None, height, width
+            return None, height, width, max(_USUAL, count * dtype.itemsize)
         raise WrongBands(f"it has {count} bands; set data.bands to the three to show, such as [0, 1, 2]") from None
-    return image, image.height, image.width
-
-
-def _reduced(image: PIL.ImageFile.ImageFile | None, network_size: tuple[int, int] | None) -> int:
-    """Have a large JPEG decoded at a fraction of its size. Returns: by what each side is divided: 1, 2, 4 or 8."""
-    if image is None or network_size is None or image.format not in ("JPEG", "MPO"):
-        return 1
-    width, height = image.size
-    if height * width <= REDUCE_ABOVE:
-        return 1
-    side = _SPARE * max(network_size)  # the image may lie on its side
-    image.draft(None, (side, side))
-    return round(width / image.size[0])
+    return image, image.height, image.width, _BYTES.get(image.format or "", _USUAL)
 
 
 @cache
@@ -221,6 +217,12 @@ def _formats() -> tuple[str, ...]:
 
 def _open(file: BinaryIO) -> PIL.ImageFile.ImageFile:
     image = PIL.Image.open(file, formats=_formats())
+    most = MAX_PIXELS * _USUAL // _BYTES.get(image.format or "", _USUAL)
+    if image.format in _BYTES and image.width * image.height > most:
+        image.close()
+        raise Unreadable(
+            f"its {image.height:,} x {image.width:,} pixels are more than the {most:,} of a {image.format} that are read"
+        )
     if image.mode in _FLOAT_MODES and not _has_16_bits(image):
         image.close()
         raise Unreadable(unknown_range(np.dtype(np.float32 if image.mode == "F" else np.int32)))

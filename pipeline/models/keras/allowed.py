@@ -33,6 +33,12 @@ _LAYERS = """
 """
 LAYERS = frozenset(_LAYERS.split())
 MODELS = frozenset({"Functional", "Model", "Sequential"})
+# The layers that keras.applications defines for itself, by the module that Keras names in its files.
+APPLICATIONS = {
+    "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
+    "LayerScale": "keras.src.applications.convnext",
+    "StochasticDepth": "keras.src.applications.convnext",
+}
 
 # The operations of keras.ops, by the module that Keras names in its files. Those that make arrays of a size of their own
 # choosing, and those that take functions, are left out.
@@ -112,6 +118,8 @@ def _is_allowed(entry: dict[str, Any], custom: Collection[str]) -> bool:
         return isinstance(entry.get("config"), dict) and isinstance(entry["config"].get("function"), dict)
     if module == "keras.layers" or module.startswith("keras.src.layers."):
         return name in LAYERS
+    if module.startswith("keras.src.applications."):
+        return APPLICATIONS.get(name) == module
     if module.startswith("keras.src.ops."):
         return OPERATIONS.get(name) == module
     if module in ("keras", "keras.models") or module.startswith("keras.src.models."):

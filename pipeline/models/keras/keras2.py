@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from pipeline.errors import UnusableModel
-from pipeline.models.keras.allowed import LAYERS, OPERATIONS, is_operation
+from pipeline.models.keras.allowed import APPLICATIONS, LAYERS, OPERATIONS, is_operation
 from pipeline.models.keras.keras2_calls import ADVICE, is_keras2_graph, modern_calls
 from pipeline.models.keras.model_file import clipped
 
@@ -102,25 +102,10 @@ class ThresholdedReLU(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.threshold(inputs, self.theta, 0.0)
 
 
-class LayerScale(keras.layers.Layer):  # type: ignore[misc]
-    """ConvNeXt's layer of that name, which Keras 3 has but no file may ask for: x times a weight for each channel."""
-
-    def __init__(self, init_values: float, projection_dim: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.init_values, self.projection_dim = init_values, projection_dim
-
-    def build(self, _: Any) -> None:
-        self.gamma = self.add_weight(shape=(self.projection_dim,), initializer=keras.initializers.Constant(self.init_values))
-
-    def call(self, inputs: Any) -> Any:
-        return inputs * self.gamma
-
-
 # What stands for parts of Keras 2 that Keras 3 lacks or computes otherwise; Keras finds them by these names.
 STAND_INS: dict[str, Any] = {
     "keras2_hard_sigmoid": hard_sigmoid,
     "ThresholdedReLU": ThresholdedReLU,
-    "LayerScale": LayerScale,
 }
 
 
@@ -157,6 +142,8 @@ class Keras2Form:
             return self._functional(entry, dict(inner))
         if self.keras2 and name in STAND_INS:
             return {**entry, "module": None, "registered_name": name}
+        if name in APPLICATIONS:
+            return {**entry, "module": APPLICATIONS[name], "registered_name": None}
         known = name in LAYERS or name == "Lambda"
         translated: dict[str, Any] = {**entry, "class_name": name}
         if not known and not is_operation(translated):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from pipeline.models.onnx.table import NEWEST, OLDEST, supported
 _DOMAINS = ("", "ai.onnx")
 _DEEPEST = 16  # subgraphs within subgraphs
 _MOST_NODES = 200_000
+_MOST_CALLS = 200  # functions within functions, which the inliner follows on its stack
+_MOST_EXTERNAL = 2**31  # bytes, as many as a graph of TensorFlow may have
 _NO_NUMBERS = (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED)
 
 
@@ -35,9 +38,8 @@ def read_model(path: Path) -> onnx.ModelProto:
             f"{path} cannot be read as an ONNX model: the file is cut short, nested too deep or something else. Export it again."
         )
     checked(model, str(path))
+    _read_external(model, path)
     for tensor in _tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _read_external(tensor, path)
         _check_tensor(tensor, str(path))
     return inlined(model, str(path))
 
@@ -95,24 +97,22 @@ def inlined(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if not model.functions:
         return model
     calls = {
-        (function.domain, function.name): {(node.domain, node.op_type) for node in nodes_of(function, where)}
+        (function.domain, function.name): Counter((node.domain, node.op_type) for node in nodes_of(function, where))
         for function in model.functions
     }
-    counts = Counter((function.domain, function.name) for function in model.functions)
-    if max(counts.values()) > 1:
+    if len(calls) < len(model.functions):
         raise UnusableModel(f"{where} has two functions of one name. Export it again.")
-    settled: set[tuple[str, str]] = set()
-    while len(settled) < len(calls):
-        ready = {name for name, called in calls.items() if name not in settled and not (called & calls.keys()) - settled}
-        if not ready:
-            raise UnusableModel(f"{where} holds a function that calls itself. Export the network without recursion.")
-        settled |= ready
-    sizes = dict.fromkeys(calls, 0)
-    for function in model.functions:  # as many rounds as the longest chain of calls needs at most
-        for called in model.functions:
-            name = (called.domain, called.name)
-            sizes[name] = min(sum(sizes.get((node.domain, node.op_type), 1) or 1 for node in nodes_of(called, where)), 10**9)
-        del function
+    try:
+        order = [*TopologicalSorter({name: called.keys() & calls.keys() for name, called in calls.items()}).static_order()]
+    except CycleError:
+        raise UnusableModel(f"{where} holds a function that calls itself. Export the network without recursion.") from None
+    sizes: dict[tuple[str, str], int] = {}
+    depths = dict.fromkeys(calls, 0)
+    for name in order:  # those that it calls come first
+        sizes[name] = sum(count * sizes.get(called, 1) for called, count in calls[name].items())
+        depths[name] = 1 + max((depths.get(called, 0) for called in calls[name]), default=0)
+    if max(depths.values()) > _MOST_CALLS:
+        raise UnusableModel(f"{where} has functions within functions, more than {_MOST_CALLS} deep. Export it without functions.")
     total = sum(sizes.get((node.domain, node.op_type), 1) for node in nodes_of(model.graph, where))
     if total > _MOST_NODES:
         raise UnusableModel(f"{where} has functions that grow to more than {_MOST_NODES} nodes. Export a smaller network.")
@@ -171,8 +171,25 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
         )
 
 
-def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
-    """Read an array that stands in a file of its own, beside the model and nowhere else."""
+def _read_external(model: onnx.ModelProto, path: Path) -> None:
+    """Read the arrays that stand in files of their own, beside the model and nowhere else."""
+    spans = [(tensor, *_span(tensor, path)) for tensor in _tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    # A small model may name the same bytes again and again, and a file may have holes that take no disk.
+    if sum(length for *_, length in spans) > _MOST_EXTERNAL:
+        raise UnusableModel(
+            f"{path} keeps arrays of more than {_MOST_EXTERNAL / 2**30:.0f} GiB in other files, too large for TensorFlow. "
+            "Export a smaller network, or in half precision."
+        )
+    for tensor, target, offset, length in spans:
+        with target.open("rb") as file:
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _span(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """Where an array stands that is in another file: the file, and its first byte and how many."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     named = f"{path} keeps the array {tensor.name[:200]!r} in {location[:200]!r}"
@@ -196,11 +213,7 @@ def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
         raise UnusableModel(
             f"{named}, which does not hold as many bytes as it should: it is cut short. Export the network again."
         )
-    with target.open("rb") as file:
-        file.seek(offset)
-        tensor.raw_data = file.read(length)
-    tensor.data_location = onnx.TensorProto.DEFAULT
-    del tensor.external_data[:]
+    return target, offset, length
 
 
 def array_of(tensor: onnx.TensorProto, where: str) -> np.ndarray:

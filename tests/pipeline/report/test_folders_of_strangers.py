@@ -18,7 +18,7 @@ from example_job import add_kernels, add_patterns, columns, patch
 
 import convscope
 from pipeline.drawing.pixels import encode_png
-from pipeline.errors import StoreFailed
+from pipeline.errors import Fault, StoreFailed
 from pipeline.report.compare import Compared, write_comparison
 from pipeline.report.job_reader import JobReader
 from pipeline.report.page import write_page
@@ -157,5 +157,5 @@ def test_a_notebook_opens_no_picture_in_a_format_that_runs_programs(folder: Path
         assert known.format == "EPS"  # Pillow alone would hand it to Ghostscript
     rows = [row | {"image": {"bytes": eps, "path": "x.png"}} for row in JobReader(folder).table("images").to_pylist()]
     write_index(folder, "images", columns("images", rows))
-    with pytest.raises(PIL.UnidentifiedImageError):
+    with pytest.raises(Fault, match="no picture"):
         convscope.open(os.fspath(folder)).image(0).picture  # noqa: B018

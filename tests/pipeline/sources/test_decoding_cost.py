@@ -7,16 +7,20 @@ import struct
 import sys
 import threading
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pipeline.sources import decode
 from pipeline.sources.decode import MAX_PIXELS, Decoder, Unreadable
 from pipeline.sources.fit import Fit
+from pipeline.sources.jpeg import check_scans
 from pipeline.sources.pixel_budget import PixelBudget
 from pipeline.sources.registry import open_source
 from pipeline.spec.data import DataSpec
@@ -101,6 +105,41 @@ def test_the_limit_holds_for_every_format(format: str) -> None:
     assert Decoder(max_pixels=1200).decode(file.getvalue()).shape == (30, 40, 3)
     with pytest.raises(Unreadable, match="30 x 40 pixels are more than"):
         Decoder(max_pixels=1199).decode(file.getvalue())
+
+
+@pytest.mark.parametrize(("format", "copies"), [("PNG", 1), ("WEBP", 2), ("AVIF", 4)])
+def test_formats_that_take_more_memory_have_a_lower_limit_and_count_for_more(
+    format: str, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, held = io.BytesIO(), []
+    Image.fromarray(gradient(30, 40)).save(file, format)
+    monkeypatch.setattr(decode, "DECODING", SimpleNamespace(hold=lambda pixels: nullcontext(held.append(pixels))))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1200 * copies)
+    assert Decoder().decode(file.getvalue()).shape == (30, 40, 3) and held == [1200 * copies]
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1200 * copies - 1)
+    if copies > 1:
+        with pytest.raises(Unreadable, match=f"30 x 40 pixels are more than the 1,199 of a {format}"):
+            Decoder(max_pixels=MAX_PIXELS).decode(file.getvalue())
+
+
+def test_bands_that_a_small_file_only_claims_are_not_decoded(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "bands.tif", np.zeros((8, 8, 4096), np.uint8), planarconfig="contig", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "bands.tif", mode="r+b") as file:
+        for name in ("ImageWidth", "ImageLength"):
+            file.pages.first.tags[name].overwrite(10_000)
+    with pytest.raises(Unreadable, match="10,000 x 10,000 pixels of 4,096 bands are more than 4 GiB"):
+        Decoder(bands=(0, 1, 2)).decode((tmp_path / "bands.tif").read_bytes())
+
+
+def test_a_jpeg_of_scans_that_only_keep_a_reader_busy_is_not_decoded() -> None:
+    data = jpeg(gradient(60, 80), progressive=True)
+    last, frame = data.rindex(b"\xff\xda"), data.index(b"\xff\xc2")
+    busy = data[:-2] + data[last:-2] * 20 + data[-2:]
+    assert Decoder().decode(busy).shape == (60, 80, 3)  # a small image may have any number
+    large = busy[: frame + 5] + struct.pack(">HH", 16_000, 16_000) + busy[frame + 9 :]
+    with pytest.raises(Unreadable, match=f"its {data.count(bytes([0xFF, 0xDA])) + 20} scans of 256,000,000 pixels"):
+        Decoder().decode(large)
+    check_scans(MAX_PIXELS, data + b"\xff\xda" * 100)  # what follows the image is no scan of it
 
 
 def test_ordinary_photographs_are_scanned_at_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:

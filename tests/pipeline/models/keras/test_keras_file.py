@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zipfile
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import h5py
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MissingInput, UnusableModel, WrongSpec
+from pipeline.models.keras.allowed import APPLICATIONS
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
@@ -35,6 +38,29 @@ def test_a_saved_model_gives_the_same_maps_again(plain_model: Any, tmp_path: Pat
     images = network.preprocess(pixels(2, 16, 16))
     logits = network.trace(images, ["logits"])["logits"]
     np.testing.assert_allclose(keras.ops.softmax(logits), plain_model(images), rtol=1e-5, atol=1e-7)
+
+
+def test_layers_that_keras_applications_define_for_themselves_load(tmp_path: Path, suffix: Any, pixels: Any) -> None:
+    package = import_module("keras.src.applications")
+    names = [found.name for found in iter_modules(package.__path__) if not found.name.endswith("_test")]
+    modules = [import_module(f"{package.__name__}.{name}") for name in names]
+    kinds = {
+        name: kind
+        for module in modules
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, keras.layers.Layer) and kind.__module__ == module.__name__
+    }
+    assert {name: kind.__module__ for name, kind in kinds.items()} == APPLICATIONS
+    x = inputs = keras.Input((16, 16, 3))
+    x = kinds["LayerScale"](0.5, 4, name="scaled")(keras.layers.Conv2D(4, 1, name="conv")(x))
+    model = keras.Model(
+        inputs, kinds["CustomScaleLayer"](0.25, name="added")([x, kinds["StochasticDepth"](0.5, name="dropped")(x)])
+    )
+    model.get_layer("scaled").gamma.assign([1.0, -2.0, 3.0, 0.5])
+    model.save(tmp_path / f"net{suffix}")
+    network = opened(tmp_path / f"net{suffix}", preprocess="none", head="map")
+    images = pixels(1, 16, 16)
+    np.testing.assert_allclose(network.trace(images, ["added"])["added"], model(images), rtol=1e-6)
 
 
 def test_an_h5_file_of_keras_two_loads(plain_model: Any, tmp_path: Path) -> None:

@@ -196,6 +196,25 @@ def _external(location: str, **entries: str) -> onnx.ModelProto:
     return file
 
 
+def _shared(count: int) -> onnx.ModelProto:
+    """Arrays that are all the same bytes of a file of 1 GiB that takes no disk."""
+    file = _external("holes.bin")
+    for number in range(1, count):
+        file.graph.initializer.add().CopyFrom(file.graph.initializer[0])
+        file.graph.initializer[-1].name = f"again{number}"
+    return file
+
+
+def _called(depth: int) -> onnx.ModelProto:
+    """A function that calls another, which calls another."""
+    file = model([helper.make_node("F0", ["x"], ["y"], domain="own")])
+    for number in range(depth):
+        kind, domain = (f"F{number + 1}", "own") if number + 1 < depth else ("Relu", "")
+        nodes = [helper.make_node(kind, ["a"], ["b"], domain=domain)]
+        file.functions.append(helper.make_function("own", f"F{number}", ["a"], ["b"], nodes, file.opset_import))
+    return file
+
+
 def _deep(depth: int) -> onnx.ModelProto:
     nodes = [helper.make_node("Relu", ["x"], ["y0"])]
     for level in range(depth):
@@ -245,6 +264,8 @@ def _recursive() -> onnx.ModelProto:
         (_external("inner.bin"), "symbolic link"),
         (_external("short.bin", offset="0", length="864"), "cut short"),
         (_external("short.bin", offset="-4"), "cut short"),
+        (_shared(3), "keeps arrays of more than 2 GiB in other files"),
+        (_called(201), "functions within functions, more than 200 deep"),
         (_lying(), "is said to be 1000000 x 3 x 3 x 3"),
         (_cycle(), "cycle"),
         (_bomb(), "'/bomb'.*ConstantOfShape.*makes an array of more than"),
@@ -262,6 +283,8 @@ def test_what_cannot_be_read_or_must_not_be_is_refused_by_name(file: onnx.ModelP
     inside.mkdir()
     (tmp_path / "outside.bin").write_bytes(bytes(864))
     (inside / "short.bin").write_bytes(bytes(100))
+    with (inside / "holes.bin").open("wb") as holes:
+        holes.truncate(2**30)
     (inside / "link.bin").symlink_to(tmp_path / "outside.bin")
     (inside / "inner.bin").symlink_to(inside / "short.bin")
     with pytest.raises(UnusableModel, match=message):
