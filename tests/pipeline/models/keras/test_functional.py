@@ -48,7 +48,7 @@ def test_layers_that_give_tokens_several_outputs_or_integers_are_listed_with_the
     ]
     assert every[0][1] == "the input" and every[-1][1] == "gives int32, not floats"
     with pytest.raises(
-        UnknownLayer, match="'add.*' of .* cannot be looked at: tokens without a grid: 32 x 4 .its 32 tokens are not"
+        UnknownLayer, match="'add.*' of .* cannot be looked at: tokens without a grid: 32 x 4 .its 32 tokens are only some"
     ):
         select_layers(network, ["add*"])
     with pytest.raises(UnknownLayer, match="cannot be looked at"):
