@@ -33,7 +33,7 @@ def vectors_of(count: int, channels: int, seed: int = 0) -> np.ndarray:
     return vectors
 
 
-def found(name: str, vectors: np.ndarray) -> DirectionSet:
+def fitted(name: str, vectors: np.ndarray) -> DirectionSet:
     """One set of directions, with the stage's defaults."""
     plan = SetPlan("layer", name, "")
     if plan.method not in ("topk", "jumprelu"):
@@ -55,7 +55,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in options.methods:
         began, clock = time.process_time(), time.perf_counter()
-        directions = found(name, vectors)
+        directions = fitted(name, vectors)
         cpu, wall = time.process_time() - began, time.perf_counter() - clock
         part = vectors[:: max(1, len(vectors) // 10_000)]
         dead = int((directions.respond(part) == 0).all(axis=0).sum())

@@ -92,11 +92,11 @@ def measure(tree: dict[str, Any], rounds: int, clock: Callable[[], float]) -> di
     def end_to_end() -> int:
         return scan(job.network, job.source, plan, session=ScanSession(scan_pass=scan_pass))[0].seen
 
-    found: dict[str, list[float]] = {}
+    actual: dict[str, list[float]] = {}
     for _ in range(rounds + 1):
         for way in (decode, network, end_to_end):
-            found.setdefault(way.__name__, []).append(_rate(way, clock))
-    return {name: speeds[1:] for name, speeds in found.items()}
+            actual.setdefault(way.__name__, []).append(_rate(way, clock))
+    return {name: speeds[1:] for name, speeds in actual.items()}
 
 
 def whole_job(tree: dict[str, Any]) -> dict[str, Any]:
@@ -127,10 +127,10 @@ def main() -> None:
     options.add_argument("--cpu", action="store_true")
     options.add_argument("--jobs", action="store_true")
     chosen = options.parse_args()
-    found = list(cases(chosen))
-    if found:
+    actual = list(cases(chosen))
+    if actual:
         print(f"{'images/s':<28}{'decoding':>10}{'network':>10}{'end to end':>12}{'of the slower':>15}{'of both':>10}")
-    for title, tree in found:
+    for title, tree in actual:
         speeds = measure(tree, chosen.rounds, time.process_time if chosen.cpu else time.perf_counter)
         slower = [min(pair) for pair in zip(speeds["decode"], speeds["network"], strict=True)]
         both = [1 / (1 / decode + 1 / network) for decode, network in zip(speeds["decode"], speeds["network"], strict=True)]
@@ -143,7 +143,7 @@ def main() -> None:
             f"{title:<28}{medians[0]:>10.1f}{medians[1]:>10.1f}{medians[2]:>12.1f}{shares[0]:>15.2f}{shares[1]:>10.2f}",
             flush=True,
         )
-    for title, tree in found if chosen.jobs else ():
+    for title, tree in actual if chosen.jobs else ():
         done = whole_job(tree)
         spent = ", ".join(f"{name} {seconds:g}" for name, seconds in done["scan_seconds"].items())
         print(f"{title}: {done['seconds']:g} s in all; the scan: {spent}; ", end="")

@@ -232,7 +232,7 @@ def _precision(folder: Path) -> dict[str, Any]:
     case = _cases()[0]
     network = case.open()
     plan = case.plan(network)
-    found: dict[str, Any] = {}
+    actual: dict[str, Any] = {}
     source = InMemory(case.images(network, 0)[:1])
     source.grow()
     full, _ = scan(network, source, plan)
@@ -241,12 +241,12 @@ def _precision(folder: Path) -> dict[str, Any]:
         try:
             part, _ = scan(network, source, replace(plan, **other))
         except (WrongSpec, tf.errors.OpError) as error:
-            found[name] = {"refused": str(error)[:500]}
+            actual[name] = {"refused": str(error)[:500]}
             continue
         heaps = [(member.heap, part.of(Strongest)[layer].heap) for layer, member in full.of(Strongest).items()]
         pairs = [compare(*pair) for pair in heaps]
-        found[name] = {"winners": min(share for share, _ in pairs), "moved": max(moved for _, moved in pairs)}
-    return found
+        actual[name] = {"winners": min(share for share, _ in pairs), "moved": max(moved for _, moved in pairs)}
+    return actual
 
 
 def _cases() -> list[Case]:
@@ -262,7 +262,7 @@ def _scan(folder: Path) -> dict[str, Any]:
     from pipeline.compiled.devices import visible_gpus
 
     rounds = 3
-    found: dict[str, Any] = {}
+    actual: dict[str, Any] = {}
     gpu = bool(visible_gpus())
     arithmetics: dict[str, dict[str, Any]] = {"float32": {}, "tf32": {"precision": "tf32"}, "float16": {"precision": "float16"}}
     arithmetics |= {"xla": {"xla": True}} if gpu else {}
@@ -281,11 +281,15 @@ def _scan(folder: Path) -> dict[str, Any]:
                     scanning = Scanning(network, replace(sized.plan(network), **other), InMemory(images))
                     rates = [scanning.rate() for _ in images][WARM_UP:]
                 except (WrongSpec, tf.errors.OpError) as error:
-                    found[key] = {"refused": str(error)[:500]}
+                    actual[key] = {"refused": str(error)[:500]}
                     continue
                 peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6 if gpu else None
-                found[key] = {"images/s": round(median(rates), 1), "of bare": round(median(rates) / median(plain), 3), "MB": peak}
-    return found
+                actual[key] = {
+                    "images/s": round(median(rates), 1),
+                    "of bare": round(median(rates) / median(plain), 3),
+                    "MB": peak,
+                }
+    return actual
 
 
 def _bare_rate(run: Callable[..., Any], case: Case, images: np.ndarray) -> float:

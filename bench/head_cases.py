@@ -58,13 +58,13 @@ def row(drawn: Drawn) -> tuple[str, str, bool]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             network = open_network(ModelSpec.model_validate(table_of(drawn, model, store(model, drawn.file, Path(folder)))))
-            said, (logits, found) = network.head(), trace(network, pixels)
+            said, (logits, actual) = network.head(), trace(network, pixels)
         except ConvscopeError as error:
             return _words(z.numpy(), peak, model(given), end), str(error), False
-    verdict, why = compare((said, logits, found), model, features, end, given)
+    verdict, why = compare((said, logits, actual), model, features, end, given)
     probabilities = said.box_scores(logits) if said.kind == "boxes" else said.probabilities(logits)
     value = said.activation(logits) if probabilities is None else probabilities
-    now = f"{said.kind}: {_numbers(logits, value, 0.0 if found is None else found.max())}"
+    now = f"{said.kind}: {_numbers(logits, value, 0.0 if actual is None else actual.max())}"
     return _words(z.numpy(), peak, model(given), end), now if verdict == "right" else f"{now} ({why})", verdict == "right"
 
 

@@ -259,13 +259,13 @@ def judge(drawn: Drawn) -> tuple[str, str]:
         except ConvscopeError as error:
             return ("asked" if "model." in str(error) else "wrong"), str(error)
     given = PREPROCESSINGS[drawn.preprocessing].given(pixels)
-    found: list[tuple[str, str]] = []
+    actual: list[tuple[str, str]] = []
     for answer in answers:
         verdicts = [compare(answer, model, features, end, given) for end in left]
-        found.append(next((verdict for verdict in verdicts if verdict[0] == "right"), verdicts[0]))
+        actual.append(next((verdict for verdict in verdicts if verdict[0] == "right"), verdicts[0]))
         left = [end for end, verdict in zip(left, verdicts, strict=True) if verdict[0] != "right"] or left
-    worst = next((name for name in ("wrong", "assumed") if any(verdict == name for verdict, _ in found)), "right")
-    return worst, "; ".join(why for _, why in found)
+    worst = next((name for name in ("wrong", "assumed") if any(verdict == name for verdict, _ in actual)), "right")
+    return worst, "; ".join(why for _, why in actual)
 
 
 def trace(network: Any, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -280,15 +280,15 @@ def trace(network: Any, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
         (slopes,) = tf.gradients(tf.reduce_sum(values["logits"][..., -1]), values[layer])
         return values["logits"], None if slopes is None else cam(values[layer], slopes)
 
-    logits, found = tf.function(traced, autograph=False)(tf.constant(pixels))
-    return logits.numpy(), None if found is None else found.numpy()
+    logits, outputs = tf.function(traced, autograph=False)(tf.constant(pixels))
+    return logits.numpy(), None if outputs is None else outputs.numpy()
 
 
 def compare(answer: Any, model: Any, features: Any, end: Expected, given: np.ndarray) -> tuple[str, str]:
     """What convscope says of one output, beside plain Keras."""
     import tensorflow as tf
 
-    said, logits, found = answer
+    said, logits, actual = answer
     if said.kind != end.kind:
         return ("assumed" if said.assumed else "wrong"), str(said)
     meta = tf.constant([META] * len(given)) if len(model.inputs) > 1 else None
@@ -303,7 +303,7 @@ def compare(answer: Any, model: Any, features: Any, end: Expected, given: np.nda
     both = np.concatenate([-z, z], -1) if said.is_binary else z.numpy()
     if logits.shape != both.shape or not np.allclose(logits, both, rtol=1e-3, atol=1e-4):
         return "wrong", "the evidence"
-    if found is not None and not np.allclose(found, expected, rtol=1e-3, atol=1e-4 * max(1e-6, expected.max())):
+    if actual is not None and not np.allclose(actual, expected, rtol=1e-3, atol=1e-4 * max(1e-6, expected.max())):
         return "wrong", "GradCAM"
     if end.detector:
         scores = end.detector.scores(z.numpy())

@@ -60,8 +60,8 @@ def walk(browser: Any, index: Path) -> list[tuple[str, float, tuple[int, int]]]:
     views = [*(f"#/{name}" for name in layers if name.strip("+")), channel]
     for view in views:
         rows.append((view[2:], *_visit(browser, page, view)))
-    if found := page.evaluate(_IMAGE):
-        rows.append(("an image", *_visit(browser, page, found)))
+    if actual := page.evaluate(_IMAGE):
+        rows.append(("an image", *_visit(browser, page, actual)))
     rows.append(("a search", *_visit(browser, page, "#/+find")))
     page.close()
     return rows

@@ -27,11 +27,11 @@ def speeds(case: Case, precision: str, rounds: int) -> dict[str, list[float]]:
     network = case.open()
     plan, images = case.plan(network), case.images(network, rounds)
     scans = {name: Scanning(network, replace(plan, precision=name), InMemory(images)) for name in ("float32", precision)}
-    found: dict[str, list[float]] = {name: [] for name in scans}
+    actual: dict[str, list[float]] = {name: [] for name in scans}
     for _ in range(rounds + WARM_UP):
         for name, scanning in scans.items():
-            found[name].append(scanning.rate())
-    return {name: rates[WARM_UP:] for name, rates in found.items()}
+            actual[name].append(scanning.rate())
+    return {name: rates[WARM_UP:] for name, rates in actual.items()}
 
 
 def winners(tree: dict[str, Any], precision: str) -> dict[str, tuple[Activations, Activations]]:
@@ -70,12 +70,12 @@ def main() -> None:
     print(f"{'images/s':<36}{'float32':>10}{chosen.precision:>10}{'ratio':>8}")
     for case in CASES:
         try:
-            found = speeds(case, chosen.precision, chosen.rounds)
+            actual = speeds(case, chosen.precision, chosen.rounds)
         except WrongSpec as error:
             print(f"{case.title:<36}{error}")
             continue
-        ratio = statistics.median(a / b for a, b in zip(found[chosen.precision], found["float32"], strict=True))
-        medians = "".join(f"{statistics.median(rates):>10.1f}" for rates in found.values())
+        ratio = statistics.median(a / b for a, b in zip(actual[chosen.precision], actual["float32"], strict=True))
+        medians = "".join(f"{statistics.median(rates):>10.1f}" for rates in actual.values())
         print(f"{case.title:<36}{medians}{ratio:>8.2f}", flush=True)
     for title, tree in cases(chosen):
         for layer, pair in winners(tree, chosen.precision).items():

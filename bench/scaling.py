@@ -128,11 +128,11 @@ def main() -> None:
     for case in CASES:
         if chosen.quick:
             case = Case(case.images // 10, case.workers, case.channels, case.k)
-        found = measure(case)
-        rate = case.images / max(one.seconds for one in found)
+        actual = measure(case)
+        rate = case.images / max(one.seconds for one in actual)
         print(
-            f"{case.title:<24}{case.k:>5}{case.images:>9,}{case.workers:>9}{rate:>10.0f}{found[0].running:>10.0%}"
-            f"{max(one.megabytes for one in found):>10.0f}{found[0].state / 1e3:>10.1f}{found[0].merge * 1e3:>10.2f}",
+            f"{case.title:<24}{case.k:>5}{case.images:>9,}{case.workers:>9}{rate:>10.0f}{actual[0].running:>10.0%}"
+            f"{max(one.megabytes for one in actual):>10.0f}{actual[0].state / 1e3:>10.1f}{actual[0].merge * 1e3:>10.2f}",
             flush=True,
         )
 

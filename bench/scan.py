@@ -174,17 +174,17 @@ def measure(case: Case, rounds: int, clock: Callable[[], float] = time.perf_coun
         "heaps": (with_heaps(model, case.layers, TOP_K), some),
         "predict": (predict_and_numpy(model, case.layers, TOP_K), some),
     }
-    found: dict[str, list[float]] = {name: [] for name in ("scan", *others)}
+    actual: dict[str, list[float]] = {name: [] for name in ("scan", *others)}
     for _ in range(rounds + WARM_UP):
         first, images = len(source), source.rounds[source.grown]
-        found["scan"].append(scanning.rate(clock))
+        actual["scan"].append(scanning.rate(clock))
         for name, (run, batches) in others.items():
             started = clock()
             for place in range(0, batches * case.batch, case.batch):
                 run(images[place : place + case.batch], first + place)
-            found[name].append(batches * case.batch / (clock() - started))
+            actual[name].append(batches * case.batch / (clock() - started))
     assert scanning.part.seen == len(source)
-    return {name: speeds[WARM_UP:] for name, speeds in found.items()}
+    return {name: speeds[WARM_UP:] for name, speeds in actual.items()}
 
 
 def ratio(speeds: dict[str, list[float]], one: str, other: str) -> float:

@@ -43,7 +43,7 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     scan_pass = ScanPass(network, plan)
     # Each way has a source of its own, whose images are the same.
     scans = {way: Scanning(network, plan, Labelled(images), scan_pass) for way in ("with", "without")}
-    found: dict[str, list[float]] = {way: [] for way in scans}
+    actual: dict[str, list[float]] = {way: [] for way in scans}
     for number in range(rounds + WARM_UP):
         for way in sorted(scans, reverse=number % 2 == 1):
             off = (
@@ -52,8 +52,8 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
                 else contextlib.nullcontext()
             )
             with off:
-                found[way].append(scans[way].rate())
-    return {way: speeds[WARM_UP:] for way, speeds in found.items()}
+                actual[way].append(scans[way].rate())
+    return {way: speeds[WARM_UP:] for way, speeds in actual.items()}
 
 
 def main() -> None:
@@ -63,9 +63,9 @@ def main() -> None:
     start_tensorflow()
     print(f"{'':36} {'without':>10} {'with':>10} {'ratio':>7}   images/s, medians of {options.rounds} interleaved rounds")
     for case in CASES:
-        found = measure(case, options.rounds)
-        ratio = statistics.median(a / b for a, b in zip(found["with"], found["without"], strict=True))
-        medians = {way: statistics.median(speeds) for way, speeds in found.items()}
+        actual = measure(case, options.rounds)
+        ratio = statistics.median(a / b for a, b in zip(actual["with"], actual["without"], strict=True))
+        medians = {way: statistics.median(speeds) for way, speeds in actual.items()}
         print(f"{case.title:36} {medians['without']:10.1f} {medians['with']:10.1f} {ratio:7.3f}", flush=True)
 
 

@@ -115,12 +115,12 @@ class Import:
 
 def modules() -> dict[str, Path]:
     """Every module of the three packages by its dotted name."""
-    found = {}
+    entry = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+            entry[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return entry
 
 
 MODULES = modules()
@@ -149,7 +149,7 @@ def imports_of(name: str, source: str) -> Iterator[Import]:
     return walk(ast.parse(source), True, False)
 
 
-IMPORTS = [found for name, path in MODULES.items() for found in imports_of(name, path.read_text(encoding="utf-8"))]
+IMPORTS = [record for name, path in MODULES.items() for record in imports_of(name, path.read_text(encoding="utf-8"))]
 
 
 def top(module: str) -> str:
@@ -172,8 +172,8 @@ def within(module: str, places: tuple[str, ...]) -> bool:
 
 def within_pipeline() -> list[Import]:
     """The imports from one room of pipeline/ into another."""
-    inside = [found for found in IMPORTS if top(found.by) == top(found.module) == "pipeline"]
-    return [found for found in inside if room(found.by) != room(found.module) and found.by != "pipeline"]
+    inside = [entry for entry in IMPORTS if top(entry.by) == top(entry.module) == "pipeline"]
+    return [entry for entry in inside if room(entry.by) != room(entry.module) and entry.by != "pipeline"]
 
 
 def test_the_reader_of_imports_sees_every_kind_of_import() -> None:
@@ -191,8 +191,8 @@ try:
 except ImportError:
     pass
 """
-    found = {(one.module, one.at_once, one.for_types) for one in imports_of("x", source)}
-    assert found == {
+    entry = {(one.module, one.at_once, one.for_types) for one in imports_of("x", source)}
+    assert entry == {
         ("a.b", True, False),
         ("c", True, False),
         ("pipeline.spec", True, False),
@@ -208,12 +208,12 @@ except ImportError:
 
 def test_jobs_import_pipeline_and_pipeline_imports_recfield_and_nothing_points_back() -> None:
     ours = {*PACKAGES, "tests", "bench"}
-    assert [str(found) for found in IMPORTS if top(found.module) in ours - PACKAGES[top(found.by)]] == []
+    assert [str(entry) for entry in IMPORTS if top(entry.module) in ours - PACKAGES[top(entry.by)]] == []
 
 
 def test_recfield_imports_numpy_and_the_standard_library_alone() -> None:
     allowed = {"recfield", "numpy", *sys.stdlib_module_names}
-    assert [str(found) for found in IMPORTS if top(found.by) == "recfield" and top(found.module) not in allowed] == []
+    assert [str(entry) for entry in IMPORTS if top(entry.by) == "recfield" and top(entry.module) not in allowed] == []
 
 
 def test_every_room_stands_on_a_floor() -> None:
@@ -222,13 +222,13 @@ def test_every_room_stands_on_a_floor() -> None:
 
 
 def test_a_room_imports_from_lower_floors_alone() -> None:
-    inside = [found for found in within_pipeline() if found.module not in PRIVATE_DOORS]
-    assert [str(found) for found in inside if room(found.module) == "" or floor(found.module) <= floor(found.by)] == []
+    inside = [entry for entry in within_pipeline() if entry.module not in PRIVATE_DOORS]
+    assert [str(entry) for entry in inside if room(entry.module) == "" or floor(entry.module) <= floor(entry.by)] == []
 
 
 def test_the_doors_to_private_apis_import_nothing_of_ours() -> None:
     assert set(PRIVATE_DOORS) == {name for name in MODULES if name.endswith("_private")}
-    assert [str(found) for found in IMPORTS if found.by in PRIVATE_DOORS and top(found.module) in PACKAGES] == []
+    assert [str(entry) for entry in IMPORTS if entry.by in PRIVATE_DOORS and top(entry.module) in PACKAGES] == []
 
 
 def private_uses(name: str, source: str) -> Iterator[str]:
@@ -245,9 +245,9 @@ def private_uses(name: str, source: str) -> Iterator[str]:
             own.add(node.attr)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             own.add(node.target.id)
-    for found in imports_of(name, source):
-        if within(found.module, PRIVATE_MODULES) and not found.for_types:
-            yield str(found)
+    for entry in imports_of(name, source):
+        if within(entry.module, PRIVATE_MODULES) and not entry.for_types:
+            yield str(entry)
     for node in nodes:
         if isinstance(node, ast.Attribute):
             public = ast.unparse(node) == "os._exit"
@@ -296,12 +296,12 @@ def test_private_apis_are_used_in_their_doors_alone() -> None:
 
 
 def test_rooms_know_only_what_all_models_and_all_sources_have_in_common() -> None:
-    kinds = [found for found in within_pipeline() if room(found.module) in ("models", "sources")]
-    assert [str(found) for found in kinds if room(found.by) not in JOINERS and found.module not in COMMON] == []
+    kinds = [entry for entry in within_pipeline() if room(entry.module) in ("models", "sources")]
+    assert [str(entry) for entry in kinds if room(entry.by) not in JOINERS and entry.module not in COMMON] == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = {name: {found.module for found in IMPORTS if found.by == name and found.module in MODULES} for name in MODULES}
+    graph = {name: {entry.module for entry in IMPORTS if entry.by == name and entry.module in MODULES} for name in MODULES}
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -316,10 +316,10 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is_enough() -> None:
-    users = [found for found in IMPORTS if top(found.module) in TENSORFLOW and not found.for_types]
+    users = [entry for entry in IMPORTS if top(entry.module) in TENSORFLOW and not entry.for_types]
     assert users
-    assert [str(found) for found in users if not within(found.by, ON_USE)] == []
-    assert [str(found) for found in users if found.at_once and not within(found.by, AT_ONCE)] == []
+    assert [str(entry) for entry in users if not within(entry.by, ON_USE)] == []
+    assert [str(entry) for entry in users if entry.at_once and not within(entry.by, AT_ONCE)] == []
 
 
 def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
@@ -331,7 +331,7 @@ def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            at_once = [found.module for found in IMPORTS if found.by == name and found.at_once]
+            at_once = [entry.module for entry in IMPORTS if entry.by == name and entry.at_once]
             assert not {top(module) for module in at_once} & TENSORFLOW, name
             waiting += [module for module in at_once if module in MODULES]
             waiting += [name.rpartition(".")[0]] if "." in name else []
@@ -339,7 +339,7 @@ def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
 
 
 def test_ray_is_imported_in_its_engine_alone() -> None:
-    assert [str(found) for found in IMPORTS if top(found.module) == "ray" and not within(found.by, RAY)] == []
+    assert [str(entry) for entry in IMPORTS if top(entry.module) == "ray" and not within(entry.by, RAY)] == []
 
 
 def attributes_of(source: str) -> Iterator[tuple[int, str]]:
@@ -350,8 +350,8 @@ def attributes_of(source: str) -> Iterator[tuple[int, str]]:
 
 
 def test_one_room_draws() -> None:
-    imports = [found for found in IMPORTS if within(found.module, DRAWING_MODULES)]
-    assert {room(found.by) for found in imports} == {"drawing"}, [str(found) for found in imports if room(found.by) != "drawing"]
+    imports = [entry for entry in IMPORTS if within(entry.module, DRAWING_MODULES)]
+    assert {room(entry.by) for entry in imports} == {"drawing"}, [str(entry) for entry in imports if room(entry.by) != "drawing"]
     uses = [(name, line, used) for name in MODULES for line, used in attributes_of(MODULES[name].read_text(encoding="utf-8"))]
     drawn = [(name, line, used) for name, line, used in uses if used in DRAWING_CALLS]
     assert drawn and [use for use in drawn if room(use[0]) != "drawing"] == []

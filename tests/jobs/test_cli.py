@@ -27,8 +27,8 @@ def spec_file(write_spec: Any, tmp_path: Path) -> Any:
 
 def complaint(result: Any, status: Any) -> Any:
     """The one line on standard error that a failed command leaves."""
-    found, out, error = result
-    assert found == status, error
+    actual, out, error = result
+    assert actual == status, error
     assert out == "" and "Traceback" not in error
     return error.splitlines()[-1]
 

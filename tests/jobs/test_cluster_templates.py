@@ -136,20 +136,20 @@ def test_the_rayjob_runs_one_worker_in_each_pod_with_all_of_its_cores() -> None:
 
 
 def test_the_nightly_cronjob_is_valid_and_may_create_the_rayjob() -> None:
-    found = {document["kind"]: document for document in documents("kuberay-nightly.yaml")}
-    assert set(found) == {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
-    for document in found.values():
+    actual = {document["kind"]: document for document in documents("kuberay-nightly.yaml")}
+    assert set(actual) == {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
+    for document in actual.values():
         validate(document)
-    pod = found["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod = actual["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     *kubectl, file = container["command"]
     assert kubectl == ["kubectl", "create", "--filename"]
     assert Path(file) == Path(container["volumeMounts"][0]["mountPath"]) / "kuberay-job.yaml"
-    assert found["Role"]["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
-    assert {found["RoleBinding"]["subjects"][0]["name"], found["ServiceAccount"]["metadata"]["name"]} == {
+    assert actual["Role"]["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
+    assert {actual["RoleBinding"]["subjects"][0]["name"], actual["ServiceAccount"]["metadata"]["name"]} == {
         pod["serviceAccountName"]
     }
-    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
+    assert actual["RoleBinding"]["roleRef"]["name"] == actual["Role"]["metadata"]["name"]
     (job,) = documents("kuberay-job.yaml")
     assert "generateName" in job["metadata"], "every night's job needs a name of its own"
 

@@ -23,7 +23,7 @@ PANEL, MARGIN = 400, 20  # pixels
 def surveyed(write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("fields")
     job = open_job(load_spec(write_spec(folder / "tiny.toml")), folder, quiet)
-    return {found.layer.name: found for found in survey_fields(job)}
+    return {actual.layer.name: actual for actual in survey_fields(job)}
 
 
 def test_the_table_tells_every_layer_and_each_gets_a_picture(command: Any, write_spec: Any, tmp_path: Path) -> None:
@@ -44,12 +44,12 @@ def test_the_table_tells_every_layer_and_each_gets_a_picture(command: Any, write
 
 
 def test_the_energy_lies_inside_the_central_units_box_and_sums_to_one(surveyed: Any) -> None:
-    for found in surveyed.values():
-        y1, x1, y2, x2 = found.field.boxes[found.unit]
-        assert found.energy.sum() == pytest.approx(1)
-        assert found.energy[y1:y2, x1:x2].sum() == pytest.approx(1)
-        inner = found.effective.cut(found.energy)
-        assert inner.sum() >= 0.95 and 0 < found.gradients[0] <= found.gradients[1]
+    for actual in surveyed.values():
+        y1, x1, y2, x2 = actual.field.boxes[actual.unit]
+        assert actual.energy.sum() == pytest.approx(1)
+        assert actual.energy[y1:y2, x1:x2].sum() == pytest.approx(1)
+        inner = actual.effective.cut(actual.energy)
+        assert inner.sum() >= 0.95 and 0 < actual.gradients[0] <= actual.gradients[1]
     assert surveyed["edges"].gradients[1] == survey._IMAGES * 4
 
 
@@ -64,15 +64,15 @@ def test_the_boxes_are_drawn_where_they_lie(surveyed: Any) -> None:
 
 
 def test_the_brightest_spot_is_where_most_energy_lies(surveyed: Any) -> None:
-    found = surveyed["shapes"]
-    picture = draw_survey(found)
+    actual = surveyed["shapes"]
+    picture = draw_survey(actual)
     panel = picture[92 : 92 + PANEL, MARGIN : MARGIN + PANEL].astype(int).sum(axis=2)
     middles = panel[12::25, 12::25]
-    assert np.unravel_index(middles.argmax(), middles.shape) == np.unravel_index(found.energy.argmax(), found.energy.shape)
+    assert np.unravel_index(middles.argmax(), middles.shape) == np.unravel_index(actual.energy.argmax(), actual.energy.shape)
 
 
 def test_no_text_runs_out_of_the_picture(surveyed: Any) -> None:
-    for found in surveyed.values():
-        picture = draw_survey(found)
+    for actual in surveyed.values():
+        picture = draw_survey(actual)
         edge = picture[:, -MARGIN // 2 :]
         assert (edge == edge[0, 0]).all()

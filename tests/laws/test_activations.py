@@ -61,7 +61,7 @@ def sorted_by_hand(maps: Any, examples: Any, k: Any) -> Any:
     heap = Activations.empty(channels, k)
     fields = {field.name: getattr(heap, field.name).copy() for field in dataclasses.fields(heap)}
     for channel in range(channels):
-        found = []
+        actual = []
         for image in range(batch):
             if examples[image] < 0:
                 continue
@@ -69,8 +69,8 @@ def sorted_by_hand(maps: Any, examples: Any, k: Any) -> Any:
             fields["nans"][channel] += height * width - len(places)
             if places:
                 row, col = max(places, key=lambda at: (maps[(image, *at, channel)], -at[0], -at[1]))
-                found.append((-float(maps[image, row, col, channel]), int(examples[image]), row, col))
-        for rank, (negative, example, row, col) in enumerate(sorted(found)[:k]):
+                actual.append((-float(maps[image, row, col, channel]), int(examples[image]), row, col))
+        for rank, (negative, example, row, col) in enumerate(sorted(actual)[:k]):
             fields["scores"][channel, rank] = 0.0 if negative == 0 else -negative
             for name, value in {"examples": example, "groups": example, "rows": row, "cols": col}.items():
                 fields[name][channel, rank] = value
@@ -170,8 +170,10 @@ def test_an_image_of_nothing_but_nan_is_passed_over() -> None:
 
 def test_a_heap_has_the_documented_types() -> None:
     heap = one_batch(np.ones((2, 2, 2, 3), np.float32), np.arange(2), 4)
-    found = {field.name: (getattr(heap, field.name).dtype, getattr(heap, field.name).shape) for field in dataclasses.fields(heap)}
-    assert found == {
+    actual = {
+        field.name: (getattr(heap, field.name).dtype, getattr(heap, field.name).shape) for field in dataclasses.fields(heap)
+    }
+    assert actual == {
         "scores": (np.float32, (3, 4)),
         "examples": (np.int64, (3, 4)),
         "rows": (np.int32, (3, 4)),

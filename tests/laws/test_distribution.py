@@ -86,9 +86,9 @@ def test_quantiles_are_off_by_a_bucket_at_most(share: Any) -> None:
     maxima = np.stack([rng.gamma(2, 3, 5000), rng.normal(0, 20, 5000), np.maximum(rng.normal(-1, 1, 5000), 0)], axis=1).astype(
         np.float32
     )
-    found = whole(maxima, np.arange(5000), np.full(5000, "")).quantile(share)
+    actual = whole(maxima, np.arange(5000), np.full(5000, "")).quantile(share)
     expected = np.quantile(maxima, share, axis=0)
-    assert (np.abs(found - expected) <= np.abs(expected) / 8 + 1e-4).all(), (found, expected)
+    assert (np.abs(actual - expected) <= np.abs(expected) / 8 + 1e-4).all(), (actual, expected)
 
 
 def test_nothing_seen_has_no_quantiles_no_twins_and_no_label() -> None:

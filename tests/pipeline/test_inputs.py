@@ -72,10 +72,10 @@ def probabilities(folder: Path, out: Path, model: str, inputs: Any, data: Any) -
     """By example, what a job says of each class."""
     tables = {"stages": ["gradcam"], "gradcam": {"examples": [0, 1, 3, 4, 5], "methods": ["gradcam"]}}
     job = run(spec_of(folder, model, inputs, data, **tables), out, reporter=Reporter("job"))
-    found: dict[int, np.ndarray] = {}
+    actual: dict[int, np.ndarray] = {}
     for row in pq.read_table(job / "index" / "classification.parquet").to_pylist():
-        found.setdefault(row["example"], np.zeros(3))[row["class"]] = row["probability"]
-    return found
+        actual.setdefault(row["example"], np.zeros(3))[row["class"]] = row["probability"]
+    return actual
 
 
 def fitted(images: np.ndarray) -> np.ndarray:
@@ -107,18 +107,18 @@ def test_what_another_input_is_given_gives_what_plain_keras_gives(folder: Path, 
         key: {kind: text.format(folder) for kind, text in value.items()} if isinstance(value, dict) else value
         for key, value in inputs.items()
     }
-    found = probabilities(folder, tmp_path, model, inputs, {"source": source.format(folder)})
+    actual = probabilities(folder, tmp_path, model, inputs, {"source": source.format(folder)})
     right = keras.saving.load_model(folder / f"{model}.keras")([fitted(PHOTOS), others()])
-    assert sorted(found) == [0, 1, 3, 4, 5]
-    for example, values in found.items():
+    assert sorted(actual) == [0, 1, 3, 4, 5]
+    for example, values in actual.items():
         np.testing.assert_allclose(values, right[example], atol=1e-5)
 
 
 def test_scenes_of_six_bands_give_what_plain_keras_gives(folder: Path, tmp_path: Path) -> None:
     data = {"source": f"folder:{folder}/scenes", "range": [0, 3000], "rgb": [3, 2, 1]}
-    found = probabilities(folder, tmp_path, "six", {}, data)
+    actual = probabilities(folder, tmp_path, "six", {}, data)
     right = keras.saving.load_model(folder / "six.keras")(SCENES)  # preprocess "none": samples as they are
-    for example, values in found.items():
+    for example, values in actual.items():
         np.testing.assert_allclose(values, right[example], atol=1e-5)
 
 

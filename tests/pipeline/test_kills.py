@@ -196,9 +196,9 @@ def left(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    assert [*found] == [*expected]
-    for name, data in found.items():
+def assert_same(actual: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    assert [*actual] == [*expected]
+    for name, data in actual.items():
         at = next((at for at, (one, other) in enumerate(zip(data, expected[name], strict=False)) if one != other), 0)
         assert data == expected[name], (name, data[at - 60 : at + 100], expected[name][at - 60 : at + 100])
 

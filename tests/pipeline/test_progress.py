@@ -31,9 +31,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def lines_of(stream: Any) -> Any:
     """The lines of a log without the time that each begins with."""
-    found = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)", line) for line in stream.getvalue().splitlines()]
-    assert all(found), stream.getvalue()
-    return [match[1] for match in found]
+    actual = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (.*)", line) for line in stream.getvalue().splitlines()]
+    assert all(actual), stream.getvalue()
+    return [match[1] for match in actual]
 
 
 def test_a_log_gets_a_line_at_the_start_and_one_a_minute(clock: Any) -> None:

@@ -33,7 +33,7 @@ def faces() -> Any:
 
 
 @pytest.fixture(scope="module")
-def found(faces: Any) -> Any:
+def solved(faces: Any) -> Any:
     """By network: how to trace the layer, the strongest units of some channels, and their effective fields."""
     answers = {}
     units = None
@@ -54,15 +54,15 @@ def found(faces: Any) -> Any:
     return answers
 
 
-def test_both_files_of_one_network_give_the_same_effective_fields(found: Any) -> None:
-    first, second = (boxes for *_, boxes in found.values())
+def test_both_files_of_one_network_give_the_same_effective_fields(solved: Any) -> None:
+    first, second = (boxes for *_, boxes in solved.values())
     np.testing.assert_array_equal(first, second)
     areas = (first[:, 2:] - first[:, :2]).prod(axis=1)
     assert (areas > 0).all() and np.median(areas) < 0.25 * 160**2
 
 
-def test_faint_noise_inside_moves_a_unit_and_outside_hardly(found: Any, faces: Any) -> None:
-    network, maps, units, boxes = found["file:facenet.keras"]
+def test_faint_noise_inside_moves_a_unit_and_outside_hardly(solved: Any, faces: Any) -> None:
+    network, maps, units, boxes = solved["file:facenet.keras"]
     random = np.random.default_rng(0)
     for face, (row, col, channel), (y1, x1, y2, x2) in zip(faces, units, boxes, strict=True):
         pixels = network.preprocess(face[None]).numpy()

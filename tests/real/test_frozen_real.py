@@ -100,15 +100,15 @@ def test_facenet_gives_the_same_maps_from_the_graph_and_from_keras(facenets: Any
 def test_facenet_has_the_same_winners_from_the_graph_and_from_keras(facenets: Any) -> None:
     frozen, twin = facenets
     source = open_source(DataSpec(source="tfds:lfw/train", data_dir=f"{REAL}/tfds", limit=200), Fit(160, 160))
-    found = []
+    actual = []
     for network, names in ((frozen, TWINS.keys()), (twin, TWINS.values())):
         layers = tuple(select_layers(network, list(names)))
         part, times = scan(network, source, ScanPlan(layers, None, 5, 20))
         print(f"{network.name}: {times.images} images, {times.images / times.seconds:.1f}/s")
-        found.append({name: member.heap for name, member in part.of(Strongest).items()})
+        actual.append({name: member.heap for name, member in part.of(Strongest).items()})
     same = total = 0
     for ours, theirs in TWINS.items():
-        one, two = found[0][ours], found[1][theirs]
+        one, two = actual[0][ours], actual[1][theirs]
         np.testing.assert_allclose(one.scores, two.scores, rtol=1e-4, atol=1e-4)
         agree = (one.examples == two.examples) & (one.rows == two.rows) & (one.cols == two.cols)
         print(f"{ours}: {agree.sum()} of {agree.size} winners are the same")

@@ -71,9 +71,9 @@ def test_the_first_example_keeps_the_strongest_responses_of_the_network(tmp_path
     for batch in source.stream(Shard()).batch(500):
         for layer, values in maps(batch["image"]).items():
             peaks[layer].append(values.numpy().max(axis=(1, 2)))
-    for (layer, channel), found in index.groupby(["layer", "channel"]):
+    for (layer, channel), actual in index.groupby(["layer", "channel"]):
         best = np.sort(np.concatenate(peaks[layer])[:, channel])[::-1][:5]
-        np.testing.assert_allclose(found.sort_values("rank")["score"], best, rtol=1e-4)
+        np.testing.assert_allclose(actual.sort_values("rank")["score"], best, rtol=1e-4)
 
 
 @needs_photos

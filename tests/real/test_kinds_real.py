@@ -57,11 +57,11 @@ def test_a_data_set_of_hugging_face_gives_the_winners_of_its_folder_with_its_cla
         whole.shard(2, index, contiguous=True).to_parquet(tmp_path / f"test-{index:05}-of-00002.parquet")
     folder = run(job(f"parquet:{tmp_path}/test-*.parquet"), tmp_path / "parquet")
     same = run(job(f"folder:{REAL}/imagenet20"), tmp_path / "folder")
-    found, expected = (pd.read_parquet(one / "index" / "activations.parquet") for one in (folder, same))
+    table, expected = (pd.read_parquet(one / "index" / "activations.parquet") for one in (folder, same))
     told_by_the_kind = ["key", "label"]
-    pd.testing.assert_frame_equal(found.drop(columns=told_by_the_kind), expected.drop(columns=told_by_the_kind))
-    assert len(photos) == 20 and found["label"].tolist() == [classes[example] for example in found["example"]]
-    assert found["key"].tolist() == [f"test-0000{e // 10}-of-00002.parquet__{e % 10}" for e in found["example"]]
+    pd.testing.assert_frame_equal(table.drop(columns=told_by_the_kind), expected.drop(columns=told_by_the_kind))
+    assert len(photos) == 20 and table["label"].tolist() == [classes[example] for example in table["example"]]
+    assert table["key"].tolist() == [f"test-0000{e // 10}-of-00002.parquet__{e % 10}" for e in table["example"]]
     tops = pd.read_parquet(folder / "index" / "channels.parquet")["top_label"]
     assert set(tops) <= set(names)
 

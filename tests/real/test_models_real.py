@@ -34,8 +34,8 @@ def test_mobilenet_with_real_weights_knows_what_is_in_the_photographs() -> None:
     files = sorted((REAL / "imagenet20").glob("*.jpg"))
     fit = Fit(*network.input_shape[:2], "crop")  # type: ignore[call-arg]
     photos = np.stack([fit.apply(read(file)) for file in files])
-    found = np.argmax(compile_tap(network, ["logits"], len(files))(photos)["logits"], axis=1)
-    right = sum(int(file.stem.rsplit("_", 1)[1]) == guess for file, guess in zip(files, found, strict=True))
+    outputs = np.argmax(compile_tap(network, ["logits"], len(files))(photos)["logits"], axis=1)
+    right = sum(int(file.stem.rsplit("_", 1)[1]) == guess for file, guess in zip(files, outputs, strict=True))
     assert len(files) == 20 and right >= 17
 
 
@@ -61,9 +61,9 @@ def test_the_same_network_without_bytecode_loads_and_tells_people_apart() -> Non
     files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:2]]
     # The middle of these pictures is the face; their border is background that the network was not trained on.
     faces = np.stack([Fit(160, 160).apply(read(file)[50:200, 50:200]) for file in files])
-    found = compile_tap(network, ["logits"], len(files))(faces)["logits"].numpy()
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    likeness = found @ found.T - 2 * np.eye(len(files))
+    outputs = compile_tap(network, ["logits"], len(files))(faces)["logits"].numpy()
+    outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
+    likeness = outputs @ outputs.T - 2 * np.eye(len(files))
     nearest = [files[index].parent for index in likeness.argmax(axis=1)]
     right = sum(person == file.parent for person, file in zip(nearest, files, strict=True))
     assert len(files) >= 30 and right >= 0.9 * len(files)

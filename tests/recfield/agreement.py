@@ -24,16 +24,16 @@ class Agreement:
     difference: str
 
 
-def compare(layer: str, found: np.ndarray, expected: np.ndarray) -> Agreement:
+def compare(layer: str, actual: np.ndarray, expected: np.ndarray) -> Agreement:
     """Compares boxes, (h, w, 4), of every unit."""
-    if found.shape != expected.shape or found.dtype != np.int32:
-        return Agreement(layer, 0, expected[..., 0].size, f"{found.dtype} {found.shape}, should be int32 {expected.shape}")
-    wrong = np.argwhere((found != expected).any(axis=-1))
+    if actual.shape != expected.shape or actual.dtype != np.int32:
+        return Agreement(layer, 0, expected[..., 0].size, f"{actual.dtype} {actual.shape}, should be int32 {expected.shape}")
+    wrong = np.argwhere((actual != expected).any(axis=-1))
     difference = ""
     if len(wrong):
         row, col = wrong[0].tolist()
         difference = (
-            f"{len(wrong)} units, the first {row, col}: {found[row, col].tolist()}, should be {expected[row, col].tolist()}"
+            f"{len(wrong)} units, the first {row, col}: {actual[row, col].tolist()}, should be {expected[row, col].tolist()}"
         )
     return Agreement(layer, expected[..., 0].size - len(wrong), expected[..., 0].size, difference)
 

@@ -109,8 +109,8 @@ def forward(model: keras.Model, names: Sequence[str], training: bool = False) ->
 
     @tf.function(reduce_retracing=False)
     def compiled(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = tap(images, training=training)
-        return {name: y if len(y.shape) == 4 else y[:, None, None, :] for name, y in found.items()}
+        actual = tap(images, training=training)
+        return {name: y if len(y.shape) == 4 else y[:, None, None, :] for name, y in actual.items()}
 
     return lambda images: {name: y.numpy() for name, y in compiled(tf.constant(images, tf.float32)).items()}
 

@@ -98,9 +98,9 @@ def fields(model: keras.Model) -> dict[str, Field]:
     """The fields of all layers of a model with one image as input, by layer name; of a shared layer, its last call."""
     height, width, channels = model.inputs[0].shape[1:]
     pixels = Term(np.eye(height, dtype=bool), np.eye(width, dtype=bool))
-    found: dict[str, Field] = {}
-    _walk(model, [Field((height, width), (Group(channels, (pixels,)),))], found)
-    return found
+    actual: dict[str, Field] = {}
+    _walk(model, [Field((height, width), (Group(channels, (pixels,)),))], actual)
+    return actual
 
 
 def union(groups: Sequence[Group]) -> tuple[Term, ...]:
@@ -132,11 +132,11 @@ def _hull(size: tuple[int, int], terms: Sequence[Term]) -> np.ndarray:
     return np.concatenate([low, high], axis=-1)
 
 
-def _walk(model: Any, inputs: list[Field], found: dict[str, Field] | None) -> Any:
+def _walk(model: Any, inputs: list[Field], actual: dict[str, Field] | None) -> Any:
     def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
         result = _apply(operation, *args, **kwargs)
-        if found is not None:
-            found[operation.name] = result
+        if actual is not None:
+            actual[operation.name] = result
         return result
 
     graph = getattr(model, "_functional", model)  # Sequential keeps its graph there

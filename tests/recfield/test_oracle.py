@@ -22,9 +22,9 @@ def boxes_of(height: int, width: int, *stack: Any) -> np.ndarray:
 
 def rows_of(size: int, *stack: Any) -> list[tuple[int, int]]:
     """y1, y2 of a column of units; the other axis is checked to say the same."""
-    found = boxes_of(size, size, *stack)
-    assert (found[:, 0, 0] == found[0, :, 1]).all() and (found[:, 0, 2] == found[0, :, 3]).all()
-    return [tuple(edges) for edges in found[:, 0, [0, 2]].tolist()]
+    actual = boxes_of(size, size, *stack)
+    assert (actual[:, 0, 0] == actual[0, :, 1]).all() and (actual[:, 0, 2] == actual[0, :, 3]).all()
+    return [tuple(edges) for edges in actual[:, 0, [0, 2]].tolist()]
 
 
 def test_a_valid_convolution_sees_its_kernel() -> None:
@@ -82,8 +82,8 @@ def test_bilinear_upsampling_leaves_out_a_neighbour_of_weight_zero() -> None:
 
 
 def test_a_unit_that_sees_padding_only_has_an_empty_box() -> None:
-    found = boxes_of(2, 3, L.ZeroPadding2D(((1, 0), (0, 0))), L.Conv2D(1, 1))
-    assert found.tolist() == [
+    actual = boxes_of(2, 3, L.ZeroPadding2D(((1, 0), (0, 0))), L.Conv2D(1, 1))
+    assert actual.tolist() == [
         [[0, 0, 0, 0]] * 3,
         [[0, 0, 1, 1], [0, 1, 1, 2], [0, 2, 1, 3]],
         [[1, 0, 2, 1], [1, 1, 2, 2], [1, 2, 2, 3]],
@@ -107,16 +107,16 @@ def test_a_gate_from_global_pooling_shows_the_whole_image() -> None:
 def test_channels_of_a_concatenation_keep_their_own_boxes() -> None:
     inputs = keras.Input((6, 6, 2))
     model = keras.Model(inputs, L.Concatenate(name="both")([inputs, L.Conv2D(3, 3, padding="same")(inputs)]))
-    found = oracle.channel_boxes(model, "both")
-    assert found.shape == (6, 6, 5, 4)
-    assert found[2, 3].tolist() == [[2, 3, 3, 4]] * 2 + [[1, 2, 4, 5]] * 3
+    actual = oracle.channel_boxes(model, "both")
+    assert actual.shape == (6, 6, 5, 4)
+    assert actual[2, 3].tolist() == [[2, 3, 3, 4]] * 2 + [[1, 2, 4, 5]] * 3
     assert oracle.boxes(model, "both")[2, 3].tolist() == [1, 2, 4, 5]
 
 
 def test_vgg16_has_the_field_sizes_of_the_literature() -> None:
     model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
-    found = oracle.fields(model)
-    sizes = {name: int(np.ptp(found[name].boxes()[..., [0, 2]], axis=-1).max()) for name in found if name.endswith("conv3")}
+    actual = oracle.fields(model)
+    sizes = {name: int(np.ptp(actual[name].boxes()[..., [0, 2]], axis=-1).max()) for name in actual if name.endswith("conv3")}
     assert sizes == {"block3_conv3": 40, "block4_conv3": 92, "block5_conv3": 196}
 
 
@@ -155,15 +155,15 @@ def test_the_oracle_says_what_keras_layers_do_to_sets_of_pixels_in_applications(
 
 def assert_oracle_equals_sets(model: keras.Model) -> None:
     expected = run_on_sets(model)
-    found = oracle.fields(model)
-    assert list(found) == list(expected)
+    actual = oracle.fields(model)
+    assert list(actual) == list(expected)
     for name, reached in expected.items():
-        for channel in {0, *np.cumsum([group.channels for group in found[name].groups]) - 1}:
+        for channel in {0, *np.cumsum([group.channels for group in actual[name].groups]) - 1}:
             hull = hull_of(reached[..., channel], model.inputs[0].shape[1])
-            wrong = np.argwhere((found[name].channel_boxes(channel) != hull).any(axis=-1))
+            wrong = np.argwhere((actual[name].channel_boxes(channel) != hull).any(axis=-1))
             assert not len(wrong), f"{name}, channel {channel}, unit {wrong[0]}"
-        assert (found[name].boxes() == hull_of(reached.any(axis=-1), model.inputs[0].shape[1])).all(), name
-        assert found[name].channels == reached.shape[-1]
+        assert (actual[name].boxes() == hull_of(reached.any(axis=-1), model.inputs[0].shape[1])).all(), name
+        assert actual[name].channels == reached.shape[-1]
 
 
 def run_on_sets(model: keras.Model) -> dict[str, np.ndarray]:
@@ -174,17 +174,17 @@ def run_on_sets(model: keras.Model) -> dict[str, np.ndarray]:
     images[height + np.arange(width), :, np.arange(width)] = 1
     reached: dict[str, np.ndarray] = {}
     walk_on_sets(model, tf.constant(images), reached)
-    return {name: found if found.ndim == 4 else found[:, None, None] for name, found in reached.items()}
+    return {name: actual if actual.ndim == 4 else actual[:, None, None] for name, actual in reached.items()}
 
 
 def walk_on_sets(model: Any, images: tf.Tensor, reached: dict[str, np.ndarray] | None) -> tf.Tensor:
     def visit(operation: Any, *args: Any, **flags: Any) -> tf.Tensor:
-        found = keep_only_geometry(operation, *args)
+        actual = keep_only_geometry(operation, *args)
         # Fast convolutions round, but sums of ones are whole numbers; means are smaller, and exact where they are 0.
-        found = tf.cast(found > (0.5 if has_kernel(operation) else 1e-6), tf.float32)
+        actual = tf.cast(actual > (0.5 if has_kernel(operation) else 1e-6), tf.float32)
         if reached is not None:
-            reached[operation.name] = found.numpy() > 0
-        return found
+            reached[operation.name] = actual.numpy() > 0
+        return actual
 
     graph = getattr(model, "_functional", model)
     return graph._run_through_graph([images], operation_fn=lambda operation: partial(visit, operation))

@@ -56,8 +56,8 @@ def test_neighbours_are_the_channels_that_correlate_most_in_the_own_layer_and_in
 def test_among_equals_the_earlier_channel_is_nearest(samples: Any) -> None:
     samples["dense"] = np.repeat(samples["conv"][:, :1], 7, axis=1)
     columns = neighbour_columns(part_of(samples), {"conv": np.arange(9), "dense": np.arange(7)})
-    found = [other for layer, other in zip(columns["layer"], columns["other_channel"], strict=True) if layer == "dense"]
-    assert found[:NEAREST] == [1, 2, 3, 4, 5]
+    actual = [other for layer, other in zip(columns["layer"], columns["other_channel"], strict=True) if layer == "dense"]
+    assert actual[:NEAREST] == [1, 2, 3, 4, 5]
 
 
 def saved(folder: Path, part: Part, data: str = "d") -> Path:

@@ -141,9 +141,9 @@ def test_a_part_file_returns_every_byte_and_is_the_same_each_time(steps: Any, tm
     part = replace(steps[2], skipped=(Skipped(4, "caf\u00e9\n\u65e5.png", 'of "no"\tuse'),))
     for path in (tmp_path / "a.part", tmp_path / "b.part"):
         write_part(path, SavedPart(PROVENANCE, Shard(1, 3, 5, 2), part))
-        found = read_part(path)
-        assert in_bytes(found.part) == in_bytes(part) and found.provenance == PROVENANCE and found.shard == Shard(1, 3, 5, 2)
-        assert list(found.part.members) == list(part.members)
+        loaded = read_part(path)
+        assert in_bytes(loaded.part) == in_bytes(part) and loaded.provenance == PROVENANCE and loaded.shard == Shard(1, 3, 5, 2)
+        assert list(loaded.part.members) == list(part.members)
     assert (tmp_path / "a.part").read_bytes() == (tmp_path / "b.part").read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -152,8 +152,8 @@ def test_a_part_of_nothing_and_odd_layer_names_can_be_saved(tmp_path: Path) -> N
     layers = tuple(LayerInfo(name, "Conv2D", (1, 1, count)) for name, count in (("a/b:0", 2), ("../c\u00e9 d", 1), ("x.y", 1)))
     part = Part.empty(ScanPlan(layers, None, 3, 5))
     write_part(tmp_path / "x.part", SavedPart(PROVENANCE, Shard(), part))
-    found = read_part(tmp_path / "x.part")
-    assert in_bytes(found.part) == in_bytes(part) and list(found.part.members) == list(part.members) and not found.complete
+    loaded = read_part(tmp_path / "x.part")
+    assert in_bytes(loaded.part) == in_bytes(part) and list(loaded.part.members) == list(part.members) and not loaded.complete
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +213,7 @@ def test_parts_are_read_in_order_and_other_files_are_passed_over(steps: Any, tmp
         write_part(shard_path(tmp_path, Shard(index, 12)), SavedPart(PROVENANCE, Shard(index, 12), steps[0]))
     (tmp_path / "parts" / ".aside-01234567-4-of-12.part").write_bytes(b"half")
     (tmp_path / "parts" / "notes.part").write_bytes(b"mine")
-    assert [found.shard.index for found in saved_parts(tmp_path)] == [0, 2, 10]
+    assert [actual.shard.index for actual in saved_parts(tmp_path)] == [0, 2, 10]
 
 
 @pytest.mark.parametrize(
@@ -288,10 +288,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The time as `part_file` sees it; the test moves it, and each file written takes `cost` seconds."""
     now = SimpleNamespace(seconds=1000.0, cost=0.0, written=[], moments=[])
 
-    def write(path: Any, found: Any) -> None:
+    def write(path: Any, actual: Any) -> None:
         now.moments.append(now.seconds)
         now.seconds += now.cost
-        now.written.append((path.name, found.part.done))
+        now.written.append((path.name, actual.part.done))
 
     monkeypatch.setattr(part_file, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     monkeypatch.setattr(part_file, "write_part", write)

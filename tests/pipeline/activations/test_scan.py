@@ -128,12 +128,12 @@ def test_the_statistics_are_those_of_all_responses(tiny_model: Any, network: Any
     part, _ = scan(network, source, plan(network, "shapes"))
     maps = keras.Model(tiny_model.inputs, tiny_model.get_layer("shapes").output).predict(np.float32(source.images), verbose=0)
     maxima = maps.max(axis=(1, 2)).astype(np.float64)
-    found = part.of(Statistics)["shapes"]
-    np.testing.assert_array_equal(found.seen, 23)
-    np.testing.assert_allclose(found.mean, maxima.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.std, maxima.std(axis=0), rtol=1e-9)
-    np.testing.assert_array_equal(found.high, maxima.max(axis=0))
-    np.testing.assert_array_equal(found.positive, (maxima > 0).sum(axis=0))
+    actual = part.of(Statistics)["shapes"]
+    np.testing.assert_array_equal(actual.seen, 23)
+    np.testing.assert_allclose(actual.mean, maxima.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(actual.std, maxima.std(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(actual.high, maxima.max(axis=0))
+    np.testing.assert_array_equal(actual.positive, (maxima > 0).sum(axis=0))
 
 
 @pytest.mark.parametrize(("batch", "shards"), [(1, 1), (7, 1), (23, 1), (64, 1), (5, 4), (4, 23), (3, 30)])
@@ -278,10 +278,10 @@ def test_the_strongest_responses_of_each_label_are_kept_when_other_heaps_are_ful
     asking = plan(network, "edges", k=k, batch=batch, label_k=label_k, labels=("ant", "cat"))
     part, _ = scan(network, labelled, asking, session=ScanSession(scan_pass=compiled(network, asking)))
     maxima = brute_force_maxima(tiny_model, source.images, "edges")
-    found = part.of(ByLabel)["edges"].heap.examples.reshape(2, 4, label_k)
+    actual = part.of(ByLabel)["edges"].heap.examples.reshape(2, 4, label_k)
     for place, label in enumerate(asking.labels):
         own = np.flatnonzero(labels == label)
-        np.testing.assert_array_equal(found[place], own[np.argsort(-maxima[own], axis=0, kind="stable")[:label_k]].T)
+        np.testing.assert_array_equal(actual[place], own[np.argsort(-maxima[own], axis=0, kind="stable")[:label_k]].T)
 
 
 def test_a_batch_whose_every_response_enters_loses_none(in_memory: Any, plan: Any) -> None:

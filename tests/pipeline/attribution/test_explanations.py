@@ -38,23 +38,25 @@ def test_a_two_layer_network_gives_what_a_hand_calculates(opened: Any) -> None:
     images = np.repeat(grey[np.newaxis, ..., np.newaxis], 3, axis=-1).astype(np.uint8)
     network = opened(model)
     run = compile_explanations(network, [*((method, "maps") for method in ALL), ("gradient", None)], 1, 2)
-    found = run(images, np.array([[0, 1]], np.int32))
+    outputs = run(images, np.array([[0, 1]], np.int32))
     first, second = 2 * grey / 255, -grey / 255  # the two channels
     slopes = weights[:, 0].reshape(2, 2, 2)
     mean = slopes.mean(axis=(0, 1))  # 1.5 and 4
-    np.testing.assert_allclose(found.maps["gradcam", "maps"][0, 0], np.maximum(mean[0] * first + mean[1] * second, 0), rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs.maps["gradcam", "maps"][0, 0], np.maximum(mean[0] * first + mean[1] * second, 0), rtol=1e-5
+    )
     hires = np.maximum(slopes[..., 0] * first + slopes[..., 1] * second, 0)
-    np.testing.assert_allclose(found.maps["hirescam", "maps"][0, 0], hires, rtol=1e-5)
+    np.testing.assert_allclose(outputs.maps["hirescam", "maps"][0, 0], hires, rtol=1e-5)
     sums = np.array([first.sum(), second.sum()])
     alphas = slopes**2 / (2 * slopes**2 + sums * slopes**3)
     plus = (alphas * np.maximum(slopes, 0)).sum(axis=(0, 1))
     np.testing.assert_allclose(
-        found.maps["gradcam++", "maps"][0, 0], np.maximum(plus[0] * first + plus[1] * second, 0), rtol=1e-5, atol=1e-7
+        outputs.maps["gradcam++", "maps"][0, 0], np.maximum(plus[0] * first + plus[1] * second, 0), rtol=1e-5, atol=1e-7
     )
     by_grey = (2 * slopes[..., 0] - slopes[..., 1]) / 255
     luma = np.array([0.299, 0.587, 0.114])
-    np.testing.assert_allclose(found.maps["gradient", None][0, 0], by_grey[..., np.newaxis] * luma, rtol=1e-5)
-    assert not found.maps["gradcam", "maps"][0, 1].any() and not found.maps["gradient", None][0, 1].any()
+    np.testing.assert_allclose(outputs.maps["gradient", None][0, 0], by_grey[..., np.newaxis] * luma, rtol=1e-5)
+    assert not outputs.maps["gradcam", "maps"][0, 1].any() and not outputs.maps["gradient", None][0, 1].any()
 
 
 @pytest.mark.filterwarnings("ignore:.*structure of .inputs.:UserWarning")  # tf-keras-vis gives Keras a list of one
@@ -72,9 +74,9 @@ def test_grad_cam_and_gradients_are_those_of_tf_keras_vis(rectified: Any, opened
     saliency = np.asarray(saliency)
     rectified.layers[-1].activation = keras.activations.softmax
     run = compile_explanations(opened(rectified), [("gradcam", "end"), ("gradient", None)], 3, 1)
-    found = run(images, np.array([[4], [0], [2]], np.int32))
-    assert theirs.max() > 0 and close(found.maps["gradcam", "end"][:, 0], theirs)
-    assert close(found.maps["gradient", None][:, 0] * 255, saliency)
+    outputs = run(images, np.array([[4], [0], [2]], np.int32))
+    assert theirs.max() > 0 and close(outputs.maps["gradcam", "end"][:, 0], theirs)
+    assert close(outputs.maps["gradient", None][:, 0] * 255, saliency)
 
 
 def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified: Any, opened: Any, photos: Any) -> None:
@@ -102,14 +104,14 @@ def test_a_layer_in_a_nested_model_is_explained_as_one_outside(rectified: Any, o
 
 def test_a_layer_without_a_map_is_a_map_of_one_position(rectified: Any, opened: Any, photos: Any) -> None:
     images, hidden = photos(2, 16, 16), rectified.get_layer("hidden")
-    found = compile_explanations(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
+    outputs = compile_explanations(opened(rectified), [("gradcam", "hidden")], 2, 2)(images, np.array([[1, 4], [0, 2]], np.int32))
     numbers = keras.Model(rectified.input, hidden.output)(images / 255.0).numpy()
     slopes = rectified.get_layer("classes").kernel.numpy()  # by which a logit depends on them
     expected = [
         [np.maximum(numbers[image] @ slopes[:, number], 0) for number in row] for image, row in enumerate([[1, 4], [0, 2]])
     ]
     assert np.max(expected) > 0
-    np.testing.assert_allclose(found.maps["gradcam", "hidden"][..., 0, 0], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs.maps["gradcam", "hidden"][..., 0, 0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_last_convolution_is_found_by_walking_back(rectified: Any, opened: Any, plain_networks: Any) -> None:
@@ -214,12 +216,12 @@ def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opene
     model = stir(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))))
     assert last_convolution(opened(model)).name == "grouped"
     keys, images = [("gradcam", "grouped"), ("gradient", None)], photos(1, 10, 10)
-    found = compile_explanations(opened(model), keys, 1, 1)(images, np.array([[1]], np.int32))
+    outputs = compile_explanations(opened(model), keys, 1, 1)(images, np.array([[1]], np.int32))
     with tf.GradientTape() as tape:
         pixels = tf.constant(images, tf.float32)
         tape.watch(pixels)
         score = model(pixels / 255)[0, 1]
-    assert close(found.maps["gradient", None][:, 0], tape.gradient(score, pixels).numpy())
+    assert close(outputs.maps["gradient", None][:, 0], tape.gradient(score, pixels).numpy())
 
 
 def test_a_network_without_a_convolution_says_so(opened: Any) -> None:
@@ -265,5 +267,5 @@ def test_gradients_too_small_for_half_precision_are_not_zero(opened: Any) -> Non
     right = np.maximum((maps * weights).sum(-1), 0)
     assert right.max() > 0
     for model in (half, whole):
-        found = compile_explanations(opened(model), [("gradcam", "last")], 1, 1)(images, classes).maps["gradcam", "last"][0, 0]
-        assert np.abs(found - right).max() < 0.02 * right.max()
+        outputs = compile_explanations(opened(model), [("gradcam", "last")], 1, 1)(images, classes).maps["gradcam", "last"][0, 0]
+        assert np.abs(outputs - right).max() < 0.02 * right.max()

@@ -25,14 +25,14 @@ def test_every_builder_is_explained(name: Any, capsys: pytest.CaptureFixture[str
     layer = last_convolution(network)
     run = compile_explanations(network, [("gradcam", layer.name), ("gradient", None), ("guided_backprop", None)], 1, 2)
     images = np.random.default_rng(0).integers(0, 256, (1, _SIZE, _SIZE, 3), dtype=np.uint8)
-    found = run(images, np.array([[-1, 7]], np.int32))
-    gradient, guided = found.maps["gradient", None], found.maps["guided_backprop", None]
+    outputs = run(images, np.array([[-1, 7]], np.int32))
+    gradient, guided = outputs.maps["gradient", None], outputs.maps["guided_backprop", None]
     with capsys.disabled():
         share = np.abs(gradient - guided).max() / np.abs(gradient).max()
         print(f"{name}: {layer.name} {layer.shape}, {run.guide.rule} {run.guide.replaced}, guided differs by {share:.2g}")
-    assert found.classes[0].tolist() == [found.logits[0].argmax(), 7]
-    assert found.maps["gradcam", layer.name].shape == (1, 2, *layer.shape[:2]) and layer.shape[0] > 1
-    for values in found.maps.values():
+    assert outputs.classes[0].tolist() == [outputs.logits[0].argmax(), 7]
+    assert outputs.maps["gradcam", layer.name].shape == (1, 2, *layer.shape[:2]) and layer.shape[0] > 1
+    for values in outputs.maps.values():
         assert np.isfinite(values).all()
     assert np.abs(gradient).max() > 0 and not np.array_equal(gradient, guided)
     assert run.guide.rule == ("smooth" if name.startswith(_SMOOTH) else "relu")

@@ -66,10 +66,10 @@ def rows(folder: Any, name: Any) -> Any:
 
 def test_the_likeliest_classes_of_every_image_are_in_the_index(explained: Any, tiny_model: Any) -> None:
     _spec, folder = explained
-    found = rows(folder, "classification")
-    assert len(found) == 3 * 3  # a network of three classes has no five
+    table = rows(folder, "classification")
+    assert len(table) == 3 * 3  # a network of three classes has no five
     for example in range(3):
-        own = [row for row in found if row["example"] == example]
+        own = [row for row in table if row["example"] == example]
         assert [row["rank"] for row in own] == [0, 1, 2] and sum(row["probability"] for row in own) == pytest.approx(1)
         logits = np.array([row["logit"] for row in own])
         assert (np.diff(logits) <= 0).all()
@@ -82,8 +82,8 @@ def test_the_likeliest_classes_of_every_image_are_in_the_index(explained: Any, t
 
 def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained: Any) -> None:
     _spec, folder = explained
-    found = rows(folder, "attributions")
-    names = [(row["example"], row["method"], row["layer"], row["class"]) for row in found]
+    table = rows(folder, "attributions")
+    names = [(row["example"], row["method"], row["layer"], row["class"]) for row in table]
     assert len(set(names)) == len(names)
     first = {row["example"]: row["class"] for row in rows(folder, "classification") if row["rank"] == 0}
     for example in range(3):
@@ -92,7 +92,7 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained: 
         expected = {(example, method, layers.get(method, "shapes"), number) for method in METHODS for number in classes}
         assert expected == {name for name in names if name[0] == example}
     chances = {(row["example"], row["class"]): row["probability"] for row in rows(folder, "classification")}
-    for row in found:
+    for row in table:
         assert row["probability"] == pytest.approx(chances[row["example"], row["class"]])
         assert (row["map_height"], row["map_width"]) == ((6, 6) if row["method"] in METHODS[:3] else (16, 16))
         assert 0 <= row["row"] < row["map_height"] and 0 <= row["col"] < row["map_width"]
@@ -104,7 +104,7 @@ def test_the_index_has_one_row_for_each_image_method_layer_and_class(explained: 
 
 def test_digests_peaks_and_boxes_are_those_of_the_maps(explained: Any, pictures: Any) -> None:
     spec, folder = explained
-    found = {(row["example"], row["method"], row["class"]): row for row in rows(folder, "attributions")}
+    table = {(row["example"], row["method"], row["class"]): row for row in rows(folder, "attributions")}
     network = open_network(spec.model)
     keys = [("gradcam", "shapes"), ("guided_backprop", None)]
     fit, source = Fit(16, 16), cv2.imread(str(sorted(pictures.rglob("*.png"))[0]))[..., ::-1]
@@ -112,7 +112,7 @@ def test_digests_peaks_and_boxes_are_those_of_the_maps(explained: Any, pictures:
     own = compile_explanations(network, keys, 2, 3)(np.stack([image, image]), np.array([[1, 2, 0]] * 2, np.int32))
     for method, layer in keys:
         values = own.maps[method, layer][0, 0]
-        row = found[0, method, 1]
+        row = table[0, method, 1]
         assert row["peak"] == pytest.approx(np.abs(values).sum(axis=-1).max() if layer is None else values.max(), rel=1e-4)
         focus = heat.focus(values, 16, 16)
         assert (row["row"], row["col"]) == (focus.row, focus.col) and focus.row != focus.col
@@ -127,13 +127,13 @@ def test_digests_peaks_and_boxes_are_those_of_the_maps(explained: Any, pictures:
 
 def test_every_picture_is_where_the_index_says_and_shows_the_source(explained: Any, pictures: Any) -> None:
     _, folder = explained
-    found = rows(folder, "attributions")
-    for row in found:
+    table = rows(folder, "attributions")
+    for row in table:
         drawn = cv2.imread(str(folder / row["picture"]))
         assert drawn is not None and drawn.shape[0] > 190  # tiny images are enlarged
-    singles = {row["picture"] for row in found}
-    assert len(singles) == len(found)
-    pairs = {(row["example"], row["class"]) for row in found}
+    singles = {row["picture"] for row in table}
+    assert len(singles) == len(table)
+    pairs = {(row["example"], row["class"]) for row in table}
     written = {str(path.relative_to(folder)) for path in (folder / "mosaics").rglob("*.png")}
     sides = {f"mosaics/gradcam/{example}/{number}-shapes.png" for example, number in pairs}
     trust = {f"mosaics/gradcam/trust/{name}.png" for name in ("randomisation", "curves")}
@@ -170,17 +170,17 @@ def test_single_pictures_are_explained_beside_the_data(write: Any, quiet: Any, t
     cv2.imwrite(str(tmp_path / "one.png"), pixels)
     spec = write(files=[str(tmp_path / "one.png")], keys=["dog/001.png"], layers=["edges", "shapes"], methods="gradcam")
     folder = run(spec, tmp_path / "out", reporter=quiet)
-    found = rows(folder, "attributions")
-    assert [(row["example"] is None, row["layer"]) for row in found] == [
+    table = rows(folder, "attributions")
+    assert [(row["example"] is None, row["layer"]) for row in table] == [
         (False, "edges"),
         (False, "shapes"),
         (True, "edges"),
         (True, "shapes"),
     ]
-    drawn = cv2.imread(str(folder / found[2]["picture"]))
+    drawn = cv2.imread(str(folder / table[2]["picture"]))
     assert drawn.shape[0] > 300 and drawn.shape[1] > 200  # the source's own resolution, with words and a scale
     assert {path.name for path in (folder / "mosaics/gradcam").iterdir() if path.is_file()} == {"edges.jpg", "shapes.jpg"}
-    assert [row["picture"][-4:] for row in found] == [".png", ".png", ".jpg", ".jpg"]  # squares stay sharp
+    assert [row["picture"][-4:] for row in table] == [".png", ".png", ".jpg", ".jpg"]  # squares stay sharp
 
 
 def test_a_second_run_leaves_no_pictures_of_the_first(write: Any, quiet: Any, tmp_path: Path) -> None:

@@ -70,20 +70,20 @@ def rebuilt(model: Any) -> Any:
 
 def by_tape(model: Any, images: Any, number: Any) -> Any:
     """The gradient of a logit by pixels, by the model's own gradients, one image at a time."""
-    found = []
+    actual = []
     for image in images:
         pixels = tf.constant(image[np.newaxis], tf.float32)
         with tf.GradientTape() as tape:
             tape.watch(pixels)
             score = model(tf.cast(pixels / 255, model.dtype), training=False)[0, number]
-        found.append(tape.gradient(score, pixels).numpy()[0])
-    return np.stack(found)
+        actual.append(tape.gradient(score, pixels).numpy()[0])
+    return np.stack(actual)
 
 
 def guided(network: Any, images: Any, number: Any = 1) -> Any:
     run = compile_explanations(network, BOTH, len(images), 1)
-    found = run(images, np.full((len(images), 1), number, np.int32))
-    return found.maps["gradient", None][:, 0], found.maps["guided_backprop", None][:, 0], run.guide, found.logits
+    outputs = run(images, np.full((len(images), 1), number, np.int32))
+    return outputs.maps["gradient", None][:, 0], outputs.maps["guided_backprop", None][:, 0], run.guide, outputs.logits
 
 
 def small(build: Any, seed: Any = 0) -> Any:
@@ -168,8 +168,8 @@ def through(activation: Any, values: Any, above: Any) -> Any:
 
     images = np.zeros((1, 1, len(values), 3), np.uint8)
     run = compile_explanations(Fed(), BOTH, 1, 1)
-    found = run(images, np.zeros((1, 1), np.int32))
-    return found.maps["guided_backprop", None][0, 0, 0, :, 0], found.maps["gradient", None][0, 0, 0, :, 0], run.guide
+    outputs = run(images, np.zeros((1, 1), np.int32))
+    return outputs.maps["guided_backprop", None][0, 0, 0, :, 0], outputs.maps["gradient", None][0, 0, 0, :, 0], run.guide
 
 
 VALUES = np.array([-2, -0.5, 0.5, 5.9, 6.0, 7.0] * 2, np.float32)

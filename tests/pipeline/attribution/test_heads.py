@@ -99,10 +99,10 @@ def test_every_head_is_explained_as_in_plain_keras(head: str, kind: str, job: An
     folder = run(spec, tmp_path / "out", reporter=quiet)
     images = shown(open_job(spec, folder, quiet))
     outputs = model(images).numpy().reshape(2, -1)
-    classified, found = rows(folder, "classification"), rows(folder, "attributions")
+    classified, table = rows(folder, "classification"), rows(folder, "attributions")
     named = {"tanh": "linear", "one number": "linear", "regression": "linear"}
     expected_head = named.get(head, "sigmoid" if "sigmoid" in head else "softmax")
-    assert {row["head"] for row in classified + found} == {expected_head}
+    assert {row["head"] for row in classified + table} == {expected_head}
     # What the network says, from its own output.
     for row in classified:
         output = outputs[row["example"]]
@@ -114,7 +114,7 @@ def test_every_head_is_explained_as_in_plain_keras(head: str, kind: str, job: An
             output = np.exp(output) if head == "log_softmax" else output
             assert row["probability"] == pytest.approx(output[row["class"]], abs=1e-5)
     # The evidence, and the maps, from z.
-    for row in found:
+    for row in table:
         number = row["class"]
         binary = expected_head == "sigmoid" and outputs.shape[1] == 1
         maps, z = plain_gradcam(
@@ -125,16 +125,16 @@ def test_every_head_is_explained_as_in_plain_keras(head: str, kind: str, job: An
         assert row["peak"] == pytest.approx(maps[row["example"]].max(), rel=1e-4, abs=1e-6)
         logit = next(said["logit"] for said in classified if (said["example"], said["class"]) == (row["example"], number))
         assert logit == pytest.approx((2 * number - 1) * z[row["example"], 0] if binary else z[row["example"], number], rel=1e-4)
-    assert len(found) == 2 * (3 if head == "regression" else 1)
+    assert len(table) == 2 * (3 if head == "regression" else 1)
 
 
 def test_both_classes_of_one_sigmoid_are_there_and_their_curves_move(job: Any, quiet: Any, tmp_path: Path) -> None:
     model = model_of(HEADS["one sigmoid"])
     spec = job(stored(model, "file", tmp_path), targets=[0, 1], sanity=["curves"], methods=["gradient"])
     folder = run(spec, tmp_path / "out", reporter=quiet)
-    found = rows(folder, "attributions")
-    assert [row["class"] for row in found] == [0, 1, 0, 1]
-    for first, second in zip(found[::2], found[1::2], strict=True):
+    table = rows(folder, "attributions")
+    assert [row["class"] for row in table] == [0, 1, 0, 1]
+    for first, second in zip(table[::2], table[1::2], strict=True):
         assert first["probability"] + second["probability"] == pytest.approx(1)
         assert first["peak"] == pytest.approx(second["peak"]) and first["peak"] > 1e-6  # of -z and of z
     curves = rows(folder, "curves")
@@ -147,9 +147,9 @@ def test_both_classes_of_one_sigmoid_are_there_and_their_curves_move(job: Any, q
 def test_the_sign_of_an_output_turns_its_evidence(job: Any, quiet: Any, tmp_path: Path) -> None:
     targets = [{"output": 1}, {"output": 1, "sign": -1}]
     spec = job(stored(model_of(HEADS["regression"]), "file", tmp_path), {"head": "linear"}, targets=targets, methods=["gradient"])
-    found = rows(run(spec, tmp_path / "out", reporter=quiet), "attributions")
-    assert [row["target"] for row in found[:2]] == ["1", "1, lowered"] and found[0]["output"] == found[1]["output"]
-    assert found[0]["peak"] == pytest.approx(found[1]["peak"]) and found[0]["digest"] != found[1]["digest"]
+    table = rows(run(spec, tmp_path / "out", reporter=quiet), "attributions")
+    assert [row["target"] for row in table[:2]] == ["1", "1, lowered"] and table[0]["output"] == table[1]["output"]
+    assert table[0]["peak"] == pytest.approx(table[1]["peak"]) and table[0]["digest"] != table[1]["digest"]
 
 
 def test_an_embedding_is_explained_by_what_it_is_like(job: Any, quiet: Any, tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ def test_an_embedding_is_explained_by_what_it_is_like(job: Any, quiet: Any, tmp_
         assert likeness[example, 0] == pytest.approx(vectors[example] @ vectors[1], abs=1e-5)
         assert likeness[example, 1] == pytest.approx(vectors[example][0], abs=1e-5)
     maps, _ = plain_gradcam(model, images, lambda z, _: tf.linalg.matvec(tf.math.l2_normalize(z, axis=-1), vectors[1]))
-    found = [row for row in rows(folder, "attributions") if row["target"] == "like example 1"]
-    assert [row["peak"] for row in found] == pytest.approx(maps.max(axis=(1, 2)), rel=1e-3, abs=1e-6)
-    assert all(row["head"] == "embedding" and row["probability"] is None for row in found)
+    table = [row for row in rows(folder, "attributions") if row["target"] == "like example 1"]
+    assert [row["peak"] for row in table] == pytest.approx(maps.max(axis=(1, 2)), rel=1e-3, abs=1e-6)
+    assert all(row["head"] == "embedding" and row["probability"] is None for row in table)
     with pytest.raises(WrongSpec, match="embedding of 8 numbers, which predicts no class"):
         open_job(job(stored(model, "file", tmp_path)), folder, quiet)
 
@@ -193,19 +193,19 @@ def test_a_class_of_a_map_is_explained_within_a_region(classes: int, job: Any, q
         z = tf.concat([-z, z], axis=-1) if classes == 1 else z
         z = z[..., 0]
         everywhere, upper, lower = tf.reduce_mean(z), tf.reduce_mean(z[:, :8]), tf.reduce_mean(z[:, 8:])
-    found = rows(folder, "attributions")
+    table = rows(folder, "attributions")
     outputs = model(images).numpy()
     probabilities = np.concatenate([1 - outputs, outputs], axis=-1) if classes == 1 else outputs
     named = {"0": (everywhere, slice(None)), "0 in 0 0 0.5 1": (upper, slice(0, 8)), "0 in mask.png": (lower, slice(8, 16))}
     for words, (total, part) in named.items():
         weights = tf.reduce_mean(tape.gradient(total, maps), axis=(1, 2), keepdims=True) * 2  # the mean was over two images
         cams = tf.nn.relu(tf.reduce_sum(maps * weights, axis=-1)).numpy()
-        for row in (row for row in found if row["target"] == words):
+        for row in (row for row in table if row["target"] == words):
             assert row["peak"] == pytest.approx(cams[row["example"]].max(), rel=1e-3, abs=1e-7)
             assert row["probability"] == pytest.approx(probabilities[row["example"], part, :, 0].mean(), abs=1e-5)
     most = [np.bincount(shares.argmax(axis=-1).ravel(), minlength=2).argmax() for shares in probabilities]
     for example in range(2):
-        own = [row["class"] for row in found if row["example"] == example]
+        own = [row["class"] for row in table if row["example"] == example]
         assert own[0] == most[example]
     assert {row["head"] for row in rows(folder, "classification")} == {"map"}
 

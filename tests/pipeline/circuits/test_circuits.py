@@ -77,13 +77,13 @@ def jacobian(model: Any, target: str, source: str, row: int, col: int) -> Any:
 
 
 def test_weights_are_the_jacobian_of_the_stretch_without_activations(bent: Any) -> None:
-    found = stretch(bent, "joined", "base")
-    (weights,) = found.weights(np.arange(9))
-    expected = jacobian(build(linear=True), "joined", "base", *found.middle)
+    actual = stretch(bent, "joined", "base")
+    (weights,) = actual.weights(np.arange(9))
+    expected = jacobian(build(linear=True), "joined", "base", *actual.middle)
     np.testing.assert_allclose(weights, expected, atol=1e-5 * np.abs(expected).max())
     assert np.count_nonzero(weights.any(axis=3)[0]) == 25  # 3 x 3 depthwise behind a pool of 3 x 3
-    assert dict(found.between.passed)["MaxPool as a mean"] == 1 and not found.between.ended
-    assert sum(count for _, count in found.between.passed) >= 6
+    assert dict(actual.between.passed)["MaxPool as a mean"] == 1 and not actual.between.ended
+    assert sum(count for _, count in actual.between.passed) >= 6
 
 
 @pytest.mark.parametrize("form", ["frozen", "onnx"])
@@ -119,9 +119,9 @@ def test_a_dense_layer_has_a_weight_for_every_position_of_the_map_before_it(bent
 
 
 def test_a_path_through_a_gate_ends_and_is_named(bent: Any) -> None:
-    found = stretch(bent, "gated", "joined")
-    (weights,) = found.weights(np.arange(3))
-    assert not weights.any() and found.between.ended[0].startswith("Mul (") and "excite" in found.between.ended[0]
+    actual = stretch(bent, "gated", "joined")
+    (weights,) = actual.weights(np.arange(3))
+    assert not weights.any() and actual.between.ended[0].startswith("Mul (") and "excite" in actual.between.ended[0]
 
 
 def test_the_branches_of_a_layer_are_cut_where_another_source_lies_on_them(bent: Any) -> None:
@@ -136,10 +136,10 @@ def test_the_branches_of_a_layer_are_cut_where_another_source_lies_on_them(bent:
 
 def test_gradient_times_activation_adds_up_to_the_unit_of_a_piecewise_linear_stretch(tiny_model: Any) -> None:
     network = keras_network(tiny_model, "tiny", None, "none")
-    found = stretch(network, "shapes", "edges")
+    actual = stretch(network, "shapes", "edges")
     images = np.random.default_rng(0).integers(0, 4, (3, 16, 16, 3), dtype=np.uint8)
     units = np.array([[0, 0, 1], [3, 4, 2], [5, 5, 4]])
-    (added,) = found.contributions(found.maps(images), units)
+    (added,) = actual.contributions(actual.maps(images), units)
     edges = keras.Model(tiny_model.input, tiny_model.get_layer("edges").output)(images.astype(np.float32)).numpy()
     kernel = tiny_model.get_layer("shapes").kernel.numpy()
     for at, (row, col, channel) in enumerate(units):

@@ -54,11 +54,11 @@ def test_the_callers_reduction_and_its_extras_join_the_pass_and_keep_their_struc
         return {"tops": tops, "sizes": (count + 1, [tf.shape(maps["conv"])[1]])}
 
     run = compile_pass(network, ["deep", "conv"], 2, finish, [tf.TensorSpec((), tf.int64)])
-    found = run(pixels(2, 16, 16), 41)
-    assert int(found["sizes"][0]) == 42 and int(found["sizes"][1][0]) == 8
+    actual = run(pixels(2, 16, 16), 41)
+    assert int(actual["sizes"][0]) == 42 and int(actual["sizes"][1][0]) == 8
     maps = network.trace(network.preprocess(pixels(2, 16, 16)), ["deep", "conv"])
     for name in ("deep", "conv"):
-        np.testing.assert_allclose(found["tops"][name], np.max(maps[name], (1, 2))[:, :2], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(actual["tops"][name], np.max(maps[name], (1, 2))[:, :2], rtol=1e-4, atol=1e-4)
 
 
 def test_the_pass_takes_its_one_batch_shape_alone(plain_model: Any, pixels: Any) -> None:

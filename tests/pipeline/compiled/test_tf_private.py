@@ -37,7 +37,7 @@ def library_of(function: object, *specs: tf.TensorSpec) -> function_pb2.Function
     inner = tf.function(function, autograph=False)
     graph = concrete(lambda *tensors: inner(*tensors), *specs).graph.as_graph_def()
     (call,) = [node for node in graph.node if node.op in ("PartitionedCall", "StatefulPartitionedCall")]
-    return next(found for found in graph.library.function if found.signature.name == call.attr["f"].func.name)
+    return next(actual for actual in graph.library.function if actual.signature.name == call.attr["f"].func.name)
 
 
 def test_variables_become_constants_their_reads_and_calls_go_and_inputs_and_outputs_keep_their_order() -> None:

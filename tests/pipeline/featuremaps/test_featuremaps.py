@@ -68,8 +68,8 @@ def test_every_map_is_drawn_in_order_in_its_colours_on_its_scale(maps: Any, colo
     picture = draw_maps(maps, ["title"], CORNER, MapStyle(colours, shared, 100))
     ends = [(maps.min(), maps.max()) if shared else (maps[..., c].min(), maps[..., c].max()) for c in range(7)]
     places = [is_on(picture, as_drawn(maps[..., c], colours, *ends[c], times=3)) for c in range(7)]
-    assert all(len(found) == 1 for found in places)
-    assert [found[0] for found in places] == sorted(found[0] for found in places)
+    assert all(len(actual) == 1 for actual in places)
+    assert [actual[0] for actual in places] == sorted(actual[0] for actual in places)
 
 
 def test_maps_that_grow_are_made_of_squares() -> None:

@@ -113,8 +113,8 @@ def test_boxes_are_those_of_a_slow_independent_search(model: Any, network: Any, 
     part = keras.Model(model.input, model.get_layer(name).output)
     images = np.tile(images, (2, 1, 1, 1))
     asked = units(fields, name, part.output.shape[-1], len(images))
-    found = finder(network, fields, name).boxes(images, asked)
-    for image, unit, box in zip(images, asked, found, strict=True):
+    actual = finder(network, fields, name).boxes(images, asked)
+    for image, unit, box in zip(images, asked, actual, strict=True):
         expected = slow_energy(part, image / np.float32(255), unit)
         if not expected.any():
             assert not box.any()
@@ -125,8 +125,8 @@ def test_boxes_are_those_of_a_slow_independent_search(model: Any, network: Any, 
         area, _ = slow_box(expected, fields[name].boxes[unit[0], unit[1]], around)
         assert (y2 - y1) * (x2 - x1) == area
         assert around[0] is None or (y1 <= around[0] < y2 and x1 <= around[1] < x2)
-    assert found.any(axis=1).sum() >= 5 and len(np.unique(found, axis=0)) >= 5
-    assert fields[name].is_global and ((found[:, 2:] - found[:, :2]).prod(axis=1) < 0.9 * SIDE**2).any()
+    assert actual.any(axis=1).sum() >= 5 and len(np.unique(actual, axis=0)) >= 5
+    assert fields[name].is_global and ((actual[:, 2:] - actual[:, :2]).prod(axis=1) < 0.9 * SIDE**2).any()
 
 
 def test_a_box_contains_both_the_energy_and_the_position_of_the_unit(
@@ -139,9 +139,9 @@ def test_a_box_contains_both_the_energy_and_the_position_of_the_unit(
         ("deep", (2, 7, 0), (6, 17, 19, 19)),
         ("vector", (0, 0, 0), (18, 17, 19, 18)),
     ):
-        found = finder(network, fields, name)
-        monkeypatch.setattr(found, "_energy", lambda images, units: spot)
-        assert found.boxes(images[:1], np.array([unit])).tolist() == [list(expected)]
+        actual = finder(network, fields, name)
+        monkeypatch.setattr(actual, "_energy", lambda images, units: spot)
+        assert actual.boxes(images[:1], np.array([unit])).tolist() == [list(expected)]
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(5, 1, "valid"), (4, 2, "valid"), (5, 2, "same"), (3, 4, "valid")])
@@ -159,11 +159,11 @@ def test_a_unit_stands_in_the_middle_of_its_field(size: Any, stride: Any, paddin
 
 def test_a_box_lies_inside_the_units_own_field(network: Any, fields: Any, images: Any) -> None:
     asked = units(fields, "first", 6, len(images))
-    found = finder(network, fields, "first").boxes(images, asked)
+    actual = finder(network, fields, "first").boxes(images, asked)
     limits = fields["first"].boxes[asked[:, 0], asked[:, 1]]
-    some = found.any(axis=1)
+    some = actual.any(axis=1)
     assert some.sum() >= 4
-    assert (found[some, :2] >= limits[some, :2]).all() and (found[some, 2:] <= limits[some, 2:]).all()
+    assert (actual[some, :2] >= limits[some, :2]).all() and (actual[some, 2:] <= limits[some, 2:]).all()
 
 
 def test_the_size_of_the_batches_makes_no_difference(
@@ -212,8 +212,8 @@ def test_a_frozen_graph_gives_them_too(tmp_path: Path, images: Any) -> None:
     network = opened(freeze_v1(tmp_path, build, ["end"]))
     fields = solve_fields(network, network.layers())
     asked = units(fields, "end", 2, len(images))
-    found = finder(network, fields, "end").boxes(images, asked)
-    for image, unit, (y1, x1, y2, x2) in zip(images, asked, found, strict=True):
+    actual = finder(network, fields, "end").boxes(images, asked)
+    for image, unit, (y1, x1, y2, x2) in zip(images, asked, actual, strict=True):
         expected = slow_energy(by_hand, image, unit)
         around = [int(at * 2 + 1) for at in unit[:2]]
         assert (y2 - y1) * (x2 - x1) == slow_box(expected, (0, 0, SIDE, SIDE), around)[0]

@@ -47,9 +47,9 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def cache(network: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FieldCache:
     monkeypatch.setenv("CONVSCOPE_CACHE", str(tmp_path / "cache"))
-    found = FieldCache.of(network, network.digest(), tmp_path / "job")
-    assert found is not None
-    return found
+    actual = FieldCache.of(network, network.digest(), tmp_path / "job")
+    assert actual is not None
+    return actual
 
 
 def files(folder: Path) -> list[Path]:

@@ -85,8 +85,8 @@ def test_the_stage_runs_alone_and_leaves_pictures_its_table_and_its_receipt(job_
     weights = np.asarray(branched.get_layer("transposed").kernel)
     np.testing.assert_allclose(rows[rows.layer == "transposed"].norm, np.sqrt(np.square(weights).sum(axis=(0, 1, 3))), rtol=1e-6)
     inputs = {"first": None, "left": "relu", "right": "relu", "transposed": "separable", "last": "transposed"}
-    found = rows.inputs_of.astype(object).where(rows.inputs_of.notna(), None)
-    of = dict(zip(rows.layer + rows.part.where(rows.part != "kernel", ""), found, strict=True))
+    actual = rows.inputs_of.astype(object).where(rows.inputs_of.notna(), None)
+    of = dict(zip(rows.layer + rows.part.where(rows.part != "kernel", ""), actual, strict=True))
     assert of == inputs | {"separabledepthwise": "sum", "separablepointwise": None}
     assert rows[rows.layer == "left"].strongest_inputs.tolist() == [[number] for number in range(8)]
     assert rows.drawn.all() and all((folder / picture).is_file() for picture in rows.picture)
@@ -110,9 +110,9 @@ def test_without_names_the_convolutions_that_the_layers_are_or_come_from_are_tak
     job_of: Any, chosen: Any, named: Any, expected: Any
 ) -> None:
     folder = job_of(chosen, **({} if named is None else {"layers": named}))
-    found = index(folder).layer.unique().tolist()
-    assert sorted(found) == sorted(expected) and found[-1] == expected[-1]
-    assert read_receipt(folder).stages["filters"].layers == found  # type: ignore[attr-defined]
+    table = index(folder).layer.unique().tolist()
+    assert sorted(table) == sorted(expected) and table[-1] == expected[-1]
+    assert read_receipt(folder).stages["filters"].layers == table  # type: ignore[attr-defined]
 
 
 def test_another_choice_replaces_the_pictures_of_the_one_before(job_of: Any, tree_of: Any, tmp_path: Path) -> None:

@@ -30,14 +30,14 @@ def find(picture: Any, tile: Any) -> Any:
         down, right = high * size - 1, wide * size - 1
         corners = same[0][: same[0].shape[0] - down, : same[0].shape[1] - right] & same[1][down:, right:]
         large = tile.repeat(size, axis=0).repeat(size, axis=1)
-        found = [
+        actual = [
             (int(y), int(x))
             for y, x in np.argwhere(corners)
             if np.array_equal(picture[y : y + high * size : max(1, size - 1), x : x + wide * size], large[:: max(1, size - 1)])
         ]
-        if found:
-            assert len(found) == 1
-            return *found[0], size
+        if actual:
+            assert len(actual) == 1
+            return *actual[0], size
     raise AssertionError("the tile is not on the picture")
 
 
@@ -93,9 +93,9 @@ def test_the_largest_norms_come_first_and_what_is_left_out_is_said(monkeypatch: 
     drawn = kernel(3, 3, 9, 8)
     drawn.weights[..., 5] *= 10
     drawn.weights[:, :, 7] *= 10
-    found = draw_kernel("layer", drawn, Limits("norm", filters=3, inputs=2))
+    actual = draw_kernel("layer", drawn, Limits("norm", filters=3, inputs=2))
     norms = np.square(drawn.weights).sum(axis=(0, 1, 2))
-    assert found.filters.sum() == 3 and found.filters[5] and set(np.flatnonzero(found.filters)) == set(np.argsort(-norms)[:3])
+    assert actual.filters.sum() == 3 and actual.filters[5] and set(np.flatnonzero(actual.filters)) == set(np.argsort(-norms)[:3])
     (title, subtitle, meaning), (notes, scale) = said[0]
     assert title == "layer: standard kernel, 3 x 3, 9 inputs, 8 filters"
     assert subtitle == "A row is a filter: 3 of 8, the largest norm first. A column is an input: 2 of 9, the largest norm first."
@@ -161,10 +161,10 @@ def test_a_filter_for_red_is_drawn_red_for_any_preprocessing(mode: Any) -> None:
     for filter, colour in enumerate(order):
         weights[1, 1, order[colour], filter] = 1
     model.get_layer("first").kernel.assign(weights)
-    (found,) = network.kernels(["first"])["first"]
-    colours = colour_inputs(network, "first", found)
+    (actual,) = network.kernels(["first"])["first"]
+    colours = colour_inputs(network, "first", actual)
     assert colours == tuple(order.values())
-    picture = draw_kernel("first", found, Limits("channel"), colours).picture
+    picture = draw_kernel("first", actual, Limits("channel"), colours).picture
     tiles = np.full((3, 3, 3, 3), 128, np.uint8)
     tiles[[0, 1, 2], 1, 1, [0, 1, 2]] = 255
     assert in_reading_order([find(picture, tile)[:2] for tile in tiles])

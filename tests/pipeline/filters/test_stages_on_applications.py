@@ -28,11 +28,11 @@ LEAST_SIDE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 def layers_of(model: Any, prefix: Any = "") -> Any:
     """Every layer by name, those of models inside as `outer/inner`."""
-    found = {}
+    actual = {}
     for layer in model.layers:
-        found[f"{prefix}{layer.name}"] = layer
-        found |= layers_of(layer, f"{prefix}{layer.name}/") if isinstance(layer, keras.Model) else {}
-    return found
+        actual[f"{prefix}{layer.name}"] = layer
+        actual |= layers_of(layer, f"{prefix}{layer.name}/") if isinstance(layer, keras.Model) else {}
+    return actual
 
 
 @pytest.fixture(autouse=True)
@@ -62,22 +62,22 @@ def test_every_application_passes_both_stages(name: Any, in_memory: Any, quiet: 
     seconds = time.perf_counter() - started
     print(f"\n{name}: {len(network.convolutions())} convolutions; {'; '.join(summaries)}; {seconds:.1f} s")
 
-    expected = {found for found, layer in by_name.items() if type(layer).__name__ in CONVOLUTIONS}
+    expected = {actual for actual, layer in by_name.items() if type(layer).__name__ in CONVOLUTIONS}
     # ConvNeXt's 1 x 1 convolutions are Dense layers over maps.
-    dense = {found for found, layer in by_name.items() if type(layer).__name__ == "Dense" and layer.output.ndim == 4}
+    dense = {actual for actual, layer in by_name.items() if type(layer).__name__ == "Dense" and layer.output.ndim == 4}
     assert set(network.convolutions()) == expected | dense and len(expected) >= 10
     first = network.convolutions()[0]
     colours = (2, 1, 0) if name in BGR else (0, 1, 2)
     assert colour_inputs(network, first, network.kernels([first])[first][0]) == colours
 
-    found = pd.read_parquet(tmp_path / "index/filters.parquet")
-    for layer, rows in found[found.part == "kernel"].groupby("layer"):
+    actual = pd.read_parquet(tmp_path / "index/filters.parquet")
+    for layer, rows in actual[actual.part == "kernel"].groupby("layer"):
         weights = np.asarray(by_name[layer].kernel, np.float64)
         if rows.kind.iloc[0] == "depthwise":
             weights = weights.reshape(*weights.shape[:2], 1, -1)
         norms = np.sqrt(np.square(weights.reshape(-1, weights.shape[-1])).sum(axis=0))
         np.testing.assert_allclose(rows.norm, norms, rtol=1e-5)
-    assert all((tmp_path / picture).is_file() for picture in found.picture.unique())
+    assert all((tmp_path / picture).is_file() for picture in actual.picture.unique())
 
     maps = pd.read_parquet(tmp_path / "index/featuremaps.parquet")
     reader = keras.Model(network.reader.model.inputs, [by_name[layer.name].output for layer in chosen])  # type: ignore[attr-defined]

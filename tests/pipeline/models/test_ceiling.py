@@ -138,10 +138,10 @@ def test_every_family_reads_every_form_of_clamp_as_if_it_were_not_there(
 ) -> None:
     build, expected, ceiling = CLAMPED[form]
     network, maps, images = network_of(build, family, tmp_path, opened_graph)
-    given, value, found = read_both(network, images)
-    assert found == ceiling and (value > ceiling).any()
+    given, value, outputs = read_both(network, images)
+    assert outputs == ceiling and (value > ceiling).any()
     np.testing.assert_allclose(value, expected(maps), rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(np.minimum(value, found), given)
+    np.testing.assert_array_equal(np.minimum(value, outputs), given)
 
 
 @pytest.mark.parametrize("form", OPEN)

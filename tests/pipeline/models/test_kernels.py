@@ -90,10 +90,10 @@ def test_a_separable_convolution_has_two_kernels_one_after_the_other(images: Any
 
 def test_layers_without_a_kernel_are_left_out_and_nested_and_wrapped_ones_found(nested_model: Any) -> None:
     opened = network(nested_model)
-    found = opened.kernels([layer.name for layer in opened.layers()])
-    assert list(found) == ["shared", "shared:1", "middle/first", "middle/inner/core"]
+    actual = opened.kernels([layer.name for layer in opened.layers()])
+    assert list(actual) == ["shared", "shared:1", "middle/first", "middle/inner/core"]
     core = nested_model.get_layer("middle").get_layer("inner").get_layer("core")
-    assert np.array_equal(found["middle/inner/core"][0].weights, np.asarray(core.kernel))
+    assert np.array_equal(actual["middle/inner/core"][0].weights, np.asarray(core.kernel))
     wrapped = around(LAYERS.SpectralNormalization(LAYERS.Conv2D(4, 3), name="it"))
     assert network(wrapped).kernels(["it"])["it"][0].weights.shape == (3, 3, 6, 4)
     with pytest.raises(UnknownLayer, match="'shard' is not in net; nearest: shared"):
@@ -105,10 +105,10 @@ def test_a_frozen_graph_gives_the_same_kernels_as_its_keras_twin(kind: Any, tmp_
     model = around(KINDS[kind][0]())  # type: ignore[no-untyped-call]
     path = graphs.freeze_v2(tmp_path, lambda x: model(x, training=False), tf.TensorSpec((None, 10, 10, 3), tf.float32))
     frozen = graphs.opened(path)
-    found = frozen.kernels([layer.name for layer in frozen.layers()])
-    assert len(found) == 2
+    actual = frozen.kernels([layer.name for layer in frozen.layers()])
+    assert len(actual) == 2
     (own,) = network(model).kernels(["it"])["it"]
-    (twin,) = list(found.values())[1]
+    (twin,) = list(actual.values())[1]
     assert np.array_equal(twin.weights, own.weights)
     assert (twin.groups, twin.transposed) == (own.groups, own.transposed)
 
@@ -127,10 +127,10 @@ def test_the_kernels_of_a_graph_of_tf1_are_found_behind_reads_and_folded_normali
         graphs.convolve(x, made, name="made")
 
     frozen = graphs.opened(graphs.freeze_v1(tmp_path, build, ["made"]))
-    found = frozen.kernels([layer.name for layer in frozen.layers()])
-    assert set(found) == {"folded", "dilated"}
-    np.testing.assert_allclose(found["folded"][0].weights, kernel * scale, rtol=1e-6)
-    assert found["dilated"][0].groups == 2 and found["dilated"][0].weights.shape == (3, 3, 2, 6)
+    actual = frozen.kernels([layer.name for layer in frozen.layers()])
+    assert set(actual) == {"folded", "dilated"}
+    np.testing.assert_allclose(actual["folded"][0].weights, kernel * scale, rtol=1e-6)
+    assert actual["dilated"][0].groups == 2 and actual["dilated"][0].weights.shape == (3, 3, 2, 6)
 
 
 def test_what_feeds_a_layer_is_the_nearest_on_every_way_back(nested_model: Any, plain_model: Any) -> None:

@@ -112,8 +112,8 @@ def test_values_of_an_example_travel_behind_its_image_and_are_held_without(saved
     held = alone(network)
     assert feed_of(held).depth == 3
     for reader in (network, held):
-        found = reader.trace(reader.preprocess(tf.constant(IMAGES)), ["logits"])["logits"]
-        np.testing.assert_allclose(found, model(IMAGES, np.tile(META, (3, 1))), atol=1e-5)
+        outputs = reader.trace(reader.preprocess(tf.constant(IMAGES)), ["logits"])["logits"]
+        np.testing.assert_allclose(outputs, model(IMAGES, np.tile(META, (3, 1))), atol=1e-5)
     assert network.digest() != network.holding({"meta": META * 2}).digest()
 
 

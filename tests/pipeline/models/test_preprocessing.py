@@ -44,6 +44,6 @@ def test_modes_of_the_library_are_matched_on_whole_images(ours: Any, theirs: Any
 def test_standardize_treats_each_image_by_itself(pixels: Any) -> None:
     images = pixels(3, 8, 8).astype(np.float32)
     images[1] *= 0.1
-    found = np.asarray(MODES["standardize"](images)).reshape(3, -1)
-    np.testing.assert_allclose(found.mean(1), 0, atol=1e-5)
-    np.testing.assert_allclose(found.std(1), 1, atol=1e-5)
+    actual = np.asarray(MODES["standardize"](images)).reshape(3, -1)
+    np.testing.assert_allclose(actual.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(actual.std(1), 1, atol=1e-5)

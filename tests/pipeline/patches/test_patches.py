@@ -89,13 +89,13 @@ def test_crops_are_the_source_images_own_pixels_at_the_boxes_of_the_index(source
     boxes = [[(4, 4, 12, 12), (0, 0, 5, 6)], [(11, 10, 16, 16), (3, 0, 11, 7)]]
     write_patches([winners([[3, 0], [1, 3]], boxes)], source, tmp_path, PatchOptions(FIT))
     rows = read_index(tmp_path, "activations").to_pylist()
-    found = crops(tmp_path)
+    actual = crops(tmp_path)
     assert [(row["channel"], row["rank"], row["example"]) for row in rows] == [(0, 0, 3), (0, 1, 0), (1, 0, 1), (1, 1, 3)]
     for row, box in zip(rows, [box for of_channel in boxes for box in of_channel], strict=True):
         assert (row["y1"], row["x1"], row["y2"], row["x2"]) == box
         y1, x1, y2, x2 = (row[f"src_{edge}"] for edge in ("y1", "x1", "y2", "x2"))
         assert (y1, x1, y2, x2) == (5 * box[0], 4 * box[1], 5 * box[2], 4 * box[3])
-        np.testing.assert_array_equal(found[row["channel"], row["rank"]], source.images[row["example"]][y1:y2, x1:x2])
+        np.testing.assert_array_equal(actual[row["channel"], row["rank"]], source.images[row["example"]][y1:y2, x1:x2])
 
 
 def test_the_index_tells_score_place_key_and_label_of_every_winner(source: Any, tmp_path: Path) -> None:
@@ -322,8 +322,8 @@ def test_a_unit_that_sees_nothing_is_shown_with_the_whole_image(source: Any, tmp
 
 
 def test_labels_come_by_channel_strongest_first(source: Any, tmp_path: Path) -> None:
-    found = write_patches([winners([[3, 0], [1, 4]], [(0, 0, 8, 8)] * 4)], source, tmp_path, PatchOptions(FIT))
-    assert found == {"conv": [["ant", "cat"], ["dog", "dog"]]}
+    actual = write_patches([winners([[3, 0], [1, 4]], [(0, 0, 8, 8)] * 4)], source, tmp_path, PatchOptions(FIT))
+    assert actual == {"conv": [["ant", "cat"], ["dog", "dog"]]}
 
 
 def test_a_winner_that_can_no_longer_be_read_stops_the_job_and_leaves_the_old_results(

@@ -91,9 +91,9 @@ def browser() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api")
     quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
     with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=quiet)
-        yield found
-        found.close()
+        actual = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield actual
+        actual.close()
 
 
 @pytest.fixture

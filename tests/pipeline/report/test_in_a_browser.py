@@ -100,8 +100,8 @@ def settled(page: Any) -> Any:
 def hindrances(page: Any, *rules: str) -> Any:
     """What axe finds that keeps people out, with the first element of each kind; by some of its rules, or by all."""
     options = {"preload": False} | ({"runOnly": list(rules)} if rules else {})  # style sheets on disk cannot be preloaded
-    found = Axe().run(page, options=options).response["violations"]
-    return [(one["id"], one["nodes"][0]["html"]) for one in found]
+    actual = Axe().run(page, options=options).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in actual]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -156,13 +156,13 @@ def test_the_box_lies_on_the_image_where_the_index_says(pages: Any, visit: Any) 
     whole = page.locator(".winners .whole").first
     image, box = whole.bounding_box(), whole.locator(".box").bounding_box()
     expected = {"x": 8 / 64, "y": 4 / 48, "width": 16 / 64, "height": 16 / 48}  # of the source image, as made
-    found = {
+    actual = {
         "x": (box["x"] - image["x"]) / image["width"],
         "y": (box["y"] - image["y"]) / image["height"],
         "width": box["width"] / image["width"],
         "height": box["height"] / image["height"],
     }
-    assert found == pytest.approx(expected, abs=0.02)
+    assert actual == pytest.approx(expected, abs=0.02)
 
 
 def test_the_map_lies_on_the_image_where_the_network_saw_it_and_darkens_it(pages: Any, visit: Any) -> None:

@@ -36,23 +36,23 @@ def job(make_job: Any) -> Path:
     return folder
 
 
-def found(job: Path, words: str) -> list[tuple[int, str]]:
+def channels_of(job: Path, words: str) -> list[tuple[int, str]]:
     return [(match.channel, match.reason) for match in find_channels(JobReader(job), words)]
 
 
 def test_names_come_before_concepts_that_are_none_and_the_surest_first(job: Path) -> None:
-    assert found(job, "green") == [
+    assert channels_of(job, "green") == [
         (3, "named Green grass, auc 0.8"),
         (2, "named green, auc 0.8"),
         (5, "no name, but best: green, auc 0.8"),
         (4, "not a name, concept 2: green, auc 0.8"),
     ]
-    assert [channel for channel, _ in found(job, "grass GREEN")] == [3]
+    assert [channel for channel, _ in channels_of(job, "grass GREEN")] == [3]
 
 
 def test_files_and_labels_of_winners_are_searched_too(job: Path) -> None:
-    assert {reason for _, reason in found(job, "dog")} == {"1 of 3 winners"}
-    assert [channel for channel, _ in found(job, "c.png 11")] == [9]
+    assert {reason for _, reason in channels_of(job, "dog")} == {"1 of 3 winners"}
+    assert [channel for channel, _ in channels_of(job, "c.png 11")] == [9]
 
 
 def test_words_that_nothing_has_are_answered_with_the_nearest(job: Path) -> None:

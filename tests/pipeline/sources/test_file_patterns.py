@@ -49,8 +49,8 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def test_all_that_braces_name_is_found_once_in_the_order_of_the_paths(shards: Any) -> None:
-    found = matching("tar", f"{shards}/{{val,train}}/s-{{000..000}}.tar")
-    assert [(file.name, file.length) for file in found] == [("train/s-000.tar", 3), ("val/s-000.tar", 3)]
+    actual = matching("tar", f"{shards}/{{val,train}}/s-{{000..000}}.tar")
+    assert [(file.name, file.length) for file in actual] == [("train/s-000.tar", 3), ("val/s-000.tar", 3)]
     twice = matching("tar", f"{shards}/train/s-{{*,000}}.tar")
     assert [file.name for file in twice] == ["s-000.tar", "s-001.tar"]
 

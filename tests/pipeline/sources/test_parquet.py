@@ -33,11 +33,11 @@ def table(tmp_path: Path) -> Any:
     """A function: write columns to tmp_path / NAME, with the features that `datasets` would note."""
 
     def write(name: Any, columns: Any, features: Any = None, rows: Any = 3, **settings: Any) -> None:
-        found = pa.table(columns)
+        actual = pa.table(columns)
         if features is not None:
-            found = found.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+            actual = actual.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(found, tmp_path / name, row_group_size=rows, **settings)
+        pq.write_table(actual, tmp_path / name, row_group_size=rows, **settings)
 
     return write
 

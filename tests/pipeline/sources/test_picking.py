@@ -119,5 +119,5 @@ def write_tables() -> Any:
 def test_pictures_are_named_by_example_or_by_number_among_the_files_and_safe_stem() -> None:
     pixels = np.zeros((1, 1, 3), np.uint8)
     asked = [(7, "a.png"), (None, "one/cat.png"), (3, "b.png"), (None, "two/cat.png"), (None, "s3://x/größe 2.jpg")]
-    found = named(Picked(example, Image(key, None, pixels, Box(0, 0, 1, 1)), pixels) for example, key in asked)
-    assert [name for _, name in found] == ["example-7", "file-0-cat", "example-3", "file-1-cat", "file-2-gr__e_2"]
+    actual = named(Picked(example, Image(key, None, pixels, Box(0, 0, 1, 1)), pixels) for example, key in asked)
+    assert [name for _, name in actual] == ["example-7", "file-0-cat", "example-3", "file-1-cat", "file-2-gr__e_2"]

@@ -62,8 +62,8 @@ def test_what_is_left_out_has_its_documented_default(key: Any, value: Any) -> No
 
 @pytest.mark.parametrize(("key", "given", "value"), GOOD)
 def test_what_is_allowed_is_taken(key: Any, given: Any, value: Any) -> None:
-    found = value_at(parse_spec(with_value(key, given)), key)
-    assert found == value and type(found) is type(value)
+    actual = value_at(parse_spec(with_value(key, given)), key)
+    assert actual == value and type(actual) is type(value)
 
 
 @pytest.mark.parametrize(("key", "value"), BAD)

@@ -31,9 +31,9 @@ def test_hugging_face_datasets_opens_every_layer_with_its_pictures(
         rows = {field.name: [row.get(field.name)] for field in CROPS}
         write_crops(tmp_path / "crops" / f"{file_name(name)}.parquet", [rows])
     write_card(tmp_path, "job", LAYERS)
-    found = datasets.load_dataset(str(tmp_path / "crops"), file_name(layer), split="train", cache_dir=str(tmp_path / "cache"))
-    assert found["layer"] == [layer]
-    assert found[0]["image"].size == (7, 5) and found[0]["image"].getpixel((0, 0)) == (LAYERS.index(layer), 20, 30)
+    actual = datasets.load_dataset(str(tmp_path / "crops"), file_name(layer), split="train", cache_dir=str(tmp_path / "cache"))
+    assert actual["layer"] == [layer]
+    assert actual[0]["image"].size == (7, 5) and actual[0]["image"].getpixel((0, 0)) == (LAYERS.index(layer), 20, 30)
     assert datasets.get_dataset_config_names(str(tmp_path / "crops")) == [file_name(name) for name in LAYERS]
 
 

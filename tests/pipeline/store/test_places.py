@@ -42,8 +42,8 @@ def test_a_remote_place_answers_as_a_path_does(folder: Any) -> None:
     write_bytes(folder / "index" / "a.txt", "é".encode())
     write_json(folder / "b.json", {"x": 1})
     assert folder.exists() and (folder / "index").exists() and not (folder / "index").is_file()
-    assert [str(found) for found in folder.rglob("*")] == [f"{folder}/b.json", f"{folder}/index/a.txt"]
-    assert [found.name for found in folder.glob("*.json")] == ["b.json"] and list(folder.glob("*.txt")) == []
+    assert [str(path) for path in folder.rglob("*")] == [f"{folder}/b.json", f"{folder}/index/a.txt"]
+    assert [path.name for path in folder.glob("*.json")] == ["b.json"] and list(folder.glob("*.txt")) == []
     here = folder / "index/a.txt"
     assert (here.name, here.stem, here.suffix, here.parent) == ("a.txt", "a", ".txt", folder / "index")
     assert here.read_text() == "é" and here.stat().st_size == 2 and here.open("rb").read(1) == b"\xc3"

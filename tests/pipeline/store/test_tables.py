@@ -91,8 +91,8 @@ def test_an_index_table_opens_in_pyarrow_and_pandas_with_the_documented_columns(
     assert list(frame.columns) == list(COLUMNS[name]) and len(frame) == 3
     for column, kind in COLUMNS[name].items():
         expected = [None if value is None or value != value else value for value in SAMPLES[kind]]  # type: ignore[attr-defined]
-        found = [list(value) if isinstance(value, np.ndarray) else value for value in frame[column]]
-        assert [None if value is None or value != value else value for value in found] == expected
+        actual = [list(value) if isinstance(value, np.ndarray) else value for value in frame[column]]
+        assert [None if value is None or value != value else value for value in actual] == expected
     assert str(read_index(tmp_path, name)) == str(table)  # as text, where NaN is NaN
 
 
@@ -145,10 +145,10 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_crops_open_in_hugging_face_datasets_as_images(tmp_path: Path, datasets: Any) -> None:
     images = pictures(5)
     write_crops(tmp_path / "conv.parquet", [chunk_of(images[:3]), chunk_of(images[3:], first=3)])
-    found = datasets.Dataset.from_parquet(str(tmp_path / "conv.parquet"), cache_dir=str(tmp_path / "cache"))
-    assert found.column_names == ["image", "layer", "channel", "rank", "score", "example", "key", "label", "map"]
-    assert isinstance(found.features["image"], datasets.Image)
-    assert {name: feature.dtype for name, feature in found.features.items() if name != "image"} == {
+    actual = datasets.Dataset.from_parquet(str(tmp_path / "conv.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert actual.column_names == ["image", "layer", "channel", "rank", "score", "example", "key", "label", "map"]
+    assert isinstance(actual.features["image"], datasets.Image)
+    assert {name: feature.dtype for name, feature in actual.features.items() if name != "image"} == {
         "layer": "string",
         "channel": "int32",
         "rank": "int32",
@@ -158,17 +158,17 @@ def test_crops_open_in_hugging_face_datasets_as_images(tmp_path: Path, datasets:
         "label": "string",
         "map": "binary",
     }
-    for row, image in zip(found, images, strict=True):
+    for row, image in zip(actual, images, strict=True):
         np.testing.assert_array_equal(np.asarray(row["image"]), image)
-    assert found[0]["label"] is None and found[4]["rank"] == 4
+    assert actual[0]["label"] is None and actual[4]["rank"] == 4
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_index_tables_open_in_hugging_face_datasets(tmp_path: Path, datasets: Any, name: Any) -> None:
     write_index(tmp_path, name, {column: SAMPLES[kind] for column, kind in COLUMNS[name].items()})
     path = str(tmp_path / "index" / f"{name}.parquet")
-    found = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path / "cache"))
-    assert found.column_names == list(COLUMNS[name]) and len(found) == 3
+    actual = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path / "cache"))
+    assert actual.column_names == list(COLUMNS[name]) and len(actual) == 3
 
 
 def test_crops_open_in_pandas_and_pyarrow(tmp_path: Path) -> None:

@@ -331,6 +331,6 @@ def test_sampled_shapley_values_come_near_those_of_all_coalitions_and_always_add
 
 def test_lime_finds_the_superpixels_that_count() -> None:
     there = np.random.default_rng(3).random((400, 6)) < 0.5
-    found = lime_coefficients(there, np.stack([there @ [3.0, 0, 0, -2, 0, 0], there[:, 1] * 1.0], axis=1))
-    np.testing.assert_allclose(found[:, 0], [3, 0, 0, -2, 0, 0], atol=0.15)
-    np.testing.assert_allclose(found[:, 1], [0, 1, 0, 0, 0, 0], atol=0.15)
+    actual = lime_coefficients(there, np.stack([there @ [3.0, 0, 0, -2, 0, 0], there[:, 1] * 1.0], axis=1))
+    np.testing.assert_allclose(actual[:, 0], [3, 0, 0, -2, 0, 0], atol=0.15)
+    np.testing.assert_allclose(actual[:, 1], [0, 1, 0, 0, 0, 0], atol=0.15)

@@ -66,7 +66,7 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     np.testing.assert_allclose(steps[0][2].logits, own.logits, rtol=1e-5)
     for key in keys:
         np.testing.assert_allclose(steps[0][2].maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
-    differences = [np.abs(found.logits - own.logits).max() for _, _, found in steps[1:]]
+    differences = [np.abs(actual.logits - own.logits).max() for _, _, actual in steps[1:]]
     assert min(differences) > 1e-3
     assert all(np.array_equal(value.numpy(), kept) for value, kept in zip(rectified.weights, before, strict=True))
     _, again = randomised(network, keys, images, classes, most_steps=3)
@@ -75,13 +75,13 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
     # The same random numbers put in by hand, those of one layer after the other, and none taken back.
     own_weights, random = rectified.get_weights(), np.random.default_rng(0)
     try:
-        for _, name, found in steps:
+        for _, name, actual in steps:
             if name:
                 outer, _, inner = name.replace("logits", "classes").partition("/")
                 layer = rectified.get_layer(outer)
                 kernel = (layer.get_layer(inner) if inner else layer).kernel
                 kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
-            np.testing.assert_allclose(softmax(found.logits), rectified(images / 255.0, training=False), rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(softmax(actual.logits), rectified(images / 255.0, training=False), rtol=1e-3, atol=1e-6)
     finally:
         rectified.set_weights(own_weights)
 
@@ -104,15 +104,15 @@ def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too
     _, again = randomised(network, keys, images, classes)
     # The same network, the same random numbers put in by hand.
     random = np.random.default_rng(0)
-    for (_, layer, found), (_, _, repeated) in zip(steps, again, strict=True):
+    for (_, layer, actual), (_, _, repeated) in zip(steps, again, strict=True):
         if layer:
             kernel = model.get_layer(layer).kernel
             kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
         own = compile_explanations(network, keys, 2, 1)(images, classes)
-        np.testing.assert_allclose(found.logits, own.logits, rtol=1e-5)
+        np.testing.assert_allclose(actual.logits, own.logits, rtol=1e-5)
         for key in keys:
-            np.testing.assert_allclose(found.maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
-            assert np.array_equal(found.maps[key], repeated.maps[key])
+            np.testing.assert_allclose(actual.maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
+            assert np.array_equal(actual.maps[key], repeated.maps[key])
     assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
 
 

@@ -48,12 +48,12 @@ def test_the_tensors_that_images_change_are_layers_and_weights_are_not(tmp_path:
 def test_maps_and_logits_are_what_the_graph_computes(tmp_path: Path) -> None:
     network = opened(freeze_v1(tmp_path, plain, ["end"]))
     images = random_images(3, 8, 8, 3)
-    found = network.trace(images, ["conv/Relu", "logits", "conv/Relu:0", "prob"])
+    outputs = network.trace(images, ["conv/Relu", "logits", "conv/Relu:0", "prob"])
     expected, logits = plain_by_hand(images)
-    np.testing.assert_allclose(found["conv/Relu"], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["logits"], logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(found["conv/Relu:0"], found["conv/Relu"])
-    np.testing.assert_allclose(found["prob"][:, 0, 0], tf.nn.softmax(logits), rtol=1e-5)
+    np.testing.assert_allclose(outputs["conv/Relu"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs["logits"], logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(outputs["conv/Relu:0"], outputs["conv/Relu"])
+    np.testing.assert_allclose(outputs["prob"][:, 0, 0], tf.nn.softmax(logits), rtol=1e-5)
 
 
 def test_the_frozen_tap_reads_it_like_any_network(tmp_path: Path, pixels: Any) -> None:
@@ -97,11 +97,11 @@ def test_a_batch_that_was_frozen_in_gives_way_to_any(tmp_path: Path) -> None:
 
     network = opened(freeze_v1(tmp_path, build, ["end", "square"]))
     images = random_images(3, 8, 8, 3)
-    found = network.trace(images, ["scores", "flat", "square"])
+    outputs = network.trace(images, ["scores", "flat", "square"])
     expected, logits = plain_by_hand(images)
-    np.testing.assert_allclose(found["scores"][:, 0, 0], logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["flat"], np.reshape(expected, (3, 1, 1, 64)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["square"], np.reshape(expected, (3, 8, 8, 1)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs["scores"][:, 0, 0], logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs["flat"], np.reshape(expected, (3, 1, 1, 64)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs["square"], np.reshape(expected, (3, 8, 8, 1)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [None, (None, None, None, 3), (None, None, None, None)])
@@ -131,8 +131,8 @@ def test_a_grey_network_of_open_channels_is_shown_one_channel(tmp_path: Path, pi
     network = opened(freeze_v1(tmp_path, build), size=6, preprocess="unit")
     assert network.input_shape == (6, 6, 1)
     grey = (pixels(2, 6, 6) @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.float32) / 255
-    found = compile_tap(network, ["conv"], 2)(pixels(2, 6, 6))["conv"]
-    np.testing.assert_allclose(found, convolve(grey, weights(3, 3, 1, 2)), rtol=1e-4, atol=1e-5)
+    outputs = compile_tap(network, ["conv"], 2)(pixels(2, 6, 6))["conv"]
+    np.testing.assert_allclose(outputs, convolve(grey, weights(3, 3, 1, 2)), rtol=1e-4, atol=1e-5)
     with pytest.raises(WrongSpec, match="'caffe' is for colour"):
         opened(tmp_path / "net.pb", size=6, preprocess="caffe")
 
@@ -144,9 +144,9 @@ def test_half_precision_graphs_are_fed_and_read_in_single(tmp_path: Path) -> Non
 
     network = opened(freeze_v1(tmp_path, build))
     images = random_images(2, 8, 8, 3)
-    found = network.trace(images, ["end"])["end"]
-    assert found.dtype == tf.float32 and network.layers()[-1].shape == (8, 8, 4)
-    np.testing.assert_allclose(found, tf.nn.relu(convolve(images, weights(3, 3, 3, 4))), atol=0.05)
+    outputs = network.trace(images, ["end"])["end"]
+    assert outputs.dtype == tf.float32 and network.layers()[-1].shape == (8, 8, 4)
+    np.testing.assert_allclose(outputs, tf.nn.relu(convolve(images, weights(3, 3, 3, 4))), atol=0.05)
 
 
 def test_whole_numbers_that_are_cast_give_way_to_the_floats_they_become(tmp_path: Path) -> None:
@@ -174,10 +174,10 @@ def test_the_normalisation_of_2015_which_tensorflow_no_longer_runs_is_written_ou
     node.attr["T"].type, node.attr["variance_epsilon"].f = tf.float32.as_datatype_enum, 1e-3
     node.attr["scale_after_normalization"].b = scale
     images = random_images(2, 8, 8, 3)
-    found = opened(write(tmp_path, graph)).trace(images, ["norm"])["norm"]
+    outputs = opened(write(tmp_path, graph)).trace(images, ["norm"])["norm"]
     mean, variance, offset, gamma = map(np.float32, numbers.values())
     expected = tf.nn.batch_normalization(images, mean, variance, offset, gamma if scale else None, 1e-3)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
 # ---- inputs beside the image
@@ -295,8 +295,8 @@ def test_of_two_ends_the_logits_are_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match=r"several outputs that may be the logits: main/prob, aux. .*model.logits"):
         opened(path).trace(random_images(1, 8, 8, 3), ["logits"])
     for named in ("main", "main:0", "main/prob:0"):  # what is named a softmax gives way to its input too
-        found = opened(path, logits=named).trace(random_images(1, 8, 8, 3), ["logits", "main"])
-        np.testing.assert_array_equal(found["logits"], found["main"][:, 0, 0])
+        outputs = opened(path, logits=named).trace(random_images(1, 8, 8, 3), ["logits", "main"])
+        np.testing.assert_array_equal(outputs["logits"], outputs["main"][:, 0, 0])
     with pytest.raises(WrongSpec, match="'mian' is not a layer of .*one number a class.*nearest: main"):
         opened(path, logits="mian")
 
@@ -314,9 +314,9 @@ def test_an_operation_called_logits_is_reached_by_its_number(tmp_path: Path) -> 
         tf.nn.softmax(tf.reduce_mean(x, (1, 2)))
 
     network = opened(freeze_v1(tmp_path, build))
-    found = network.trace(random_images(2, 8, 8, 3), ["logits", "logits:0"])
+    outputs = network.trace(random_images(2, 8, 8, 3), ["logits", "logits:0"])
     assert "logits:0" in [layer.name for layer in network.layers()]
-    assert found["logits"].shape == (2, 5) and found["logits:0"].shape == (2, 8, 8, 5)
+    assert outputs["logits"].shape == (2, 5) and outputs["logits:0"].shape == (2, 8, 8, 5)
 
 
 # ---- gradients

@@ -54,8 +54,8 @@ def test_functions_of_tf2_are_written_out_and_loops_run(tmp_path: Path) -> None:
     names = [layer.name for layer in network.layers()]
     assert sum(name.endswith("block/relu") for name in names) == 2
     images = random_images(2, 8, 8, 3)
-    found = network.trace(images, ["end", "logits"])
-    np.testing.assert_allclose(found["end"][:, 0, 0], network_(images), rtol=1e-4, atol=1e-5)
+    outputs = network.trace(images, ["end", "logits"])
+    np.testing.assert_allclose(outputs["end"][:, 0, 0], network_(images), rtol=1e-4, atol=1e-5)
     x = tf.constant(images)
     with tf.GradientTape() as tape, tf.GradientTape() as by_hand:
         tape.watch(x)
@@ -100,9 +100,9 @@ def test_graphs_that_tf2_froze_are_read_with_their_loops_and_branches_lowered_or
 
     path = freeze_v2(tmp_path, network_, tf.TensorSpec((None, 8, 8, 3), name="image"), lower=lower)
     images = random_images(2, 8, 8, 3)
-    found = opened(path).trace(images, ["end", "logits"])
-    np.testing.assert_allclose(found["logits"], network_(tf.constant(images)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found["end"][:, 0, 0], found["logits"])
+    outputs = opened(path).trace(images, ["end", "logits"])
+    np.testing.assert_allclose(outputs["logits"], network_(tf.constant(images)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(outputs["end"][:, 0, 0], outputs["logits"])
 
 
 def test_loops_of_tf1_run_too(tmp_path: Path, conditions_of_tf1: Any) -> None:
@@ -168,5 +168,5 @@ def test_logits_are_found_before_the_argmax_that_a_graph_ends_in(tmp_path: Path)
         tf.argmax(classify(x, name="scores"), axis=1, name="answer")
 
     network = opened(freeze_v1(tmp_path, build, ["answer"]))
-    found = network.trace(random_images(2, 8, 8, 3), ["logits", "scores"])
-    np.testing.assert_array_equal(found["logits"], found["scores"][:, 0, 0])
+    outputs = network.trace(random_images(2, 8, 8, 3), ["logits", "scores"])
+    np.testing.assert_array_equal(outputs["logits"], outputs["scores"][:, 0, 0])

@@ -280,9 +280,9 @@ def test_a_network_with_channels_first_is_read_like_any_other_where_the_device_c
     network = opened(first(tmp_path, tf.nn.relu))
     images = np.random.default_rng(0).normal(0, 1, (2, 8, 10, 3)).astype(np.float32)
     assert network.input_shape == (8, 10, 3) and network.layers()[0].shape == (8, 10, 4)
-    found = network.trace(images, ["conv", "end"])
-    np.testing.assert_allclose(found["conv"], convolve(images, weights(3, 3, 3, 4)), rtol=1e-4, atol=1e-5)
-    assert found["end"].shape == (2, 1, 1, 4)
+    outputs = network.trace(images, ["conv", "end"])
+    np.testing.assert_allclose(outputs["conv"], convolve(images, weights(3, 3, 3, 4)), rtol=1e-4, atol=1e-5)
+    assert outputs["end"].shape == (2, 1, 1, 4)
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU runs it")

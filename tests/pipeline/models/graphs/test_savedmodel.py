@@ -45,10 +45,10 @@ def test_an_exported_keras_model_gives_the_maps_of_its_layers(plain_model: Any, 
     images = network.preprocess(pixels(2, 16, 16))
     assert (network.name, network.input_shape) == ("net", (16, 16, 3))
     names = {layer.name.rpartition("plain_1/")[2]: layer.name for layer in network.layers()}
-    found = network.trace(images, [names["relu_1/Relu"], "logits"])
+    outputs = network.trace(images, [names["relu_1/Relu"], "logits"])
     through = keras.Model(plain_model.inputs, plain_model.get_layer("relu").output)
-    np.testing.assert_allclose(found[names["relu_1/Relu"]], through(images), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(tf.nn.softmax(found["logits"]), plain_model(images), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs[names["relu_1/Relu"]], through(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(tf.nn.softmax(outputs["logits"]), plain_model(images), rtol=1e-4, atol=1e-6)
     assert network.layers()[-1].name == "output_0"
 
 
@@ -104,9 +104,9 @@ def test_a_savedmodel_of_tf1_is_read_too(tmp_path: Path) -> None:
     from frozen_graphs import plain_by_hand
 
     expected, logits = plain_by_hand(images)
-    found = network.trace(images, ["conv/Relu", "logits"])
-    np.testing.assert_allclose(found["conv/Relu"], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-5)
+    outputs = network.trace(images, ["conv/Relu", "logits"])
+    np.testing.assert_allclose(outputs["conv/Relu"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs["logits"], logits, rtol=1e-4, atol=1e-5)
 
 
 def test_a_folder_that_is_missing_empty_or_a_file_is_named(tmp_path: Path) -> None:

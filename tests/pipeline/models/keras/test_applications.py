@@ -88,9 +88,9 @@ def test_the_classifier_ends_in_logits(small: Any, pixels: Any) -> None:
     model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3))
     model.set_weights(small.reader.model.get_weights())
     images = small.preprocess(pixels(2, 32, 32))
-    found = small.trace(images, ["logits", "predictions"])
-    logits = found["logits"]
-    np.testing.assert_array_equal(found["predictions"][:, 0, 0], logits)
+    outputs = small.trace(images, ["logits", "predictions"])
+    logits = outputs["logits"]
+    np.testing.assert_array_equal(outputs["predictions"][:, 0, 0], logits)
     np.testing.assert_allclose(keras.ops.softmax(logits), model(images), rtol=1e-4, atol=1e-7)
 
 
@@ -181,11 +181,11 @@ def test_an_efficientnet_with_imagenet_weights_from_a_file_divides_twice_as_kera
     plain.reader.model.save_weights(tmp_path / "imagenet.weights.h5")
     network = opened(source="keras:EfficientNetB0", weights=str(tmp_path / "imagenet.weights.h5"), top=False)
     images = pixels(1, 32, 32)
-    found = network.trace(network.preprocess(images), ["imagenet_rescaling", "stem_conv"])
+    outputs = network.trace(network.preprocess(images), ["imagenet_rescaling", "stem_conv"])
     expected = (images / 255 - mean) / deviation
-    np.testing.assert_allclose(found["imagenet_rescaling"], expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(outputs["imagenet_rescaling"], expected, rtol=1e-3, atol=1e-3)
     untouched = plain.trace(plain.preprocess(images), ["stem_conv"])
-    assert not np.allclose(found["stem_conv"], untouched["stem_conv"], rtol=0.1)
+    assert not np.allclose(outputs["stem_conv"], untouched["stem_conv"], rtol=0.1)
 
 
 def test_a_saved_application_is_recognised_by_name_and_layers(small: Any) -> None:

@@ -164,9 +164,9 @@ def test_maps_equal_what_the_layers_give_when_called_by_hand(nested_model: Any, 
 def test_a_model_whose_first_layer_is_a_model_is_reached_too(plain_model: Any, pixels: Any) -> None:
     network = read(keras.Sequential([keras.Input((16, 16, 3)), plain_model]))
     images = network.preprocess(pixels(2, 16, 16))
-    found = network.trace(images, ["plain/conv", "logits"])
-    np.testing.assert_allclose(found["plain/conv"], plain_model.get_layer("conv")(images), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(tf.nn.softmax(found["logits"]), plain_model(images), rtol=1e-4, atol=1e-6)
+    outputs = network.trace(images, ["plain/conv", "logits"])
+    np.testing.assert_allclose(outputs["plain/conv"], plain_model.get_layer("conv")(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(tf.nn.softmax(outputs["logits"]), plain_model(images), rtol=1e-4, atol=1e-6)
 
 
 def test_dropout_and_batch_statistics_are_off(plain_model: Any, pixels: Any) -> None:
@@ -205,8 +205,8 @@ def test_a_layer_that_is_called_logits_gives_way_to_the_logits(pixels: Any) -> N
     x = keras.layers.Conv2D(5, 8, name="logits")(inputs)
     network = read(keras.Model(inputs, keras.layers.Softmax()(keras.layers.Flatten(name="flat")(x))))
     assert "logits" not in [layer.name for layer in network.layers()]
-    found = network.trace(network.preprocess(pixels(2, 8, 8)), ["logits", "flat"])
-    np.testing.assert_array_equal(found["logits"], found["flat"][:, 0, 0])
+    outputs = network.trace(network.preprocess(pixels(2, 8, 8)), ["logits", "flat"])
+    np.testing.assert_array_equal(outputs["logits"], outputs["flat"][:, 0, 0])
 
 
 def test_a_network_that_ends_in_a_map_has_no_logits_and_says_so(pixels: Any) -> None:
@@ -229,8 +229,8 @@ def test_maps_of_a_mixed_precision_model_come_as_float32(pixels: Any) -> None:
     network = read(
         keras.Model(inputs, keras.layers.Dense(2, activation="softmax", dtype="mixed_float16")(keras.layers.Flatten()(x)))
     )
-    found = network.trace(network.preprocess(pixels(1, 8, 8)), ["half", "logits"])
-    assert {value.dtype for value in found.values()} == {tf.float32}
+    outputs = network.trace(network.preprocess(pixels(1, 8, 8)), ["half", "logits"])
+    assert {value.dtype for value in outputs.values()} == {tf.float32}
 
 
 def test_tracing_leaves_the_callers_model_as_it_was(nested_model: Any, digest_of: Any, pixels: Any) -> None:
@@ -246,8 +246,8 @@ def test_gradients_flow_from_maps_and_logits_to_pixels(plain_model: Any, pixels:
 
     @tf.function
     def gradients(images: Any) -> Any:
-        found = network.trace(network.preprocess(images), ["deep", "logits"])
-        return [tf.gradients(found[name], images)[0] for name in ("deep", "logits")]
+        outputs = network.trace(network.preprocess(images), ["deep", "logits"])
+        return [tf.gradients(outputs[name], images)[0] for name in ("deep", "logits")]
 
     for gradient in gradients(tf.cast(pixels(1, 16, 16), tf.float32)):
         assert float(tf.reduce_max(tf.abs(gradient))) > 0

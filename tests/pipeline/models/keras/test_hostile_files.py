@@ -287,7 +287,7 @@ def test_members_outside_of_the_archive_and_assets_are_refused(tmp_path: Path, n
     """GHSA-hqp4-2352-xf5r and CVE-2026-12479."""
     path = changed(tmp_path / "net.keras", lambda config: config, **{name: b"x"})
     assert "lies outside" in refusal(path) or "files of its layers' own" in refusal(path)
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["net.keras"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.keras"]
 
 
 def test_a_name_that_ends_early_hides_nothing(tmp_path: Path) -> None:

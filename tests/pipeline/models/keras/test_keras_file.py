@@ -223,8 +223,8 @@ def test_a_saved_application_is_preprocessed_as_its_builder_wants(tmp_path: Path
     base.save(tmp_path / "bare.h5")
     keras.Sequential([keras.Input((32, 32, 3)), base, keras.layers.GlobalMaxPooling2D()]).save(tmp_path / "tuned.keras")
     for file in ("bare.h5", "tuned.keras"):
-        found = opened(tmp_path / file, preprocess="auto").preprocess(pixels(1, 32, 32))
-        np.testing.assert_allclose(found, pixels(1, 32, 32) / 127.5 - 1, atol=1e-6)
+        actual = opened(tmp_path / file, preprocess="auto").preprocess(pixels(1, 32, 32))
+        np.testing.assert_allclose(actual, pixels(1, 32, 32) / 127.5 - 1, atol=1e-6)
 
 
 def test_a_lambda_that_uses_names_of_its_program_is_refused_with_what_to_do(tmp_path: Path, suffix: Any) -> None:

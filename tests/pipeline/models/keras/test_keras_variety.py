@@ -38,11 +38,11 @@ def test_channels_first_is_read_as_channels_last_where_the_device_runs_it(pixels
     assert network.input_shape == (8, 10, 3)
     assert [layer.shape for layer in network.layers()] == [(6, 8, 4), (1, 1, 4), (1, 1, 5)]
     images = pixels(2, 8, 10)
-    found = compile_tap(network, ["conv", "logits"], 2)(images)
+    outputs = compile_tap(network, ["conv", "logits"], 2)(images)
     kernel, bias = model.get_layer("conv").get_weights()
     expected = tf.nn.relu(tf.nn.conv2d(images / np.float32(255), kernel, 1, "VALID") + bias)
-    np.testing.assert_allclose(found["conv"], expected, rtol=1e-4, atol=1e-5)
-    assert found["logits"].shape == (2, 5)
+    np.testing.assert_allclose(outputs["conv"], expected, rtol=1e-4, atol=1e-5)
+    assert outputs["logits"].shape == (2, 5)
 
 
 def test_channels_first_is_refused_where_the_device_cannot_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,11 +75,11 @@ def test_half_precision_is_read_in_single(tmp_path: Path, pixels: Any, policy: A
     network = opened(model, tmp_path)
     assert [layer.name for layer in network.layers()] == ["conv", "pool", "dense"]
     images = pixels(2, 8, 8)
-    found = compile_tap(network, ["conv", "logits"], 2)(images)
-    assert {value.dtype for value in found.values()} == {tf.float32}
+    outputs = compile_tap(network, ["conv", "logits"], 2)(images)
+    assert {value.dtype for value in outputs.values()} == {tf.float32}
     kernel, bias = (value.astype(np.float32) for value in model.get_layer("conv").get_weights())
     expected = tf.nn.relu(tf.nn.conv2d(images / np.float32(255), kernel, 1, "VALID") + bias)
-    np.testing.assert_allclose(found["conv"], expected, atol=0.03)
+    np.testing.assert_allclose(outputs["conv"], expected, atol=0.03)
 
 
 def two_outputs() -> Any:
@@ -94,8 +94,8 @@ def test_of_several_outputs_the_logits_are_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(WrongSpec, match="several outputs that may be the logits: age, person. Name .*model.logits = 'age'"):
         network.trace(images, ["logits"])
     named = opened(two_outputs(), tmp_path, logits="person")
-    found = named.trace(images, ["logits", "person"])
-    np.testing.assert_allclose(tf.nn.softmax(found["logits"]), found["person"][:, 0, 0], rtol=1e-4)
+    outputs = named.trace(images, ["logits", "person"])
+    np.testing.assert_allclose(tf.nn.softmax(outputs["logits"]), outputs["person"][:, 0, 0], rtol=1e-4)
     assert named.digest() != network.digest()
     with pytest.raises(UnknownName, match="'pesron' is not a layer of .* with one number a class.*nearest: person"):
         opened(two_outputs(), tmp_path, logits="pesron")

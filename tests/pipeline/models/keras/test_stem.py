@@ -78,8 +78,8 @@ def test_what_a_model_does_to_its_pixels_is_not_done_again(steps: Any, augmented
     network = opened(model, tmp_path)
     assert network.settings["preprocess"].value == "none" and "its own" in network.settings["preprocess"].reason
     images = pixels(2, SIDE, SIDE)
-    found = network.trace(network.preprocess(images), ["logits"])["logits"]
-    np.testing.assert_allclose(found, model(images.astype(np.float32), training=False), rtol=1e-4, atol=1e-4)
+    outputs = network.trace(network.preprocess(images), ["logits"])["logits"]
+    np.testing.assert_allclose(outputs, model(images.astype(np.float32), training=False), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("where", ["inside", "outside", "behind augmentation"])
@@ -93,8 +93,8 @@ def test_a_nested_application_is_given_what_it_was_trained_with_once(where: Any,
     network = opened(behind(*steps, net=net), tmp_path)
     assert str(network.settings["preprocess"]).startswith("none (its own" if where == "inside" else "symmetric (MobileNet)")
     images = pixels(2, SIDE, SIDE)
-    found = network.trace(network.preprocess(images), ["logits"])["logits"]
-    np.testing.assert_allclose(found, net(images / np.float32(127.5) - 1, training=False), rtol=1e-4, atol=1e-5)
+    outputs = network.trace(network.preprocess(images), ["logits"])["logits"]
+    np.testing.assert_allclose(outputs, net(images / np.float32(127.5) - 1, training=False), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("net", [mobilenet, None], ids=["an application", "a network of one's own"])

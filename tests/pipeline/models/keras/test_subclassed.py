@@ -113,15 +113,15 @@ def test_layers_are_called_by_the_attributes_that_hold_them_in_the_order_of_the_
 
 def test_the_maps_are_those_of_the_model_and_the_logits_come_before_the_softmax(network: Any, model: Any, pixels: Any) -> None:
     images = pixels(4, 17, 19)
-    found = compile_tap(network, ["stem", "blocks/0", "tail/rectify", "logits"], 4)(images)
+    outputs = compile_tap(network, ["stem", "blocks/0", "tail/rectify", "logits"], 4)(images)
     x = model.stem(images / np.float32(255))
-    np.testing.assert_allclose(found["stem"], x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs["stem"], x, rtol=1e-4, atol=1e-5)
     x = model.blocks[0](x, training=False)
-    np.testing.assert_allclose(found["blocks/0"], x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs["blocks/0"], x, rtol=1e-4, atol=1e-5)
     x = model.tail(model.blocks[1](x, training=False))
-    np.testing.assert_allclose(found["tail/rectify"], x, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(keras.ops.softmax(found["logits"]), model(images / np.float32(255)), rtol=1e-4, atol=1e-6)
-    assert np.abs(np.asarray(found["logits"]).sum(axis=1) - 1).min() > 1e-3  # logits, not shares
+    np.testing.assert_allclose(outputs["tail/rectify"], x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(keras.ops.softmax(outputs["logits"]), model(images / np.float32(255)), rtol=1e-4, atol=1e-6)
+    assert np.abs(np.asarray(outputs["logits"]).sum(axis=1) - 1).min() > 1e-3  # logits, not shares
 
 
 def test_gradients_flow_and_follow_the_overrides_of_the_caller(network: Any, pixels: Any) -> None:
@@ -259,8 +259,8 @@ def test_half_precision_comes_out_as_float32(policy: Any, pixels: Any) -> None:
 
     model = Half()
     model(np.zeros((1, 8, 8, 3), np.float32))
-    found = compile_tap(keras_network(model, "half", None, "unit"), ["conv"], 2)(pixels(2, 8, 8))["conv"]
-    assert found.dtype == tf.float32 and np.abs(found).max() > 0
+    outputs = compile_tap(keras_network(model, "half", None, "unit"), ["conv"], 2)(pixels(2, 8, 8))["conv"]
+    assert outputs.dtype == tf.float32 and np.abs(outputs).max() > 0
 
 
 def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tmp_path: Path, code: Any, pixels: Any) -> None:
@@ -272,8 +272,8 @@ def test_a_functional_model_with_layers_of_its_users_own_is_read_as_any_other(tm
     network = opened(tmp_path / "functional.keras", custom=str(code))
     names = [layer.name for layer in network.layers()]
     assert "block/conv" in names[:2] and names[-2:] == ["block", "last"]
-    found = compile_tap(network, ["last"], 2)(pixels(2, 8, 8))["last"]
-    np.testing.assert_allclose(found, model(pixels(2, 8, 8) / np.float32(255)), rtol=1e-4, atol=1e-5)
+    outputs = compile_tap(network, ["last"], 2)(pixels(2, 8, 8))["last"]
+    np.testing.assert_allclose(outputs, model(pixels(2, 8, 8) / np.float32(255)), rtol=1e-4, atol=1e-5)
     with pytest.raises(UnusableModel, match="uses 'Block'.*model.custom"):
         opened(tmp_path / "functional.keras")
 
