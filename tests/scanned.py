@@ -1,13 +1,15 @@
-"""What tests of scans and parts share: responses written by hand, and parts as bytes."""
+"""What tests of scans and parts share: networks of one step, responses written by hand, and parts as bytes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from pipeline.activations.member import Candidates, Member, Responses
 from pipeline.activations.part import Part
+from pipeline.models.keras.model import keras_network
 
 
 def responses_of(
@@ -53,3 +55,9 @@ def in_bytes(part: Part) -> tuple:
     """All that a part holds."""
     members = {(layer, name): bytes_of(of) for layer, kinds in part.members.items() for name, of in kinds.items()}
     return part.channels, members, part.seen, part.skipped
+
+
+def one_layer(build: Any, name: Any = "out", size: Any = 4) -> Any:
+    """A network of one step on raw pixels."""
+    inputs = keras.Input((size, size, 3))
+    return keras_network(keras.Model(inputs, build(inputs)), name, None, "none")

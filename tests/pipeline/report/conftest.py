@@ -9,8 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_job import HOSTILE_KEY, MAP, K, columns, draw_mosaics, receipt, whole, winner
+from example_job import (
+    HOSTILE_KEY,
+    HOSTILE_LABEL,
+    HOSTILE_LAYER,
+    MAP,
+    K,
+    add_checks,
+    add_dreams,
+    add_explanations,
+    add_kernels,
+    add_maps,
+    add_neighbours,
+    add_network,
+    add_others,
+    add_patterns,
+    columns,
+    draw_mosaics,
+    receipt,
+    whole,
+    winner,
+)
 
+from pipeline.report.compare import Compared, write_comparison
+from pipeline.report.page import write_page
+from pipeline.stages import STAGES
+from pipeline.stages.stage import sections_of
 from pipeline.store.files import file_name, write_json
 from pipeline.store.tables import CROPS, write_crops, write_images, write_index
 
@@ -117,3 +141,31 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def pages(make_job: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A job's folder and a comparison's, with layers, labels and keys that no page should trust."""
+    layers = {"conv": 200, HOSTILE_LAYER: 3}
+    folder = make_job(layers, labels=(HOSTILE_LABEL, "dog", None), name="first")
+    add_explanations(folder)
+    add_kernels(folder, "conv")
+    add_patterns(folder, "conv")
+    add_others(folder, "conv")
+    add_dreams(folder)
+    add_maps(folder, HOSTILE_LAYER, "conv")
+    add_neighbours(folder, "conv", HOSTILE_LAYER)
+    add_network(folder, "conv", HOSTILE_LAYER)
+    add_checks(folder)
+    write_page(folder, sections_of(STAGES.values()))
+    out = tmp_path_factory.mktemp("comparison")
+    write_comparison(Compared(folder, make_job({"conv": 5}, name="second"), pairs={"conv": {0: (1, 0.75), 1: (0, 0.5)}}), out)
+    return folder / "report" / "index.html", out / "index.html"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Where the pictures of the pages go: CONVSCOPE_PICTURES, or a folder that pytest keeps for a while."""
+    folder = Path(os.environ.get("CONVSCOPE_PICTURES") or tmp_path_factory.mktemp("pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import os
+import socket
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
+from pipeline.store import remote
+
+STORED = 9  # pictures of `stored`
 
 
 @pytest.fixture
@@ -63,3 +73,81 @@ def listed() -> Any:
         ]
 
     return as_tuples
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    yield moto.get_host_and_port()
+    moto.stop()
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A function: all that follows asks this port for s3:// addresses."""
+    import fsspec
+
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+
+    def port(number: Any) -> None:
+        settings = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in {**settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{number}"}.items():
+            monkeypatch.setenv(name, value)
+        fsspec.filesystem("s3").clear_instance_cache()
+
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.02)
+    yield port
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def bucket(server: Any, ask: Any) -> Iterator[Any]:
+    """An empty bucket, removed at the end. Returns: its file system, that of s3fs."""
+    import fsspec
+
+    ask(server[1])
+    system = fsspec.filesystem("s3")
+    system.mkdir("bucket")
+    yield system
+    ask(server[1])
+    system = fsspec.filesystem("s3")
+    system.rm("bucket", recursive=True)
+
+
+@pytest.fixture
+def stored(tmp_path: Path, write: Any, scene: Any) -> Any:
+    """Nine pictures in every kind of file; the last but one is not a picture. Returns: their folder."""
+    paths = [f"c{index % 2}/{index}.png" for index in range(STORED)]
+    files = [write(path, b"text" if index == 7 else scene(40, 50, index)) for index, path in enumerate(paths)]
+    data = [file.read_bytes() for file in files]
+    images = tmp_path / "images"
+    table = pa.table(
+        {"image": [{"bytes": content, "path": None} for content in data], "label": [f"c{i % 2}" for i in range(STORED)]}
+    )
+    (images / "parquet").mkdir()
+    pq.write_table(table.slice(0, 5), images / "parquet" / "a.parquet", row_group_size=2)
+    pq.write_table(table.slice(5), images / "parquet" / "b.parquet", row_group_size=2)
+    (images / "tar").mkdir()
+    for name, mode in (("a.tar", "w"), ("b.tar.gz", "w:gz")):
+        with tarfile.open(images / "tar" / name, mode) as archive:
+            for index, picture in enumerate(data):
+                for ending, content in (("png", picture), ("cls", str(index % 2).encode())):
+                    member = tarfile.TarInfo(f"{index}.{ending}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    (images / "list.txt").write_text("".join(f"{path}\tlabel {path}\n" for path in [*paths, "gone.png"]))
+    return images
+
+
+@pytest.fixture
+def closed_port() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as freed:
+        return freed.getsockname()[1]
