@@ -322,8 +322,8 @@ def test_tensorflow_is_imported_only_where_it_is_needed_and_on_use_where_that_is
     assert [str(entry) for entry in users if entry.at_once and not within(entry.by, AT_ONCE)] == []
 
 
-def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
-    """Not even through other modules: specs are read, help is printed, and pages are made without it."""
+def test_nothing_that_starts_a_job_imports_tensorflow_or_scipy_on_the_way() -> None:
+    """Not even through other modules: specs are read, help is printed, and pages are made without them."""
     commands = ["jobs.commands", "jobs.cli", "pipeline.run", "pipeline.load", "pipeline.spec", "pipeline.progress"]
     pages = ["pipeline.stages", "pipeline.report.page", "pipeline.report.compare"]
     waiting, seen = commands + pages, set()
@@ -332,7 +332,7 @@ def test_nothing_that_starts_a_job_imports_tensorflow_on_the_way() -> None:
         if name not in seen:
             seen.add(name)
             at_once = [entry.module for entry in IMPORTS if entry.by == name and entry.at_once]
-            assert not {top(module) for module in at_once} & TENSORFLOW, name
+            assert not {top(module) for module in at_once} & (TENSORFLOW | {"scipy"}), name
             waiting += [module for module in at_once if module in MODULES]
             waiting += [name.rpartition(".")[0]] if "." in name else []
     assert "pipeline.store.files" in seen

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.atlas.layout import Cell
-from pipeline.drawing.palettes import GROUND
+from pipeline.drawing.palettes import ground
 from pipeline.drawing.pixels import encode_png, shrink
 from pipeline.store.direction_tables import ATLAS
 from pipeline.store.files import aside, file_name, write_bytes
@@ -49,7 +49,7 @@ def write_icons(folder: Place, layer: str, cells: Sequence[Cell], icons: Mapping
     grid = cells[0].grid
     small = {cell: shrink(icon, ICON) for cell, icon in icons.items()}
     height, width = (max((icon.shape[axis] for icon in small.values()), default=ICON) for axis in (0, 1))
-    sheet = np.full((grid * height, grid * width, 3), GROUND, np.uint8)
+    sheet = ground(grid * height, grid * width)
     for (row, col), icon in small.items():
         sheet[row * height : row * height + icon.shape[0], col * width : col * width + icon.shape[1]] = icon
     path = f"mosaics/atlas/{file_name(layer)}-{grid}.png"

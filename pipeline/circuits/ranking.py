@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.stats import rankdata
 
 MADE_FROM, USED_BY = "made from", "used by"
 _MOST_CELLS = 28  # of a kernel's side in the index; larger ones are averaged
@@ -64,6 +63,8 @@ class Circuit:
 
         NaN where fewer than three others have weights, or nothing contributes.
         """
+        from scipy.stats import rankdata  # half a second of a start that no command but this stage needs
+
         size = np.abs(self.contributions)
         usable = (np.count_nonzero(self.norms, axis=1) >= 3) & np.isfinite(size).all(axis=1) & (size > 0).any(axis=1)
         ranks = [rankdata(values, axis=1) for values in (self.norms, np.where(np.isfinite(size), size, 0))]

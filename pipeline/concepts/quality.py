@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 
 
 def clarity(vectors: np.ndarray) -> float:
@@ -24,6 +23,8 @@ def polysemanticity(vectors: np.ndarray) -> float:
     """
     if len(vectors) < 3:
         return np.nan
+    from scipy.cluster.hierarchy import fcluster, linkage  # which takes long to import
+
     first = fcluster(linkage(vectors, "ward"), 2, "maxclust") == 1
     if first.all():  # the winners are all the same
         return 0.0

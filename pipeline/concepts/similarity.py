@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 
 Measure = Literal["cosine", "rank_reorder", "wpmi", "soft_wpmi"]
 
@@ -46,7 +45,7 @@ def wpmi(concepts: np.ndarray, responses: np.ndarray, strongest: int = 28, other
     Args:
         others: the responses of the channels over which p(t) is the mean, where they are not these: (images, others).
     """
-    logs = np.log(np.exp(log_softmax(2 * concepts, axis=1)) + _LEAST)
+    logs = np.log(np.exp(_log_softmax(2 * concepts)) + _LEAST)
 
     def given(responses: np.ndarray) -> np.ndarray:
         return sum((logs[images] for images in _strongest(responses, strongest)), np.zeros(()))
@@ -60,7 +59,7 @@ def soft_wpmi(concepts: np.ndarray, responses: np.ndarray, strongest: int = 100,
     log p(t|B) is the sum over the strongest images of log(1 + p(x in B) (p(t|x) - 1)), with p(t|x) the softmax of ten times
     the concepts' matrix; the prior weighs 1.
     """
-    probabilities = np.exp(log_softmax(10 * concepts, axis=1))
+    probabilities = np.exp(_log_softmax(10 * concepts))
 
     def given(responses: np.ndarray) -> np.ndarray:
         total, chosen = np.zeros((responses.shape[1], concepts.shape[1])), _strongest(responses, strongest)
@@ -72,6 +71,13 @@ def soft_wpmi(concepts: np.ndarray, responses: np.ndarray, strongest: int = 100,
     return _less_prior(given(responses), given(responses if others is None else others), 1.0)
 
 
+def _log_softmax(values: np.ndarray) -> np.ndarray:
+    from scipy.special import log_softmax  # which takes long to import
+
+    logs: np.ndarray = log_softmax(values, axis=1)
+    return logs
+
+
 def _strongest(responses: np.ndarray, count: int) -> np.ndarray:
     """The images with the strongest responses of each channel, strongest first, the earlier among equals: (count, channels)."""
     return np.argsort(-responses, axis=0, kind="stable")[:count]
@@ -79,6 +85,8 @@ def _strongest(responses: np.ndarray, count: int) -> np.ndarray:
 
 def _less_prior(conditional: np.ndarray, of_others: np.ndarray, weight: float) -> np.ndarray:
     """log p(t|B) of every channel and concept, less the weighted logarithm of its mean over others."""
+    from scipy.special import logsumexp  # which takes long to import
+
     prior = logsumexp(of_others, axis=0) - np.log(len(of_others))
     values: np.ndarray = (conditional - weight * prior).T
     return values

@@ -9,7 +9,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from pipeline.drawing.palettes import GROUND, coloured
+from pipeline.drawing.palettes import coloured, ground
 from pipeline.drawing.pixels import grey, resize
 from pipeline.drawing.text import Note, font, inscribe
 
@@ -122,7 +122,7 @@ def together(tiles: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
     for column in range(columns):
         stack = [heads, *tiles[column * rows : (column + 1) * rows]]
         stacks.append(_padded_below(np.concatenate(stack), heads.shape[0] + rows * height))
-    return _beside([part for stack in stacks for part in (stack, _blank(stack.shape[0], 3 * _GAP))][:-1])
+    return _beside([part for stack in stacks for part in (stack, ground(stack.shape[0], 3 * _GAP))][:-1])
 
 
 def _grown(pixels: np.ndarray) -> np.ndarray:
@@ -140,23 +140,19 @@ def _shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
 
 
 def _padded(pixels: np.ndarray, side: int) -> np.ndarray:
-    canvas = _blank(side, side)
+    canvas = ground(side, side)
     top, left = (side - pixels.shape[0]) // 2, (side - pixels.shape[1]) // 2
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return canvas
 
 
 def _padded_below(pixels: np.ndarray, height: int) -> np.ndarray:
-    return np.concatenate([pixels, _blank(height - pixels.shape[0], pixels.shape[1])])
-
-
-def _blank(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), GROUND, np.uint8)
+    return np.concatenate([pixels, ground(height - pixels.shape[0], pixels.shape[1])])
 
 
 def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
     height = max(part.shape[0] for part in parts)
-    spaced = [piece for part in parts for piece in (_padded_below(part, height), _blank(height, _GAP))]
+    spaced = [piece for part in parts for piece in (_padded_below(part, height), ground(height, _GAP))]
     return np.concatenate(spaced[:-1], axis=1)
 
 
@@ -166,7 +162,7 @@ def _below(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
     """A vertical colour scale from zero to the peak of the map, with labels at its bottom, middle and top."""
-    strip = _blank(height, _SCALE + 4 * size)
+    strip = ground(height, _SCALE + 4 * size)
     strip[:, :_SCALE] = coloured(np.linspace(1, 0, height))[:, np.newaxis]
     edge = size // 2
     middles = (height - edge - 2, height // 2, edge)
@@ -178,7 +174,7 @@ def _line(text: str, width: int, size: int) -> np.ndarray:
     letters = font(size)
     while text and letters.getlength(text) > width - 8 and len(text) > 1:
         text = text.rstrip("…")[:-1] + "…"
-    return inscribe(_blank(size + 10, width), [Note((size + 10) // 2, 4, text, size=size)])
+    return inscribe(ground(size + 10, width), [Note((size + 10) // 2, 4, text, size=size)])
 
 
 def _font_size(width: int) -> int:

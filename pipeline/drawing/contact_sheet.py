@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.drawing.palettes import GROUND, LETTERS, QUIET
+from pipeline.drawing.palettes import LETTERS, QUIET, ground
 from pipeline.drawing.pixels import resize
 from pipeline.drawing.text import Note, inscribe, text_length
 
@@ -48,7 +48,7 @@ def contact_sheet(
         lengths.append(text_length(scale.low, _OTHER) + text_length(scale.high, _OTHER) + _BAR[1] + 16)
     height = max(words, small.shape[0]) + 2 * _MARGIN
     width = max(body.shape[1] + 2 * _MARGIN, left + max(lengths) + _MARGIN)
-    picture = np.full((height + body.shape[0] + _MARGIN, width, 3), GROUND, np.uint8)
+    picture = ground(height + body.shape[0] + _MARGIN, width)
     picture[_MARGIN : _MARGIN + small.shape[0], _MARGIN : _MARGIN + small.shape[1]] = small
     picture[height : height + body.shape[0], _MARGIN : _MARGIN + body.shape[1]] = body
     head = [

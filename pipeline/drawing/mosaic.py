@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.drawing import text
-from pipeline.drawing.palettes import EMPTY, GROUND
+from pipeline.drawing.palettes import EMPTY, ground
 from pipeline.drawing.pixels import resize
 
 _GAP = 2
@@ -97,7 +97,7 @@ def draw_mosaic(
         tile: (row, group, column) -> uint8 (h, w, 3) no larger than the group's tiles, or None where there is none.
         caption: (row, group, column) -> what stands below the tile, where the layout has room for it.
     """
-    picture = np.full((*layout.size, 3), GROUND, np.uint8)
+    picture = ground(*layout.size)
     for row, number in enumerate(numbers):
         y, x = layout.corner(row)
         _write_number(picture, str(number), y + (layout.row_height - layout.caption) // 2, x + layout.label - 6)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.drawing.palettes import EMPTY, GROUND, LETTERS, MARK, QUIET, WHITE
+from pipeline.drawing.palettes import EMPTY, GROUND, LETTERS, MARK, QUIET, WHITE, ground
 from pipeline.drawing.text import cut_text, strip, wrapped
 
 MOST = 2000  # pixels of a page's side, as long as one row fits
@@ -20,6 +20,8 @@ _CAPTION = 19  # pixels that the text below a tile takes
 _NAMED = 140  # pixels of a label with a name
 _LEAST_WIDTH = 720  # pixels: a heading needs them
 _TITLE, _LINE, _NUMBER, _SMALL = 26, 18, 20, 15  # sizes of letters: legible at half of them
+_ABOVE = MARGIN + _TITLE + 8 + _BETWEEN  # pixels of a heading of a title alone
+_STEP = _LINE + 7  # pixels from a line of a heading to the next
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SheetLayout:
     @classmethod
     def of(cls, count: int, k: int, tiles: Sequence[tuple[int, int]], label: int, lines: int) -> SheetLayout:
         """For rows with labels of so many pixels, see `label_width`, under a heading of so many lines."""
-        heading = MARGIN + _TITLE + 8 + (lines - 1) * (_LINE + 7) + _BETWEEN
+        heading = _ABOVE + (lines - 1) * _STEP
         room = MOST - label - 2 * MARGIN - _BETWEEN * len(tiles)
         per_line = max(1, min(k, room // sum(width + _GAP for _, width in tiles)))
         single = cls(count, k, tuple(tiles), label, heading, per_line, 1, 1)
@@ -53,6 +55,24 @@ class SheetLayout:
         columns = max(1, min(most_columns, count, max(balanced, -(-count // most_rows))))
         rows = min(most_rows, -(-count // columns))
         return cls(count, k, tuple(tiles), label, heading, per_line, columns, rows)
+
+    @classmethod
+    def under(cls, heading: Sequence[str], count: int, k: int, tiles: Sequence[tuple[int, int]], label: int) -> SheetLayout:
+        """For rows as `of` takes them, under the texts of a heading, which take as many lines as they need."""
+        lines = len(heading)
+        while (needed := len((layout := cls.of(count, k, tiles, label, lines)).broken(heading))) > lines:
+            lines = needed
+        return layout
+
+    @property
+    def lines(self) -> int:
+        """The lines of a heading for which there is room."""
+        return lines_above(self.heading)
+
+    def broken(self, heading: Sequence[str]) -> list[str]:
+        """A heading's title, and its other texts in lines that fit every page."""
+        width = min(self.size(page)[1] for page in (0, -1)) - 2 * MARGIN
+        return [heading[0], *(line for text in heading[1:] for line in wrapped(text, width, _LINE, len(text) + 1, "label"))]
 
     @cached_property
     def line_height(self) -> int:
@@ -92,6 +112,11 @@ class SheetLayout:
         return self.line_height, self.tile[group][1] + _GAP
 
 
+def lines_above(y: int) -> int:
+    """The lines of the heading above a page's first row, which begins at so many pixels."""
+    return 1 + (y - _ABOVE) // _STEP
+
+
 def label_width(largest_number: int, named: bool) -> int:
     """The pixels that labels take: numbers up to this one and, where rows are `named`, words below them."""
     return _NAMED if named else 24 + 12 * max(3, len(str(largest_number)))
@@ -119,7 +144,7 @@ class Rows(Protocol):
 def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
     """One page: uint8 RGB, on a dark ground that stands out on any page."""
     high, wide = layout.size(page)
-    picture = np.repeat(np.full((1, wide, 3), GROUND, np.uint8), high, axis=0)  # by rows: far quicker than by pixels
+    picture = ground(high, wide)
     _write_heading(picture, layout, page, rows.heading())
     for row in layout.pages[page]:
         y, x = layout.tile_corner(row)
@@ -175,11 +200,11 @@ def _write_heading(picture: np.ndarray, layout: SheetLayout, page: int, lines: S
         number = strip(f"page {page + 1} of {pages}", _LINE, QUIET)
         _paste(picture, MARGIN + 4, picture.shape[1] - MARGIN, number, right=True)
     y = MARGIN
-    for line, text in enumerate(lines):
+    for line, text in enumerate(layout.broken(lines)[: layout.lines]):
         size, colour = (_TITLE, WHITE) if line == 0 else (_LINE, QUIET)
         room = width - (160 if pages > 1 and line == 0 else 0)
         _paste(picture, y, MARGIN, strip(cut_text(text, room, size, "label"), size, colour))
-        y += size + 8
+        y += _STEP if line else size + 8
 
 
 def _paste(picture: np.ndarray, y: int, x: int, words: np.ndarray, right: bool = False) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.drawing.boxes import cross_out
 from pipeline.drawing.contact_sheet import Scale, contact_sheet
-from pipeline.drawing.palettes import FRAME, GROUND, LETTERS, MARK, Palette, coloured, palette
+from pipeline.drawing.palettes import FRAME, LETTERS, MARK, Palette, coloured, ground, palette
 from pipeline.drawing.pixels import resize
 from pipeline.drawing.text import strip
 from pipeline.featuremaps.statistics import MapStatistics
@@ -53,7 +53,7 @@ def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: 
         low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
     cell_height, cell_width = tile_height + _NUMBERS + _GAP, max(tile_width, 8 * len(str(count - 1)) + 2) + _GAP
     columns = int(np.clip(round((1.3 * count * cell_height / cell_width) ** 0.5), 1, count))
-    body = np.full((-(-count // columns) * cell_height, columns * cell_width, 3), GROUND, np.uint8)
+    body = ground(-(-count // columns) * cell_height, columns * cell_width)
     for channel, tile in enumerate(_tiles(maps[..., :count], low, high, (tile_height, tile_width), style.colours)):
         y, x = channel // columns * cell_height + _NUMBERS, channel % columns * cell_width + 1
         body[y - 1 : y + tile_height + 1, x - 1 : x + tile_width + 1] = FRAME

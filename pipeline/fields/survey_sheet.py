@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.drawing.boxes import DASH, outline
-from pipeline.drawing.palettes import CYAN, GROUND, WHITE, coloured
+from pipeline.drawing.palettes import CYAN, GROUND, WHITE, coloured, ground
 from pipeline.drawing.pixels import resize
 from pipeline.drawing.text import write, written_size
 from pipeline.fields.solving import as_ratio
@@ -79,7 +79,7 @@ def _joined(panels: list[_Panel], title: str, measures: str, legend: list[_Entry
     width = max(_MARGIN + sum(panel.pixels.shape[1] + _MARGIN for panel in panels), 2 * _MARGIN + max(lengths))
     top = 2 * _MARGIN + 2 * _LINE
     bottom = top + max(panel.pixels.shape[0] for panel in panels) + _MARGIN
-    picture = np.full((bottom + _LINE * len(legend) + _MARGIN, width, 3), GROUND, np.uint8)
+    picture = ground(bottom + _LINE * len(legend) + _MARGIN, width)
     write(picture, title, (_MARGIN + 14, _MARGIN), _TITLE, WHITE)
     write(picture, measures, (_MARGIN + 14 + _LINE, _MARGIN), _SMALL, WHITE)
     left = _MARGIN

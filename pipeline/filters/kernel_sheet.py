@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.drawing.contact_sheet import Scale, body_corner, contact_sheet
-from pipeline.drawing.palettes import GROUND, MARK, palette
+from pipeline.drawing.palettes import MARK, ground, palette
 from pipeline.drawing.text import Note
 from pipeline.models.network import Kernel
 
@@ -155,7 +155,7 @@ def _tiles(grey: np.ndarray, filters: np.ndarray, limits: Limits) -> _Body:
     most = max(1, min(most, capacity(pixels, side)))
     columns = int(np.clip(round((1.5 * most * high / wide) ** 0.5), 1, max(1, side // wide)))
     boxes = np.zeros((len(filters), 4), np.int32)
-    body = np.full((-(-most // columns) * high, columns * wide, 3), GROUND, np.uint8)
+    body = ground(-(-most // columns) * high, columns * wide)
     notes = []
     for number, filter in enumerate(filters[:most]):
         y, x = number // columns * high, number % columns * wide
@@ -180,7 +180,7 @@ def _matrix(grey: np.ndarray, filters: np.ndarray, inputs: np.ndarray, limits: L
     high, wide = height * pixels + gap, width * pixels + gap
     rows = max(1, min(most[0], (_MOST_SIDE if limits.filters else _SIDE) // high))
     columns = max(1, min(most[1], (_MOST_SIDE if limits.inputs else _SIDE) // wide))
-    body = np.full((top + rows * high, left + columns * wide, 3), GROUND, np.uint8)
+    body = ground(top + rows * high, left + columns * wide)
     boxes = np.zeros((len(filters), 4), np.int32)
     size = min(11, max(8, high))
     middles = left + wide * np.arange(columns) + (wide - gap) // 2
@@ -212,7 +212,7 @@ def _strongest(kernel: Kernel, largest: float, filters: np.ndarray, limits: Limi
     most = max(1, min(limits.filters or len(filters), len(filters), (side // high) * max(1, side // cell)))
     columns = int(np.clip(round((most * high / cell) ** 0.5), -(-most // (side // high)), max(1, side // cell)))
     rows = -(-most // columns)
-    body = np.full((rows * high, columns * cell, 3), GROUND, np.uint8)
+    body = ground(rows * high, columns * cell)
     boxes, notes = np.zeros((len(filters), 4), np.int32), []
     for number, filter in enumerate(filters[:most]):
         y, x = number % rows * high, number // rows * cell + left

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.drawing.pixels import decode_png, encode_jpeg, encode_png
-from pipeline.drawing.sheet import MARGIN, SheetLayout, draw_page, label_width, name_rows
+from pipeline.drawing.sheet import MARGIN, SheetLayout, draw_page, label_width, lines_above, name_rows
 from pipeline.drawing.tiles import light, outline_on, whole_in_tile
 from pipeline.geometry import Box
 from pipeline.hardware import cores
@@ -24,7 +24,6 @@ from pipeline.store.places import Place
 
 _QUALITY = 58  # of JPEG pages: labels and tiles stay readable, and pages take half of the results
 FOLDER = "mosaics/activations"
-_HEADING = 4  # lines of a heading
 
 Kind = Literal["crop", "full"]
 _PICTURES: dict[str, tuple[Kind, ...]] = {"-crop": ("crop",), "-full": ("full",), "": ("crop", "full")}
@@ -73,14 +72,12 @@ class MosaicRows:
         if self.first is not None:
             title += f": the first {self.first:,} of {len(self.layer.channels):,} channels"
         names = "below a number the channel's name, where it has one" if self.options.named else ""
-        lines = [
+        return [
             title,
             ", ".join(fact for fact in facts if fact),
             "; ".join(fact for fact in (field, crop, names) if fact),
             f"A row is a channel, its strongest response first{self._on_clamp()}; {below}.{self._on_ties()}",
         ]
-        assert len(lines) == _HEADING
-        return lines
 
     def _on_clamp(self) -> str:
         unclipped = self.layer.unclipped
@@ -149,12 +146,17 @@ class _Mosaic:
     first: int | None = None
 
 
-def _mosaics_of(layer: str, shape: Sequence[int], tile: tuple[int, int], label: int, enlarged: bool) -> Iterator[_Mosaic]:
-    """The mosaics of a layer whose heap is of this shape, (channels, k)."""
-    sizes: dict[Kind, tuple[int, int]] = {"crop": tile, "full": (WHOLE_SIDE, WHOLE_SIDE)}
+def _tiles_of(kinds: tuple[Kind, ...], tile: tuple[int, int]) -> list[tuple[int, int]]:
+    return [tile if kind == "crop" else (WHOLE_SIDE, WHOLE_SIDE) for kind in kinds]
+
+
+def _mosaics_of(
+    layer: str, shape: Sequence[int], tile: tuple[int, int], beside: tuple[int, int], enlarged: bool
+) -> Iterator[_Mosaic]:
+    """The mosaics of a layer whose heap is of this shape, (channels, k); beside: pixels of labels, and lines of headings."""
     pages = 0
     for suffix, kinds in _PICTURES.items():
-        layout = SheetLayout.of(shape[0], shape[1], [sizes[kind] for kind in kinds], label, _HEADING)
+        layout = SheetLayout.of(shape[0], shape[1], _tiles_of(kinds, tile), *beside)
         pages = pages or len(layout.pages)
         if len(kinds) == 2 and (pages > 1 or len(layout.pages) > 1):
             first = len(layout.pages[0])
@@ -180,7 +182,7 @@ def name_mosaics(folder: Place, layer: str, k: int, rows: pa.Table, names: Mappi
         return
     channels = rows["channel"].to_pylist()
     first = rows.slice(0, 1).to_pylist()[0]
-    label = min(rows["x"].to_pylist()) - MARGIN
+    beside = min(rows["x"].to_pylist()) - MARGIN, lines_above(min(rows["y"].to_pylist()))
     of_rows = [names[channel] for channel in channels]
     enlarged = first["picture"].endswith("-001.png")
 
@@ -192,7 +194,7 @@ def name_mosaics(folder: Place, layer: str, k: int, rows: pa.Table, names: Mappi
             _save(picture, path)
 
     tile = first["tile_height"], first["tile_width"]
-    mosaics = _mosaics_of(layer, (len(channels), k), tile, label, enlarged)
+    mosaics = _mosaics_of(layer, (len(channels), k), tile, beside, enlarged)
     with ThreadPoolExecutor(cores()) as pool:
         tasks = [pool.submit(renew, mosaic, page) for mosaic in mosaics for page in range(len(mosaic.names))]
         for task in tasks:
@@ -212,8 +214,14 @@ def write_mosaics(
     for layer, pictures in winners:
         label = label_width(int(layer.channels.max()), options.named)
         enlarged = bool(0 < layer.extents.max() <= SIDE // 3)
-        for mosaic in _mosaics_of(layer.layer, layer.examples.shape, pictures.tile, label, enlarged):
-            rows = MosaicRows(layer, pictures, state.pictures, options, mosaic.kinds, mosaic.first)
+        every = {kinds: MosaicRows(layer, pictures, state.pictures, options, kinds) for kinds in _PICTURES.values()}
+        count, k = layer.examples.shape
+        lines = max(
+            SheetLayout.under(rows.heading(), count, k, _tiles_of(kinds, pictures.tile), label).lines
+            for kinds, rows in every.items()
+        )
+        for mosaic in _mosaics_of(layer.layer, (count, k), pictures.tile, (label, lines), enlarged):
+            rows = replace(every[mosaic.kinds], first=mosaic.first)
             kept |= set(mosaic.names)
             tasks += [(mosaic.layout, page, rows, folder / FOLDER / name) for page, name in enumerate(mosaic.names)]
             if mosaic.kinds == ("crop",):

@@ -16,6 +16,7 @@ from pipeline.report.circuits import circuit_rows
 from pipeline.report.job_reader import DAMAGED, JobReader, Row
 from pipeline.report.overview import overview, says_of, striking
 from pipeline.report.page_files import PageFiles
+from pipeline.report.page_journal import PageJournal
 from pipeline.report.pictures import kernel, patterns
 from pipeline.report.section import Sections
 from pipeline.store.files import file_name
@@ -40,7 +41,7 @@ def write_page(folder: Place, sections: Sections, progress: Progress = lambda do
     Raises: WrongSpec, where the folder holds no job; StoreFailed; Fault, where its tables contradict each other.
     """
     reader = JobReader(folder)
-    files = PageFiles(folder / "report")
+    files = PageFiles(folder / "report", PageJournal(folder))
     with foreign_errors(Fault, f"the page of {folder}", DAMAGED):
         summary = collect(reader, sections, files, progress=progress)
         files.script("data/job.js", "job", summary)
@@ -58,8 +59,11 @@ def collect(
     layers = []
     names = reader.layers
     for done, layer in enumerate(names, start=1):
-        layers.append(_write_layer(reader, layer, files, prefix))
-        progress(done, len(names))
+        before = files.kept_of(layer)  # by a page that was interrupted
+        layers.append(before or _write_layer(reader, layer, files, prefix))
+        if not before:
+            files.end_layer(layer, layers[-1], whole=not reader.gaps)
+            progress(done, len(names))
     summary = {"prefix": prefix, **overview(reader, sections, layers), "views": []}
     files.script(f"{prefix}data/+images.js", f"{prefix}images", _write_images(reader, files, prefix))
     for section in sections.values():

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from pipeline.report.page_journal import PageJournal
 from pipeline.store.files import named_file, sweep, write_bytes, write_json
 from pipeline.store.places import Place
 from pipeline.store.remote import below
@@ -23,9 +24,11 @@ _FILES = "data/files.json"  # what a page consists of, so that the next one can 
 class PageFiles:
     """Writes the files of one page, and removes those of an earlier page that are not among them."""
 
-    def __init__(self, folder: Place) -> None:
-        self._folder = folder
+    def __init__(self, folder: Place, journal: PageJournal | None = None) -> None:
+        """journal: of the layers that an interrupted page has written, and that this one writes."""
+        self._folder, self._journal = folder, journal
         self._sizes: dict[str, int] = {}
+        self._layers_end = 0  # how many files there were at the end of the last layer
 
     def add(self, name: str, data: bytes) -> str:
         """Write a file. Returns: its name.
@@ -40,6 +43,23 @@ class PageFiles:
     def keep(self, name: str) -> None:
         """Count a file that something else wrote as one of the page's."""
         self._sizes[name] = (self._folder / name).stat().st_size
+
+    def kept_of(self, layer: str) -> Any:
+        """What an interrupted page has said of a layer, whose files are then this page's; None where it is to be written."""
+        written = self._journal.written(layer) if self._journal else None
+        if written is None:
+            return None
+        entry, names = written
+        for name in names:
+            self.keep(name)
+        self._layers_end = len(self._sizes)
+        return entry
+
+    def end_layer(self, layer: str, entry: Any, whole: bool) -> None:
+        """A layer's files are written: if it is whole, an interruption keeps them, and what the overview says of it."""
+        if self._journal and whole:
+            self._journal.add(layer, entry, list(self._sizes)[self._layers_end :])
+        self._layers_end = len(self._sizes)
 
     def beside(self, job: Place, name: str, prefix: str) -> str | None:
         """A picture of a job as the page refers to it: where it lies, for a page in the job's own folder; else a copy.
@@ -75,6 +95,8 @@ class PageFiles:
             self.add(name, (_TEMPLATES / name).read_bytes())
         self.add("index.html", _render(template, values | {"scripts": [*scripts, data]}).encode())
         self._sweep()
+        if self._journal:
+            self._journal.complete()
 
     def _sweep(self) -> None:
         """Remove the files of an earlier page in this folder, and halves of them; files that no page wrote stay."""

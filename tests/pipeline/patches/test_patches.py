@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.activations.channel_table import top_label
-from pipeline.drawing.palettes import EMPTY, GROUND, MARK
+from pipeline.drawing.palettes import EMPTY, GROUND, LETTERS, MARK
 from pipeline.drawing.pixels import decode_png, resize
-from pipeline.drawing.sheet import SheetLayout
+from pipeline.drawing.sheet import MARGIN, SheetLayout, lines_above
+from pipeline.drawing.text import strip
 from pipeline.errors import StoreFailed, UnusableData
 from pipeline.patches import PatchOptions, Winners, write_patches
 from pipeline.patches.mosaics import MosaicRows
@@ -189,8 +190,9 @@ def test_the_full_mosaic_shows_whole_images_with_the_box_drawn_where_it_lies(in_
 def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 1], [2, 3]], [(4, 4, 12, 12)] * 4)], source, tmp_path, PatchOptions(FIT))
     both, crop, full = (picture(tmp_path, f"conv{suffix}") for suffix in ("", "-crop", "-full"))
-    layout = SheetLayout.of(2, 2, [(72, 72), (64, 64)], 60, 4)
-    alone = SheetLayout.of(2, 2, [(64, 64)], 60, 4)
+    lines = lines_above(place_of(tmp_path, 0)["y"])
+    layout = SheetLayout.of(2, 2, [(72, 72), (64, 64)], 60, lines)
+    alone = SheetLayout.of(2, 2, [(64, 64)], 60, lines)
     for row in (0, 1):
         for rank in (0, 1):
             place = place_of(tmp_path, row)
@@ -198,6 +200,14 @@ def test_the_mosaic_of_both_has_crops_on_the_left_and_whole_images_on_the_right(
             np.testing.assert_array_equal(cut(both, layout.tile_corner(row, 0, rank), 72), cut(crop, (place["y"], x), 72))
             small = cut(both, layout.tile_corner(row, 1, rank), 64)
             np.testing.assert_array_equal(small, cut(full, alone.tile_corner(row, 0, rank), 64))
+
+
+def test_a_heading_takes_as_many_lines_as_its_texts_need() -> None:
+    heading = ["conv", "of photos", "words that are many " * 20]
+    layout = SheetLayout.under(heading, 2, 2, [(72, 72)], 60)
+    lines = layout.broken(heading)
+    assert " ".join(lines).split() == " ".join(heading).split() and 3 < len(lines) == layout.lines == lines_above(layout.heading)
+    assert all(strip(line, 18, LETTERS).shape[1] <= layout.size(0)[1] - 2 * MARGIN for line in lines[1:])
 
 
 def test_below_a_patch_stands_what_it_is_ranked_by() -> None:
@@ -361,7 +371,7 @@ def test_the_top_label_is_the_most_frequent_and_among_equals_the_first_of_the_al
 
 def test_labels_stand_below_whole_images_and_responses_below_patches(source: Any, tmp_path: Path) -> None:
     write_patches([winners([[0, 2, 3], [1, 4, -1]], [(4, 4, 12, 12)] * 6)], source, tmp_path, PatchOptions(FIT))
-    layout = SheetLayout.of(2, 3, [(72, 72), (64, 64)], 60, 4)
+    layout = SheetLayout.of(2, 3, [(72, 72), (64, 64)], 60, lines_above(place_of(tmp_path, 0)["y"]))
 
     def below(row: Any, group: Any, rank: Any) -> Any:
         (y, x), (height, width) = layout.tile_corner(row, group, rank), layout.tile[group]
