@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ def scan(
 
 @dataclass(frozen=True, eq=False)
 class BatchResponses:
-    """How every channel responds to the readable images of one batch.
+    """How every channel responds to the readable images of a batch or several.
 
     examples: int64 (n,); keys, labels: str (n,).
     responses: float32 (n, channels) by layer: what heaps order by, spatial maxima before an upper clamp.
@@ -88,9 +88,19 @@ class BatchResponses:
     labels: np.ndarray
     responses: dict[str, np.ndarray]
 
+    @classmethod
+    def joined(cls, batches: Sequence[BatchResponses]) -> BatchResponses:
+        """Those of several batches, one at least."""
+        examples, keys, labels = (
+            np.concatenate([getattr(batch, name) for batch in batches]) for name in ("examples", "keys", "labels")
+        )
+        layers = batches[0].responses
+        responses = {layer: np.concatenate([batch.responses[layer] for batch in batches]) for layer in layers}
+        return cls(examples, keys, labels, responses)
 
-def stream_responses(network: Network, source: Source, plan: ScanPlan) -> Iterator[BatchResponses]:
-    """The responses to a whole source, batch by batch, as a scan of the plan sees them; nothing is kept.
+
+def stream_responses(network: Network, source: Source, plan: ScanPlan, least: int) -> Iterator[BatchResponses]:
+    """The responses to a whole source, as a scan of the plan sees them, for at least so many images at a time; nothing is kept.
 
     Raises: UnusableData, for data that are damaged.
     """
@@ -98,10 +108,16 @@ def stream_responses(network: Network, source: Source, plan: ScanPlan) -> Iterat
     batches = _batches(source, plan, Shard(), 0)
     outputs = _outputs(ScanPass(network, plan), batches, lambda batch: closed, Stopwatch(ScanTimes()))
     with closing(outputs), tensor_float_32(plan.precision == "tf32"):
+        waiting: list[BatchResponses] = []
         for batch, peaks in outputs:
             real = batch.examples >= 0
             responses = {layer: batch.responses(of_layer).keys for layer, of_layer in peaks.items()}
-            yield BatchResponses(batch.examples[real], batch.keys[real], batch.labels[real], responses)
+            waiting.append(BatchResponses(batch.examples[real], batch.keys[real], batch.labels[real], responses))
+            if sum(len(of_batch.examples) for of_batch in waiting) >= least:
+                yield BatchResponses.joined(waiting)
+                waiting.clear()
+        if any(len(of_batch.examples) for of_batch in waiting):
+            yield BatchResponses.joined(waiting)
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,7 @@ def run(job: Job) -> Outcome:
     write_index(job.folder, "stretches", columns_of(INDEX["stretches"], stretches))
     ended = {row["layer"]: row["ended"] for row in stretches if row["ended"]}
     for layer, ends in ended.items():
-        job.reporter.say(
-            f"circuits: {layer}: weights end at {'; '.join(ends[:3])}, where values of the image multiply each other"
-        )
+        job.reporter.say(f"circuits: {layer}: weights end at {'; '.join(ends[:3])}: no weight says what comes through")
     listed = len({(row["layer"], row["channel"]) for row in rows})
     return {
         "layers": [layer.name for layer, _ in chosen],

@@ -40,7 +40,7 @@ from pipeline.concepts.embeddings import (
 from pipeline.concepts.label_counts import LabelCounts, bins_for, grid_of
 from pipeline.concepts.masks import grid_points, open_masks
 from pipeline.concepts.quality import clarity, polysemanticity, redundancy
-from pipeline.concepts.similarity import similarity
+from pipeline.concepts.similarity import Measure, similarity
 from pipeline.drawing.pixels import decode_png
 from pipeline.errors import MissingInput, WrongSpec
 from pipeline.fields import FieldCache, solve_fields
@@ -61,7 +61,6 @@ from pipeline.store.tables import INDEX, write_index
 
 if TYPE_CHECKING:
     from pipeline.activations.part import Part
-    from pipeline.activations.scan import BatchResponses
     from pipeline.models.keras.hub_encoder import TextImageEncoder
 
 _CHUNK = 1024  # images that are counted together
@@ -73,14 +72,14 @@ def run(job: Job) -> Outcome:
     part = _scanned(job)
     labels = tuple(next(iter(part.of(Distribution).values())).settled().labels.tolist())
     counts, sample = _pass(job, plan, part, labels)
-    embedded = None if spec.embeddings is None else _embedded(job, spec.embeddings, sample, labels)
+    embedded = _embedded(job, spec.embeddings, sample, labels) if spec.embeddings else None
     with_masks, names, dissected = _dissected(job, plan, part)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
     rule = ClaimRule(spec.top_k, spec.chance, spec.fits)
     for layer in job.layers:
         agreements = [
             *(_from_masks(names, *dissected[layer.name]) if layer.name in dissected else ()),
-            *(_from_embeddings(spec.embeddings, embedded, sample, layer.name) if spec.embeddings and embedded else ()),
+            *(_from_embeddings(spec.embeddings.measures, embedded, sample, layer.name) if spec.embeddings and embedded else ()),
             *(_from_labels(counts[layer.name], sample, layer.name) if layer.name in counts else ()),
         ]
         for column, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
@@ -114,7 +113,7 @@ def check(job: Job) -> None:
         return
     if given.texts is not None:
         texts = read_vectors(given.texts, "text")[1]
-    elif given.words is None and not job.source.labels:
+    elif not (_name_concepts(given, job.source.labels) or given.encoder or (given.layer and job.spec.concepts.quality)):
         raise WrongSpec(
             "concepts.embeddings names no texts, and the data set no labels to be concepts. Name concepts.embeddings.texts."
         )
@@ -158,7 +157,7 @@ def _pass(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> tupl
     total, chosen = len(job.source), _chosen(job)
     kept: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
     with job.reporter.step("concepts", "images") as advance:
-        for batch in _chunks(stream_responses(job.network, job.source, plan)):
+        for batch in stream_responses(job.network, job.source, plan, _CHUNK):
             numbers = np.array([codes.get(label, -1) for label in batch.labels], np.int64)
             counts = {layer: of_layer.update(batch.responses[layer], numbers) for layer, of_layer in counts.items()}
             mask = chosen[batch.examples]
@@ -176,28 +175,6 @@ def _chosen(job: Job) -> np.ndarray:
     chosen = np.zeros(len(job.source), bool)
     chosen[np.argsort(scrambled(np.arange(len(chosen))), kind="stable")[: job.spec.concepts.images]] = True
     return chosen
-
-
-def _chunks(batches: Iterator[BatchResponses]) -> Iterator[BatchResponses]:
-    """Batches joined to so many images, since counting a few takes as long as counting many."""
-    waiting: list[BatchResponses] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(len(responses.examples) for responses in waiting) >= _CHUNK:
-            yield _joined(waiting)
-            waiting = []
-    if sum(len(responses.examples) for responses in waiting):
-        yield _joined(waiting)
-
-
-def _joined(batches: list[BatchResponses]) -> BatchResponses:
-    from pipeline.activations.scan import BatchResponses
-
-    examples, keys, labels = (
-        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("examples", "keys", "labels")
-    )
-    responses = {layer: np.concatenate([batch.responses[layer] for batch in batches]) for layer in batches[0].responses}
-    return BatchResponses(examples, keys, labels, responses)
 
 
 def _empty_counts(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> dict[str, LabelCounts]:
@@ -263,7 +240,18 @@ class _Embedded:
     similarities: np.ndarray
 
 
-def _embedded(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence[str]) -> _Embedded:
+def _name_concepts(given: EmbeddingsSpec, labels: Sequence[str] | None) -> bool:
+    """Whether there are concepts; without them a layer embeds crops alone, and an encoder what `search --text` looks for."""
+    return given.texts is not None or given.words is not None or bool(labels)
+
+
+def _embedded(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence[str]) -> _Embedded | None:
+    """None where nothing needs the images' vectors."""
+    if not _name_concepts(given, labels):
+        use = "quality" if given.encoder is None else "searching by text"
+        job.reporter.say(f"concepts.embeddings: no texts and no labels, so these name no channel; they serve {use} alone.")
+        if given.encoder is None:
+            return None
     if given.images is not None:
         vectors = of_keys(given.images, sample.keys.tolist())
     else:
@@ -272,7 +260,8 @@ def _embedded(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence
             vectors = embedder.vectors(given.layer or EMBEDDING, _chosen(job), job.spec.data.batch, advance)
     if given.encoder is not None:
         words = read_words(given.words) if given.words is not None else list(labels)
-        concepts = Concepts(tuple(words), _encoder(job, given).texts([given.prompt.replace("{}", word) for word in words]))
+        texts = [given.prompt.replace("{}", word) for word in words]
+        concepts = Concepts(tuple(words), _encoder(job, given).texts(texts) if texts else vectors[:0])
     elif given.texts is None:
         concepts = label_means(vectors, sample.codes, labels)
     else:
@@ -296,15 +285,17 @@ def _channel_vectors(job: Job, sample: _Sample, embedded: _Embedded | None) -> d
     return columns
 
 
-def _from_embeddings(given: EmbeddingsSpec, embedded: _Embedded, sample: _Sample, layer: str) -> Iterator[Agreement]:
+def _from_embeddings(measures: Sequence[Measure], embedded: _Embedded, sample: _Sample, layer: str) -> Iterator[Agreement]:
     """How similar each channel's responses are to each concept, over the sample; by chance, with its images permuted."""
     concepts, matrix = embedded.concepts, embedded.similarities
+    if not concepts.names:
+        return
     responses = sample.responses[layer].astype(np.float64)
     finite = np.isfinite(responses)
     lowest = responses.min(axis=0, initial=np.finfo(np.float32).max, where=finite)
     responses = np.where(finite, responses, lowest)
     fits = share_that_fits(nearest_concepts(matrix), strongest_images(responses))
-    for measure in given.measures:
+    for measure in measures:
         orders = permutations_of(*responses.shape)
         by_chance = np.concatenate([best_of(similarity(measure, matrix, responses[order], responses)) for order in orders])
         yield Agreement("embeddings", measure, concepts.names, similarity(measure, matrix, responses), by_chance, fits)
@@ -378,6 +369,17 @@ def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ..
     if count < 2:
         raise WrongSpec(
             f"{count} of {len(examples):,} images have a mask in {given.source!r}. Its files must be named as the images."
+        )
+    areas = next(iter(overlaps.values()))[0].concepts
+    absent = [name for name, area in zip(masks.names, areas, strict=True) if not area]
+    if len(absent) == len(masks.names):
+        raise WrongSpec(
+            f"the masks in {given.source!r} hold none of the {len(absent)} concepts that are named. The numbers in masks must be "
+            "those of the names, and 0 where there is no concept."
+        )
+    if absent:
+        job.reporter.say(
+            f"concepts.masks: no image has {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''} ({len(absent)} in all)"
         )
     return count, masks.names, overlaps
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import run
 from pipeline.concepts.colours import COLOURS
-from pipeline.drawing.pixels import decode_png, encode_png
+from pipeline.drawing.pixels import decode_png, encode_grey_png, encode_png
 from pipeline.errors import UnknownLayer, UnusableData, WrongSpec
 from pipeline.load import load_spec
 from pipeline.sources.fit import Fit
@@ -128,6 +128,21 @@ def test_another_network_embeds_the_images_at_its_own_size(again: Any, tmp_path:
     assert set(rows["concept"]) == {"cat", "dog"}
 
 
+def test_a_network_that_embeds_crops_for_quality_alone_needs_no_concepts(
+    write_spec: Any, pictures: Any, quiet: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for path in sorted(pictures.glob("cat/*"))[:4]:  # in no folder of their own: they have no labels
+        shutil.copy(path, tmp_path / "data")
+    tables = {"data": {"source": f"folder:{tmp_path / 'data'}"}, "model": {"layers": ["edges"]}}
+    path, layer = write_spec(tmp_path / "spec.toml", **tables), "concepts.embeddings.layer=shapes"
+    with pytest.raises(WrongSpec, match="no labels to be concepts"):
+        run(load_spec(path, [STAGES, layer]), tmp_path, reporter=quiet)
+    folder = run(load_spec(path, [STAGES, layer, "concepts.quality=true"]), tmp_path, reporter=quiet)
+    assert index(folder).empty and index(folder, "quality")["clarity"].notna().sum() >= 3
+    assert any("they serve quality alone" in line for line in quiet.lines)
+
+
 def test_what_does_not_belong_to_the_data_is_refused(again: Any, words: Any) -> None:
     images, texts = words
     with pytest.raises(UnknownLayer, match="'shape' is not in"):
@@ -158,6 +173,23 @@ def test_masks_of_other_images_are_refused(again: Any, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("1 cat\n")
     with pytest.raises(WrongSpec, match="0 of 20 images have a mask"):
         again(**{"masks.source": tmp_path, "masks.names": tmp_path / "names.txt"})
+
+
+def test_concepts_that_no_mask_has_are_named_and_masks_without_any_are_refused(
+    again: Any, pictures: Any, quiet: Any, tmp_path: Path
+) -> None:
+    for path in pictures.glob("*/*.png"):
+        mask = np.full(decode_png(path.read_bytes()).shape[:2], 3, np.uint8)
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        (tmp_path / path.parent.name / path.name).write_bytes(encode_grey_png(mask))
+    names = tmp_path / "names.txt"
+    masks = {"labels": "false", "masks.source": tmp_path, "masks.names": names}
+    names.write_text("1 cat\n2 dog\n")
+    with pytest.raises(WrongSpec, match="hold none of the 2 concepts"):
+        again(**masks)
+    names.write_text("1 cat\n3 wall\n")
+    assert set(again(**masks)["concept"]) == {"wall"}
+    assert any("no image has cat (1 in all)" in line for line in quiet.lines)
 
 
 def test_quality_is_measured_for_every_channel_from_its_crops(named: Any, again: Any) -> None:

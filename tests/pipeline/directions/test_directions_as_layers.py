@@ -26,7 +26,10 @@ from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
 from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
+from pipeline.stages import STAGES
 from pipeline.store.direction_sets import load_sets
+
+SET = "edges@nmf3"
 
 
 def index(folder: Any, name: Any) -> Any:
@@ -101,23 +104,39 @@ def test_directions_are_no_layers_of_the_network_itself_and_change_its_digest(di
 
 @pytest.fixture(scope="module")
 def explained(directed: Any, write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The folder of a job with explanations and a pattern of directions."""
+    """The folder of a job in which every stage looks at directions, non-negative ones above all."""
     folder = tmp_path_factory.mktemp("explained")
-    model = {"directions": str(directed), "layers": ["edges", "edges@pca2"], "head": "linear"}
-    gradcam = {"layers": ["edges@pca2", "edges"], "methods": ["gradcam"], "examples": [0], "arrays": True}
-    patterns = {"layers": ["edges@pca2"], "steps": 4, "channels": [1]}
+    model = {"directions": str(directed), "layers": ["edges", "edges@pca2", SET, "shapes"], "head": "linear"}
+    tables: dict[str, Any] = {
+        "filters": {"layers": ["edges", "shapes"]},
+        "featuremaps": {"layers": [SET], "examples": [0]},
+        "gradcam": {"layers": ["edges@pca2", SET, "edges"], "methods": ["gradcam"], "examples": [0], "arrays": True},
+        "patterns": {"layers": [SET], "steps": 4, "channels": [1]},
+        "dream": {"layers": SET, "examples": [0], "iterations": 2, "num_octave": 1},
+        "concepts": {"quality": True},
+        "directions": {"layers": ["shapes"], "methods": ["pca2"]},
+        "atlas": {"layers": [SET], "per_image": 12, "neighbours": 5, "grids": [2], "steps": 2},
+    }
+    stages = [stage for stage in STAGES if stage != "report"]
     spec = load_spec(
-        write_spec(folder / "spec.toml", model=model, gradcam=gradcam, patterns=patterns),
-        ['stages=["activations", "gradcam", "patterns", "report"]'],
+        write_spec(folder / "spec.toml", model=model, **tables),
+        [f"stages={[*stages, 'report']}", "concepts.masks.source=colours"],
     )
     return run(spec, folder, reporter=quiet)
 
 
 @pytest.mark.slow
-def test_the_page_the_patterns_and_the_explanations_take_directions_as_layers(explained: Any) -> None:
-    assert index(explained, "patterns").query("layer == 'edges@pca2'").channel.tolist() == [1]
-    assert set(index(explained, "attributions").layer) == {"edges@pca2", "edges"}
-    assert "edges@pca2" in (explained / "report" / "data" / "job.js").read_text()
+def test_every_stage_takes_directions_as_a_layer(explained: Any) -> None:
+    tables = ("activations", "channels", "fields", "mosaics", "featuremaps", "attributions", "patterns", "concepts", "quality")
+    for table in (*tables, "neighbours", "circuits", "stretches", "atlas"):
+        assert (index(explained, table)["layer"] == SET).any(), table
+    assert index(explained, "patterns").channel.tolist() == [1]
+    assert set(index(explained, "attributions").layer) == {"edges@pca2", SET, "edges"}
+    assert index(explained, "quality").query("layer == @SET").clarity.notna().any()
+    assert set(index(explained, "concepts").query("layer == @SET").source) == {"masks", "labels"}
+    assert (index(explained, "stretches").query("layer == @SET").other_layer == "edges").all()
+    assert SET in str(index(explained, "dreams").to_dict()) and index(explained, "atlas").picture.notna().any()
+    assert SET in (explained / "report" / "data" / "job.js").read_text()
 
 
 @pytest.mark.slow
