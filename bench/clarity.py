@@ -1,11 +1,11 @@
 """How clear the patches of directions are beside those of raw channels, judged by a network that neither comes from.
 
-    python -m bench.clarity PHOTOS WEIGHTS JUDGE OUT [--layer block_13_expand_relu] [--methods nmf64 kmeans64 …] [--images 400]
+    python -m bench.clarity PHOTOS WEIGHTS JUDGE OUT [--layer block_13_expand_relu] [--methods nmf64 kmeans64]
 
 WEIGHTS is a file of MobileNetV2's weights for Keras, JUDGE an ONNX file of a classifier, such as a vision transformer. Directions
 of the layer are found in the photographs; a second job looks at its channels and at the directions alike, and its stage
-`concepts` embeds the crops of every winner by the judge's logits (`concepts.quality`). Prints medians over
-all channels that fire.
+`concepts` embeds the crops of every winner by the judge's logits (`concepts.quality`). Prints medians over those
+that fire.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def main() -> None:
     for name in ("photos", "weights", "judge", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--layer", default="block_13_expand_relu")
-    parser.add_argument("--methods", nargs="+", default=["pca32", "ica32", "nmf64", "kmeans64", "topk128"])
+    parser.add_argument("--methods", nargs="+", default=["nmf64", "kmeans64"])
+    parser.add_argument("--channels", type=int, default=64, help="how many of each layer are judged: those from 0 on")
     parser.add_argument("--images", type=int, default=400)
     options = parser.parse_args()
     model = {"source": "keras:MobileNetV2", "weights": str(options.weights), "layers": [options.layer]}
@@ -45,6 +46,7 @@ def main() -> None:
         "stages": ["activations", "concepts"],
         "model": model | {"layers": [options.layer, f"{options.layer}@*"], "directions": str(directions)},
         "data": data,
+        "activations": {"channels": list(range(options.channels))},
         "concepts": {"labels": False, "quality": True, "embeddings": embeddings},
     }
     quality = pd.read_parquet(str(run(parse_spec(look), options.out) / "index" / "quality.parquet"))

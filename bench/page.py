@@ -5,7 +5,8 @@
 Each FOLDER is that of a job with a page. A new Chromium opens each page from disk and goes from view to view, as a person
 would. Seconds count from asking for a view until it is painted, at the median over the rounds. Memory is that of the
 browser's process for the page after the view: resident, and without what it shares with the browser's other processes
-(proportional); the first line of a page is the same browser with nothing open. Needs Chromium (Debian's package chromium)
+(proportional); the first line of a page is the same browser with nothing open. Of a page with an atlas, also how long a frame
+takes while the atlas is panned, at its coarsest and six steps of the wheel nearer. Needs Chromium (Debian's package chromium)
 and Linux.
 """
 
@@ -27,6 +28,16 @@ _THERE = """(view) => {
 }"""
 _IMAGE = """() => decodeURIComponent(document.querySelector('a.cell[href*="%2Bimage"]')?.hash.split("?")[0] ?? "")"""
 _FIRST = "() => { const job = document.querySelector('.striking'); return job && decodeURIComponent(job.hash); }"
+_PAN = """async () => {
+    const canvas = [...document.querySelectorAll("canvas")].at(-1), frames = [];
+    for (let at = 0; at < 60; at++) {
+        canvas.dispatchEvent(new KeyboardEvent("keydown", { key: at % 2 ? "ArrowLeft" : "ArrowRight", bubbles: true }));
+        const started = performance.now();
+        await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        frames.push(performance.now() - started);
+    }
+    return frames;
+}"""
 _SETTLED = 1.5  # seconds in which pictures are decoded and the browser's own work ends
 
 
@@ -67,6 +78,19 @@ def walk(browser: Any, index: Path) -> list[tuple[str, float, tuple[int, int]]]:
     return rows
 
 
+def pan(browser: Any, index: Path) -> list[list[float]]:
+    """Milliseconds of each frame while the first atlas of a page is panned: at its coarsest, and zoomed in."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1100})
+    page.goto(f"{index.as_uri()}#/+atlas")
+    page.wait_for_selector("canvas")
+    rounds = [page.evaluate(_PAN)]
+    for _ in range(6):
+        page.locator("canvas").last.press("+")
+    rounds.append(page.evaluate(_PAN))
+    page.close()
+    return rounds
+
+
 def _visit(browser: Any, page: Any, view: str) -> tuple[float, tuple[int, int]]:
     started = time.perf_counter()
     page.evaluate("(view) => { location.hash = view; }", view)
@@ -91,10 +115,12 @@ def main() -> None:
     path = os.environ.get("CONVSCOPE_BROWSER") or shutil.which("chromium")
     with sync_playwright() as playwright:
         for folder in asked.folders:
-            walks = []
+            walks, index = [], (folder / "report" / "index.html").resolve()
             for _ in range(asked.rounds):
                 browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-                walks.append(walk(browser, (folder / "report" / "index.html").resolve()))
+                if (folder / "index" / "activations.parquet").exists():  # else it is a job of an atlas alone
+                    walks.append(walk(browser, index))
+                frames = pan(browser, index) if (index.parent / "data" / "+atlas.js").exists() else []
                 browser.close()
             files = [file for file in (folder / "report").rglob("*") if file.is_file()]
             print(f"{folder.name}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
@@ -103,6 +129,9 @@ def main() -> None:
                 seconds = statistics.median(step[1] for step in steps)
                 resident, own = (statistics.median(step[2][at] for step in steps) for at in (0, 1))
                 print(f"{steps[0][0]:<32}{seconds:>10.2f}{resident:>14.0f}{own:>18.0f}", flush=True)
+            for name, times in zip(("coarsest", "nearer"), frames, strict=False):
+                slow = statistics.quantiles(times, n=20)[-1]
+                print(f"panning the atlas, {name}: {statistics.median(times):.0f} ms a frame, one in twenty over {slow:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -49,14 +49,19 @@ class Expansion:
     ended: dict[str, str] = field(default_factory=dict)
     _changing: set[tf.Operation] = field(default_factory=set)
     _behind: set[tf.Operation] = field(default_factory=set)
+    _chains: dict[str, list[tf.Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sources = {source.name for source in self.sources}
+        self._chains[self.pixels.name] = [self.pixels]
         for operation in self.graph.operations:
             if any(self._changes(source) for source in operation.inputs):
                 self._changing.add(operation)
             if any(source.name in sources or source.op in self._behind for source in operation.inputs):
                 self._behind.add(operation)
+            for output in operation.outputs:
+                # In the graph's order, each once: activations of activations would be walked twice as often at every step back.
+                self._chains[output.name] = [output, *([] if output.name in sources else self._before(output))]
 
     def back(self, start: tf.Tensor, weight: tf.Tensor) -> list[tf.Tensor]:
         """The weights of every source, of its shape: those on all paths to `start` that do not lead through another source.
@@ -124,7 +129,7 @@ class Expansion:
 
     def _root(self, operation: tf.Operation, changing: Sequence[tf.Tensor]) -> tf.Tensor | None:
         """The nearest tensor of which all of an operation's inputs are functions, value by value."""
-        chains = [list(self._chain(source)) for source in changing]
+        chains = [self._chains[source.name] for source in changing]
         others = [{tensor.name for tensor in chain} for chain in chains[1:]]
         return next(
             (
@@ -135,20 +140,15 @@ class Expansion:
             None,
         )
 
-    def _chain(self, tensor: tf.Tensor) -> Iterator[tf.Tensor]:
-        """The tensor, and those before it of which it is a function, value by value."""
-        sources = {source.name for source in self.sources}
-        while True:
-            yield tensor
-            changing = [source for source in tensor.op.inputs if self._changes(source)]
-            if tensor.name in sources or not changing or tensor.op not in self._changing:
-                return
-            if len(changing) == 1 and tensor.op.type in _FUNCTIONS and changing[0].shape == tensor.shape:
-                tensor = changing[0]
-            elif tensor.op.type in _JOINING and (root := self._root(tensor.op, changing)) is not None:
-                tensor = root
-            else:
-                return
+    def _before(self, tensor: tf.Tensor) -> list[tf.Tensor]:
+        """The tensors before a tensor of which it is a function, value by value, nearest first."""
+        changing = [source for source in tensor.op.inputs if self._changes(source)]
+        if tensor.op not in self._changing or not changing:
+            return []
+        if len(changing) == 1 and tensor.op.type in _FUNCTIONS and changing[0].shape == tensor.shape:
+            return self._chains[changing[0].name]
+        root = self._root(tensor.op, changing) if tensor.op.type in _JOINING else None
+        return [] if root is None else self._chains[root.name]
 
 
 def _mean_pulled_back(operation: tf.Operation, above: tf.Tensor) -> tf.Tensor:

@@ -124,6 +124,18 @@ def test_a_path_through_a_gate_ends_and_is_named(bent: Any) -> None:
     assert not weights.any() and actual.between.ended[0].startswith("Mul (") and "excite" in actual.between.ended[0]
 
 
+def test_activations_of_activations_are_looked_through_however_many() -> None:
+    x = inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(2, 1, name="first")(x)
+    for _ in range(40):  # each of two values: together, 2 ** 40 ways back
+        x = layers.Multiply()([x, layers.Activation("sigmoid")(x)])
+    model = keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x), name="deep")
+    found = stretch(keras_network(model, "deep", None, "unit"), "last", "first")
+    (weights,) = found.weights(np.arange(3))
+    np.testing.assert_allclose(weights[:, 2, 2], model.get_layer("last").kernel.numpy()[0, 0].T, atol=1e-6)
+    assert dict(found.between.passed) == {"Mul of one value": 40} and not found.between.ended
+
+
 def test_the_branches_of_a_layer_are_cut_where_another_source_lies_on_them(bent: Any) -> None:
     known = [layer for layer in bent.layers() if layer.name in ("first", "base", "project", "side", "joined")]
     sources = nearest_sources(bent, "joined", known)
