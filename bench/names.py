@@ -1,81 +1,38 @@
 """How many names a person agrees with: a job that names channels of MobileNetV2, and sheets of names drawn at random.
 
-    python -m bench.names PHOTOS WEIGHTS OUT [--draw 50] [--seed 21]
+    python -m bench.names PHOTOS WEIGHTS TFDS OUT [--images 600] [--draw 50] [--seed 21]
 
-PHOTOS is a folder of photographs whose names begin with the number of their ImageNet class (`207_….jpg`), WEIGHTS a file of
-MobileNetV2's weights for Keras. The concepts are the kinds of things below, as labels, and the eleven colours, as masks. Prints
-how many channels each rule names, and which channels of the first layer have a colour; writes `names-1.png` and so on, the names
-drawn with the patches of their channels and nothing else, and `names.csv`, what they are.
+WEIGHTS is a file of MobileNetV2's weights for Keras, TFDS a folder that holds CIFAR-10. Its labels name channels of two deep
+layers, and the eleven colours, as masks over PHOTOS, those of the first. Prints how many channels each rule names, and how far
+colours overlap; writes `names-1.png` and so on, the names drawn with the patches of their channels and nothing else, and
+`names.csv`, what they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-LAYERS = ["Conv1_relu", "block_6_expand_relu", "block_13_expand_relu", "out_relu"]
-KINDS = {  # ranges of ImageNet's classes, ends included; all others are objects
-    "fish": "0-6 389-397",
-    "bird": "7-24 80-100 127-146",
-    "frog or salamander": "25-32",
-    "turtle": "33-37",
-    "lizard or crocodile": "38-50",
-    "snake": "52-68",
-    "spider": "70 72-77",
-    "crab or lobster": "118-125",
-    "dog": "151-268",
-    "wolf or fox": "269-280",
-    "cat": "281-293",
-    "bear": "294-297",
-    "insect": "300-326",
-    "rabbit or rodent": "330-338",
-    "hoofed animal": "339-355",
-    "monkey or ape": "365-384",
-    "elephant": "385-386",
-    "car, bus or truck": "407 408 436 468 511 555 569 609 627 654 656 661 675 717 734 751 757 779 817 864 867 874",
-    "boat or ship": "403 472 484 510 554 576 625 628 724 780 814 833 871 914",
-    "aircraft": "404 405 417 812 895",
-    "musical instrument": "401 402 420 432 486 513 541 546 558 566 579 593 594 642 683 684 687 699 776 822 875 881 889",
-    "building or bridge": "425 437 449 483 497 580 663 668 698 718 727 743 821 832 839 888",
-    "food": "923-969",
-    "landscape": "970-980",
-    "mushroom": "991-997",
-}
+LAYERS = ["block_13_expand_relu", "out_relu"]
 SIDE, PATCHES, ROWS, TEXT = 88, 9, 13, 170  # pixels of a patch; patches of a channel; channels of a column; pixels of its name
 
 
-def sort_photographs(photos: Path, folder: Path) -> None:
-    """Copy every photograph into the folder of its kind."""
-    kind_of: dict[int, str] = {}
-    for kind, ranges in KINDS.items():
-        for part in ranges.split():
-            first, _, last = part.partition("-")
-            kind_of |= dict.fromkeys(range(int(first), int(last or first) + 1), kind)
-    for path in sorted(photos.glob("*.jpg")):
-        target = folder / kind_of.get(int(path.name.split("_")[0]), "object")
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-
-
-def name_channels(weights: Path, folder: Path) -> Path:
-    """Run the job over the sorted photographs; one that is done is not run again. Returns: its folder."""
+def name_channels(weights: Path, out: Path, layers: list[str], **tables: Any) -> Path:
+    """Run a job that names channels; one that is done is not run again. Returns: its folder."""
     from pipeline import run
     from pipeline.load import parse_spec
 
     spec: dict[str, Any] = {
-        "name": "named",
+        "name": layers[0],
         "stages": ["activations", "concepts"],
-        "model": {"source": "keras:MobileNetV2", "weights": str(weights), "layers": LAYERS},
-        "data": {"source": f"folder:{folder / 'photographs'}", "batch": 32},
-        "concepts": {"masks": {"source": "colours"}},
+        "model": {"source": "keras:MobileNetV2", "weights": str(weights), "layers": layers},
+        **tables,
     }
-    return Path(str(run(parse_spec(spec), folder)))
+    return Path(str(run(parse_spec(spec), out)))
 
 
 def sheet(rows: pd.DataFrame, crops: dict[str, pd.DataFrame]) -> Any:
@@ -101,14 +58,19 @@ def main() -> None:
     from pipeline.store.files import file_name
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("photos", "weights", "out"):
+    for name in ("photos", "weights", "tfds", "out"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--draw", type=int, default=50)
     parser.add_argument("--seed", type=int, default=21)
     options = parser.parse_args()
-    if not (options.out / "photographs").exists():
-        sort_photographs(options.photos, options.out / "photographs")
-    job = name_channels(options.weights, options.out)
+    photos = {"source": f"folder:{options.photos}", "batch": 32}
+    masks = {"labels": False, "masks": {"source": "colours"}}
+    colours = name_channels(options.weights, options.out, ["Conv1_relu"], data=photos, concepts=masks)
+    rows = pd.read_parquet(colours / "index" / "concepts.parquet").query("rank == 0").sort_values("value", ascending=False)
+    print(rows[["channel", "concept", "value", "named"]].head(10).to_string(index=False))
+    data = {"source": "tfds:cifar10/test", "data_dir": str(options.tfds), "limit": options.images, "batch": 32}
+    job = name_channels(options.weights, options.out, LAYERS, data=data)
     concepts = pd.read_parquet(job / "index" / "concepts.parquet")
     first = concepts[concepts["rank"] == 0]
     rules = {
@@ -117,13 +79,11 @@ def main() -> None:
         "that, and fitting: named": first["named"],
     }
     print(f"{len(pd.read_parquet(job / 'index' / 'channels.parquet')):,} channels\n\n| rule | channels |\n|---|---|")
-    for rule, rows in rules.items():
-        print(f"| {rule} | {len(first[rows].drop_duplicates(['layer', 'channel']))} |")
+    for rule, holds in rules.items():
+        print(f"| {rule} | {len(first[holds].drop_duplicates(['layer', 'channel']))} |")
     reader = JobReader(job)
     names = pd.DataFrame([row for layer in LAYERS for row in reader.names(layer).values()])
     print(names.groupby(["layer", "concept"]).size().to_string())
-    colours = first[(first["layer"] == "Conv1_relu") & (first["source"] == "masks")].set_index("channel")["value"]
-    print("iou of the first layer:", np.sort(colours.to_numpy())[::-1].round(3)[:10])
     drawn = names.sample(min(options.draw, len(names)), random_state=options.seed).reset_index(drop=True)
     drawn.to_csv(options.out / "names.csv")
     crops = {layer: pd.read_parquet(job / "crops" / f"{file_name(layer)}.parquet") for layer in drawn["layer"].unique()}
