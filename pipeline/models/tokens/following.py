@@ -54,8 +54,13 @@ class Follower:
         self.known: dict[str, Positions] = {images.name: of_maps(tuple(images.shape), spatial, "the image")}
         self.attention: list[tf.Tensor] = []  # after its softmax
         self.contradictions: dict[tuple[int, int], str] = {}  # grids that were followed in place of the spec's, and where first
+        self.dependent = {images.op.name}  # operations whose results differ between images
         for operation in graph.get_operations():
-            if operation.type not in SHAPES_ALONE and any(tensor.name in self.known for tensor in operation.inputs):
+            if operation.type in SHAPES_ALONE:
+                continue
+            if any(tensor.op.name in self.dependent for tensor in operation.inputs):
+                self.dependent.add(operation.name)
+            if any(tensor.name in self.known for tensor in operation.inputs):
                 for output, positions in zip(operation.outputs, self._outputs(operation), strict=False):
                     if output.dtype.is_floating and output.shape.is_fully_defined():
                         self.known[output.name] = self._asked_or_followed(positions, output)

@@ -86,7 +86,7 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
         tensors = reader.read(tf.identity(images), names)
         grids = {} if spec is None else {spec.count: spec.grid}
         follower = Follower(images.graph, images, reader.layout.spatial, grids)
-        traces.append(_Trace(follower, tensors, reader.layout.spatial))
+        traces.append(_Trace(follower, tensors, reader.layout.spatial, is_alone=not getattr(reader, "given", None)))
 
     image = tf.TensorSpec((_IMAGES, *reader.layout.shape(*reader.input_shape)), tf.float32)
     tf.function(trace, autograph=False).get_concrete_function(image)
@@ -114,8 +114,11 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
 class _Trace:
     """A traced network: its layers' tensors, their positions, and what has been listed so far."""
 
-    def __init__(self, follower: Follower, tensors: Mapping[str, tf.Tensor], spatial: tuple[int, int]) -> None:
+    def __init__(
+        self, follower: Follower, tensors: Mapping[str, tf.Tensor], spatial: tuple[int, int], is_alone: bool = True
+    ) -> None:
         self.follower, self.tensors, self.spatial = follower, tensors, spatial
+        self.is_alone = is_alone  # whether the images are the network's only input
         self.used: list[tuple[tuple[int, int], str]] = []  # grids, and the operation that divided the image into each
         self.views: dict[str, TokenView] = {}
         self.extra = 0  # the most extra tokens of any layer
@@ -132,6 +135,9 @@ class _Trace:
     def _described(self, layer: LayerInfo | UnreadableLayer) -> Iterator[LayerInfo | UnreadableLayer]:
         """A layer, followed by its LAYER#tokens and LAYER#heads if it has these."""
         tensor = self.tensors.get(layer.name)
+        if self.is_alone and tensor is not None and tensor.op.name not in self.follower.dependent:
+            yield UnreadableLayer(layer.name, layer.kind, "the same for every image, such as a learned query or position")
+            return
         positions = None if tensor is None else self.follower.known.get(tensor.name)
         if tensor is None or (isinstance(layer, LayerInfo) and (positions is None or self._is_map(positions, tensor))):
             yield layer

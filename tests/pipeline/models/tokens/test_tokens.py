@@ -250,6 +250,26 @@ def test_a_grid_that_does_not_fit_is_refused_with_the_numbers_there_are(networks
         networks["cct"].trace(tf.constant(IMAGES), ["sum#tokens"])
 
 
+def test_what_is_the_same_for_every_image_is_left_out_with_the_reason() -> None:
+    """The learned query of a pooling head, (batch, 1, heads, width), would look like a map of 1 x heads."""
+
+    class Query(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.query = self.add_weight(shape=(1, 1, 2, 4), name="query")
+
+        def call(self, tokens: Any) -> Any:
+            return tf.repeat(self.query, tf.shape(tokens)[0], axis=0)
+
+    images = keras.Input((16, 16, 3))
+    tokens = keras.layers.Dense(8, name="embed")(token_networks.Patches(name="patches")(images))
+    query = keras.layers.Reshape((8,))(Query(name="query")(tokens))
+    pooled = keras.layers.Dot(-1)([tokens, query])
+    network = keras_network(keras.Model(images, keras.layers.Dense(2)(pooled)), "pooled", None, "none")
+    layers = {layer.name: layer for layer in network.every_layer()}
+    assert layers["embed"].shape == (4, 4, 8)
+    assert isinstance(layers["query"], UnreadableLayer) and layers["query"].reason.startswith("the same for every image")
+
+
 def test_a_grid_that_contradicts_the_graph_is_refused_with_the_grid_there_is(networks: dict[str, ImageNetwork]) -> None:
     with pytest.raises(WrongSpec, match="17 tokens are 2 x 8 and 1 extra, but at .* from 4 x 4 parts of the image"):
         networks["vit"].with_tokens(TokensSpec(grid=(2, 8), extra=1)).layers()
