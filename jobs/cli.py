@@ -212,7 +212,7 @@ def _paths(action: argparse.Action, kind: str = "files") -> None:
 
 
 def _specs() -> dict[str, Any]:
-    """How shells complete a spec: with the names of the shipped ones, and with files."""
+    """The shell completion of a spec: the names of the shipped ones, and files."""
     names = " ".join(sorted(path.stem for path in Path(__file__).parent.glob("*.toml")))
     function = "_convscope_specs"
     bash = f'compgen -W \'{names}\' -- "$1"; _shtab_compgen_files "$1"'
@@ -308,7 +308,7 @@ class _Version(argparse.Action):
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """Which shard, from 0, of how many."""
+    """The number of the shard, from 0, and the number of shards."""
     from pipeline.options import MOST_SHARDS
 
     index, slash, count = text.partition("/")

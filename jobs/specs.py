@@ -98,7 +98,7 @@ def _spec_file(named: str) -> Path | None:
 
 
 def _short(source: str) -> str:
-    """What of a source may stand in a job's name."""
+    """The part of a source that may stand in a job's name."""
     rest = source.partition(":")[2].rstrip("/")
     last = re.sub(r"\.[A-Za-z0-9]+$", "", rest.rpartition("/")[2]) if not source.startswith("tfds:") else rest.replace("/", "-")
     return re.sub(r"[^A-Za-z0-9._]+", "-", last).strip("-._") or "images"

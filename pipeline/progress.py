@@ -109,7 +109,7 @@ def json_line(facts: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a step goes.
+    """The speed of a step.
 
     rate: units a second; None while that is not known.
     left: seconds until the step is done; None while that is not known.

@@ -167,7 +167,7 @@ class ChannelView:
 
     @cached_property
     def patterns(self) -> list[Image]:
-        """What gradient ascent makes for it, if the stage `patterns` has run."""
+        """Its pattern by gradient ascent, if the stage `patterns` has run."""
         from pipeline.report.job_reader import JobReader
 
         table = JobReader(self.results.folder).patterns(self.layer)
@@ -243,7 +243,7 @@ class Explanation:
 
 
 def open(folder: str | os.PathLike[str]) -> JobResults:
-    """What the job in a folder left. Raises: WrongSpec, for a folder that holds no job."""
+    """The results of the job in a folder. Raises: WrongSpec, for a folder that holds no job."""
     return JobResults(folder)
 
 

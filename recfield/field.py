@@ -15,7 +15,7 @@ from recfield.view import View
 
 @dataclass
 class _Solved:
-    """How a field was solved; channels: int32 (h, w, 4) for each, once they are."""
+    """The state of a solved field; channels: int32 (h, w, 4) for each, once they are solved."""
 
     prober: Prober
     view: View

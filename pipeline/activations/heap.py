@@ -81,7 +81,7 @@ class Activations:
 
     @property
     def keys(self) -> np.ndarray:
-        """What responses are ordered by: float32 (channels, k); -inf where unfilled."""
+        """The values that responses are ranked by: float32 (channels, k); -inf where unfilled."""
         return unclipped_or_score(self.unclipped, self.scores)
 
     @property
@@ -240,12 +240,12 @@ _COLUMNS = tuple(field.name for field in fields(Entries) if field.name not in ("
 
 
 def unclipped_or_score(unclipped: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """What responses are ordered by: what they were before an upper clamp, or the scores where there is none."""
+    """The values that responses are ranked by: those before an upper clamp, or the scores where there is none."""
     return np.where(np.isnan(unclipped), scores, unclipped)
 
 
 def _occurrence(values: np.ndarray) -> np.ndarray:
-    """How many equal values come before each in its row: int (rows, n)."""
+    """The number of equal values before each value in its row: int (rows, n)."""
     order = np.argsort(values, axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
     position = np.broadcast_to(np.arange(values.shape[1]), values.shape)

@@ -54,14 +54,14 @@ class Strongest(_HeapMember):
         return Strongest(heap, (self._at_last_of(heap) + other._at_last_of(heap)) * (not heap.per_image))
 
     def _at_last_of(self, later: Activations) -> np.ndarray:
-        """How many of the responses that this member has seen are as strong as the last of a later heap.
+        """The number of responses seen by this member that are as strong as the last one of a later heap.
 
         The last of a heap only rises: what lies above this heap's own last is in this heap.
         """
         return np.where(_last(self.heap) == _last(later), self.at_last, _count_at(self.heap, _last(later)))
 
     def ties(self, lowest: np.ndarray) -> np.ndarray | None:
-        """How many responses that are no winners are as strong as a channel's last winner: int64 (channels,).
+        """The number of responses that tie with a channel's last winner and did not win: int64 (channels,).
 
         None where heaps take so many responses of a source image: a response then ties only if its image has no better
         ones, which is not known of those that did not enter.
@@ -137,7 +137,7 @@ class ByLabel(_HeapMember):
 
 
 def _last(heap: Activations) -> np.ndarray:
-    """What the last responses of full heaps are ordered by: float32 (channels,); NaN where there is room, and for -inf.
+    """The ranking value of each full heap's last response: float32 (channels,); NaN where the heap has room, and for -inf.
 
     -inf is also what a map of nothing but NaN has as its maximum.
     """
@@ -146,5 +146,5 @@ def _last(heap: Activations) -> np.ndarray:
 
 
 def _count_at(heap: Activations, keys: np.ndarray) -> np.ndarray:
-    """How many of each heap's responses have a key: int64 (channels,)."""
+    """The number of each heap's responses that have a key: int64 (channels,)."""
     return np.count_nonzero(heap.keys == keys[:, np.newaxis], axis=1)

@@ -58,7 +58,7 @@ class Responses:
 
     @property
     def keys(self) -> np.ndarray:
-        """What heaps order the responses by: float32 (n, channels)."""
+        """The values that heaps rank the responses by: float32 (n, channels)."""
         return self.maxima if self.unclipped is None else unclipped_or_score(self.unclipped, self.maxima)
 
 

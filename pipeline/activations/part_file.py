@@ -66,7 +66,7 @@ class Provenance:
         return cls(job.digests["model"], job.digests["data"], len(job.source), settings, spec)
 
     def difference(self, other: Provenance) -> str | None:
-        """What has changed from this provenance to another, in words; None where nothing has."""
+        """The difference between this provenance and another, in words; None where there is none."""
         if self.model != other.model:
             return f"the network has changed: its digest is {other.model}, and was {self.model}"
         if self.settings != other.settings:

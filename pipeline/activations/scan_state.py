@@ -232,7 +232,7 @@ def _only_grew(job: Job, old: Provenance) -> bool:
 
 
 def _missing(parts: Sequence[SavedPart]) -> list[str]:
-    """What a set of parts lacks, in words."""
+    """The shards missing from a set of parts, in words."""
     count = parts[0].shard.count
     absent = sorted(set(range(count)) - {saved.shard.index for saved in parts})
     named = ", ".join(str(index + 1) for index in absent[:40]) + (f" and {len(absent) - 40:,} more" if len(absent) > 40 else "")

@@ -46,7 +46,7 @@ def penalised(gradient: tf.Tensor, picture: tf.Tensor, tv: float, l2: float) -> 
 
 
 def diversity_penalty(values: tf.Tensor, maps: tf.Tensor, group: int, weight: float) -> tf.Tensor:
-    """How alike the pictures of a group are: float32 (batch,), as a share of their objectives' values.
+    """The similarity of each picture to the others of its group: float32 (batch,), as a share of its objective's value.
 
     The mean cosine between the Gram matrix of a picture's map and those of the others (Olah et al., 2017).
 

@@ -127,7 +127,7 @@ class VectorTarget:
         return tf.linalg.matvec(tf.math.l2_normalize(logits, axis=-1), unit)
 
     def relevance(self, logits: tf.Tensor) -> tf.Tensor:
-        """What each number of the embedding adds to the cosine: its length is taken as given."""
+        """The contribution of each number of the embedding to the cosine, with the embedding's length held fixed."""
         import tensorflow as tf
 
         return tf.math.l2_normalize(logits, axis=-1) * tf.constant(self.vector / np.linalg.norm(self.vector), tf.float32)
@@ -139,7 +139,7 @@ class VectorTarget:
         return Reading(output=vectors @ self.vector / lengths)
 
     def title(self, number: int) -> str:
-        """What it is like."""
+        """The similarity that is explained, in words."""
         return self.words
 
     def key(self, number: int) -> str:

@@ -26,7 +26,7 @@ class ExplainedParts:
     depends: Any
 
     def explain(self, explainer: Explainer, batch: ImageBatch) -> Explained:
-        """What an earlier run has kept of this batch; else explain it, and keep that. Raises: StoreFailed."""
+        """Explain a batch and keep the result, or return what an earlier run has kept. Raises: StoreFailed."""
         path = self.folder / f"{self._key(batch)}.npz"
         arrays = load(path)
         if arrays is not None:

@@ -33,7 +33,7 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class Explained:
-    """What is said of a batch.
+    """The explanations of one batch.
 
     logits: float32 (count, classes of the network).
     classes: int (count, targets): those explained.
@@ -101,7 +101,7 @@ class Explainer:
         return self._finished(self._signed(BatchEvidence(self, images, classes)))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """What the network says of any number of images: uint8 (n, height, width, 3) to float32 (n, classes)."""
+        """The logits of any number of images: uint8 (n, height, width, 3) to float32 (n, classes)."""
         return self.answer(images, np.zeros((len(images), len(self.plan.targets)), np.int32), ()).logits
 
     def answer(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:

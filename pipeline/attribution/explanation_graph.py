@@ -30,7 +30,7 @@ _PASSES_ON = ("Identity", "Cast", "Reshape", "Transpose")  # attention reshapes 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the graph gives for one batch.
+    """The outputs of the graph for one batch.
 
     logits: float32 (batch, classes of the network).
     classes: int (batch, targets): those explained; where PREDICTED was asked, which it was.

@@ -33,14 +33,14 @@ class Focus:
 
 
 def energy(values: np.ndarray) -> np.ndarray:
-    """How much a map says at each position: (h, w), or (h, w, 3) with a sign, to float32 (h, w), zero or more."""
+    """The strength of a map's evidence at each position: (h, w), or (h, w, 3) with signs, to float32 (h, w), zero or more."""
     powers = np.abs(values)
     # Band by band: NumPy takes ten times as long for sums along an axis of three.
     return np.add.reduce(np.moveaxis(powers, -1, 0)) if values.ndim == 3 else powers
 
 
 def one_side(values: np.ndarray, side: Side) -> np.ndarray:
-    """What is above zero of maps with a sign, or what is below, as numbers above zero; or the maps as they are."""
+    """The positive part of signed maps, or the negative part with its sign turned; or the maps as they are."""
     return values if side == "both" else np.maximum(values if side == "for" else -values, 0)
 
 

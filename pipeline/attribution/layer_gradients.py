@@ -24,7 +24,7 @@ _BATCH = 16
 
 
 def summed_gradient(maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """What a score gains by raising a channel at all positions alike: float32 (batch, channels)."""
+    """The gain of a score when a channel is raised equally at all positions: float32 (batch, channels)."""
     import tensorflow as tf
 
     return tf.reduce_sum(gradients, axis=(1, 2))
@@ -40,7 +40,7 @@ class TargetGradients:
 
     @property
     def images(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(next(iter(self.by_layer.values()), []))
 
 

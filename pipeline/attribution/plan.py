@@ -14,7 +14,7 @@ MERGED = "merged"  # in the place of a layer: the map of several together
 
 @dataclass(frozen=True)
 class ExplainPlan:
-    """What is explained, and how.
+    """The targets to explain, and the methods and layers to explain them by.
 
     methods: each with a layer, or None where it looks at pixels alone.
     batch: images at a time.
@@ -55,6 +55,6 @@ class ExplainPlan:
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """What the methods need of the graph, each once."""
+        """The quantities that the methods read from the graph, each once."""
         of_maps = (quantity for method, layer in self.methods for quantity in method.needs(layer))
         return tuple(dict.fromkeys([*of_maps, *self.channels.values()]))

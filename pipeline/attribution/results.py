@@ -56,7 +56,7 @@ class ExplanationResults:
     def __init__(
         self, output: ExplainedOutput, fit: Fit, guide: Guide | None, pictures: ExplanationPictures, maps: MapFiles | None
     ) -> None:
-        """What the rows need.
+        """The values that the rows are made from.
 
         Args:
             fit: by which the network is shown the images.
@@ -98,7 +98,7 @@ class ExplanationResults:
     def _said(
         self, logits: np.ndarray, detections: Sequence[Detection]
     ) -> Iterator[tuple[int, str, float, float | None, float | None]]:
-        """What the network says of one image: numbers and names, the evidence, and probabilities or outputs."""
+        """The network's answers for one image: class numbers and names, evidence, and probabilities or outputs."""
         head, name = self._classes.head, self._classes.name
         if head.kind == "boxes":
             for detection in detections:

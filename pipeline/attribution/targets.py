@@ -48,13 +48,13 @@ class Target(Protocol):
         """The number to differentiate, in the graph: float32 logits (batch, …) and int32 (batch,) to float32 (batch,)."""
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
-        """What the network says of the output of this number: float (images, …) logits."""
+        """The network's answer at the output of this number: float (images, …) logits."""
 
     def title(self, number: int) -> str:
         """The target for people: a class by its name."""
 
     def key(self, number: int) -> str:
-        """What names its files, the same for targets that ask the same."""
+        """The part of its files' names that identifies it, the same for targets that ask the same."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class TargetOfOutput:
 
 
 def starting_relevance(target: Target, logits: tf.Tensor, numbers: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """What each logit adds to a target's score, float32 of the logits' shape: itself times the score's gradient by it."""
+    """The contribution of each logit to a target's score, float32 of their shape: the logit times the score's gradient by it."""
     import tensorflow as tf
 
     from pipeline.compiled.gradients import deterministic_gradients

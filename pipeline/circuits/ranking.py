@@ -15,7 +15,7 @@ _MOST_CELLS = 28  # of a kernel's side in the index; larger ones are averaged
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """What the channels of a layer are made from, of one earlier layer.
+    """The shares of an earlier layer's channels in the channels of a layer.
 
     channels: int64 (n,): of the layer, ascending. top_k: how many others are listed for a channel.
     contributions: float64 (n, others): gradient times activation, the mean over each channel's winners; NaN without any.

@@ -24,7 +24,7 @@ _MOST_BATCH = 64
 
 @dataclass(frozen=True)
 class Between:
-    """What lies on the paths of a stretch.
+    """The operations on the paths of a stretch.
 
     passed: operations that were taken for an identity or a mean, and how often each. ended: those at which paths end: the layer
     that computes them, and what they are.
@@ -44,7 +44,7 @@ class Stretch:
 
     @property
     def batch(self) -> int:
-        """How many units are looked at together."""
+        """The number of units that are expanded together."""
         largest = max(prod(layer.shape) for layer in (self.target, *self.sources))
         return int(np.clip(_MOST_FLOATS // largest, 1, _MOST_BATCH))
 
@@ -55,7 +55,7 @@ class Stretch:
 
     @property
     def between(self) -> Between:
-        """What lies on the paths."""
+        """The operations on the paths."""
         return self._expand[2]
 
     def weights(self, channels: np.ndarray) -> list[np.ndarray]:

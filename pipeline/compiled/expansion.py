@@ -152,7 +152,7 @@ class Expansion:
 
 
 def _mean_pulled_back(operation: tf.Operation, above: tf.Tensor) -> tf.Tensor:
-    """What a maximum is given, shared out evenly over what it is the largest of."""
+    """The weight of a maximum, shared out evenly over the values that it is the largest of."""
     x = operation.inputs[0]
     if operation.type in _LARGEST:
         axes = operation.inputs[1]

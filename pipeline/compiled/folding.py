@@ -161,7 +161,7 @@ class _Folding:
 
 
 def _same(length: int | None, window: int, stride: int) -> list[int] | None:
-    """What "SAME" puts before and behind an axis of so many values; None where that is not known."""
+    """The padding that "SAME" puts before and behind an axis of so many values; None where that is not known."""
     if length is None:
         return None
     total = max((-(-length // stride) - 1) * stride + window - length, 0)

@@ -37,7 +37,7 @@ _GAMMA = 0.25  # by how much positive weights count more
 
 @dataclass(frozen=True)
 class Composite:
-    """Which rule goes by: the first convolution or dense layer, other convolutions, other dense layers.
+    """The rule for each kind of layer: the first convolution or dense layer, other convolutions, other dense layers.
 
     hands_biases_on: whether the share of a bias goes on to the inputs, by the size of what each adds; else it is lost.
     """
@@ -115,7 +115,7 @@ class Propagation:
         return bool(types_inside(operation) & (CONVOLUTIONS | PRODUCTS)) and sum(map(self._changes, operation.inputs)) == 1
 
     def _shares(self, operation: tf.Operation, above: list[tf.Tensor]) -> Sequence[tf.Tensor | None]:
-        """What each input is given, None for nothing."""
+        """The relevance of each input; None where it receives none."""
         kind, inputs = operation.type, list(operation.inputs)
         changing = [number for number, source in enumerate(inputs) if self._changes(source)]
         shares: list[tf.Tensor | None] = [None] * len(inputs)
@@ -207,7 +207,7 @@ class Propagation:
         return halves[0] + halves[1]
 
     def _rest(self, operation: tf.Operation) -> tuple[tf.Tensor | None, tf.Tensor]:
-        """What the affine operations that alone use an output make of it: the scale of each channel, and the bias.
+        """The scale of each channel, and the bias, of the affine operations that are the only ones to use an output.
 
         Returns: both of the output's rank, or of one number.
         """

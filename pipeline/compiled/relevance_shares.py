@@ -59,7 +59,7 @@ class Share:
     hands_on: bool
 
     def __call__(self, terms: Sequence[Contribution], bias: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
-        """What the input is given, where the output is the sum of some terms and a bias."""
+        """The relevance of the input, where the output is the sum of some terms and a bias."""
         parts = [self._on(term.x, term.w) for term in terms]
         added = tf.add_n([term.sign * part.outputs[0] for term, part in zip(terms, parts, strict=True)])
         total = stable(added + bias)

@@ -40,7 +40,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ClaimRule:
-    """When a concept is a name.
+    """The conditions under which a concept becomes a name.
 
     top_k: concepts that are listed for each channel. chance: up to which share of all names may be chance's.
     fits: to how much of what a channel responds to most a name applies, at least.
@@ -167,7 +167,7 @@ def nearest_concepts(similarities: np.ndarray) -> np.ndarray:
 
 
 def winner_vectors(vectors: np.ndarray, winners: np.ndarray) -> np.ndarray:
-    """What sets each channel's strongest images apart: the mean of their embeddings, less that of all: float64 (channels, width).
+    """The mean embedding of each channel's strongest images less the mean of all: float64 (channels, width).
 
     Args:
         vectors: float64 (images, width), which count with length 1. winners: as `strongest_images` returns them.

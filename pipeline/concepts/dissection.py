@@ -117,7 +117,7 @@ def points_above(maps: tf.Tensor, matrices: tuple[np.ndarray, np.ndarray], thres
 
 @dataclass(frozen=True, eq=False)
 class Dissection:
-    """What is dissected.
+    """The images, the layers and the grid of points of a dissection.
 
     examples: int64, ascending: those images of the source that can be read.
     step: pixels of the input from one point of the grid to the next.

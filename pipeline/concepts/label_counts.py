@@ -86,7 +86,7 @@ class LabelCounts:
 
     @staticmethod
     def _from_above(counts: np.ndarray) -> np.ndarray:
-        """How many lie in each bin or a higher one, the highest bin first: (channels, bins)."""
+        """The number of responses in each bin or a higher one, the highest bin first: (channels, bins)."""
         return counts[:, ::-1].cumsum(axis=1)
 
 
@@ -95,7 +95,7 @@ def _or_nan(numbers: np.ndarray) -> np.ndarray:
 
 
 def bins_for(labels: int, channels: int) -> int:
-    """How many bins a channel's grid has, so that the counts of all channels fit into memory."""
+    """The number of bins of a channel's grid, so that the counts of all channels fit into memory."""
     return int(np.clip(_MOST_CELLS // max(labels * channels, 1), FEWEST_BINS, MOST_BINS))
 
 

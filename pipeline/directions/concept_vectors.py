@@ -180,7 +180,7 @@ class Counterexamples:
 
 
 def set_size(concepts: Mapping[str, EmbeddedImages], pool: EmbeddedImages, most: int) -> int:
-    """How many images all sets are cut to: as many as the smallest concept has and half of the counterexamples.
+    """The size that all sets are cut to: that of the smallest concept, and at most half of the counterexamples.
 
     Raises: WrongSpec, for a concept or counterexamples with too few images.
     """

@@ -43,11 +43,11 @@ class SamplePlan:
     seed: int = 0
 
     def positions(self, layer: LayerInfo) -> int:
-        """How many positions of one example are taken."""
+        """The number of positions taken from one example."""
         return min(self.per_image, self.vectors, layer.shape[0] * layer.shape[1])
 
     def examples(self, layer: LayerInfo) -> int:
-        """How many examples that takes."""
+        """The number of examples needed for that."""
         return self.vectors // self.positions(layer)
 
 

@@ -123,7 +123,7 @@ def label_width(largest_number: int, named: bool) -> int:
 
 
 class Rows(Protocol):
-    """What stands in the rows of a sheet."""
+    """The contents of a sheet's rows."""
 
     def heading(self) -> Sequence[str]:
         """Its lines: a title first."""
@@ -132,13 +132,13 @@ class Rows(Protocol):
         """The row's number, and a mark below it, "" for none."""
 
     def notice(self, row: int) -> str:
-        """What stands instead of a row's tiles; "" where it has some."""
+        """The text in place of a row's tiles; "" where it has some."""
 
     def tile(self, row: int, group: int, rank: int) -> np.ndarray | None:
         """uint8 (h, w, 3) of the group's tile size, or None where nothing fills it."""
 
     def caption(self, row: int, group: int, rank: int) -> str:
-        """What stands below the tile."""
+        """The text below the tile."""
 
 
 def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:

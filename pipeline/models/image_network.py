@@ -275,13 +275,13 @@ class ImageNetwork:
 
     @property
     def feed(self) -> Feed:
-        """What a pass over the network is given for each image."""
+        """The form of an image as a pass over the network takes it."""
         packed = 0 if self.is_alone else self.packing.bands
         return Feed(self._bands, packed, "float32" if self._takes_samples or packed else "uint8")
 
     @property
     def given(self) -> Mapping[str, Given]:
-        """What the job gives the network's other inputs, by name."""
+        """The values of the network's other inputs, by name."""
         return self._given
 
     @property
@@ -334,7 +334,7 @@ class ImageNetwork:
         return (*self.input_shape[:2], self._bands) if is_image else tuple(size or 0 for size in given.input.shape)
 
     def sampled(self, end: str) -> np.ndarray:
-        """What an end gives for noise and plain colours: float32 (images, outputs), or (images, h, w, outputs) of a map."""
+        """The outputs of an end for noise and plain colours: float32 (images, outputs), or (images, h, w, outputs) of a map."""
 
         def read(images: tf.Tensor) -> tf.Tensor:
             return tf.cast(self._read(self.preprocess(images), [end])[1][end], tf.float32)

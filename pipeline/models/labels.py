@@ -16,7 +16,7 @@ _BACKGROUND = "background"  # the class that TensorFlow 1's ImageNet networks ha
 
 
 def count_classes(network: Network) -> int:
-    """How many classes or outputs a network has. Raises: UnusableModel, for a network without logits."""
+    """The number of classes or outputs of a network. Raises: UnusableModel, for a network without logits."""
     shape = logits_shape(network)
     return int(shape[-1]) - (BOX_COLUMNS if len(shape) == 3 else 0)
 

@@ -25,7 +25,7 @@ SHAPES_ALONE = ("Shape", "ShapeN", "Size", "Rank")  # operations that read the s
 
 @dataclass(frozen=True)
 class Feed:
-    """What a pass over a network is given for each image: (height, width, bands + packed).
+    """The shape of an image as a pass over a network takes it: (height, width, bands + packed).
 
     bands: of the image: three, RGB, or the network's own.
     packed: bands behind them that hold what the network's other inputs are given, see `pipeline.models.other_inputs`.
@@ -42,7 +42,7 @@ class Feed:
 
 
 def feed_of(network: Network) -> Feed:
-    """What a pass over a network is given; RGB where the network says nothing else."""
+    """The form of the images that a pass over a network takes; RGB where the network says nothing else."""
     feed: Feed = getattr(network, "feed", Feed())
     return feed
 
@@ -206,12 +206,12 @@ class Unclipped:
 
     @property
     def given(self) -> tf.Tensor:
-        """What the network gives."""
+        """The output of the network as it is."""
         return self.raw if self.clipped is None else self.clipped
 
     @property
     def value(self) -> tf.Tensor:
-        """What the network would give without its upper clamp: max(raw, floor)."""
+        """The output that the network would have without its upper clamp: max(raw, floor)."""
         import tensorflow as tf
 
         return self.raw if self.floor is None else tf.maximum(self.raw, self.floor)
@@ -231,7 +231,7 @@ class Network(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """What is in force where the spec may leave it open, by key: "preprocess" at least. Raises: WrongSpec, UnusableModel."""
+        """The settings in force for keys that a spec may leave open, "preprocess" at least. Raises: WrongSpec, UnusableModel."""
 
     def layers(self) -> list[LayerInfo]:
         """The layers that can be looked at, in the order of the forward pass."""
@@ -253,7 +253,7 @@ class Network(Protocol):
         """
 
     def head(self) -> Head:
-        """What the output means, whose evidence `trace` gives as "logits". Raises: UnusableModel, for a network without any."""
+        """The kind of the output that `trace` gives as "logits". Raises: UnusableModel, for a network without any."""
 
     def feeds(self, layer: str) -> tuple[str, ...]:
         """The layers that a layer is made from, the nearest on each way back; none where only the image is on the way.

@@ -45,7 +45,7 @@ class OtherInput:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What an input is given.
+    """The value of an input, or where it comes from.
 
     kind: "constant", the same value for every example; "same", the job's image; "file", an image file; "column", the value of
         a column of the data set; "source", the image of the same number in another source.
@@ -63,12 +63,12 @@ class Given:
         return self.kind in ("column", "source")
 
     def identity(self) -> list[Any]:
-        """What tells it from others: values that JSON can hold."""
+        """The values that identify it, of JSON's types."""
         return [self.input.name, self.kind, self.name, None if self.value is None else self.value.tolist()]
 
 
 def bind(others: Sequence[OtherInput], given: Mapping[str, Any], where: str) -> dict[str, Given]:
-    """What each of a network's other inputs is given, by name.
+    """The values of a network's other inputs, by name.
 
     Args:
         given: `model.inputs`, without the image.
@@ -98,7 +98,7 @@ def check_named(others: Sequence[OtherInput], given: Mapping[str, Any], where: s
 
 
 def bound(other: OtherInput, value: Any, key: str, where: str) -> Given:
-    """What one input is given. Raises: WrongSpec, for what does not fit it."""
+    """The value of one input. Raises: WrongSpec, for one that does not fit it."""
     if not isinstance(value, InputSpec):
         return Given(other, "constant", constant_of(other, value, f"{key} = {value!r}", where))
     if np.dtype(other.dtype if other.dtype != "bfloat16" else "float32").kind not in "biuf":
@@ -201,7 +201,7 @@ def image_of(inputs: Sequence[OtherInput], given: Mapping[str, Any], where: str)
 
 
 def without_image(given: Mapping[str, Any], image: str) -> dict[str, Any]:
-    """What `model.inputs` gives the inputs beside that of the images, whose name it may tell."""
+    """`model.inputs` without the input of the images, which it may name too."""
     return {key: value for key, value in given.items() if not (key == IMAGE and isinstance(value, str)) and key != image}
 
 

@@ -140,7 +140,7 @@ class NetworkOutput:
         return (self.end.name if self._decided(ending).is_output else ending.evidence,)
 
     def evidence(self, outputs: Mapping[str, tf.Tensor], size: tuple[int, int]) -> tf.Tensor:
-        """What speaks for each class or output: float32 (batch, classes), or (batch, h, w, classes) of a map.
+        """The evidence for each class or output: float32 (batch, classes), or (batch, h, w, classes) of a map.
 
         Of boxes: (batch, boxes, 5 + classes), as `pipeline.models.boxes.BoxOutput` has them.
 

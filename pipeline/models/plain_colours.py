@@ -54,7 +54,7 @@ def answer(reader: ReadsStem, feeds: Sequence[str | int], steps: Sequence[str], 
 
 
 def _values(reader: ReadsStem, feeds: Sequence[str | int], mode: str) -> np.ndarray:
-    """What layers are fed where the image has one colour: float (colours, channels)."""
+    """The input of layers where the image has one colour: float (colours, channels)."""
     height, width, _ = reader.input_shape
     colours = _colours(reader, mode)
     images = tf.constant(np.broadcast_to(colours[:, None, None], (len(colours), height, width, colours.shape[1])))

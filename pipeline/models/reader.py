@@ -63,7 +63,7 @@ class Reader(Protocol):
         """The learned kernels of those of the layers that have any."""
 
     def identity(self, logits: str | None) -> list[Any]:
-        """What tells this network from others, but for its weights: values that JSON can hold.
+        """The values that identify this network, but for its weights, of JSON's types.
 
         Args:
             logits: the layer of the logits, where the job names one.

@@ -117,7 +117,7 @@ def _with_directions(network: Network, spec: ModelSpec) -> Network:
 
 
 def _open(spec: ModelSpec) -> Callable[[], Network]:
-    """What gives the network, once a child has opened it, where one does."""
+    """A function that returns the network, once a child has opened it, where one does."""
     name, path = split_source(spec, "model", KINDS)
     kind = KINDS[name]
     if not kind.path:

@@ -31,7 +31,7 @@ _PICTURES: dict[str, tuple[Kind, ...]] = {"-crop": ("crop",), "-full": ("full",)
 
 @dataclass(frozen=True, eq=False)
 class MosaicRows:
-    """What stands in the rows of a layer's mosaic: a row is a channel.
+    """The contents of a layer's mosaic: a row is a channel.
 
     first: where only so many of the layer's channels are drawn, the first ones.
     """
@@ -255,7 +255,7 @@ def _save(picture: np.ndarray, path: Place) -> None:
 
 
 def _places(layer: Winners, layout: SheetLayout, names: Sequence[str]) -> list[dict[str, int | str]]:
-    """Where each channel's row of patches lies."""
+    """The position of each channel's row of patches."""
     rows: list[dict[str, int | str]] = []
     for page, name in enumerate(names):
         height, width = layout.size(page)

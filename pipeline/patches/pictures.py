@@ -65,7 +65,7 @@ class SourceImage:
 
 @dataclass(frozen=True, eq=False)
 class LayerPictures:
-    """What the pass found and made for one layer's winners; arrays (channels, k, …), as `Winners` has them.
+    """The crops, tiles and regions of one layer's winners; arrays (channels, k, …), as `Winners` has them.
 
     source, effective, effective_source, region, region_source: int32 (channels, k, 4): boxes, 0 where there is none;
         those of the source in its pixels, the others in pixels of the input.

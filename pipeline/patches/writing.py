@@ -70,7 +70,7 @@ def write_patches(winners: Sequence[Winners], source: Source, folder: Place, opt
 
 
 class _Images:
-    """What the images of winners have in the index, looked up for many winners at once."""
+    """The columns of the index that come from the winners' images, looked up for many winners at once."""
 
     def __init__(self, pictures: WinnerPictures) -> None:
         self._spool, self._images = pictures.spool, pictures.images

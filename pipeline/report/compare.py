@@ -181,7 +181,7 @@ def _shift(a: Row, b: Row) -> float | None:
 
 
 def _layers(table: pa.Table) -> list[Row]:
-    """What changed in each layer, all channels together."""
+    """The change of each layer, over all its channels."""
     rows = table.to_pylist()
     layers = []
     for layer in dict.fromkeys(row["layer"] for row in rows):

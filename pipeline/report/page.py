@@ -134,7 +134,7 @@ def _detail_tables(reader: JobReader, layer: str) -> dict[str, pa.Table]:
 
 
 def _winner_columns(winners: pa.Table) -> dict[str, list[Any]]:
-    """What cards show of winners: responses, images, and the edges of what was cropped, in pixels of the source image."""
+    """The winners as cards show them: responses, images, and the edges of crops in pixels of the source image."""
     columns = _columns(_cropped(winners))
     if winners["unclipped"].null_count != len(winners):
         columns["unclipped"] = winners["unclipped"].to_pylist()

@@ -75,7 +75,7 @@ def _group(reader: JobReader, groups: list[Row], row: Row, layer: str | None) ->
 
 
 def _method_in(row: Row) -> str:
-    """How the file of a map goes on after the target."""
+    """The part of a map's file name after the target."""
     return f"-{row['method'].replace('+', 'p')}"
 
 

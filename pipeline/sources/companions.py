@@ -106,7 +106,7 @@ class Companions:
             yield example, replace(image, packed=packed)
 
     def values(self, example: int) -> dict[str, np.ndarray]:
-        """What the inputs are given for one example. Raises: UnusableData."""
+        """The values of the other inputs for one example. Raises: UnusableData."""
         images = {name: image.given(self.fit) for name, other in self.sources.items() for _, image in other.fetch([example])}
         return images | self._values(example)
 
@@ -119,7 +119,7 @@ class Companions:
         return {**dict.fromkeys(self.sources, image), **{name: np.zeros(of.shape) for name, of in self.columns.items()}}
 
     def _packed(self, example: np.int64, error: bytes, *others: Any) -> tuple[np.ndarray, bytes]:
-        """What is packed behind one image, and why it cannot be: b"" where it can."""
+        """The bands packed behind one image, and the reason why it cannot be read: b"" where it can."""
         reasons = [error, *(b"its image for the other input: " + bytes(reason) for reason in others[1::2] if reason)]
         values = self._zeros()
         if not any(reasons):

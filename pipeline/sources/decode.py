@@ -62,7 +62,7 @@ class Decoder:
 
     @property
     def depth(self) -> int:
-        """How many bands a network is given."""
+        """The number of bands that a network takes."""
         return 3 if self.form is None else self.form.count
 
     @property

@@ -72,7 +72,7 @@ def braced(pattern: str) -> list[str]:
 
 
 def _span(first: str, last: str) -> int:
-    """How many numbers a range has; too many for ends of more digits than any file is numbered with."""
+    """The number of values in a range; too many for ends of more digits than any file is numbered with."""
     return abs(int(last) - int(first)) + 1 if max(len(first), len(last)) <= 18 else _MOST_FILES + 1
 
 

@@ -55,12 +55,12 @@ class Picked:
 
     @property
     def given(self) -> np.ndarray:
-        """What the network is given, (height, width, bands)."""
+        """The image as the network takes it, (height, width, bands)."""
         return self.fitted if self.fed is None else self.fed
 
     @property
     def drawn(self) -> np.ndarray:
-        """What the network was fitted, as it is to be drawn: uint8 (h, w, 3)."""
+        """The fitted image as it is drawn: uint8 (h, w, 3)."""
         return self.image.seen if self.picture is None else self.picture
 
 
@@ -96,7 +96,7 @@ def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:
 
 
 def count_picks(source: Source, picks: Picks) -> int:
-    """How many images are picked, if all can be read."""
+    """The number of images picked, if all can be read."""
     chosen = len(_examples(source, picks)) + len(set(picks.files))
     return chosen or min(picks.first, len(source))
 

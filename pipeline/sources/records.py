@@ -43,10 +43,10 @@ class Records(Protocol):
 
     @property
     def chunk(self) -> int:
-        """How many to decode in one call: more where images are small, one where they are large."""
+        """The number of images to decode in one call: more where they are small, one where they are large."""
 
     def __len__(self) -> int:
-        """How many there are: at least one."""
+        """The number of records: at least one."""
 
     def digest(self, count: int) -> str:
         """Changes when the first `count` records, their order or their sizes change; the same on every machine.

@@ -61,7 +61,7 @@ class Image:
         return self.region.cut(self.pixels)
 
     def given(self, fit: Fit) -> np.ndarray:
-        """What the network is given, resized: uint8 or float32 (height, width, bands)."""
+        """The resized image as the network takes it: uint8 or float32 (height, width, bands)."""
         fitted = fit.apply(self.seen if self.samples is None else self.region.cut(self.samples))
         return fitted if self.packed is None else np.concatenate([fitted.astype(np.float32), self.packed], axis=2)
 

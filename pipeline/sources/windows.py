@@ -160,7 +160,7 @@ def without_window(key: str) -> str:
 
 
 def _counts(sizes: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """How many windows each image has: int64 (n,)."""
+    """The number of windows of each image: int64 (n,)."""
     steps = (sizes - size) // stride + 1
     return np.where((sizes >= size).all(axis=1), steps.prod(axis=1), 1)
 

@@ -127,7 +127,7 @@ def _joined(outcomes: Mapping[str | None, Outcome]) -> Outcome:
 
 
 def _plan(job: Job, name: str | None) -> ExplainPlan:
-    """What is explained of one output."""
+    """The targets, layers and methods by which one output is explained."""
     from pipeline.attribution.aggregates.channels import evidence_at
 
     spec, layers = job.spec.gradcam, [layer.name for layer in _layers(job)]
@@ -260,14 +260,14 @@ def _explain_output(
 
 
 def _depends(job: Job, output: str | None) -> list[Any]:
-    """What the maps of one output depend on, beside the images."""
+    """The settings and weights that the maps of one output depend on, beside the images."""
     spec = job.spec.gradcam.model_dump(mode="json", exclude={"pictures", "sanity", "arrays"})
     head = {key: setting.value for key, setting in job.network.settings.items()}
     return [job.digests, job.file_digests, spec, output, head]
 
 
 def _warnings_of_classes(job: Job, first: Explained, classes: Classes) -> list[str]:
-    """What is odd about the classes of the first batch; said at once."""
+    """Warnings about the classes of the first batch, which are printed at once."""
     if classes.head.kind not in ("softmax", "sigmoid"):
         return []
     best, labels = first.logits.argmax(axis=1), {picked.image.label for picked in first.batch.picked}

@@ -58,7 +58,7 @@ class DirectionSet:
 
     @property
     def count(self) -> int:
-        """How many directions there are."""
+        """The number of directions."""
         return int(self.encoder.shape[1])
 
     def gram(self) -> np.ndarray:
@@ -85,7 +85,7 @@ class DirectionSet:
         return z
 
     def restore(self, vectors: np.ndarray) -> np.ndarray:
-        """What the directions keep of vectors, (…, channels); for centroids, the projection on the nearest of them."""
+        """The projection of vectors on the directions, (…, channels); for centroids, on the nearest of them."""
         responses = self.respond(vectors)
         if self.form == "cosine":
             nearest = responses >= responses.max(axis=-1, keepdims=True)

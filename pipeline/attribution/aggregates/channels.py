@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def gradient_x_activation(maps: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """What each channel adds to the score, to first order: float32 (batch, channels), summed over positions."""
+    """Each channel's first-order contribution to the score: float32 (batch, channels), summed over positions."""
     import tensorflow as tf
 
     return tf.reduce_sum(maps * gradients, axis=(1, 2))

@@ -1,4 +1,4 @@
-"""What aggregates are about: each class or other target of an output, and the maps of its images on one small grid."""
+"""The subjects of aggregates: each class or other target of an output, with the maps of its images on one small grid."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def _masks(count: int, height: int, width: int, squares: Iterable[tuple[slice, s
 
 
 def _spans(side: int, share: float) -> list[slice]:
-    """Where the square stands on one axis: in steps of half its side, the last at the edge."""
+    """The positions of the square on one axis: in steps of half its side, the last at the edge."""
     size = max(1, round(side * share))
     starts = dict.fromkeys([*range(0, side - size, max(1, size // 2)), side - size])
     return [slice(start, start + size) for start in starts]

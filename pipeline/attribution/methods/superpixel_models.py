@@ -17,7 +17,7 @@ _RIDGE = 1.0
 
 
 def shapley_coalitions(count: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of so many superpixels are there, bool (n, count), and what each row weighs by the Shapley kernel, float64 (n,).
+    """The coalitions to try, bool (n, count), True where a superpixel is kept, and their Shapley kernel weights, float64 (n,).
 
     All but the empty and the full one where those are no more than `samples`; else so many drawn by their weights, each with its
     complement, which makes the estimate steadier.
@@ -37,7 +37,7 @@ def shapley_coalitions(count: int, samples: int) -> tuple[np.ndarray, np.ndarray
 
 
 def shapley_values(present: np.ndarray, weights: np.ndarray, scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """What each superpixel adds: float64 (superpixels, targets), which sum to the difference of the two ends.
+    """The contribution of each superpixel: float64 (superpixels, targets); they sum to the difference of the two ends.
 
     there, weights: of `shapley_coalitions`. scores: (n, targets). ends: (2, targets), with no superpixel and with all.
     """

@@ -21,7 +21,7 @@ class SanityCheck(Protocol):
         """Check the maps of a batch."""
 
     def plot(self) -> bytes:
-        """What was found, as a PNG."""
+        """The result of the check as a plot, PNG."""
 
 
 # As the spec names them, and as their table in the index is called.

@@ -95,7 +95,7 @@ class MapMetrics:
         return None
 
     def _lost(self, image: np.ndarray, bands: int, classes: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """What each target's score loses as squares are taken away: float64 (samples, targets)."""
+        """The loss of each target's score as squares are taken away: float64 (samples, targets)."""
         empty = baseline(image, self._explainer.plan.settings.baseline, bands)
         images = np.stack([image, *(np.where(mask[..., np.newaxis], empty, image) for mask in masks)])
         scores = self._explainer.answer(images, np.tile(classes, (len(images), 1)), ()).scores.astype(np.float64)

@@ -230,11 +230,11 @@ class FunctionalReader:
 
 
 def _recorded(model: keras.Model, values: list[Any]) -> tuple[Any, Mapping[str, Any]]:
-    """What a model gives, and what every layer inside it gives."""
+    """The outputs of a model, and of every layer inside it."""
     calls, output = record_calls(model, values)
     return output, {name: call.output for name, call in calls.items()}
 
 
 def _place(tensor: tf.Tensor) -> int:
-    """Where a tensor comes in the order in which its graph was built."""
+    """The position of a tensor in the order in which its graph was built."""
     return tensor.graph.get_operations().index(tensor.op)

@@ -131,7 +131,7 @@ class SubclassedReader:
         return weight_bytes(self.model.weights)
 
     def _arguments(self, images: tf.Tensor, others: Mapping[str, tf.Tensor] | None) -> Any:
-        """What the model is called with; zeros for other inputs that are given nothing."""
+        """The arguments that the model is called with; zeros for other inputs without a value."""
         batch = images.shape[0] or tf.shape(images)[0]
         values = {self._image: images}
         for name, given in self.given.items():

@@ -115,7 +115,7 @@ def _rightly_named(path: Path) -> Iterator[str]:
 
 
 def _stored_numbers(path: Path) -> int | None:
-    """How many floats of weights a Keras 3 file holds; None for Keras 2, which counts layers itself."""
+    """The number of weights in a Keras 3 file; None for Keras 2, which counts layers itself."""
     with h5py.File(path) as file:
         return None if "layer_names" in file.attrs or "model_weights" in file else _floats(file)
 

@@ -31,7 +31,7 @@ class Scaling:
     region: tuple[float, float] = (0.0, 1.0)
 
     def positions(self, how: str) -> np.ndarray:
-        """Where each new pixel lies among the old ones: float64 (new,)."""
+        """The position of each new pixel among the old ones: float64 (new,)."""
         x = np.arange(self.new, dtype=np.float64)
         if how == "half_pixel":
             return (x + 0.5) / self.scale - 0.5
@@ -76,7 +76,7 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 
 def weights(call: NodeCall, scaling: Scaling, mode: str, positions: np.ndarray) -> np.ndarray:
-    """How much of each old pixel is in each new one: float64 (new, old)."""
+    """The weight of each old pixel in each new one: float64 (new, old)."""
     a = call.attr("cubic_coeff_a", -0.75)
     squeeze = min(scaling.scale, 1.0) if call.attr("antialias", 0) else 1.0
     support = (1 if mode == "linear" else 2) / squeeze

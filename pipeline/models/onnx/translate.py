@@ -162,7 +162,7 @@ def _stacked(call: NodeCall, column: Sequence[Value]) -> Value:
 
 
 def _size(run: Callable[[NodeCall], Any], call: NodeCall) -> int:
-    """How many numbers a call would make."""
+    """The number of values that a call would compute."""
     with tf.Graph().as_default():
         results = _listed(run(_at_once(call)))
     return max((prod(value.shape) for value in results), default=0)
@@ -197,7 +197,7 @@ def _name(node: onnx.NodeProto) -> str:
 
 
 def run(model: onnx.ModelProto, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """What a model gives for some inputs, computed as convscope translates it.
+    """The outputs of a model for some inputs, computed as convscope translates it.
 
     Args:
         inputs: one array for each input of the model that is no initializer, in the model's order.
