@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
-from pipeline.sources.source import Shard
+from pipeline.sources.source import Shard, drawn
 from pipeline.spec.data import DataSpec
 
 HELD_OUT = 2_000  # training images that choose the best epoch; the test images are used once, at the end
@@ -50,7 +50,7 @@ def build_network() -> keras.Model:
 def _load(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
     """A split of CIFAR-10: uint8 (n, 32, 32, 3), int32 (n,)."""
     source = open_source(DataSpec(source=f"tfds:cifar10/{split}", data_dir=data_dir), Fit(32, 32))
-    batch = next(iter(source.stream(Shard()).batch(len(source))))
+    batch = next(drawn(source.stream(Shard()).batch(len(source))))
     index = {name.encode(): number for number, name in enumerate(source.labels or [])}
     return batch["image"].numpy(), np.array([index[label] for label in batch["label"].numpy()], np.int32)
 

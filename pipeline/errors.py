@@ -190,10 +190,25 @@ def carried(message: str) -> ConvscopeError | None:
     """The ConvscopeError inside a message of TensorFlow, which wraps what its threads raise in lines of its own."""
     for line in message.splitlines():
         for kind in _kinds(ConvscopeError):
-            match = re.search(rf"(?:^|[\s.]){kind.__name__}: (.+)$", line)
+            match = re.search(rf"(?:^|[\s.]){kind.__name__}: (?:{kind.__name__}: )?(.+)$", line)
             if match:
                 return kind(match[1])
     return None
+
+
+_NODES = re.compile(r"\{\{[^{}]*\}\}|\[Op:.*")  # where in a graph, as TensorFlow says it
+
+
+def damaged(error: Exception, what: str) -> ConvscopeError:
+    """What TensorFlow raises while it reads data, as our error: the one inside it, or that the data are damaged.
+
+    Args:
+        error: of TensorFlow; or a UnicodeDecodeError, where its message repeats what no text is.
+        what: the data, as the message begins.
+    """
+    text = str(getattr(error, "message", error))
+    reason = _NODES.sub("", text.strip().partition("\n")[0]).strip(" .")
+    return carried(text) or UnusableData(f"{what} cannot be read: {shortened(reason)}. Prepare the data set again.")
 
 
 def _kinds(kind: type[ConvscopeError]) -> Iterator[type[ConvscopeError]]:

@@ -24,9 +24,8 @@ from pipeline.activations.scan_pass import Peaks, ScanPass
 from pipeline.activations.scan_times import ScanTimes, Stopwatch
 from pipeline.compiled.devices import tensor_float_32
 from pipeline.compiled.microbatches import BATCHES_IN_FLIGHT
-from pipeline.errors import UnusableData, carried
 from pipeline.models.network import Network
-from pipeline.sources.source import Shard, Source
+from pipeline.sources.source import Shard, Source, drawn
 
 
 @dataclass(frozen=True)
@@ -207,23 +206,8 @@ def _batches(source: Source, plan: ScanPlan, shard: Shard, done: int) -> Iterato
     """
     fresh = shard.bounds(len(source))[0] + done
     repeated = fresh % plan.batch
-    batches = iter(source.stream(shard, done - repeated).batch(plan.batch).prefetch(2))
-    while True:
-        try:
-            batch = next(batches, None)
-        except tf.errors.DataLossError as error:
-            reason = str(error.message).splitlines()[0]
-            raise UnusableData(f"the data are damaged after {done:,} examples: {reason}. Prepare the data set again.") from None
-        except tf.errors.OpError as error:
-            ours = carried(str(error.message))
-            if ours is None:
-                raise
-            raise ours from None
-        if batch is None:
-            return
+    for batch in drawn(source.stream(shard, done - repeated).batch(plan.batch).prefetch(2)):
         yield _padded(batch, plan, fresh)
-        done += len(batch["example"]) - repeated
-        repeated = 0
 
 
 def _padded(batch: dict[str, tf.Tensor], plan: ScanPlan, fresh: int) -> Batch:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.models.network import Network
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Shard, Source
+from pipeline.sources.source import Shard, Source, drawn
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -45,7 +45,7 @@ class Embedder:
             return tf.gather(marks, example["example"]) & tf.equal(example["error"], "")
 
         vectors: list[np.ndarray] = []
-        for example in self.source.stream(Shard()).filter(is_chosen).batch(size):
+        for example in drawn(self.source.stream(Shard()).filter(is_chosen).batch(size)):
             count = len(example["image"])
             pixels = tf.pad(example["image"], [(0, size - count), (0, 0), (0, 0), (0, 0)])
             vectors += list(np.asarray(embed(pixels))[:count].astype(np.float64))

@@ -17,7 +17,7 @@ from pipeline.sources.companions import Companions
 from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
-from pipeline.sources.source import Image, Shard, Source
+from pipeline.sources.source import Image, Shard, Source, drawn
 from pipeline.sources.windows import without_window
 from pipeline.spec.picks import Picks
 from pipeline.store import remote
@@ -168,7 +168,7 @@ def _first_readable(source: Source, count: int) -> Iterator[tuple[int, Image]]:
             count -= 1
     except UnusableData:
         readable: list[int] = []
-        for element in source.stream(Shard(), last + 1).as_numpy_iterator():
+        for element in drawn(source.stream(Shard(), last + 1).as_numpy_iterator()):
             if not element["error"]:
                 readable.append(int(element["example"]))
             if len(readable) == count:
@@ -177,7 +177,7 @@ def _first_readable(source: Source, count: int) -> Iterator[tuple[int, Image]]:
 
 
 def _first_key(source: Source) -> str:
-    return next(iter(source.stream(Shard()).as_numpy_iterator()))["key"].decode()
+    return next(drawn(source.stream(Shard()).as_numpy_iterator()))["key"].decode()
 
 
 def read_picture(path: str, decoder: Decoder = DEFAULT_DECODER) -> np.ndarray:

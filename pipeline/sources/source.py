@@ -4,16 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from pipeline.errors import damaged
 from pipeline.geometry import Box
 from pipeline.sources.decode import Decoder
 from pipeline.sources.fit import Fit
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+T = TypeVar("T")
+
+
+def drawn(elements: Iterable[T]) -> Iterator[T]:
+    """The elements of a stream of a source, in batches or not.
+
+    Raises: UnusableData, for records that TensorFlow cannot read; what the source itself raises, which TensorFlow wraps.
+    """
+    import tensorflow as tf
+
+    rest = iter(elements)
+    while True:
+        try:
+            element = next(rest)
+        except StopIteration:
+            return
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            raise damaged(error, "the data") from None
+        yield element
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.compiled.tfds_private import builder_on_disk, default_data_dir
-from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec, one_line
+from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec, damaged, one_line
 from pipeline.hardware import cores
 from pipeline.sources.record_batches import without_autotune
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.sources.tfds_columns import NumberFeature, RecordRange, TfdsColumn, number_features
+from pipeline.sources.tfrecord import check_records
 from pipeline.spec.data import DataSpec
 from pipeline.store.remote import below, is_remote
 
@@ -80,8 +81,8 @@ class Prepared:
             for record in without_autotune(records).as_numpy_iterator():
                 key, label, error = (record[name].decode() for name in ("key", "label", "error"))
                 yield Record(int(record["example"]), key, label, record["data"], error)
-        except tf.errors.OpError as error:
-            raise UnusableData(f"{self.name} is damaged: {one_line(error)}. Delete it and prepare it again.") from None
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            raise damaged(error, self.name) from None
 
     def _parsed(self, slices: Sequence[RecordRange], chosen: Sequence[int] | None = None) -> tf.data.Dataset:
         """Batches of the slices' records, or only of the chosen examples among them."""
@@ -93,6 +94,7 @@ class Prepared:
         chosen_examples = None if chosen is None else tf.constant(chosen, tf.int64)
 
         def of_slice(path: tf.Tensor, name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
+            path = tf.ensure_shape(tf.numpy_function(_checked, (path, skip + take), tf.string), ())
             stored = tf.data.TFRecordDataset(path, buffer_size=2**20).skip(skip).take(take)
             numbered = tf.data.Dataset.zip((tf.data.Dataset.range(take), stored)).batch(min(_AT_ONCE, 8 * self.chunk))
             return numbered.map(lambda number, record: (first + number, _keys(name, skip + number), record))
@@ -159,6 +161,11 @@ def open_tfds(path: str, spec: DataSpec, fetch: bool) -> Prepared:
         label_is_text=isinstance(kind, tfds.features.Text),
         number_features=number_features(dict(info.features.items())),
     )
+
+
+def _checked(path: bytes, needed: int) -> bytes:
+    check_records(path.decode(), int(needed))
+    return path
 
 
 def _keys(name: tf.Tensor, ordinals: tf.Tensor) -> tf.Tensor:

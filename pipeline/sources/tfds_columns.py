@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import UnknownName, UnusableData, one_line
 from pipeline.sources.columns import numbers
+from pipeline.sources.tfrecord import check_records
 
 
 class RecordRange(NamedTuple):
@@ -99,5 +100,6 @@ class TfdsColumn:
         for span in self.slices:
             skipped = max(0, record - span.first)
             if skipped < span.take:
+                check_records(span.path, span.skip + span.take)
                 stored = tf.data.TFRecordDataset(span.path).skip(span.skip + skipped).take(span.take - skipped)
                 yield from stored.as_numpy_iterator()

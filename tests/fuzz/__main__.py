@@ -25,7 +25,7 @@ def main() -> int:
     options = _options()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        shop = prepare(Path(scratch), not {"frozen", "savedmodel", "checkpoint"}.isdisjoint(options.doors))
+        shop = prepare(Path(scratch), not {"frozen", "savedmodel", "checkpoint", "onnx"}.isdisjoint(options.doors))
         until = time.monotonic() + options.seconds if options.seconds else math.inf
         outcomes = []
         cases: Iterator[Case]

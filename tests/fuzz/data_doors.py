@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import zlib
 from pathlib import Path
 from random import Random
@@ -11,6 +13,10 @@ import workshop
 from door import READ, Commands, Door
 from mutation import NASTY, a_value, mutate_bytes, mutate_text, mutate_tree
 from workshop import Workshop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from framing import framed
 
 
 def _read(shop: Workshop, folder: Path, source: str, *more: str) -> Commands:
@@ -82,6 +88,31 @@ def _open_tar(shop: Workshop, folder: Path, data: bytes) -> Commands:
     return _read(shop, folder, f"tar:{folder}/x.tar")
 
 
+def _mutate_records(random: Random, data: bytes) -> bytes:
+    if random.random() < 0.25:
+        return mutate_bytes(random, data)
+    stored = workshop.records()
+    lengths: list[int | None] = [None] * len(stored)
+    at = random.randrange(len(stored))
+    match random.randrange(4):
+        case 0:
+            lengths[at] = random.choice((0, 1, len(stored[at]) + 1, 10**6, 2**33, 2**40, 2**62, 2**63, 2**64 - 1))
+        case 1:
+            stored[at] = mutate_bytes(random, stored[at])
+        case 2:
+            stored[at] = random.choice((b"", b"\xff" * 40, b"\n\x00", stored[at][:-1], stored[at] * 2))
+        case _:
+            stored = stored[:at] if random.random() < 0.5 else stored * 2
+            lengths = [None] * len(stored)
+    return b"".join(framed(record, length) for record, length in zip(stored, lengths, strict=True))
+
+
+def _open_records(shop: Workshop, folder: Path, data: bytes) -> Commands:
+    shutil.copytree(shop.folder / "tfds", folder / "tfds")
+    (folder / "tfds" / "small" / "1.0.0" / "small-train.tfrecord-00000-of-00001").write_bytes(data)
+    return _read(shop, folder, "tfds:small/train", f'data_dir = "{folder}/tfds"')
+
+
 def _mutate_image(random: Random, data: bytes) -> bytes:
     changed = mutate_bytes(random, data)
     return with_checksums(changed) if changed.startswith(b"\x89PNG") and random.random() < 0.7 else changed
@@ -143,6 +174,7 @@ def _open_labels(shop: Workshop, folder: Path, data: bytes) -> Commands:
 DOORS: dict[str, Door] = {
     "parquet": Door(lambda shop: [workshop.parquet(*workshop.table())], _mutate_parquet, _open_parquet, share=3),
     "tar": Door(lambda shop: [workshop.archive(workshop.members())], _mutate_tar, _open_tar, share=3),
+    "tfrecord": Door(lambda shop: [b"".join(map(framed, workshop.records()))], _mutate_records, _open_records, alone=True),
     "image": Door(lambda shop: list(workshop.pictures().values()), _mutate_image, _open_image, share=4),
     "window": Door(lambda shop: [workshop.pictures()["png"]], _mutate_image, _open_window, share=1),
     "list": Door(_lists, _mutate_list, _open_list),

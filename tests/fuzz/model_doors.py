@@ -98,6 +98,18 @@ def _saved() -> Any:
     return saved_model_pb2.SavedModel()
 
 
+def _onnx() -> Any:
+    import onnx
+
+    return onnx.ModelProto()
+
+
+def _open_onnx(shop: Workshop, folder: Path, data: bytes) -> Commands:
+    (folder / "net.onnx").write_bytes(data)
+    (folder / "bias.bin").write_bytes(bytes(12))
+    return _check_model(shop, folder, f"onnx:{folder}/net.onnx")
+
+
 def _check_model(shop: Workshop, folder: Path, source: str, *more: str) -> Commands:
     lines = "\n".join([f'source = "{source}"', *more])
     (folder / "job.toml").write_text(shop.spec(model=lines).replace('["edges", "shapes"]', '["*"]'))
@@ -135,5 +147,6 @@ DOORS: dict[str, Door] = {
     "frozen": Door(file_of("tiny.pb", "old.pb"), _messages(_graph), _open_model(".pb", "frozen"), alone=True, share=4),
     "savedmodel": Door(file_of("saved/saved_model.pb"), _messages(_saved), _open_saved, alone=True, share=3),
     "checkpoint": Door(file_of("saved/variables/variables.index"), mutate_bytes, _open_saved_index, alone=True, share=1),
+    "onnx": Door(file_of("tiny.onnx"), _messages(_onnx), _open_onnx, alone=True, share=4),
     "classes": Door(file_of("classes.txt"), mutate_text, _open_classes, share=1),
 }

@@ -255,23 +255,20 @@ def _main(words: list[str]) -> int:
 def _read_all(spec: str) -> int:
     """Read every example of a spec's data: as the scan does, and as the pictures of winners do."""
     from pipeline import load_spec
-    from pipeline.errors import ConvscopeError, carried
+    from pipeline.errors import ConvscopeError
     from pipeline.sources.fit import Fit
     from pipeline.sources.registry import open_source
-    from pipeline.sources.source import Shard
+    from pipeline.sources.source import Shard, drawn
 
     try:
         source = open_source(load_spec(spec).data, Fit(16, 16))
-        errors = [element["error"] for element in source.stream(Shard(0, 1)).take(200).as_numpy_iterator()]
+        errors = [element["error"] for element in drawn(source.stream(Shard(0, 1)).take(200).as_numpy_iterator())]
         for example in [number for number, error in enumerate(errors) if not error][:20]:
             for _ in source.fetch([example]):
                 pass
-    except Exception as error:
-        ours = error if isinstance(error, ConvscopeError) else carried(str(error))  # as the scan does
-        if ours is None:
-            raise
-        print(ours, file=sys.stderr)
-        return ours.exit_code
+    except ConvscopeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     for reason in errors:
         if len(reason) > LONGEST:
             return 256

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Opened in processes of their own, which takes most of the time; tests/pipeline/models attacks them too.
-SLOW = {"frozen", "savedmodel", "checkpoint", "keras", "h5"}
+SLOW = {"frozen", "savedmodel", "checkpoint", "keras", "h5", "onnx", "tfrecord"}
 DOORS = [
     *("spec", "set", "params", "classes", "parquet", "tar", "image", "window", "list", "labels"),
     *("receipt", "scan", "shard", "index", "atlas"),

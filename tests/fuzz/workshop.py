@@ -55,6 +55,7 @@ class Workshop:
         for number, (suffix, data) in enumerate(list(pictures().items())[:PICTURES]):
             (self.folder / "pictures" / "a" / f"{number}.{suffix}").write_bytes(data)
         _networks(self.folder, graphs)
+        _prepared(self.folder / "tfds" / "small" / "1.0.0")
         (self.folder / "classes.txt").write_text("one\ntwo\nthree\n")
         (self.folder / "base.toml").write_text(self.spec())
         run(load_spec(self.folder / "base.toml"), self.folder / "out", reporter=Silent("fuzz"))
@@ -123,6 +124,37 @@ def members() -> list[tuple[str, bytes]]:
     ]
 
 
+def records() -> list[bytes]:
+    """The records of a small prepared data set of TensorFlow Datasets."""
+    import tensorflow as tf
+
+    kinds = tf.train
+    return [
+        kinds.Example(
+            features=kinds.Features(
+                feature={
+                    "image": kinds.Feature(bytes_list=kinds.BytesList(value=[data])),
+                    "label": kinds.Feature(int64_list=kinds.Int64List(value=[number % 2])),
+                }
+            )
+        ).SerializeToString()
+        for number, data in enumerate(list(pictures().values())[:PICTURES])
+    ]
+
+
+def _prepared(folder: Path) -> None:
+    """What TensorFlow Datasets says of a data set whose one file is yet to be written."""
+    import tensorflow_datasets as tfds
+
+    folder.mkdir(parents=True)
+    classes = tfds.features.ClassLabel(names=["cat", "dog"])
+    tfds.features.FeaturesDict({"image": tfds.features.Image(), "label": classes}).save_config(str(folder))
+    split = {"name": "train", "shardLengths": [str(PICTURES)], "numBytes": "1000"}
+    split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info = {"name": "small", "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
 def _networks(folder: Path, graphs: bool) -> None:
     """The same network in every format: 16x16 RGB, `edges`, `shapes`, three outputs."""
     import keras
@@ -144,6 +176,51 @@ def _networks(folder: Path, graphs: bool) -> None:
     frozen = convert_variables_to_constants_v2(call.get_concrete_function(tf.TensorSpec((None, 16, 16, 3), tf.float32, "input")))
     (folder / "tiny.pb").write_bytes(frozen.graph.as_graph_def().SerializeToString())
     (folder / "old.pb").write_bytes(_old_graph())
+    (folder / "tiny.onnx").write_bytes(_onnx())
+
+
+def _onnx() -> bytes:
+    """The network in ONNX, with a condition, a loop, a function of its own and an array in another file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def value(name: str, *shape: Any) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape or None)
+
+    random = np.random.default_rng(1)
+    sizes = {"w1": (4, 3, 3, 3), "w2": (5, 4, 3, 3), "w3": (5, 3)}
+    arrays = [numpy_helper.from_array(random.normal(size=size).astype(np.float32), name) for name, size in sizes.items()]
+    for name, number in (("condition", True), ("turns", 2), ("going", True)):
+        arrays.append(numpy_helper.from_array(np.array(number), name))
+    outside = helper.make_tensor("bias", TensorProto.FLOAT, (3,), np.zeros(3, np.float32))
+    outside.ClearField("float_data")
+    outside.data_location = TensorProto.EXTERNAL
+    for key, said in (("location", "bias.bin"), ("offset", "0"), ("length", "12")):
+        outside.external_data.add(key=key, value=said)
+    branch = [helper.make_graph([helper.make_node(kind, ["f"], [kind])], kind, [], [value(kind)]) for kind in ("Relu", "Neg")]
+    turn = [value("i"), value("c"), value("v")]
+    turn[0].type.tensor_type.elem_type, turn[1].type.tensor_type.elem_type = TensorProto.INT64, TensorProto.BOOL
+    going = value("c2")
+    going.type.tensor_type.elem_type = TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Add", ["v", "v"], ["v2"])],
+        "body",
+        turn,
+        [going, value("v2")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="edges", kernel_shape=[3, 3]),
+        helper.make_node("Half", ["a"], ["b"], domain="own"),
+        helper.make_node("Conv", ["b", "w2"], ["c"], name="shapes", strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "w3", "bias"], ["f"]),
+        helper.make_node("If", ["condition"], ["g"], then_branch=branch[0], else_branch=branch[1]),
+        helper.make_node("Loop", ["turns", "going", "g"], ["y"], body=body),
+    ]
+    half = helper.make_function("own", "Half", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], opsets)
+    graph = helper.make_graph(nodes, "tiny", [value("x", "n", 3, 16, 16)], [value("y", "n", 3)], [*arrays, outside])
+    return bytes(helper.make_model(graph, opset_imports=opsets, functions=[half]).SerializeToString())
 
 
 def _old_graph() -> bytes:

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from zygote import Zygote
 
+from pipeline.stages import STAGES as EVERY_STAGE
+
 NOBODY = 65534
 STAGES = {
     "activations": "",
@@ -24,8 +26,10 @@ STAGES = {
     "concepts": "[concepts]\nmasks = { source = 'colours' }\nembeddings = { layer = 'shapes' }\n",
     "directions": "[directions]\nlayers = ['edges']\nmethods = ['pca2', 'topk4']\nsparsity = 2\nsteps = 5\n",
     "atlas": "[atlas]\nlayers = ['edges']\nper_image = 12\nneighbours = 5\ngrids = [2]\nsteps = 1\n",
+    "circuits": "",
     "report": "",
 }
+AFTER_A_SCAN = ("circuits", "concepts", "report")
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +38,10 @@ def zygote() -> Iterator[Zygote]:
         yield started
 
 
-def write(path: Path, tiny_file: Any, pictures: Any, stages: list[str]) -> Path:
-    tables = "".join(STAGES[stage] for stage in stages)
+def write(path: Path, tiny_file: Any, pictures: Any, named: list[str]) -> Path:
+    tables = "".join(STAGES[stage] for stage in named)
     path.write_text(
-        f'name = "tiny"\nstages = {json.dumps(stages)}\n[model]\nsource = "file:{tiny_file}"\nlayers = ["edges", "shapes"]\n'
+        f'name = "tiny"\nstages = {json.dumps(named)}\n[model]\nsource = "file:{tiny_file}"\nlayers = ["edges", "shapes"]\n'
         f'preprocess = "none"\nhead = "linear"\n[data]\nsource = "folder:{pictures}"\nbatch = 8\n{tables}'
     )
     return path
@@ -49,14 +53,18 @@ def assert_whole(folder: Path) -> None:
             pq.read_table(path)
 
 
+def test_no_stage_is_left_out_here() -> None:
+    assert STAGES.keys() == EVERY_STAGE.keys()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_disk_that_fills_up_in_a_stage_is_one_line_and_the_job_ends_once_there_is_room(
     stage: str, zygote: Zygote, tiny_file: Any, pictures: Any, tmp_path: Path
 ) -> None:
     """Every file may have so many bytes, so that each file of the stage in turn is the first that does not fit."""
-    stages = ["activations", stage] if stage in ("report", "concepts") else [stage]
-    spec = write(tmp_path / "job.toml", tiny_file, pictures, stages)
+    needed = ["activations", stage] if stage in AFTER_A_SCAN else [stage]
+    spec = write(tmp_path / "job.toml", tiny_file, pictures, needed)
     whole = zygote.run("run", spec, "--out", tmp_path / "whole")
     assert whole.status == 0, whole.err
     sizes = sorted({path.stat().st_size for path in (tmp_path / "whole").rglob("*") if path.is_file()})

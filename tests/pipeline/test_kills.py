@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from zygote import Zygote
 
+from pipeline.stages import STAGES as EVERY_STAGE
+
 KILLS = int(os.environ.get("CONVSCOPE_KILLS", "60"))  # of the slow test, over all scenarios
 SEED = int(os.environ.get("CONVSCOPE_KILLS_SEED", "0"))
 NAMES = os.environ.get("CONVSCOPE_KILLS_OF", "")  # scenarios, with commas between them; empty: all
@@ -53,6 +55,7 @@ SCENARIOS: dict[str, Scenario] = {
     "scan": Scenario((), SCAN),
     **{stage: Scenario((), run_of(stage)) for stage in STAGES},
     "concepts": Scenario((SCAN,), run_of("concepts")),
+    "circuits": Scenario((SCAN,), run_of("circuits")),
     "report stage": Scenario((SCAN,), run_of("report")),
     "page of meanings": Scenario(
         (SCAN, run_of("concepts"), run_of("directions")), lambda folder: ["report", folder / "out" / "directions"]
@@ -94,6 +97,7 @@ def begun(tiny_file: Any, write_pictures: Any, tmp_path_factory: pytest.TempPath
         ("scan", ["activations"], ""),
         ("other", ["activations"], "[activations]\ntop_k = 2\n"),
         ("report", ["activations", "report"], ""),
+        ("circuits", ["activations", "circuits"], ""),
         ("filters", ["filters"], ""),
         ("featuremaps", ["featuremaps"], "[featuremaps]\nfirst = 2\n"),
         ("gradcam", ["gradcam"], "[gradcam]\nfirst = 2\nmethods = ['gradcam', 'integrated_gradients']\nsteps = 8\n"),
@@ -122,7 +126,7 @@ def begun(tiny_file: Any, write_pictures: Any, tmp_path_factory: pytest.TempPath
         ("patterns", ["patterns"], "[patterns]\nlayers = 'edges'\nsteps = 6\nbatch = 2\nsnapshot = 0.001\n"),
         ("dream", ["dream"], "[dream]\nfirst = 2\nlayers = 'edges'\niterations = 3\nsnapshot = 0.001\nnum_octave = 2\n"),
     ]:
-        job = "scan" if name in ("report", "concepts") else name
+        job = "scan" if name in ("report", "circuits", "concepts") else name
         (folder / f"{name}.toml").write_text(
             f'name = "{job}"\nstages = {json.dumps(stages)}\n[model]\nsource = "file:{tiny_file}"\nlayers = ["edges", "shapes"]\n'
             f'preprocess = "none"\nhead = "linear"\n[data]\nsource = "folder:pictures"\nbatch = 4\n{more}'
@@ -213,6 +217,10 @@ def assert_whole(folder: Path) -> None:
                 json.loads(path.read_text())
             elif path.suffix == ".png":
                 assert path.read_bytes()[-8:-4] == b"IEND", path
+
+
+def test_no_stage_is_left_out_here() -> None:
+    assert EVERY_STAGE.keys() - SCENARIOS.keys() == {"activations"}  # which is the scan
 
 
 def test_a_killed_command_ends_as_if_undisturbed_when_it_is_run_again(zygote: Zygote, begun: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import cv2
@@ -31,6 +32,18 @@ def test_webp_is_smaller_and_near_at_the_usual_quality() -> None:
 def test_what_is_no_picture_is_an_error_that_says_so(data: Any) -> None:
     with pytest.raises(ValueError, match=f"{len(data)} bytes that are no picture"):
         decode_png(data)
+
+
+@pytest.mark.parametrize("encode", [encode_png, lambda pixels: encode_jpeg(pixels, 90)], ids=["png", "jpeg"])
+def test_a_picture_that_claims_too_many_pixels_is_not_decoded(encode: Any) -> None:
+    data = encode(NOISE)
+    sizes = (
+        (struct.pack(">II", 20, 12), struct.pack(">II", 60_000, 60_000))
+        if encode is encode_png
+        else (struct.pack(">HH", 12, 20), struct.pack(">HH", 60_000, 60_000))
+    )
+    with pytest.raises(ValueError, match="60,000 x 60,000 pixels, more than 134,217,728"):
+        decode_png(data.replace(*sizes))
 
 
 @pytest.mark.parametrize("encode", [encode_png, encode_webp])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import io
+import json
 import os
+import struct
 import threading
 from functools import partial
+from html.parser import HTMLParser
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
+import pyarrow.parquet as pq
 import pytest
-from example_job import add_kernels, add_patterns, columns, patch
+from example_job import HOSTILE_LABEL, HOSTILE_LAYER, add_kernels, add_patterns, columns, patch
 
 import convscope
 from pipeline.drawing.pixels import encode_png
@@ -24,9 +29,9 @@ from pipeline.report.job_reader import JobReader
 from pipeline.report.page import write_page
 from pipeline.stages import STAGES
 from pipeline.stages.stage import sections_of
-from pipeline.store.files import named_file
+from pipeline.store.files import file_name, named_file, write_json
 from pipeline.store.locks import hold
-from pipeline.store.tables import PATTERNS, write_crops, write_index
+from pipeline.store.tables import CROPS, PATTERNS, write_crops, write_index
 
 SECTIONS = sections_of(STAGES.values())
 
@@ -159,3 +164,60 @@ def test_a_notebook_opens_no_picture_in_a_format_that_runs_programs(folder: Path
     write_index(folder, "images", columns("images", rows))
     with pytest.raises(Fault, match="no picture"):
         convscope.open(os.fspath(folder)).image(0).picture  # noqa: B018
+
+
+class Tags(HTMLParser):
+    """The elements of a page: their tags with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, dict(attrs)))
+
+
+def test_in_a_notebook_names_are_text_and_nothing_else(make_job: Any) -> None:
+    folder = make_job({HOSTILE_LAYER: 2}, labels=(HOSTILE_LABEL, None))
+    file = folder / "crops" / f"{file_name(HOSTILE_LAYER)}.parquet"
+    crops = [row | {"image": {"bytes": encode_png(patch(0, 0)), "path": ""}} for row in pq.read_table(file).to_pylist()]
+    write_crops(file, [{name: [row[name] for row in crops] for name in CROPS.names}])
+    named = {"layer": HOSTILE_LAYER, "channel": 1, "concept": HOSTILE_LABEL, "named": True, "chance": 0.1}
+    write_index(folder, "concepts", columns("concepts", [named]))
+    write_json(folder / "run.json", {**json.loads((folder / "run.json").read_text()), "name": HOSTILE_LABEL})
+    results = convscope.open(folder)
+    channel = results.channel(HOSTILE_LAYER, 1)
+    for part in (results, channel, results.image(0)):
+        elements = Tags(part._repr_html_()).all
+        assert {tag for tag, _ in elements} <= {"b", "table", "tr", "th", "td", "div", "figure", "img", "figcaption"}
+        assert {name for _, own in elements for name in own} <= {"style", "src", "alt"}
+        sources = [str(own["src"]) for tag, own in elements if tag == "img"]
+        assert all(source.startswith("data:image/png;base64,") for source in sources) and (sources or part is results)
+    assert HOSTILE_LABEL not in channel._repr_html_() and html.escape(HOSTILE_LABEL) in channel._repr_html_()
+
+
+def test_a_notebook_shows_the_job_of_an_older_program_and_names_a_table_that_is_damaged(make_job: Any) -> None:
+    folder = make_job({"conv": 2})
+    path = folder / "index" / "channels.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["dead", "top_label"]), path)
+    write_crops(folder / "crops" / "conv.parquet", [])
+    results = convscope.open(folder)
+    assert results.channels["dead"].isna().all() and "conv / 1" in results.channel("conv", 1)._repr_html_()
+    assert "<td>2</td><td>0</td>" in results._repr_html_()
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(Fault, match="channels.parquet of .* cannot be opened") as caught:
+        convscope.open(folder).channels  # noqa: B018
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_claims_too_many_pixels_is_not_decoded(folder: Path) -> None:
+    picture = encode_png(patch(0, 0))
+    bomb = picture[:16] + struct.pack(">II", 1 << 17, 1 << 17) + picture[24:]
+    rows = [row | {"image": {"bytes": bomb, "path": "x.png"}} for row in JobReader(folder).table("images").to_pylist()]
+    write_index(folder, "images", columns("images", rows))
+    with pytest.raises(Fault, match="131,072 x 131,072 pixels"):
+        convscope.open(folder).image(0).picture  # noqa: B018
+    (folder / "mosaics/filters/conv.png").write_bytes(bomb)
+    write_page(folder, SECTIONS)
+    assert "mosaics/filters/conv.png cannot be read" in (folder / "report" / "index.html").read_text()

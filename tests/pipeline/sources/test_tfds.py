@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 tfds = pytest.importorskip("tensorflow_datasets")
+
+from framing import framed
 
 from pipeline.errors import MissingInput, UnknownName, UnusableData, WrongSpec
 from pipeline.geometry import Box
@@ -340,8 +343,30 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     file = next((tmp_path / "thumbs" / "1.2.0").glob("*train.tfrecord*"))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnusableData, match="tfds:thumbs/train is damaged"):
+    with pytest.raises(UnusableData, match="longer than the file"):
         list(source.fetch([TRAIN - 1]))
     file.unlink()
     with pytest.raises(MissingInput, match="is missing"):
         open_source(spec, FIT)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda whole: framed(b"x", 2**40) + whole, "record 0 of .* is said to be longer than the file"),
+        (lambda whole: whole + framed(b"x", 2**62), "longer than the file"),
+        (lambda whole: whole[:0], "holds 0 records, and its notes say more"),
+        (lambda whole: framed(b"\xff" * 40) * 2, "tfds:plain/test cannot be read"),
+        (lambda whole: framed(b"") * 2, "tfds:plain/test cannot be read: .*image"),
+    ],
+)
+def test_records_whose_lengths_lie_or_that_are_none_are_one_error(
+    data_dir: Any, tmp_path: Path, change: Callable[[bytes], bytes], said: str
+) -> None:
+    shutil.copytree(data_dir / "plain", tmp_path / "plain")
+    file = sorted((tmp_path / "plain" / "1.2.0").glob("*test.tfrecord*"))[1]
+    file.write_bytes(change(file.read_bytes()))
+    source = open_source(DataSpec(source="tfds:plain/test[1:]", data_dir=str(tmp_path)), FIT)
+    with pytest.raises(UnusableData, match=said) as caught:
+        list(source.fetch(range(len(source))))
+    assert "\n" not in str(caught.value) and str(caught.value).count("UnusableData") == 1
