@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import http.client
 import io
-import json
 import os
 import struct
 import threading
@@ -29,7 +28,7 @@ from pipeline.report.job_reader import JobReader
 from pipeline.report.page import write_page
 from pipeline.stages import STAGES
 from pipeline.stages.stage import sections_of
-from pipeline.store.files import file_name, named_file, write_json
+from pipeline.store.files import file_name, named_file
 from pipeline.store.locks import hold
 from pipeline.store.tables import CROPS, PATTERNS, write_crops, write_index
 
@@ -185,7 +184,6 @@ def test_in_a_notebook_names_are_text_and_nothing_else(make_job: Any) -> None:
     write_crops(file, [{name: [row[name] for row in crops] for name in CROPS.names}])
     named = {"layer": HOSTILE_LAYER, "channel": 1, "concept": HOSTILE_LABEL, "named": True, "chance": 0.1}
     write_index(folder, "concepts", columns("concepts", [named]))
-    write_json(folder / "run.json", {**json.loads((folder / "run.json").read_text()), "name": HOSTILE_LABEL})
     results = convscope.open(folder)
     channel = results.channel(HOSTILE_LAYER, 1)
     for part in (results, channel, results.image(0)):
@@ -201,7 +199,7 @@ def test_a_notebook_shows_the_job_of_an_older_program_and_names_a_table_that_is_
     folder = make_job({"conv": 2})
     path = folder / "index" / "channels.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["dead", "top_label"]), path)
-    write_crops(folder / "crops" / "conv.parquet", [])
+    (folder / "crops" / "conv.parquet").unlink()
     results = convscope.open(folder)
     assert results.channels["dead"].isna().all() and "conv / 1" in results.channel("conv", 1)._repr_html_()
     assert "<td>2</td><td>0</td>" in results._repr_html_()

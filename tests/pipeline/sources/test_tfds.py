@@ -354,10 +354,11 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda whole: framed(b"x", 2**40) + whole, "record 0 of .* is said to be longer than the file"),
-        (lambda whole: whole + framed(b"x", 2**62), "longer than the file"),
+        (lambda whole: framed(b"x", 2**62) + whole, "longer than the file"),
+        (lambda whole: whole[:-1], "longer than the file"),
         (lambda whole: whole[:0], "holds 0 records, and its notes say more"),
-        (lambda whole: framed(b"\xff" * 40) * 2, "tfds:plain/test cannot be read"),
-        (lambda whole: framed(b"") * 2, "tfds:plain/test cannot be read: .*image"),
+        (lambda whole: framed(b"\xff" * 40) * 2, "tfds:plain/test.* cannot be read"),
+        (lambda whole: framed(b"") * 2, "tfds:plain/test.* cannot be read: .*image"),
     ],
 )
 def test_records_whose_lengths_lie_or_that_are_none_are_one_error(
