@@ -223,7 +223,8 @@ class Follower:
         for number, (positions, labels) in enumerate(factors):
             if positions.keys is not None:  # attention times values
                 attention, value_labels = contracted[number][0], factors[1 - number][1]
-                if labels[-1] not in result:
+                transposed = positions.keys.ids.shape[-2] > 1 == positions.ids.shape[-2]
+                if labels[-2 if transposed else -1] not in result:
                     shared = [label for label in result[1:] if label in labels and label in value_labels]
                     heads = (result.index(shared[0]), operation.name) if shared else None
                     return replace(attention, keys=None, heads=heads)

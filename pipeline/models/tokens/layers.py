@@ -19,6 +19,9 @@ from pipeline.spec.model import TokensSpec
 
 _IMAGES = 2  # are followed: with a single image, the axis of images would look like any other of length 1
 EXTRA_TOKENS, HEADS = "#tokens", "#heads"
+_REARRANGING = frozenset(  # kinds of layers, in all families of networks, after which four axes need be no map
+    ("Reshape", "Transpose", "Permute", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Dot", "Softmax")
+)
 
 
 class TokenReader(Protocol):
@@ -71,9 +74,10 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
     Raises: WrongSpec, if no layer has as many tokens as the spec's grid, or the graph shows another grid.
     """
     survey = list(reader.survey())
-    if not any(isinstance(layer, TokenTensor) for layer in survey):
+    no_tokens = f"model.tokens says how tokens lie on the image, but {where} has no layer of tokens. Leave it out."
+    if not any(isinstance(layer, TokenTensor) or _may_hold_tokens(layer) for layer in survey):
         if spec is not None:
-            raise WrongSpec(f"model.tokens says how tokens lie on the image, but {where} has no layer of tokens. Leave it out.")
+            raise WrongSpec(no_tokens)
         return TokenLayers(survey)
     names = [
         tensor.name
@@ -101,6 +105,8 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
         counts = sorted(
             {int(layer.shape[1] or 0) for layer in survey if isinstance(layer, TokenTensor) and len(layer.shape) == 3}
         )
+        if not counts and layers.setting is None:
+            raise WrongSpec(no_tokens)
         advice = f"have {', '.join(map(str, counts))}. Write a grid that fits one of these numbers."
         if layers.setting is not None:
             advice = f"have others, and their graph shows the grids: {layers.setting.value}. Leave model.tokens out."
@@ -109,6 +115,11 @@ def token_layers(reader: TokenReader, spec: TokensSpec | None, where: str) -> To
             f"{where} {advice}"
         )
     return layers
+
+
+def _may_hold_tokens(layer: LayerInfo | UnreadableLayer) -> bool:
+    """Whether a tensor of four axes may be something other than a map, such as (batch, heads, width, tokens) of attention."""
+    return isinstance(layer, LayerInfo) and layer.shape[:2] != (1, 1) and layer.kind in _REARRANGING
 
 
 class _Trace:

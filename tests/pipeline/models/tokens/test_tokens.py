@@ -270,6 +270,41 @@ def test_what_is_the_same_for_every_image_is_left_out_with_the_reason() -> None:
     assert isinstance(layers["query"], UnreadableLayer) and layers["query"].reason.startswith("the same for every image")
 
 
+def test_attention_between_maps_is_found_though_no_tensor_has_three_axes() -> None:
+    """As in CoAtNet, whose (batch, heads, width, tokens) would look like maps of width x tokens."""
+
+    class Scores(keras.layers.Layer):
+        def call(self, tokens: Any) -> Any:
+            return tf.nn.softmax(tf.matmul(tokens, tokens, transpose_b=True))
+
+    class Mixed(keras.layers.Layer):
+        def call(self, tokens: Any, scores: Any) -> Any:
+            return tf.matmul(tf.transpose(tokens, (0, 1, 3, 2)), tf.transpose(scores, (0, 1, 3, 2)))
+
+    images = keras.Input((16, 16, 3))
+    maps = keras.layers.Conv2D(8, 4, 4, name="embed")(images)
+    heads = keras.layers.Permute((2, 1, 3), name="heads")(keras.layers.Reshape((16, 2, 4), name="rows")(maps))
+    scores = Scores(name="scores")(heads)
+    mixed = Mixed(name="mixed")(heads, scores)
+    ends = keras.layers.Conv2D(2, 1)(keras.layers.Reshape((4, 4, 8))(keras.layers.Permute((3, 1, 2))(mixed)))
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(ends))
+    network = keras_network(model, "coatnet", None, "none")
+    layers = {layer.name: layer for layer in network.every_layer()}
+    assert [getattr(layers[name], "shape", None) for name in ("rows", "heads", "scores", "mixed")] == [(4, 4, 8)] * 2 + [
+        None,
+        (4, 4, 8),
+    ]
+    inner = keras.Model(images, [maps, scores, mixed])
+    plain, attention, output = map(np.asarray, inner(IMAGES))
+    traces = traced(network, ["heads", "scores#heads", "mixed", "mixed#heads"])
+    np.testing.assert_allclose(traces["heads"], plain, atol=1e-5)
+    np.testing.assert_allclose(traces["scores#heads"], attention.mean(2).transpose(0, 2, 1).reshape(3, 4, 4, 2), atol=1e-5)
+    np.testing.assert_allclose(traces["mixed"], output.transpose(0, 3, 1, 2).reshape(3, 4, 4, 8), atol=1e-5)
+    np.testing.assert_allclose(
+        traces["mixed#heads"], np.linalg.norm(output, axis=2).transpose(0, 2, 1).reshape(3, 4, 4, 2), atol=1e-5
+    )
+
+
 def test_a_grid_that_contradicts_the_graph_is_refused_with_the_grid_there_is(networks: dict[str, ImageNetwork]) -> None:
     with pytest.raises(WrongSpec, match="17 tokens are 2 x 8 and 1 extra, but at .* from 4 x 4 parts of the image"):
         networks["vit"].with_tokens(TokensSpec(grid=(2, 8), extra=1)).layers()
