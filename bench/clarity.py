@@ -1,11 +1,10 @@
 """How clear the patches of directions are beside those of raw channels, judged by a network that neither comes from.
 
-    python -m bench.clarity PHOTOS WEIGHTS JUDGE OUT [--layer block_13_expand_relu] [--methods nmf64 kmeans64]
+    python -m bench.clarity PHOTOS WEIGHTS JUDGE EMBEDS OUT [--layer block_13_expand_relu] [--methods nmf64 kmeans64]
 
-WEIGHTS is a file of MobileNetV2's weights for Keras, JUDGE an ONNX file of a classifier, such as a vision transformer. Directions
-of the layer are found in the photographs; a second job looks at its channels and at the directions alike, and its stage
-`concepts` embeds the crops of every winner by the judge's logits (`concepts.quality`). Prints medians over those
-that fire.
+WEIGHTS is a file of MobileNetV2's weights for Keras, JUDGE an ONNX file, such as a vision transformer, EMBEDS its layer.
+Directions of the layer are found in the photographs; a second job looks at its channels and at the directions alike, and its
+stage `concepts` embeds the crops of every winner by the judge (`concepts.quality`). Prints medians over those that fire.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ def main() -> None:
     from pipeline.load import parse_spec
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("photos", "weights", "judge", "out"):
-        parser.add_argument(name, type=Path)
+    for name, kind in {"photos": Path, "weights": Path, "judge": Path, "embeds": str, "out": Path}.items():
+        parser.add_argument(name, type=kind)
     parser.add_argument("--layer", default="block_13_expand_relu")
     parser.add_argument("--methods", nargs="+", default=["nmf64", "kmeans64"])
     parser.add_argument("--channels", type=int, default=64, help="how many of each layer are judged: those from 0 on")
@@ -40,7 +39,7 @@ def main() -> None:
         "directions": {"methods": options.methods, "per_image": 49},
     }
     directions = run(parse_spec(find), options.out)
-    embeddings = {"model": f"onnx:{options.judge}", "layer": "logits", "preprocess": "torch"}
+    embeddings = {"model": f"onnx:{options.judge}", "layer": options.embeds, "preprocess": "torch"}
     look: dict[str, Any] = {
         "name": "look",
         "stages": ["activations", "concepts"],

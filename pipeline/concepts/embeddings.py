@@ -29,7 +29,7 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
         column: the column of texts, "key" or "text"; the other is "embedding", a list of as many numbers in every row.
 
     Returns: the texts, and float64 (texts, width).
-    Raises: MissingInput, UnusableData.
+    Raises: MissingInput, UnusableData; WrongSpec, for a width of 1.
     """
     try:
         table = read_table(place(path))
@@ -56,7 +56,14 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
         vectors = np.array(lists, np.float64)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise UnusableData(f"the embeddings in {path!r} hold something that is no finite number.")
+    check_width(vectors.shape[1], repr(path))
     return texts, vectors
+
+
+def check_width(width: int | None, source: str) -> None:
+    """Raises: WrongSpec, for embeddings of one number: likeness is a cosine, and of one number that is 1 or -1."""
+    if width == 1:
+        raise WrongSpec(f"{source} embeds by a single number, which has no direction to compare. Name a layer of more channels.")
 
 
 def read_words(path: str) -> list[str]:

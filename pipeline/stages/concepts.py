@@ -30,6 +30,7 @@ from pipeline.concepts.dissection import DETECTS, Dissection, Overlaps
 from pipeline.concepts.embedder import Embedder
 from pipeline.concepts.embeddings import (
     Concepts,
+    check_width,
     concept_matrix,
     label_means,
     normalised,
@@ -69,17 +70,20 @@ _CHUNK = 1024  # images that are counted together
 def run(job: Job) -> Outcome:
     """Write index/concepts.parquet. Raises: MissingInput, WrongSpec, UnusableData, StoreFailed."""
     plan, spec = ScanPlan.of(job), job.spec.concepts
-    part = _scanned(job)
+    part = ScanState.read(job).whole()
+    if part is None:
+        raise MissingInput(f"{job.folder} holds no finished scan of these data. Run the stage activations first.")
     labels = tuple(next(iter(part.of(Distribution).values())).settled().labels.tolist())
     counts, sample = _pass(job, plan, part, labels)
-    embedded = _embedded(job, spec.embeddings, sample, labels) if spec.embeddings else None
+    given = spec.embeddings
+    embedded = _embedded(job, given, sample, labels) if given else None
     with_masks, names, dissected = _dissected(job, plan, part)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
     rule = ClaimRule(spec.top_k, spec.chance, spec.fits)
     for layer in job.layers:
         agreements = [
             *(_from_masks(names, *dissected[layer.name]) if layer.name in dissected else ()),
-            *(_from_embeddings(spec.embeddings.measures, embedded, sample, layer.name) if spec.embeddings and embedded else ()),
+            *(_from_embeddings(given.measures, embedded, sample, layer.name) if given and embedded else ()),
             *(_from_labels(counts[layer.name], sample, layer.name) if layer.name in counts else ()),
         ]
         for column, values in claim_columns(layer.name, plan.channels_of(layer), agreements, rule).items():
@@ -109,6 +113,8 @@ def check(job: Job) -> None:
     given = job.spec.concepts.embeddings
     if job.spec.concepts.quality and feed_of(job.network) != Feed():
         raise WrongSpec("concepts.quality looks at crops, RGB of 8 bits, and the network takes other images. Leave it out.")
+    if job.spec.concepts.quality and (given is None or given.images is not None):
+        check_width(job.layers[-1].channels, f"{job.layers[-1].name}, the job's last layer,")
     if given is None:
         return
     if given.texts is not None:
@@ -129,6 +135,7 @@ def check(job: Job) -> None:
             raise unknown_layer(inputs.network, given.layer)
         widths = {layer.name: layer.channels for layer in inputs.network.layers()}
         width = widths.get(given.layer) or count_classes(inputs.network)
+        check_width(width, f"{given.layer} of {inputs.network.name}")
         if given.texts is not None and texts.shape[1] != width:
             raise WrongSpec(
                 f"{given.layer} of {inputs.network.name} gives {width:,} numbers, and the embeddings in {given.texts!r} have "
@@ -184,13 +191,6 @@ def _empty_counts(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...])
         layer: LabelCounts.empty(grid_of(member.settled().sample, strongest[layer].heap.keys[:, 0], bins), labels)
         for layer, member in part.of(Distribution).items()
     }
-
-
-def _scanned(job: Job) -> Part:
-    part = ScanState.read(job).whole()
-    if part is None:
-        raise MissingInput(f"{job.folder} holds no finished scan of these data. Run the stage activations first.")
-    return part
 
 
 def _from_labels(counts: LabelCounts, sample: _Sample, layer: str) -> Iterator[Agreement]:

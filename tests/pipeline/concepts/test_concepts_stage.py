@@ -153,6 +153,21 @@ def test_what_does_not_belong_to_the_data_is_refused(again: Any, words: Any) -> 
         again(**embedded(images=texts, texts=texts))
 
 
+def test_embeddings_of_one_number_are_refused(write_spec: Any, again: Any, words: Any, quiet: Any, tmp_path: Path) -> None:
+    pd.read_parquet(words[0]).assign(embedding=[[1.0]] * 20).to_parquet(tmp_path / "narrow.parquet")
+    with pytest.raises(WrongSpec, match=r"narrow.parquet' embeds by a single number"):
+        again(**embedded(images=tmp_path / "narrow.parquet", texts=words[1]))
+    inputs = keras.Input((16, 16, 3))
+    narrow = keras.layers.Conv2D(1, 3, name="narrow")(keras.layers.Conv2D(2, 3, name="wide")(inputs))
+    keras.Model(inputs, narrow).save(tmp_path / "narrow.keras")
+    with pytest.raises(WrongSpec, match="narrow of narrow embeds by a single number"):
+        again(**embedded(layer="narrow", model=f"file:{tmp_path / 'narrow.keras'}", preprocess="unit"))
+    model = {"source": f"file:{tmp_path / 'narrow.keras'}", "layers": ["wide", "narrow"]}
+    spec = load_spec(write_spec(tmp_path / "spec.toml", model=model, concepts={"quality": True}), [STAGES])
+    with pytest.raises(WrongSpec, match="narrow, the job's last layer, embeds by a single number"):
+        run(spec, tmp_path, reporter=quiet)
+
+
 def test_changed_embeddings_are_compared_again(again: Any, words: Any, tmp_path: Path) -> None:
     images, texts = words
     path = tmp_path / "texts.parquet"
