@@ -24,11 +24,11 @@ def test_embeddings_are_found_by_key_whatever_their_order(tmp_path: Path) -> Non
 
 
 def test_a_key_without_an_embedding_and_one_with_two_are_errors(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "e.parquet", key=["a", "b", "a"], embedding=[[1.0], [2.0], [1.0]])
+    path = parquet(tmp_path / "e.parquet", key=["a", "b", "a"], embedding=[[1.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
     assert len(of_keys(path, ["a"])) == 1
     with pytest.raises(WrongSpec, match="none of 'x' and 1 others of 3"):
         of_keys(path, ["x", "a", "y"])
-    path = parquet(tmp_path / "e.parquet", key=["a", "b", "a"], embedding=[[1.0], [2.0], [3.0]])
+    path = parquet(tmp_path / "e.parquet", key=["a", "b", "a"], embedding=[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
     with pytest.raises(WrongSpec, match="two embeddings of 'a'"):
         of_keys(path, ["b"])
 
