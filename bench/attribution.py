@@ -7,7 +7,10 @@ is put at the end of the path of this process alone. Each method explains the sa
 the forward, or forward and backward, passes that it cannot do without, through tf.function on the Keras model. Seconds are the
 process's own, of all its threads, so that other work on the machine counts little; ratios are medians over rounds in which all
 run in turn. Weights are random, which takes no other time. `traces` is how many graphs convscope compiled for the method, once
-with few steps or samples and then with three times as many.
+with few steps or samples and then with three times as many. Two gradients may differ where a ReLU stands at its kink, so that
+rounding decides whether it passes anything back: `from float64` is how far each is from the same network in double precision,
+largest difference and median over pixels, as shares of the peak, ours first. The last row makes the maps of several methods of
+Xplique at once, as one job does; Xplique makes them one after another.
 """
 
 from __future__ import annotations
@@ -18,35 +21,39 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+if TYPE_CHECKING:
+    from pipeline.attribution.explainer import Explainer
+
 LAYER, STEPS, SAMPLES, MASKS = "out_relu", 32, 16, 200
 PATCH = 56  # of 224 pixels: a quarter of the side
-Passes = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Contest:
     """One method: ours by name, theirs, and how many passes an image takes.
 
-    theirs: makes maps (n, h, w) from images and one-hot classes; None for a method that the others do not have.
+    theirs: makes maps (n, h, w) from images and one-hot classes.
     same: whether the two maps must be equal; maps of random masks or noise need not.
+    exact: the map from gradients in double precision (n, h, w, 3) and images; None where they do not give it.
     """
 
     name: str
     library: str
-    theirs: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    theirs: Callable[[np.ndarray, np.ndarray], np.ndarray]
     passes: int
     backward: bool = True
     same: bool = True
+    exact: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def contests(model: Any, images: np.ndarray, batch: int) -> list[Contest]:
@@ -70,7 +77,7 @@ def contests(model: Any, images: np.ndarray, batch: int) -> list[Contest]:
     cam = {"penultimate_layer": LAYER, "seek_penultimate_conv_layer": False, "expand_cam": False, "normalize_cam": False}
     listed = [
         Contest("gradcam", "tf-keras-vis", vis(Gradcam, **cam), 1),
-        Contest("gradcam++", "tf-keras-vis", vis(GradcamPlusPlus, **cam), 1, same=False),  # of another factor; see docs
+        Contest("gradcam++", "tf-keras-vis", vis(GradcamPlusPlus, **cam), 1, same=False),  # theirs divides weights by their sum
         Contest("gradient", "tf-keras-vis", vis(VisSaliency, keepdims=True, normalize_map=False), 1),
     ]
     try:
@@ -93,8 +100,14 @@ def contests(model: Any, images: np.ndarray, batch: int) -> list[Contest]:
     steps: dict[str, Any] = {"patch_size": PATCH, "patch_stride": PATCH // 2, "occlusion_value": 0.0}
     return [
         *listed,
-        Contest("gradient", "Xplique", by(theirs.Saliency, **plain), 1),
-        Contest("input_x_gradient", "Xplique", by(theirs.GradientInput, summed, **plain), 1),
+        Contest("gradient", "Xplique", by(theirs.Saliency, **plain), 1, exact=lambda slopes, _: np.abs(slopes)),
+        Contest(
+            "input_x_gradient",
+            "Xplique",
+            by(theirs.GradientInput, summed, **plain),
+            1,
+            exact=lambda *pair: summed(pair[0] * pair[1]),
+        ),
         Contest("guided_backprop", "Xplique", by(theirs.GuidedBackprop, **plain), 1),
         Contest("deconvnet", "Xplique", by(theirs.DeconvNet, **plain), 1),
         Contest("integrated_gradients", "Xplique", by(theirs.IntegratedGradients, summed, steps=STEPS, **plain), STEPS),
@@ -111,107 +124,196 @@ def _covers(side: int) -> np.ndarray:
     return np.outer(line, line)
 
 
+@dataclass(frozen=True)
+class Setup:
+    """The network, as a Keras model and as convscope's, and the images and classes that all methods explain.
+
+    images: float32 (n, 224, 224, 3). classes: one-hot, float32 (n, 1000).
+    """
+
+    model: Any
+    network: Any
+    images: np.ndarray
+    classes: np.ndarray
+    batch: int
+    rounds: int
+
+    @classmethod
+    def of(cls, count: int, batch: int, rounds: int) -> Setup:
+        """MobileNetV2 with random weights, and random images."""
+        import keras
+
+        from pipeline.models.head import OutputSpec
+        from pipeline.models.keras.model import keras_network
+
+        keras.utils.set_random_seed(0)
+        model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
+        random = np.random.default_rng(0)
+        for weight in model.weights:  # as after training: with the initial statistics, all maps are alike
+            if "moving_variance" in weight.path:
+                weight.assign(random.uniform(0.5, 1.5, weight.shape))
+        images = random.uniform(-1, 1, (count, 224, 224, 3)).astype(np.float32)
+        classes = np.eye(1000, dtype=np.float32)[np.arange(count) % 1000]
+        network = keras_network(model, "network", None, "none", OutputSpec(head="softmax"))
+        batch = min(batch, count)  # ours fills a batch up, which would count against it alone
+        return cls(model, network, images, classes, batch, rounds)
+
+    def ours(self, names: Sequence[str], samples: int = 0) -> Explainer:
+        """Some methods in one graph."""
+        from pipeline.attribution.explainer import Explainer
+        from pipeline.attribution.methods import METHODS
+        from pipeline.attribution.methods.method import MethodSettings
+        from pipeline.attribution.plan import ExplainPlan
+        from pipeline.attribution.targets import Classes, ClassTarget
+
+        methods = tuple((METHODS[name], LAYER if METHODS[name].looks_at == "layer" else None) for name in names)
+        settings = MethodSettings(steps=STEPS, samples=samples, patch=PATCH / 224)
+        return Explainer.of(self.network, ExplainPlan(methods, (ClassTarget(Classes(1000, None), 0),), self.batch, settings))
+
+    def explained(self, explainer: Explainer) -> np.ndarray:
+        """The maps of its last method, (n, ...)."""
+        from pipeline.attribution.explainer import ImageBatch
+
+        parts, numbers = [], self.classes.argmax(axis=1)[:, np.newaxis].tolist()
+        for at in range(0, len(self.images), self.batch):
+            batch = slice(at, at + self.batch)
+            maps = explainer.explain(ImageBatch([], self.images[batch], numbers[batch])).maps
+            parts.append(list(maps.values())[-1][:, 0])
+        return np.concatenate(parts)
+
+    def bare(self, passes: int, backward: bool) -> None:
+        """The forward, or forward and backward, passes of the Keras model that take so many of each image."""
+        for _ in range(-(-len(self.images) * passes // self.batch)):
+            pixels, classes = self.images[: self.batch], self.classes[: self.batch]
+            (self._backward(pixels, classes) if backward else self._forward(pixels)).numpy()
+
+    @cached_property
+    def _forward(self) -> Any:
+        import tensorflow as tf
+
+        return tf.function(lambda pixels: self.model(pixels, training=False), jit_compile=False)
+
+    @cached_property
+    def _backward(self) -> Any:
+        import tensorflow as tf
+
+        return tf.function(partial(_slopes, self.model), jit_compile=False)
+
+    @cached_property
+    def exact(self) -> np.ndarray:
+        """The gradients by the pixels in double precision, float64 (n, 224, 224, 3)."""
+        import keras
+
+        keras.config.set_dtype_policy("float64")
+        double = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
+        keras.config.set_dtype_policy("float32")
+        double.set_weights(self.model.get_weights())
+        each = zip(self.images.astype(np.float64), self.classes.astype(np.float64), strict=True)
+        return np.stack([_slopes(double, image[np.newaxis], classes[np.newaxis])[0].numpy() for image, classes in each])
+
+    def seconds(self, runs: Mapping[str, Callable[[], object]]) -> tuple[dict[str, float], dict[str, float]]:
+        """Median CPU seconds of each, run in turn, and the median of its ratio to those of "ours" in the same round."""
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(self.rounds):
+            for name, run in runs.items():
+                started = time.process_time()
+                run()
+                seconds[name].append(time.process_time() - started)
+        ratios = {
+            name: statistics.median(other / own for other, own in zip(values, seconds["ours"], strict=True))
+            for name, values in seconds.items()
+        }
+        return {name: statistics.median(values) for name, values in seconds.items()}, ratios
+
+
+def _slopes(model: Any, pixels: Any, classes: Any) -> Any:
+    import tensorflow as tf
+
+    pixels = tf.convert_to_tensor(pixels)
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        score = tf.reduce_sum(model(pixels, training=False) * classes)
+    return tape.gradient(score, pixels)
+
+
+def row(setup: Setup, contest: Contest) -> str:
+    """One method: the maps compared, and all that is timed."""
+    import tensorflow as tf
+
+    samples = {"smoothgrad": SAMPLES, "rise": MASKS}.get(contest.name, 0)
+    traced = mock.Mock(wraps=tf.graph_util.import_graph_def)
+    with mock.patch.object(tf.graph_util, "import_graph_def", traced):
+        explainer = setup.ours([contest.name], samples)
+        mine = setup.explained(explainer)
+        first = traced.call_count
+        if contest.name in ("integrated_gradients", "smoothgrad"):
+            settings = replace(explainer.plan.settings, steps=3 * STEPS, samples=3 * samples)
+            setup.explained(replace(explainer, plan=replace(explainer.plan, settings=settings)))
+        traces = f"{first}, then {traced.call_count - first}"
+    differs, precise = "", ""
+    theirs = contest.theirs(setup.images, setup.classes)
+    if contest.same:
+        theirs = theirs.reshape(mine.shape)
+        mine = np.abs(mine) if contest.name == "gradient" else mine  # both others take sizes
+        differs = f"{np.abs(mine - theirs).max() / np.abs(theirs).max():.1e}"
+    if contest.exact is not None:
+        right = contest.exact(setup.exact, setup.images)
+        off = [np.abs(maps - right) / np.abs(right).max() for maps in (mine, theirs)]
+        precise = " and ".join(f"{errors.max():.1e} ({np.median(errors):.0e})" for errors in off)
+    setup.bare(1, contest.backward)  # traced before it is timed
+    seconds, ratios = setup.seconds(
+        {
+            "ours": partial(setup.explained, explainer),
+            "theirs": partial(contest.theirs, setup.images, setup.classes),
+            "bare": partial(setup.bare, contest.passes, contest.backward),
+        }
+    )
+    return (
+        f"| `{contest.name}` | {contest.library} | {seconds['ours']:.2f} | {seconds['theirs']:.2f} | {seconds['bare']:.2f} | "
+        f"{ratios['theirs']:.2f} | {ratios['bare']:.2f} | {differs} | {precise} | {traces} |"
+    )
+
+
+def together(setup: Setup, several: Sequence[Contest]) -> str:
+    """Several methods of one library and the same images: ours in one job, theirs one after another."""
+    explainer = setup.ours([contest.name for contest in several])
+    setup.explained(explainer)
+    setup.bare(1, True)
+    seconds, ratios = setup.seconds(
+        {
+            "ours": partial(setup.explained, explainer),
+            "theirs": lambda: [contest.theirs(setup.images, setup.classes) for contest in several],
+            "bare": partial(setup.bare, len(several), True),
+        }
+    )
+    return (
+        f"| {', '.join(f'`{contest.name}`' for contest in several)} together | {several[0].library} | {seconds['ours']:.2f} | "
+        f"{seconds['theirs']:.2f} | {seconds['bare']:.2f} | {ratios['theirs']:.2f} | {ratios['bare']:.2f} | | | |"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--xplique", help="the folder that Xplique is in")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="methods, or 'together' for the last row")
     options = parser.parse_args()
-    options.batch = min(options.batch, options.images)  # a batch is filled up, which would count against ours alone
-    import keras
-    import tensorflow as tf
-
-    from pipeline.attribution.explainer import Explainer, ImageBatch
-    from pipeline.attribution.methods import METHODS
-    from pipeline.attribution.methods.method import MethodSettings
-    from pipeline.attribution.plan import ExplainPlan
-    from pipeline.attribution.targets import Classes, ClassTarget
-    from pipeline.models.head import OutputSpec
-    from pipeline.models.keras.model import keras_network
-
     sys.path += [options.xplique] if options.xplique else []
-    keras.utils.set_random_seed(0)
-    model = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
-    random = np.random.default_rng(0)
-    for weight in model.weights:  # as after training: with the initial statistics, all maps are alike
-        if "moving_variance" in weight.path:
-            weight.assign(random.uniform(0.5, 1.5, weight.shape))
-    images = random.uniform(-1, 1, (options.images, 224, 224, 3)).astype(np.float32)
-    numbers = np.arange(options.images) % 1000
-    classes = np.eye(1000, dtype=np.float32)[numbers]
-    network = keras_network(model, "network", None, "none", OutputSpec(head="softmax"))
-    target = (ClassTarget(Classes(1000, None), 0),)
-    settings = MethodSettings(steps=STEPS, samples=0, patch=PATCH / 224)
-
-    forward = tf.function(lambda pixels: model(pixels, training=False), jit_compile=False)
-
-    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator,unused-ignore]
-    def backward(pixels: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(pixels)
-            score = tf.reduce_sum(model(pixels, training=False) * chosen)
-        return tape.gradient(score, pixels)
-
-    def bare(contest: Contest) -> None:
-        for _ in range(-(-options.images * contest.passes // options.batch)):
-            pixels = tf.constant(images[: options.batch])
-            (backward(pixels, tf.constant(classes[: options.batch])) if contest.backward else forward(pixels)).numpy()
-
-    print(f"MobileNetV2, {options.images} images in batches of {options.batch}, {options.rounds} rounds; seconds of CPU")
-    print("| method | beside | ours | theirs | bare passes | theirs / ours | bare / ours | maps differ by | traces |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for contest in contests(model, images, options.batch):
-        if options.only and contest.name not in options.only:
-            continue
-        samples = {"smoothgrad": SAMPLES, "rise": MASKS}.get(contest.name, 0)
-        own = (METHODS[contest.name], LAYER if METHODS[contest.name].looks_at == "layer" else None)
-        plan = ExplainPlan((own,), target, options.batch, replace(settings, samples=samples))
-        explainer = Explainer.of(network, plan)
-        traced = mock.Mock(wraps=tf.graph_util.import_graph_def)
-
-        def ours(explainer: Explainer = explainer) -> np.ndarray:
-            parts = []
-            for at in range(0, options.images, options.batch):
-                asked = numbers[at : at + options.batch, np.newaxis].tolist()
-                explained = explainer.explain(ImageBatch([], images[at : at + options.batch], asked))
-                parts.append(next(iter(explained.maps.values()))[:, 0])
-            return np.concatenate(parts)
-
-        with mock.patch.object(tf.graph_util, "import_graph_def", traced):
-            mine = ours()
-            first = traced.call_count
-            more = replace(plan, settings=replace(plan.settings, steps=3 * STEPS, samples=3 * samples))
-            if contest.name in ("integrated_gradients", "smoothgrad"):
-                ours(replace(explainer, plan=more))
-            traces = f"{first}, then {traced.call_count - first}"
-        runs: dict[str, Passes] = {"ours": ours, "bare": partial(bare, contest)}
-        difference = ""
-        if contest.theirs is not None:
-            expected = contest.theirs(images, classes)
-            runs["theirs"] = partial(contest.theirs, images, classes)
-            if contest.same:
-                mine = np.abs(mine) if contest.name == "gradient" else mine  # both others take sizes
-                difference = f"{np.abs(mine - expected.reshape(mine.shape)).max() / np.abs(expected).max():.1e}"
-        forward(tf.constant(images[: options.batch]))  # traced before it is timed
-        backward(tf.constant(images[: options.batch]), tf.constant(classes[: options.batch]))
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(options.rounds):
-            for name, run in runs.items():
-                started = time.process_time()
-                run()
-                seconds[name].append(time.process_time() - started)
-        median = {name: statistics.median(values) for name, values in seconds.items()}
-        ratio = {
-            name: statistics.median(other / own for other, own in zip(values, seconds["ours"], strict=True))
-            for name, values in seconds.items()
-        }
-        print(
-            f"| `{contest.name}` | {contest.library} | {median['ours']:.2f} | {median.get('theirs', 0):.2f} | "
-            f"{median['bare']:.2f} | {ratio.get('theirs', 0):.2f} | {ratio['bare']:.2f} | {difference} | {traces} |",
-            flush=True,
-        )
+    setup = Setup.of(options.images, options.batch, options.rounds)
+    listed = contests(setup.model, setup.images, setup.batch)
+    print(f"MobileNetV2, {options.images} images in batches of {setup.batch}, {options.rounds} rounds; seconds of CPU")
+    print(
+        "| method | beside | ours | theirs | bare passes | theirs / ours | bare / ours | maps differ by | from float64 | traces |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for contest in listed:
+        if not options.only or contest.name in options.only:
+            print(row(setup, contest), flush=True)
+    several = [contest for contest in listed if contest.library == "Xplique" and contest.passes == 1]
+    if several and (not options.only or "together" in options.only):
+        print(together(setup, several), flush=True)
     return 0
 
 

@@ -97,7 +97,11 @@ def _run(options: argparse.Namespace, out: Path) -> tuple[pd.DataFrame, pd.DataF
             run(parse_spec(tree), str(out))
         for name, parts in tables.items():
             parts.append(pd.read_parquet(folder / "index" / f"{name}.parquet"))
-    return pd.concat(tables["metrics"]), pd.concat(tables["attributions"])
+    metrics = pd.concat(tables["metrics"])
+    explained = {frozenset(zip(own["key"], own["target"], strict=True)) for _, own in metrics.groupby("method")}
+    if len(explained) > 1:  # methods are compared over what they have in common
+        raise SystemExit(f"The jobs in {out} explain different images or targets. Remove those of other settings, and run again.")
+    return metrics, pd.concat(tables["attributions"])
 
 
 def _finished(folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """Whole stages beside the network's passes that they make: gradcam, featuremaps, filters, patterns.
 
-    python -m bench.stages [STAGE ...] [--model NAME] [--weights FILE] [--data SOURCE]
+    python -m bench.stages [STAGE ...] [--model NAME] [--weights FILE] [--data SOURCE] [--images N]
 
 One job runs the stages one after the other, in a process of its own. A stage's seconds are those of run.json: opening,
 tracing, passes, pictures and tables. Its passes are all calls of compiled graphs, from whatever thread; what is counted is
@@ -35,9 +35,9 @@ weights = "{weights}"
 layers = ["block_3_expand_relu", "out_relu"]
 [data]
 source = "{data}"
-limit = 50
+limit = {images}
 [gradcam]
-first = 50
+first = {images}
 [featuremaps]
 first = 4
 [patterns]
@@ -120,13 +120,14 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; absent: all")
     parser.add_argument("--model", default="keras:MobileNetV2", help="the network, of which two layers are looked at")
     parser.add_argument("--weights", default=f"{real}/mobilenet_v2.h5" if real else "none")
-    parser.add_argument("--data", default=f"folder:{shared}/photos" if shared else None, help="the source of 50 images")
+    parser.add_argument("--data", default=f"folder:{shared}/photos" if shared else None, help="the source of the images")
+    parser.add_argument("--images", type=int, default=50, help="that gradcam explains (default: %(default)s)")
     options = parser.parse_args()
     if options.data is None:
         sys.exit("Set CONVSCOPE_SHARED, or name --data.")
     stages = options.stages or list(STAGES)
     named = ", ".join(f'"{stage}"' for stage in stages)
-    measure(SPEC.format(stages=named, model=options.model, weights=options.weights, data=options.data), stages)
+    measure(SPEC.format(stages=named, **{key: getattr(options, key) for key in ("model", "weights", "data", "images")}), stages)
 
 
 if __name__ == "__main__":

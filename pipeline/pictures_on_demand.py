@@ -26,6 +26,7 @@ from pipeline.store.places import Place
 from pipeline.store.tables import read_index
 
 ON_DEMAND = "on-demand"  # below mosaics/gradcam
+_OF_ALL_IMAGES = {"examples", "keys", "files", "sanity", "objects", "aggregate", "arrays"}  # keys of a job, not of one picture
 
 Row = dict[str, Any]
 
@@ -117,14 +118,11 @@ def _explained_anew(folder: Place, spec: JobSpec, asked: AskedPicture, row: Row 
             f"run.json of {folder} lets the network run Python code (model.trusted or model.custom), which no picture needs to. "
             "Name the image in gradcam.keys of your own spec, and run its stage gradcam."
         )
-    changes: dict[str, Any] = spec.gradcam.model_dump(mode="json", exclude_defaults=True) | {
-        "examples": [],
-        "keys": [],
-        "files": [],
-    }
-    changes |= _image(asked, row) | {"sanity": [], "arrays": False, "pictures": "all", "batch": 1}
+    changes: dict[str, Any] = spec.gradcam.model_dump(mode="json", exclude_defaults=True, exclude=_OF_ALL_IMAGES)
+    changes |= _image(asked, row) | {"pictures": "all", "batch": 1}
+    changes["methods"] = [row["method"] if row else asked.method or spec.gradcam.methods[0]]
     if row is None:  # of what the job has not explained
-        changes |= {"methods": [asked.method or spec.gradcam.methods[0]], "through": [], "merge": False}
+        changes |= {"through": [], "merge": False}
         changes |= {} if asked.layer is None else {"layers": [asked.layer]}
         changes |= {} if asked.target is None else {"targets": [int(asked.target) if asked.target.isdecimal() else asked.target]}
     tree = spec.model_dump(mode="json", exclude_defaults=True) | {"stages": ["gradcam"], "gradcam": changes}

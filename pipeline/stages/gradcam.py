@@ -232,15 +232,16 @@ def _explain_output(
         job.reporter.say(line)
     if metrics.without_object:
         job.reporter.say(
-            f"gradcam.objects: {len(metrics.without_object):,} of {len(results.keys):,} images have no object that the network "
-            f"was shown, such as {next(iter(metrics.without_object))!r}; pointing and energy_inside leave them out."
+            f"gradcam.objects: pointing and energy_inside leave out {len(metrics.without_object):,} of "
+            f"{counted(len(results.keys), 'image')}, such as {next(iter(metrics.without_object))!r}: no object, or none that the "
+            "network was shown."
         )
     guide = explainer.graph.guide
     gaps, missed = gaps_of(results.attributions, spec)
     for line in missed:
         job.reporter.say(line)
     if results.nans:
-        job.reporter.say(f"{results.nans:,} logits are NaN; images that have any are neither classified nor explained.")
+        job.reporter.say(f"NaN: {counted(results.nans, 'logit')}. Images that have any are neither classified nor explained.")
     return {
         "images": len(results.keys),
         "drawn": results.drawn,

@@ -20,6 +20,7 @@ from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects,
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.heat import focus
 from pipeline.attribution.plan import MapKey
+from pipeline.progress import counted
 from pipeline.store.columns import append_row
 from pipeline.store.tables import INDEX
 
@@ -146,9 +147,9 @@ def suspicions(columns: dict[str, list[Any]]) -> list[str]:
         images, share = sum(cluster[0] for cluster in rows), sum(cluster[1] for cluster in rows)
         area = max(cluster[2] for cluster in rows)
         lines.append(
-            f"{target}: in {images} images ({share:.0%}) half of the evidence lies in the same {area:.0%} of the image, at the "
-            f"{part} ({method}{f' at {layer}' if layer else ''}). Look whether something stands there that is not the object, "
-            "such as a watermark."
+            f"{target}: in {counted(images, 'image')} ({share:.0%}) half of the evidence lies in the same {area:.0%} of the "
+            f"image, at the {part} ({method}{f' at {layer}' if layer else ''}). Look whether something stands there that is "
+            "not the object, such as a watermark."
         )
     return lines
 

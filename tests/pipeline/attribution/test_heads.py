@@ -217,7 +217,7 @@ def test_an_image_with_a_logit_that_is_nan_is_counted_and_not_ranked(job: Any, r
     assert rows(folder, "classification") == [] and rows(folder, "attributions") == []
     receipt = json.loads((folder / "run.json").read_text())
     assert receipt["stages"]["gradcam"]["nans"] == {"logits": 6}
-    assert any("6 logits are NaN" in line for line in reporter.lines)
+    assert any("NaN: 6 logits." in line for line in reporter.lines)
 
 
 def test_a_path_of_too_few_steps_says_what_its_map_misses(job: Any, reporter: Any, tmp_path: Path) -> None:

@@ -84,12 +84,18 @@ def test_of_several_targets_the_one_that_is_asked_for_is_drawn(
     assert drawn == [str(folder / row["picture"]) for row in rows(folder)] and len(set(drawn)) == 2
 
 
-def test_an_image_that_the_job_did_not_explain_is_explained_anew(few: Any, command: Any) -> None:
-    status, path, error = command("picture", few[0], "--image", 7, "--method", "hirescam", "--layer", "edges", "--target", 2)
+def test_an_image_that_the_job_did_not_explain_is_explained_anew_without_the_jobs_checks(
+    few: Any, command: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(few[0], tmp_path / "few")
+    receipt = json.loads((folder / "run.json").read_text())
+    receipt["spec"]["gradcam"] |= {"sanity": ["metrics"], "objects": {"source": "gone.csv"}, "aggregate": ["places"]}
+    (folder / "run.json").write_text(json.dumps(receipt))
+    status, path, error = command("picture", folder, "--image", 7, "--method", "hirescam", "--layer", "edges", "--target", 2)
     assert status == 0 and "explains the image anew" in error, error
-    assert Path(path.strip()).relative_to(few[0]).as_posix() == "mosaics/gradcam/on-demand/7/2-hirescam-edges.png"
+    assert Path(path.strip()).relative_to(folder).as_posix() == "mosaics/gradcam/on-demand/7/2-hirescam-edges.png"
     assert Path(path.strip()).read_bytes().startswith(b"\x89PNG")
-    assert not [row for row in rows(few[0]) if row["example"] == 7]
+    assert not [row for row in rows(folder) if row["example"] == 7]
 
 
 def test_a_target_that_is_none_is_an_error(few: Any, command: Any) -> None:
