@@ -210,7 +210,7 @@ def store(model: Any, file: str, folder: Path) -> str:
     """Write a model as a kind of file. Returns: the spec's `source`."""
     import tensorflow as tf
 
-    from pipeline.compiled.tf_private import constants_for_variables
+    from pipeline.compiled.tf_private import graph_with_constants
 
     if file.startswith("file:"):
         path = folder / f"net{file.removeprefix('file:')}"
@@ -222,7 +222,7 @@ def store(model: Any, file: str, folder: Path) -> str:
     specs = [tf.TensorSpec(given.shape, tf.float32, given.name) for given in model.inputs]
     call = lambda *given: model(list(given) if len(given) > 1 else given[0], training=False)  # noqa: E731
     concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
-    (folder / "net.pb").write_bytes(constants_for_variables(concrete)[1].SerializeToString())
+    (folder / "net.pb").write_bytes(graph_with_constants(concrete).SerializeToString())
     return f"frozen:{folder / 'net.pb'}"
 
 

@@ -83,15 +83,13 @@ def measure(spec: str, stages: list[str]) -> None:
     import tensorflow as tf
 
     from pipeline import load_spec, run
-    from pipeline.compiled import freezing, tf_private
     from pipeline.progress import Reporter
     from pipeline.receipt import read_receipt
 
     passes = Passes()
-    # Every compiled pass ends in a call of a frozen function, of a concrete one, or of a session.
+    # Every compiled pass ends in a call of a concrete function or of a session.
     concrete = type(tf.function(lambda: tf.constant(0)).get_concrete_function())
     concrete.__call__ = passes.counted(concrete.__call__)
-    freezing.call_flat = passes.counted(tf_private.call_flat)  # type: ignore[attr-defined]
     make_callable = tf.compat.v1.Session.make_callable
 
     def counted(session: Any, *arguments: Any, **named: Any) -> Callable[..., Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from pipeline.compiled.tf_private import call_flat, constants_for_variables
+from pipeline.compiled.graph_parts import part_of
+from pipeline.compiled.tf_private import graph_with_constants, register_function
 from pipeline.errors import UnusableModel
 
 Pass = Callable[..., Any]
@@ -24,14 +25,18 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
     Raises: UnusableModel, for a function that reads a resource other than a variable, such as a table.
     """
-    frozen, _, structure = _frozen(function, specs)
+    frozen = [FrozenGraph.of(function, *specs)]
+    structure = frozen[0].structure
+    # A tf.function would add control dependencies across loops, which Switch and Merge cannot have. What is wrapped is kept: the
+    # graph, whose constants are as large as the network, is taken out of its list instead.
+    compiled = tf.compat.v1.wrap_function(lambda *tensors: frozen.pop().flat(*tensors), list(specs), name="frozen")
 
     def run(*arguments: Any) -> Any:
         tensors = [
             tf.ensure_shape(tf.convert_to_tensor(value, spec.dtype), spec.shape)
             for value, spec in zip(arguments, specs, strict=True)
         ]
-        return tf.nest.pack_sequence_as(structure, call_flat(frozen, tensors))
+        return tf.nest.pack_sequence_as(structure, compiled(*tensors))
 
     return run
 
@@ -54,34 +59,35 @@ class FrozenGraph:
 
     @classmethod
     def of(cls, function: Callable[..., Any], *specs: tf.TensorSpec) -> FrozenGraph:
-        """Freeze a function of tensors of these specs. Raises: UnusableModel."""
-        frozen, graph, structure = _frozen(function, specs)
+        """Freeze a function of tensors of these specs. Raises: UnusableModel, as `freeze` does."""
+        # Autograph has nothing to convert here, and would wrap the one line of an error in a long trace.
+        concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
+        graph = graph_with_constants(concrete)
+        left = {node.name for node in graph.node if node.op == "Placeholder"}
+        held = [tensor.name for tensor in concrete.inputs[len(specs) :] if tensor.op.name in left]
+        if held:
+            raise UnusableModel(
+                "the network reads a table or another resource while it runs, which cannot be turned into a constant: "
+                f"{', '.join(held)}. Remove the layer that does so from the model."
+            )
+        inputs, outputs = (
+            tuple(tensor.name for tensor in tensors) for tensors in (concrete.inputs[: len(specs)], concrete.outputs)
+        )
+        # What no output needs, such as a check that the function made on the side, would run in every tf.function.
+        graph = part_of(graph, [*inputs, *outputs])
         for node in graph.node:
             # A gradient of Python's own, such as that of swish, knows the tensors of the graph that it was traced in alone.
             if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s.startswith(b"CustomGradient"):
                 del node.attr["_gradient_op_type"]
-        inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
-        return cls(graph, inputs, outputs, tf.nest.map_structure(tf.TensorSpec.from_tensor, structure))
+        for called in graph.library.function:  # by XLA: a tf.function does not look for them in its graph
+            register_function(called)
+        return cls(graph, inputs, outputs, tf.nest.map_structure(tf.TensorSpec.from_tensor, concrete.structured_outputs))
 
     def __call__(self, *tensors: tf.Tensor) -> Any:
+        return tf.nest.pack_sequence_as(self.structure, self.flat(*tensors))
+
+    def flat(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
+        """What the function returns, without its structure."""
         # In the body of a loop, an identity of a tensor from outside is one from inside.
         fed = dict(zip(self.inputs, map(tf.identity, tensors), strict=True))
-        return tf.nest.pack_sequence_as(
-            self.structure, tf.graph_util.import_graph_def(self.graph, fed, self.outputs, name="frozen")
-        )
-
-
-def _frozen(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> tuple[Any, GraphDef, Any]:
-    """A function compiled without variables, its graph, and the structure of tensors that it returned."""
-    # Autograph has nothing to convert here, and would wrap the one line of an error in a long trace.
-    concrete = tf.function(function, autograph=False, jit_compile=False).get_concrete_function(*specs)
-    # A frozen function returns a flat list; the structure is that of the original function.
-    structure = concrete.structured_outputs
-    frozen, graph = constants_for_variables(concrete)
-    if len(frozen.inputs) != len(specs):
-        held = ", ".join(tensor.name for tensor in frozen.inputs[len(specs) :])
-        raise UnusableModel(
-            f"the network reads a table or another resource while it runs, which cannot be turned into a constant: {held}. "
-            "Remove the layer that does so from the model."
-        )
-    return frozen, graph, structure
+        return list(tf.graph_util.import_graph_def(self.graph, fed, self.outputs, name="frozen"))

@@ -27,62 +27,36 @@ from tensorflow.python.grappler import tf_optimizer
 GRADIENT_ATTRIBUTE = "_gradient_op_type"
 
 
-def constants_for_variables(concrete: Any, lower_control_flow: bool = True) -> tuple[Any, graph_pb2.GraphDef]:
-    """A tf.function's concrete function with its variables read once and made constants, and its calls inlined.
+def graph_with_constants(concrete: Any, lower_control_flow: bool = True) -> graph_pb2.GraphDef:
+    """The graph of a tf.function's concrete function, its variables read once and made constants, and its calls inlined.
 
     A call that XLA compiles stays a call, which is given the constants. Gradients are made constant too, which
-    `convert_variables_to_constants_v2_as_graph`, whose three steps these are, cannot always do. It turns reads of
-    variables into identities, but a function that returns a read, as functions with gradients do, then refers to an
-    operation that no longer exists; and the gradients of loops ask for the shape of a variable that is now a constant.
+    `convert_variables_to_constants_v2_as_graph`, whose steps these are, cannot always do. It turns reads of variables into
+    identities, but a function that returns a read, as functions with gradients do, then refers to an operation that no
+    longer exists; and the gradients of loops ask for the shape of a variable that is now a constant. It also makes a
+    function of the graph again, which takes most of its time.
 
-    Relies on the three steps, which TensorFlow does not export.
+    Relies on the first two of its three steps, which TensorFlow does not export.
 
     Args:
         lower_control_flow: whether conditions and loops become the Switch and Merge of TensorFlow 1.
 
-    Returns: a concrete function, and its GraphDef. What cannot be made a constant, such as a table, is an additional
-        input after those of `concrete`.
+    Returns: a graph whose inputs and outputs keep the names that they have in `concrete.graph`. What cannot be made a
+        constant, such as a table, stays a placeholder.
     """
-    graph, constants = _graph_with_constants(concrete, lower_control_flow)
-    if constants is None:
-        return concrete, graph
-    return convert_to_constants._construct_concrete_function(concrete, graph, constants), graph
-
-
-def graph_with_constants(concrete: Any, lower_control_flow: bool = True) -> graph_pb2.GraphDef:
-    """The GraphDef of `constants_for_variables` alone: to make a function of it again takes most of the time.
-
-    The outputs keep the names that they have in `concrete.graph`.
-    """
-    return _graph_with_constants(concrete, lower_control_flow)[0]
-
-
-def _graph_with_constants(concrete: Any, lower_control_flow: bool) -> tuple[graph_pb2.GraphDef, Any]:
-    """The graph, and what became constant, as `_construct_concrete_function` takes it; None where there was nothing to do."""
     plain = concrete.graph.as_graph_def()
     if not concrete.captured_inputs and not plain.library.function:
-        return plain, None
+        return plain
     conversion = convert_to_constants._FunctionConverterDataInEager(
         func=concrete, lower_control_flow=lower_control_flow, aggressive_inlining=False
     )
     for function in conversion.graph_def.library.function:
         _return_identities_of_reads(function)
-    graph, constants = convert_to_constants._replace_variables_by_constants(converter_data=conversion)
+    graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=conversion)
     _take_shapes_of_constants(graph.node, {})
     for function in graph.library.function:
         _take_shapes_of_constants(function.node_def, {argument.name: argument.type for argument in function.signature.input_arg})
-    return graph, constants
-
-
-def call_flat(frozen: Any, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Call a function that `constants_for_variables` returned, with one tensor for each of its inputs, in order.
-
-    A plain call first tries to bind the tensors to named arguments, of which such a function has none, and formats all
-    their values into an error that it then discards: 2 ms a call in TensorFlow 2.21.
-
-    Relies on `ConcreteFunction._call_with_flat_signature(args, kwargs)`.
-    """
-    return tf.nest.flatten(frozen._call_with_flat_signature(list(tensors), {}))
+    return graph
 
 
 def set_gradient(operation: tf.Operation, name: str) -> None:

@@ -14,7 +14,7 @@ from pipeline.attribution.explainer import Explained, Explainer, ImageBatch
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.plan import ExplainPlan, MapKey
 from pipeline.attribution.targets import Classes, ClassTarget
-from pipeline.compiled.tf_private import constants_for_variables
+from pipeline.compiled.tf_private import graph_with_constants
 from pipeline.models.network import Network
 
 
@@ -58,5 +58,5 @@ def stored(model: Any, kind: str, folder: Path) -> str:
         return f"savedmodel:{folder / 'net'}"
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
-    (folder / "net.pb").write_bytes(constants_for_variables(concrete)[1].SerializeToString())
+    (folder / "net.pb").write_bytes(graph_with_constants(concrete).SerializeToString())
     return f"frozen:{folder / 'net.pb'}"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.compiled.tf_private import constants_for_variables
+from pipeline.compiled.tf_private import graph_with_constants
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
 
@@ -81,7 +81,7 @@ def opened_graph() -> Any:
         if kind == "frozen":
             spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
             concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
-            path.write_bytes(constants_for_variables(concrete)[1].SerializeToString())
+            path.write_bytes(graph_with_constants(concrete).SerializeToString())
         else:
             model.export(path, verbose=False)
         return open_network(ModelSpec(source=f"{kind}:{path}", layers=["*"], preprocess="none"))
