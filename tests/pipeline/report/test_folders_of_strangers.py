@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 import pyarrow.parquet as pq
 import pytest
-from example_job import HOSTILE_LABEL, HOSTILE_LAYER, add_kernels, add_patterns, columns, patch
+from example_job import HOSTILE_KEY, HOSTILE_LABEL, HOSTILE_LAYER, add_kernels, add_patterns, columns, patch
 
 import convscope
 from pipeline.drawing.pixels import encode_png
@@ -187,12 +187,14 @@ def test_in_a_notebook_names_are_text_and_nothing_else(make_job: Any) -> None:
     results = convscope.open(folder)
     channel = results.channel(HOSTILE_LAYER, 1)
     for part in (results, channel, results.image(0)):
-        elements = Tags(part._repr_html_()).all
+        page = part._repr_html_()
+        elements = Tags(page).all
+        assert not [text for text in (HOSTILE_LAYER, HOSTILE_LABEL, HOSTILE_KEY) if text in page]
         assert {tag for tag, _ in elements} <= {"b", "table", "tr", "th", "td", "div", "figure", "img", "figcaption"}
         assert {name for _, own in elements for name in own} <= {"style", "src", "alt"}
         sources = [str(own["src"]) for tag, own in elements if tag == "img"]
         assert all(source.startswith("data:image/png;base64,") for source in sources) and (sources or part is results)
-    assert HOSTILE_LABEL not in channel._repr_html_() and html.escape(HOSTILE_LABEL) in channel._repr_html_()
+    assert html.escape(HOSTILE_LABEL) in channel._repr_html_() and html.escape(HOSTILE_KEY) in channel._repr_html_()
 
 
 def test_a_notebook_shows_the_job_of_an_older_program_and_names_a_table_that_is_damaged(make_job: Any) -> None:
