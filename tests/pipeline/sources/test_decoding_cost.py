@@ -195,6 +195,21 @@ def test_threads_hold_no_more_pixels_than_the_budget_and_none_waits_for_ever() -
     assert sorted(finished) == sorted(sizes) and peak <= 10_000_000
 
 
+def test_who_would_hold_more_than_is_free_waits_until_it_is_given_back() -> None:
+    budget, entered = PixelBudget(10_000_000), threading.Event()
+
+    def work() -> None:
+        with budget.hold(2_000_000):
+            entered.set()
+
+    thread = threading.Thread(target=work)
+    with budget.hold(9_000_000):
+        thread.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(30)
+    thread.join(30)
+
+
 def test_pixels_are_given_back_when_an_image_turns_out_to_be_broken() -> None:
     data = jpeg(gradient(1100, 1000))[:-20_000]
     for _ in range(MAX_PIXELS // (1100 * 1000) + 10):
