@@ -42,7 +42,7 @@ def test_the_docs_have_every_method_with_its_paper() -> None:
         (Path(__file__).parents[4] / "docs" / "gradcam.md")
         .read_text(encoding="utf-8")
         .partition("\n## Methods\n")[2]
-        .partition("\n## ")[0]
+        .partition("\n### ")[0]
     )
     rows = dict(re.findall(r"^\| `([^`]+)` \| .* \| ([^|]+) \|$", text, re.MULTILINE))
     assert rows == {name: method.paper for name, method in METHODS.items()}
