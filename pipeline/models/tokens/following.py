@@ -30,7 +30,8 @@ _JOINS = ("ConcatV2", "Pack")
 _RESHAPES = ("Reshape", "Squeeze", "ExpandDims")  # the numbers keep their order, so the new shape is all that is needed
 _REDUCES = ("Mean", "Sum", "Max", "Min", "Prod", "EuclideanNorm")
 _PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
-_SORTS = ("TopK", "TopKV2", "RandomShuffle", "Sort")
+_TOP_K = ("TopK", "TopKV2")  # of the last axis
+_SORTS = (*_TOP_K, "RandomShuffle", "Sort")
 _HALVES = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum, tf.float64.as_datatype_enum)
 
 
@@ -113,6 +114,8 @@ class Follower:
         except (ValueError, TypeError, LookupError, tf.errors.OpError):
             return [lost_at(shape.rank, operation.name, "unknown") for shape in shapes]
         if operation.type in _SORTS:
+            if operation.type in _TOP_K and known[0].ids.shape[-1] == 1:  # of the channels of each position
+                return [replace(known[0], heads=None) for _ in shapes]
             return [lost_at(shape.rank, operation.name, "mixed") for shape in shapes]
         return [self._computed(operation, inputs, output) for output in operation.outputs]
 

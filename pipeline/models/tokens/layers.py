@@ -194,7 +194,7 @@ class _Trace:
     def _is_map(self, positions: Positions, tensor: tf.Tensor) -> bool:
         """Whether a tensor that the reader takes for a map is one, by its positions."""
         images = self.follower.images
-        if positions.keys is not None or (positions.area > 1 and (positions.ids == EXTRA).all()):
+        if positions.keys is not None or positions.lost == "mixed" or (positions.area > 1 and (positions.ids == EXTRA).all()):
             return False
         channels = ({1, 2, 3} - set(self.spatial)).pop()
         if tensor.shape.rank == 4 and positions.ids.shape[channels] > 1:
@@ -203,8 +203,6 @@ class _Trace:
             positions = positions.without(channels, kept=True)
         if positions.lost == "unknown" or tensor.shape.rank != 4 or is_map_like(positions, images, self.spatial):
             return True
-        if positions.lost == "mixed":
-            return False
         if not positions.on_image and positions.keys is None:
             return True
         of_map = tensor.shape[0] == images and set(positions.axes) <= {0, *self.spatial} and positions.grid[0] > 1

@@ -305,6 +305,23 @@ def test_attention_between_maps_is_found_though_no_tensor_has_three_axes() -> No
     )
 
 
+def test_attention_between_channels_is_no_map() -> None:
+    """As in DaViT and XCiT: (batch, heads, width, width), each number a sum over all tokens."""
+
+    class Scores(keras.layers.Layer):
+        def call(self, tokens: Any) -> Any:
+            return tf.nn.softmax(tf.matmul(tokens, tokens, transpose_a=True))
+
+    images = keras.Input((16, 16, 3))
+    rows = keras.layers.Reshape((16, 2, 4))(keras.layers.Conv2D(8, 4, 4, name="embed")(images))
+    heads = keras.layers.Permute((2, 1, 3), name="heads")(rows)
+    ends = keras.layers.Flatten()(Scores(name="scores")(heads))
+    network = keras_network(keras.Model(images, keras.layers.Dense(2)(ends)), "davit", None, "none")
+    layers = {layer.name: layer for layer in network.every_layer()}
+    assert layers["heads"].shape == (4, 4, 8)
+    assert isinstance(layers["scores"], UnreadableLayer) and "none of its rows belongs to a" in layers["scores"].reason
+
+
 def test_a_grid_that_contradicts_the_graph_is_refused_with_the_grid_there_is(networks: dict[str, ImageNetwork]) -> None:
     with pytest.raises(WrongSpec, match="17 tokens are 2 x 8 and 1 extra, but at .* from 4 x 4 parts of the image"):
         networks["vit"].with_tokens(TokensSpec(grid=(2, 8), extra=1)).layers()
