@@ -9,6 +9,7 @@ import io
 import json
 import re
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -201,9 +202,14 @@ def _encode(saved: SavedPart) -> bytes:
         "seen": part.seen,
         "skipped": [[skipped.example, skipped.key, skipped.reason] for skipped in part.skipped],
     }
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     buffer = io.BytesIO()
-    # Compressed, since most pieces of the exact sums and most buckets of the histograms are zero.
-    np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    # Most pieces of the exact sums and most buckets of the histograms are zero, which the fastest level finds as well as
+    # NumPy's own: it takes a third of the time, for files a fifteenth larger.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
