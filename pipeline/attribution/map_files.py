@@ -16,7 +16,7 @@ from pipeline.attribution.plan import MapKey
 from pipeline.errors import MissingInput
 from pipeline.store.files import aside, file_name
 from pipeline.store.places import Place
-from pipeline.store.tables import MAPS
+from pipeline.store.tables import MAPS, for_arrow
 
 FOLDER = "maps"
 _ROWS = 256  # of a row group, so that a reader may take a few maps of many
@@ -133,14 +133,14 @@ def read_maps(folder: Place, method: str, layer: str | None = None, key: str | N
         names = sorted(other.name for other in (folder / FOLDER).glob("*.parquet"))
         stored = f"It has {', '.join(names)}." if names else "Set gradcam.arrays = true, and run the stage gradcam again."
         raise MissingInput(f"{folder} stores no maps of {method!r}{f' at {layer!r}' if layer else ''}. {stored}")
-    with path.open("rb") as opened:
-        file = pq.ParquetFile(opened)
+    with for_arrow(path) as opened:
+        file = pq.ParquetFile(opened, pre_buffer=False)
         for group in range(file.num_row_groups):
             rows = list(range(file.metadata.row_group(group).num_rows))
             if key is not None:
                 rows = [
                     number
-                    for number, key_of_row in enumerate(file.read_row_group(group, ["key"])["key"].to_pylist())
+                    for number, key_of_row in enumerate(file.read_row_group(group, ["key"], use_threads=False)["key"].to_pylist())
                     if key_of_row == key
                 ]
             for row in file.read_row_group(group, use_threads=False).take(rows).to_pylist() if rows else ():

@@ -77,11 +77,12 @@ class ExplanationPictures:
             drawn = values[..., self._bands] if values.ndim == 3 else values
             pixels = overlay(drawn, draws, picked.drawn, self._fit)
             peak = float(energy(values).max()) if draws == "heat" else None
-            range_of = f", 0 to {peak:.2g}" if peak else ", no evidence on this side"
-            title = method.title if peak is None else f"{method.title}{range_of}"
+            range_of = f", 0 to {peak:.2g}" if peak else ", no evidence on this side" if draws == "heat" else ", zero everywhere"
+            blank = not values.any()
+            title = f"{method.title}{range_of}" if blank or peak is not None else method.title
             panels[key, layer] = Panel(title, pixels)
             file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}{suffix}"
-            captioned = drawing.captioned(pixels, f"{caption}  {method.title}{'' if peak is None or peak else range_of}", peak)
+            captioned = drawing.captioned(pixels, f"{caption}  {method.title}{range_of if blank else ''}", peak)
             paths[key, layer] = self._write(f"{folder}/{file}", captioned)
         for layer_of_row in self._layers:
             row = [panel for (_, layer), panel in panels.items() if layer in (None, layer_of_row)]

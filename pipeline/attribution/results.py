@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.attribution.blanks import Blanks
 from pipeline.attribution.detections import Detection, detected
 from pipeline.attribution.explainer import Explained
 from pipeline.attribution.heat import focus
@@ -51,6 +52,7 @@ class ExplanationResults:
 
     classification, attributions: the columns by name.
     keys: of the images. nans: logits that were NaN. drawn: images of which there are pictures.
+    blanks: the maps that show nothing.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ExplanationResults:
         self.attributions: dict[str, list[Any]] = {field.name: [] for field in INDEX["attributions"]}
         self.keys: list[str] = []
         self.nans = self.drawn = 0
+        self.blanks = Blanks()
 
     def add(self, explained: Explained) -> None:
         """Index and draw what is said of a batch; an image with a logit that is NaN has no classes, and no maps."""
@@ -79,6 +82,7 @@ class ExplanationResults:
             self.nans += int(np.isnan(logits).sum())
             if np.isnan(logits).any():
                 continue
+            self.blanks.largest = max(self.blanks.largest, float(np.abs(logits).max()))
             self._classify(picked, logits)
             for slot in explained.slots[index]:
                 number = int(explained.classes[index, slot])
@@ -140,6 +144,7 @@ class ExplanationResults:
             centre = focus(values, self._fit.height, self._fit.width)
             guide = self._guide if method_named(method).changes_relus else None
             positive, negative = sums.get((method, layer), (None, None))
+            self.blanks.add((method, layer), values, (positive, negative), f"{picked.image.key!r} for {title!r}")
             row = {
                 "example": picked.example,
                 "key": picked.image.key,

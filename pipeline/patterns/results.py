@@ -19,7 +19,7 @@ from pipeline.receipt import read_receipt
 from pipeline.spec.patterns import PatternsSpec
 from pipeline.store.files import file_name
 from pipeline.store.places import Place
-from pipeline.store.tables import read_index
+from pipeline.store.tables import for_arrow, read_index
 
 _NAMED = 5  # patterns in one message
 
@@ -93,8 +93,8 @@ def read_patches(folder: Place, layer: str) -> StrongestPatches:
     for _, channel, _, score in sorted(row for row in rows if row[0] == layer):
         scores.setdefault(channel, []).append(score)
     images: dict[int, list[bytes]] = {}
-    with (folder / "crops" / f"{file_name(layer)}.parquet").open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(columns=["channel", "image"], use_threads=False):
+    with for_arrow(folder / "crops" / f"{file_name(layer)}.parquet") as file:
+        for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(columns=["channel", "image"], use_threads=False):
             for row in batch.to_pylist():
                 images.setdefault(row["channel"], []).append(row["image"]["bytes"])
     return StrongestPatches(scores, images)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UnknownName, UnusableData, one_line, quoted
 from pipeline.sources.file_patterns import StoredFile, check_highest, matching, of_each, read_names
 from pipeline.sources.files import read_image
-from pipeline.sources.parquet_columns import RowGroup, TableColumn, holds_numbers, image_values, leaf_of
+from pipeline.sources.parquet_columns import RowGroup, TableColumn, holds_numbers, image_values, leaf_of, opened
 from pipeline.sources.record_batches import stream_batches
 from pipeline.sources.records import Record, chunk_for, digest_of, numbered_key, size_or_zero
 from pipeline.spec.data import DataSpec
@@ -108,7 +108,7 @@ class Tables:
 
         def batches(done: int) -> Iterator[tuple[int, pa.RecordBatch]]:
             with (
-                closing(remote.open_binary(group.file.path)) as file,
+                closing(opened(group.file.path)) as file,
                 pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table,
             ):
                 at = group.first
@@ -217,7 +217,7 @@ def _footer(file: StoredFile) -> pq.FileMetaData:
 
 
 def _read_footer(path: str) -> pq.FileMetaData:
-    with closing(remote.open_binary(path)) as file:
+    with closing(opened(path)) as file:
         return pq.read_metadata(file)
 
 
@@ -313,8 +313,8 @@ def _first_images(files: list[StoredFile], footers: list[pq.FileMetaData], colum
 
     def read() -> list[Any]:
         with (
-            closing(remote.open_binary(file.path)) as opened,
-            pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False) as table,
+            closing(opened(file.path)) as stored,
+            pq.ParquetFile(stored, buffer_size=_BUFFER, pre_buffer=False) as table,
         ):
             return image_values(next(table.iter_batches(_PROBED, columns=[column], use_threads=False)).column(column))
 

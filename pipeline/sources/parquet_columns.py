@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from functools import lru_cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipeline.sources.bands import write_array
 from pipeline.sources.columns import numbers
 from pipeline.sources.file_patterns import StoredFile
 from pipeline.store import remote
+from pipeline.store.tables import for_arrow
 
 _GROUPS = 2  # row groups whose values are in memory
 
@@ -55,7 +57,7 @@ class TableColumn:
         group = self._groups[number]
 
         def read() -> pa.ChunkedArray:
-            with closing(remote.open_binary(group.file.path)) as file, pq.ParquetFile(file) as table:
+            with closing(opened(group.file.path)) as file, pq.ParquetFile(file, pre_buffer=False) as table:
                 return table.read_row_group(group.number, columns=[self.name], use_threads=False).column(0)
 
         try:
@@ -64,6 +66,11 @@ class TableColumn:
             raise UnusableData(
                 f"the column {self.name!r} of {group.file.path} cannot be read: {one_line(error)}. Fetch it or write it again."
             ) from None
+
+
+def opened(address: str) -> BinaryIO | pa.NativeFile:
+    """A Parquet file to read and to seek in, which the caller closes; Arrow opens those of this machine, see `for_arrow`."""
+    return remote.open_binary(address) if remote.is_remote(address) else for_arrow(Path(remote.local_path(address)))
 
 
 def leaf_of(kind: pa.DataType) -> tuple[pa.DataType, int]:

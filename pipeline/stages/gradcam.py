@@ -240,6 +240,9 @@ def _explain_output(
     gaps, missed = gaps_of(results.attributions, spec)
     for line in missed:
         job.reporter.say(line)
+    blanks = results.blanks.sentences()
+    for line in blanks:
+        job.reporter.say(line)
     if results.nans:
         job.reporter.say(f"NaN: {counted(results.nans, 'logit')}. Images that have any are neither classified nor explained.")
     return {
@@ -252,6 +255,7 @@ def _explain_output(
         "rule": guide.rule if guide else None,
         "replaced": guide.replaced if guide else None,
         **({"gaps": gaps} if gaps else {}),
+        **({"blanks": blanks} if blanks else {}),
         **({"trust": trust} if trust else {}),
         **({"suspicions": suspicious} if suspicious else {}),
         **({"without_object": len(metrics.without_object)} if spec.objects else {}),

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -282,15 +282,21 @@ def read_index(folder: Place, name: str) -> pa.Table:
     return read_table(folder / "index" / f"{name}.parquet")
 
 
+def for_arrow(path: Place) -> BinaryIO | pa.NativeFile:
+    """A file for Arrow to read, which the caller closes.
+
+    On this machine Arrow opens the file itself: its threads may outlive Python for a moment, and one that then lets go of
+    a file of Python's aborts the process ("terminate called"). Raises: FileNotFoundError.
+    """
+    return pa.OSFile(str(path)) if isinstance(path, Path) else path.open("rb")
+
+
 def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns.
 
-    On this machine Arrow opens the file itself: its threads may outlive Python for a moment, and one that then lets go of
-    a file of Python's aborts the process ("terminate called").
-
     Raises: FileNotFoundError; pa.ArrowException, also for a table that claims far more than its file can tell apart.
     """
-    with pa.OSFile(str(path)) if isinstance(path, Path) else path.open("rb") as file:
+    with for_arrow(path) as file:
         described = pq.ParquetFile(file, pre_buffer=False).metadata
         groups = (described.row_group(number) for number in range(described.num_row_groups))
         values = sum(group.column(column).num_values for group in groups for column in range(group.num_columns))

@@ -287,6 +287,18 @@ def test_a_network_whose_classes_vary_and_that_has_no_tokens_is_explained_withou
     assert json.loads((explained[1] / "run.json").read_text())["stages"]["gradcam"]["warnings"] == []
 
 
+def test_blank_maps_do_not_go_without_a_reason(tiny_model: Any, write: Any, reporter: Any, tmp_path: Path) -> None:
+    model = keras.models.clone_model(tiny_model)
+    model.set_weights([weights * (1e-26 if weights.ndim == 2 else weights.ndim > 2) for weights in tiny_model.get_weights()])
+    model.save(tmp_path / "faint.keras")
+    methods = ["gradient", "squaregrad"]
+    spec = write(model={"source": f"file:{tmp_path / 'faint.keras'}"}, first=2, batch=2, methods=methods, samples=2)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
+    (line,) = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["blanks"]
+    assert line.startswith("SquareGrad: 2 of 2 maps, such as that of 'cat/") and "zero in float32" in line
+    assert "No logit is larger than " in line and line in reporter.lines
+
+
 def test_explaining_the_stem_of_a_network_of_tokens_is_a_warning_that_says_what_to_choose(
     write: Any, reporter: Any, tmp_path: Path
 ) -> None:

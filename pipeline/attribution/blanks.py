@@ -1,0 +1,66 @@
+"""Blanks: maps without any evidence, or with the same everywhere, and why they are so. No such map goes without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.attribution.methods import method_named
+from pipeline.attribution.methods.guided_gradcam import GUIDED_GRADCAM
+from pipeline.attribution.plan import MapKey
+from pipeline.progress import counted
+
+_SUPERPIXELS = ("kernelshap", "lime")
+_LEAST = 2e-4  # of a logit: squares of what is far smaller, and what is divided by a stabilised sum of it, are zero in float32
+
+
+@dataclass
+class Blanks:
+    """Counts the maps of each method and layer that show nothing.
+
+    largest: of all logits, by their size.
+    """
+
+    largest: float = 0.0
+    _maps: dict[MapKey, int] = field(default_factory=dict)
+    _first: dict[tuple[MapKey, str], str] = field(default_factory=dict)  # by map and kind: an image and target that has one
+    _counts: dict[tuple[MapKey, str], int] = field(default_factory=dict)
+
+    def add(self, key: MapKey, values: np.ndarray, sums: Sequence[float | None], of: str) -> None:
+        """Take one map.
+
+        Args:
+            values: (h, w) or (h, w, 3).
+            sums: of what spoke for the target and against it before either was left out; None where that is not known.
+            of: the image and the target, in words.
+        """
+        self._maps[key] = self._maps.get(key, 0) + 1
+        if np.ptp(values, axis=(0, 1)).any() or values.shape[:2] == (1, 1):
+            return
+        kind = "flat" if values.any() else "one side" if any(sums) else "zero"
+        self._first.setdefault((key, kind), of)
+        self._counts[key, kind] = self._counts.get((key, kind), 0) + 1
+
+    def sentences(self) -> list[str]:
+        """What to say of each method and layer that has such maps."""
+        return [self._sentence(key, kind, count) for (key, kind), count in self._counts.items()]
+
+    def _sentence(self, key: MapKey, kind: str, count: int) -> str:
+        method, layer = key
+        name = f"{method_named(method).title}{f' at {layer}' if layer else ''}"
+        many = f"{count:,} of {counted(self._maps[key], 'map')}, such as that of {self._first[key, kind]},"
+        if kind == "flat":
+            more = " The image is a single superpixel: raise gradcam.segments." if method in _SUPERPIXELS else ""
+            return f"{name}: {many} the same value everywhere.{more}"
+        if kind == "one side":
+            return f'{name}: {many} blank: all evidence is on the other side. gradcam.evidence = "both" shows it.'
+        if method.endswith(GUIDED_GRADCAM.name):
+            return f"{name}: {many} blank: it is multiplied by a GradCAM without evidence for the target."
+        if self.largest < _LEAST:
+            return (
+                f"{name}: {many} blank. No logit is larger than {self.largest:.2g}, as in a network that was never trained, and "
+                "what this method makes of such numbers is zero in float32."
+            )
+        return f"{name}: {many} blank: by this method, the score depends on nothing. It may be constant, or its ReLUs all zero."
