@@ -29,11 +29,7 @@ def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the l
     Raises: WrongSpec, for fewer vectors than UMAP needs; UnusableModel, without UMAP.
     """
     require_umap()
-    if len(vectors) < max(neighbours + 2, 4):
-        raise WrongSpec(
-            f"an atlas of {where} with atlas.neighbours = {neighbours} needs at least {max(neighbours + 2, 4)} vectors, but the "
-            f"sample has {len(vectors)}. Raise atlas.vectors or atlas.per_image, or lower atlas.neighbours."
-        )
+    check_size(len(vectors), neighbours, where)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about threads, which a fixed seed excludes, and about start values
         import umap
@@ -43,6 +39,15 @@ def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the l
     low, high = points.min(axis=0), points.max(axis=0)
     side = float((high - low).max()) or 1.0
     return ((points - (low + high) / 2) / side + 0.5).clip(0, 1).astype(np.float32)
+
+
+def check_size(n: int, neighbours: int, where: str) -> None:
+    """Raises: WrongSpec, for a sample of `n` vectors that is too small for UMAP."""
+    if n < max(neighbours + 2, 4):
+        raise WrongSpec(
+            f"an atlas of {where} with atlas.neighbours = {neighbours} needs at least {max(neighbours + 2, 4)} vectors, but the "
+            f"sample has {n}. Raise atlas.vectors or atlas.per_image, or lower atlas.neighbours."
+        )
 
 
 @dataclass(frozen=True, eq=False)

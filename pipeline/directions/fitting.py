@@ -37,19 +37,27 @@ class SetPlan:
         return int(re.sub("^[a-z]+", "", self.name))
 
 
-def check_sample(asked: SetPlan, vectors: np.ndarray) -> None:
-    """Raises: WrongSpec, for a sample that is too small or has too few channels for a method, or that it cannot take."""
-    count, (n, channels) = asked.count, vectors.shape
-    where = f"directions.methods: {asked.name!r} of {asked.layer}"
+def check_size(asked: SetPlan, n: int, channels: int) -> None:
+    """Raises: WrongSpec, for a sample of `n` vectors that is too small or has too few channels for a method."""
+    count, where = asked.count, _where(asked)
     if n <= count:
         raise WrongSpec(f"{where} needs more than {count} vectors; the sample has {n}. Raise directions.vectors, or add images.")
     if asked.method in ("pca", "ica", "nmf") and count > channels:
         raise WrongSpec(f"{where}: its {channels} channels have no more components. Name {asked.method}{channels} or fewer.")
+
+
+def check_sample(asked: SetPlan, vectors: np.ndarray) -> None:
+    """Raises: WrongSpec, for a sample as `check_size` does, or one that the method cannot take."""
+    check_size(asked, *vectors.shape)
     if asked.method == "nmf" and (low := float(vectors.min(initial=0))) < 0:
         raise WrongSpec(
-            f"{where}: non-negative components need a layer without negative values, such as one behind a ReLU; "
+            f"{_where(asked)}: non-negative components need a layer without negative values, such as one behind a ReLU; "
             f"the least in the sample is {low:.4g}. Name such a layer, or another method."
         )
+
+
+def _where(asked: SetPlan) -> str:
+    return f"directions.methods: {asked.name!r} of {asked.layer}"
 
 
 def fit_directions(asked: SetPlan, vectors: np.ndarray) -> DirectionSet:

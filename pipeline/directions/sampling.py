@@ -50,6 +50,10 @@ class SamplePlan:
         """The number of examples needed for that."""
         return self.vectors // self.positions(layer)
 
+    def size(self, layer: LayerInfo, examples: int) -> int:
+        """How many vectors the sample has of a data set of so many examples, where all can be read and are finite."""
+        return self.positions(layer) * min(self.examples(layer), examples)
+
 
 Progress = Callable[[int, int], None]
 

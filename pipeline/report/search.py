@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UnknownName, WrongSpec
+from pipeline.errors import UnknownName, WrongSpec, quoted
 from pipeline.report.job_reader import JobReader
 
 
@@ -37,8 +37,14 @@ def find_channels(reader: JobReader, words: str) -> list[Match]:
         if match.key < other.key:
             best[match.layer, match.channel] = match
     if not best:
-        known = {*reader.table("concepts")["concept"].to_pylist(), *reader.table("channels")["selective_label"].to_pylist()}
-        raise UnknownName.among(words, {text for text in known if text}, where="a concept, label or file of this job's channels")
+        found = *reader.table("concepts")["concept"].to_pylist(), *reader.table("channels")["selective_label"].to_pylist()
+        known = {text for text in found if text}
+        if not known:
+            raise UnknownName(
+                f"{quoted(words)} is in no file's name among the winners of this job, whose channels have no concepts and no "
+                "labels. Add the stage concepts."
+            )
+        raise UnknownName.among(words, known, where="a concept, label or file of this job's channels")
     return sorted(best.values(), key=lambda match: (match.key, match.layer, match.channel))
 
 

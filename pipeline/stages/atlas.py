@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.ascent.objectives import direction
-from pipeline.atlas.layout import Cell, cells_of, lay_out, require_umap, striking_channels
+from pipeline.atlas.layout import Cell, cells_of, check_size, lay_out, require_umap, striking_channels
 from pipeline.atlas.results import FOLDER, write_icons, write_points, write_projector
 from pipeline.directions.sampling import SamplePlan, VectorSample, sample_vectors
-from pipeline.errors import UnusableModel
+from pipeline.errors import UnusableModel, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_among
@@ -37,7 +37,7 @@ def run(job: Job) -> Outcome:
     Raises: WrongSpec, for a sample that is too small; StoreFailed.
     """
     spec, layers = job.spec.atlas, chosen_layers(job)
-    plan = SamplePlan(spec.vectors, spec.per_image, spec.seed)
+    plan = _sample_plan(job)
     with job.reporter.step("atlas: sample", "images") as advance:
         samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
     rows: list[dict[str, Any]] = []
@@ -79,6 +79,10 @@ def run(job: Job) -> Outcome:
         "summary": f"{counted(sum(points_made.values()), 'point')} of {counted(len(layers), 'layer')}, "
         f"{counted(icons_made, 'icon')}",
     }
+
+
+def _sample_plan(job: Job) -> SamplePlan:
+    return SamplePlan(job.spec.atlas.vectors, job.spec.atlas.per_image, job.spec.atlas.seed)
 
 
 def _icons(job: Job, layer: LayerInfo, cells: Sequence[Cell], mean: np.ndarray) -> Icons:
@@ -154,8 +158,11 @@ def chosen_layers(job: Job) -> list[LayerInfo]:
 
 
 def check(job: Job) -> None:
-    """Raises: UnknownLayer; UnusableModel, without UMAP."""
-    chosen_layers(job)
+    """Raises: WrongSpec, UnknownLayer; UnusableModel, without UMAP."""
+    for layer in chosen_layers(job):
+        if layer.channels < 2:  # the cosine of two numbers is 1 or -1
+            raise WrongSpec(f"atlas.layers: {layer.name!r} has one channel, and so no directions to lay out. Name other layers.")
+        check_size(_sample_plan(job).size(layer, len(job.source)), job.spec.atlas.neighbours, layer.name)
     require_umap()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.attribution.job_targets import check_job_targets, classes_of, targets_of_job
 from pipeline.directions.concept_vectors import FEWEST, Counterexamples, EmbeddedImages, embed, set_size
-from pipeline.directions.fitting import SetPlan, fit_directions, require_scikit_learn
+from pipeline.directions.fitting import SetPlan, check_size, fit_directions, require_scikit_learn
 from pipeline.directions.results import direction_columns
 from pipeline.directions.sampling import BATCH, SamplePlan, VectorSample, readable, sample_vectors, vectors_at
 from pipeline.directions.splitting import TwoClusters, split_set, two_clusters
@@ -112,9 +112,10 @@ def _concepts(job: Job, layers: Sequence[LayerInfo]) -> _ConceptResults:
     spec, results = job.spec.directions, _ConceptResults()
     if not spec.concepts:
         return results
-    sets = {name: _embedded(job, layers, given, name) for name, given in spec.concepts.items()}
+    sets = {name: _embedded(job, layers, given, (name, spec.images)) for name, given in spec.concepts.items()}
     against = None if spec.against is None else ImageSetSpec(source=spec.against)
-    pool = _embedded(job, layers, against, "against")
+    title = "the data set" if against is None else "counterexamples"
+    pool = _embedded(job, layers, against, (title, 2 * spec.runs * spec.images))
     size = set_size(sets, pool, spec.images)
     sets = {name: images.first(size) for name, images in sets.items()}
     others = Counterexamples(pool, size, spec.runs, spec.seed)
@@ -195,30 +196,38 @@ def _order(count: int, seed: int) -> np.ndarray:
     return np.argsort(scrambled(scrambled(np.array([seed]))[0] ^ np.arange(count, dtype=np.uint64)), kind="stable")
 
 
-def _embedded(job: Job, layers: Sequence[LayerInfo], given: ImageSetSpec | None, name: str) -> EmbeddedImages:
-    """The first images of a set, in the order of their scrambled numbers, as layers see them."""
-    spec = job.spec.directions
-    most = spec.images if name in spec.concepts else 2 * spec.runs * spec.images
-    with job.reporter.step(f"images of {name}", "images") as advance:
-        images = islice(_images_of(job, given), most)
-        return embed(job.of_image, layers, images, lambda done: advance(done, most))
+def _embedded(job: Job, layers: Sequence[LayerInfo], given: ImageSetSpec | None, which: tuple[str, int]) -> EmbeddedImages:
+    """The first images of a set, in the order of their scrambled numbers, as layers see them.
+
+    Args:
+        which: the set's title, and the most images to take of it.
+    """
+    title, most = which
+    with job.reporter.step(f"images of {title}", "images") as advance:
+        count, images = _images_of(job, given)
+        total = min(count, most)
+        return embed(job.of_image, layers, islice(images, most), lambda done: advance(done, total))
 
 
-def _images_of(job: Job, given: ImageSetSpec | None) -> Iterator[np.ndarray]:
-    """The images of a set, as the network is given them, without its other inputs."""
+def _images_of(job: Job, given: ImageSetSpec | None) -> tuple[int, Iterator[np.ndarray]]:
+    """The images of a set, as the network is given them, without its other inputs; and how many they are at most."""
     if given is not None and given.files:
-        yield from (read_picked(path, job.source.decoder, job.fit) for path in given.files)
-        return
+        return len(given.files), (read_picked(path, job.source.decoder, job.fit) for path in given.files)
     source = job.source if given is None or given.source is None else _opened(job, given.source)
-    order, bands = _order(len(source), job.spec.directions.seed), job.network.input_shape[2]
-    label = None if given is None else given.label
-    for first in range(0, len(order) if label is None else min(len(order), _LOOKED_AT), BATCH):
-        batch = order[first : first + BATCH]
-        read = {image.example: image for image in readable(source, job.fit, [int(example) for example in batch])}
+    order, label = _order(len(source), job.spec.directions.seed), None if given is None else given.label
+    if label is not None:
+        order = order[:_LOOKED_AT]
+    return len(order), _images_with(job, source, order, label)
+
+
+def _images_with(job: Job, source: Source, order: np.ndarray, label: str | None) -> Iterator[np.ndarray]:
+    """The images of a source in some order, those with a label where one is given."""
+    bands = job.network.input_shape[2]
+    for first in range(0, len(order), BATCH):
+        batch = [int(example) for example in order[first : first + BATCH]]
+        read = {image.example: image for image in readable(source, job.fit, batch)}
         yield from (
-            read[example].given[..., :bands]
-            for example in map(int, batch)
-            if example in read and label in (None, read[example].label)
+            read[example].given[..., :bands] for example in batch if example in read and label in (None, read[example].label)
         )
 
 
@@ -310,6 +319,10 @@ def check(job: Job) -> None:
         check_explanations(output.network, [layer.name for layer in chosen_layers(job)])
     if spec.split and "activations" not in job.spec.stages:
         raise WrongSpec('directions.split takes the winners of channels apart: add "activations" to stages, or leave it out.')
+    plan = SamplePlan(spec.vectors, spec.per_image, spec.seed)
+    for layer in chosen_layers(job):
+        for name in spec.methods:
+            check_size(SetPlan(layer.name, name, ""), plan.size(layer, len(job.source)), layer.channels)
     require_scikit_learn()
 
 

@@ -34,7 +34,7 @@
     const table = make("table", { className: "numbers" }, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, ...lines));
     return [
       make("p", {}, `From ${vector.images} images of ${vector.source} and as many of ${vector.against}, ${vector.runs} times: ${percent(vector.accuracy)} of held-out images lie on their own side (random sets: ${percent(vector.random_accuracy)}), and two runs' vectors have a cosine of ${vector.agreement.toFixed(2)} in the mean.`),
-      ...(tests.length ? [make("h2", {}, "Classes that depend on it"), make("p", {}, "The score is the share of a class's images whose evidence rises along the vector. p is corrected for all tests of the job; chance is the share of random sets with a difference as large."), make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Tests" }, table)] : []),
+      ...(tests.length ? [make("h2", {}, "Whether classes depend on it"), make("p", {}, "The score is the share of a class's images whose evidence rises along the vector. p is corrected for all tests of the job; chance is the share of random sets with a difference as large."), make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Tests" }, table)] : []),
     ];
   }
 

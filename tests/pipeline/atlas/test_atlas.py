@@ -139,6 +139,14 @@ def test_a_layer_without_gradients_gets_an_atlas_without_icons(write_spec: Any, 
     assert record["icons"] == 0 and "gradient" in record["without_icons"]["cut"]
 
 
-def test_a_sample_that_is_too_small_for_the_map_is_refused(write_spec: Any, quiet: Any, tmp_path: Any) -> None:
+def test_a_sample_that_is_too_small_for_the_map_is_refused_before_the_scan(write_spec: Any, quiet: Any, tmp_path: Any) -> None:
     with pytest.raises(WrongSpec, match="needs at least 22 vectors, but the sample has 20"):
-        job(write_spec, tmp_path, quiet, per_image=1, neighbours=20)
+        job(write_spec, tmp_path, quiet, stages='["activations", "atlas"]', per_image=1, neighbours=20)
+    assert not list(tmp_path.rglob("activations.parquet"))
+
+
+def test_a_layer_of_one_channel_has_no_directions_to_lay_out(write_spec: Any, quiet: Any, tmp_path: Any) -> None:
+    inputs = keras.Input((16, 16, 3))
+    keras.Model(inputs, keras.layers.Conv2D(1, 3, name="single")(inputs)).save(tmp_path / "single.keras")
+    with pytest.raises(WrongSpec, match="atlas.layers: 'single' has one channel"):
+        job(write_spec, tmp_path, quiet, {"source": f"file:{tmp_path / 'single.keras'}", "layers": ["single"]}, '["atlas"]')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pipeline.directions.concept_vectors import Counterexamples, EmbeddedImages,
 from pipeline.directions.tcav import compare_scores, tcav_scores, welch
 from pipeline.errors import WrongSpec
 from pipeline.load import load_spec
+from pipeline.progress import Advance, Reporter
 from pipeline.receipt import read_receipt
 
 RANDOM = np.random.default_rng(3)
@@ -34,6 +37,29 @@ def red(write_pictures: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         pixels[..., 0] += 200
         Image.fromarray(pixels).save(path)
     return folder
+
+
+class Counting(Reporter):
+    """Says nothing, and keeps the last total of every step."""
+
+    def __init__(self) -> None:
+        super().__init__("counting")
+        self.totals: dict[str, int] = {}
+
+    def say(self, text: str, **facts: Any) -> None:
+        pass
+
+    @contextmanager
+    def step(self, title: str, unit: str) -> Iterator[Advance]:
+        def advance(done: int, total: int, note: str = "") -> None:
+            self.totals[title] = total
+
+        yield advance
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting()
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +101,18 @@ def test_the_stage_says_what_it_tested_and_what_not(tested: Any) -> None:
     for row in scores.itertuples():
         _, p = welch(np.array(row.scores), np.array(row.random_scores))
         assert p == pytest.approx(row.p) and row.significant == (row.p_corrected < 0.05 and row.chance < 0.05)
+
+
+def test_a_concept_may_be_called_against_and_progress_counts_the_images_there_are(
+    write_spec: Any, red: Any, counting: Any, tmp_path: Path
+) -> None:
+    path = write_spec(tmp_path / "spec.toml", directions={"layers": ["shapes"], "methods": [], "images": 10})
+    concept = f'directions.concepts.against={{ source = "folder:{red}" }}'
+    folder = run(load_spec(path, ['stages=["directions"]', concept]), tmp_path, reporter=counting)
+    row = pd.read_parquet(folder / "index" / "concept_vectors.parquet").iloc[0]
+    assert row.concept == "against" and row.images == 10
+    assert counting.totals["images of against"] == 10
+    assert counting.totals["images of the data set"] == 20
 
 
 def test_the_page_shows_the_tests_and_names_no_folder(tested: Any, red: Any) -> None:

@@ -180,3 +180,20 @@ def test_a_training_that_stops_goes_on_to_the_same_bits(sparse: Any, tmp_path: A
 def test_what_cannot_be_found_is_refused(write_spec: Any, quiet: Any, tmp_path: Any, table: Any, words: Any) -> None:
     with pytest.raises(WrongSpec, match=words):
         run(load_spec(write_spec(tmp_path / "spec.toml", directions=table), ['stages=["directions"]']), tmp_path, reporter=quiet)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"layers": ["shapes"], "methods": ["kmeans90"], "vectors": 80}, "the sample has 80"),
+        ({"layers": ["shapes"], "methods": ["topk999"], "per_image": 2}, "the sample has 40"),
+        ({"layers": ["edges"], "methods": ["ica5"]}, "its 4 channels"),
+    ],
+)
+def test_a_sample_that_is_too_small_is_refused_before_the_scan(
+    write_spec: Any, quiet: Any, tmp_path: Any, table: Any, words: Any
+) -> None:
+    spec = load_spec(write_spec(tmp_path / "spec.toml", directions=table), ['stages=["activations", "directions"]'])
+    with pytest.raises(WrongSpec, match=words):
+        run(spec, tmp_path, reporter=quiet)
+    assert not list(tmp_path.rglob("activations.parquet"))

@@ -60,6 +60,12 @@ def test_words_that_nothing_has_are_answered_with_the_nearest(job: Path) -> None
         find_channels(JobReader(job), "greeen")
 
 
+def test_a_job_without_concepts_and_labels_says_how_channels_get_names(make_job: Any) -> None:
+    folder: Path = make_job({"conv": 2}, labels=(None,))
+    with pytest.raises(UnknownName, match="'unicorn' is in no file's name .* no concepts and no labels.* stage concepts"):
+        find_channels(JobReader(folder), "unicorn")
+
+
 def test_of_several_names_a_channel_has_the_surest_and_among_equals_the_first(job: Path) -> None:
     names = JobReader(job).names("conv")
     assert {channel: row["concept"] for channel, row in names.items()} == {2: "green", 3: "Green grass"}
