@@ -152,6 +152,44 @@ def test_a_network_may_be_named_as_the_compiler_of_nothing(tmp_path: Path) -> No
     assert not proof.exists()
 
 
+# How an archive may lie in another, by the member that it is; and what is said of the other, "" where that opens as ever.
+INSIDE = {
+    "config.json": "broken JSON",
+    "model.weights.h5": "cannot be read as a .keras model",
+    "assets/inner.keras": "files of its layers' own",
+    "../inner.keras": "lies outside",
+    "model.weights.json": "",
+    "inner.keras": "",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_archive_inside_an_archive_is_never_opened(tmp_path: Path, attack: str) -> None:
+    proof = tmp_path / "proof"
+
+    def change(config: Any) -> Any:
+        config["config"]["layers"][2] |= {**ATTACKS[attack](proof), "name": "dense"}
+        return config
+
+    inner = changed(tmp_path / "inner.keras", change).read_bytes()
+    outer = changed(tmp_path / "outer.keras", lambda config: config).read_bytes()
+    path = tmp_path / "net.keras"
+    for member, reason in INSIDE.items():
+        with zipfile.ZipFile(tmp_path / "outer.keras") as archive, zipfile.ZipFile(path, "w") as both:
+            for name in set(archive.namelist()) - {member}:
+                both.writestr(name, archive.read(name))
+            both.writestr(member, inner)
+        if reason:
+            assert reason in refusal(path), member
+        else:
+            assert [layer.name for layer in load_model(path, {}).layers] == ["input", "conv", "dense"], member
+    path.write_bytes(outer + inner)  # of two in a row, the last is the archive
+    assert "cannot be" not in refusal(path)
+    path.write_bytes(inner + outer)
+    assert [layer.name for layer in load_model(path, {}).layers] == ["input", "conv", "dense"]
+    assert {file.name for file in tmp_path.iterdir()} == {"inner.keras", "outer.keras", "net.keras"}
+
+
 def rewritten(path: Path, write: Callable[[h5py.File], object]) -> Path:
     net().save(path)
     with h5py.File(path, "a") as file:
