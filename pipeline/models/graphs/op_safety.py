@@ -47,7 +47,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "Select SelectV2 Shape ShapeN Size Slice SpaceToBatch SpaceToBatchND Split SplitV Squeeze StridedSlice StridedSliceGrad",
         "TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate Tile",
         "TileGrad Transpose Unique UniqueV2 UniqueWithCounts UniqueWithCountsV2 UnravelIndex Unpack Where ZerosLike Bucketize",
-        "LowerBound UpperBound SparseToDense DataFormatDimMap DataFormatVecPermute",
+        "LowerBound UpperBound SparseToDense DataFormatDimMap DataFormatVecPermute XlaDynamicUpdateSlice",
     ),
     "arithmetic": _names(
         "Abs AccumulateNV2 Acos Acosh Add AddN AddV2 Angle ApproximateEqual Asin Asinh Atan Atan2 Atanh BitwiseAnd BitwiseOr",
@@ -65,7 +65,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "UnsortedSegmentSum",
     ),
     "linear algebra": _names(
-        "BatchMatMul BatchMatMulV2 BatchMatMulV3 Cholesky Einsum MatMul MatrixDeterminant MatrixExponential MatrixInverse",
+        "BatchMatMul BatchMatMulV2 BatchMatMulV3 Cholesky Eig Einsum MatMul MatrixDeterminant MatrixExponential MatrixInverse",
         "MatrixSolve MatrixSquareRoot MatrixTriangularSolve LogMatrixDeterminant Qr SelfAdjointEigV2 SparseMatMul Svd",
         "FFT FFT2D FFT3D IFFT IFFT2D IFFT3D RFFT RFFT2D RFFT3D IRFFT IRFFT2D IRFFT3D",
         "SparseTensorDenseMatMul TridiagonalMatMul TridiagonalSolve",

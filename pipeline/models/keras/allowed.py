@@ -40,23 +40,33 @@ APPLICATIONS = {
     "StochasticDepth": "keras.src.applications.convnext",
 }
 
-# The operations of keras.ops, by the module that Keras names in its files. Those that make arrays of a size of their own
-# choosing, and those that take functions, are left out.
+# The operations of keras.ops, by the module that Keras names in its files. Left out are those that take functions, that make
+# arrays of a size of their own choosing, or that loop as often as a file says; losses; and random numbers.
 _OPERATIONS = {
-    "core": "Cast ConvertToTensor SaturateCast Slice StopGradient Unstack",
-    "image": "CropImages ExtractPatches GaussianBlur HSVToRGB PadImages RGBToGrayscale RGBToHSV Resize SobelEdges",
-    "linalg": "Norm",
-    "math": "Erf Logsumexp Rsqrt SegmentMax SegmentSum",
-    "nn": """AdaptiveAveragePool AdaptiveMaxPool AveragePool BatchNorm Celu Conv ConvTranspose DepthToSpace DepthwiseConv
-    DotProductAttention Elu Gelu Glu HardShrink HardSigmoid HardSilu HardTanh LayerNorm LeakyRelu LogSigmoid LogSoftmax MaxPool
-    Moments Normalize OneHot RMSNorm Relu Relu6 Selu SeparableConv Sigmoid Silu SoftShrink Softmax Softplus Softsign SpaceToDepth
-    SparsePlus SparseSigmoid Sparsemax Squareplus TanhShrink Threshold""",
-    "numpy": """Abs Absolute Add All Amax Amin Any Arccos Arcsin Arctan Arctan2 Argmax Argmin Average BroadcastTo Ceil Clip
-    Concatenate Copy Cos Cosh Cumprod Cumsum Divide DivideNoNan Dot Einsum Equal Exp Exp2 ExpandDims Expm1 Flip Floor FloorDivide
-    GetItem Greater GreaterEqual Less LessEqual Log Log10 Log1p Log2 Logaddexp LogicalAnd LogicalNot LogicalOr LogicalXor Matmul
-    Max Maximum Mean Median Min Minimum Mod Moveaxis Multiply NanToNum Negative NotEqual OnesLike Pad Power Prod Ravel Reciprocal
-    Repeat Reshape Roll Rot90 Round Sign Sin Sinh Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take TakeAlongAxis Tan
-    Tanh Tensordot Tile Transpose Tril Triu TrueDivide Trunc Var Vdot Where ZerosLike""",
+    "core": "Cast ConvertToTensor SaturateCast ScatterUpdate Slice SliceUpdate StopGradient Unstack",
+    "image": """AffineTransform CropImages ExtractPatches GaussianBlur HSVToRGB MapCoordinates PadImages
+    PerspectiveTransform RGBToGrayscale RGBToHSV Resize ScaleAndTranslate SobelEdges SSIM""",
+    "linalg": "Cholesky CholeskyInverse Det Eig Eigh Inv Lstsq LuFactor MatrixRank Norm Pinv Qr Solve SolveTriangular SVD",
+    "math": """CDist Erf Erfc Erfinv FFT FFT2 IFFT2 InTopK IRFFT Logdet Logsumexp RFFT Rsqrt SegmentMax SegmentMin
+    SegmentProd SegmentSum TopK ViewAsComplex ViewAsReal""",
+    "nn": """AdaptiveAveragePool AdaptiveMaxPool AveragePool BatchNorm Celu Conv ConvTranspose CTCDecode DepthToSpace
+    DepthwiseConv DotProductAttention Elu Gelu Glu HardShrink HardSigmoid HardSilu HardTanh LayerNorm LeakyRelu LogSigmoid
+    LogSoftmax MaxPool Moments MultiHot Normalize OneHot Polar PSNR RMSNorm Relu Relu6 Selu SeparableConv Sigmoid Silu
+    SoftShrink Softmax Softplus Softsign SpaceToDepth SparsePlus SparseSigmoid Sparsemax Squareplus TanhShrink Threshold
+    Unfold""",
+    "numpy": """Abs Absolute Add All AllClose Amax Amin Angle Any Append Arccos Arccosh Arcsin Arcsinh Arctan Arctan2
+    Arctanh Argmax Argmin Argpartition Argsort Average BitwiseAnd BitwiseInvert BitwiseLeftShift BitwiseNot BitwiseOr
+    BitwiseRightShift BitwiseXor BroadcastTo Cbrt Ceil Clip Concatenate Conj Conjugate Copy Corrcoef Correlate Cos Cosh
+    CountNonzero Cross Cumprod Cumsum Deg2rad Diag Diagflat Diagonal Digitize Divide DivideNoNan Dot Dsplit Dstack Einsum
+    EmptyLike Equal Exp Exp2 ExpandDims Expm1 Fabs Flip Fliplr Flipud Floor FloorDivide Fmax Fmin Fmod FullLike Gcd
+    GetItem Greater GreaterEqual Heaviside Hsplit Hstack Hypot I0 Imag Inner IsIn Isclose Isfinite Isinf Isnan Isneginf
+    Isposinf Isreal Kron Lcm Ldexp LeftShift Less LessEqual Log Log10 Log1p Log2 Logaddexp Logaddexp2 LogicalAnd
+    LogicalNot LogicalOr LogicalXor Matmul Max Maximum Mean Median Meshgrid Min Minimum Mod Moveaxis Multiply NanToNum
+    Nanargmax Nanargmin Nancumprod Nancumsum Nanmax Nanmean Nanmedian Nanmin Nanpercentile Nanprod Nanquantile Nanstd
+    Nansum Nanvar Negative Nextafter Nonzero NotEqual OnesLike Outer Pad Percentile Power Prod Ptp Quantile Rad2deg Ravel
+    Real Reciprocal Repeat Reshape RightShift Roll Rot90 Round SearchSorted Select Sign Signbit Sin Sinc Sinh Slogdet Sort
+    Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take TakeAlongAxis Tan Tanh Tensordot Tile Trace Transpose
+    Trapezoid Tril Triu TrueDivide Trunc Unique UnravelIndex Var Vdot View Vsplit Vstack Where ZerosLike""",
 }
 OPERATIONS = {name: f"keras.src.ops.{module}" for module, names in _OPERATIONS.items() for name in names.split()}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import tensorflow as tf
 
 from pipeline.compiled.compile import compile_tap
 from pipeline.errors import UnknownName, UnusableModel, WrongSpec
+from pipeline.models.keras.allowed import OPERATIONS
 from pipeline.models.keras.functional import FunctionalReader
 from pipeline.models.keras.model import keras_network
 from pipeline.models.registry import open_network
@@ -104,3 +108,60 @@ def test_of_several_outputs_the_logits_are_to_be_named(tmp_path: Path) -> None:
 def test_inputs_are_for_files_and_graphs() -> None:
     with pytest.raises(WrongSpec, match="model.inputs is for file: and frozen: and onnx: and savedmodel: networks"):
         open_network(ModelSpec(source="keras:MobileNetV2", layers=["*"], inputs={"image": "x"}))
+
+
+# The operations of keras.ops that a file may not ask for, by what they would do.
+LEFT_OUT = {
+    "runs functions": "AssociativeScan Cond ForiLoop Function JVP Map Scan Switch VectorizedMap WhileLoop",
+    "makes arrays as large as it likes": "Arange Array Bincount ExtractSequences Fold Full Geomspace Histogram ISTFT "
+    "Linspace Logspace STFT Scatter Vander",
+    "loops as often as it likes": "ArraySplit Diff Rearrange",
+    "draws random numbers": "ElasticTransform",
+    "is of training": "BinaryCrossentropy CTCLoss CategoricalCrossentropy SparseCategoricalCrossentropy",
+    "gives no tensor": "Ndim Size",
+    "is not called itself": "Operation SegmentReduction",
+}
+
+
+def test_every_operation_of_keras_is_one_that_files_may_ask_for_or_left_out_for_a_reason() -> None:
+    import keras.src.ops as package
+    from keras.src.ops.operation import Operation
+
+    modules = [f"keras.src.ops.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    there = {
+        (name, module)
+        for module in modules
+        if not module.endswith("_test")
+        for name, value in vars(import_module(module)).items()
+        if inspect.isclass(value) and issubclass(value, Operation) and value.__module__ == module
+    }
+    left_out = {name for names in LEFT_OUT.values() for name in names.split()}
+    assert {pair for pair in there if pair[0] not in left_out} == set(OPERATIONS.items())
+
+
+def by_operations(images: Any) -> Any:
+    """What networks are made of that mix by Fourier transforms, move the image, sort, and mend their maps."""
+    ops, x = keras.ops, L.Conv2D(4, 3, padding="same", name="conv")(images)
+    real, imaginary = ops.ifft2(ops.fft2((x, ops.zeros_like(x))))
+    x = ops.hypot(real, imaginary) + ops.fliplr(ops.flipud(x))
+    x = ops.where(ops.isfinite(x), x, 0.0)
+    x = ops.slice_update(x, (0, 1, 1, 0), 2.0 * x[:, 2:5, 2:5])
+    x = ops.hstack([x, ops.cbrt(x)]) + ops.quantile(x, 0.5, axis=(1, 2), keepdims=True)
+    x = ops.image.affine_transform(x, np.float32([1, 0, 1, 0, 1, 0, 0, 0]))
+    x = L.Conv2D(3, 1, name="late")(ops.sort(x, axis=-1))
+    return ops.top_k(L.Dense(5, name="dense")(L.GlobalMaxPooling2D(name="pool")(x)), 3)[0]
+
+
+def test_networks_made_of_operations_open_as_files_and_as_graphs_and_give_what_keras_gives(tmp_path: Path, pixels: Any) -> None:
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, by_operations(inputs))
+    model.export(str(tmp_path / "saved"), verbose=False)
+    images = pixels(2, 8, 8)
+    late = keras.Model(inputs, model.get_layer("late").output)
+    expected = late(images / np.float32(255))
+    network = opened(model, tmp_path)
+    np.testing.assert_allclose(network.trace(network.preprocess(images), ["late"])["late"], expected, rtol=1e-4, atol=1e-5)
+    graph = open_network(ModelSpec(source=f"savedmodel:{tmp_path / 'saved'}", layers=["*"], preprocess="unit"))
+    name = next(layer.name for layer in graph.layers() if "late" in layer.name and layer.kind == "BiasAdd")
+    np.testing.assert_allclose(graph.trace(graph.preprocess(images), [name])[name], expected, rtol=1e-4, atol=1e-5)
