@@ -20,7 +20,7 @@ demo: .venv/core  ## run the main job on the shipped network and scikit-image's 
 	$(BIN)/python -m jobs run demo --out $(OUT)
 
 test: setup  ## run the tests, offline
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" tests
 
 check: setup  ## lint, format, types, the import directions and the documents
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ check: setup  ## lint, format, types, the import directions and the documents
 
 coverage: setup  ## run the tests and measure which lines they reach; fails below what setup.cfg asks for
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html tests
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html tests
 
 docs: setup  ## serve the documents on http://127.0.0.1:8000, rebuilt as they are edited
 	$(BIN)/mkdocs serve
