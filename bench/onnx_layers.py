@@ -157,8 +157,12 @@ def compared(path: Path, size: int | None) -> Comparison:
     outputs = {node.name: node.output[0] for node in model.graph.node if node.name and len([o for o in node.output if o]) == 1}
     every = {output for node in model.graph.node for output in node.output}
     sources = {layer.name: layer.name.partition("#")[0] for layer in layers}
-    tensors = {name: outputs.get(source, source) for name, source in sources.items()}
-    theirs = _theirs(model, sorted({tensor for tensor in tensors.values() if tensor in every}), _images(network.input_shape))
+    tensors = {name: [outputs.get(source, source)] for name, source in sources.items()}
+    for name, source in sources.items():
+        if name.endswith("#heads"):  # where the softmax has five axes, the heads it shows are listed at a layer behind it
+            tensors[name] += [outputs.get(f"{source.rpartition('/')[0]}/Softmax", "")]
+    named = every & {tensor for several in tensors.values() for tensor in several}
+    theirs = _theirs(model, sorted(named), _images(network.input_shape))
     del onnx, onnxruntime
 
     @tf.function(autograph=False)
@@ -167,10 +171,11 @@ def compared(path: Path, size: int | None) -> Comparison:
 
     ours = trace(tf.constant(_images(network.input_shape)))
     for layer in layers:
-        values = theirs.get(tensors[layer.name])
+        several = [theirs[tensor] for tensor in tensors[layer.name] if tensor in theirs]
+        values = several[0] if several else None
         mine = ours[layer.name].numpy()
         best = (np.inf, "")
-        for how, other in () if values is None else views_of(values, layer.name, layer.shape):
+        for how, other in (view for each in several for view in views_of(each, layer.name, layer.shape)):
             if other.shape == mine.shape:
                 share = float(np.abs(mine - other).max() / max(np.abs(other).max(), 1e-6))
                 best = min(best, (share, how))
