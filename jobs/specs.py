@@ -89,10 +89,10 @@ def source_named(text: str, table: str) -> str:
 def _spec_file(named: str) -> Path | None:
     """The file of a spec; None for what names a network."""
     path = Path(named)
-    if path.suffix == ".toml" or (path.is_file() and guess_source(named, models.KINDS) is None):
+    if path.suffix == ".toml" or (os.path.isfile(path) and guess_source(named, models.KINDS) is None):
         return path
     shipped = shipped_specs()
-    if named in shipped and not path.exists():
+    if named in shipped and not os.path.exists(path):
         return shipped[named]
     return None
 

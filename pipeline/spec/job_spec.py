@@ -67,7 +67,7 @@ class JobSpec(Table):
     @classmethod
     def _a_folder_name(cls, value: str) -> str:
         if not is_job_name(value):
-            raise ValueError("is the name of a folder: letters, digits, '.', '_' and '-', a letter or digit first")
+            raise ValueError("is the name of a folder: at most 255 letters, digits, '.', '_' and '-', a letter or digit first")
         return value
 
     @field_validator("stages", mode="before")
@@ -85,8 +85,8 @@ class JobSpec(Table):
 
 
 def is_job_name(name: str) -> bool:
-    """Whether a job may be called so: its folder is."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    """Whether a job may be called so: its folder is, and no file system takes a name of more than 255 bytes."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", name) is not None
 
 
 def validate(tree: dict[str, Any], where: str) -> JobSpec:

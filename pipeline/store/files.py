@@ -136,9 +136,9 @@ def check_writable(folder: Place) -> None:
     """
     if isinstance(folder, Path):
         above = folder.absolute()
-        while not above.exists() and not above.is_symlink():
-            above = above.parent
         try:
+            while not above.exists() and not above.is_symlink():
+                above = above.parent
             with tempfile.TemporaryFile(dir=above) as file:
                 file.write(b"x")
         except OSError as error:

@@ -12,7 +12,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from pipeline.errors import MissingInput, shortened
 from pipeline.store import remote
+
+_LONGEST_NAME = 255  # bytes of a file's name, on every file system
+_LONGEST_PATH = 3072  # bytes of a folder's path: Linux takes 4096, with what lies in the folder
 
 
 class Stat(NamedTuple):
@@ -121,12 +125,30 @@ Place: TypeAlias = Path | Remote
 
 
 def place(path: str | os.PathLike[str]) -> Place:
-    """The place of a path or an address. Raises: MissingInput, for an address that no installed file system serves."""
+    """The place of a path or an address.
+
+    Raises: MissingInput, for an address that no installed file system serves, and for a path that no file system takes.
+    """
     text = os.fspath(path)
     if not remote.is_remote(text):
-        return Path(remote.local_path(text)) if remote.has_scheme(text) else Path(path)
+        local = Path(remote.local_path(text)) if remote.has_scheme(text) else Path(path)
+        _check_length(local)
+        return local
     remote.file_system(text)
     return Remote(text.rstrip("/"))
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a path here that would be an OSError wherever it is looked up. Raises: MissingInput."""
+    name = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
+    reasons = {
+        f"the name {shortened(name)!r} in it is longer than {_LONGEST_NAME} bytes": len(os.fsencode(name)) > _LONGEST_NAME,
+        f"it is longer than {_LONGEST_PATH:,} bytes": len(os.fsencode(path.absolute())) > _LONGEST_PATH,
+        "it holds a zero byte": "\0" in str(path),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None:
+        raise MissingInput(f"the path {shortened(str(path))!r} cannot be: {reason}. Name another.")
 
 
 def is_endless(path: str | os.PathLike[str]) -> bool:

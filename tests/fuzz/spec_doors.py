@@ -88,6 +88,7 @@ def _key(key: str) -> str:
 
 def _open_spec(shop: Workshop, folder: Path, data: bytes) -> Commands:
     (folder / "job.toml").write_bytes(data)
+    (folder / "out").mkdir()  # else nothing in it is ever looked up
     return [["check", f"{folder}/job.toml", "--out", f"{folder}/out"]]
 
 
