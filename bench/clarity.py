@@ -78,10 +78,10 @@ def main() -> None:
     medians = quality.groupby("layer", sort=False)[["clarity", "polysemanticity", "redundancy"]].median()
     counts, raw = quality.dropna(subset="clarity").groupby("layer", sort=False).size(), medians["clarity"][options.layer]
     print(f"clarity of crops at random: {random:.3f}\n")
-    print("| layer | channels | clarity | of raw channels' | of theirs above random | polysemanticity | redundancy |")
+    print("| layer | channels | clarity | of raw channels' | above crops at random | polysemanticity | redundancy |")
     print("|---|---|---|---|---|---|---|")
     for layer, row in medians.iterrows():
-        ratios = f"{row.clarity / raw:.2f} | {(row.clarity - random) / (raw - random):.2f}"
+        ratios = f"{row.clarity / raw:.2f} | {row.clarity - random:+.3f}"
         numbers = f"{row.clarity:.3f} | {ratios} | {row.polysemanticity:.3f} | {row.redundancy:.3f}"
         print(f"| `{layer}` | {counts[str(layer)]} | {numbers} |")
 

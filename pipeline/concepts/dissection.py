@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 QUANTILE = 0.995
 DETECTS = 0.04  # the least overlap of a channel that is said to detect a concept, in the paper
+_LEAST = np.finfo(np.float32).min
 _MOST_FLOATS = 2**24  # of a layer's maps on the grid, in memory at a time
 
 
@@ -67,11 +68,15 @@ class TopValues:
     """Enough of the largest values of each channel's maps to know their quantile exactly.
 
     most: how many values there may be in all. count: how many there were. values: float32 (kept, channels), in any order.
+    floor: float32 (channels,), the least of `values`, once nothing below it can matter. waiting: what came since, above it,
+    filled up with the least number there is; put among `values` when it is as much, so that each value is ordered a few times.
     """
 
     most: int
     count: int
     values: np.ndarray
+    floor: np.ndarray | None = None
+    waiting: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def empty(cls, most: int, channels: int) -> TopValues:
@@ -80,19 +85,41 @@ class TopValues:
 
     def update(self, values: np.ndarray) -> TopValues:
         """The same with more values, float32 (n, channels); what is not finite counts as the least there is."""
-        kept = self.most - int((self.most - 1) * QUANTILE)
-        together = np.concatenate([self.values, np.where(np.isfinite(values), values, np.finfo(np.float32).min)])
-        if len(together) > kept:
-            together = np.partition(together, len(together) - kept, axis=0)[-kept:]
-        return replace(self, count=self.count + len(values), values=together)
+        finite = np.where(np.isfinite(values), values, _LEAST)
+        added = finite if self.floor is None else _above(finite, self.floor)
+        grown = replace(self, count=self.count + len(values), waiting=(*self.waiting, added))
+        return grown.merged() if sum(map(len, grown.waiting)) > self._kept else grown
+
+    def merged(self) -> TopValues:
+        """The same with nothing waiting."""
+        together = np.concatenate([self.values, *self.waiting])
+        if len(together) <= self._kept:
+            return replace(self, values=together, waiting=())
+        together = np.partition(together, len(together) - self._kept, axis=0)[-self._kept :]
+        return replace(self, values=together, floor=together[0].copy(), waiting=())
+
+    @property
+    def _kept(self) -> int:
+        return self.most - int((self.most - 1) * QUANTILE)
 
     def quantile(self) -> np.ndarray:
         """The QUANTILE of all values, linear between the two nearest, as NumPy has it: float32 (channels,)."""
         position = (self.count - 1) * QUANTILE
         above = self.count - 1 - int(position)
-        falling = -np.sort(-self.values, axis=0)
+        falling = -np.sort(-self.merged().values, axis=0)
         low, high = falling[above].astype(np.float64), falling[max(above - 1, 0)]
         return (low + (high - low) * (position % 1)).astype(np.float32)
+
+
+def _above(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """The values above each channel's floor, one below the other: float32 (n, channels) to (the most of a channel, channels)."""
+    above = (values > floor).T
+    channels, rows = np.nonzero(above)
+    counts = above.sum(axis=1)
+    places = np.arange(len(channels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    packed = np.full((counts.max(initial=0), values.shape[1]), _LEAST, np.float32)
+    packed[places, channels] = values[rows, channels]
+    return packed
 
 
 def points_above(maps: tf.Tensor, matrices: tuple[np.ndarray, np.ndarray], thresholds: np.ndarray, masks: tf.Tensor) -> tf.Tensor:

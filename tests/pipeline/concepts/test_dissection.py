@@ -90,6 +90,22 @@ def test_the_quantile_is_that_of_all_values_however_they_come(count: int) -> Non
     assert len(top.values) <= count * (1 - QUANTILE) + 6
 
 
+def test_values_are_put_in_order_a_few_times_each_however_small_the_batches(monkeypatch: Any) -> None:
+    values = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    ordered, partition = [0], np.partition
+
+    def counting(rows: Any, *about: Any, **more: Any) -> Any:
+        ordered[0] += len(rows)
+        return partition(rows, *about, **more)
+
+    monkeypatch.setattr(np, "partition", counting)
+    top = TopValues.empty(len(values), 3)
+    for first in range(0, len(values), 10):
+        top = top.update(values[first : first + 10])
+    assert ordered[0] < 2 * len(values) and len(top.values) < 500
+    np.testing.assert_allclose(top.quantile(), np.quantile(values, QUANTILE, axis=0), rtol=1e-6)
+
+
 def test_nothing_is_above_what_is_not_finite() -> None:
     values = np.array([[1.0], [np.nan], [2.0], [np.inf]], np.float32)
     assert TopValues.empty(4, 1).update(values).quantile()[0] <= 2
