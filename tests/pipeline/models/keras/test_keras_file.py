@@ -232,3 +232,14 @@ def test_a_lambda_that_uses_names_of_its_program_is_refused_with_what_to_do(tmp_
     keras.Model(image, keras.layers.Lambda(lambda x: OF_THE_PROGRAM * x)(image)).save(tmp_path / f"net{suffix}")
     with pytest.raises(UnusableModel, match=r"Lambda that uses 'OF_THE_PROGRAM'.*model\.export.*savedmodel:FOLDER"):
         opened(tmp_path / f"net{suffix}", trusted=True)
+
+
+def test_a_layer_of_ones_own_that_is_called_as_one_of_keras_is_not_taken_for_it(tmp_path: Path) -> None:
+    class Dense(keras.layers.Dense):
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            return 100 * super().call(inputs)
+
+    inputs = keras.Input((8, 8, 3))
+    keras.Model(inputs, Dense(2, name="mine")(inputs)).save(tmp_path / "net.keras")
+    with pytest.raises(UnusableModel, match=r"a class of the file's own, not Keras's Dense \(layer 'mine'\).*model.custom = "):
+        open_network(ModelSpec(source=f"file:{tmp_path / 'net.keras'}", preprocess="unit"))
