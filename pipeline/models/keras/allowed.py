@@ -148,7 +148,7 @@ def _is_part(part: str, name: str) -> bool:
 def _refuse(path: str, layer: str, entry: dict[str, Any], advice: str) -> None:
     name = entry.get("config") if entry["class_name"] == "function" else entry["class_name"]
     use = f"{path} uses {clipped(name)}"
-    other = f"a class of the file's own, not Keras's {name}" if name in LAYERS else ""
+    other = f"a class of the file's own, not Keras's {name}" if isinstance(name, str) and name in LAYERS else ""
     if isinstance(name, str) and not other and hasattr(keras.layers, name) and entry.get("registered_name") in (None, name):
         raise UnusableModel(
             f"{use} (layer {clipped(layer)}), which may read files or run code. If you trust the file, set model.trusted = true."
