@@ -139,11 +139,14 @@ class Propagation:
             for number in signals:
                 shares[number] = self._by_contribution(operation, [number], above[0] / len(signals), operation.outputs[0])[number]
         else:
-            raise UnusableModel(
-                f"{self.name} computes {operation.name!r} by {kind}, for which relevance propagation has no rule. Leave the "
-                "methods that begin with lrp out of gradcam.methods."
-            )
+            raise self._without_rule(operation, kind)
         return shares
+
+    def _without_rule(self, operation: tf.Operation, kind: str) -> UnusableModel:
+        return UnusableModel(
+            f"{self.name} computes {operation.name!r} by {kind}, for which relevance propagation has no rule. Leave the "
+            "methods that begin with lrp out of gradcam.methods."
+        )
 
     def _by_contribution(
         self, operation: tf.Operation, numbers: Sequence[int], above: tf.Tensor, total: tf.Tensor | None
@@ -157,13 +160,15 @@ class Propagation:
 
     def _signals(self, operation: tf.Operation, changing: Sequence[int]) -> Sequence[int]:
         """The factors that a product's relevance goes to: not a gate or an attention, which say how much passes."""
-        gates = [number for number in changing if self._is_gate(operation.inputs[number], operation.inputs[1 - number])]
+        pairs = {number: (operation.inputs[number], operation.inputs[1 - number]) for number in changing}
+        # First by what a factor is: a mean to be scaled is smaller than the scale with its factor for each channel.
+        gates = [number for number, pair in pairs.items() if self._is_scale(*pair)]
+        if len(gates) != 1:
+            gates = [number for number, (factor, other) in pairs.items() if _is_smaller(factor, other)]
         return [1 - gates[0]] if len(gates) == 1 else changing
 
-    def _is_gate(self, factor: tf.Tensor, other: tf.Tensor) -> bool:
-        sizes = [tensor.shape.num_elements() or 0 for tensor in (factor, other)]
-        if 0 < sizes[0] < sizes[1]:
-            return True
+    def _is_scale(self, factor: tf.Tensor, other: tf.Tensor) -> bool:
+        """Whether a factor is a function that squashes, or a function of the other, such as that of a hard swish."""
         while factor.op in self._changing and factor is not other:
             if factor.op.type in SQUASHING:
                 return True
@@ -171,7 +176,7 @@ class Propagation:
             if len(sources) != 1 or factor.op.type not in AFFINE | ELEMENTWISE | MOVES:
                 return False
             factor = sources[0]
-        return factor is other  # a function of the other, such as that of a hard swish
+        return factor is other
 
     def _of_weighted(self, operation: tf.Operation, position: int, above: tf.Tensor) -> tf.Tensor:
         """By the composite's rule for a convolution or a dense layer."""
@@ -179,6 +184,8 @@ class Propagation:
         is_convolution = bool(types_inside(operation) & CONVOLUTIONS)
         rule = self.composite.first if is_first else self.composite.convolutions if is_convolution else self.composite.dense
         x, w = operation.inputs[position], weights_of(operation, position)
+        if w is None:
+            raise self._without_rule(operation, "a compiled function that holds its weights")
         share = Share(operation, position, self.composite.hands_biases_on)
         if rule == "flat":
             ones = Contribution(inside(x), tf.ones_like(w))
@@ -242,6 +249,11 @@ class Propagation:
             return tensor
         inputs = [self._with_pixels(source, pixels) for source in tensor.op.inputs]
         return again(tensor.op, inputs).outputs[tensor.value_index]
+
+
+def _is_smaller(factor: tf.Tensor, other: tf.Tensor) -> bool:
+    sizes = [tensor.shape.num_elements() or 0 for tensor in (factor, other)]
+    return 0 < sizes[0] < sizes[1]
 
 
 def _is_of_another_precision(dtype: tf.DType) -> bool:

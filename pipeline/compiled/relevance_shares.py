@@ -90,9 +90,10 @@ class Share:
         return again(self.operation, inputs)
 
 
-def weights_of(operation: tf.Operation, position: int) -> tf.Tensor:
-    """The weights of an operation of which the input at `place` depends on the image."""
-    return next(source for number, source in enumerate(operation.inputs) if number != position and source.dtype.is_floating)
+def weights_of(operation: tf.Operation, position: int) -> tf.Tensor | None:
+    """The weights of an operation of which the input at `position` depends on the image. None, if it reads a variable itself."""
+    others = (source for number, source in enumerate(operation.inputs) if number != position)
+    return next((source for source in others if source.dtype.is_floating), None)
 
 
 def inside(x: tf.Tensor) -> tf.Tensor:

@@ -67,6 +67,19 @@ def test_what_reaches_the_pixels_adds_up_to_the_logit_on_keras_models_and_graphs
     assert len({ours.maps[key].tobytes() for key in KEYS}) == len(KEYS)
 
 
+def test_layer_normalisation_passes_relevance_to_what_it_scales_and_none_to_the_scale(opened: Any, images: Any) -> None:
+    """Of maps, and of a vector, where the mean is smaller than the scale that multiplies it: as in ConvNeXt."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.LayerNormalization(name="n1")(layers.Conv2D(6, 3, name="c1")(inputs))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="gelu", name="c2")(x))
+    x = layers.LayerNormalization(name="n2")(x)
+    model = stir(keras.Model(inputs, layers.Dense(5, name="f")(x), name="normalised"))
+    ours = explain(explainer_of(opened(model), KEYS, 2), images, CLASSES)
+    for key in KEYS:
+        sums = ours.maps[key].sum(axis=(2, 3))
+        np.testing.assert_allclose(sums, np.take_along_axis(ours.logits, CLASSES, axis=1), rtol=0.01)
+
+
 def shared(x: Any, w: Any, b: Any, above: Any, rule: str) -> Any:
     """What each input of a dense layer is given, by the definition: float64 of the shape of x."""
     products = x[:, None] * w  # of each input to each output
@@ -131,6 +144,15 @@ def test_the_maps_through_each_channel_of_a_layer_add_up_to_the_whole(opened: An
     whole = maps.pop(("lrp_zplus", None))
     assert len({values.tobytes() for values in maps.values()}) == 3
     np.testing.assert_allclose(sum(maps.values()), whole, atol=1e-4 * np.abs(whole).max())
+
+
+def test_a_convolution_that_keeps_its_weights_in_a_compiled_function_is_named(opened: Any) -> None:
+    """As Keras compiles those in groups, such as ConvNeXt's."""
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(6, 3, groups=3, name="grouped")(x)
+    model = keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)), name="groups")
+    with pytest.raises(UnusableModel, match="groups computes '.*grouped.*' by a compiled function that holds its weights"):
+        explainer_of(opened(model), KEYS, 2)
 
 
 def test_an_operation_without_a_rule_is_named(opened: Any) -> None:
