@@ -137,6 +137,12 @@ def test_the_entry_in_run_json_counts_the_patterns(done: Any) -> None:
     assert entry["summary"].startswith(f"14 patterns, {entry['exceeding']} of 6 above the strongest patch")
 
 
+def test_a_second_run_gives_the_same_bytes(done: Any, pattern_spec: Any, quiet: Any, tmp_path: Path, tree_of: Any) -> None:
+    again = run(pattern_spec, tmp_path, reporter=quiet)
+    parts = ("index", "patterns", "mosaics")
+    assert tree_of(again, *parts) == tree_of(done, *parts)
+
+
 def test_an_interrupted_stage_goes_on_to_the_same_bytes(
     done: Any, pattern_spec: Any, quiet: Any, tmp_path: Path, tree_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

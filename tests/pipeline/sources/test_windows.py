@@ -43,7 +43,7 @@ def test_windows_come_row_by_row_image_by_image_and_are_named_by_their_corner(
     assert elements[1][3] == scene(5, 7, 1)[0:4, 2:6].tobytes()
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 14), st.integers(1, 14)), min_size=1, max_size=4),
     size=st.integers(1, 9),
