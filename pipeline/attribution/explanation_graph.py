@@ -172,8 +172,7 @@ class GraphPasses:
         specs = [*specs, *(tf.TensorSpec(weight.values.shape, weight.values.dtype) for weight in weights)]
 
         def part(*arguments: tf.Tensor) -> list[tf.Tensor]:
-            tensors = dict(zip(names, before(*arguments), strict=True))
-            return list(tf.graph_util.import_graph_def(self.graph.frozen.graph, tensors, ends, name=""))
+            return self.graph.frozen.part(dict(zip(names, before(*arguments), strict=True)), ends)
 
         parts, key = self.graph.parts, (key, bool(weights))
         if key not in parts:
@@ -195,7 +194,9 @@ def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
     )
     frozen = FrozenGraph.of(drawing, *specs)
     weights = _weights_of(frozen, drawing.owners) if plan.with_weights else []
-    return ExplanationGraph(drawing.quantities, drawing.guide, weights, frozen, specs, drawing.channel_axes)
+    return ExplanationGraph(
+        drawing.quantities, drawing.guide, weights, frozen.without_large_constants(), specs, drawing.channel_axes
+    )
 
 
 def check_explanations(network: Network, layers: Sequence[str], needs: Iterable[Quantity] = ()) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from pipeline.compiled.graph_parts import part_of
+from pipeline.compiled.large_constants import without_large_constants
 from pipeline.compiled.tf_private import graph_with_constants, register_function
 from pipeline.errors import UnusableModel
 
@@ -25,7 +26,7 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     Returns: a callable that takes tensors, or arrays, of the specs and returns the structure that `function` returns.
     Raises: UnusableModel, for a function that reads a resource other than a variable, such as a table.
     """
-    frozen = [FrozenGraph.of(function, *specs)]
+    frozen = [FrozenGraph.of(function, *specs).without_large_constants()]
     structure = frozen[0].structure
     # A tf.function would add control dependencies across loops, which Switch and Merge cannot have. What is wrapped is kept: the
     # graph, whose constants are as large as the network, is taken out of its list instead.
@@ -50,12 +51,14 @@ class FrozenGraph:
 
     inputs, outputs: names of tensors.
     structure: TensorSpecs, as the function returns tensors.
+    given: what it is given by itself beside the inputs, by the names of tensors; see `without_large_constants`.
     """
 
     graph: GraphDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     structure: Any
+    given: Mapping[str, tf.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, function: Callable[..., Any], *specs: tf.TensorSpec) -> FrozenGraph:
@@ -83,11 +86,20 @@ class FrozenGraph:
             register_function(called)
         return cls(graph, inputs, outputs, tf.nest.map_structure(tf.TensorSpec.from_tensor, concrete.structured_outputs))
 
+    def without_large_constants(self) -> FrozenGraph:
+        """The same for use inside functions, which have copies of their constants, but not of what they are given."""
+        graph, given = without_large_constants(self.graph)
+        return replace(self, graph=graph, given=given)
+
     def __call__(self, *tensors: tf.Tensor) -> Any:
         return tf.nest.pack_sequence_as(self.structure, self.flat(*tensors))
 
     def flat(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
         """What the function returns, without its structure."""
         # In the body of a loop, an identity of a tensor from outside is one from inside.
-        fed = dict(zip(self.inputs, map(tf.identity, tensors), strict=True))
-        return list(tf.graph_util.import_graph_def(self.graph, fed, self.outputs, name="frozen"))
+        return self.part(dict(zip(self.inputs, map(tf.identity, tensors), strict=True)), self.outputs, "frozen")
+
+    def part(self, given: Mapping[str, tf.Tensor], ends: Sequence[str], name: str = "") -> list[tf.Tensor]:
+        """Some tensors of the graph, with others in the place of some, such as of the inputs; all by their names."""
+        tensors = {name: tf.identity(constant) for name, constant in self.given.items()} | dict(given)
+        return list(tf.graph_util.import_graph_def(self.graph, tensors, ends, name=name))
