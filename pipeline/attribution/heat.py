@@ -35,8 +35,12 @@ class Focus:
 def energy(values: np.ndarray) -> np.ndarray:
     """The strength of a map's evidence at each position: (h, w), or (h, w, 3) with signs, to float32 (h, w), zero or more."""
     powers = np.abs(values)
-    # Band by band: NumPy takes ten times as long for sums along an axis of three.
-    return np.add.reduce(np.moveaxis(powers, -1, 0)) if values.ndim == 3 else powers
+    if values.ndim == 2:
+        return powers
+    total = powers[..., 0].copy()  # NumPy takes twenty times as long for sums along an axis of three
+    for band in range(1, powers.shape[-1]):
+        total += powers[..., band]
+    return total
 
 
 def one_side(values: np.ndarray, side: Side) -> np.ndarray:

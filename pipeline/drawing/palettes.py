@@ -43,4 +43,4 @@ def palette(name: Palette) -> np.ndarray:
 
 def coloured(shares: np.ndarray, name: Palette = "viridis") -> np.ndarray:
     """Shares, float (…), clipped to 0 to 1, as colours of a palette: uint8 RGB (…, 3)."""
-    return palette(name)[np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)]
+    return palette(name).take(np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8), axis=0)

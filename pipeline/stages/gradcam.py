@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -207,17 +208,22 @@ def _explain_output(
     warnings = _warnings_of_layers(job)
     for warning in warnings:
         job.reporter.say(f"warning: {warning}")
-    with job.reporter.step("gradcam", "images") as advance:
+    # A batch is drawn and indexed while the network has the next.
+    with job.reporter.step("gradcam", "images") as advance, ThreadPoolExecutor(1, "drawing") as drawing:
+        drawn, done = drawing.submit(lambda: None), 0
         for batch in explainer.batches(pick(job.source, job.fit, spec)):
             explained = parts.explain(explainer, batch) if parts else explainer.explain(batch)
-            if not results.keys:
+            if not done:
                 warnings += _warnings_of_classes(job, explained, classes)
-            results.add(explained)
+            drawn.result()
+            drawn = drawing.submit(results.add, explained)
             for sanity in checks.values():
                 sanity.add(explained)
             for aggregate in aggregates.values():
                 aggregate.add(explained)
-            advance(len(results.keys), total)
+            done += len(batch.picked)
+            advance(done, total)
+        drawn.result()
     pictures.close()
     tables = {"classification": results.classification, "attributions": results.attributions}
     for key, sanity in checks.items():

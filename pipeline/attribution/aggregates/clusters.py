@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components, laplacian
 
 from pipeline.attribution.aggregates.subjects import AggregateSubject, Subjects, at_the_border, order_of
 from pipeline.attribution.explainer import Explained
@@ -110,6 +109,7 @@ def clusters_of(maps: np.ndarray) -> tuple[np.ndarray, float]:
 
     Returns: the number of each map's cluster, int (images,), and that gap; of one cluster, the second eigenvalue.
     """
+    from scipy.sparse.csgraph import laplacian
     from sklearn.cluster import KMeans
     from sklearn.neighbors import kneighbors_graph
 
@@ -129,6 +129,8 @@ def clusters_of(maps: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _joined(labels: np.ndarray, flat: np.ndarray) -> np.ndarray:
     """The labels with those clusters as one whose mean maps look alike: neighbours among equals part by chance."""
+    from scipy.sparse.csgraph import connected_components
+
     means = np.stack([flat[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     unit = means / np.linalg.norm(means, axis=1, keepdims=True)
     _, components = connected_components(unit @ unit.T >= _ALIKE, directed=False)

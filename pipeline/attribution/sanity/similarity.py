@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
-from skimage.metrics import structural_similarity
 
 from pipeline.attribution import heat
 from pipeline.attribution.explainer import Explained, Explainer
@@ -61,11 +59,15 @@ def rank_correlation(first: np.ndarray, other: np.ndarray) -> float:
     """Spearman's: 1 for the same order of positions, 0 for none in common; 0 where a map is the same everywhere."""
     if np.ptp(first) == 0 or np.ptp(other) == 0:
         return 0.0
+    from scipy.stats import spearmanr  # half a second of a start that most explanations do not need
+
     return float(spearmanr(first, other, axis=None).statistic)
 
 
 def structure(first: np.ndarray, other: np.ndarray) -> float:
     """Structural similarity (Wang et al., 2004) of two maps, each scaled to its peak."""
+    from skimage.metrics import structural_similarity
+
     scaled = [values / (float(values.max()) or 1.0) for values in (first, other)]
     if min(first.shape) < _LEAST_SIDE:
         factor = -(-_LEAST_SIDE // min(first.shape))
