@@ -73,11 +73,15 @@ class ScanPass:
         return peaks
 
     def _run(self, images: np.ndarray, thresholds: dict[str, Thresholds], with_nan: bool) -> dict[str, Peaks]:
+        edges = [edge for name in self._names for edge in (thresholds[name].floor, thresholds[name].ceiling)]
+        outputs = None
         with self._compiling:  # several threads ask, one compiles
             if with_nan not in self._passes:
-                self._passes[with_nan] = self._compile(with_nan)
-        edges = (edge for name in self._names for edge in (thresholds[name].floor, thresholds[name].ceiling))
-        outputs = self._passes[with_nan](images, *edges)
+                compiled = self._compile(with_nan)
+                # TensorFlow plans a graph in its first call, and again for each thread that calls it meanwhile.
+                outputs = compiled(images, *edges)
+                self._passes[with_nan] = compiled
+        outputs = outputs or self._passes[with_nan](images, *edges)
         return {name: self._peaks(output) for name, output in zip(self._names, outputs, strict=True)}
 
     def _peaks(self, output: dict[str, tf.Tensor]) -> Peaks:
@@ -197,7 +201,8 @@ def _totals(maps: tf.Tensor, first: tf.Tensor, floor: tf.Tensor, ceiling: tf.Ten
 
 def _positions(first: tf.Tensor, candidates: tf.Tensor, row: tf.Tensor, col: tf.Tensor) -> tf.Tensor:
     """Image, channel, row and col of candidates: int64 (n, 4)."""
-    return tf.stack([candidates[:, 0] + first, candidates[:, 1], row, col], axis=1)
+    image, channel = tf.unstack(candidates, axis=1)
+    return tf.stack([image + first, channel, row, col], axis=1)
 
 
 def _passes(maxima: tf.Tensor, floor: tf.Tensor, ceiling: tf.Tensor) -> tf.Tensor:
@@ -211,10 +216,11 @@ def _columns(values: tf.Tensor, candidates: tf.Tensor, *row: tf.Tensor) -> tf.Te
     The maps are not reshaped on the way: TensorFlow would move the cast of maps in a reduced precision behind that, and
     so cast them once for their maxima and once again for the few values that are wanted here.
     """
-    steps = tf.range(values.shape[-2], dtype=tf.int64)[tf.newaxis]
-    image, *rows, channel = (number[:, tf.newaxis] for number in (candidates[:, 0], *row, candidates[:, 1]))
-    indices = [image, *rows, steps, channel]
-    return tf.gather_nd(values, tf.stack([number + tf.zeros_like(image) + tf.zeros_like(steps) for number in indices], axis=2))
+    length = values.shape[-2]
+    image, channel = tf.unstack(candidates, axis=1)
+    steps, zeros = np.arange(length, dtype=np.int64), np.zeros((1, length), np.int64)
+    image, *rows, channel = (tf.expand_dims(number, 1) + zeros for number in (image, *row, channel))
+    return tf.gather_nd(values, tf.stack([image, *rows, tf.zeros_like(image) + steps, channel], axis=2))
 
 
 def _first_maximum(values: tf.Tensor, real: tf.Tensor) -> tf.Tensor:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import WrongSpec, require_module
+
+# Functions of UMAP that Numba compiles in every process, for ten seconds, where nobody asks it to keep what it compiled.
+_COMPILED = ("fast_knn_indices", "smooth_knn_dist", "compute_membership_strengths")
 
 
 def require_umap() -> None:
@@ -34,11 +39,27 @@ def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the l
         warnings.simplefilter("ignore")  # about threads, which a fixed seed excludes, and about start values
         import umap
 
+        keep_compiled(umap.umap_)
         reducer = umap.UMAP(n_neighbors=neighbours, min_dist=0.1, metric="cosine", random_state=seed, n_jobs=1)
-        points = np.asarray(reducer.fit_transform(vectors), np.float64)
+        points = np.asarray(_fitted(reducer, vectors), np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
     side = float((high - low).max()) or 1.0
     return ((points - (low + high) / 2) / side + 0.5).clip(0, 1).astype(np.float32)
+
+
+def keep_compiled(module: Any) -> None:
+    """Have Numba keep on disk what it compiles of UMAP, as UMAP asks of other functions; no other process compiles it again."""
+    for name in _COMPILED:
+        with suppress(AttributeError, RuntimeError):  # another version of UMAP; no folder that may be written
+            getattr(module, name).enable_caching()
+
+
+def _fitted(reducer: Any, vectors: np.ndarray) -> np.ndarray:
+    """What UMAP makes of vectors, on a full disk too: what Numba could not keep it has compiled, and goes on from there."""
+    for _ in _COMPILED:
+        with suppress(OSError):
+            return reducer.fit_transform(vectors)
+    return reducer.fit_transform(vectors)
 
 
 def check_size(n: int, neighbours: int, where: str) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline import run
+from pipeline.atlas import layout
 from pipeline.atlas.layout import cells_of, lay_out, striking_channels
 from pipeline.drawing.palettes import GROUND
 from pipeline.drawing.pixels import decode_png, encode_png
@@ -112,6 +113,29 @@ def test_vectors_of_different_directions_lie_apart_and_the_same_seed_gives_the_s
     spread = points.reshape(3, 40, 2).std(axis=1).max()
     apart = min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     assert apart > 2 * spread
+
+
+def test_what_numba_compiles_of_umap_is_kept_for_other_processes(mapped: Any) -> None:
+    import umap
+
+    compiled = [getattr(umap.umap_, name).stats for name in layout._COMPILED]
+    assert all(stats.cache_path and sum((stats.cache_hits | stats.cache_misses).values()) for stats in compiled), compiled
+
+
+def test_a_disk_without_room_for_what_numba_compiles_costs_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import umap
+
+    vectors, tries = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32), []
+    expected, fit = lay_out(vectors, 5, seed=1), umap.UMAP.fit_transform
+
+    def full(reducer: Any, vectors: Any) -> Any:
+        tries.append(reducer)
+        if len(tries) <= len(layout._COMPILED):
+            raise OSError(28, "No space left on device")
+        return fit(reducer, vectors)
+
+    monkeypatch.setattr(umap.UMAP, "fit_transform", full)
+    np.testing.assert_array_equal(lay_out(vectors, 5, seed=1), expected)
 
 
 def test_a_cell_is_the_mean_of_its_vectors_and_bears_their_most_frequent_label() -> None:
