@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -119,8 +120,7 @@ class AscentGraph:
         on_picture = gradient_of(raised, picture)
         if on_picture is None:
             raise unreachable(layers, self.network)
-        regularised = fused(lambda gradient, picture: penalised(gradient, picture, config.tv, config.l2))
-        inactive, on_picture = regularised(on_picture, picture)
+        inactive, on_picture = _penalty(config.tv, config.l2)(on_picture, picture)
         return Gradient(values, inactive, deterministic_gradients(picture, state.values, grad_ys=on_picture)[0])
 
 
@@ -153,7 +153,7 @@ class Ascent(AscentGraph):
 
             def step(states: tuple[State, ...]) -> tuple[tuple[State, ...], tf.Tensor, tf.Tensor]:
                 gradients = [graph.gradient(*each) for each in zip(states, parts, strict=True)]
-                move = fused(lambda state, gradient: updated(state, gradient, config))
+                move = _move(config.optimiser, config.rate)
                 values = tf.concat([gradient.values for gradient in gradients], axis=0)
                 return tuple(map(move, states, gradients)), values, tf.constant(0)
 
@@ -234,6 +234,16 @@ def updated(state: State, gradient: Gradient, config: AscentConfig) -> State:
         move = normalised(ascent)
     length = per_picture(config.rate * tf.where(fine, rate_scale, 0.0), move)
     return State(state.step + 1, good + length * move, good, first, second, rate_scale, failures, inactive)
+
+
+@lru_cache
+def _penalty(tv: float, l2: float) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    return fused(lambda gradient, picture: penalised(gradient, picture, tv, l2))
+
+
+@lru_cache
+def _move(optimiser: Literal["adam", "sgd"], rate: float) -> Callable[[State, Gradient], State]:
+    return fused(lambda state, gradient: updated(state, gradient, AscentConfig(optimiser, rate)))
 
 
 def microbatches(batch: int, group: int = 1) -> list[slice]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ import tensorflow as tf
 # standard deviation: of RGB in 0..1 over 400 photographs of 400 ImageNet classes, all scaled to 256 x 256.
 # (The eigenvectors of the covariance, times the roots of its eigenvalues.)
 _AXES = np.array([[0.25099, -0.09029, -0.02529], [0.25938, 0.00007, 0.05130], [0.26245, 0.08628, -0.02651]])
+
+_KEPT = 64  # functions whose compiled form waits for the next ascent
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,24 @@ class Parametrization:
         return contrast * tf.random.stateless_normal(self.shape, seed)
 
 
+@lru_cache(_KEPT)
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of tensors that XLA compiles to one loop, which reads and writes each number once.
 
     Apart from the network, a step of an ascent consists of many small operations on large tensors. Unfused, they would
-    take as long as a small network.
+    take as long as a small network. Compiling takes longer than many steps: the same function, for tensors of the same
+    shapes, is traced and compiled once for both halves of a batch, and for the ascents of all layers.
     """
     return tf.function(function, autograph=False, jit_compile=True)
 
 
+@lru_cache(_KEPT)
 def pixels(height: int, width: int, decorrelated: bool = True, bands: int = 3) -> Parametrization:
     """One value a pixel and band; colours alone can be decorrelated."""
     return Parametrization(height, width, (height, width, bands), lambda values: _coloured(values, decorrelated))
 
 
+@lru_cache(_KEPT)
 def fourier(height: int, width: int, decorrelated: bool = True, bands: int = 3, decay: float = 1.0) -> Parametrization:
     """One complex value a frequency and band, scaled by 1 / frequency ** decay, as photographs are (decay 1)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
@@ -95,6 +102,7 @@ def fast_size(size: int) -> int:
     return size if rest == 1 else fast_size(size + 2)
 
 
+@lru_cache(_KEPT)
 def plain(height: int, width: int) -> Parametrization:
     """The pixels themselves, RGB from 0 to 1, for ascents that start from a picture; its noise is not a picture."""
     return Parametrization(height, width, (height, width, 3), lambda values: values)

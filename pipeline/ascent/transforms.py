@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import tensorflow as tf
 
@@ -94,23 +95,29 @@ def _sampled(picture: tf.Tensor, transform: tf.Tensor, height: int, width: int, 
     TensorFlow's ImageProjectiveTransform gives the same numbers. It computes every position again for each picture and
     colour, and takes several times as long.
     """
-    batch, picture_height, picture_width, channels = picture.shape
+    _, picture_height, picture_width, _ = picture.shape
     rows, cols = tf.range(height, dtype=tf.float32)[:, tf.newaxis], tf.range(width, dtype=tf.float32)[tf.newaxis]
     # In a picture with a border of one pixel, to which all that lies outside is clipped.
     x, y = (line[0] * cols + line[1] * rows + line[2] + 1 for line in (transform[0], transform[1]))
     x, y = tf.clip_by_value(x, 0, picture_width + 1), tf.clip_by_value(y, 0, picture_height + 1)
     left, top = tf.minimum(tf.floor(x), picture_width), tf.minimum(tf.floor(y), picture_height)
-    line = picture_width + 2
-    corner = tf.cast(top, tf.int32) * line + tf.cast(left, tf.int32)
+    corner = tf.cast(top, tf.int32) * (picture_width + 2) + tf.cast(left, tf.int32)
+    return _blending(beyond)(picture, corner, (x - left)[..., tf.newaxis], (y - top)[..., tf.newaxis])
+
+
+@lru_cache
+def _blending(beyond: float) -> Callable[..., tf.Tensor]:
+    """A function of pictures, each position's upper left pixel, with the border, and its distances from that: the blend."""
 
     def blended(picture: tf.Tensor, corner: tf.Tensor, right: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
         bordered = tf.pad(picture, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=beyond)
+        batch, _, line, channels = bordered.shape
         pixels = tf.reshape(bordered, (batch, -1, channels))
         above = (1 - right) * tf.gather(pixels, corner, axis=1) + right * tf.gather(pixels, corner + 1, axis=1)
         below = (1 - right) * tf.gather(pixels, corner + line, axis=1) + right * tf.gather(pixels, corner + line + 1, axis=1)
         return (1 - down) * above + down * below
 
-    return fused(blended)(picture, corner, (x - left)[..., tf.newaxis], (y - top)[..., tf.newaxis])
+    return fused(blended)
 
 
 def _inverse(transform: tf.Tensor) -> tf.Tensor:

@@ -71,6 +71,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(smooth: Any) 
     assert len(set(curve[:, 0].tolist())) == 6
 
 
+def test_what_is_not_the_network_is_traced_once_for_both_halves_of_a_batch_and_for_all_layers(smooth: Any) -> None:
+    """XLA compiles each trace, which takes a second."""
+    side, traced = 12 + 2 * MOVED.transforms.margin(12), []
+    frequencies = fourier(side, side)
+
+    def render(values: Any) -> Any:
+        traced.append(values.shape)
+        return frequencies.render(values)
+
+    for name in ("first", "second"):
+        Ascent.compile(smooth, replace(frequencies, render=render), [channel(name, 0)] * 4, MOVED)
+    assert len(traced) == 1, traced
+
+
 def test_any_division_of_the_steps_among_calls_gives_the_same_bits(smooth: Any) -> None:
     objectives = [channel("first", 1)] * 2
     compiled = ascent(smooth, objectives)
