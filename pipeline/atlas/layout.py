@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,27 @@ def require_umap() -> None:
     require_module("umap", "an atlas needs the package umap-learn")
 
 
-def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the layer") -> np.ndarray:
+Progress = Callable[[int, int], None]
+
+_BAR = {"bar_format": "{n_fmt}/{total_fmt}", "mininterval": 0.5, "disable": False}  # of UMAP, for tqdm
+
+
+class _Epochs(io.StringIO):
+    """The file on which UMAP's bar, by tqdm, writes "12/200": it hands these numbers on, and keeps nothing."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def write(self, text: str) -> int:
+        for done, total in re.findall(r"(\d+)/(\d+)", text):
+            self._progress(int(done), int(total))
+        return len(text)
+
+
+def lay_out(
+    vectors: np.ndarray, neighbours: int, seed: int, where: str = "the layer", progress: Progress = lambda done, total: None
+) -> np.ndarray:
     """Vectors on a map of one unit by one: float32 (n, 2), x and y.
 
     UMAP (McInnes et al. 2018) by the cosine of vectors, from a spectral start, on one thread: the same seed gives the same map
@@ -30,6 +52,8 @@ def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the l
 
     Args:
         vectors: float32 (n, channels).
+        progress: is called with the epochs that the points have been moved, and how many there will be. Before the first, UMAP
+            looks for each vector's neighbours and a start, which takes a good part of the time and has no progress to report.
 
     Raises: WrongSpec, for fewer vectors than UMAP needs; UnusableModel, without UMAP.
     """
@@ -40,7 +64,8 @@ def lay_out(vectors: np.ndarray, neighbours: int, seed: int, where: str = "the l
         import umap
 
         keep_compiled(umap.umap_)
-        reducer = umap.UMAP(n_neighbors=neighbours, min_dist=0.1, metric="cosine", random_state=seed, n_jobs=1)
+        bar = {**_BAR, "file": _Epochs(progress)}
+        reducer = umap.UMAP(n_neighbors=neighbours, min_dist=0.1, metric="cosine", random_state=seed, n_jobs=1, tqdm_kwds=bar)
         points = np.asarray(_fitted(reducer, vectors), np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
     side = float((high - low).max()) or 1.0

@@ -21,13 +21,14 @@ _FOCAL = {
     "purple": (125, 50, 150),
 }
 COLOURS = tuple(_FOCAL)
-_LEVELS = 32  # of each of red, green and blue that are told apart
+_BITS = 5  # of each of red, green and blue that are told apart
+_LEVELS = 2**_BITS
 
 
 def name_colours(pixels: np.ndarray) -> np.ndarray:
-    """The number, from 1, in `COLOURS` of each pixel's colour: uint8 (h, w, 3), RGB, to int64 (h, w)."""
-    coarse = pixels.astype(np.int64) * _LEVELS // 256
-    names: np.ndarray = _table()[coarse[..., 0], coarse[..., 1], coarse[..., 2]]
+    """The number, from 1, in `COLOURS` of each pixel's colour: uint8 (h, w, 3), RGB, to uint8 (h, w)."""
+    red, green, blue = (pixels[..., band].astype(np.uint16) >> (8 - _BITS) for band in range(3))
+    names: np.ndarray = _table().take((red << 2 * _BITS) + (green << _BITS) + blue)
     return names
 
 
@@ -37,5 +38,5 @@ def _table() -> np.ndarray:
     colours = np.stack(np.meshgrid(middles, middles, middles, indexing="ij"), axis=-1).reshape(-1, 1, 3)
     focal = (np.array([list(_FOCAL.values())]) / 255).astype(np.float32)
     distances = np.linalg.norm(cv2.cvtColor(colours, cv2.COLOR_RGB2LAB) - cv2.cvtColor(focal, cv2.COLOR_RGB2LAB), axis=2)
-    names: np.ndarray = 1 + distances.argmin(axis=1).reshape((_LEVELS,) * 3)
+    names: np.ndarray = (1 + distances.argmin(axis=1)).astype(np.uint8)
     return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 QUANTILE = 0.995
 DETECTS = 0.04  # the least overlap of a channel that is said to detect a concept, in the paper
 _LEAST = np.finfo(np.float32).min
-_MOST_FLOATS = 2**24  # of a layer's maps on the grid, in memory at a time
+_MOST_FLOATS = 2**24  # of a layer's maps, in memory at a time
+_MOST_BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +42,11 @@ class Overlaps:
         """Counts of nothing."""
         return cls(np.zeros((concepts, channels), np.int64), np.zeros(concepts, np.int64), np.zeros(channels, np.int64))
 
-    def add(self, numbers: np.ndarray, both: np.ndarray, sizes: np.ndarray, active: np.ndarray) -> Overlaps:
-        """The counts after some more images, in which the concepts of these numbers are, the others nowhere."""
-        grown = Overlaps(self.both.copy(), self.concepts.copy(), self.active + active.astype(np.int64))
-        grown.both[numbers] += both.astype(np.int64)
-        grown.concepts[numbers] += sizes.astype(np.int64)
-        return grown
+    def add(self, numbers: np.ndarray, both: np.ndarray, sizes: np.ndarray, active: np.ndarray) -> None:
+        """Count some more images, in which the concepts of these numbers are, the others nowhere."""
+        self.active[:] += active.astype(np.int64)
+        self.both[numbers] += both.astype(np.int64)
+        self.concepts[numbers] += sizes.astype(np.int64)
 
     def merge(self, other: Overlaps) -> Overlaps:
         """The counts of both sets of images."""
@@ -85,8 +85,7 @@ class TopValues:
 
     def update(self, values: np.ndarray) -> TopValues:
         """The same with more values, float32 (n, channels); what is not finite counts as the least there is."""
-        finite = np.where(np.isfinite(values), values, _LEAST)
-        added = finite if self.floor is None else _above(finite, self.floor)
+        added = np.where(np.isfinite(values), values, _LEAST) if self.floor is None else _above(values, self.floor)
         grown = replace(self, count=self.count + len(values), waiting=(*self.waiting, added))
         return grown.merged() if sum(map(len, grown.waiting)) > self._kept else grown
 
@@ -112,18 +111,25 @@ class TopValues:
 
 
 def _above(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """The values above each channel's floor, one below the other: float32 (n, channels) to (the most of a channel, channels)."""
-    above = (values > floor).T
-    channels, rows = np.nonzero(above)
-    counts = above.sum(axis=1)
+    """The finite values above each channel's floor, one below the other: (n, channels) to (the most of a channel, channels)."""
+    channels_of = values.shape[1]
+    found = np.flatnonzero(values > floor)
+    channels = found % channels_of
+    order = np.argsort(channels, kind="stable")
+    found, channels = found[order], channels[order]
+    counts = np.bincount(channels, minlength=channels_of)
     places = np.arange(len(channels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    packed = np.full((counts.max(initial=0), values.shape[1]), _LEAST, np.float32)
-    packed[places, channels] = values[rows, channels]
+    packed = np.full((counts.max(initial=0), channels_of), _LEAST, np.float32)
+    above = values.reshape(-1)[found]
+    packed[places, channels] = np.where(np.isfinite(above), above, _LEAST)
     return packed
 
 
 def points_above(maps: tf.Tensor, matrices: tuple[np.ndarray, np.ndarray], thresholds: np.ndarray, masks: tf.Tensor) -> tf.Tensor:
     """In how many points of each mask the maps, interpolated to a grid, are above their channels' thresholds.
+
+    A map that is nowhere above its threshold is so at no point between its units either: only the others, a small part, are
+    interpolated, one image at a time.
 
     Args:
         maps: float32 (batch, h, w, channels).
@@ -131,15 +137,30 @@ def points_above(maps: tf.Tensor, matrices: tuple[np.ndarray, np.ndarray], thres
         thresholds: float32 (channels,).
         masks: float32 (batch, masks, grid points): 1 inside.
 
-    Returns: float32 (masks, channels): whole numbers.
+    Returns: float32 (batch, masks, channels): whole numbers.
     """
     import tensorflow as tf
 
     rows, cols = (tf.constant(matrix) for matrix in matrices)
-    fine = tf.einsum("iy,byjc->bijc", rows, tf.einsum("jx,byxc->byjc", cols, maps))
-    above = tf.cast(fine > thresholds, tf.float32)
-    flat = tf.reshape(above, (tf.shape(above)[0], -1, above.shape[3]))
-    return tf.reduce_sum(tf.matmul(masks, flat), axis=0)
+    floor, count = tf.constant(thresholds), rows.shape[0] * cols.shape[0]
+
+    def of_image(image: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        whole, inside = image
+        reaching = tf.where(tf.reduce_any(whole > floor, axis=[0, 1]))
+        wide = tf.matmul(cols[tf.newaxis], tf.gather(whole, reaching[:, 0], axis=2))
+        fine = tf.matmul(rows, tf.reshape(wide, (whole.shape[0], -1)))
+        points = tf.reshape(fine, (count, tf.shape(reaching)[0]))
+        above = tf.cast(points > tf.gather(floor, reaching[:, 0]), tf.float32)
+        counts = tf.transpose(tf.matmul(inside, above))
+        return tf.transpose(tf.scatter_nd(reaching, counts, (len(thresholds), tf.shape(inside)[0])))
+
+    spec = tf.TensorSpec((None, len(thresholds)), tf.float32)
+    return tf.map_fn(of_image, (maps, masks), parallel_iterations=1, fn_output_signature=spec)
+
+
+def _rows(counts: Sequence[int]) -> list[slice]:
+    """The rows of an image's own masks, and of those of another image, behind the first."""
+    return [slice(1, 1 + counts[0]), slice(1 + counts[0], 1 + sum(counts))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +191,16 @@ class Dissection:
         return len(masks), self._overlaps(thresholds, masks, progress) if len(masks) > 1 else {}
 
     @cached_property
+    def _microbatch(self) -> int:
+        """How many images run through the network at once."""
+        from pipeline.compiled.microbatches import microbatch_size
+
+        sizes = (rows.shape[1] * cols.shape[1] * len(self.channels[layer]) for layer, (rows, cols) in self.matrices.items())
+        return microbatch_size(self.network, int(np.clip(_MOST_FLOATS // max(sizes), 1, _MOST_BATCH)))
+
+    @property
     def _batch(self) -> int:
-        points = max(len(rows) * len(cols) for rows, cols in self.matrices.values())
-        return int(np.clip(_MOST_FLOATS // (points * max(map(len, self.channels.values()))), 1, 16))
+        return self._microbatch * max(1, _MOST_BATCH // self._microbatch)
 
     def _thresholds(self, progress: Callable[[int, int], None]) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray]]:
         """The thresholds by layer, and the masks on the grid by example: int32 (masks, points)."""
@@ -181,7 +209,7 @@ class Dissection:
         masks: dict[int, np.ndarray] = {}
         for examples, pixels in self._batches(self.examples, masks):
             for layer, maps in tap(pixels).items():
-                values = np.asarray(maps)[: len(examples), ..., self.channels[layer]].reshape(-1, len(self.channels[layer]))
+                values = np.asarray(maps)[: len(examples)].reshape(-1, len(self.channels[layer]))
                 most = len(values) // len(examples) * len(self.examples)
                 tops[layer] = tops.get(layer, TopValues.empty(most, values.shape[1])).update(values)
             done += len(examples)
@@ -194,8 +222,7 @@ class Dissection:
         import tensorflow as tf
 
         def finish(maps: dict[str, tf.Tensor], marks: tf.Tensor) -> dict[str, tf.Tensor]:
-            chosen = {layer: tf.gather(value, self.channels[layer], axis=3) for layer, value in maps.items()}
-            return {layer: points_above(value, self.matrices[layer], thresholds[layer], marks) for layer, value in chosen.items()}
+            return {layer: points_above(value, self.matrices[layer], thresholds[layer], marks) for layer, value in maps.items()}
 
         points = next(iter(masks.values())).shape[1]
         spec = tf.TensorSpec((self._batch, None, points), tf.float32)
@@ -207,34 +234,50 @@ class Dissection:
         done = len(self.examples)
         for examples, pixels in self._batches(order, masks):
             sides = [[masks[example] for example in examples], [masks[partner[example]] for example in examples]]
-            present = [np.setdiff1d(np.concatenate([mask.reshape(-1) for mask in side]), [0]) for side in sides]
+            present = [[np.setdiff1d(mask, [0]) for mask in side] for side in sides]
+            of_image = [list(map(len, numbers)) for numbers in zip(*present, strict=True)]
             # The first mask is all of every image: those that only fill up the batch have none.
-            marks = np.zeros((self._batch, 1 + sum(map(len, present)), points), np.float32)
+            marks = np.zeros((self._batch, 1 + max(map(sum, of_image)), points), np.float32)
             marks[: len(examples), 0] = 1
-            for image, pair in enumerate(zip(*sides, strict=True)):
-                inside = [
-                    (mask == concept).any(axis=0) for mask, of_side in zip(pair, present, strict=True) for concept in of_side
-                ]
-                marks[image, 1:] = np.array(inside).reshape(-1, points)
-            sizes, both = marks.sum(axis=(0, 2)), {layer: np.asarray(value) for layer, value in run(pixels, marks).items()}
+            for image, (pair, concepts) in enumerate(zip(zip(*sides, strict=True), zip(*present, strict=True), strict=True)):
+                for mask, numbers, rows_of in zip(pair, concepts, _rows(of_image[image]), strict=True):
+                    marks[image, rows_of] = (mask == numbers[:, np.newaxis, np.newaxis]).any(axis=1)
+            sizes, both = marks.sum(axis=2), {layer: np.asarray(value) for layer, value in run(pixels, marks).items()}
             for layer, counted in sums.items():
-                first = 1
                 for side, of_side in enumerate(present):
-                    rows_of = slice(first, first := first + len(of_side))
-                    counted[side] = counted[side].add(of_side - 1, both[layer][rows_of], sizes[rows_of], both[layer][0])
+                    for image, numbers in enumerate(of_side):
+                        rows_of = _rows(of_image[image])[side]
+                        counts = both[layer][image, rows_of], sizes[image, rows_of], both[layer][image, 0]
+                        counted[side].add(numbers - 1, *counts)
             done += len(examples)
             progress(done, 2 * len(self.examples))
         return {layer: (observed, permuted) for layer, (observed, permuted) in sums.items()}
 
     def _compiled(self, finish: Callable[..., Any], *extras: tf.TensorSpec) -> Callable[..., Any]:
-        """A pass that gives `finish` the layers' maps without upper clamps: at ReLU6's ceiling no value is above another."""
+        """A pass that gives `finish` the chosen channels' maps, and of each extra the rows of their images.
+
+        The maps are without upper clamps: at ReLU6's ceiling no value is above another.
+        """
+        import tensorflow as tf
+
         from pipeline.compiled.compile import network_input, pass_of
-        from pipeline.compiled.freezing import freeze
+        from pipeline.compiled.microbatches import in_microbatches
 
         def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return {name: layer.value for name, layer in read_unclipped(self.network, images, list(self.channels)).items()}
 
-        return freeze(pass_of(self.network, read, self._batch, finish), network_input(self.network, self._batch), *extras)
+        def chosen(maps: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            every = {layer: np.array_equal(self.channels[layer], np.arange(maps[layer].shape[3])) for layer in maps}
+            return {
+                layer: maps[layer] if every[layer] else tf.gather(maps[layer], self.channels[layer], axis=3) for layer in maps
+            }
+
+        run = pass_of(self.network, read, self._microbatch, lambda maps, *rows: finish(chosen(maps), *rows))
+
+        def of_microbatch(images: tf.Tensor, first: tf.Tensor, *extras: tf.Tensor) -> Any:
+            return run(images, *(extra[first : first + self._microbatch] for extra in extras))
+
+        return in_microbatches(of_microbatch, self._microbatch, network_input(self.network, self._batch), *extras)
 
     def _batches(self, examples: np.ndarray, masks: dict[int, np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
         """The examples that have masks, in batches filled up with black images; adds the masks it reads to `masks`."""

@@ -17,6 +17,7 @@ from pipeline.report.job_reader import DAMAGED, JobReader, Row
 from pipeline.report.overview import shareable
 from pipeline.report.page import SCRIPTS, collect
 from pipeline.report.page_files import PageFiles
+from pipeline.spec.job_spec import STAGES
 from pipeline.store.files import aside
 from pipeline.store.places import Place
 
@@ -207,8 +208,13 @@ def _layers(table: pa.Table) -> list[Row]:
 
 
 def _changes(readers: tuple[JobReader, JobReader]) -> list[tuple[str, str, str]]:
-    """The settings in which the two specs differ, and the digests of model and data where they do: name, first, second."""
-    first, second = (_flat(reader.receipt.spec) for reader in readers)
+    """The settings in which the two specs differ, and the digests of model and data where they do: name, first, second.
+
+    The settings of a stage count where both jobs have run it: what one alone has run is told by `stages`.
+    """
+    idle = {stage for stage in STAGES for reader in readers if stage not in reader.receipt.stages}
+    specs = ({table: value for table, value in reader.receipt.spec.items() if table not in idle} for reader in readers)
+    first, second = map(_flat, specs)
     names = [name for name in (first | second) if first.get(name) != second.get(name)]
     changes = [(name, *_told_apart(first.get(name), second.get(name))) for name in names]
     for part in ("model", "data"):

@@ -45,8 +45,9 @@ def run(job: Job) -> Outcome:
     cells_by_layer: dict[str, list[Cell]] = {}
     for layer in layers:
         sample = samples[layer.name]
-        job.reporter.say(f"atlas: {len(sample.vectors):,} vectors of {layer.name}")
-        points = lay_out(sample.vectors, spec.neighbours, spec.seed, layer.name)
+        job.reporter.say(f"atlas: {len(sample.vectors):,} vectors of {layer.name}: UMAP looks for their neighbours first")
+        with job.reporter.step(f"atlas: UMAP of {layer.name}", "epochs") as advance:
+            points = lay_out(sample.vectors, spec.neighbours, spec.seed, layer.name, advance)
         table = _points(sample, points)
         write_points(job.folder, layer.name, table)
         if spec.projector:

@@ -138,6 +138,15 @@ def test_a_disk_without_room_for_what_numba_compiles_costs_time_alone(monkeypatc
     np.testing.assert_array_equal(lay_out(vectors, 5, seed=1), expected)
 
 
+def test_progress_counts_the_epochs_of_umap_up_to_the_last(capfd: Any) -> None:
+    vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    reported: list[tuple[int, int]] = []
+    points = lay_out(vectors, 8, seed=1, progress=lambda done, total: reported.append((done, total)))
+    assert reported[0] == (0, 500) and reported[-1] == (500, 500) and reported == sorted(reported)
+    np.testing.assert_array_equal(points, lay_out(vectors, 8, seed=1))
+    assert capfd.readouterr() == ("", "")  # no bar of UMAP's own
+
+
 def test_a_cell_is_the_mean_of_its_vectors_and_bears_their_most_frequent_label() -> None:
     points = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.1], [0.9, 0.4], [1.0, 1.0]], np.float32)
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)

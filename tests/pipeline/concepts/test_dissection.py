@@ -73,7 +73,8 @@ def test_by_chance_the_masks_are_those_of_another_image(case: Any) -> None:
 def test_overlaps_of_any_cut_of_the_images_merge_to_the_same() -> None:
     random = np.random.default_rng(0)
     first = Overlaps(*(random.integers(0, 9, size) for size in ((3, 4), 3, 4)))
-    second = Overlaps.empty(3, 4).add(np.array([2]), np.full((1, 4), 2.0), np.array([5.0]), np.full(4, 3.0))
+    second = Overlaps.empty(3, 4)
+    second.add(np.array([2]), np.full((1, 4), 2.0), np.array([5.0]), np.full(4, 3.0))
     together, turned = first.merge(second), second.merge(first)
     for name in ("both", "concepts", "active"):
         assert np.array_equal(getattr(together, name), getattr(turned, name))

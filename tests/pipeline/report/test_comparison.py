@@ -73,6 +73,20 @@ def test_the_page_says_what_differs_in_the_specs(make_job: Any, tmp_path: Path) 
     assert "model.source" in page and "keras:Other" in page and "digest of the model" in page and "data.source" not in page
 
 
+def test_settings_of_a_stage_that_one_of_both_has_not_run_are_left_out(make_job: Any, tmp_path: Path) -> None:
+    folders = make_job({"conv": 1}), make_job({"conv": 1})
+    ran = [("gradcam", "patterns"), ("gradcam",)]
+    for number, (folder, stages) in enumerate(zip(folders, ran, strict=True)):
+        receipt = json.loads((folder / "run.json").read_text())
+        for table in ("gradcam", "patterns", "atlas"):
+            receipt["spec"][table] = {"batch": number}
+        receipt["stages"] |= {stage: {} for stage in stages}
+        write_json(folder / "run.json", receipt)
+    write_comparison(Compared(*folders), tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "gradcam.batch" in page and "patterns.batch" not in page and "atlas.batch" not in page
+
+
 def test_settings_are_written_as_a_spec_has_them(make_job: Any, tmp_path: Path) -> None:
     first, second = make_job({"conv": 1}), make_job({"conv": 1})
     receipt = json.loads((second / "run.json").read_text())
