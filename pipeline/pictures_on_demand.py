@@ -100,7 +100,7 @@ def _drawn_from_map(folder: Place, receipt: Receipt, spec: JobSpec, row: Row, st
         )
     form = source.decoder.form
     bands = (0, 1, 2) if form is None else form.rgb
-    pictures = ExplanationPictures(folder / "mosaics" / "gradcam" / ON_DEMAND, [], fit, bands=bands)
+    pictures = ExplanationPictures(folder / "mosaics" / "gradcam" / ON_DEMAND, [], fit, bands=bands, sides=spec.gradcam.evidence)
     words = describe(row["head"], row["probability"], row["output"])
     key = (row["method"], row["layer"])
     paths = pictures.add(picked, file_name(row["target"]), f"{row['target']}  {words}", {key: stored.values})

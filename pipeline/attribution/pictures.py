@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.attribution.heat import energy, on_source
 from pipeline.attribution.methods import method_named
+from pipeline.attribution.methods.method import Side
 from pipeline.attribution.plan import MapKey
 from pipeline.drawing import attribution_maps as drawing
 from pipeline.drawing.attribution_maps import Panel
@@ -32,7 +33,14 @@ class ExplanationPictures:
     """
 
     def __init__(
-        self, folder: Place, layers: Sequence[str], fit: Fit, tiles: int = _TILES, bands: tuple[int, int, int] = (0, 1, 2)
+        self,
+        folder: Place,
+        layers: Sequence[str],
+        fit: Fit,
+        tiles: int = _TILES,
+        *,
+        bands: tuple[int, int, int] = (0, 1, 2),
+        sides: Side = "for",
     ) -> None:
         """The pictures of one output.
 
@@ -41,9 +49,10 @@ class ExplanationPictures:
             fit: by which the network is shown the images.
             tiles: in one mosaic.
             bands: of maps that have a value for each band: those drawn as red, green and blue.
+            sides: which the maps have; see `ExplainPlan`.
         """
         self._folder, self._layers, self._fit, self._most = folder, layers, fit, tiles
-        self._bands = list(bands)
+        self._bands, self._sides = list(bands), sides
         self._below = f"{folder.name}/" if folder.parent.name == "gradcam" else ""  # of one of several outputs
         self._writer = PictureWriter()
         self._tiles: dict[str, list[np.ndarray]] = {}
@@ -73,7 +82,7 @@ class ExplanationPictures:
         paths: dict[MapKey, str] = {}
         for (key, layer), values in maps.items():
             method = method_named(key)
-            draws = "signed" if method.draws == "heat" and values.min() < 0 else method.draws
+            draws = "signed" if method.draws == "heat" and self._sides == "both" else method.draws
             drawn = values[..., self._bands] if values.ndim == 3 else values
             pixels = overlay(drawn, draws, picked.drawn, self._fit)
             peak = float(energy(values).max()) if draws == "heat" else None

@@ -194,7 +194,7 @@ def _explain_output(
     below = "" if name is None else file_name(name)
     folder = whole / below if below else whole
     rows = [*layers, MERGED] if plan.to_merge else layers
-    pictures = ExplanationPictures(folder, rows, job.fit, bands=job.shown_bands)
+    pictures = ExplanationPictures(folder, rows, job.fit, bands=job.shown_bands, sides=spec.evidence)
     most = total if spec.pictures == "all" else spec.pictures
     output = ExplainedOutput(classes, plan.targets, name, spread_evenly(most, total))
     results = ExplanationResults(output, job.fit, explainer.graph.guide, pictures, maps)

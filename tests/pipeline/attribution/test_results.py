@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -164,6 +165,18 @@ def test_a_panel_shows_the_window_alone(tmp_path: Path) -> None:
     collected, pictures = results(tmp_path, Fit(8, 12, "stretch"))
     collected.add(one_class(picked(region=Box(10, 20, 26, 40)), {("gradient", None): np.ones((8, 12, 3), np.float32)}))
     assert pictures.written["0/2-gradient.png"].shape[1] == 20 * 11  # 16 x 20, as often as it goes into 224
+
+
+@pytest.mark.parametrize("sides", ["for", "both"])
+def test_where_both_sides_are_asked_for_a_map_of_one_has_the_colours_of_both(sides: Any, tmp_path: Path) -> None:
+    pictures = ExplanationPictures(tmp_path, ["end"], Fit(8, 12), sides=sides)
+    one_side = np.array([[0, 1], [2, 4]], np.float32)
+    other = one_side - (sides == "both")
+    paths = pictures.add(picked(0), "1", "cat", {CAM: one_side, ("hirescam", "end"): other})
+    pictures.close()
+    drawn = [cv2.imread(str(tmp_path / path.removeprefix("mosaics/gradcam/"))) for path in paths.values()]
+    strongest = (28, 159, 255)  # orange, in BGR
+    assert [(pixels == strongest).all(axis=-1).any() for pixels in drawn] == [sides == "both"] * 2
 
 
 def test_many_images_go_on_in_another_mosaic(tmp_path: Path) -> None:
