@@ -37,8 +37,6 @@ class ExplanationPictures:
         folder: Place,
         layers: Sequence[str],
         fit: Fit,
-        tiles: int = _TILES,
-        *,
         bands: tuple[int, int, int] = (0, 1, 2),
         sides: Side = "for",
     ) -> None:
@@ -47,11 +45,10 @@ class ExplanationPictures:
         Args:
             layers: those whose maps stand side by side, each with the maps that look at pixels alone.
             fit: by which the network is shown the images.
-            tiles: in one mosaic.
             bands: of maps that have a value for each band: those drawn as red, green and blue.
             sides: which the maps have; see `ExplainPlan`.
         """
-        self._folder, self._layers, self._fit, self._most = folder, layers, fit, tiles
+        self._folder, self._layers, self._fit = folder, layers, fit
         self._bands, self._sides = list(bands), sides
         self._below = f"{folder.name}/" if folder.parent.name == "gradcam" else ""  # of one of several outputs
         self._writer = PictureWriter()
@@ -112,7 +109,7 @@ class ExplanationPictures:
         tiles.append(drawing.tile(panels, caption))
         self._suffixes[layer] = path[-4:]
         self._titles[layer] = [panel.title.partition(",")[0] for panel in panels]
-        if len(tiles) == self._most:
+        if len(tiles) == _TILES:
             self._write_mosaic(layer)
 
     def _write_mosaic(self, layer: str) -> None:

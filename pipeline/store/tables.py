@@ -297,15 +297,16 @@ def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
     Raises: FileNotFoundError; pa.ArrowException, also for a table that claims far more than its file can tell apart.
     """
     with for_arrow(path) as file:
-        described = pq.ParquetFile(file, pre_buffer=False).metadata
+        stored = pq.ParquetFile(file, pre_buffer=False)
+        described = stored.metadata
         groups = (described.row_group(number) for number in range(described.num_row_groups))
         values = sum(group.column(column).num_values for group in groups for column in range(group.num_columns))
         file.seek(0, 2)
         size = file.tell()
         if values > max(_MOST_VALUES, _VALUES_A_BYTE * size):
             raise pa.ArrowInvalid(f"it claims {values:,} values in {size:,} bytes: it is made to fill the memory")
-        file.seek(0)
-        return pq.read_table(file, columns=None if columns is None else list(columns), use_threads=False, pre_buffer=False)
+        # Not pq.read_table, which reads in threads of Arrow's whatever it is told; see `for_arrow`.
+        return stored.read(None if columns is None else list(columns), use_threads=False)
 
 
 def write_images(folder: Place, chunks: Iterable[Mapping[str, Sequence[Any]]]) -> None:

@@ -43,6 +43,7 @@ def test_stored_maps_are_read_from_files_of_arrow(read: Any, tmp_path: Path) -> 
     assert next(read_maps(tmp_path, "gradient")).key == "0.png"
     assert [stored.key for stored in read_maps(tmp_path, "gradient", key="1.png")] == ["1.png"]
     assert len(read_table(tmp_path / "maps" / "gradient.parquet")) == 2
+    assert read_table(tmp_path / "maps" / "gradient.parquet", ["key"]).column_names == ["key"]
     assert len(read) >= 4 and all(isinstance(source, pa.NativeFile) for source in read)
 
 

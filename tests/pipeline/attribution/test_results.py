@@ -179,8 +179,9 @@ def test_where_both_sides_are_asked_for_a_map_of_one_has_the_colours_of_both(sid
     assert [(pixels == strongest).all(axis=-1).any() for pixels in drawn] == [sides == "both"] * 2
 
 
-def test_many_images_go_on_in_another_mosaic(tmp_path: Path) -> None:
-    pictures = ExplanationPictures(tmp_path, ["end"], Fit(8, 12), tiles=2)
+def test_many_images_go_on_in_another_mosaic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.attribution.pictures._TILES", 2)
+    pictures = ExplanationPictures(tmp_path, ["end"], Fit(8, 12))
     for example in range(5):
         pictures.add(picked(example), 1, "cat", {CAM: np.ones((2, 3), np.float32)})
     pictures.close()
