@@ -11,7 +11,7 @@ from pipeline.spec.gradcam import AskedTargets
 from pipeline.spec.paths import HoldsPath, PathText
 from pipeline.spec.table import Positive, Rewritten, Table, a_list
 
-METHODS = ("pca", "ica", "nmf", "kmeans", "topk", "jumprelu")
+METHODS = ("pca", "ica", "nmf", "kmeans", "lda", "topk", "jumprelu")
 
 
 class ImageSetSpec(Table):

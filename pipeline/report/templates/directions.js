@@ -5,7 +5,7 @@
   const { make, heading, link, address, number, percent, count, openLayer, strip, term } = convscope;
   const read = (view) => convscope.load(view, `data/+${view}.js`);
 
-  const TITLES = { pca: "principal components", ica: "independent components", nmf: "non-negative components", kmeans: "centroids", topk: "atoms of a TopK autoencoder", jumprelu: "atoms of a JumpReLU autoencoder", cav: "a concept vector", split: "channels taken apart" };
+  const TITLES = { pca: "principal components", ica: "independent components", nmf: "non-negative components", kmeans: "centroids", lda: "discriminants of clusters", topk: "atoms of a TopK autoencoder", jumprelu: "atoms of a JumpReLU autoencoder", cav: "a concept vector", split: "channels taken apart" };
 
   // The channels of the base that a direction is made of most, with their patches where the job has them.
   async function madeOf(job, set, direction) {

@@ -9,12 +9,12 @@ import pytest
 from pipeline import run
 from pipeline.load import load_spec
 
-METHODS = ["pca2", "ica2", "nmf3", "kmeans3", "topk6", "jumprelu6"]
+METHODS = ["pca2", "ica2", "nmf3", "kmeans3", "lda3", "topk6", "jumprelu6"]
 
 
 @pytest.fixture(scope="session")
 def directed(write_spec: Any, quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The folder of a job with six sets of directions of `edges`, which is rectified, from the 20 pictures."""
+    """The folder of a job with seven sets of directions of `edges`, which is rectified, from the 20 pictures."""
     folder = tmp_path_factory.mktemp("directed")
     table = {"layers": ["edges"], "methods": METHODS, "per_image": 20, "sparsity": 2, "steps": 40}
     spec = load_spec(write_spec(folder / "spec.toml", directions=table), ['stages=["directions", "report"]'])

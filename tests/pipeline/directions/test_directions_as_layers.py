@@ -54,7 +54,7 @@ def by_hand(directions: Any, x: Any) -> Any:
     x, encoder = x.astype(np.float64), directions.encoder.astype(np.float64)
     z = x @ encoder + directions.offset
     match directions.method:
-        case "pca" | "ica":
+        case "pca" | "ica" | "lda":
             return (x - directions.mean) @ encoder
         case "nmf":
             return directions.respond(x.astype(np.float32))  # which is held against another solver beside the stage
@@ -68,7 +68,7 @@ def by_hand(directions: Any, x: Any) -> Any:
             return np.where(z > directions.threshold, z, 0)
 
 
-@pytest.mark.parametrize("method", ["pca", "ica", "nmf", "kmeans", "topk", "jumprelu"])
+@pytest.mark.parametrize("method", ["pca", "ica", "nmf", "kmeans", "lda", "topk", "jumprelu"])
 def test_the_winners_of_directions_are_those_of_their_formula(layered: Any, directed: Any, edges: Any, method: Any) -> None:
     directions = next(one for one in load_sets(directed) if one.method == method)
     responses = by_hand(directions, edges)
@@ -85,7 +85,7 @@ def test_the_winners_of_directions_are_those_of_their_formula(layered: Any, dire
 def test_directions_have_the_field_of_their_layer(layered: Any) -> None:
     fields = index(layered, "fields").set_index("layer")
     others = [name for name in fields.index if name.startswith("edges@")]
-    assert len(others) == 6 and all((fields.loc[name] == fields.loc["edges"]).all() for name in others)
+    assert len(others) == 7 and all((fields.loc[name] == fields.loc["edges"]).all() for name in others)
 
 
 def test_the_table_of_layers_says_what_directions_are_made_from(layered: Any) -> None:

@@ -45,13 +45,14 @@ def test_the_stage_leaves_sets_a_table_and_a_receipt(directed: Any, tree_of: Any
         "edges@ica2": 2,
         "edges@nmf3": 3,
         "edges@kmeans3": 3,
+        "edges@lda3": 3,
         "edges@topk6": 6,
         "edges@jumprelu6": 6,
     }
     assert set(rows.path) == {name for name in tree_of(directed) if name.startswith("directions/")}
     assert (rows.vectors == 400).all() and rows.explained.between(0, 1).all()
     record = read_receipt(directed).stages["directions"]
-    assert record.summary == "22 directions in 6 sets of up to 400 vectors" and "+directions" in str(
+    assert record.summary == "25 directions in 7 sets of up to 400 vectors" and "+directions" in str(
         (directed / "report" / "index.html").read_text()
     )
 
@@ -128,6 +129,23 @@ def test_centroids_come_by_how_many_vectors_are_nearest() -> None:
     vectors += np.random.default_rng(0).normal(0, 0.01, vectors.shape).astype(np.float32)
     nearest = fit_directions(SetPlan("a", "kmeans3", ""), vectors).respond(vectors).argmax(axis=1)
     assert np.bincount(nearest).tolist() == [60, 30, 10]
+
+
+def test_discriminants_point_from_the_mean_to_that_of_a_cluster_through_the_inverse_covariance() -> None:
+    random, kinds = np.random.default_rng(0), np.repeat(np.arange(3), (30, 60, 50))
+    noise = np.outer(random.normal(0, 3, 140), [0, 0, 0, 1, 1])  # strong, along what tells no kinds apart
+    vectors = (5 * np.eye(5)[kinds] + random.normal(0, 0.1, (140, 5)) + 0.1 * noise + [9, 9, 9, 0, 0]).astype(np.float32)
+    vectors = np.concatenate([vectors, np.zeros((1, 5), np.float32)])  # of no cluster
+    directions = fit_directions(SetPlan("a", "lda3", ""), vectors)
+    mean, covariance = vectors.mean(axis=0), np.cov(vectors.T, bias=True)
+    inverse = np.linalg.inv(0.7 * covariance + 0.3 * np.trace(covariance) / 5 * np.eye(5))
+    for direction, kind in zip(directions.encoder.T, (1, 2, 0), strict=True):  # the largest cluster first
+        expected = inverse @ (vectors[:-1][kinds == kind].mean(axis=0) - mean)
+        np.testing.assert_allclose(direction, expected / np.linalg.norm(expected), atol=1e-3)
+    assert directions.respond(vectors[:-1]).argmax(axis=1).tolist() == np.array([2, 0, 1])[kinds].tolist()
+    np.testing.assert_allclose(directions.respond(mean), 0, atol=1e-3)
+    fewer = fit_directions(SetPlan("a", "lda9", ""), np.ones((20, 4), np.float32))
+    assert np.isfinite(fewer.decoder).all() and not fewer.respond(np.ones(4, np.float32)).any()
 
 
 def test_responses_to_non_negative_components_are_the_least_squares_without_negative_numbers(sparse: Any) -> None:
