@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from pipeline.compiled.graph_parts import part_of
+from pipeline.compiled.graph_parts import part_of, tensors_read
 from pipeline.compiled.large_constants import without_large_constants
 from pipeline.compiled.tf_private import graph_with_constants, register_function
 from pipeline.errors import UnusableModel
@@ -100,6 +100,12 @@ class FrozenGraph:
         return self.part(dict(zip(self.inputs, map(tf.identity, tensors), strict=True)), self.outputs, "frozen")
 
     def part(self, given: Mapping[str, tf.Tensor], ends: Sequence[str], name: str = "") -> list[tf.Tensor]:
-        """Some tensors of the graph, with others in the place of some, such as of the inputs; all by their names."""
-        tensors = {name: tf.identity(constant) for name, constant in self.given.items()} | dict(given)
-        return list(tf.graph_util.import_graph_def(self.graph, tensors, ends, name=name))
+        """Some tensors of the graph, with others in the place of some, such as of the inputs; all by their names.
+
+        No other operations join the graph that calls this: a tf.function runs all those that may have a state, needed or not.
+        """
+        replaced = {**self.given, **given}
+        part = part_of(self.graph, ends, replaced)
+        read = tensors_read(part)
+        tensors = {name: tf.identity(tensor) for name, tensor in replaced.items() if name in read}
+        return list(tf.graph_util.import_graph_def(part, tensors, ends, name=name))

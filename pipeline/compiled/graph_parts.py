@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -21,13 +21,16 @@ def source_behind(graph: GraphDef, name: str) -> str:
     return name if ":" in name else f"{name}:0"
 
 
-def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
-    """The part of a graph that some of its tensors are computed by, on no device because of what it leaves out."""
+def part_of(graph: GraphDef, ends: Sequence[str], given: Collection[str] = ()) -> GraphDef:
+    """The part of a graph that some of its tensors are computed by, on no device because of what it leaves out.
+
+    given: the names of tensors behind which the part ends, as of an operation and its output; see `tensors_read`.
+    """
     nodes = {node.name: node for node in graph.node}
     waiting = [operation_of(end) for end in ends]
     kept = set(waiting)
     for name in waiting:
-        before = {operation_of(source) for source in nodes[name].input} - kept
+        before = {operation_of(source) for source in nodes[name].input if _tensor(source) not in given} - kept
         kept |= before
         waiting += sorted(before)
     part = GraphDef(node=[node for node in graph.node if node.name in kept], library=graph.library, versions=graph.versions)
@@ -36,6 +39,16 @@ def part_of(graph: GraphDef, ends: Sequence[str]) -> GraphDef:
             beside = [name for name in node.attr["_class"].list.s if name.decode().removeprefix("loc:@") in kept]
             node.attr["_class"].list.s[:] = beside
     return part
+
+
+def tensors_read(graph: GraphDef) -> set[str]:
+    """The names of all tensors that operations of a graph read: `operation:output`."""
+    return {_tensor(source) for node in graph.node for source in node.input}
+
+
+def _tensor(source: str) -> str:
+    """The name of a tensor as of an operation and its output, where inputs leave out the output 0."""
+    return source if ":" in source or source.startswith("^") else f"{source}:0"
 
 
 def those_in(graph: GraphDef, tensors: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.eager import context
+from tensorflow.python.eager.polymorphic_function import atomic_function
 from tensorflow.python.framework import config as framework_config
 from tensorflow.python.framework import convert_to_constants, kernels, op_def_registry, ops
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
@@ -114,13 +115,18 @@ def function_body(function: function_pb2.FunctionDef) -> tuple[graph_pb2.GraphDe
 
 
 def register_function(function: function_pb2.FunctionDef) -> None:
-    """Make a function of a graph's library known to this process under its name, unless one of that name is.
+    """Make a function of a graph's library known to this process under its name, for good, unless one of that name is.
 
-    tf.graph_util.import_graph_def registers them in the default graph alone, and not in eager execution.
-    Relies on `context.context()` with `has_function` and `add_function_def`.
+    tf.graph_util.import_graph_def registers them in the default graph alone, and not in eager execution. One that is known
+    already may be that of a Python object, which takes it away when the object is collected: it is counted once more.
+    Relies on `context.context()` with `has_function`, `add_function_def` and `function_scope_id`, and on
+    `atomic_function.RUNTIME_FUNCTION_REFS`, the number of such objects.
     """
-    if not context.context().has_function(function.signature.name):
-        context.context().add_function_def(function)
+    known, name = context.context(), function.signature.name
+    if not known.has_function(name):
+        known.add_function_def(function)
+    elif (key := (known.function_scope_id, name.encode())) in atomic_function.RUNTIME_FUNCTION_REFS:
+        atomic_function.RUNTIME_FUNCTION_REFS[key] += 1
 
 
 def optimized(graph: graph_pb2.GraphDef, kept: Sequence[str], optimizer: str) -> graph_pb2.GraphDef:

@@ -28,11 +28,16 @@ def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """Convolutions with batch normalisation that is not the identity, one of them depthwise, and dense layers."""
+    """Convolutions, one depthwise and one in groups, which XLA compiles, with a batch normalisation that is not the identity."""
     keras.utils.set_random_seed(3)
     layers = keras.layers
     image = x = keras.Input((16, 16, 3))
-    for convolution in (layers.Conv2D(8, 3, padding="same"), layers.DepthwiseConv2D(3, 2), layers.Conv2D(16, 1)):
+    for convolution in (
+        layers.Conv2D(8, 3, padding="same"),
+        layers.DepthwiseConv2D(3, 2),
+        layers.Conv2D(16, 1),
+        layers.Conv2D(16, 3, groups=4),
+    ):
         x = layers.ReLU()(layers.BatchNormalization()(convolution(x)))
     x = layers.Dense(128, "relu")(layers.GlobalAveragePooling2D(name="mean")(x))
     model = keras.Model(image, layers.Dense(5, name="logits")(x))

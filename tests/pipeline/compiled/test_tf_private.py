@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import textwrap
 from typing import Any
@@ -153,13 +154,10 @@ def test_a_function_of_a_library_becomes_a_graph_with_its_arguments_as_placehold
     assert half.tolist() == [3, 4] and total.tolist() == [11, 12, 13, 14]
 
 
-def test_a_registered_function_can_be_called_by_name_and_registering_it_again_changes_nothing() -> None:
-    function = library_of(lambda x: 3 * x, tf.TensorSpec(()))
-    function.signature.name = "contract_triple"
-    register_function(function)
-    register_function(function)
+def called_by_name(name: str, value: float) -> float:
+    """What a function that this process knows returns, of one number."""
     call = node_def_pb2.NodeDef(name="call", op="StatefulPartitionedCall", input=["x"])
-    call.attr["f"].func.name = "contract_triple"
+    call.attr["f"].func.name = name
     for kinds in ("Tin", "Tout"):
         call.attr[kinds].list.type.append(tf.float32.as_datatype_enum)
     placeholder = node_def_pb2.NodeDef(name="x", op="Placeholder")
@@ -170,7 +168,28 @@ def test_a_registered_function_can_be_called_by_name_and_registering_it_again_ch
     def by_name(x: Any) -> Any:
         return tf.graph_util.import_graph_def(graph, {"x:0": x}, ["call:0"], name="")
 
-    assert float(tf.compat.v1.wrap_function(by_name, [tf.TensorSpec(())])(tf.constant(2.0))[0]) == 6.0
+    return float(tf.compat.v1.wrap_function(by_name, [tf.TensorSpec(())])(tf.constant(value))[0])
+
+
+def test_a_registered_function_can_be_called_by_name_and_registering_it_again_changes_nothing() -> None:
+    function = library_of(lambda x: 3 * x, tf.TensorSpec(()))
+    function.signature.name = "contract_triple"
+    register_function(function)
+    register_function(function)
+    assert called_by_name("contract_triple", 2.0) == 6.0
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_registered_function_outlives_the_python_object_that_made_it(registered: bool) -> None:
+    function = library_of(lambda x: x - 1 - registered, tf.TensorSpec(()))  # whose tf.function is gone
+    if registered:
+        register_function(function)
+    gc.collect()
+    if registered:
+        assert called_by_name(function.signature.name, 5.0) == 3.0
+    else:  # TensorFlow takes it away, or registering would not be needed
+        with pytest.raises(tf.errors.NotFoundError):
+            called_by_name(function.signature.name, 5.0)
 
 
 def test_grappler_runs_only_the_named_optimizer_and_keeps_the_named_tensors() -> None:
