@@ -32,13 +32,14 @@ def network() -> Any:
     keras.utils.set_random_seed(3)
     layers = keras.layers
     image = x = keras.Input((16, 16, 3))
-    for convolution in (
+    convolutions = (
         layers.Conv2D(8, 3, padding="same"),
         layers.DepthwiseConv2D(3, 2),
         layers.Conv2D(16, 1),
         layers.Conv2D(16, 3, groups=4),
-    ):
-        x = layers.ReLU()(layers.BatchNormalization()(convolution(x)))
+    )
+    for number, convolution in enumerate(convolutions):
+        x = layers.ReLU(name=f"relu{number}")(layers.BatchNormalization()(convolution(x)))
     x = layers.Dense(128, "relu")(layers.GlobalAveragePooling2D(name="mean")(x))
     model = keras.Model(image, layers.Dense(5, name="logits")(x))
     random = np.random.default_rng(0)
@@ -75,7 +76,7 @@ def test_maps_are_the_same(network: Any, pixels: Any, request: pytest.FixtureReq
 
 def test_explanations_are_the_same(network: Any, pixels: Any, request: pytest.FixtureRequest) -> None:
     """Also those behind masks, and those of a layer's output in the place of the network's own."""
-    keys = [("gradcam", "re_lu_1"), ("ablationcam", "re_lu_1"), ("guided_backprop", None), ("occlusion", None)]
+    keys = [("gradcam", "relu1"), ("ablationcam", "relu1"), ("guided_backprop", None), ("occlusion", None)]
     images, classes = pixels(2, 16, 16), np.array([[3, 0], [1, 4]])
     here, given = both(lambda: explainer_of(network, keys, 2, 2), request)
     assert not here.graph.frozen.given and len(given.graph.frozen.given) > 5 and largest_inside(given.graph.frozen) < 16
@@ -86,7 +87,7 @@ def test_explanations_are_the_same(network: Any, pixels: Any, request: pytest.Fi
 
 
 def test_other_weights_take_the_place_of_large_constants(network: Any, pixels: Any, request: pytest.FixtureRequest) -> None:
-    keys = [("gradcam", "re_lu_1")]
+    keys = [("gradcam", "relu1")]
     here, given = both(lambda: explainer_of(network, keys, 2, with_weights=True), request)
 
     def doubled(explainer: Explainer) -> np.ndarray:
@@ -101,7 +102,7 @@ def test_other_weights_take_the_place_of_large_constants(network: Any, pixels: A
 def test_a_loop_over_the_network_is_the_same(network: Any, pixels: Any, request: pytest.FixtureRequest) -> None:
     def descend(images: tf.Tensor) -> tf.Tensor:
         def step(number: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            score = tf.reduce_sum(network.trace(x, ["re_lu_2"])["re_lu_2"] ** 2)
+            score = tf.reduce_sum(network.trace(x, ["relu2"])["relu2"] ** 2)
             return number + 1, x - 0.01 * gradient_of(score, x)
 
         return tf.while_loop(lambda number, _: number < 3, step, (0, images))[1]
@@ -113,6 +114,6 @@ def test_a_loop_over_the_network_is_the_same(network: Any, pixels: Any, request:
 
 
 def test_a_small_graph_stays_as_it_is(network: Any) -> None:
-    frozen = FrozenGraph.of(lambda x: network.trace(x, ["re_lu"])["re_lu"], tf.TensorSpec((1, 16, 16, 3)))
+    frozen = FrozenGraph.of(lambda x: network.trace(x, ["relu0"])["relu0"], tf.TensorSpec((1, 16, 16, 3)))
     light = frozen.without_large_constants()
     assert light.graph is frozen.graph and not light.given
