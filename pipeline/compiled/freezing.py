@@ -97,9 +97,11 @@ class FrozenGraph:
     def flat(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
         """What the function returns, without its structure."""
         # In the body of a loop, an identity of a tensor from outside is one from inside.
-        return self.part(dict(zip(self.inputs, map(tf.identity, tensors), strict=True)), self.outputs, "frozen")
+        fed = dict(zip(self.inputs, map(tf.identity, tensors), strict=True))
+        fed |= {name: tf.identity(constant) for name, constant in self.given.items()}
+        return list(tf.graph_util.import_graph_def(self.graph, fed, self.outputs, name="frozen"))
 
-    def part(self, given: Mapping[str, tf.Tensor], ends: Sequence[str], name: str = "") -> list[tf.Tensor]:
+    def part(self, given: Mapping[str, tf.Tensor], ends: Sequence[str]) -> list[tf.Tensor]:
         """Some tensors of the graph, with others in the place of some, such as of the inputs; all by their names.
 
         No other operations join the graph that calls this: a tf.function runs all those that may have a state, needed or not.
@@ -108,4 +110,4 @@ class FrozenGraph:
         part = part_of(self.graph, ends, replaced)
         read = tensors_read(part)
         tensors = {name: tf.identity(tensor) for name, tensor in replaced.items() if name in read}
-        return list(tf.graph_util.import_graph_def(part, tensors, ends, name=name))
+        return list(tf.graph_util.import_graph_def(part, tensors, ends, name=""))

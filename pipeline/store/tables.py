@@ -305,7 +305,7 @@ def read_table(path: Place, columns: Sequence[str] | None = None) -> pa.Table:
         size = file.tell()
         if values > max(_MOST_VALUES, _VALUES_A_BYTE * size):
             raise pa.ArrowInvalid(f"it claims {values:,} values in {size:,} bytes: it is made to fill the memory")
-        # Not pq.read_table, which reads in threads of Arrow's whatever it is told; see `for_arrow`.
+        # Not pq.read_table, which reads in Arrow's threads even without use_threads; see `for_arrow`.
         return stored.read(None if columns is None else list(columns), use_threads=False)
 
 
