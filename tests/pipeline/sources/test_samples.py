@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 import tifffile
 
 from pipeline.errors import UnusableData, WrongSpec
-from pipeline.sources.bands import SampleForm
+from pipeline.sources.bands import SampleForm, read_array
 from pipeline.sources.decode import Decoder, Unreadable
 from pipeline.sources.fit import Fit
 from pipeline.sources.registry import open_source
@@ -140,3 +143,28 @@ def test_bands_that_do_not_fit_the_network_are_refused_before_any_work(
     np.save(tmp_path / "a.npy", SAMPLES)
     with pytest.raises(WrongSpec, match=words):
         open_source(DataSpec.model_validate({"source": f"folder:{tmp_path}", **keys}), Fit(5, 7), channels=channels)
+
+
+def test_arrays_are_read_in_threads_while_others_use_pythons_parser() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            sum(range(20))  # Python of its own: the thread may change within the parser
+
+    def read(_: int) -> bool:
+        cycles = [Cycle() for _ in range(3)]
+        return bool(cycles) and np.array_equal(read_array(data), pixels)
+
+    pixels = np.arange(10 * 14 * 6, dtype=np.uint8).reshape(10, 14, 6)
+    data = npy(pixels)
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(read, range(8000)))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*threshold)
