@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -346,7 +347,10 @@ def command_line() -> int:
 
     filter_libraries()
     leave_out_of_keras()
-    return main()
+    try:
+        return main()
+    finally:
+        gc.freeze()  # the process ends here: nothing is gained by looking for cycles once more, which takes TensorFlow a second
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 # Keras's wrappers for scikit-learn, its plots, and what it looks at data frames, notebooks and servers with: a third of the time
 # that importing TensorFlow takes. Keras goes without each that is not installed.
-UNUSED = ("sklearn", "matplotlib.pyplot", "pandas", "IPython", "requests")
+UNUSED = ("sklearn", "matplotlib", "pandas", "IPython", "requests")
 
 
 class LeftOutOfKeras:
