@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs.argument_types import port, positive, seconds, shard
+
 if TYPE_CHECKING:
     from pipeline.errors import ConvscopeError
 
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     alone.add_argument(
         "--stage", action="append", default=[], metavar="NAME", help="run only this stage, even if it is done; may be repeated"
     )
-    alone.add_argument("--shard", type=_shard, metavar="I/N", help="scan only the I-th of N parts of the data; merge joins them")
+    alone.add_argument("--shard", type=shard, metavar="I/N", help="scan only the I-th of N parts of the data; merge joins them")
     run.add_argument(
         "--engine",
         default="local",
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="how many Ray workers (default: one for each GPU, else one for each machine)",
     )
@@ -117,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     _paths(viewer.add_argument("folder", metavar="DIR", help="a job's folder: OUT/name"), "dirs")
     viewer.add_argument(
         "--serve",
-        type=_port,
+        type=port,
         metavar="PORT",
         help="serve it on this port of this machine, for a browser that cannot read its disk",
     )
@@ -134,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="order all channels by how like the words their winners are, by the job's encoder",
     )
-    search.add_argument("--most", type=_positive, default=40, metavar="N", help="lines to print (default: %(default)s)")
+    search.add_argument("--most", type=positive, default=40, metavar="N", help="lines to print (default: %(default)s)")
 
     report = commands.add_parser(
         "report",
@@ -202,8 +204,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--data-dir", metavar="DIR", help="prepared TensorFlow Datasets (default: where they keep them; downloaded if missing)"
     )
-    train.add_argument("--epochs", type=_positive, default=24, metavar="N", help="passes over the data (default: %(default)s)")
-    train.add_argument("--batch", type=_positive, default=128, metavar="N", help="images a step (default: %(default)s)")
+    train.add_argument("--epochs", type=positive, default=24, metavar="N", help="passes over the data (default: %(default)s)")
+    train.add_argument("--batch", type=positive, default=128, metavar="N", help="images a step (default: %(default)s)")
     return root
 
 
@@ -274,7 +276,7 @@ def _add_out(command: argparse.ArgumentParser) -> None:
 def _add_manner(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--save-every",
-        type=_seconds,
+        type=seconds,
         default=60,
         metavar="SECONDS",
         help="save the scan this often: a killed run loses no more than that (default: %(default)s)",
@@ -306,38 +308,6 @@ class _Version(argparse.Action):
 
         print(f"convscope {version('convscope')} (tensorflow {version('tensorflow')}, keras {version('keras')})")
         parser.exit()
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """The number of the shard, from 0, and the number of shards."""
-    from pipeline.options import MOST_SHARDS
-
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= MOST_SHARDS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, with I from 1 to N, and N up to {MOST_SHARDS:,}")
-    return int(index) - 1, int(count)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 <= int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0, for any that is free, to 65535")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def command_line() -> int:
