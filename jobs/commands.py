@@ -63,14 +63,17 @@ def _layers(options: argparse.Namespace) -> None:
 
     network = open_network(spec.model)
     fields: dict[str, ReceptiveField] = {}
+    unsolved: dict[str, str] = {}
     cache = None if options.fast or options.no_cache else FieldCache.of(network, network.digest())
-    for group in () if options.fast else solve_in_groups(network, network.layers(), cache):
+    for group in () if options.fast else solve_in_groups(network, network.layers(), cache, unsolved):
         fields |= group
     for line in settings_of(network):
         _say(line)
     columns = ("layer", "kind", "map", "channels", *(() if options.fast else ("field", "stride")))
     every = [_layer_row(layer, fields, len(columns)) for layer in network.every_layer()]
     _print_table([(*columns, "cannot be looked at" if any(row[-1] for row in every) else ""), *every])
+    for layer, reason in unsolved.items():
+        _say(f"the field of {layer} could not be solved: {reason}")
     if options.tensorboard:
         from pipeline.models.summary import write_graph
 
@@ -90,6 +93,8 @@ def _layer_row(layer: LayerInfo | UnreadableLayer, fields: Mapping[str, Receptiv
     if field is not None:
         facts.append("whole image" if field.is_global else "{} x {}".format(*field.size))
         facts.append("" if field.is_global else " x ".join(map(as_ratio, field.stride)))
+    elif columns > len(facts):
+        facts += ["unsolved", ""]
     return (*facts, "")
 
 

@@ -6,9 +6,20 @@ UnsolvableField
 `-- UnprovenField     probes contradict every solution
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UnsolvableField(ValueError):
-    """Probes cannot determine the receptive field of this forward function."""
+    """Probes cannot determine the receptive field of this forward function.
+
+    layers: those at fault, of a function that returns several; the others may be solved without them.
+    """
+
+    def __init__(self, message: str, layers: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.layers = tuple(layers)
 
 
 class RandomForward(UnsolvableField):

@@ -21,6 +21,7 @@ _NUDGE = 1e-2  # the relative size of the change of everything that shows which 
 _TWIN = 2.0**-8  # the relative difference between a replacement and its twin
 _PLAIN = 3e-4  # of the loudness at which a layer answers: changes above it are more than any convolution's rounding
 _RANDOM = 3e-5  # differences between equal images, over the map's range: above it is randomness, below rounding
+_FEW = 16  # units: the range of fewer, in one image, says little of the size of the numbers that they are made from
 
 
 @dataclass(eq=False)
@@ -89,6 +90,7 @@ class Prober:
         self._backgrounds = 0
         self._first: Background | None = None
         self._first_answer: dict[str, np.ndarray] = {}
+        self._ranges: dict[str, float] = {}  # of each layer's numbers: highest less lowest
         self._batches = 0
 
     def background(self, amplitudes: tuple[float, float] | None = None) -> Background:
@@ -174,7 +176,8 @@ class Prober:
             if maps.ndim != 4 or len(maps) != len(batch):
                 raise UnsolvableField(
                     f"forward_func returned {layer or 'a map'} of shape {maps.shape} for a batch of {len(batch)}; "
-                    "return (batch, height, width, channels)."
+                    "return (batch, height, width, channels).",
+                    [layer],
                 )
             answers[layer] = maps
         return answers
@@ -183,28 +186,41 @@ class Prober:
         """Store the maps' shapes and the first background's answer, to which all its later ones must be equal."""
         self.shapes = {layer: maps.shape[1:] for layer, maps in answers.items()}
         self._first_answer = {layer: maps[0].copy() for layer, maps in answers.items()}
-        for layer, maps in self._first_answer.items():
-            if not np.isfinite(maps).all():
-                raise UnsolvableField(f"forward_func returned NaN or infinity in {layer or 'its map'} for a random image.")
+        broken = [layer for layer, first in self._first_answer.items() if not np.isfinite(first).all()]
+        if broken:
+            where = broken[0] or "its map"
+            raise UnsolvableField(f"forward_func returned NaN or infinity in {where} for a random image.", broken)
+        for layer, first in self._first_answer.items():
+            self._ranges[layer] = float(np.ptp(first))
+            if first.size < _FEW:
+                values = answers[layer][np.isfinite(answers[layer])]
+                self._ranges[layer] = float(max(np.ptp(values), np.abs(first).max(initial=0)))
 
     def _check(self, batch: np.ndarray, answer: dict[str, np.ndarray]) -> None:
         """Compare an answer for the first background with its first answer."""
+        differing = []
         for layer, first in self._first_answer.items():
             difference = float(np.abs(answer[layer] - first).max(initial=0))
-            if difference <= _RANDOM * float(np.ptp(first)):
+            if difference <= _RANDOM * self._ranges[layer]:
                 self._noise[layer] = max(self._noise.get(layer, 0.0), difference)
-                continue
-            where = f"in layer {layer!r}" if layer else "in its map"
-            second, third = self._answers(batch)[layer], self._answers(batch)[layer]
-            if self._batches == 1 or not np.array_equal(second, third):
-                raise RandomForward(
-                    f"forward_func is random: the same image gave two answers {where}. "
-                    "Dropout or noise is on; call the network in inference mode (training=False)."
-                )
-            raise BatchDependent(
-                f"forward_func depends on the batch: the same image gave another answer among other images {where}. "
-                "Batch normalisation runs in training mode; call the network in inference mode (training=False)."
+            else:
+                differing.append(layer)
+        if not differing:
+            return
+        layer = differing[0]
+        where = f"in layer {layer!r}" if layer else "in its map"
+        second, third = self._answers(batch)[layer], self._answers(batch)[layer]
+        if self._batches == 1 or not np.array_equal(second, third):
+            raise RandomForward(
+                f"forward_func is random: the same image gave two answers {where}. "
+                "Dropout or noise is on; call the network in inference mode (training=False).",
+                differing,
             )
+        raise BatchDependent(
+            f"forward_func depends on the batch: the same image gave another answer among other images {where}. "
+            "Batch normalisation runs in training mode; call the network in inference mode (training=False).",
+            differing,
+        )
 
     def _differences(
         self, background: Background, twin: Mapping[str, np.ndarray] | None, probe: Probe | None = None

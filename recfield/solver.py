@@ -46,10 +46,11 @@ def solve_layers(prober: Prober) -> dict[str, View]:
     if rounding_leaks(prober, list(views.values()), unproved):
         views = {layer: View(layer, view.channels, view.shape, view.image) for layer, view in views.items()}
         unproved = attempt(prober, list(views.values()), prober.background())
-    for view in unproved:
+    if unproved:
         raise UnprovenField(
-            f"the receptive field of {view.layer or 'the map'} was solved {_ATTEMPTS} times and contradicted each time. "
-            "The function may be random occasionally, or its units may be active for too few random images."
+            f"the receptive field of {unproved[0].layer or 'the map'} was solved {_ATTEMPTS} times and contradicted each time. "
+            "The function may be random occasionally, or its units may be active for too few random images.",
+            [view.layer for view in unproved],
         )
     return views
 

@@ -23,7 +23,7 @@ def solve_fields(network: Network, layers: Sequence[LayerInfo], cache: FieldCach
 
 
 def solve_in_groups(
-    network: Network, layers: Sequence[LayerInfo], cache: FieldCache | None = None
+    network: Network, layers: Sequence[LayerInfo], cache: FieldCache | None = None, unsolved: dict[str, str] | None = None
 ) -> Iterator[dict[str, ReceptiveField]]:
     """The fields of any number of layers, group by group; each group's layers come from one pass of probes.
 
@@ -31,17 +31,20 @@ def solve_in_groups(
 
     Args:
         cache: what was solved before is read there, and what is solved now is kept there.
+        unsolved: the layers whose field cannot be solved are left out of their group, and named there, each with the reason.
 
-    Raises: FieldUnsolved.
+    Raises: FieldUnsolved, without `unsolved`.
     """
     for group in in_groups(layers, _MOST_BYTES // (4 * _LEAST_BATCH) - int(np.prod(network.input_shape))):
         known = {layer.name: _known(network, layer, cache) for layer in group}
         unknown = [layer for layer in group if known[layer.name] is None]
-        solved = _solve(network, unknown) if unknown else {}
+        solved = _solve_most(network, unknown, unsolved)
         if cache:
             for layer in unknown:
-                cache.write(layer, solved[layer.name].boxes)
-        yield {layer.name: known[layer.name] or solved[layer.name] for layer in group}
+                if layer.name in solved:
+                    cache.write(layer, solved[layer.name].boxes)
+        fields = {layer.name: known[layer.name] or solved.get(layer.name) for layer in group}
+        yield {name: field for name, field in fields.items() if field is not None}
 
 
 def _known(network: Network, layer: LayerInfo, cache: FieldCache | None) -> ReceptiveField | None:
@@ -50,6 +53,23 @@ def _known(network: Network, layer: LayerInfo, cache: FieldCache | None) -> Rece
         return None
     height, width, _ = network.input_shape
     return ReceptiveField.of_boxes(boxes, (height, width), lambda: _solve(network, [layer])[layer.name])
+
+
+def _solve_most(network: Network, layers: Sequence[LayerInfo], unsolved: dict[str, str] | None) -> dict[str, ReceptiveField]:
+    """The fields of all layers but those at fault, which are named in `unsolved`. Raises: FieldUnsolved, without `unsolved`."""
+    while layers:
+        try:
+            return _solve(network, layers)
+        except FieldUnsolved as error:
+            if unsolved is None:
+                raise
+            cause = error.__cause__
+            at_fault = cause.layers if isinstance(cause, UnsolvableField) else ()
+            left = [layer for layer in layers if layer.name not in at_fault]
+            given_up = [layer for layer in layers if layer not in left] or layers
+            unsolved |= dict.fromkeys((layer.name for layer in given_up), str(cause or error.args[0]))
+            layers = left if len(left) < len(layers) else []
+    return {}
 
 
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:

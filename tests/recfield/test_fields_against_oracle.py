@@ -139,6 +139,17 @@ def test_batch_normalisation_in_training_mode_is_named(batch: int) -> None:
     assert ReceptiveField((batch, 16, 16, 3), networks.forward_one(model, model.layers[-1].name)).size == (5, 5)
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_sums_of_a_single_number_in_another_order_are_no_randomness(batch: int) -> None:
+    random = np.random.default_rng(0)
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        terms = random.permuted(images.reshape(len(images), -1), axis=1)
+        return np.cumsum(terms, axis=1, dtype=np.float32)[:, -1].reshape(-1, 1, 1, 1)
+
+    assert ReceptiveField((batch, 12, 12, 3), forward).is_global
+
+
 def test_a_map_that_depends_on_no_pixel_has_empty_boxes() -> None:
     field = ReceptiveField((4, 12, 12, 3), lambda images: np.ones((len(images), 3, 4, 2), np.float32))
     assert field.boxes.shape == (3, 4, 4) and not field.boxes.any()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.errors import FieldUnsolved
 from pipeline.fields import solving as fields
 from pipeline.models.keras.model import keras_network
 from pipeline.models.network import LayerInfo, in_groups
@@ -67,3 +68,35 @@ def test_fields_are_solved_on_the_cpu_where_there_is_a_gpu_too(network: Any, mon
     monkeypatch.setattr(tf.compat.v1, "Session", kept)
     fields.solve_fields(network, network.layers()[:1])
     assert [dict(config.device_count) for config in configs] == [{"GPU": 0}]
+
+
+class _Noise(keras.layers.Layer):
+    def call(self, x: Any) -> Any:
+        return x + tf.random.normal(tf.shape(x))
+
+
+class _Log(keras.layers.Layer):
+    def call(self, x: Any) -> Any:
+        return tf.math.log(x)
+
+
+@pytest.fixture
+def faulty() -> Any:
+    x = inputs = keras.Input((24, 24, 3))
+    x = keras.layers.Conv2D(4, 3, name="before")(x)
+    broken = [_Noise(name="random")(x), _Log(name="nan")(x)]
+    x = keras.layers.Conv2D(4, 3, name="after")(x)
+    return keras_network(keras.Model(inputs, [x, *broken]), "faulty", None, "unit")
+
+
+def test_layers_without_a_field_are_named_and_do_not_hold_up_the_others(faulty: Any) -> None:
+    unsolved: dict[str, str] = {}
+    (solved,) = fields.solve_in_groups(faulty, faulty.layers(), None, unsolved)
+    assert {name: field.size for name, field in solved.items()} == {"before": (3, 3), "after": (5, 5)}
+    assert list(unsolved) == ["nan", "random"]
+    assert "returned NaN or infinity in nan" in unsolved["nan"] and "is random" in unsolved["random"]
+
+
+def test_a_layer_without_a_field_is_an_error_where_its_field_is_needed(faulty: Any) -> None:
+    with pytest.raises(FieldUnsolved, match="faulty: .*NaN or infinity in nan"):
+        fields.solve_fields(faulty, faulty.layers())
