@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from pipeline.drawing.boxes import cross_out
@@ -53,16 +54,14 @@ def draw_maps(maps: np.ndarray, lines: Sequence[str], image: np.ndarray, style: 
         low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
     cell_height, cell_width = tile_height + _NUMBERS + _GAP, max(tile_width, 8 * len(str(count - 1)) + 2) + _GAP
     columns = int(np.clip(round((1.3 * count * cell_height / cell_width) ** 0.5), 1, count))
-    body = ground(-(-count // columns) * cell_height, columns * cell_width)
-    for channel, tile in enumerate(_tiles(maps[..., :count], low, high, (tile_height, tile_width), style.colours)):
-        y, x = channel // columns * cell_height + _NUMBERS, channel % columns * cell_width + 1
-        body[y - 1 : y + tile_height + 1, x - 1 : x + tile_width + 1] = FRAME
-        body[y : y + tile_height, x : x + tile_width] = tile
-        dead = bool(statistics.dead[channel])
-        if dead:
-            cross_out(body[y : y + tile_height, x : x + tile_width])
-        number = strip(str(channel), _NUMBER, MARK if dead else LETTERS, "head")
-        body[y - _NUMBERS : y - 1, x : x + number.shape[1]] = number[: _NUMBERS - 1]
+    tiles = _tiles(maps[..., :count], low, high, (tile_height, tile_width), style.colours)
+    for channel in np.flatnonzero(statistics.dead).tolist():
+        cross_out(tiles[channel])
+    body = _placed(tiles, (cell_height, cell_width), columns)
+    for channel in range(count):
+        y, x = channel // columns * cell_height, channel % columns * cell_width + 1
+        number = strip(str(channel), _NUMBER, MARK if statistics.dead[channel] else LETTERS, "head")
+        body[y : y + _NUMBERS - 1, x : x + number.shape[1]] = number[: _NUMBERS - 1]
     heading = "Every channel" if count == channels else f"The first {count:,} of {channels:,} channels"
     lines = [*lines, f"{heading}{size}; {'one scale for all' if shared else 'each map has a scale of its own'}."]
     if statistics.dead.any():
@@ -86,19 +85,40 @@ def _tile_size(height: int, width: int, count: int) -> tuple[int, int, str]:
     return max(1, height // part), max(1, width // part), f", at 1/{part} of its size"
 
 
-def _tiles(maps: np.ndarray, low: np.ndarray, high: np.ndarray, size: tuple[int, int], name: Palette) -> Iterator[np.ndarray]:
-    """Each map in colours and in the size of its tile: uint8 (height, width, 3).
+def _tiles(maps: np.ndarray, low: np.ndarray, high: np.ndarray, size: tuple[int, int], name: Palette) -> np.ndarray:
+    """Each map in colours and in the size of its tile: uint8 (channels, height, width, 3).
 
     What grows stays made of squares: a smoothed map would look finer than it is.
     """
     (height, width), several = size, max(1, _MOST_VALUES // (maps.shape[0] * maps.shape[1]))
+    tiles = np.empty((maps.shape[2], height, width, 3), np.uint8)
     for start in range(0, maps.shape[2], several):
         part = slice(start, start + several)
-        tiles = _coloured(np.moveaxis(maps[..., part], 2, 0), low[part], high[part], name)
-        if height < tiles.shape[1] or width < tiles.shape[2]:
-            yield from (resize(tile, height, width) for tile in tiles)
+        small = _coloured(np.moveaxis(maps[..., part], 2, 0), low[part], high[part], name)
+        if height < small.shape[1] or width < small.shape[2]:
+            for tile, large in zip(tiles[part], small, strict=True):
+                tile[:] = resize(large, height, width)
         else:
-            yield from tiles.repeat(height // tiles.shape[1], axis=1).repeat(width // tiles.shape[2], axis=2)
+            # One above the other, as one picture: OpenCV is ten times as fast as NumPy's repeat.
+            column = small.reshape(-1, small.shape[2], 3)
+            cv2.resize(
+                column, (width, len(small) * height), tiles[part].reshape(-1, width, 3), interpolation=cv2.INTER_NEAREST_EXACT
+            )
+    return tiles
+
+
+def _placed(tiles: np.ndarray, cell: tuple[int, int], columns: int) -> np.ndarray:
+    """The tiles in rows of so many, each in a frame, below room for its number: uint8 RGB."""
+    count, height, width, _ = tiles.shape
+    rows = -(-count // columns)
+    body = ground(rows * cell[0], columns * cell[1])
+    cells = body.reshape(rows, cell[0], columns, cell[1], 3)[:, _NUMBERS - 1 : _NUMBERS + height + 1, :, : width + 2]
+    full = count // columns * columns
+    for there, some in ((cells[: count // columns], tiles[:full]), (cells[count // columns :, :, : count - full], tiles[full:])):
+        if len(some):
+            there[:, [0, -1]] = there[..., [0, -1], :] = FRAME
+            there[:, 1:-1, :, 1:-1] = some.reshape(len(there), -1, height, width, 3).swapaxes(1, 2)
+    return body
 
 
 def _coloured(maps: np.ndarray, low: np.ndarray, high: np.ndarray, name: Palette) -> np.ndarray:

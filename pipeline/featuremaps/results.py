@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.drawing.pixels import encode_png
+from pipeline.drawing.pixels import encode_flat_png
 from pipeline.featuremaps.map_sheet import MapStyle, draw_maps
 from pipeline.featuremaps.statistics import MapStatistics
 from pipeline.models.network import LayerInfo, Network, in_groups
@@ -64,8 +64,9 @@ class FeatureMapResults:
         """Draw one layer's maps of one image, float32 (h, w, channels). Raises: StoreFailed."""
         statistics = MapStatistics.of(maps)
         picture = f"mosaics/featuremaps/{file_name(layer.name)}/{name}.png"
-        drawn = draw_maps(maps, _head(layer, picked), picked.fitted, self._style)
-        self._writer.put(self._folder / picture, lambda: encode_png(drawn))
+        self._writer.put(
+            self._folder / picture, lambda: encode_flat_png(draw_maps(maps, _head(layer, picked), picked.fitted, self._style))
+        )
         self.pictures += 1
         if statistics.nans.any():
             self.nans[layer.name] = self.nans.get(layer.name, 0) + int(statistics.nans.sum())

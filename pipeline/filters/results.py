@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.drawing.pixels import encode_png
+from pipeline.drawing.pixels import encode_flat_png
 from pipeline.filters.kernel_sheet import KernelSheet, Limits, draw_kernel, kind_of
 from pipeline.filters.statistics import FilterStatistics
 from pipeline.geometry import EDGES
@@ -52,7 +52,7 @@ class FilterResults:
         suffix, part = ("", "") if kernel.part == "kernel" else (f"-{kernel.part}", f", {kernel.part}")
         picture = f"mosaics/filters/{file_name(layer)}{suffix}.png"
         drawn = draw_kernel(f"{layer}{part}", kernel, self._limits, colours, origin.inputs_of)
-        self._writer.put(self._folder / picture, lambda: encode_png(drawn.picture))
+        self._writer.put(self._folder / picture, lambda: encode_flat_png(drawn.picture))
         for name, values in _rows(kernel, drawn).items():
             self._columns[name].extend(values)
         for name, value in (

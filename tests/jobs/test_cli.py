@@ -140,7 +140,7 @@ def test_layers_goes_on_past_a_layer_whose_field_cannot_be_solved(command: Any, 
     x = keras.layers.Conv2D(2, 3, name="before")(inputs)
     x = keras.layers.Conv2D(2, 3, name="after")(keras.ops.log(x))
     keras.Model(inputs, x).save(tmp_path / "log.keras")
-    status, out, _ = command("layers", tmp_path / "log.keras", "--set", "model.preprocess=\"unit\"")
+    status, out, _ = command("layers", tmp_path / "log.keras", "--set", 'model.preprocess="unit"')
     rows = {row[0]: row[1:] for line in out.splitlines() if (row := line.split())}
     assert status == 0 and rows["before"][-6:] == ["3", "x", "3", "1", "x", "1"]
     assert rows["after"][-1] == rows["log"][-1] == "unsolved"

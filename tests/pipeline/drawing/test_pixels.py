@@ -9,12 +9,24 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.drawing.pixels import LOSSLESS, decode_png, encode_jpeg, encode_png, encode_webp, grey, resize, shrink
+from pipeline.drawing.pixels import (
+    LOSSLESS,
+    decode_png,
+    encode_flat_png,
+    encode_jpeg,
+    encode_png,
+    encode_webp,
+    grey,
+    resize,
+    shrink,
+)
 
 NOISE = np.random.default_rng(3).integers(0, 256, (12, 20, 3), np.uint8)
 
 
-@pytest.mark.parametrize("encode", [encode_png, lambda pixels: encode_webp(pixels, LOSSLESS)], ids=["png", "webp"])
+@pytest.mark.parametrize(
+    "encode", [encode_png, encode_flat_png, lambda pixels: encode_webp(pixels, LOSSLESS)], ids=["png", "flat", "webp"]
+)
 def test_a_lossless_picture_comes_back_pixel_by_pixel_in_its_own_colours(encode: Any) -> None:
     data = encode(NOISE[::-1])  # laid out in memory as OpenCV does not like it
     np.testing.assert_array_equal(decode_png(data), NOISE[::-1])
@@ -42,7 +54,7 @@ def test_a_picture_that_claims_too_many_pixels_is_not_decoded() -> None:
         decode_png(jpeg.replace(struct.pack(">HH", 12, 20), struct.pack(">HH", 60_000, 60_000)))
 
 
-@pytest.mark.parametrize("encode", [encode_png, encode_webp])
+@pytest.mark.parametrize("encode", [encode_png, encode_flat_png, encode_webp])
 def test_a_picture_without_pixels_cannot_be_encoded(encode: Any) -> None:
     with pytest.raises(ValueError, match="has no pixels"):
         encode(NOISE[:0])
