@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -16,3 +17,12 @@ def test_what_is_left_out_is_missing_for_keras_and_there_for_everybody_else(monk
         exec("import colorsys", {"__name__": "keras.src.visualization.plot"})
     exec("import colorsys", {"__name__": "pipeline.directions.fitting"})
     assert "colorsys" in sys.modules and {"sklearn", "pandas"} < set(UNUSED)
+
+
+def test_the_collector_passes_over_tensorflow_and_is_on_afterwards(process: Any) -> None:
+    child = process(
+        "-c", "import gc; from pipeline.run import start_tensorflow as f; f(); print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    out, error = child.communicate(timeout=120)
+    is_on, frozen = out.split()
+    assert is_on == "True" and int(frozen) > 50_000, error
