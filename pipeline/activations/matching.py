@@ -49,6 +49,11 @@ def match_across(first: Place, second: Place) -> Matching:
             raise WrongSpec(
                 f"compare --match needs the state of both scans: {folder} lacks {WHOLE}. Run its job again."
             ) from None
+        except WrongSpec:
+            raise WrongSpec(
+                f"compare --match needs the state of both scans: another version of convscope wrote {folder / WHOLE}. "
+                "Run its job again with this one: run --anew."
+            ) from None
     a, b = parts
     if a.provenance.data != b.provenance.data:
         raise WrongSpec("compare --match needs two jobs over the same data: these ran on different ones.")

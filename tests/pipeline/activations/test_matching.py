@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from pipeline.activations import matching
 from pipeline.activations.matching import match_across
+from pipeline.activations.part_file import WHOLE
 from pipeline.errors import WrongSpec
 
 
@@ -36,9 +39,7 @@ def matched(monkeypatch: Any, first: Any, second: Any, data: Any = ("d", "d")) -
     )
     monkeypatch.setattr(matching, "read_part", lambda path: next(parts))
     monkeypatch.setattr(matching, "_shared", lambda a, b: (a.standardized(), b.standardized()))
-    import pathlib
-
-    return match_across(pathlib.Path("a"), pathlib.Path("b")).across
+    return match_across(Path("a"), Path("b")).across
 
 
 def test_channels_are_matched_where_each_is_the_others_nearest_in_whatever_layer(monkeypatch: Any) -> None:
@@ -60,3 +61,13 @@ def test_other_data_and_too_few_images_are_refused(monkeypatch: Any) -> None:
         matched(monkeypatch, one, one, ("d", "e"))
     with pytest.raises(WrongSpec, match="2 in common"):
         matched(monkeypatch, one, one)
+
+
+def test_a_folder_of_another_version_is_to_be_made_again(tmp_path: Path) -> None:
+    with pytest.raises(WrongSpec, match=r"lacks .*\. Run its job again"):
+        match_across(tmp_path, tmp_path)
+    (tmp_path / WHOLE).parent.mkdir(parents=True, exist_ok=True)
+    with (tmp_path / WHOLE).open("wb") as file:
+        np.savez(file, header=np.frombuffer(json.dumps({"format": 1}).encode(), np.uint8))
+    with pytest.raises(WrongSpec, match=r"another version of convscope wrote .*run --anew"):
+        match_across(tmp_path, tmp_path)
