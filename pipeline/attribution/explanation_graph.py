@@ -25,7 +25,8 @@ from pipeline.models.network import LOGITS, Network, feed_of, own_layers
 from pipeline.models.tokens.flow import attention_flow
 
 _WEIGHTED = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
-_PASSES_ON = ("Identity", "Cast", "Reshape", "Transpose")  # attention reshapes its weights
+# By which input weights pass an operation: attention reshapes them, and a convolution in groups takes each group its own.
+_PASSES_ON = {"Identity": 0, "Cast": 0, "Reshape": 0, "Transpose": 0, "Split": 1}
 
 
 @dataclass(frozen=True)
@@ -336,7 +337,7 @@ def _weights_of(frozen: FrozenGraph, owners: Mapping[str, str]) -> list[LayerWei
         for tensor in operation.inputs:
             source = tensor.op
             while source.type in _PASSES_ON:
-                source = source.inputs[0].op
+                source = source.inputs[_PASSES_ON[source.type]].op
             values = tf.get_static_value(source.outputs[0]) if source.type == "Const" else None
             if values is not None and values.ndim >= 2 and values.dtype.kind == "f":
                 weights.setdefault(source.name, LayerWeights(source.name, values, owners.get(operation.name, LOGITS)))

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import h5py
 import keras
+from keras.src.backend.tensorflow import nn as backend_nn
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
 _PATCHING = threading.RLock()
@@ -112,6 +113,22 @@ def calls_through(call: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
             yield plain
         finally:
             keras.Operation.__call__ = plain
+
+
+@contextmanager
+def convolutions_by(call: Callable[..., Any]) -> Iterator[None]:
+    """Have Keras compute every convolution, in all threads, as `call(plain, inputs, kernel, *arguments, **options)`.
+
+    plain: Keras's own computation. The rest is as `keras.ops.conv` is given it.
+    Relies on `keras.src.backend.tensorflow.nn.conv`, which Keras looks up at every call.
+    """
+    with _PATCHING:
+        plain = backend_nn.conv
+        backend_nn.conv = partial(call, plain)
+        try:
+            yield
+        finally:
+            backend_nn.conv = plain
 
 
 @cache

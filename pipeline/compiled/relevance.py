@@ -22,6 +22,7 @@ from pipeline.compiled.relevance_shares import (
     again,
     inside,
     is_channels_first,
+    is_of_groups,
     linear_part,
     pulled_back,
     scaled,
@@ -216,23 +217,30 @@ class Propagation:
     def _rest(self, operation: tf.Operation) -> tuple[tf.Tensor | None, tf.Tensor]:
         """The scale of each channel, and the bias, of the affine operations that are the only ones to use an output.
 
+        Of a convolution in groups, these come behind the groups' concatenation, and each group has its own part of them.
+
         Returns: both of the output's rank, or of one number.
         """
         end = operation.outputs[0]
-        channels = end.shape[1 if is_channels_first(operation) else -1]
-        scale, bias = None, tf.zeros([], end.dtype)
+        axis = 1 if is_channels_first(operation) else -1
+        own = channels = end.shape[axis]
+        first, scale, bias = 0, None, tf.zeros([], end.dtype)
         while len(users := self._users.get(end.op, [])) == 1:
             user = users[0]
+            if is_of_groups(user, axis):
+                before = list(user.inputs)[: next(number for number, source in enumerate(user.inputs) if source is end)]
+                first, channels, end = sum(source.shape[axis] for source in before), user.outputs[0].shape[axis], user.outputs[0]
+                continue
             others = [source for source in user.inputs if source is not end]
             if user.type not in AFFINE | BETWEEN or any(map(self._changes, others)) or len(others) < len(user.inputs) - 1:
                 break
-            factor, offset = affine(user, end, others)
-            if any(part is not None and part.shape.num_elements() not in (1, channels) for part in (factor, offset)):
+            parts = affine(user, end, others)
+            if any(part is not None and part.shape.num_elements() not in (1, channels) for part in parts):
                 break
+            factor, offset = (_numbers(part, first, own) for part in parts)
             if factor is not None:
-                factor = tf.reshape(factor, [-1])
                 scale, bias = factor if scale is None else scale * factor, bias * factor
-            bias = bias if offset is None else bias + tf.reshape(offset, [-1])
+            bias = bias if offset is None else bias + offset
             end = user.outputs[0]
         shape = [1, -1, *[1] * (end.shape.rank - 2)] if is_channels_first(operation) else [-1]
         return scale, tf.reshape(bias, shape)
@@ -249,6 +257,14 @@ class Propagation:
             return tensor
         inputs = [self._with_pixels(source, pixels) for source in tensor.op.inputs]
         return again(tensor.op, inputs).outputs[tensor.value_index]
+
+
+def _numbers(part: tf.Tensor | None, first: int, count: int) -> tf.Tensor | None:
+    """A number for each of so many channels, from the first on; or one for all."""
+    if part is None:
+        return None
+    numbers = tf.reshape(part, [-1])
+    return numbers if numbers.shape[0] == 1 else numbers[first : first + count]
 
 
 def _is_smaller(factor: tf.Tensor, other: tf.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -148,3 +149,24 @@ def scaled(operation: tf.Operation, w: tf.Tensor, scale: tf.Tensor | None) -> tf
 def is_channels_first(operation: tf.Operation) -> bool:
     attributes = operation.node_def.attr
     return "data_format" in attributes and attributes["data_format"].s.startswith(b"NC")
+
+
+def is_of_groups(operation: tf.Operation, axis: int) -> bool:
+    """Whether an operation joins the outputs of a convolution in groups: of convolutions of all parts of a tensor's channels."""
+    if operation.type != "ConcatV2":
+        return False
+    parts = [_convolved(source) for source in list(operation.inputs)[:-1]]
+    split = parts[0].op
+    axes = [operation.inputs[-1], split.inputs[0]] if split.type == "Split" else []
+    along = [tf.get_static_value(number) in (axis, axis % operation.outputs[0].shape.rank) for number in axes]
+    return bool(along) and all(along) and len(parts) == len(split.outputs) and all(map(operator.is_, parts, split.outputs))
+
+
+def _convolved(tensor: tf.Tensor) -> tf.Tensor:
+    """What a convolution takes, dilated or not; the tensor itself, if none gave it."""
+    convolution = _behind(tensor, "BatchToSpaceND")
+    return _behind(convolution.op.inputs[0], "SpaceToBatchND") if convolution.op.type == "Conv2D" else tensor
+
+
+def _behind(tensor: tf.Tensor, kind: str) -> tf.Tensor:
+    return tensor.op.inputs[0] if tensor.op.type == kind else tensor

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pipeline.compiled.keras_private import layers_inside, maker_of, run_graph
 from pipeline.errors import UnusableModel
+from pipeline.models.keras.grouped_convolutions import without_compiled_convolutions
 from pipeline.models.keras.keras_graph import KerasGraph, LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.subclassed import RECORDED_BATCH, described_call, record_calls, sources_of
@@ -77,11 +78,12 @@ class FunctionalReader:
         self, images: tf.Tensor, names: Sequence[str], others: Mapping[str, tf.Tensor] | None = None
     ) -> Mapping[str, tf.Tensor]:
         values = self._values(images, others)
-        if "int" in self.takes:
-            return self.graph.reach(values, names, lambda model, values: (run_graph(model, values), {}))
-        if self._inner.keys().isdisjoint(names):
-            return self.graph.reach(values, names, lambda model, values: (model(values, training=False), {}))
-        return self.graph.reach(values, names, _recorded)
+        with without_compiled_convolutions():
+            if "int" in self.takes:
+                return self.graph.reach(values, names, lambda model, values: (run_graph(model, values), {}))
+            if self._inner.keys().isdisjoint(names):
+                return self.graph.reach(values, names, lambda model, values: (model(values, training=False), {}))
+            return self.graph.reach(values, names, _recorded)
 
     def ends(self) -> Sequence[End]:
         makers = [(self.graph.makers([output]), output) for output in self.model.outputs]

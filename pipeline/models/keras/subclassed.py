@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from pipeline.compiled.keras_private import calls_through, has_graph, layers_inside, own_attributes
 from pipeline.errors import UnusableModel, one_line
+from pipeline.models.keras.grouped_convolutions import without_compiled_convolutions
 from pipeline.models.keras.keras_graph import LayerCall
 from pipeline.models.keras.kernels import has_kernel, kernels_of
 from pipeline.models.keras.weights import weight_bytes
@@ -219,7 +220,7 @@ def record_calls(model: keras.Model, images: Any) -> tuple[dict[str, RecordedCal
             calls[name] = RecordedCall(operation, output)
         return output
 
-    with calls_through(call) as plain:
+    with without_compiled_convolutions(), calls_through(call) as plain:
         output = model(images, training=False)
     return calls, output
 

@@ -209,7 +209,7 @@ def test_each_head_of_a_network_is_explained_by_name(opened: Any, photos: Any) -
         check_explanations(opened(model, logits="one"), ["own"])
 
 
-def test_a_grouped_convolution_which_keras_runs_in_a_function_is_explained(opened: Any, photos: Any) -> None:
+def test_a_grouped_convolution_is_explained_as_keras_differentiates_it(opened: Any, photos: Any) -> None:
     inputs = keras.Input((10, 10, 4 - 1))
     x = layers.Conv2D(4, 3, activation="relu", name="stem")(inputs)
     x = layers.Conv2D(4, 3, groups=2, name="grouped")(x)

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.compiled.keras_private import (
     calls_through,
+    convolutions_by,
     ends_of,
     error_inside,
     has_graph,
@@ -63,6 +64,23 @@ def error_of(function: Any, *arguments: Any, **options: Any) -> Any:
     with pytest.raises(Exception) as caught:
         function(*arguments, **options)
     return caught.value
+
+
+def test_convolutions_of_layers_and_operations_are_computed_by_one_function_until_the_block_ends() -> None:
+    model, heard = functional(), []
+
+    def call(plain: Any, *arguments: Any, **options: Any) -> Any:
+        heard.append([tuple(value.shape) for value in arguments[:2]])
+        return plain(*arguments, **options)
+
+    images, kernel = np.ones((1, 8, 8, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)
+    right = model(images, training=False)[0], keras.ops.conv(images, kernel)
+    with contextlib.suppress(ZeroDivisionError), convolutions_by(call):
+        ours = model(images, training=False)[0], keras.ops.conv(images, kernel)
+        assert all(map(np.array_equal, ours, right))
+        raise ZeroDivisionError
+    keras.ops.conv(images, kernel)
+    assert heard == [[(1, 8, 8, 3), (3, 3, 3, 4)], [(1, 8, 8, 3), (3, 3, 3, 2)]]
 
 
 def test_functional_and_built_sequential_models_have_a_graph_and_others_do_not() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from explaining import explain, explainer_of, stored
 from stirring import stir
 
@@ -146,12 +147,66 @@ def test_the_maps_through_each_channel_of_a_layer_add_up_to_the_whole(opened: An
     np.testing.assert_allclose(sum(maps.values()), whole, atol=1e-4 * np.abs(whole).max())
 
 
-def test_a_convolution_that_keeps_its_weights_in_a_compiled_function_is_named(opened: Any) -> None:
-    """As Keras compiles those in groups, such as ConvNeXt's."""
+def in_groups(whole: bool) -> Any:
+    """Convolutions in groups, each with a bias and a normalisation of either sign; or the same with kernels over all channels."""
+
+    def convolution(x: Any, filters: int, groups: int, **options: Any) -> Any:
+        x = layers.Conv2D(filters, 3, groups=1 if whole else groups, **options)(x)
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
     x = inputs = keras.Input((16, 16, 3))
-    x = layers.Conv2D(6, 3, groups=3, name="grouped")(x)
-    model = keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)), name="groups")
-    with pytest.raises(UnusableModel, match="groups computes '.*grouped.*' by a compiled function that holds its weights"):
+    x = convolution(layers.Conv2D(6, 3, name="first")(x), 6, 6, padding="same", name="every_channel")
+    x = convolution(x, 12, 6, strides=2, padding="same", name="two_of_every_channel")
+    x = convolution(x, 8, 4, name="four_groups")
+    x = convolution(x, 8, 2, dilation_rate=2, padding="same", name="apart")
+    x = layers.Dense(5, name="classes")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x, name="whole" if whole else "groups")
+
+
+def test_convolutions_in_groups_share_as_those_over_all_channels_with_zeros_between_groups_do(
+    opened: Any, images: Any, tmp_path: Path
+) -> None:
+    groups, whole = in_groups(False), in_groups(True)
+    stir(groups)
+    random = np.random.default_rng(0)
+    for own, other in zip(groups.layers, whole.layers, strict=True):
+        weights = own.get_weights()
+        weights = [values if values.ndim > 1 else values * random.choice([-1, 1], values.shape) for values in weights]
+        if isinstance(own, layers.BatchNormalization):
+            weights[-1] = np.abs(weights[-1])
+        own.set_weights(weights)
+        if getattr(own, "groups", 1) > 1:
+            kernel = np.zeros(other.kernel.shape, np.float32)
+            inputs, filters = own.kernel.shape[2], own.filters // own.groups
+            for group in range(own.groups):
+                columns = slice(group * filters, (group + 1) * filters)
+                kernel[:, :, group * inputs : (group + 1) * inputs, columns] = weights[0][..., columns]
+            weights[0] = kernel
+        other.set_weights(weights)
+    right = explain(explainer_of(opened(whole), KEYS, 2), images, CLASSES)
+    saved = open_network(ModelSpec(source=stored(groups, "frozen", tmp_path), layers=["*"], preprocess="unit"))
+    for network in (opened(groups), saved):  # in the saved one they are functions that XLA compiles
+        ours = explain(explainer_of(network, KEYS, 2), images, CLASSES)
+        np.testing.assert_allclose(ours.logits, right.logits, rtol=1e-4, atol=1e-6)
+        for key in KEYS:
+            np.testing.assert_allclose(ours.maps[key], right.maps[key], atol=1e-3 * np.abs(right.maps[key]).max())
+
+
+class Held(keras.layers.Layer):
+    """A convolution in a function of its own, which XLA compiles."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(3, 3, 3, 6))
+
+    def call(self, x: Any) -> Any:
+        return tf.function(lambda x: tf.nn.conv2d(x, self.kernel, 1, "SAME"), jit_compile=True)(x)
+
+
+def test_a_convolution_that_keeps_its_weights_in_a_compiled_function_is_named(opened: Any) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(Held(name="held")(inputs))
+    model = keras.Model(inputs, layers.Dense(5)(x), name="holding")
+    with pytest.raises(UnusableModel, match="holding computes '.*held.*' by a compiled function that holds its weights"):
         explainer_of(opened(model), KEYS, 2)
 
 

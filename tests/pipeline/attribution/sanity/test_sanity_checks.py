@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from explaining import compile_explanations, explain, explainer_of
+from explaining import compile_explanations, explain, explainer_of, stored
 from scipy.stats import spearmanr
 from stirring import stir
 
@@ -18,12 +19,15 @@ from pipeline.attribution.methods.method import LayerOutput
 from pipeline.attribution.sanity.deletion import STEPS, DeletionCurves, deleted, inserted, ranks
 from pipeline.attribution.sanity.similarity import rank_correlation, structure
 from pipeline.attribution.sanity.weight_randomisation import WeightRandomisation
+from pipeline.compiled.graph_walk import last_convolution
 from pipeline.drawing import plots
 from pipeline.drawing.pixels import decode_png
 from pipeline.geometry import Box
 from pipeline.models.head import softmax
+from pipeline.models.registry import open_network
 from pipeline.sources.picking import Picked
 from pipeline.sources.source import Image
+from pipeline.spec.model import ModelSpec
 
 layers = keras.layers
 
@@ -86,32 +90,36 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
         rectified.set_weights(own_weights)
 
 
-def test_weights_that_grouped_convolutions_keep_in_functions_are_made_random_too(opened: Any, photos: Any) -> None:
+@pytest.mark.parametrize("kind", ["live", "frozen"])  # a frozen one has functions that XLA compiles
+def test_weights_of_grouped_convolutions_are_made_random_too(kind: str, opened: Any, photos: Any, tmp_path: Path) -> None:
     x = inputs = keras.Input((10, 10, 3))
     x = layers.Conv2D(4, 3, activation="relu", name="stem")(x)
     x = layers.Conv2D(4, 3, groups=2, name="pairs")(x)
     x = layers.Conv2D(4, 3, groups=4, activation="relu", name="alone")(x)
     x = layers.GlobalAveragePooling2D()(x)
     model = stir(keras.Model(inputs, layers.Dense(3, name="classes")(x), name="grouped"))
-    before, network, images = model.get_weights(), opened(model), photos(2, 10, 10)
-    keys, classes = [("gradcam", "alone"), ("guided_backprop", None)], np.array([[1], [2]], np.int32)
+    before, own_network, images = model.get_weights(), opened(model), photos(2, 10, 10)
+    saved = ModelSpec(source=stored(model, "frozen", tmp_path), layers=["*"], preprocess="unit")
+    network = own_network if kind == "live" else open_network(saved)
+    keys, classes = [("gradcam", last_convolution(network).name), ("guided_backprop", None)], np.array([[1], [2]], np.int32)
     weights, steps = randomised(network, keys, images, classes)
     names = ["classes", "alone", "pairs", "stem"]
-    assert [weight.layer for weight in weights] == names
+    assert kind == "frozen" or [weight.layer for weight in weights] == names
     assert [weight.values.shape for weight in weights] == [model.get_layer(name).kernel.shape for name in names]
-    assert [layer for _, layer, _ in steps] == ["", *names]
+    assert [layer for _, layer, _ in steps] == ["", *(weight.layer for weight in weights)]
     assert all(np.array_equal(weight, kept) for weight, kept in zip(model.get_weights(), before, strict=True))
     _, again = randomised(network, keys, images, classes)
     # The same network, the same random numbers put in by hand.
     random = np.random.default_rng(0)
-    for (_, layer, actual), (_, _, repeated) in zip(steps, again, strict=True):
-        if layer:
-            kernel = model.get_layer(layer).kernel
+    for name, (_, _, actual), (_, _, repeated) in zip(["", *names], steps, again, strict=True):
+        if name:
+            kernel = model.get_layer(name).kernel
             kernel.assign(random.normal(0, float(kernel.numpy().std()), kernel.shape))
-        own = compile_explanations(network, keys, 2, 1)(images, classes)
+        own_keys = [("gradcam", "alone"), keys[1]]
+        own = compile_explanations(own_network, own_keys, 2, 1)(images, classes)
         np.testing.assert_allclose(actual.logits, own.logits, rtol=1e-5)
-        for key in keys:
-            np.testing.assert_allclose(actual.maps[key], own.maps[key], rtol=1e-4, atol=1e-7)
+        for key, own_key in zip(keys, own_keys, strict=True):
+            np.testing.assert_allclose(actual.maps[key], own.maps[own_key], rtol=1e-4, atol=1e-7)
             assert np.array_equal(actual.maps[key], repeated.maps[key])
     assert np.abs(steps[0][2].logits - steps[-1][2].logits).max() > 1e-2
 
