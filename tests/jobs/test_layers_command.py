@@ -98,3 +98,15 @@ def test_a_graph_that_cannot_be_written_is_a_fault_in_one_line(
     assert main(["layers", str(spec), "--fast", "--tensorboard", str(tmp_path / "board")]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("StoreFailed: the graph could not be written to")
+
+
+def test_layers_goes_on_past_a_layer_whose_field_cannot_be_solved(command: Any, tmp_path: Path) -> None:
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(2, 3, name="before")(inputs)
+    x = keras.layers.Conv2D(2, 3, name="after")(keras.ops.log(x))
+    keras.Model(inputs, x).save(tmp_path / "log.keras")
+    status, out, _ = command("layers", tmp_path / "log.keras", "--set", 'model.preprocess="unit"')
+    rows = {row[0]: row[1:] for line in out.splitlines() if (row := line.split())}
+    assert status == 0 and rows["before"][-6:] == ["3", "x", "3", "1", "x", "1"]
+    assert rows["after"][-1] == rows["log"][-1] == "unsolved"
+    assert "the field of after could not be solved: forward_func returned NaN or infinity in log" in out
