@@ -324,11 +324,14 @@ def command_line() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns: the exit status."""
+    """Run one command: its arguments, or those of the process. Returns: the exit status."""
     root = parser()
     options = root.parse_args(arguments, argparse.Namespace(parser=root))
     from jobs import commands
+    from pipeline import own_process
     from pipeline.errors import ConvscopeError, Fault, Interrupted
+
+    own_process.is_ours = arguments is None
 
     # A scheduler's SIGTERM ends a run as Ctrl-C does: by an exception, which releases locks and removes unfinished files.
     signal.signal(signal.SIGTERM, _interrupt)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from pipeline import own_process
 from pipeline.errors import UnknownName, WrongSpec
 from pipeline.options import RunOptions
 from pipeline.progress import Reporter
@@ -175,15 +176,16 @@ def start_tensorflow(gpu: bool = True) -> None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """What the block imports stays, so Python's collector does not look through it, neither now nor later.
+    """Python's collector is off while the block imports what stays: a fifth of the time that importing TensorFlow takes.
 
-    Modules of TensorFlow make so many objects that the collector takes a fifth of their import, and as long again at exit.
+    In a process of our own it passes over all of that later too. In a program's, it may have to collect what was there before.
     """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
-        gc.freeze()
+        if own_process.is_ours:
+            gc.freeze()
     finally:
         if was_on:
             gc.enable()

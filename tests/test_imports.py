@@ -46,7 +46,7 @@ FLOORS = (
     ("models.network",),
     ("drawing",),
     ("progress",),
-    ("errors", "exact_sums", "geometry", "hardware", "options", "scrambling"),
+    ("errors", "exact_sums", "geometry", "hardware", "options", "own_process", "scrambling"),
 )
 
 # What the rooms below `stages`, which joins them, may use of models and sources: what all kinds have in common.

@@ -119,26 +119,6 @@ def test_show_reports_missing_stages_bad_images_and_nan(command: Any, finished: 
     assert command("show", tmp_path)[1] == "tiny: running, 20 examples, 3 layers\n  activations: not run yet\n"
 
 
-def test_layers_lists_every_layer_with_its_receptive_field(command: Any, spec_file: Any) -> None:
-    status, out, _ = command("layers", spec_file)
-    assert status == 0
-    rows = [line.split("  ") for line in out.splitlines()]
-    table = [[cell.strip() for cell in row if cell.strip()] for row in rows]
-    assert table[0] == ["preprocess: none (as asked)"]
-    assert table[1][0].startswith("head: softmax (assumed: the network ends in 3 numbers")
-    assert table[2] == ["layer", "kind", "map", "channels", "field", "stride", "cannot be looked at"]
-    assert table[3][1:] == ["InputLayer", "the input"]
-    assert table[4] == ["edges", "Conv2D", "14 x 14", "4", "3 x 3", "1 x 1"]
-    assert table[5] == ["shapes", "Conv2D", "6 x 6", "5", "5 x 5", "2 x 2"]
-    assert [row[0] for row in table[6:]] == ["flat", "classes"]
-
-
-def test_layers_fast_leaves_the_fields_out(command: Any, spec_file: Any) -> None:
-    status, out, _ = command("layers", spec_file, "--fast")
-    assert status == 0 and out.splitlines()[2].split()[:4] == ["layer", "kind", "map", "channels"]
-    assert out.splitlines()[4].split() == ["edges", "Conv2D", "14", "x", "14", "4"]
-
-
 def test_check_says_what_a_run_would_do_and_does_nothing(command: Any, spec_file: Any, tmp_path: Path) -> None:
     status, out, _ = command("check", spec_file, "--out", tmp_path / "out", "--set", "activations.channels=[0, 2]")
     assert status == 0
