@@ -1,4 +1,4 @@
-"""`layers`: the table of a frozen graph's layers, and the graph for TensorBoard."""
+"""`layers`: the table of a network's layers, with their receptive fields or without, and the graph for TensorBoard."""
 
 from __future__ import annotations
 
@@ -110,3 +110,23 @@ def test_layers_goes_on_past_a_layer_whose_field_cannot_be_solved(command: Any, 
     assert status == 0 and rows["before"][-6:] == ["3", "x", "3", "1", "x", "1"]
     assert rows["after"][-1] == rows["log"][-1] == "unsolved"
     assert "the field of after could not be solved: forward_func returned NaN or infinity in log" in out
+
+
+def test_layers_lists_every_layer_with_its_receptive_field(command: Any, write_spec: Any, tmp_path: Path) -> None:
+    status, out, _ = command("layers", write_spec(tmp_path / "tiny.toml"))
+    assert status == 0
+    rows = [line.split("  ") for line in out.splitlines()]
+    table = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert table[0] == ["preprocess: none (as asked)"]
+    assert table[1][0].startswith("head: softmax (assumed: the network ends in 3 numbers")
+    assert table[2] == ["layer", "kind", "map", "channels", "field", "stride", "cannot be looked at"]
+    assert table[3][1:] == ["InputLayer", "the input"]
+    assert table[4] == ["edges", "Conv2D", "14 x 14", "4", "3 x 3", "1 x 1"]
+    assert table[5] == ["shapes", "Conv2D", "6 x 6", "5", "5 x 5", "2 x 2"]
+    assert [row[0] for row in table[6:]] == ["flat", "classes"]
+
+
+def test_layers_fast_leaves_the_fields_out(command: Any, write_spec: Any, tmp_path: Path) -> None:
+    status, out, _ = command("layers", write_spec(tmp_path / "tiny.toml"), "--fast")
+    assert status == 0 and out.splitlines()[2].split()[:4] == ["layer", "kind", "map", "channels"]
+    assert out.splitlines()[4].split() == ["edges", "Conv2D", "14", "x", "14", "4"]
