@@ -111,9 +111,7 @@ class Expansion:
     def _is_linear(self, operation: tf.Operation, changing: int) -> bool:
         if operation.type in _LINEAR:
             return changing <= 1 or operation.type not in PRODUCTS | CONVOLUTIONS | {"Mul", "RealDiv", "Div"}
-        return changing == 1 and bool(
-            types_inside(operation) & CONVOLUTIONS
-        )  # a call that saved graphs have for a grouped convolution
+        return changing == 1 and bool(types_inside(operation) & CONVOLUTIONS)  # a call that may be compiled
 
     def _activated(self, operation: tf.Operation, changing: Sequence[tf.Tensor]) -> tf.Tensor | None:
         """The tensor of which an operation gives an activation, value by value; None where it does not.

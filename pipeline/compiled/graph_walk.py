@@ -172,7 +172,7 @@ def trace_once(network: Network, function: Callable[[tf.Tensor], tf.Tensor]) -> 
 
 
 def types_inside(operation: tf.Operation) -> set[str]:
-    """The type of an operation; for a call (Keras saves one for a grouped convolution), the types of all that it runs."""
+    """The type of an operation; for a call (of a function that XLA compiles, say), the types of all that it runs."""
     if operation.type not in _CALLS:
         return {operation.type}
     library = {function.signature.name: function for function in operation.graph.as_graph_def().library.function}

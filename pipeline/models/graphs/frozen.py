@@ -16,6 +16,7 @@ from pipeline.models.ending import Ending, Step, ending_of
 from pipeline.models.graphs.constants import check_constants
 from pipeline.models.graphs.graph_stem import infer_from_graph
 from pipeline.models.graphs.graphdef import Operations, canonical, channels_first, one_number, owner, read_graph, short, unbatched
+from pipeline.models.graphs.grouped_convolutions import without_groups
 from pipeline.models.graphs.inlining import FLOW, folded, inlined, register_functions
 from pipeline.models.graphs.kernels import convolution_of, evaluated, kernel_of
 from pipeline.models.graphs.op_safety import check_harmless, check_operations
@@ -157,7 +158,7 @@ class GraphReader:
         tensors = [self._tensors.get(name) or self._rows[name] for name in names]
         names_in_graph = [tensor.name for tensor in tensors]
         needed = self._operations.ancestors(names_in_graph, self._image)
-        part = self._operations.part(needed - self.given.keys()).graph()
+        part = without_groups(self._operations.part(needed - self.given.keys()).graph(), self._groups)
         fed = {self._image: tf.cast(images, self._dtype)}
         fed |= {f"{name}:0": self._value(name, images, others) for name in self.given if name in needed}
 
@@ -279,7 +280,7 @@ class GraphReader:
         operations = self._operations
         image_input = GraphInput(self._image, self._dtype, (_BATCH, *self.layout.shape(*self.input_shape)))
         plain = set(outside_of_flow(operations, self._image))
-        shapes, types = static_shapes(operations, image_input, where, list(plain))
+        shapes, types, self._groups = static_shapes(operations, image_input, where, list(plain))
         self._makers = {owner(tensor) for tensor in shapes}
         self._survey: list[LayerInfo | UnreadableLayer] = []
         self._rows: dict[str, _Tensor] = {}  # of which each image has several

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from pipeline.errors import UnusableModel, one_line
 from pipeline.models.graphs.graphdef import Operations, channels_first, owner, short
+from pipeline.models.graphs.grouped_convolutions import Grouped, grouped
 from pipeline.models.graphs.placeholders import Shape
 
 
@@ -24,11 +25,12 @@ class GraphInput(NamedTuple):
 class TensorShapes(NamedTuple):
     """What is known of the tensors that images change.
 
-    floats: the shapes of float tensors. types: of all tensors, in forward order.
+    floats: the shapes of float tensors. types: of all tensors, in forward order. groups: the convolutions in groups.
     """
 
     floats: dict[str, Shape]
     types: dict[str, tf.DType]
+    groups: dict[str, Grouped]
 
 
 def with_channels(operations: Operations, image: str, dtype: tf.DType, shape: Shape | None) -> Shape:
@@ -91,7 +93,8 @@ def static_shapes(operations: Operations, given: GraphInput, where: str, run: Se
                     raise UnusableModel(f"{where} cannot be run on images of shape {tuple(given.shape)}: {reason}.") from None
     shapes = {tensor: tuple(output.shape) for tensor, output in outputs.items() if output.shape.rank is not None}
     shapes |= {tensor: tuple(int(size) for size in shape) for tensor, shape in measured.items()}
-    return TensorShapes(shapes, {tensor: output.dtype for tensor, output in every.items()})
+    groups = {name: of_groups for name, operation in zip(names, imported, strict=True) if (of_groups := grouped(operation))}
+    return TensorShapes(shapes, {tensor: output.dtype for tensor, output in every.items()}, groups)
 
 
 def outside_of_flow(operations: Operations, image: str) -> list[str]:

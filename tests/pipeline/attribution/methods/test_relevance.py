@@ -185,7 +185,7 @@ def test_convolutions_in_groups_share_as_those_over_all_channels_with_zeros_betw
         other.set_weights(weights)
     right = explain(explainer_of(opened(whole), KEYS, 2), images, CLASSES)
     saved = open_network(ModelSpec(source=stored(groups, "frozen", tmp_path), layers=["*"], preprocess="unit"))
-    for network in (opened(groups), saved):  # in the saved one they are functions that XLA compiles
+    for network in (opened(groups), saved):
         ours = explain(explainer_of(network, KEYS, 2), images, CLASSES)
         np.testing.assert_allclose(ours.logits, right.logits, rtol=1e-4, atol=1e-6)
         for key in KEYS:

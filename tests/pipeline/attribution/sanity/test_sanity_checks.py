@@ -90,7 +90,7 @@ def test_random_weights_start_at_the_logits_and_the_network_stays_as_it_was(rect
         rectified.set_weights(own_weights)
 
 
-@pytest.mark.parametrize("kind", ["live", "frozen"])  # a frozen one has functions that XLA compiles
+@pytest.mark.parametrize("kind", ["live", "frozen"])
 def test_weights_of_grouped_convolutions_are_made_random_too(kind: str, opened: Any, photos: Any, tmp_path: Path) -> None:
     x = inputs = keras.Input((10, 10, 3))
     x = layers.Conv2D(4, 3, activation="relu", name="stem")(x)
