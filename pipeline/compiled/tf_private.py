@@ -23,6 +23,7 @@ from tensorflow.python.framework import config as framework_config
 from tensorflow.python.framework import convert_to_constants, kernels, op_def_registry, ops
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.util import _pywrap_util_port
 
 # The node attribute that names an operation's gradient function, where it is not that of the operation's type.
 GRADIENT_ATTRIBUTE = "_gradient_op_type"
@@ -154,6 +155,14 @@ def intra_op_threads() -> int:
     Relies on the variable TF_NUM_INTRAOP_THREADS, which TensorFlow reads where the program sets nothing.
     """
     return tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+
+
+def differentiates_groups() -> bool:
+    """Whether convolutions in groups have gradients on this CPU: oneDNN's do.
+
+    Relies on `tensorflow.python.util._pywrap_util_port.IsMklEnabled`, which reads TF_ENABLE_ONEDNN_OPTS too.
+    """
+    return bool(_pywrap_util_port.IsMklEnabled())
 
 
 def let_sessions_own_threads() -> None:

@@ -26,6 +26,24 @@ from pipeline.compiled.tf_private import (
     without_gpu_kernel,
 )
 
+GRADIENT_OF_GROUPS = """
+import os
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "{onednn}"
+import tensorflow as tf
+from pipeline.compiled.tf_private import differentiates_groups
+
+@tf.function
+def gradient(images):
+    return tf.gradients(tf.nn.conv2d(images, tf.ones([3, 3, 2, 4]), 1, "SAME"), images)[0]
+
+try:
+    gradient(tf.ones([1, 8, 8, 4]))
+    has = True
+except tf.errors.OpError:
+    has = False
+print(differentiates_groups(), has)
+"""
+
 
 def concrete(function: Any, *specs: Any) -> Any:
     return tf.function(function, autograph=False).get_concrete_function(*specs)
@@ -261,3 +279,11 @@ def test_operations_without_a_gpu_kernel_are_named_with_their_types() -> None:
     inside = tf.function(both, autograph=False)
     nested = concrete(lambda *tensors: inside(*tensors), *specs).graph.as_graph_def()
     assert without_gpu_kernel(nested) == missing, "the bodies of functions count"
+
+
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_convolutions_in_groups_have_gradients_where_it_says_so(process: Any, onednn: str) -> None:
+    child = process("-c", GRADIENT_OF_GROUPS.format(onednn=onednn))
+    out, error = child.communicate(timeout=120)
+    says, has = out.split()
+    assert says == has, error

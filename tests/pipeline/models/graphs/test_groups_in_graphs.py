@@ -1,4 +1,4 @@
-"""Convolutions in groups of frozen graphs: run without groups, since TensorFlow has no gradient for them on some CPUs."""
+"""Convolutions in groups of frozen graphs: run without groups, where TensorFlow has no gradient for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.compiled.tf_private import differentiates_groups
+from pipeline.models.graphs import grouped_convolutions
 from pipeline.models.network import Network
 from pipeline.models.registry import open_network
 from pipeline.spec.model import ModelSpec
@@ -23,6 +25,8 @@ CONVOLUTIONS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "four channels": (4, 6, {"strides": 2, "padding": "SAME"}),
     "four channels, pads of its own": (4, 9, {"strides": 1, "padding": [[0, 0], [1, 1], [0, 2], [0, 0]]}),
 }
+# Those that are no depthwise operation's and have no pads of their own.
+AS_THEY_ARE = ("one channel, steps that differ", "one channel, dilated", "four channels")
 
 
 def frozen(path: Path, name: str) -> Network:
@@ -40,8 +44,14 @@ def frozen(path: Path, name: str) -> Network:
     return open_network(ModelSpec(source=f"frozen:{path}", layers=["*"], preprocess="unit", head="linear"))
 
 
+@pytest.mark.parametrize("have_gradients", [False, True])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_they_give_what_the_file_gives_and_no_operation_has_groups(name: str, tmp_path: Path) -> None:
+def test_they_give_what_the_file_gives_and_no_operation_has_groups_without_gradients(
+    name: str, have_gradients: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if have_gradients and not differentiates_groups():
+        pytest.skip("without oneDNN")
+    monkeypatch.setattr(grouped_convolutions, "differentiates_groups", lambda: have_gradients)
     network = frozen(tmp_path / "net.pb", name)
     layers = ["stem", "grouped", "scores"]
     images = np.random.default_rng(1).random((2, 16, 15, 3)).astype(np.float32)
@@ -51,8 +61,12 @@ def test_they_give_what_the_file_gives_and_no_operation_has_groups(name: str, tm
         return traced, tf.gradients(traced["scores"], images)[0]
 
     run = tf.function(answers, autograph=False).get_concrete_function(tf.TensorSpec(images.shape))
-    for operation in run.graph.get_operations():
-        assert operation.type != "Conv2D" or operation.inputs[0].shape[3] == operation.inputs[1].shape[2], operation.name
+    of_groups = [
+        operation
+        for operation in run.graph.get_operations()
+        if operation.type == "Conv2D" and operation.inputs[0].shape[3] != operation.inputs[1].shape[2]
+    ]
+    assert len(of_groups) == (have_gradients and name in AS_THEY_ARE)
     ours, gradient = run(tf.constant(images))
     definition = tf.compat.v1.GraphDef.FromString((tmp_path / "net.pb").read_bytes())
     kept = tf.compat.v1.GraphDef(
