@@ -1,6 +1,6 @@
 """Whole stages beside the network's passes that they make: gradcam, featuremaps, filters, patterns.
 
-    python -m bench.stages [STAGE ...] [--model NAME] [--weights FILE] [--data SOURCE] [--images N]
+    python -m bench.stages [STAGE ...] [--model NAME] [--weights FILE] [--data SOURCE] [--images N] [--maps N]
 
 One job runs the stages one after the other, in a process of its own. A stage's seconds are those of run.json: opening,
 tracing, passes, pictures and tables. Its passes are all calls of compiled graphs, from whatever thread; what is counted is
@@ -39,7 +39,7 @@ limit = {images}
 [gradcam]
 first = {images}
 [featuremaps]
-first = 4
+first = {maps}
 [patterns]
 channels = [0, 1, 2, 3, 4, 5, 6, 7]
 """
@@ -120,12 +120,16 @@ def main() -> None:
     parser.add_argument("--weights", default=f"{real}/mobilenet_v2.h5" if real else "none")
     parser.add_argument("--data", default=f"folder:{shared}/photos" if shared else None, help="the source of the images")
     parser.add_argument("--images", type=int, default=50, help="that gradcam explains (default: %(default)s)")
+    parser.add_argument("--maps", type=int, default=4, help="images of which featuremaps draws the maps (default: %(default)s)")
     options = parser.parse_args()
     if options.data is None:
         sys.exit("Set CONVSCOPE_SHARED, or name --data.")
     stages = options.stages or list(STAGES)
     named = ", ".join(f'"{stage}"' for stage in stages)
-    measure(SPEC.format(stages=named, **{key: getattr(options, key) for key in ("model", "weights", "data", "images")}), stages)
+    measure(
+        SPEC.format(stages=named, **{key: getattr(options, key) for key in ("model", "weights", "data", "images", "maps")}),
+        stages,
+    )
 
 
 if __name__ == "__main__":
