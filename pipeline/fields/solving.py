@@ -64,11 +64,10 @@ def _solve_most(network: Network, layers: Sequence[LayerInfo], unsolved: dict[st
             if unsolved is None:
                 raise
             cause = error.__cause__
-            at_fault = cause.layers if isinstance(cause, UnsolvableField) else ()
-            left = [layer for layer in layers if layer.name not in at_fault]
-            given_up = [layer for layer in layers if layer not in left] or layers
-            unsolved |= dict.fromkeys((layer.name for layer in given_up), str(cause or error.args[0]))
-            layers = left if len(left) < len(layers) else []
+            names = cause.layers if isinstance(cause, UnsolvableField) else ()
+            at_fault = [layer for layer in layers if layer.name in names] or layers
+            unsolved |= dict.fromkeys((layer.name for layer in at_fault), str(cause or error.args[0]))
+            layers = [layer for layer in layers if layer not in at_fault]
     return {}
 
 

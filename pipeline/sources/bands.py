@@ -14,9 +14,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST = 4096  # bands; more is an image with its channels first
 _MOST_BYTES = 2**32  # of a TIFF's samples
 _MOST_HEADER = 10_000  # bytes of a .npy file's header
-_HEADER = re.compile(  # the keys are sorted in every file that NumPy and its like write
-    r"""\s*\{\s*['"]descr['"]\s*:\s*['"](?P<dtype>[^'"]*)['"]\s*,\s*['"]fortran_order['"]\s*:\s*(?P<by_columns>True|False)"""
-    r"""\s*,\s*['"]shape['"]\s*:\s*\((?P<shape>[\d\s,]*)\)\s*,?\s*\}\s*"""
+_FIELD = re.compile(  # of that header, which Python can read, in any order
+    r"""['"](descr|fortran_order|shape)['"]\s*:\s*(?:['"]([^'"]*)['"]|(True|False)|\(([\dL\s,]*)\))"""
 )
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -96,14 +95,14 @@ def array_shape(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype, bool]:
         text = file.read(min(length, _MOST_HEADER)).decode("utf-8" if version == (3, 0) else "latin1")
         # Not by NumPy's `read_array_header_1_0`: images are read in threads, and CPython's parser, which that asks, fails
         # now and then where two threads parse at once ("AST constructor recursion depth mismatch", in 3.11).
-        header = _HEADER.fullmatch(text)
-        if header is None:
+        header = {name: "".join(values) for name, *values in _FIELD.findall(text)}
+        if len(header) < 3:
             raise ValueError(f"its header is not that of one array of numbers: {text}")
-        shape = tuple(int(size) for size in header["shape"].split(",") if size.strip())
-        dtype = np.dtype(header["dtype"])
+        shape = tuple(int(size.strip(" L")) for size in header["shape"].split(",") if size.strip())  # Python 2 wrote 20L
+        dtype = np.dtype(header["descr"])
     except Exception as error:
         raise WrongBands(f"no whole .npy file ({' '.join(str(error).split())[:100]})") from None
-    return image_shape(shape), _numbers(dtype), header["by_columns"] == "True"
+    return image_shape(shape), _numbers(dtype), header["fortran_order"] == "True"
 
 
 def read_array(data: bytes) -> np.ndarray:

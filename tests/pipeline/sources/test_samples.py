@@ -145,6 +145,19 @@ def test_bands_that_do_not_fit_the_network_are_refused_before_any_work(
         open_source(DataSpec.model_validate({"source": f"folder:{tmp_path}", **keys}), Fit(5, 7), channels=channels)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'shape': (4L, 3L, 2L), 'descr': '|u1', 'fortran_order': False}",  # Python 2 wrote such numbers
+        '{"descr":"|u1","fortran_order":False,"shape":(4,3,2)}',
+    ],
+)
+def test_headers_of_other_programs_are_read(header: str) -> None:
+    text = header.encode().ljust(117) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(range(24))
+    assert np.array_equal(read_array(data), np.arange(24).reshape(4, 3, 2))
+
+
 def test_arrays_are_read_in_threads_while_others_use_pythons_parser() -> None:
     class Cycle:
         def __init__(self) -> None:
