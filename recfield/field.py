@@ -50,17 +50,18 @@ class ReceptiveField:
 
     @classmethod
     def of_layers(
-        cls, imshape: Sequence[int], forward_func: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+        cls, imshape: Sequence[int], forward_func: Callable[[np.ndarray], Mapping[str, np.ndarray]], in_flight: int = 1
     ) -> dict[str, ReceptiveField]:
         """The fields of several layers from one pass of probes.
 
         Args:
             imshape: (batch, height, width, channels).
             forward_func: float32 batch -> {layer: (batch, h, w, c)}.
+            in_flight: how many threads may call it at the same time; with 1, only the caller's does.
         """
         if len(imshape) != 4 or any(int(size) < 1 for size in imshape):
             raise ValueError(f"imshape is {tuple(imshape)}; it must be (batch, height, width, channels), all positive.")
-        prober = Prober(imshape, forward_func)
+        prober = Prober(imshape, forward_func, in_flight)
         fields = {}
         for layer, view in solve_layers(prober).items():
             fields[layer] = cls.__new__(cls)

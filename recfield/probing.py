@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from recfield.errors import BatchDependent, RandomForward, UnsolvableField
 from recfield.leakage import above_leakage
 
 Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+# A background, what is sent of it, and what a probe replaces its pixels by.
+_Sent = tuple["Background", "np.ndarray | Probe", np.ndarray]
 
 # The standard deviations of a background and of what replaces it. A replaced row at the very edge of a deep unit's
 # field arrives there multiplied by many small weights, so it has to be large for float32 to register it. Small
@@ -72,26 +77,29 @@ def any_channel(units: np.ndarray) -> np.ndarray:
 class Prober:
     """Sends probes through a forward function in batches of one shape, and counts every image sent.
 
+    room: how many probes it is best to send at a time: those of all batches in flight.
     leaks: whether rounding leaks out of the units' windows, so that a change must be well above what leaks: then each probe
     is sent with a twin.
     maps: the answer to the probe that `changes` yielded last.
     """
 
-    def __init__(self, imshape: Sequence[int], forward: Forward, seed: int = 0) -> None:
+    def __init__(self, imshape: Sequence[int], forward: Forward, in_flight: int = 1) -> None:
+        """in_flight: how many batches may be in the forward function at a time, each in a thread; with 1, in the caller's."""
         self.batch, *self.image_shape = (int(size) for size in imshape)
+        self.room = self.batch * in_flight
         self.shapes: dict[str, tuple[int, int, int]] = {}  # of every layer's map, known after the first batch
         self.probes = 0
         self.leaks = False
         self.maps: Mapping[str, np.ndarray] = {}
-        self._forward = forward
-        self._rng, self._twins = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+        self._forward, self._in_flight = forward, in_flight
+        self._rng, self._twins = np.random.default_rng(0), np.random.default_rng(1)
         self._gains: dict[str, np.ndarray] = {}  # of each channel: the largest change by a probe, over the replacement's size
         self._noise: dict[str, float] = {}  # rounding differences between equal images, where there are any
         self._backgrounds = 0
         self._first: Background | None = None
         self._first_answer: dict[str, np.ndarray] = {}
         self._ranges: dict[str, float] = {}  # of each layer's numbers: highest less lowest
-        self._batches = 0
+        self._sent = self._batches = 0  # batches sent, and those of them that were answered
 
     def background(self, amplitudes: tuple[float, float] | None = None) -> Background:
         """A new random background; its answers are known after the next `changes`.
@@ -116,7 +124,7 @@ class Prober:
     def changes(self, probes: Sequence[Probe]) -> Iterator[tuple[Probe, dict[str, np.ndarray]]]:
         """Send probes, the new backgrounds first, and yield {layer: bool (h, w, c)}: what each changed."""
         fresh = dict.fromkeys(probe.background for probe in probes if not probe.background.base)
-        queue: list[tuple[Background, np.ndarray | Probe, np.ndarray]] = []  # the background, what is sent, its image
+        queue: list[_Sent] = []
         for background in fresh:
             queue.append((background, background.pixels, background.pixels))
             queue.append((background, background.nudged, background.nudged))
@@ -127,11 +135,7 @@ class Prober:
             if probe.background.twins:
                 queue.append((probe.background, probe, probe.background.twins[0]))
         first: dict[str, np.ndarray] | None = None  # the answer of which the twin's is awaited
-        while queue:
-            # The first background is also the last image of the first three batches, with different neighbours.
-            room = self.batch - 1 if self._batches < 3 and self.batch > 1 else self.batch
-            part, queue = queue[:room], queue[room:]
-            answers = self._send([sent.image(image) if isinstance(sent, Probe) else image for _, sent, image in part])
+        for part, answers in self._answered(queue):
             for position, (background, sent, _) in enumerate(part):
                 answer = {layer: maps[position] for layer, maps in answers.items()}
                 if sent is background.pixels:
@@ -152,22 +156,48 @@ class Prober:
         with np.errstate(invalid="ignore"):
             return np.abs(self.maps[layer][lines] - background.base[layer][lines]) > _PLAIN * loud
 
-    def _send(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Send one batch of the fixed shape, padded with the first background, whose answer must always be the same."""
+    def _answered(self, queue: list[_Sent]) -> Iterator[tuple[list[_Sent], dict[str, np.ndarray]]]:
+        """The queue in batches, each with its answer, in order. While one is evaluated, the next are in flight."""
+        with ThreadPoolExecutor(self._in_flight) as threads:
+            waiting: deque[tuple[list[_Sent], np.ndarray, Callable[[], dict[str, np.ndarray]]]] = deque()
+            while queue or waiting:
+                if queue and len(waiting) < self._in_flight:
+                    # The first background is also the last image of the first three batches, with different neighbours.
+                    room = self.batch - 1 if self._sent < 3 and self.batch > 1 else self.batch
+                    part, queue = queue[:room], queue[room:]
+                    batch = self._stacked(part)
+                    answer = partial(self._answers, batch)
+                    waiting.append((part, batch, threads.submit(answer).result if self._in_flight > 1 else answer))
+                    self._sent += 1
+                else:
+                    part, batch, result = waiting.popleft()
+                    answers = result()
+                    self._compare(batch, answers, len(part))
+                    yield part, answers
+
+    def _stacked(self, part: list[_Sent]) -> np.ndarray:
+        """A batch of the fixed shape, padded with the first background, whose answer must always be the same."""
         assert self._first is not None
-        batch = np.stack(images + [self._first.pixels] * (self.batch - len(images))).astype(np.float32)
-        answers = self._answers(batch)
+        images = [sent.image(image) if isinstance(sent, Probe) else image for _, sent, image in part]
+        return np.stack(images + [self._first.pixels] * (self.batch - len(images))).astype(np.float32)
+
+    def _compare(self, batch: np.ndarray, answers: dict[str, np.ndarray], sent: int) -> None:
+        """Compare the answers to the images that pad a batch, which follow `sent` others, with the first one."""
+        self.probes += len(batch)
         self._batches += 1
         if self._batches == 1:
             self._store_first(answers)
-        for position in range(len(images), self.batch):
+        for position in range(sent, self.batch):
             self._check(batch, {layer: maps[position] for layer, maps in answers.items()})
         if self._batches == 1 and self.batch == 1:
-            self._check(batch, {layer: maps[0] for layer, maps in self._answers(batch).items()})
-        return answers
+            self._check(batch, {layer: maps[0] for layer, maps in self._again(batch).items()})
+
+    def _again(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """The answer to a batch that was sent before."""
+        self.probes += len(batch)
+        return self._answers(batch)
 
     def _answers(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        self.probes += len(batch)
         answers = {}
         for layer, value in self._forward(batch).items():
             maps = np.asarray(value)
@@ -209,7 +239,7 @@ class Prober:
             return
         layer = differing[0]
         where = f"in layer {layer!r}" if layer else "in its map"
-        second, third = self._answers(batch)[layer], self._answers(batch)[layer]
+        second, third = self._again(batch)[layer], self._again(batch)[layer]
         if self._batches == 1 or not np.array_equal(second, third):
             raise RandomForward(
                 f"forward_func is random: the same image gave two answers {where}. "

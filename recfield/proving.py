@@ -24,7 +24,7 @@ def prove(prober: Prober, views: Sequence[View]) -> list[View]:
     tried = 0
     while patterns and tried < _BACKGROUNDS:
         # If few strips are left, test them on several backgrounds at once: a half-empty batch costs the same.
-        count = min(_BACKGROUNDS - tried, max(1, prober.batch // (len(patterns) + 2)))
+        count = min(_BACKGROUNDS - tried, max(1, prober.room // (len(patterns) + 2)))
         probes = [Probe(background, *on) for background in [prober.background() for _ in range(count)] for on in patterns]
         disproved |= _test(prober, views, probes)
         tried += count
@@ -167,7 +167,7 @@ def rounding_leaks(prober: Prober, views: Sequence[View], unproved: Sequence[Vie
             faint[view] = edges
     prober.leaks = bool(faint)  # so that probes have twins
     for amplitudes in _QUIET:
-        count = max(1, (prober.batch - 5) // 2 // max(1, len(faint)))
+        count = max(1, (prober.room - 5) // 2 // max(1, len(faint)))
         background, probes = prober.background(amplitudes), dict[Probe, View]()
         for view, edges in faint.items():
             patterns = strips(prober, {view: edges})

@@ -99,7 +99,7 @@ def _narrow(prober: Prober, views: Sequence[View], background: Background) -> No
 def _sweep(prober: Prober) -> list[tuple[int, np.ndarray]]:
     """The first thresholds: the outermost pixel, and others spread evenly, all different modulo small strides."""
     height, width, _ = prober.image_shape
-    count = int(np.clip((prober.batch - 3) // 4 - 1, 2, 6))
+    count = int(np.clip((prober.room - 3) // 4 - 1, 2, 6))
     patterns = []
     for axis, length in ((ROWS, height), (COLS, width)):
         for side in (FIRST, LAST):
@@ -115,7 +115,7 @@ def _next_patterns(prober: Prober, views: Sequence[View]) -> list[tuple[int, np.
     unsettled = [
         (view, axis, side) for view in views for axis in (ROWS, COLS) for side in (FIRST, LAST) if not view.settled(axis, side)
     ]
-    share = max(1, (prober.batch or 1) // max(1, len(unsettled)))
+    share = max(1, prober.room // max(1, len(unsettled)))
     patterns: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
     bisected: dict[int, list[Question]] = {ROWS: [], COLS: []}
     for view, axis, side in unsettled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -36,18 +36,27 @@ def read_layers(network: Network, images: tf.Tensor, layers: Sequence[str]) -> d
     Args:
         images: of fully defined shape.
     """
-    spec = tf.TensorSpec(images.shape, images.dtype)
+    return layer_graph(network, tf.TensorSpec(images.shape, images.dtype), layers)(images)
+
+
+def layer_graph(network: Network, images: tf.TensorSpec, layers: Sequence[str]) -> Callable[[tf.Tensor], dict[str, Unclipped]]:
+    """What `read_layers` does to images of this shape, as a function of them; the network is traced and frozen now."""
     kept = _KEPT.setdefault(network, [])
-    known = next((graph for graph in kept if graph.images == spec and graph.layers.issuperset(layers)), None)
+    known = next((graph for graph in kept if graph.images == images and graph.layers.issuperset(layers)), None)
     if known is None:
         with tf.init_scope():
-            frozen = FrozenGraph.of(lambda images: _fields(network, images, layers), spec)
-            frozen = replace(frozen, graph=folded(frozen.graph, [*frozen.inputs, *frozen.outputs]))
-            known = _LayerGraph(frozenset(layers), spec, frozen)
+            graph = FrozenGraph.of(lambda images: _fields(network, images, layers), images)
+            graph = replace(graph, graph=folded(graph.graph, [*graph.inputs, *graph.outputs]))
+            known = _LayerGraph(frozenset(layers), images, graph)
         if known.frozen.graph.ByteSize() <= _MOST_BYTES:
             kept.append(known)
-    outputs = known.frozen(images)
-    return {layer: Unclipped(**outputs[layer]) for layer in layers}
+    frozen = known.frozen
+
+    def read(images: tf.Tensor) -> dict[str, Unclipped]:
+        outputs = frozen(images)
+        return {layer: Unclipped(**outputs[layer]) for layer in layers}
+
+    return read
 
 
 def _fields(network: Network, images: tf.Tensor, layers: Sequence[str]) -> dict[str, dict[str, tf.Tensor]]:

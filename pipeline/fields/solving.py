@@ -74,24 +74,29 @@ def _solve_most(network: Network, layers: Sequence[LayerInfo], unsolved: dict[st
 def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, ReceptiveField]:
     import tensorflow as tf
 
-    from pipeline.compiled.layer_graph import read_layers
-    from pipeline.compiled.microbatches import in_microbatches, microbatch_size
+    from pipeline.compiled.cpu_session import in_session
+    from pipeline.compiled.devices import cpu_threads
+    from pipeline.compiled.layer_graph import layer_graph
+    from pipeline.compiled.microbatches import microbatch_size
 
     height, width, channels = network.input_shape
     floats = height * width * channels + sum(int(np.prod(layer.shape)) for layer in layers)
-    batch = int(np.clip(_MOST_BYTES // (4 * floats), 2, _MOST_BATCH))
-    names = [layer.name for layer in layers]
+    most = int(np.clip(_MOST_BYTES // (4 * floats), 2, _MOST_BATCH))
+    batch = microbatch_size(network, most)
+    in_flight = most // batch
     images = tf.TensorSpec((batch, height, width, channels), tf.float32)
+    graph = layer_graph(network, images, [layer.name for layer in layers])
 
-    def read(images: tf.Tensor, first: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: layer.given for name, layer in read_layers(network, images, names).items()}
+    def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: layer.given for name, layer in graph(images).items()}
 
     # On the CPU, where there is a GPU too: cuDNN's Winograd and FFT convolutions let rounding leak out of a unit's window,
-    # which is no dependence, but repeats to the bit.
-    run = in_microbatches(read, microbatch_size(network, batch), images, on_cpu=True)
+    # which is no dependence, but repeats to the bit. A core runs a whole batch, while another evaluates the last one.
+    threads = cpu_threads()
+    run = in_session(read, [images], threads, each=-(-threads // in_flight))
 
     try:
-        return ReceptiveField.of_layers((batch, height, width, channels), run)
+        return ReceptiveField.of_layers((batch, height, width, channels), run, in_flight)
     except tf.errors.OpError as error:
         reason = error.message.partition("[[")[0].strip()
         raise FieldUnsolved(f"{network.name}: fields are solved on the CPU, which cannot run this network: {reason}") from None

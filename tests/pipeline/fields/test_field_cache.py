@@ -35,8 +35,8 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sent: list[int] = []
     of_layers = ReceptiveField.of_layers
 
-    def counted(imshape: Any, forward: Any) -> Any:
-        solved = of_layers(imshape, forward)
+    def counted(imshape: Any, forward: Any, in_flight: Any) -> Any:
+        solved = of_layers(imshape, forward, in_flight)
         sent.append(len(solved))
         return solved
 
