@@ -74,6 +74,12 @@ def any_channel(units: np.ndarray) -> np.ndarray:
     return merged if merged.dtype == bool else merged != 0
 
 
+def _finite(maps: np.ndarray) -> np.ndarray:
+    """As float64, with numbers in the place of what is none."""
+    maps = maps.astype(np.float64)
+    return maps if np.isfinite(maps.sum()) else np.nan_to_num(maps)
+
+
 class Prober:
     """Sends probes through a forward function in batches of one shape, and counts every image sent.
 
@@ -274,8 +280,8 @@ class Prober:
         return changed
 
     def _above_leakage(self, background: Background, layer: str, twin: np.ndarray, probe: Probe | None) -> np.ndarray:
-        maps, base = (np.nan_to_num(value.astype(np.float64)) for value in (self.maps[layer], background.base[layer]))
-        change, repeated = maps - base, np.nan_to_num(twin.astype(np.float64)) - maps
+        maps, base, twins = (_finite(value) for value in (self.maps[layer], background.base[layer], twin))
+        change, repeated = maps - base, twins - maps
         size = background.loudness if probe else 1.0
         largest = np.abs(change).max(axis=(0, 1)) / size
         gains = self._gains[layer] = np.maximum(self._gains.get(layer, largest), largest)

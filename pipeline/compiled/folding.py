@@ -22,6 +22,7 @@ _DEPTHWISE = "DepthwiseConv2dNative"
 _CONVOLUTIONS = ("Conv2D", _DEPTHWISE)
 _ADDITIONS = ("AddV2", "Add", "BiasAdd")
 _NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+_TO_FOLD = {_DEPTHWISE, "AddV2", "Add", "Mul", *_NORMALIZATIONS}  # a bias alone stays where it is
 
 
 def folded(graph: GraphDef, kept: Sequence[str]) -> GraphDef:
@@ -34,7 +35,8 @@ def folded(graph: GraphDef, kept: Sequence[str]) -> GraphDef:
         graph: without variables.
         kept: the names of the tensors that must stay as they are: the inputs and the outputs.
     """
-    if not any(node.op in _CONVOLUTIONS for node in graph.node):
+    operations = {node.op for node in graph.node}
+    if operations.isdisjoint(_CONVOLUTIONS) or operations.isdisjoint(_TO_FOLD):
         return graph
     graph = optimized(graph, kept, "constfold")  # the factors are computed from constants, and are none yet
     return _Folding(graph, kept).graph()
