@@ -100,7 +100,7 @@ class Measured:
 
 
 def measure(spec: Path, code: Path, out: Path) -> Measured:
-    """Run one job in a process of its own. Raises: SystemExit, where the job fails."""
+    """Run one job in a process of its own. Raises: SystemExit, where it fails, or was run before."""
     measured = Measured()
     began = time.monotonic()
     command = [sys.executable, "-m", "jobs", "run", str(spec), "--out", str(out)]
@@ -125,6 +125,8 @@ def measure(spec: Path, code: Path, out: Path) -> Measured:
     measured.seconds = time.monotonic() - began
     if code_of_exit:
         raise SystemExit("".join(said[-20:]) + f"\nthe job ended with {code_of_exit}")
+    if not measured.steps:
+        raise SystemExit(f"{out} holds the results of this job already. Name a new folder.")
     measured.steps[-1].ended = began + measured.seconds
     for path in out.rglob("*"):
         if path.is_file():

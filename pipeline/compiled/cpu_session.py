@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -38,4 +39,17 @@ def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads
     )
     config.experimental.disable_output_partition_graphs = True  # else it keeps another copy of the graph and its weights
     call = tf.compat.v1.Session(graph=graph, config=config).make_callable(tf.nest.flatten(structure), inputs)
-    return lambda *arguments: tf.nest.pack_sequence_as(structure, call(*map(np.asarray, arguments)))
+    first, planned = threading.Lock(), threading.Event()
+
+    def run(*arguments: Any) -> Any:
+        arrays = list(map(np.asarray, arguments))
+        if not planned.is_set():
+            # The first call plans the graph. Threads that came meanwhile would plan it too, each with weights of its own.
+            with first:
+                if not planned.is_set():
+                    outputs = call(*arrays)
+                    planned.set()
+                    return tf.nest.pack_sequence_as(structure, outputs)
+        return tf.nest.pack_sequence_as(structure, call(*arrays))
+
+    return run

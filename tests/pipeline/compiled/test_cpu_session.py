@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import textwrap
+import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +31,36 @@ def test_it_takes_no_other_shape() -> None:
     run = in_session(lambda x: x + 1, [tf.TensorSpec((2, 3))], threads=1)
     with pytest.raises(ValueError, match="shape"):
         run(np.ones((3, 3), np.float32))
+
+
+def test_a_graph_is_planned_once_by_the_first_of_several_threads() -> None:
+    inside, most, lock, both = 0, [], threading.Lock(), threading.Barrier(2)
+
+    def enter(x: np.ndarray, wait: bool) -> np.ndarray:
+        nonlocal inside
+        with lock:
+            inside += 1
+            most.append(inside)
+        if wait:
+            both.wait(30)  # passes only if both threads are inside
+        else:
+            time.sleep(0.2)
+        with lock:
+            inside -= 1
+        return x
+
+    def body(x: tf.Tensor, wait: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(enter, [x, wait], tf.float32), (2,))
+
+    run = in_session(body, [tf.TensorSpec((2,)), tf.TensorSpec((), tf.bool)], threads=2)
+    with ThreadPoolExecutor(2) as threads:
+        given = [np.full(2, number, np.float32) for number in range(2)]
+        first = list(threads.map(run, given, [np.array(False)] * 2))
+        assert most == [1, 1]  # the second waits for the first, which plans
+        again = list(threads.map(run, given, [np.array(True)] * 2))
+    assert sorted(most[2:]) == [1, 2]
+    for outputs in (first, again):
+        np.testing.assert_array_equal(outputs, given)
 
 
 def test_several_threads_may_call_at_the_same_time() -> None:
