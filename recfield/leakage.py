@@ -21,17 +21,17 @@ def above_leakage(change: np.ndarray, repeated: np.ndarray, scales: np.ndarray, 
     """Which changes are well above the rounding that leaks.
 
     Args:
-        change: float64 (h, w, c): by a probe.
-        repeated: float64 (h, w, c): from the probe to its twin.
+        change: float64 (h, w, c): by a probe; its size, without a sign.
+        repeated: float64 (h, w, c): from the probe to its twin, its size.
         scales: float64 (c,): the sizes of the channels' changes; what leaks is in proportion.
         axes: of the map, along which rounding is alike: that of the lines which the probe replaced.
 
     Returns: bool (h, w, c).
     """
     cells = int(np.prod([change.shape[axis] for axis in axes]))
-    changes, differences = (np.abs(part).max(axis=axes, keepdims=True) for part in (change, repeated))
+    changes, differences = (part.max(axis=axes, keepdims=True) for part in (change, repeated))
     # Channels whose change is rounding say together how large it is; one channel of a small map would say so by chance.
     rounding = (differences > 0) & (changes <= _ABOVE * differences) & (scales > 0)
     level = np.divide(differences, scales, out=np.zeros_like(differences), where=rounding).max(axis=2, keepdims=True)
     above = np.where(cells * np.maximum(rounding.sum(axis=2, keepdims=True), 1) < _FEW, _OF_FEW * _ABOVE, _ABOVE)
-    return np.abs(change) > above * np.maximum(differences, level * scales)
+    return change > above * np.maximum(differences, level * scales)

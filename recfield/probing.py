@@ -74,10 +74,13 @@ def any_channel(units: np.ndarray) -> np.ndarray:
     return merged if merged.dtype == bool else merged != 0
 
 
-def _finite(maps: np.ndarray) -> np.ndarray:
-    """As float64, with numbers in the place of what is none."""
-    maps = maps.astype(np.float64)
-    return maps if np.isfinite(maps.sum()) else np.nan_to_num(maps)
+def _sizes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How far two maps are apart: float64 (h, w, c). What is no number counts as the nearest one, NaN as 0."""
+    with np.errstate(invalid="ignore"):
+        apart = np.subtract(first, second, dtype=np.float64)
+    if not np.isfinite(apart.sum()):
+        apart = np.nan_to_num(first.astype(np.float64)) - np.nan_to_num(second.astype(np.float64))
+    return np.abs(apart, out=apart)
 
 
 class Prober:
@@ -280,10 +283,9 @@ class Prober:
         return changed
 
     def _above_leakage(self, background: Background, layer: str, twin: np.ndarray, probe: Probe | None) -> np.ndarray:
-        maps, base, twins = (_finite(value) for value in (self.maps[layer], background.base[layer], twin))
-        change, repeated = maps - base, twins - maps
+        change, repeated = _sizes(self.maps[layer], background.base[layer]), _sizes(twin, self.maps[layer])
         size = background.loudness if probe else 1.0
-        largest = np.abs(change).max(axis=(0, 1)) / size
+        largest = change.max(axis=(0, 1)) / size
         gains = self._gains[layer] = np.maximum(self._gains.get(layer, largest), largest)
         axes = (0, 1) if probe is None else (1,) if probe.rows.any() else (0,)
         return above_leakage(change, repeated, gains * size, axes)
