@@ -101,7 +101,8 @@ class JobResults:
 
         Args:
             method: as in `gradcam.methods`.
-            layer: for a method that looks at a layer's maps: which; None where the job explained but one layer.
+            layer: for a method that looks at a layer's maps: which; None, or the null of a DataFrame, where the job explained but
+                one layer.
 
         Returns: maps with `example`, `key`, `target`, `number` and `values`, float32 (h, w) or (h, w, 3).
 
@@ -109,7 +110,7 @@ class JobResults:
         """
         from pipeline.attribution.map_files import read_maps
 
-        if layer is None:
+        if not isinstance(layer, str):
             rows = self.attributions
             layers = sorted(rows[rows["method"] == method]["layer"].dropna().unique())
             if len(layers) > 1:

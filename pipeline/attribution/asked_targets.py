@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,8 +49,7 @@ class DifferenceTarget:
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
         """The difference of the evidence, which is no probability."""
-        sign = self.of.sign if isinstance(self.of, OutputTarget) else 1
-        return Reading(output=sign * logits[..., number].astype(np.float64) - logits[..., self.minus])
+        return Reading(output=logits[..., number].astype(np.float64) - logits[..., self.minus])
 
     def title(self, number: int) -> str:
         """Both, for people."""
@@ -66,7 +65,8 @@ class RegionTarget:
     """A class within a region of a map of classes: the mean of its logit there (Seg-Grad-CAM, Vinogradova et al., 2020).
 
     of_class: the class, as asked.
-    region: float32 (h, w) of the map, 1 within and 0 outside; None for the positions at which the network predicts the class.
+    region: float32 (h, w) of the map, 1 within and 0 outside; None for the positions at which the network predicts the class:
+        in the image that is explained, whatever it predicts once the image is changed.
     words: the region for people, such as " in its own region"; "" for the whole image.
     """
 
@@ -82,10 +82,22 @@ class RegionTarget:
         """The mean logit in the region; 0 where the region is empty."""
         import tensorflow as tf
 
+        own = tf.argmax(logits, axis=-1, output_type=tf.int32) == numbers[:, tf.newaxis, tf.newaxis]
+        region = tf.cast(own, tf.float32) if self.region is None else tf.constant(self.region)
+        return self.score_in(logits, numbers, region)
+
+    def score_in(self, logits: tf.Tensor, numbers: tf.Tensor, region: tf.Tensor) -> tf.Tensor:
+        """The same in another region, float32 (h, w) or (batch, h, w)."""
+        import tensorflow as tf
+
         of_class = tf.gather(tf.transpose(logits, (0, 3, 1, 2)), numbers, batch_dims=1)
-        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32) == numbers[:, tf.newaxis, tf.newaxis]
-        region = tf.cast(predicted, tf.float32) if self.region is None else self.region * tf.ones_like(of_class)
-        return tf.reduce_sum(of_class * region, axis=[1, 2]) / tf.maximum(tf.reduce_sum(region, axis=[1, 2]), 1.0)
+        inside = region * tf.ones_like(of_class)
+        return tf.reduce_sum(of_class * inside, axis=[1, 2]) / tf.maximum(tf.reduce_sum(inside, axis=[1, 2]), 1.0)
+
+    def held(self, logits: np.ndarray, number: int) -> RegionTarget:
+        """The same with the region that it has for one image, float (h, w, classes)."""
+        region = (logits.argmax(axis=-1) == number).astype(np.float32) if self.region is None else self.region
+        return replace(self, region=region)
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
         """The mean probability of the class in the region; 0 where that is empty."""
@@ -126,7 +138,7 @@ class VectorTarget:
         unit = tf.constant(self.vector / np.linalg.norm(self.vector), tf.float32)
         return tf.linalg.matvec(tf.math.l2_normalize(logits, axis=-1), unit)
 
-    def relevance(self, logits: tf.Tensor) -> tf.Tensor:
+    def relevance(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         """The contribution of each number of the embedding to the cosine, with the embedding's length held fixed."""
         import tensorflow as tf
 

@@ -27,6 +27,7 @@ class Blanks:
     _maps: dict[MapKey, int] = field(default_factory=dict)
     _first: dict[tuple[MapKey, str], str] = field(default_factory=dict)  # by map and kind: an image and target that has one
     _counts: dict[tuple[MapKey, str], int] = field(default_factory=dict)
+    _nowhere: dict[str, list[str]] = field(default_factory=dict)  # by target: the images
 
     def add(self, key: MapKey, values: np.ndarray, sums: Sequence[float | None], of: str) -> None:
         """Take one map.
@@ -43,14 +44,32 @@ class Blanks:
         self._first.setdefault((key, kind), of)
         self._counts[key, kind] = self._counts.get((key, kind), 0) + 1
 
+    def add_broken(self, key: MapKey, of: str) -> None:
+        """Take one map that held NaN or infinity, and is left out; of: as for `add`."""
+        self._maps[key] = self._maps.get(key, 0) + 1
+        self._first.setdefault((key, "broken"), of)
+        self._counts[key, "broken"] = self._counts.get((key, "broken"), 0) + 1
+
+    def leave_out(self, target: str, image: str) -> None:
+        """Note an image that has no map of a target, because the network predicts the target's class at none of its positions."""
+        self._nowhere.setdefault(target, []).append(image)
+
     def sentences(self) -> list[str]:
-        """What to say of each method and layer that has such maps."""
-        return [self._sentence(key, kind, count) for (key, kind), count in self._counts.items()]
+        """What to say of each target that images lack, and of each method and layer that has such maps."""
+        absent = [
+            f"{target}: {counted(len(images), 'image')} left out, such as {images[0]!r}: the network predicts the class at none "
+            "of their positions."
+            for target, images in self._nowhere.items()
+        ]
+        return [*absent, *(self._sentence(key, kind, count) for (key, kind), count in self._counts.items())]
 
     def _sentence(self, key: MapKey, kind: str, count: int) -> str:
         method, layer = key
         name = f"{method_named(method).title}{f' at {layer}' if layer else ''}"
         many = f"{count:,} of {counted(self._maps[key], 'map')}, such as that of {self._first[key, kind]},"
+        if kind == "broken":
+            why = "the network divides by zero, or computes something that has no gradient there, such as the root of zero"
+            return f"{name}: {many} left out: they are NaN or infinite in places. Either {why}."
         if kind == "flat":
             more = " The image is a single superpixel: raise gradcam.segments." if method in _SUPERPIXELS else ""
             return f"{name}: {many} the same value everywhere.{more}"

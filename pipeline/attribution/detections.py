@@ -89,11 +89,28 @@ class DetectionTarget:
         """The evidence of the chosen detection, times its overlap; 0 where no box overlaps the one named."""
         import tensorflow as tf
 
+        evidence, overlap, row = self._chosen(logits, numbers)
+        return tf.gather(evidence * overlap, row, axis=1, batch_dims=1)
+
+    def relevance(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        """The contribution of each logit to the score, with the overlap held fixed: a box is no evidence that adds up to it."""
+        import tensorflow as tf
+
+        _, overlap, row = self._chosen(logits, numbers)
+        share = tf.one_hot(row, logits.shape[1], dtype=logits.dtype) * overlap
+        columns = tf.one_hot(numbers + BOX_COLUMNS, logits.shape[2], dtype=logits.dtype)
+        columns += tf.one_hot(BOX_COLUMNS - 1, logits.shape[2], dtype=logits.dtype)
+        return logits * share[..., tf.newaxis] * columns[:, tf.newaxis]
+
+    def _chosen(self, logits: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The evidence and the overlap of every detection, float32 (batch, boxes), and the row of the chosen, (batch,)."""
+        import tensorflow as tf
+
         scores = tf.gather(box_scores(logits, self.of_class.classes.head), numbers, axis=2, batch_dims=1)
         overlap = tf.ones_like(scores) if self.box is None else _overlap(logits[..., :4], self.box)
         row = tf.argmax(tf.stop_gradient(scores * overlap), axis=1)
         evidence = tf.gather(logits[..., BOX_COLUMNS:], numbers, axis=2, batch_dims=1) + logits[..., BOX_COLUMNS - 1]
-        return tf.gather(evidence * overlap, row, axis=1, batch_dims=1)
+        return evidence, overlap, row
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
         """The class score of the chosen detection, times its overlap."""

@@ -14,6 +14,8 @@ from pipeline.attribution.explainer import Explained, Explainer, ImageBatch
 from pipeline.store.arrays import load, save
 from pipeline.store.places import Place
 
+_LAYOUT = 2  # of the files: another version's are not read
+
 
 @dataclass(frozen=True)
 class ExplainedParts:
@@ -36,7 +38,7 @@ class ExplainedParts:
         return explained
 
     def _key(self, batch: ImageBatch) -> str:
-        digest = hashlib.sha256(json.dumps([self.depends, batch.asked]).encode())
+        digest = hashlib.sha256(json.dumps([_LAYOUT, self.depends, batch.asked]).encode())
         digest.update(np.ascontiguousarray(batch.images).tobytes())
         return digest.hexdigest()[:20]
 
@@ -50,16 +52,17 @@ def remove_parts(folder: Place) -> None:
 def _arrays(explained: Explained) -> list[Any]:
     """The arrays of a batch behind the names of what they are, as JSON."""
     named: dict[str, Mapping[Any, np.ndarray]] = {"maps": explained.maps, "gaps": explained.gaps, "sums": explained.sums}
-    named["channels"] = explained.channels
+    named |= {"channels": explained.channels, "broken": explained.broken}
     keys = [[name, key] for name, values in named.items() for key in values]
     arrays = [array for values in named.values() for array in values.values()]
-    slots = [[int(slot) for slot in row] for row in explained.slots]
-    return [json.dumps([slots, keys]), explained.logits, explained.classes, *arrays]
+    rows = [[[int(slot) for slot in row] for row in several] for several in (explained.slots, explained.nowhere)]
+    return [json.dumps([*rows, keys]), explained.logits, explained.classes, explained.regions, *arrays]
 
 
 def _explained(batch: ImageBatch, arrays: list[np.ndarray]) -> Explained:
-    slots, keys = json.loads(str(arrays[0]))
-    named: dict[str, dict[Any, np.ndarray]] = {"maps": {}, "gaps": {}, "sums": {}, "channels": {}}
-    for (name, key), array in zip(keys, arrays[3:], strict=True):
+    slots, nowhere, keys = json.loads(str(arrays[0]))
+    logits, classes, regions = arrays[1:4]
+    named: dict[str, dict[Any, np.ndarray]] = {"maps": {}, "gaps": {}, "sums": {}, "channels": {}, "broken": {}}
+    for (name, key), array in zip(keys, arrays[4:], strict=True):
         named[name][tuple(key) if isinstance(key, list) else key] = array
-    return Explained(batch, arrays[1], arrays[2], slots, **named)
+    return Explained(batch, logits, classes, slots, nowhere=nowhere, regions=regions, **named)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from pipeline.attribution.detections import strongest
 from pipeline.attribution.methods.method import AtAttention, AtLayer, AtPixels, LayerOutput, Quantity, Relevance
+from pipeline.attribution.own_regions import cells_of, regions_of, score_in_region
 from pipeline.attribution.plan import ExplainPlan
 from pipeline.attribution.targets import PREDICTED, predicted, starting_relevance
 from pipeline.compiled.convolution_gradients import lighten
@@ -34,15 +35,20 @@ class Answer:
     """The outputs of the graph for one batch.
 
     logits: float32 (batch, classes of the network).
-    classes: int (batch, targets): those explained; where PREDICTED was asked, which it was.
+    asked: int (batch, targets, 1 + cells): what was explained, nothing of it PREDICTED any more; see `ExplanationGraph`.
     scores: float32 (batch, targets): the numbers that the gradients are of.
     values: float32 (batch, targets, …) by quantity, without targets for a `LayerOutput`.
     """
 
     logits: np.ndarray
-    classes: np.ndarray
+    asked: np.ndarray
     scores: np.ndarray
     values: dict[Quantity, np.ndarray]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The classes that were explained: int (batch, targets)."""
+        return self.asked[..., 0]
 
     @classmethod
     def joined(cls, answers: Sequence[Answer], count: int) -> Answer:
@@ -53,7 +59,7 @@ class Answer:
 
         return cls(
             rows(answer.logits for answer in answers),
-            rows(answer.classes for answer in answers),
+            rows(answer.asked for answer in answers),
             rows(answer.scores for answer in answers),
             {quantity: rows(answer.values[quantity] for answer in answers) for quantity in answers[0].values},
         )
@@ -76,9 +82,13 @@ class LayerWeights:
 class ExplanationGraph:
     """The traced network with the quantities of a job, its variables made constants. It runs batches of one fixed size.
 
+    It is asked for targets, int (batch, targets, 1 + cells): of each the class, and then the positions of its region, 1 within
+    and 0 outside, where a target has one that is the image's own, else no cells. PREDICTED stands for what the network predicts
+    of the image that is given; a changed image is given what was found of the image itself.
+
     guide: what guided backpropagation replaced; None where no quantity is guided.
     weights: of the network, from the logits back to the images; empty unless they were asked for.
-    frozen: gives the logits, the classes, the scores and then the quantities, of tensors of the specs.
+    frozen: gives the logits, what was explained, the scores and then the quantities, of tensors of the specs.
     channel_axes: of the output of each layer that a `LayerOutput` asks for.
     parts: what `GraphPasses` has compiled so far, by its keys.
     """
@@ -105,32 +115,34 @@ class ExplanationGraph:
 class GraphPasses:
     """Passes of a graph over batches of its one size.
 
+    They are asked as `ExplanationGraph` says, or for classes alone, int (batch, targets), in the images' own regions.
+
     weights: in the place of the graph's own, in their order; none for its own.
     """
 
     graph: ExplanationGraph
     weights: tuple[tf.Tensor, ...] = ()
 
-    def __call__(self, images: np.ndarray, classes: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
+    def __call__(self, images: np.ndarray, asked: np.ndarray, quantities: Sequence[Quantity]) -> Answer:
         """One pass, which computes no more than these quantities need.
 
-        images: (batch, height, width, depth) in 0 to 255. classes: int (batch, targets).
+        images: (batch, height, width, depth) in 0 to 255. asked: as of the class.
         """
-        graph, asked = self.graph, tuple(quantities)
-        ends = [*graph.frozen.outputs[:3], *(graph.frozen.outputs[3 + graph.quantities.index(quantity)] for quantity in asked)]
-        outputs = self._part(asked, graph.frozen.inputs, ends, graph.specs)(*_tensors(images, classes), *self.weights)
+        graph, needed = self.graph, tuple(quantities)
+        ends = [*graph.frozen.outputs[:3], *(graph.frozen.outputs[3 + graph.quantities.index(quantity)] for quantity in needed)]
+        outputs = self._part(needed, graph.frozen.inputs, ends, graph.specs)(*self._tensors(images, asked), *self.weights)
         logits, explained, scores, *values = (tensor.numpy() for tensor in outputs)
-        return Answer(logits, explained, scores, dict(zip(asked, values, strict=True)))
+        return Answer(logits, explained, scores, dict(zip(needed, values, strict=True)))
 
-    def behind(self, pairs: tf.Tensor, numbers: np.ndarray, masks: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def behind(self, pairs: tf.Tensor, numbers: np.ndarray, masks: np.ndarray, asked: np.ndarray) -> np.ndarray:
         """The scores, float32 (batch, targets), of images of which masks leave some.
 
         Args:
             pairs: float32 (n, 2, height, width, depth): images, each with what stands where nothing of it is left.
             numbers: int (batch,): whose row. masks: float32 (batch, height, width) from 0 to 1, what is left.
-            classes: int (batch, targets).
+            asked: as of the class.
         """
-        images, numbered = self.graph.specs
+        images, targets = self.graph.specs
 
         def masked(pairs: tf.Tensor, numbers: tf.Tensor, masks: tf.Tensor, *others: tf.Tensor) -> list[tf.Tensor]:
             image, empty = tf.unstack(tf.gather(pairs, numbers), axis=1)
@@ -140,20 +152,26 @@ class GraphPasses:
             tf.TensorSpec((None, *pairs.shape[1:])),
             tf.TensorSpec(images.shape[:1], tf.int32),
             tf.TensorSpec(images.shape[:3]),
-            numbered,
+            targets,
         ]
         part = self._part("behind", self.graph.frozen.inputs, [self.graph.frozen.outputs[2]], specs, masked)
-        arguments = tf.constant(numbers, tf.int32), *_tensors(masks, classes)
+        arguments = tf.constant(numbers, tf.int32), *self._tensors(masks, asked)
         return np.asarray(part(pairs, *arguments, *self.weights)[0])
 
-    def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def scores_from(self, layer: str, output: np.ndarray, images: np.ndarray, asked: np.ndarray) -> np.ndarray:
         """The scores, float32 (batch, targets), with another output in the place of a layer's own; see `LayerOutput`."""
         frozen, position = self.graph.frozen, 3 + self.graph.quantities.index(LayerOutput(layer))
         spec, source = frozen.structure[position], source_behind(frozen.graph, frozen.outputs[position])
         key, names = LayerOutput(layer), [*frozen.inputs, source]
         part = self._part(key, names, [frozen.outputs[2]], [*self.graph.specs, spec])
-        (scores,) = part(*_tensors(images, classes), tf.constant(output, spec.dtype), *self.weights)
+        (scores,) = part(*self._tensors(images, asked), tf.constant(output, spec.dtype), *self.weights)
         return np.asarray(scores)
+
+    def _tensors(self, images: np.ndarray, asked: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        if asked.ndim == 2:
+            own = np.full((*asked.shape, self.graph.specs[1].shape[2] - 1), PREDICTED)
+            asked = np.concatenate([asked[..., np.newaxis], own], axis=2)
+        return tf.constant(images, tf.float32), tf.constant(asked, tf.int32)
 
     def _part(
         self,
@@ -191,7 +209,7 @@ def trace_explanations(network: Network, plan: ExplainPlan) -> ExplanationGraph:
     height, width, _ = network.input_shape
     specs = (
         tf.TensorSpec((plan.batch, height, width, feed_of(network).depth), tf.float32),
-        tf.TensorSpec((plan.batch, len(plan.targets)), tf.int32),
+        tf.TensorSpec((plan.batch, len(plan.targets), 1 + cells_of(network, plan.targets)), tf.int32),
     )
     frozen = FrozenGraph.of(drawing, *specs)
     weights = _weights_of(frozen, drawing.owners) if plan.with_weights else []
@@ -231,8 +249,8 @@ class _Drawing:
         self.owners: dict[str, str] = {}
         self.channel_axes: dict[str, int] = {}
 
-    def __call__(self, pixels: tf.Tensor, classes: tf.Tensor) -> list[tf.Tensor]:
-        """Returns: logits, classes, scores and the quantities in order."""
+    def __call__(self, pixels: tf.Tensor, asked: tf.Tensor) -> list[tf.Tensor]:
+        """Returns: logits, what was explained, scores and the quantities in order."""
         layers = list(
             dict.fromkeys(
                 quantity.layer
@@ -249,17 +267,20 @@ class _Drawing:
         self.owners = {operation.name: layer for operation, layer in owners.items()}
         tensors = {layer: _located(logits_graph, traced[layer], layer, self.network) for layer in layers}
         best = strongest(logits, self.network.head()) if logits.shape.rank == 3 else predicted(logits)
-        explained = tf.where(classes == PREDICTED, best[:, tf.newaxis], classes)
-        scores = [target.score(logits, explained[:, slot]) for slot, target in enumerate(self.targets)]
+        explained = tf.where(asked[..., 0] == PREDICTED, best[:, tf.newaxis], asked[..., 0])
+        regions = regions_of(logits, explained, asked[..., 1:])
+        scores = [
+            score_in_region(target, logits, explained[:, slot], regions[:, slot]) for slot, target in enumerate(self.targets)
+        ]
         totals = [tf.reduce_sum(score) for score in scores]  # images do not mix: each gets the gradient of its own score
         values: dict[Quantity, tf.Tensor] = {}
         attention = [quantity for quantity in self.quantities if isinstance(quantity, AtAttention)]
         if attention:
             flow = attention_flow(pixels, self.network.name)
-            for quantity in attention:
-                weighted = totals if quantity.by_gradients else []
+            for asked_of in attention:
+                weighted = totals if asked_of.by_gradients else []
                 flows = [flow.weighted(gradients_of(total, list(flow.blocks))) for total in weighted]
-                values[quantity] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
+                values[asked_of] = tf.stack(flows or [flow.rollout() for _ in totals], axis=1)
         for layer, tensor in tensors.items():
             values |= self._at_layer(layer, tensor, totals)
         # ReLUs are changed once all that needs plain gradients has them; what lets all pass does not ask what let less pass.
@@ -275,13 +296,14 @@ class _Drawing:
                 starting_relevance(target, logits, explained[:, slot], score)
                 for slot, (target, score) in enumerate(zip(self.targets, scores, strict=True))
             ]
-            for asked in self.quantities:
-                if isinstance(asked, Relevance) and asked.composite == composite:
-                    located = None if asked.layer is None else tensors[asked.layer]
-                    values[asked] = tf.stack(
-                        [self._relevance(asked, propagation, logits, start, located) for start in starts], axis=1
+            for quantity in self.quantities:
+                if isinstance(quantity, Relevance) and quantity.composite == composite:
+                    located = None if quantity.layer is None else tensors[quantity.layer]
+                    values[quantity] = tf.stack(
+                        [self._relevance(quantity, propagation, logits, start, located) for start in starts], axis=1
                     )
-        return [logits, explained, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
+        found = tf.concat([explained[..., tf.newaxis], regions], axis=-1)
+        return [logits, found, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
     def _at_layer(self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor]) -> dict[Quantity, tf.Tensor]:
         quantities = [
@@ -342,10 +364,6 @@ def _weights_of(frozen: FrozenGraph, owners: Mapping[str, str]) -> list[LayerWei
             if values is not None and values.ndim >= 2 and values.dtype.kind == "f":
                 weights.setdefault(source.name, LayerWeights(source.name, values, owners.get(operation.name, LOGITS)))
     return list(weights.values())
-
-
-def _tensors(images: np.ndarray, classes: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.constant(images, tf.float32), tf.constant(classes, tf.int32)
 
 
 def _located(logits_graph: LogitsGraph, traced: tf.Tensor, layer: str, network: Network) -> LayerTensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.attribution.methods import method_named
@@ -14,15 +14,24 @@ MOST = 0.01  # of a score: maps that miss more of it are spoken of
 _SEVERAL = 10  # scores: beyond, percents are no longer read
 
 
-def gaps_of(columns: Mapping[str, Sequence[Any]], spec: GradcamSpec) -> tuple[dict[str, float], list[str]]:
-    """The largest gap of each method that knows its maps', of index/attributions.parquet, and a sentence for each too large."""
+def gaps_of(
+    columns: Mapping[str, Sequence[Any]], spec: GradcamSpec, inputs: Collection[str] = ()
+) -> tuple[dict[str, float], list[str]]:
+    """The largest gap of each method that knows its maps', of index/attributions.parquet, and a sentence for each too large.
+
+    inputs: the names that `model.inputs` gives values: the image, and others.
+    """
     known = [(method, gap) for method, gap in zip(columns["method"], columns["gap"], strict=True) if gap is not None]
     largest = {name: max(gap for method, gap in known if method == name) for name, _ in known}
     lines = []
     for name, gap in largest.items():
         if gap > MOST:
             more = f" Raise gradcam.steps = {spec.steps}."
-            if name == EXPECTED_GRADIENTS.name:
+            if name.startswith("lrp_") and {*inputs} - {"image"}:
+                more = " The rest may be due to the network's other inputs, of which the map shows nothing."
+            elif name == INTEGRATED_GRADIENTS.name and "boxes" in columns["head"]:
+                more = " Another detection takes over on the path, which no number of steps mends: trust lrp_epsilon_plus_flat."
+            elif name == EXPECTED_GRADIENTS.name:
                 more = f" Raise gradcam.samples = {spec.samples or SAMPLES}."
             elif name == "lrp_epsilon":
                 more = " The rule divides by sums, and some are near zero: trust lrp_epsilon_plus_flat instead."

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.attribution.blanks import Blanks
 from pipeline.attribution.detections import Detection, detected
-from pipeline.attribution.explainer import Explained
+from pipeline.attribution.explainer import Explained, unusable
 from pipeline.attribution.heat import focus
 from pipeline.attribution.map_files import MapFiles, StoredMap
 from pipeline.attribution.methods import method_named
@@ -51,7 +51,7 @@ class ExplanationResults:
     """Collects the columns of two tables, and has the pictures drawn, and the maps stored, as they come.
 
     classification, attributions: the columns by name.
-    keys: of the images. nans: logits that were NaN. drawn: images of which there are pictures.
+    keys: of the images. nans: logits that were NaN or infinity. drawn: images of which there are pictures.
     blanks: the maps that show nothing.
     """
 
@@ -74,21 +74,25 @@ class ExplanationResults:
         self.blanks = Blanks()
 
     def add(self, explained: Explained) -> None:
-        """Index and draw what is said of a batch; an image with a logit that is NaN has no classes, and no maps."""
+        """Index and draw what is said of a batch; an image with a logit that is `unusable` has no classes, and no maps."""
         for index, picked in enumerate(explained.batch.picked):
             logits, drawn = explained.logits[index], self._draws(len(self.keys))
             self.keys.append(picked.image.key)
             self.drawn += int(drawn)
-            self.nans += int(np.isnan(logits).sum())
-            if np.isnan(logits).any():
+            self.nans += int(unusable(logits).sum())
+            if unusable(logits).any():
                 continue
             self.blanks.largest = max(self.blanks.largest, float(np.abs(logits).max()))
             self._classify(picked, logits)
+            for slot in explained.nowhere[index] if explained.nowhere else ():
+                self.blanks.leave_out(self._targets[slot].title(int(explained.classes[index, slot])), picked.image.key)
             for slot in explained.slots[index]:
                 number = int(explained.classes[index, slot])
-                maps = {key: values[index, slot] for key, values in explained.maps.items()}
+                maps = explained.maps_of(index, slot)
                 gaps = {method: float(values[index, slot]) for method, values in explained.gaps.items()}
                 sums = {key: values[index, slot].tolist() for key, values in explained.sums.items()}
+                for key in explained.maps.keys() - maps.keys():
+                    self.blanks.add_broken(key, f"{picked.image.key!r} for {self._targets[slot].title(number)!r}")
                 self._explain(_Subject(picked, self._targets[slot], number, logits, drawn), maps, gaps, sums)
 
     def _classify(self, picked: Picked, logits: np.ndarray) -> None:

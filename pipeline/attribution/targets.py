@@ -211,14 +211,17 @@ class TargetOfOutput:
 
 
 def starting_relevance(target: Target, logits: tf.Tensor, numbers: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """The contribution of each logit to a target's score, float32 of their shape: the logit times the score's gradient by it."""
+    """The contribution of each logit to a target's score, float32 of their shape: the logit times the score's gradient by it.
+
+    A target whose score is more than a sum of logits says itself what they contribute.
+    """
     import tensorflow as tf
 
     from pipeline.compiled.gradients import deterministic_gradients
 
     inner = target.target if isinstance(target, TargetOfOutput) else target
     if hasattr(inner, "relevance"):
-        return inner.relevance(logits)
+        return inner.relevance(logits, numbers)
     return logits * deterministic_gradients(tf.reduce_sum(score), logits)[0]
 
 

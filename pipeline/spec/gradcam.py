@@ -64,9 +64,11 @@ class TargetSpec(Table):
     direction: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
     @model_validator(mode="after")
-    def _one_vector(self) -> TargetSpec:
+    def _says_one_thing(self) -> TargetSpec:
         if sum(key is not None for key in (self.image, self.example, self.direction)) > 1:
             raise ValueError("image, example and direction are three ways to say one thing: choose one of them")
+        if self.minus is not None and self.sign < 0:
+            raise ValueError("has a sign by itself where minus is given: to turn it, swap output and minus")
         if self.direction is not None and not any(self.direction):
             raise ValueError("a direction is of zeros alone")
         return self

@@ -243,14 +243,13 @@ def _explain_output(
             "network was shown."
         )
     guide = explainer.graph.guide
-    gaps, missed = gaps_of(results.attributions, spec)
-    for line in missed:
-        job.reporter.say(line)
+    gaps, missed = gaps_of(results.attributions, spec, job.spec.model.inputs)
     blanks = results.blanks.sentences()
-    for line in blanks:
+    for line in [*missed, *blanks]:
         job.reporter.say(line)
     if results.nans:
-        job.reporter.say(f"NaN: {counted(results.nans, 'logit')}. Images that have any are neither classified nor explained.")
+        nans = counted(results.nans, "logit")
+        job.reporter.say(f"NaN or infinity: {nans}. Images that have any are neither classified nor explained.")
     return {
         "images": len(results.keys),
         "drawn": results.drawn,

@@ -43,6 +43,8 @@ class ChannelEvidence:
         for _, index, slot, subject in self._subjects.of(explained):
             for layer, channels in explained.channels.items():
                 values = channels[index, slot].astype(np.float64)
+                if not np.isfinite(values).all():
+                    continue  # such images are not among those counted
                 key, count = (layer, subject), np.append(values > 0, True).astype(np.int64)
                 before = self._sums.get(key)
                 before = np.zeros((exact_sums.PIECES, len(values))) if before is None else before

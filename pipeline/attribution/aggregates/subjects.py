@@ -54,8 +54,8 @@ class Subjects:
     def grids(self, explained: Explained) -> Iterator[tuple[Picked, MapKey, AggregateSubject, np.ndarray]]:
         """Every map of a batch that has evidence for its target, as shares of that evidence on a grid."""
         for picked, index, slot, subject in self.of(explained):
-            for key, maps in explained.maps.items():
-                cells = grid(maps[index, slot])
+            for key, values in explained.maps_of(index, slot).items():
+                cells = grid(values)
                 if cells.any():
                     yield picked, key, subject, cells / cells.sum()
 

@@ -19,8 +19,8 @@ def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
     points = ((random.permutation(count) + random.random(count)) / count).astype(np.float32)
     numbers = np.arange(count) % len(references)
     maps, gaps = [], []
-    for image, classes in zip(evidence.images, evidence.classes, strict=True):
-        targets = np.tile(classes, (count, 1))
+    for image, asked in zip(evidence.images, evidence.asked, strict=True):
+        targets = np.broadcast_to(asked, (count, *asked.shape))
         starts = np.repeat(image[np.newaxis], count, axis=0)
         starts[..., :bands] = references[numbers][..., :bands]
         between = starts + points[:, np.newaxis, np.newaxis, np.newaxis] * (image - starts)

@@ -8,6 +8,8 @@ for the difference of the two scores is halved, the worst parts first, until the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pipeline.attribution.baselines import baseline
@@ -28,21 +30,27 @@ def _explain(evidence: Evidence, layer: str | None) -> np.ndarray:
 
 def _of_image(evidence: Evidence, number: int) -> tuple[np.ndarray, np.ndarray]:
     """The maps of one image, float32 (targets, height, width), and the share of each score that its map misses, (targets,)."""
-    image, classes, bands = evidence.images[number], evidence.classes[number], evidence.bands
+    image, asked, bands = evidence.images[number], evidence.asked[number], evidence.bands
     start = baseline(image, evidence.settings.baseline, bands)
     added = image - start
 
     def visit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (points, targets), and gradient times what is added, summed over the bands (points, targets, h, w)."""
         images = start + points.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis] * added
-        scores, gradients = evidence.at(AtPixels(), images, np.tile(classes, (len(points), 1)))
+        scores, gradients = evidence.at(AtPixels(), images, np.broadcast_to(asked, (len(points), *asked.shape)))
         return scores.astype(np.float64), (gradients * added[..., :bands]).sum(axis=-1)
 
-    points = np.linspace(0, 1, max(2, min(_FIRST, evidence.settings.steps)))
+    with np.errstate(invalid="ignore"):  # a score or gradient that is no number makes a map that is none
+        return _integrated(visit, evidence.settings.steps)
+
+
+def _integrated(visit: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The maps along a path and what they miss, as of `_of_image`; visit: the scores and products at some points of it."""
+    points = np.linspace(0, 1, max(2, min(_FIRST, steps)))
     scores, products = visit(points)
     slopes = products.sum(axis=(-2, -1), dtype=np.float64)  # of the score along the path
-    while len(points) < evidence.settings.steps:
-        halved = _parts_to_halve(points, scores, slopes)[: evidence.settings.steps - len(points)]
+    while len(points) < steps:
+        halved = _parts_to_halve(points, scores, slopes)[: steps - len(points)]
         if not len(halved):
             break
         middles = (points[halved] + points[halved + 1]) / 2

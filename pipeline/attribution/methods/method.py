@@ -103,7 +103,7 @@ class Evidence(Protocol):
     """What a method may ask about one batch, from the graph that was compiled for the job.
 
     images: float32 (count, height, width, bands) in 0 to 255, as the network is given them.
-    classes: int (count, targets): what is explained of each image.
+    asked: int (count, targets, 1 + cells): what is explained of each image, to be asked again of the image once it is changed.
     score: float32 (count, targets): the numbers that are explained.
     bands: those of the image; behind them lie the network's other inputs, which are no pixels.
     gaps: by the name of a method, float64 (count, targets): what the method says of the share of the score for which its
@@ -111,7 +111,7 @@ class Evidence(Protocol):
     """
 
     images: np.ndarray
-    classes: np.ndarray
+    asked: np.ndarray
     score: np.ndarray
     bands: int
     settings: MethodSettings
@@ -120,17 +120,17 @@ class Evidence(Protocol):
     def of(self, quantity: Quantity) -> np.ndarray:
         """A quantity for the images as they are: float32 (count, targets, …), without targets for a `LayerOutput`."""
 
-    def at(self, quantity: Quantity, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, quantity: Quantity, images: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The targets' scores and a quantity for other images; one pass for as many of them as are in a batch.
 
         Args:
             images: float32 (n, height, width, bands) in 0 to 255, any number.
-            classes: int (n, targets): what is explained of each.
+            asked: what is explained of each, rows of `asked`.
 
         Returns: float32 (n, targets) and float32 (n, targets, …).
         """
 
-    def scores(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def scores(self, images: np.ndarray, asked: np.ndarray) -> np.ndarray:
         """The targets' scores alone, float32 (n, targets), for which no gradient is taken."""
 
     def behind(self, numbers: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ class Evidence(Protocol):
         """
 
     def with_images(self, images: np.ndarray, quantities: tuple[Quantity, ...]) -> Evidence:
-        """The same batch with other images in the place of its own, and the same classes; it answers these quantities."""
+        """The same batch with other images in the place of its own, to be asked the same; it answers these quantities."""
 
 
 @dataclass(frozen=True)

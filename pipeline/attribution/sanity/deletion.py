@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.attribution import heat
 from pipeline.attribution.baselines import blurred, mean_colour
 from pipeline.attribution.explainer import Explained, Explainer
+from pipeline.attribution.own_regions import held_for
 from pipeline.drawing import plots
 from pipeline.sources.picking import Picked
 from pipeline.store.columns import append_row
@@ -38,9 +39,10 @@ class DeletionCurves:
         batch, shares = explained.batch, np.linspace(0, 1, STEPS + 1)
         for index, (picked, image) in enumerate(zip(batch.picked, batch.images, strict=True)):
             for slot in explained.slots[index]:
-                number, target = int(explained.classes[index, slot]), self._explainer.plan.targets[slot]
-                for (method, layer), values in explained.maps.items():
-                    order = ranks(values[index, slot], *image.shape[:2])
+                number = int(explained.classes[index, slot])
+                target = held_for(self._explainer.plan.targets[slot], explained.logits[index], number)
+                for (method, layer), values in explained.maps_of(index, slot).items():
+                    order = ranks(values, *image.shape[:2])
                     for kind, painted in (("deletion", deleted), ("insertion", inserted)):
                         images = _but_packed(painted, picked, image)(order, shares)
                         reading = target.reading(self._explainer.logits(images), number)

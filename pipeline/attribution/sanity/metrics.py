@@ -55,18 +55,17 @@ class MapMetrics:
         batch, targets = explained.batch, self._explainer.plan.targets
         images = batch.images.astype(np.float32)
         bands = self._explainer.bands or images.shape[-1]
-        noisy = [self._explainer.maps(copy, explained.classes) for copy in _noisy(images, bands)]
+        noisy = [self._explainer.maps(copy, explained.asked) for copy in _noisy(images, bands)]
         count = explained.logits.shape[-1]
         others = self._explainer.maps(images, (explained.classes + max(1, count // 2)) % count)
         squares, removed = removals(*images.shape[1:3])
         even = removed @ np.bincount(squares.ravel())
         for index, picked in enumerate(batch.picked):
-            lost = self._lost(images[index], bands, explained.classes[index], removed[:, squares])
+            lost = self._lost(images[index], bands, explained.asked[index], removed[:, squares])
             for slot in explained.slots[index]:
                 number = int(explained.classes[index, slot])
                 object_mask = self._mask(picked, number)
-                for key, maps in explained.maps.items():
-                    values = maps[index, slot]
+                for key, values in explained.maps_of(index, slot).items():
                     measured = {
                         **complexity(values),
                         **faithfulness(_sums(values, squares) @ removed.T, lost[:, slot]),
@@ -94,11 +93,11 @@ class MapMetrics:
             self.without_object[picked.image.key] = None
         return None
 
-    def _lost(self, image: np.ndarray, bands: int, classes: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    def _lost(self, image: np.ndarray, bands: int, asked: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """The loss of each target's score as squares are taken away: float64 (samples, targets)."""
         empty = baseline(image, self._explainer.plan.settings.baseline, bands)
         images = np.stack([image, *(np.where(mask[..., np.newaxis], empty, image) for mask in masks)])
-        scores = self._explainer.answer(images, np.tile(classes, (len(images), 1)), ()).scores.astype(np.float64)
+        scores = self._explainer.answer(images, np.broadcast_to(asked, (len(images), *asked.shape)), ()).scores.astype(np.float64)
         return scores[0] - scores[1:]
 
 

@@ -39,10 +39,10 @@ class RandomisationSimilarity:
         """Make the weights random, explain the batch again, and compare with its maps."""
         batch = explained.batch
         for step, layer, random in self._randomisation.steps(self._cascading):
-            again = random.maps(batch.images, explained.classes)
+            again = random.maps(batch.images, explained.asked)
             for key, first in explained.maps.items():
                 for index, picked in enumerate(batch.picked):
-                    for slot in explained.slots[index]:
+                    for slot in (slot for slot in explained.slots[index] if explained.is_whole(key, index, slot)):
                         before, after = heat.energy(first[index, slot]), heat.energy(again[key][index, slot])
                         number = int(explained.classes[index, slot])
                         target = self._targets[slot].title(number)

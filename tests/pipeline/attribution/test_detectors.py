@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def detector(kind: str) -> tuple[Any, Any]:
     return keras.Model(inputs, outputs, name="detector"), plain
 
 
-BOXES = {
+BOXES: dict[str, dict[str, Any]] = {
     "yolo": {"format": "cxcywh", "unit": "pixels", "objectness": True},
     "levels": {"format": "cxcywh", "unit": "pixels", "objectness": False},
     "columns": {"format": "cxcywh", "unit": "pixels", "objectness": False, "transposed": True},
@@ -118,6 +119,21 @@ def test_a_detection_is_found_by_class_and_place_and_explained_before_the_nonlin
     np.testing.assert_allclose(slopes, tape.gradient(total, given), rtol=1e-3, atol=1e-5)
     read = target.reading(np.asarray(logits), 1).probability
     np.testing.assert_allclose(read, tf.reduce_max(certain * overlap, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["yolo", "pair"])
+def test_the_relevance_of_a_detection_adds_up_to_its_evidence_times_the_overlap(
+    kind: str, write_spec: Any, tmp_path: Path
+) -> None:
+    model = {"source": stored(detector(kind)[0], "file", tmp_path), "layers": ["*"], "preprocess": "unit"}
+    path = write_spec(tmp_path / "job.toml", model=model)
+    boxes = ", ".join(f"{key} = {json.dumps(value)}" for key, value in BOXES[kind].items())
+    table = f'methods = ["lrp_zplus", "lrp_epsilon_gamma_box"]\ntargets = [{{ class = 1, box = {list(PLACE)} }}]\narrays = true'
+    path.write_text(f"{path.read_text()}[gradcam]\nfirst = 2\n{table}\n")
+    folder = run(load_spec(path, ['stages=["gradcam"]', f"model.boxes={{ {boxes} }}"]), tmp_path / "out")
+    rows = read_index(folder, "attributions").to_pylist()
+    assert len(rows) == 4 and all(row["gap"] < 1e-3 for row in rows)
+    assert any(row["positive"] - row["negative"] > 1e-3 for row in rows)
 
 
 @pytest.mark.parametrize("file", ["file", "frozen"])
@@ -251,6 +267,8 @@ def test_all_outputs_are_explained_in_turn_each_by_its_own_head_and_their_maps_a
             assert kept.values.shape[:2] == (row["map_height"], row["map_width"])
             largest = np.abs(kept.values).sum(-1).max() if kept.values.ndim == 3 else kept.values.max()
             assert largest == pytest.approx(row["peak"], rel=2e-3)
+    nulls = results.attributions.query("method == 'gradient'")["layer"]
+    assert [len(list(results.maps("gradient", null))) for null in nulls.unique()] == [len(list(results.maps("gradient")))]
     with pytest.raises(MissingInput, match="gradcam"):
         list(results.maps("hirescam", "conv"))
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from explaining import stored
 
 from pipeline import load_spec, run
+from pipeline.attribution.map_files import read_maps
 from pipeline.errors import WrongSpec
 from pipeline.report.job_reader import JobReader
 from pipeline.report.pictures import explanations
@@ -217,7 +218,33 @@ def test_an_image_with_a_logit_that_is_nan_is_counted_and_not_ranked(job: Any, r
     assert rows(folder, "classification") == [] and rows(folder, "attributions") == []
     receipt = json.loads((folder / "run.json").read_text())
     assert receipt["stages"]["gradcam"]["nans"] == {"logits": 6}
-    assert any("NaN: 6 logits." in line for line in reporter.lines)
+    assert any("NaN or infinity: 6 logits." in line for line in reporter.lines)
+
+
+def test_an_infinite_logit_is_counted_as_one_that_is_no_number(job: Any, reporter: Any, tmp_path: Path) -> None:
+    model = model_of(lambda x: layers.Dense(3, activation="softmax")(ops.mean(x, axis=1, keepdims=True) + 2.0))
+    model.layers[-1].kernel.assign(np.full((1, 3), 3e38, np.float32))
+    folder = run(job(stored(model, "file", tmp_path), methods=["gradient"]), tmp_path / "out", reporter=reporter)
+    assert rows(folder, "classification") == [] and rows(folder, "attributions") == []
+    assert any("NaN or infinity: 6 logits." in line for line in reporter.lines)
+
+
+def test_maps_that_are_no_numbers_are_left_out_everywhere_and_the_stage_says_so(job: Any, reporter: Any, tmp_path: Path) -> None:
+    """The square root of a ReLU has no gradient where the ReLU gives zero."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((16, 16, 3))
+    roots = ops.sqrt(layers.Conv2D(6, 3, activation="relu", name="conv")(inputs))
+    outputs = layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(roots))
+    checks = {"sanity": ["metrics", "curves", "randomisation"], "arrays": True}
+    methods = ["gradient", "integrated_gradients", "occlusion", "smoothgrad"]
+    spec = job(stored(keras.Model(inputs, outputs, name="net"), "file", tmp_path), methods=methods, samples=2, **checks)
+    folder = run(spec, tmp_path / "out", reporter=reporter)
+    for table in ("attributions", "metrics", "curves", "randomisation"):
+        assert {row["method"] for row in rows(folder, table)} == {"occlusion"}, table
+    assert len(rows(folder, "classification")) == 6
+    blanks = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["blanks"]
+    assert len(blanks) == 3 and all("2 of 2 maps" in line and "left out: they are NaN or infinite" in line for line in blanks)
+    assert not list(read_maps(folder, "gradient")) and len(list(read_maps(folder, "occlusion"))) == 2
 
 
 def test_a_path_of_too_few_steps_says_what_its_map_misses(job: Any, reporter: Any, tmp_path: Path) -> None:

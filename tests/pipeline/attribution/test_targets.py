@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from stirring import stir
 
 from pipeline.attribution.asked_targets import check_targets, targets_of
@@ -89,3 +90,8 @@ def test_a_difference_is_explained_by_the_difference_of_the_gradients(opened: An
         check_targets(classes, [TargetSpec(output=1, minus="cow")], None)
     with pytest.raises(WrongSpec, match="'minus' is not for a network whose head is 'embedding'"):
         check_targets(Classes(4, None, replace(network.head(), kind="embedding")), [TargetSpec(minus=1)], None)
+
+
+def test_a_difference_takes_no_sign_of_its_own() -> None:
+    with pytest.raises(ValidationError, match="swap output and minus"):
+        TargetSpec(output=1, minus=2, sign=-1)
