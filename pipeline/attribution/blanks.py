@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.attribution.methods import method_named
+from pipeline.attribution.methods.expected_gradients import EXPECTED_GRADIENTS
 from pipeline.attribution.methods.guided_gradcam import GUIDED_GRADCAM
 from pipeline.attribution.plan import MapKey
 from pipeline.progress import counted
@@ -77,6 +78,8 @@ class Blanks:
             return f'{name}: {many} blank: all evidence is on the other side. gradcam.evidence = "both" shows it.'
         if method.endswith(GUIDED_GRADCAM.name):
             return f"{name}: {many} blank: it is multiplied by a GradCAM without evidence for the target."
+        if method.endswith(EXPECTED_GRADIENTS.name):
+            return f"{name}: {many} blank: all the images of the data set that it starts from look the same to the network."
         if self.largest < _LEAST:
             return (
                 f"{name}: {many} blank. No logit is larger than {self.largest:.2g}, as in a network that was never trained, and "

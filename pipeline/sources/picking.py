@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import Literal
 
 import numpy as np
 
 from pipeline.drawing.pixels import shrink
-from pipeline.errors import MissingInput, UnusableData, WrongSpec
+from pipeline.errors import MissingInput, TooManyBad, UnusableData, WrongSpec
 from pipeline.geometry import Box
+from pipeline.progress import counted
 from pipeline.sources.companions import Companions
 from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.files import length
@@ -64,7 +66,33 @@ class Picked:
         return self.image.seen if self.picture is None else self.picture
 
 
-def pick(source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE) -> Iterator[Picked]:
+@dataclass
+class PassedOver:
+    """Images that cannot be read, and are not among those picked because others follow them.
+
+    on_bad: of the spec: "fail" to stop at the first. images: the reasons, by key.
+    """
+
+    on_bad: Literal["skip", "fail"] = "skip"
+    images: dict[str, str] = field(default_factory=dict)
+
+    def add(self, key: str, reason: str) -> None:
+        """Take one. Raises: TooManyBad, where the spec says so."""
+        if self.on_bad == "fail":
+            raise TooManyBad(f'{key!r} cannot be read: {reason}. Repair the file, or set data.on_bad = "skip".')
+        self.images[key] = reason
+
+    def sentences(self) -> list[str]:
+        """What to say of them, if there are any."""
+        if not self.images:
+            return []
+        key, reason = next(iter(self.images.items()))
+        return [f"{counted(len(self.images), 'image')} passed over, such as {key!r}, which cannot be read: {reason}."]
+
+
+def pick(
+    source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE, passed_over: PassedOver | None = None
+) -> Iterator[Picked]:
     """The picked images: those of the data set by example, each once, then the files in their order; one in memory at a time.
 
     Where none is named, they are the first few examples that can be read. Files are taken whole, however the data set's
@@ -72,12 +100,15 @@ def pick(source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE)
 
     Args:
         longest: pixels of the longer side of the pictures: a batch of large images would not fit into memory.
+        passed_over: takes the examples that cannot be read, where none is named.
 
-    Raises: WrongSpec, MissingInput, as `check_picks` does; UnusableData, for an image named that cannot be read.
+    Raises: WrongSpec, MissingInput, as `check_picks` does; UnusableData, for an image named that cannot be read; TooManyBad, as
+        `PassedOver` does.
     """
     check_picks(source, picks, "the images picked")
     chosen = bool(picks.examples or picks.keys or picks.files)
-    for example, image in source.fetch(_examples(source, picks)) if chosen else _first_readable(source, picks.first):
+    first = _first_readable(source, picks.first, passed_over or PassedOver())
+    for example, image in source.fetch(_examples(source, picks)) if chosen else first:
         yield _picked(example, image, fit, longest)
     for path in dict.fromkeys(picks.files):
         pixels, samples = _read(path, source.decoder)
@@ -159,7 +190,7 @@ def _examples(source: Source, picks: Picks) -> list[int]:
     return sorted({*picks.examples, *(example for example in by_key if example is not None)})
 
 
-def _first_readable(source: Source, count: int) -> Iterator[tuple[int, Image]]:
+def _first_readable(source: Source, count: int, passed_over: PassedOver) -> Iterator[tuple[int, Image]]:
     """The first few images that can be read. Only where one cannot are those after it looked through before they are fetched."""
     last = -1
     try:
@@ -169,7 +200,9 @@ def _first_readable(source: Source, count: int) -> Iterator[tuple[int, Image]]:
     except UnusableData:
         readable: list[int] = []
         for element in drawn(source.stream(Shard(), last + 1).as_numpy_iterator()):
-            if not element["error"]:
+            if element["error"]:
+                passed_over.add(element["key"].decode(), element["error"].decode())
+            else:
                 readable.append(int(element["example"]))
             if len(readable) == count:
                 break

@@ -25,7 +25,7 @@ from pipeline.progress import counted
 from pipeline.report.evidence import evidence
 from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
-from pipeline.sources.picking import Picked, check_picks, count_picks, pick
+from pipeline.sources.picking import PassedOver, Picked, check_picks, count_picks, pick
 from pipeline.spec.gradcam import GradcamSpec, ObjectsSpec
 from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
@@ -205,13 +205,13 @@ def _explain_output(
         key: metrics if key == "metrics" else make(explainer) for key, make in CHECKS.items() if key in spec.sanity
     }
     parts = ExplainedParts(job.folder / _PARTS, _depends(job, name)) if spec.arrays else None
-    warnings = _warnings_of_layers(job)
+    warnings, bad = _warnings_of_layers(job), PassedOver(job.spec.data.on_bad)
     for warning in warnings:
         job.reporter.say(f"warning: {warning}")
     # A batch is drawn and indexed while the network has the next.
     with job.reporter.step("gradcam", "images") as advance, ThreadPoolExecutor(1, "drawing") as drawing:
         drawn, done = drawing.submit(lambda: None), 0
-        for batch in explainer.batches(pick(job.source, job.fit, spec)):
+        for batch in explainer.batches(pick(job.source, job.fit, spec, passed_over=bad)):
             explained = parts.explain(explainer, batch) if parts else explainer.explain(batch)
             if not done:
                 warnings += _warnings_of_classes(job, explained, classes)
@@ -245,7 +245,7 @@ def _explain_output(
     guide = explainer.graph.guide
     gaps, missed = gaps_of(results.attributions, spec, job.spec.model.inputs)
     blanks = results.blanks.sentences()
-    for line in [*missed, *blanks]:
+    for line in [*missed, *blanks, *bad.sentences()]:
         job.reporter.say(line)
     if results.nans:
         nans = counted(results.nans, "logit")
@@ -265,6 +265,7 @@ def _explain_output(
         **({"suspicions": suspicious} if suspicious else {}),
         **({"without_object": len(metrics.without_object)} if spec.objects else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
+        **({"passed_over": bad.images} if bad.images else {}),
         "summary": f"{counted(len(results.keys), 'image')} explained at {', '.join(layers)}",
     }, tables
 

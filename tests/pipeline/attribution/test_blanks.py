@@ -26,6 +26,7 @@ FLAT, SOME = np.full((4, 4), 0.5, np.float32), np.eye(4, dtype=np.float32)
         (("gradcam", "end"), np.zeros((4, 4)), (0.0, -2.0), 3.0, "GradCAM at end: 1 of 2 maps, .* on the other side"),
         (("guided_gradcam", "end"), np.zeros((4, 4, 3)), (0.0, 0.0), 3.0, "multiplied by a GradCAM without evidence"),
         (("squaregrad", None), np.zeros((4, 4)), (0.0, 0.0), 1e-20, "No logit is larger than 1e-20"),
+        (("expected_gradients", None), np.zeros((4, 4)), (0.0, 0.0), 3.0, "all the images .* that it starts from look the same"),
         (("lime", None), FLAT, (8.0, 0.0), 3.0, "the same value everywhere. .* single superpixel: raise gradcam.segments"),
         (("gradient", None), np.ones((4, 4, 3)) * [1, 2, 3], (96.0, 0.0), 3.0, "the same value everywhere.$"),
     ],

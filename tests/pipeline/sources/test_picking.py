@@ -10,10 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pipeline.errors import MissingInput, UnusableData, WrongSpec
+from pipeline.errors import MissingInput, TooManyBad, UnusableData, WrongSpec
 from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
-from pipeline.sources.picking import Picked, check_picks, named, pick
+from pipeline.sources.picking import PassedOver, Picked, check_picks, named, pick
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Image, Shard
 from pipeline.spec.data import DataSpec
@@ -44,6 +44,17 @@ def test_without_a_name_the_first_that_can_be_read_are_picked(source: Any) -> No
     assert [one.example for one in pick(source, source.fit, Picks(first=3))] == [0, 1, 3]
     assert [one.example for one in pick(source, source.fit, Picks())] == [0, 1, 3, 4]
     assert len(list(pick(source, source.fit, Picks(first=100)))) == 11
+
+
+def test_images_that_are_passed_over_are_named_or_end_the_work_as_the_spec_has_it(source: Any) -> None:
+    passed = PassedOver()
+    assert len(list(pick(source, source.fit, Picks(first=5), passed_over=passed))) == 5
+    (key,) = passed.images
+    (sentence,) = passed.sentences()
+    assert key.endswith("04.png") and sentence.startswith(f"1 image passed over, such as {key!r}, which cannot be read: ")
+    assert PassedOver().sentences() == []
+    with pytest.raises(TooManyBad, match="04.png' cannot be read: .* data.on_bad"):
+        list(pick(source, source.fit, Picks(first=5), passed_over=PassedOver("fail")))
 
 
 def test_a_file_is_decoded_upright_and_fitted_as_the_data_are(source: Any, scene: Any, tmp_path: Path) -> None:
