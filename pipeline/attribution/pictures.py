@@ -86,7 +86,7 @@ class ExplanationPictures:
             range_of = f", 0 to {peak:.2g}" if peak else ", no evidence on this side" if draws == "heat" else ", zero everywhere"
             blank = not values.any()
             title = f"{method.title}{range_of}" if blank or peak is not None else method.title
-            panels[key, layer] = Panel(title, pixels)
+            panels[key, layer] = Panel(title, pixels, draws)
             file = f"{name}-{key.replace('+', 'p')}{f'-{file_name(layer)}' if layer else ''}{suffix}"
             captioned = drawing.captioned(pixels, f"{caption}  {method.title}{range_of if blank else ''}", peak)
             paths[key, layer] = self._write(f"{folder}/{file}", captioned)

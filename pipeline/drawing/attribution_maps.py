@@ -18,6 +18,7 @@ _LEAST = 224  # pixels of the longer side of a picture; smaller images grow by a
 _PANEL = 448  # pixels of the longer side of an image in a row of several
 _TILE = 160  # and in a mosaic
 _SCALE = 16  # width of the scale's bar
+_WORDS = {"heat": ("0", "", "peak"), "signed": ("against", "0", "for")}  # at the bottom, the middle and the top of scales
 
 # The colours of support for a target and of opposition, for maps of signed numbers.
 _FOR, _AGAINST = (255, 159, 28), (45, 125, 255)
@@ -29,10 +30,14 @@ _ENOUGH = 100_000  # values, of which a quantile is taken
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a row, and its title. pixels: uint8 RGB."""
+    """One image of a row, and its title.
+
+    pixels: uint8 RGB. draws: "heat" or "signed", for a map in the colours of a scale; "" for any other picture.
+    """
 
     title: str
     pixels: np.ndarray
+    draws: str = ""
 
 
 def plain(image: np.ndarray) -> np.ndarray:
@@ -102,11 +107,12 @@ def captioned(pixels: np.ndarray, caption: str, peak: float | None) -> np.ndarra
 
 
 def side_by_side(panels: Sequence[Panel], caption: str) -> np.ndarray:
-    """Panels of one image in a row, each with its title, a scale of their colours behind them, a line above them all."""
+    """Panels of one image in a row, each with its title, the scales of their colours behind them, a line above them all."""
     drawn = [_shrunk(panel.pixels, _PANEL) for panel in panels]
     columns = [_below(_line(panel.title, pixels.shape[1], 15), pixels) for panel, pixels in zip(panels, drawn, strict=True)]
-    scale = _scale(drawn[0].shape[0], ("0", "", "peak"), 13)
-    body = _beside([*columns, _below(_line("", scale.shape[1], 15), scale)])
+    kinds = {panel.draws for panel in panels}
+    scales = [_scale(drawn[0].shape[0], words, 13, kind == "signed") for kind, words in _WORDS.items() if kind in kinds]
+    body = _beside([*columns, *(_below(_line("", scale.shape[1], 15), scale) for scale in scales)])
     return _below(_line(caption, body.shape[1], 19), body)
 
 
@@ -165,10 +171,15 @@ def _below(line: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(16)
-def _scale(height: int, words: tuple[str, str, str], size: int) -> np.ndarray:
-    """A vertical colour scale from zero to the peak of a map, labelled at its bottom, middle and top; not to be written to."""
+def _scale(height: int, words: tuple[str, str, str], size: int, opposed: bool = False) -> np.ndarray:
+    """A vertical colour scale, labelled at its bottom, middle and top; not to be written to.
+
+    opposed: from what speaks against the target to what speaks for it; else from zero to the peak of a map.
+    """
     strip = ground(height, _SCALE + 4 * size)
-    strip[:, :_SCALE] = coloured(np.linspace(1, 0, height))[:, np.newaxis]
+    shares = np.linspace(1, 0, height)
+    colours = _opposed().take(np.rint(510 * shares).astype(np.intp), axis=0) if opposed else coloured(shares)
+    strip[:, :_SCALE] = colours[:, np.newaxis]
     edge = size // 2
     middles = (height - edge - 2, height // 2, edge)
     return inscribe(strip, [Note(y, _SCALE + 4, text, size=size) for text, y in zip(words, middles, strict=True)])

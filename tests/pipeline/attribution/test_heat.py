@@ -182,6 +182,20 @@ def test_pictures_with_words_keep_the_pixels_they_are_about() -> None:
     assert scale[0] > scale[30] > scale[-1]  # the peak is above
 
 
+def test_a_row_has_the_scales_of_the_maps_that_are_in_it_and_of_no_others() -> None:
+    image = np.zeros((60, 80, 3), np.uint8)
+    rows = {
+        kinds: pictures.side_by_side([pictures.Panel("map", image, draws) for draws in kinds], "")[-60:, 86 * len(kinds) :]
+        for kinds in (("",), ("colours", ""), ("heat", "heat"), ("signed",), ("heat", "signed"))
+    }
+    assert rows[("",)].size == rows[("colours", "")].size == 0
+    heat, opposed = rows[("heat", "heat")].astype(int), rows[("signed",)].astype(int)
+    assert heat[1, 10].sum() > heat[58, 10].sum()
+    assert opposed[1, 10, 0] > opposed[1, 10, 2] and opposed[58, 10, 0] < opposed[58, 10, 2]  # orange for, blue against
+    assert np.ptp(opposed[30, 10]) < 10  # grey at zero
+    assert rows["heat", "signed"].shape[1] > heat.shape[1] + opposed.shape[1]
+
+
 def test_no_tile_is_lost_in_a_mosaic_which_is_about_as_high_as_wide() -> None:
     for panels in (1, 6):
         shades = [pictures.Panel(str(n), np.full((160, 160, 3), 60 + 10 * n, np.uint8)) for n in range(13)]

@@ -73,7 +73,7 @@ def fake_explainer(run: Any, keys: Any = (CAM,), size: Any = 2) -> Any:
 
     def answer(images: Any, classes: Any, quantities: Any) -> Any:
         logits = np.asarray(run(images), np.float32)
-        return Answer(logits, classes, np.take_along_axis(logits, classes, axis=1), {})
+        return Answer(logits, classes[..., np.newaxis], np.take_along_axis(logits, classes, axis=1), {})
 
     targets = targets_for(["predicted", 0])
     return Explainer(ExplainPlan(tuple((METHODS[name], layer) for name, layer in keys), targets, size), None, answer)
@@ -104,7 +104,7 @@ def test_each_class_of_an_image_is_explained_once_and_what_is_none_not_at_all(as
     def answer(images: Any, classes: Any, quantities: Any) -> Any:
         rows = np.tile(np.float32(logits), (len(images), 1))
         chosen = np.where(classes == PREDICTED, rows.argmax(axis=1)[:, None], classes)
-        return Answer(rows, chosen, np.take_along_axis(rows, chosen, axis=1), {})
+        return Answer(rows, chosen[..., np.newaxis], np.take_along_axis(rows, chosen, axis=1), {})
 
     explainer = Explainer(ExplainPlan((), targets_for(asked), 1), None, answer)
     images = np.zeros((1, 2, 2, 3), np.uint8)
