@@ -11,3 +11,10 @@ def scrambled(numbers: np.ndarray) -> np.ndarray:
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
+
+
+def sampled(total: int, count: int) -> np.ndarray:
+    """Which of `total` examples are in a sample of so many, or of all if there are fewer: bool (total,)."""
+    chosen = np.zeros(total, bool)
+    chosen[np.argsort(scrambled(np.arange(total)), kind="stable")[:count]] = True
+    return chosen

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -12,6 +14,9 @@ from pipeline.compiled.cpu_session import in_session
 from pipeline.compiled.devices import cpu_threads, visible_gpus
 from pipeline.compiled.freezing import FrozenGraph, Pass, freeze
 from pipeline.models.network import Network
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 BATCHES_IN_FLIGHT = 2  # that a scan runs at the same time: more need more memory and gain little
 CACHED_BYTES = 2**22  # of a map that is still in the core's cache when the next layer reads it
@@ -68,6 +73,26 @@ def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: t
     # If all batches in flight together have fewer micro-batches than there are cores, each operation uses all cores.
     each = 1 if BATCHES_IN_FLIGHT * count >= threads else threads
     return in_session(over_batch, [images, *others], threads, each=each)
+
+
+def in_flight(run: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """What `run` gives for every item, in order; while the caller works on one result, threads run the next items.
+
+    The first item runs alone: TensorFlow plans a graph in its first call, and again for each thread that calls it meanwhile.
+    """
+    threads = ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="network")
+    running: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            oldest = running.popleft() if len(running) == BATCHES_IN_FLIGHT else None
+            wait([oldest] if oldest else running)
+            running.append(threads.submit(run, item))  # before the oldest goes to the caller: the network stays busy
+            if oldest is not None:
+                yield oldest.result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _concatenated(of_microbatch: Callable[[tf.Tensor], Any], count: int, structure: Any) -> Any:

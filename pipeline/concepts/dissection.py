@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.concepts.claims import permutations_of
+from pipeline.concepts.map_cells import MapCells, Side, cells_above
 from pipeline.concepts.masks import MaskSet, on_grid
-from pipeline.models.network import Network, read_unclipped
+from pipeline.concepts.top_values import TopValues
+from pipeline.models.network import Network
 from pipeline.sources.fit import Fit
 from pipeline.sources.source import Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-QUANTILE = 0.995
+    from pipeline.compiled.freezing import Pass
+    from pipeline.models.network import Unclipped
+
 DETECTS = 0.04  # the least overlap of a channel that is said to detect a concept, in the paper
-_LEAST = np.finfo(np.float32).min
 _MOST_FLOATS = 2**24  # of a layer's maps, in memory at a time
 _MOST_BATCH = 16
+_MOST_HELD = 2**28  # bytes of cells that wait for the thresholds
+_STRIDE = 16  # of the images, one in so many sets the first floors
+
+Examples = list[int]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +48,25 @@ class Overlaps:
     active: np.ndarray
 
     @classmethod
-    def empty(cls, concepts: int, channels: int) -> Overlaps:
-        """Counts of nothing."""
-        return cls(np.zeros((concepts, channels), np.int64), np.zeros(concepts, np.int64), np.zeros(channels, np.int64))
+    def of_masks(cls, concepts: np.ndarray, channels: int) -> Overlaps:
+        """The counts of images whose points have not been counted yet, but those of the concepts: int64 (concepts,)."""
+        return cls(np.zeros((len(concepts), channels), np.int64), concepts.copy(), np.zeros(channels, np.int64))
 
-    def add(self, numbers: np.ndarray, both: np.ndarray, sizes: np.ndarray, active: np.ndarray) -> None:
-        """Count some more images, in which the concepts of these numbers are, the others nowhere."""
-        self.active[:] += active.astype(np.int64)
-        self.both[numbers] += both.astype(np.int64)
-        self.concepts[numbers] += sizes.astype(np.int64)
+    def add(self, numbers: np.ndarray, channels: np.ndarray) -> None:
+        """Count points at which channels are above their thresholds.
+
+        Args:
+            numbers: int (masks, n): the concepts there, 0 for none, none twice at a point. channels: int (n,).
+        """
+        self.active[:] += np.bincount(channels, minlength=len(self.active))
+        both = self.both.reshape(-1)
+        for of_mask in numbers:
+            inside = of_mask > 0
+            cells = (of_mask[inside].astype(np.int64) - 1) * len(self.active) + channels[inside]
+            if len(both) > len(cells):
+                np.add.at(both, cells, 1)
+            else:
+                both += np.bincount(cells, minlength=len(both))
 
     def merge(self, other: Overlaps) -> Overlaps:
         """The counts of both sets of images."""
@@ -63,104 +83,81 @@ class Overlaps:
         return self.both / np.maximum(self.active, 1)
 
 
-@dataclass(frozen=True, eq=False)
-class TopValues:
-    """Enough of the largest values of each channel's maps to know their quantile exactly.
+@dataclass
+class HeldCells:
+    """Cells that wait for the thresholds, in bounded memory.
 
-    most: how many values there may be in all. count: how many there were. values: float32 (kept, channels), in any order.
-    floor: float32 (channels,), the least of `values`, once nothing below it can matter. waiting: what came since, above it,
-    filled up with the least number there is; put among `values` when it is as much, so that each value is ordered a few times.
+    Args:
+        most: bytes of them that are held at most, once those are gone that no longer reach the floors.
     """
 
     most: int
-    count: int
-    values: np.ndarray
-    floor: np.ndarray | None = None
-    waiting: tuple[np.ndarray, ...] = ()
-
-    @classmethod
-    def empty(cls, most: int, channels: int) -> TopValues:
-        """No values yet."""
-        return cls(most, 0, np.zeros((0, channels), np.float32))
-
-    def update(self, values: np.ndarray) -> TopValues:
-        """The same with more values, float32 (n, channels); what is not finite counts as the least there is."""
-        added = np.where(np.isfinite(values), values, _LEAST) if self.floor is None else _above(values, self.floor)
-        grown = replace(self, count=self.count + len(values), waiting=(*self.waiting, added))
-        return grown.merged() if sum(map(len, grown.waiting)) > self._kept else grown
-
-    def merged(self) -> TopValues:
-        """The same with nothing waiting."""
-        together = np.concatenate([self.values, *self.waiting])
-        if len(together) <= self._kept:
-            return replace(self, values=together, waiting=())
-        together = np.partition(together, len(together) - self._kept, axis=0)[-self._kept :]
-        return replace(self, values=together, floor=together[0].copy(), waiting=())
+    batches: list[tuple[Examples, dict[str, MapCells]]] = field(default_factory=list)
 
     @property
-    def _kept(self) -> int:
-        return self.most - int((self.most - 1) * QUANTILE)
+    def nbytes(self) -> int:
+        """The bytes of all cells."""
+        return sum(cells.nbytes for _, layers in self.batches for cells in layers.values())
 
-    def quantile(self) -> np.ndarray:
-        """The QUANTILE of all values, linear between the two nearest, as NumPy has it: float32 (channels,)."""
-        position = (self.count - 1) * QUANTILE
-        above = self.count - 1 - int(position)
-        falling = -np.sort(-self.merged().values, axis=0)
-        low, high = falling[above].astype(np.float64), falling[max(above - 1, 0)]
-        return (low + (high - low) * (position % 1)).astype(np.float32)
-
-
-def _above(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """The finite values above each channel's floor, one below the other: (n, channels) to (the most of a channel, channels)."""
-    channels_of = values.shape[1]
-    found = np.flatnonzero(values > floor)
-    channels = found % channels_of
-    order = np.argsort(channels, kind="stable")
-    found, channels = found[order], channels[order]
-    counts = np.bincount(channels, minlength=channels_of)
-    places = np.arange(len(channels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    packed = np.full((counts.max(initial=0), channels_of), _LEAST, np.float32)
-    above = values.reshape(-1)[found]
-    packed[places, channels] = np.where(np.isfinite(above), above, _LEAST)
-    return packed
+    def add(self, examples: Examples, cells: dict[str, MapCells], floors: Mapping[str, np.ndarray]) -> None:
+        """Hold the cells of a batch. Where they are too many, those below the floors go, and then the last batches."""
+        self.batches.append((examples, cells))
+        if self.nbytes > self.most:
+            for number, (of_batch, layers) in enumerate(self.batches):
+                reaching = {layer: of_layer.reaching(floors[layer]) for layer, of_layer in layers.items()}
+                self.batches[number] = of_batch, reaching
+            while self.nbytes > self.most // 2:  # so that there is room for many batches before the floors are looked at again
+                self.batches.pop()
 
 
-def points_above(maps: tf.Tensor, matrices: tuple[np.ndarray, np.ndarray], thresholds: np.ndarray, masks: tf.Tensor) -> tf.Tensor:
-    """In how many points of each mask the maps, interpolated to a grid, are above their channels' thresholds.
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """The overlaps while they are counted, by layer: with each image's own masks, and with those of another.
 
-    A map that is nowhere above its threshold is so at no point between its units either: only the others, a small part, are
-    interpolated, one image at a time.
-
-    Args:
-        maps: float32 (batch, h, w, channels).
-        matrices: float32 (grid rows, h) and (grid columns, w), which interpolate.
-        thresholds: float32 (channels,).
-        masks: float32 (batch, masks, grid points): 1 inside.
-
-    Returns: float32 (batch, masks, channels): whole numbers.
+    masks: int (masks, points) by example; partners: by example, the other image.
     """
-    import tensorflow as tf
 
-    rows, cols = (tf.constant(matrix) for matrix in matrices)
-    floor, count = tf.constant(thresholds), rows.shape[0] * cols.shape[0]
+    thresholds: Mapping[str, np.ndarray]
+    sides: Mapping[str, tuple[Side, Side]]
+    masks: Mapping[int, np.ndarray]
+    partners: Mapping[int, int]
+    overlaps: dict[str, tuple[Overlaps, Overlaps]]
 
-    def of_image(image: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        whole, inside = image
-        reaching = tf.where(tf.reduce_any(whole > floor, axis=[0, 1]))
-        wide = tf.matmul(cols[tf.newaxis], tf.gather(whole, reaching[:, 0], axis=2))
-        fine = tf.matmul(rows, tf.reshape(wide, (whole.shape[0], -1)))
-        points = tf.reshape(fine, (count, tf.shape(reaching)[0]))
-        above = tf.cast(points > tf.gather(floor, reaching[:, 0]), tf.float32)
-        counts = tf.transpose(tf.matmul(inside, above))
-        return tf.transpose(tf.scatter_nd(reaching, counts, (len(thresholds), tf.shape(inside)[0])))
+    @classmethod
+    def of(cls, dissection: Dissection, thresholds: Mapping[str, np.ndarray], masks: Mapping[int, np.ndarray]) -> _Counts:
+        """Counts in which no point is above a threshold yet."""
+        order = np.array(sorted(masks))
+        partners = dict(zip(order.tolist(), order[permutations_of(len(order), 1)[0]].tolist(), strict=True))
+        areas = np.zeros(len(dissection.masks.names) + 1, np.int64)
+        for of_image in masks.values():
+            areas += np.bincount(of_image.reshape(-1), minlength=len(areas))
+        widths = {layer: len(numbers) for layer, numbers in dissection.channels.items()}
+        overlaps = {layer: (Overlaps.of_masks(areas[1:], n), Overlaps.of_masks(areas[1:], n)) for layer, n in widths.items()}
+        return cls(thresholds, dissection.sides, masks, partners, overlaps)
 
-    spec = tf.TensorSpec((None, len(thresholds)), tf.float32)
-    return tf.map_fn(of_image, (maps, masks), parallel_iterations=1, fn_output_signature=spec)
+    def add(self, examples: Examples, cells: Mapping[str, MapCells]) -> None:
+        """Count the points of some images' cells that are above the thresholds."""
+        stacks = [_stacked([self.masks[of] for of in side]) for side in (examples, [self.partners[of] for of in examples])]
+        for layer, of_layer in cells.items():
+            images, points, channels = of_layer.points(self.sides[layer], self.thresholds[layer])
+            for overlaps, stack in zip(self.overlaps[layer], stacks, strict=True):
+                overlaps.add(stack[:, images, points], channels)
 
 
-def _rows(counts: Sequence[int]) -> list[slice]:
-    """The rows of an image's own masks, and of those of another image, behind the first."""
-    return [slice(1, 1 + counts[0]), slice(1 + counts[0], 1 + sum(counts))]
+def _stacked(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """The masks of several images, filled up with masks of no concept: int (most masks, images, points)."""
+    stack = np.zeros((max(map(len, masks)), len(masks), masks[0].shape[1]), masks[0].dtype)
+    for number, of_image in enumerate(masks):
+        stack[: len(of_image), number] = of_image
+    return stack
+
+
+def _distinct(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """An image's masks, int (points,) each, in which no concept is at a point twice: int (masks, points)."""
+    stack = np.stack(masks)
+    for number in range(1, len(stack)):
+        stack[number] *= ~(stack[number] == stack[:number]).any(axis=0)
+    return stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +166,7 @@ class Dissection:
 
     examples: int64, ascending: those images of the source that can be read.
     step: pixels of the input from one point of the grid to the next.
-    channels: their numbers, by layer. matrices: by layer, those that interpolate its maps to the grid; see `points_above`.
+    channels: their numbers, by layer. matrices: by layer, those that interpolate its maps to the grid; see `pipeline.geometry`.
     """
 
     network: Network
@@ -181,14 +178,109 @@ class Dissection:
     channels: Mapping[str, np.ndarray]
     matrices: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-    def run(self, progress: Callable[[int, int], None]) -> tuple[int, dict[str, tuple[Overlaps, Overlaps]]]:
-        """Two passes over the images that have masks: one for the thresholds, one for the overlaps.
+    def run(self, progress: Progress) -> tuple[int, dict[str, tuple[Overlaps, Overlaps]]]:
+        """One pass over the images that have masks, and another over those of them whose cells are not held: see `_first_pass`.
 
         Returns: how many images have masks; and by layer the overlaps with each image's own masks, and with another image's.
         Raises: WrongSpec, for a mask of other proportions than its image; UnusableData, for one that cannot be read.
         """
-        thresholds, masks = self._thresholds(progress)
-        return len(masks), self._overlaps(thresholds, masks, progress) if len(masks) > 1 else {}
+        tops, masks, held = self._first_pass(progress)
+        if len(masks) < 2:
+            return len(masks), {}
+        counts = _Counts.of(self, {layer: top.quantile() for layer, top in tops.items()}, masks)
+        for examples, cells in held.batches:
+            counts.add(examples, cells)
+        again = np.setdiff1d(list(masks), [example for examples, _ in held.batches for example in examples])
+        done, total = len(self.examples), len(self.examples) + len(again)
+        with closing(self._cells(again, masks, lambda: counts.thresholds)) as outputs:
+            for examples, cells in outputs:
+                counts.add(examples, cells)
+                done += len(examples)
+                progress(done, total)
+        return len(masks), counts.overlaps
+
+    def _first_pass(self, progress: Progress) -> tuple[dict[str, TopValues], dict[int, np.ndarray], HeldCells]:
+        """The largest values of the maps, the masks on the grid by example, int (masks, points), and the cells that are held.
+
+        The maps of the first images, a few from all over the data set, give each channel a floor, which only rises, and below
+        which its threshold cannot be. Of the maps of all others, only the cells that reach the floor leave the device. These
+        wait for the thresholds, so that the network need not run again for them. It does for the first ones, and for those
+        whose cells take too much memory.
+        """
+        masks: dict[int, np.ndarray] = {}
+        held, total, done = HeldCells(_MOST_HELD), len(self.examples), 0
+        tops = {
+            layer: TopValues.empty(total * rows.shape[1] * cols.shape[1], len(self.channels[layer]))
+            for layer, (rows, cols) in self.matrices.items()
+        }
+        parts = [self.examples[first::_STRIDE] for first in range(_STRIDE)]
+        tap = self._compiled(lambda layers, _: {layer: read.value for layer, read in layers.items()})
+        while parts and 2 * _STRIDE * done < total:  # of a data set of which few images have masks, several parts
+            for examples, pixels in self._batches(parts.pop(0), masks):
+                for layer, maps in tap(pixels).items():
+                    values = np.asarray(maps)[: len(examples)].reshape(-1, len(self.channels[layer]))
+                    tops[layer] = tops[layer].update_all(values)
+                done += len(examples)
+                progress(done, 2 * total)
+        del tap
+
+        def floors() -> dict[str, np.ndarray]:
+            return {layer: top.floor for layer, top in tops.items()}
+
+        rest = np.sort(np.concatenate([self.examples[:0], *parts]))
+        with closing(self._cells(rest, masks, floors)) as outputs:
+            for examples, cells in outputs:
+                for layer, found in cells.items():
+                    units = len(examples) * found.shape[0] * found.shape[1]
+                    tops[layer] = tops[layer].update(found.corners[0], found.channels, units)
+                held.add(examples, {layer: found.on(self.sides[layer]) for layer, found in cells.items()}, floors())
+                done += len(examples)
+                progress(done, 2 * total)
+        return tops, masks, held
+
+    @cached_property
+    def sides(self) -> dict[str, tuple[Side, Side]]:
+        """How each layer's maps lie on the grid: along rows, and along columns."""
+        return {layer: (Side.of(rows), Side.of(cols)) for layer, (rows, cols) in self.matrices.items()}
+
+    def _cells(
+        self, examples: np.ndarray, masks: dict[int, np.ndarray], floors: Callable[[], Mapping[str, np.ndarray]]
+    ) -> Generator[tuple[Examples, dict[str, MapCells]]]:
+        """The cells of the examples' maps that reach the floors of the moment, by layer, batch by batch.
+
+        While the caller works on the cells of one batch, the network runs the next ones.
+        """
+        if not len(examples):
+            return
+        from pipeline.compiled.microbatches import in_flight
+
+        run, layers = self._cell_pass, list(self.channels)
+
+        def found(batch: tuple[Examples, np.ndarray]) -> tuple[Examples, dict[str, MapCells]]:
+            numbers, pixels = batch
+            least, cells = floors(), {}
+            for layer, (first, *corners) in run(pixels, *(least[layer] for layer in layers)).items():
+                (rows, cols), channels = self.matrices[layer], len(self.channels[layer])
+                shape = rows.shape[1], cols.shape[1], channels
+                narrow = np.int32 if self._batch * prod(shape) < 2**31 else np.int64
+                last = np.searchsorted(np.asarray(first), len(numbers) * prod(shape))  # those after it only fill up the batch
+                cells[layer] = MapCells(shape, np.asarray(first)[:last].astype(narrow), np.stack(corners)[:, :last])
+            return numbers, cells
+
+        yield from in_flight(found, self._batches(examples, masks))
+
+    @cached_property
+    def _cell_pass(self) -> Pass:
+        import tensorflow as tf
+
+        def finish(layers: dict[str, Unclipped], first: tf.Tensor, *floors: tf.Tensor) -> dict[str, tuple[tf.Tensor, ...]]:
+            outputs = {}
+            for (layer, read), floor in zip(layers.items(), floors, strict=True):
+                units, *corners = cells_above(read.raw, floor, read.floor)
+                outputs[layer] = first * prod(read.raw.shape[1:]) + units, *corners
+            return outputs
+
+        return self._compiled(finish, *(tf.TensorSpec((len(numbers),), tf.float32) for numbers in self.channels.values()))
 
     @cached_property
     def _microbatch(self) -> int:
@@ -202,84 +294,35 @@ class Dissection:
     def _batch(self) -> int:
         return self._microbatch * max(1, _MOST_BATCH // self._microbatch)
 
-    def _thresholds(self, progress: Callable[[int, int], None]) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray]]:
-        """The thresholds by layer, and the masks on the grid by example: int32 (masks, points)."""
-        tap, done = self._compiled(lambda maps: maps), 0
-        tops: dict[str, TopValues] = {}
-        masks: dict[int, np.ndarray] = {}
-        for examples, pixels in self._batches(self.examples, masks):
-            for layer, maps in tap(pixels).items():
-                values = np.asarray(maps)[: len(examples)].reshape(-1, len(self.channels[layer]))
-                most = len(values) // len(examples) * len(self.examples)
-                tops[layer] = tops.get(layer, TopValues.empty(most, values.shape[1])).update(values)
-            done += len(examples)
-            progress(done, 2 * len(self.examples))
-        return {layer: top.quantile() for layer, top in tops.items()}, masks
+    def _compiled(self, finish: Callable[..., Any], *extras: tf.TensorSpec) -> Pass:
+        """A pass that gives `finish` what is read of the layers, of the chosen channels, and after it all extras.
 
-    def _overlaps(
-        self, thresholds: dict[str, np.ndarray], masks: dict[int, np.ndarray], progress: Callable[[int, int], None]
-    ) -> dict[str, tuple[Overlaps, Overlaps]]:
-        import tensorflow as tf
+        Upper clamps are not in it: at ReLU6's ceiling no value is above another.
 
-        def finish(maps: dict[str, tf.Tensor], marks: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {layer: points_above(value, self.matrices[layer], thresholds[layer], marks) for layer, value in maps.items()}
-
-        points = next(iter(masks.values())).shape[1]
-        spec = tf.TensorSpec((self._batch, None, points), tf.float32)
-        run = self._compiled(finish, spec)
-        order = np.array(sorted(masks))
-        partner = dict(zip(order.tolist(), order[permutations_of(len(order), 1)[0]].tolist(), strict=True))
-        names = len(self.masks.names)
-        sums = {layer: [Overlaps.empty(names, len(numbers)) for _ in range(2)] for layer, numbers in self.channels.items()}
-        done = len(self.examples)
-        for examples, pixels in self._batches(order, masks):
-            sides = [[masks[example] for example in examples], [masks[partner[example]] for example in examples]]
-            present = [[np.setdiff1d(mask, [0]) for mask in side] for side in sides]
-            of_image = [list(map(len, numbers)) for numbers in zip(*present, strict=True)]
-            # The first mask is all of every image: those that only fill up the batch have none.
-            marks = np.zeros((self._batch, 1 + max(map(sum, of_image)), points), np.float32)
-            marks[: len(examples), 0] = 1
-            for image, (pair, concepts) in enumerate(zip(zip(*sides, strict=True), zip(*present, strict=True), strict=True)):
-                for mask, numbers, rows_of in zip(pair, concepts, _rows(of_image[image]), strict=True):
-                    marks[image, rows_of] = (mask == numbers[:, np.newaxis, np.newaxis]).any(axis=1)
-            sizes, both = marks.sum(axis=2), {layer: np.asarray(value) for layer, value in run(pixels, marks).items()}
-            for layer, counted in sums.items():
-                for side, of_side in enumerate(present):
-                    for image, numbers in enumerate(of_side):
-                        rows_of = _rows(of_image[image])[side]
-                        counts = both[layer][image, rows_of], sizes[image, rows_of], both[layer][image, 0]
-                        counted[side].add(numbers - 1, *counts)
-            done += len(examples)
-            progress(done, 2 * len(self.examples))
-        return {layer: (observed, permuted) for layer, (observed, permuted) in sums.items()}
-
-    def _compiled(self, finish: Callable[..., Any], *extras: tf.TensorSpec) -> Callable[..., Any]:
-        """A pass that gives `finish` the chosen channels' maps, and of each extra the rows of their images.
-
-        The maps are without upper clamps: at ReLU6's ceiling no value is above another.
+        Args:
+            finish: takes the layers, the number of the first image of the micro-batch, and the extras.
         """
         import tensorflow as tf
 
         from pipeline.compiled.compile import network_input, pass_of
+        from pipeline.compiled.layer_graph import read_layers
         from pipeline.compiled.microbatches import in_microbatches
 
-        def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {name: layer.value for name, layer in read_unclipped(self.network, images, list(self.channels)).items()}
+        def of_chosen(layers: dict[str, Unclipped], *others: tf.Tensor) -> Any:
+            chosen = {}
+            for layer, numbers in self.channels.items():
+                raw = layers[layer].raw
+                every = np.array_equal(numbers, np.arange(raw.shape[3]))
+                chosen[layer] = replace(layers[layer], raw=raw if every else tf.gather(raw, numbers, axis=3))
+            return finish(chosen, *others)
 
-        def chosen(maps: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            every = {layer: np.array_equal(self.channels[layer], np.arange(maps[layer].shape[3])) for layer in maps}
-            return {
-                layer: maps[layer] if every[layer] else tf.gather(maps[layer], self.channels[layer], axis=3) for layer in maps
-            }
+        def read(images: tf.Tensor) -> dict[str, Unclipped]:
+            return read_layers(self.network, images, list(self.channels))
 
-        run = pass_of(self.network, read, self._microbatch, lambda maps, *rows: finish(chosen(maps), *rows))
+        run = pass_of(self.network, read, self._microbatch, of_chosen)
+        return in_microbatches(run, self._microbatch, network_input(self.network, self._batch), *extras)
 
-        def of_microbatch(images: tf.Tensor, first: tf.Tensor, *extras: tf.Tensor) -> Any:
-            return run(images, *(extra[first : first + self._microbatch] for extra in extras))
-
-        return in_microbatches(of_microbatch, self._microbatch, network_input(self.network, self._batch), *extras)
-
-    def _batches(self, examples: np.ndarray, masks: dict[int, np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+    def _batches(self, examples: np.ndarray, masks: dict[int, np.ndarray]) -> Iterator[tuple[Examples, np.ndarray]]:
         """The examples that have masks, in batches filled up with black images; adds the masks it reads to `masks`."""
         numbers: list[int] = []
         pixels: list[np.ndarray] = []
@@ -288,7 +331,8 @@ class Dissection:
                 read = self.masks.read(image)
                 if read is None:
                     continue
-                masks[example] = np.stack([on_grid(mask, image, self.fit, self.step) for mask in read]).astype(np.int32)
+                fields = [on_grid(mask, image, self.fit, self.step) for mask in read]
+                masks[example] = _distinct(fields).astype(np.min_scalar_type(len(self.masks.names)))
             numbers.append(example)
             pixels.append(image.given(self.fit))
             if len(pixels) == self._batch:

@@ -54,7 +54,7 @@ from pipeline.models.network import EMBEDDING, LOGITS, Feed, Network, feed_of, u
 from pipeline.patches.mosaics import name_mosaics
 from pipeline.report.job_reader import JobReader
 from pipeline.report.section import Section
-from pipeline.scrambling import scrambled
+from pipeline.scrambling import sampled
 from pipeline.sources.fit import Fit
 from pipeline.spec.concepts import ConceptsSpec, EmbeddingsSpec
 from pipeline.stages.stage import Outcome, Stage
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from pipeline.models.keras.hub_encoder import TextImageEncoder
 
 _CHUNK = 1024  # images that are counted together
+_Overlaps = dict[str, tuple[Overlaps, Overlaps]]  # by layer, with an image's own masks and with those of another
 
 
 def run(job: Job) -> Outcome:
@@ -74,10 +75,14 @@ def run(job: Job) -> Outcome:
     if part is None:
         raise MissingInput(f"{job.folder} holds no finished scan of these data. Run the stage activations first.")
     labels = tuple(next(iter(part.of(Distribution).values())).settled().labels.tolist())
-    counts, sample = _pass(job, plan, part, labels)
     given = spec.embeddings
+    examples = np.setdiff1d(np.flatnonzero(_chosen(job)), [row.example for row in part.skipped])
+    if not len(examples):
+        raise MissingInput("no image of the data set can be read, so no concept can be compared with any channel.")
+    by_responses = given is not None or (spec.labels and len(labels) > 1)  # masks and crops are looked at on their own
+    counts, sample = _pass(job, plan, part, labels) if by_responses else ({}, _Sample(np.array([]), np.array([]), {}))
     embedded = _embedded(job, given, sample, labels) if given else None
-    with_masks, names, dissected = _dissected(job, plan, part)
+    with_masks, names, dissected = _dissected(job, plan, examples)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["concepts"].names}
     rule = ClaimRule(spec.top_k, spec.chance, spec.fits)
     for layer in job.layers:
@@ -97,7 +102,7 @@ def run(job: Job) -> Outcome:
     named = len({(layer, channel) for layer, channel, is_name in rows if is_name})
     total = sum(len(plan.channels_of(layer)) for layer in job.layers)
     return {
-        "images": len(sample.keys),
+        "images": len(examples),
         "with_masks": with_masks,
         "named": named,
         "summary": f"{named:,} of {total:,} channels have a name; of these, chance would give {spec.chance:.0%} at most",
@@ -170,8 +175,6 @@ def _pass(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> tupl
             mask = chosen[batch.examples]
             kept.append((batch.keys[mask], numbers[mask], {layer: values[mask] for layer, values in batch.responses.items()}))
             advance(int(batch.examples[-1]) + 1, total)
-    if not kept:
-        raise MissingInput("no image of the data set can be read, so no concept can be compared with any channel.")
     keys, numbers, responses = zip(*kept, strict=True)
     sampled = {layer: np.concatenate([of_chunk[layer] for of_chunk in responses]) for layer in responses[0]}
     return counts, _Sample(np.concatenate(keys), np.concatenate(numbers), sampled)
@@ -179,9 +182,7 @@ def _pass(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> tupl
 
 def _chosen(job: Job) -> np.ndarray:
     """Which examples are in the sample: bool (examples,)."""
-    chosen = np.zeros(len(job.source), bool)
-    chosen[np.argsort(scrambled(np.arange(len(chosen))), kind="stable")[: job.spec.concepts.images]] = True
-    return chosen
+    return sampled(len(job.source), job.spec.concepts.images)
 
 
 def _empty_counts(job: Job, plan: ScanPlan, part: Part, labels: tuple[str, ...]) -> dict[str, LabelCounts]:
@@ -345,7 +346,7 @@ def _quality(job: Job, plan: ScanPlan) -> dict[str, list[Any]]:
     return columns
 
 
-def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ...], dict[str, tuple[Overlaps, Overlaps]]]:
+def _dissected(job: Job, plan: ScanPlan, examples: np.ndarray) -> tuple[int, tuple[str, ...], _Overlaps]:
     """How many images have masks, the concepts, and by layer the overlaps with own masks and with those of other images."""
     given = job.spec.concepts.masks
     if given is None:
@@ -360,8 +361,6 @@ def _dissected(job: Job, plan: ScanPlan, part: Part) -> tuple[int, tuple[str, ..
             interpolation((grid_points(side, given.step) - origin) / stride - 0.5, units) for side, units, origin, stride in sides
         )
         matrices[layer.name] = rows, cols
-    skipped = [row.example for row in part.skipped]
-    examples = np.setdiff1d(np.flatnonzero(_chosen(job)), skipped)
     channels = {layer.name: plan.channels_of(layer) for layer in job.layers}
     dissection = Dissection(job.of_image, job.source, job.fit, masks, examples, given.step, channels, matrices)
     with job.reporter.step("masks", "images") as advance:

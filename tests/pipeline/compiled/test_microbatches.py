@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.compiled import microbatches
-from pipeline.compiled.microbatches import in_microbatches, microbatch_size
+from pipeline.compiled.microbatches import BATCHES_IN_FLIGHT, in_flight, in_microbatches, microbatch_size
 from pipeline.errors import UnusableModel
 from pipeline.models.network import LayerInfo
 
@@ -121,3 +122,25 @@ def test_a_function_that_reads_a_table_is_refused_with_the_tables_name(size: Any
         in_microbatches(
             lambda images, first: table.lookup(tf.cast(images, tf.int64)), size, tf.TensorSpec((6, 4, 4, 3), tf.uint8)
         )
+
+
+def test_the_next_items_run_while_the_caller_works_on_one_and_results_come_in_order() -> None:
+    together = threading.Barrier(BATCHES_IN_FLIGHT, timeout=10)
+
+    def run(number: int) -> int:
+        if number > 0:  # the first runs alone
+            together.wait()
+        return number**2
+
+    assert list(in_flight(run, range(1 + 2 * BATCHES_IN_FLIGHT))) == [number**2 for number in range(1 + 2 * BATCHES_IN_FLIGHT)]
+
+
+def test_what_fails_in_flight_reaches_the_caller_and_nothing_runs_after_it() -> None:
+    def run(number: int) -> float:
+        begun.append(number)
+        return 1 / (3 - number)
+
+    begun: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        list(in_flight(run, range(100)))
+    assert begun == list(range(len(begun))) and len(begun) <= 4 + BATCHES_IN_FLIGHT

@@ -183,6 +183,23 @@ def test_masks_name_channels_by_what_is_where_they_are_strong(again: Any) -> Non
     assert rows["value"].between(0, 1).all() and rows["concept"].isin(COLOURS).all()
 
 
+def test_masks_alone_need_no_pass_for_responses(again: Any, quiet: Any, monkeypatch: Any) -> None:
+    masks = {"masks.source": "colours", "masks.step": 1}
+    beside = again(**masks)
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("the network runs for responses")
+
+    monkeypatch.setattr("pipeline.activations.scan.stream_responses", refuse)
+    alone = again(labels="false", **masks)
+    pd.testing.assert_frame_equal(
+        alone.drop(columns=["false_discovery", "named"]),
+        beside[beside["source"] == "masks"].reset_index(drop=True).drop(columns=["false_discovery", "named"]),
+    )
+    with pytest.raises(AssertionError, match="for responses"):
+        again(**masks)
+
+
 def test_masks_of_other_images_are_refused(again: Any, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
     (tmp_path / "names.txt").write_text("1 cat\n")
