@@ -12,7 +12,7 @@ from pipeline.errors import UnusableModel
 from pipeline.models.network import LOGITS, LayerInfo, Network, own_layers
 
 _CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv"}
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 # How a layer may be read without changing its numbers: types, checks, the order of axes.
 _VIEWS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
@@ -173,7 +173,7 @@ def trace_once(network: Network, function: Callable[[tf.Tensor], tf.Tensor]) -> 
 
 def types_inside(operation: tf.Operation) -> set[str]:
     """The type of an operation; for a call (of a function that XLA compiles, say), the types of all that it runs."""
-    if operation.type not in _CALLS:
+    if operation.type not in CALLS:
         return {operation.type}
     library = {function.signature.name: function for function in operation.graph.as_graph_def().library.function}
     waiting, seen, types = [operation.get_attr("f").name], set(), set()

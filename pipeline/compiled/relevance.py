@@ -13,7 +13,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from pipeline.compiled.graph_walk import LogitsGraph, types_inside
+from pipeline.compiled.graph_walk import CALLS, LogitsGraph, types_inside
 from pipeline.compiled.operation_kinds import AFFINE, BETWEEN, CONVOLUTIONS, ELEMENTWISE, MOVES, PRODUCTS, SQUASHING, SUMS
 from pipeline.compiled.relevance_shares import (
     Contribution,
@@ -103,7 +103,13 @@ class Propagation:
                 tf.zeros_like(source_output) if gradient is None else gradient
                 for gradient, source_output in zip(outputs, operation.outputs, strict=True)
             ]
-            for source, share in zip(operation.inputs, self._shares(operation, above), strict=True):
+            try:
+                shares = self._shares(operation, above)
+            except (AttributeError, ValueError):
+                if operation.type not in CALLS:
+                    raise
+                raise self._without_rule(operation, "a compiled function that nothing goes back through") from None
+            for source, share in zip(operation.inputs, shares, strict=True):
                 if share is not None and self._changes(source):
                     before = relevances.get(source.name)
                     relevances[source.name] = share if before is None else before + share

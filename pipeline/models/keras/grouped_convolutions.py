@@ -17,7 +17,7 @@ from pipeline.compiled.keras_private import convolutions_by
 
 @contextmanager
 def without_compiled_convolutions() -> Iterator[None]:
-    """Keras computes convolutions of maps in groups by plain operations while the block traces a network."""
+    """Keras computes convolutions of maps and of rows in groups by plain operations while the block traces a network."""
     with convolutions_by(_convolution):
         yield
 
@@ -48,8 +48,18 @@ def _convolution(plain: Callable[..., Any], images: Any, kernel: Any, *arguments
     """`keras.ops.conv`, given Keras's own computation of it and its arguments."""
     given = dict(zip(("strides", "padding", "data_format", "dilation_rate"), arguments, strict=False)) | options
     images, kernel = tf.convert_to_tensor(images), tf.convert_to_tensor(kernel)
-    if images.shape.rank != 4 or given.get("data_format") != "channels_last" or images.shape[-1] == kernel.shape[-2]:
+    rank, form = images.shape.rank, given.get("data_format")
+    axis = {"channels_last": -1, "channels_first": 1}.get(form or "", -1)
+    if rank not in (3, 4) or form is None or images.shape[axis] == kernel.shape[-2]:
         return plain(images, kernel, **given)
+    if axis == 1:
+        inner = [*range(2, rank)]
+        last = _convolution(plain, tf.transpose(images, [0, *inner, 1]), kernel, **given | {"data_format": "channels_last"})
+        return tf.transpose(last, [0, rank - 1, *range(1, rank - 1)])
+    if rank == 3:  # as a map of one row
+        sizes = {name: (1, *_pair(given.get(name, 1))[-1:]) for name in ("strides", "dilation_rate")}
+        row = _convolution(plain, images[:, tf.newaxis], kernel[tf.newaxis], **given | sizes)
+        return tf.squeeze(row, 1)
     strides, dilations = (_pair(given.get(name, 1)) for name in ("strides", "dilation_rate"))
     return grouped_convolution(images, kernel, strides, given.get("padding", "valid").upper(), dilations)
 

@@ -192,6 +192,63 @@ def test_convolutions_in_groups_share_as_those_over_all_channels_with_zeros_betw
             np.testing.assert_allclose(ours.maps[key], right.maps[key], atol=1e-3 * np.abs(right.maps[key]).max())
 
 
+def rows_in_groups(whole: bool) -> Any:
+    """Two convolutions of rows, the second in two groups, or the same with a kernel over all channels."""
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((64, 8))(layers.Conv2D(8, 3, strides=2, padding="same", name="first")(x))
+    x = layers.ReLU()(layers.Conv1D(6, 5, strides=2, groups=1 if whole else 2, padding="same", use_bias=False, name="rows")(x))
+    return keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling1D()(x)), name="whole" if whole else "rows")
+
+
+def test_convolutions_of_rows_in_groups_share_as_those_over_all_channels_do(opened: Any, images: Any) -> None:
+    groups, whole = rows_in_groups(False), rows_in_groups(True)
+    stir(groups)
+    for own, other in zip(groups.layers, whole.layers, strict=True):
+        weights = own.get_weights()
+        if own.name == "rows":
+            kernel = np.zeros(other.kernel.shape, np.float32)
+            kernel[:, :4, :3], kernel[:, 4:, 3:] = weights[0][..., :3], weights[0][..., 3:]
+            weights = [kernel]
+        other.set_weights(weights)
+    ours, right = (explain(explainer_of(opened(model), KEYS, 2), images, CLASSES) for model in (groups, whole))
+    np.testing.assert_allclose(ours.logits, right.logits, rtol=1e-4, atol=1e-6)
+    for key in KEYS:
+        np.testing.assert_allclose(ours.maps[key], right.maps[key], atol=1e-3 * np.abs(right.maps[key]).max())
+
+
+def test_convolutions_in_groups_of_channels_first_are_those_of_channels_last(tmp_path: Path) -> None:
+    from pipeline.models.keras.grouped_convolutions import without_compiled_convolutions
+
+    random = np.random.default_rng(0)
+    x, kernel = (random.normal(size=shape).astype(np.float32) for shape in ((2, 9, 8, 4), (3, 3, 2, 6)))
+    options = {"strides": 2, "padding": "same"}
+    with without_compiled_convolutions():
+        last = keras.ops.conv(x, kernel, data_format="channels_last", **options)
+        first = keras.ops.conv(np.moveaxis(x, -1, 1), kernel, data_format="channels_first", **options)
+    np.testing.assert_allclose(np.moveaxis(first, 1, -1), last, atol=1e-5)
+
+
+class Wrapped(keras.layers.Layer):
+    """A convolution in a function of its own, which XLA compiles and which is given its weights."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(3, 3, 3, 6))
+
+    def call(self, x: Any) -> Any:
+        return tf.function(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), jit_compile=True)(
+            x, tf.convert_to_tensor(self.kernel)
+        )
+
+
+@pytest.mark.parametrize("keys", [[("lrp_zplus", None)], [("gradient", None), ("lrp_zplus", None)]])
+def test_a_convolution_in_a_compiled_function_that_is_given_its_weights_is_named(keys: Any, opened: Any, images: Any) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(Wrapped(name="wrapped")(inputs)))
+    model = keras.Model(inputs, layers.Dense(5)(x), name="wrapping")
+    with pytest.raises(UnusableModel, match="wrapping computes '.*wrapped.*' by a compiled function"):
+        explainer_of(opened(model), keys, 2)
+
+
 class Held(keras.layers.Layer):
     """A convolution in a function of its own, which XLA compiles."""
 
