@@ -66,6 +66,8 @@ def _counted(number: int, noun: str) -> str:
 def _lead(receipt: Receipt, data: str, layers: Sequence[Row]) -> str:
     channels = sum(layer["count"] for layer in layers)
     network = shareable(receipt.spec["model"]["source"]).rpartition(":")[2]
+    if not layers:
+        return f"{network} and {_counted(receipt.examples, 'image')} of {data}."
     subject = f"What excites {_counted(channels, 'channel')} in {_counted(len(layers), 'layer')} of {network}"
     among = f"{subject}, among {_counted(receipt.examples, 'image')} of {data}."
     return f"{among} Click a patch to see its image, a name to see its channel."

@@ -57,7 +57,8 @@ def collect(
     Returns: what the overview says, and the names of the files with the rest.
     """
     layers = []
-    names = reader.layers
+    # The receipt has the layers of the spec, which stages may have left alone.
+    names = [name for name in reader.layers if len(reader.rows("channels", name)) or len(reader.rows("activations", name))]
     for done, layer in enumerate(names, start=1):
         before = files.kept_of(layer)  # by a page that was interrupted
         layers.append(before or _write_layer(reader, layer, files, prefix))

@@ -20,8 +20,9 @@ def stage_after(stages: Sequence[Stage]) -> Stage:
 
         with job.reporter.step("report", "layers") as advance:
             counts = write_page(job.folder, sections_of(stages), advance)
-        size = f"{counted(counts['files'], 'file')}, {counts['bytes'] / 1e6:.1f} MB"
-        return {**counts, "summary": f"{counted(counts['channels'], 'channel')} on a page of {size}"}
+        size = f"page of {counted(counts['files'], 'file')}, {counts['bytes'] / 1e6:.1f} MB"
+        channels = f"{counted(counts['channels'], 'channel')} on a " if counts["channels"] else "a "
+        return {**counts, "summary": f"{channels}{size}"}
 
     tables = dict.fromkeys(table for stage in stages for table in stage.tables)
     return Stage("report", run, reads=("stages", *tables), names_classes=True, folders=("report",))

@@ -60,6 +60,17 @@ def test_originals_are_linked_only_where_the_way_holds_on_another_disk(tmp_path:
     assert originals(tmp_path, "folder:/nothing/in/common") is None and originals(tmp_path, "sample:photos") is None
 
 
+def test_a_page_lists_no_layer_that_no_stage_has_looked_at(make_job: Any) -> None:
+    several, none = make_job({"conv": 2}, name="several"), make_job({}, name="none")
+    for job in (several, none):
+        receipt = json.loads((job / "run.json").read_text())
+        write_json(job / "run.json", receipt | {"layers": ["conv", "deep"]})
+        write_page(job, {})
+    listed, empty = ((job / "report" / "index.html").read_text() for job in (several, none))
+    assert "2 channels in 1 layer" in listed and "deep" not in listed
+    assert "channels" not in empty.split("<main")[-1].split("<h2")[0] and "No layer has been looked at yet" in empty
+
+
 def test_no_page_names_a_folder_of_the_disk_it_was_made_on(make_job: Any, tmp_path: Path) -> None:
     jobs = [make_job({"conv": 2}, name=name) for name in ("first", "second")]
     for job, data in zip(jobs, ("a/photos", "b/photos"), strict=True):
