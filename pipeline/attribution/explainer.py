@@ -117,12 +117,22 @@ class Explainer:
         sums = {key: _sums(values) for key, values in signed.items()}
         maps = self._finished(signed)
         channels = {layer: evidence.of(quantity) for layer, quantity in self.plan.channels.items()}
-        asked = evidence.asked
         broken = {key: _is_broken(values) for key, values in signed.items()}
         for name, layers in self.plan.to_merge.items():
             broken[name, MERGED] = np.any([broken[name, layer] for layer in layers], axis=0)
-        about = (asked[..., 0], slots, maps, evidence.gaps, sums, channels, nowhere, asked[..., 1:], broken)
-        return Explained(batch, evidence.logits, *about)
+        return Explained(
+            batch,
+            evidence.logits,
+            evidence.asked[..., 0],
+            slots,
+            maps,
+            gaps=evidence.gaps,
+            sums=sums,
+            channels=channels,
+            nowhere=nowhere,
+            regions=evidence.asked[..., 1:],
+            broken=broken,
+        )
 
     def maps(self, images: np.ndarray, asked: np.ndarray) -> dict[MapKey, np.ndarray]:
         """The maps of images, uint8 (count, height, width, 3), for given classes, int (count, targets), or as of `answer`."""
