@@ -65,8 +65,8 @@ class RegionTarget:
     """A class within a region of a map of classes: the mean of its logit there (Seg-Grad-CAM, Vinogradova et al., 2020).
 
     of_class: the class, as asked.
-    region: float32 (h, w) of the map, 1 within and 0 outside; None for the positions at which the network predicts the class:
-        in the image that is explained, whatever it predicts once the image is changed.
+    region: float32 (h, w) of the map, 1 within and 0 outside; None for the positions at which the network predicts the class
+        in the image that is explained. They stay when a method changes the image.
     words: the region for people, such as " in its own region"; "" for the whole image.
     """
 
@@ -82,9 +82,10 @@ class RegionTarget:
         """The mean logit in the region; 0 where the region is empty."""
         import tensorflow as tf
 
+        if self.region is not None:
+            return self.score_in(logits, numbers, tf.constant(self.region))
         own = tf.argmax(logits, axis=-1, output_type=tf.int32) == numbers[:, tf.newaxis, tf.newaxis]
-        region = tf.cast(own, tf.float32) if self.region is None else tf.constant(self.region)
-        return self.score_in(logits, numbers, region)
+        return self.score_in(logits, numbers, tf.cast(own, tf.float32))
 
     def score_in(self, logits: tf.Tensor, numbers: tf.Tensor, region: tf.Tensor) -> tf.Tensor:
         """The same in another region, float32 (h, w) or (batch, h, w)."""
@@ -95,9 +96,8 @@ class RegionTarget:
         return tf.reduce_sum(of_class * inside, axis=[1, 2]) / tf.maximum(tf.reduce_sum(inside, axis=[1, 2]), 1.0)
 
     def held(self, logits: np.ndarray, number: int) -> RegionTarget:
-        """The same with the region that it has for one image, float (h, w, classes)."""
-        region = (logits.argmax(axis=-1) == number).astype(np.float32) if self.region is None else self.region
-        return replace(self, region=region)
+        """The same in the positions at which the logits of one image, float (h, w, classes), predict the class."""
+        return replace(self, region=(logits.argmax(axis=-1) == number).astype(np.float32))
 
     def reading(self, logits: np.ndarray, number: int) -> Reading:
         """The mean probability of the class in the region; 0 where that is empty."""

@@ -41,19 +41,20 @@ class Blanks:
         self._maps[key] = self._maps.get(key, 0) + 1
         if (values != values[0, 0]).any() or values.shape[:2] == (1, 1):
             return
-        kind = "flat" if values.any() else "one side" if any(sums) else "zero"
-        self._first.setdefault((key, kind), of)
-        self._counts[key, kind] = self._counts.get((key, kind), 0) + 1
+        self._count(key, "flat" if values.any() else "one side" if any(sums) else "zero", of)
 
     def add_broken(self, key: MapKey, of: str) -> None:
         """Take one map that held NaN or infinity, and is left out; of: as for `add`."""
         self._maps[key] = self._maps.get(key, 0) + 1
-        self._first.setdefault((key, "broken"), of)
-        self._counts[key, "broken"] = self._counts.get((key, "broken"), 0) + 1
+        self._count(key, "broken", of)
 
     def leave_out(self, target: str, image: str) -> None:
         """Note an image that has no map of a target, because the network predicts the target's class at none of its positions."""
         self._nowhere.setdefault(target, []).append(image)
+
+    def _count(self, key: MapKey, kind: str, of: str) -> None:
+        self._first.setdefault((key, kind), of)
+        self._counts[key, kind] = self._counts.get((key, kind), 0) + 1
 
     def sentences(self) -> list[str]:
         """What to say of each target that images lack, and of each method and layer that has such maps."""
@@ -69,8 +70,8 @@ class Blanks:
         name = f"{method_named(method).title}{f' at {layer}' if layer else ''}"
         many = f"{count:,} of {counted(self._maps[key], 'map')}, such as that of {self._first[key, kind]},"
         if kind == "broken":
-            why = "the network divides by zero, or computes something that has no gradient there, such as the root of zero"
-            return f"{name}: {many} left out: they are NaN or infinite in places. Either {why}."
+            why = "The network divides by zero, or has no gradient there, as at the root of zero."
+            return f"{name}: {many} left out: they are NaN or infinite in places. {why}"
         if kind == "flat":
             more = " The image is a single superpixel: raise gradcam.segments." if method in _SUPERPIXELS else ""
             return f"{name}: {many} the same value everywhere.{more}"

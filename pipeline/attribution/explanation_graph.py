@@ -84,7 +84,7 @@ class ExplanationGraph:
 
     It is asked for targets, int (batch, targets, 1 + cells): of each the class, and then the positions of its region, 1 within
     and 0 outside, where a target has one that is the image's own, else no cells. PREDICTED stands for what the network predicts
-    of the image that is given; a changed image is given what was found of the image itself.
+    of the image that is given; a changed image is given the prediction for the image itself.
 
     guide: what guided backpropagation replaced; None where no quantity is guided.
     weights: of the network, from the logits back to the images; empty unless they were asked for.
@@ -302,8 +302,8 @@ class _Drawing:
                     values[quantity] = tf.stack(
                         [self._relevance(quantity, propagation, logits, start, located) for start in starts], axis=1
                     )
-        found = tf.concat([explained[..., tf.newaxis], regions], axis=-1)
-        return [logits, found, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
+        targets = tf.concat([explained[..., tf.newaxis], regions], axis=-1)
+        return [logits, targets, tf.stack(scores, axis=1), *(values[quantity] for quantity in self.quantities)]
 
     def _at_layer(self, layer: str, tensor: LayerTensor, totals: Sequence[tf.Tensor]) -> dict[Quantity, tf.Tensor]:
         quantities = [

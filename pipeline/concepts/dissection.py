@@ -230,10 +230,10 @@ class Dissection:
         rest = np.sort(np.concatenate([self.examples[:0], *parts]))
         with closing(self._cells(rest, masks, floors)) as outputs:
             for examples, cells in outputs:
-                for layer, found in cells.items():
-                    units = len(examples) * found.shape[0] * found.shape[1]
-                    tops[layer] = tops[layer].update(found.corners[0], found.channels, units)
-                held.add(examples, {layer: found.on(self.sides[layer]) for layer, found in cells.items()}, floors())
+                for layer, of_layer in cells.items():
+                    units = len(examples) * of_layer.shape[0] * of_layer.shape[1]
+                    tops[layer] = tops[layer].update(of_layer.corners[0], of_layer.channels, units)
+                held.add(examples, {layer: of_layer.on(self.sides[layer]) for layer, of_layer in cells.items()}, floors())
                 done += len(examples)
                 progress(done, 2 * total)
         return tops, masks, held
@@ -256,7 +256,7 @@ class Dissection:
 
         run, layers = self._cell_pass, list(self.channels)
 
-        def found(batch: tuple[Examples, np.ndarray]) -> tuple[Examples, dict[str, MapCells]]:
+        def cells_of(batch: tuple[Examples, np.ndarray]) -> tuple[Examples, dict[str, MapCells]]:
             numbers, pixels = batch
             least, cells = floors(), {}
             for layer, (first, *corners) in run(pixels, *(least[layer] for layer in layers)).items():
@@ -267,7 +267,7 @@ class Dissection:
                 cells[layer] = MapCells(shape, np.asarray(first)[:last].astype(narrow), np.stack(corners)[:, :last])
             return numbers, cells
 
-        yield from in_flight(found, self._batches(examples, masks))
+        yield from in_flight(cells_of, self._batches(examples, masks))
 
     @cached_property
     def _cell_pass(self) -> Pass:

@@ -64,13 +64,13 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _lead(receipt: Receipt, data: str, layers: Sequence[Row]) -> str:
-    channels = sum(layer["count"] for layer in layers)
     network = shareable(receipt.spec["model"]["source"]).rpartition(":")[2]
+    images = f"{_counted(receipt.examples, 'image')} of {data}."
     if not layers:
-        return f"{network} and {_counted(receipt.examples, 'image')} of {data}."
+        return f"{network} and {images}"
+    channels = sum(layer["count"] for layer in layers)
     subject = f"What excites {_counted(channels, 'channel')} in {_counted(len(layers), 'layer')} of {network}"
-    among = f"{subject}, among {_counted(receipt.examples, 'image')} of {data}."
-    return f"{among} Click a patch to see its image, a name to see its channel."
+    return f"{subject}, among {images} Click a patch to see its image, a name to see its channel."
 
 
 def _facts(receipt: Receipt, data: str) -> list[tuple[str, str]]:

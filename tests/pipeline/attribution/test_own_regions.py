@@ -1,4 +1,4 @@
-"""Own regions: a class where the network predicts it is explained there, whatever becomes of the image; against plain Keras."""
+"""Own regions: a class is explained where the network predicts it in the image as it was; against plain Keras."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def job(write_spec: Any, tmp_path: Path) -> Any:
     return job
 
 
-def shown(job: Any) -> Any:
+def first_images(job: Any) -> Any:
     """The first two images as the network is given them."""
     return np.stack([job.fit.apply(image.seen) for _, image in job.source.fetch([0, 1])]) / np.float32(255)
 
@@ -69,7 +69,7 @@ def test_the_region_of_a_class_stays_as_the_image_is_changed(kind: str, job: Any
     lines = 'methods = ["occlusion", "integrated_gradients"]\narrays = true\npatch = 0.25\nsanity = "curves"'
     spec = job(stored(model, kind, tmp_path), lines)
     folder = run(spec, tmp_path / "out", reporter=quiet)
-    images, results = shown(open_job(spec, folder, quiet)), convscope.open(folder)
+    images, results = first_images(open_job(spec, folder, quiet)), convscope.open(folder)
     maps = list(results.maps("occlusion"))
     assert len(maps) == 2
     for stored_map, image in zip(maps, images, strict=True):
