@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -9,7 +10,8 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from pipeline.compiled.tf_private import has_started
@@ -57,14 +59,14 @@ def try_in_child(
         return False
     sys.stdout.flush()
     sys.stderr.flush()
-    with warnings.catch_warnings():
+    with _no_collection(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; NumPy's are idle
         child = os.fork()
-    if not child:
-        try:
-            os._exit(_in_child(work, cpu))
-        finally:  # whatever happens, the child never goes on as its parent
-            os._exit(0)
+        if not child:
+            try:
+                os._exit(_in_child(work, cpu))
+            finally:  # whatever happens, the child never goes on as its parent
+                os._exit(0)
     status = _wait(child, seconds)
     advice = "The file is broken or made to break its reader: save the network again. model.trusted = true skips this trial."
     if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
@@ -115,6 +117,21 @@ def opened_in_child(work: Callable[[], T], where: str) -> Callable[[], T | None]
     weakref.finalize(taken, shared.close)  # whether it is called or not: opening this file, or another, may end in an error
     was_tried = try_in_child(hand, where)
     return taken
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's collector, which in a forked child would run finalizers of the parent's garbage.
+
+    That of an iterator over a tf.data.Dataset waits for the parent's threads, and in the child for ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Handed(pickle.Unpickler):

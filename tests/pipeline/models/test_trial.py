@@ -69,6 +69,25 @@ try_in_child(lambda: 1 / 0, "net.pb")
     assert done.status == 0, done.err
 
 
+def test_a_child_leaves_its_parents_garbage_alone(program: Any) -> None:
+    """The finalizer of an iterator over a data set waits for threads, and a fork takes none along."""
+    done = program("""
+import gc
+import tensorflow as tf
+from pipeline.models.trial import try_in_child
+
+class Cycle:
+    def __init__(self):
+        self.itself, self.images = self, iter(tf.data.Dataset.range(9).map(lambda x: x, num_parallel_calls=2).prefetch(2))
+
+gc.set_threshold(100_000)  # more than the parent makes before the fork, and less than the child does
+next(Cycle().images)
+try_in_child(lambda: [[] for _ in range(200_000)], "net.pb", seconds=20, runs_tensorflow=False)
+assert gc.isenabled()
+""")
+    assert done.status == 0, done.err
+
+
 _HANDED = """
 import json, os, sys
 from pathlib import Path
