@@ -8,9 +8,7 @@ left to do for the first start on the second.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -23,7 +21,7 @@ from pipeline.activations.plan import Progress, ScanPlan
 from pipeline.activations.scan_pass import Peaks, ScanPass
 from pipeline.activations.scan_times import ScanTimes, Stopwatch
 from pipeline.compiled.devices import tensor_float_32
-from pipeline.compiled.microbatches import BATCHES_IN_FLIGHT
+from pipeline.compiled.microbatches import in_flight
 from pipeline.models.network import Network
 from pipeline.sources.source import Shard, Source, drawn
 
@@ -176,27 +174,21 @@ def _outputs(
 ) -> Generator[tuple[Batch, dict[str, Peaks]]]:
     """Every batch with the network's output; while the caller works on one batch, the network runs the next two."""
 
-    def run(batch: Batch, thresholds: dict[str, Thresholds]) -> tuple[dict[str, Peaks], float]:
-        return scan_pass.run(batch.images, thresholds), time.perf_counter()
-
-    threads = ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="network")
-    running: deque[tuple[Batch, Future[tuple[dict[str, Peaks], float]]]] = deque()
-    try:
+    def with_thresholds() -> Iterator[tuple[Batch, dict[str, Thresholds]]]:
         while True:
             with stopwatch.spent_on("data"):
                 batch = next(batches, None)
-            oldest = running.popleft() if running and (batch is None or len(running) == BATCHES_IN_FLIGHT) else None
-            if oldest is not None:
-                wait([oldest[1]])  # the next batch is submitted before this one goes to the caller: the network stays busy
-            if batch is not None:
-                running.append((batch, threads.submit(run, batch, thresholds_for(batch))))
-                stopwatch.watch(running[-1][1])
-            if oldest is not None:
-                yield oldest[0], oldest[1].result()[0]
-            elif batch is None:
+            if batch is None:
                 return
-    finally:
-        threads.shutdown(cancel_futures=True)
+            yield batch, thresholds_for(batch)
+
+    def run(item: tuple[Batch, dict[str, Thresholds]]) -> tuple[tuple[Batch, dict[str, Peaks]], float]:
+        batch, thresholds = item
+        return (batch, scan_pass.run(batch.images, thresholds)), time.perf_counter()
+
+    with closing(in_flight(run, with_thresholds(), stopwatch.watch)) as outputs:
+        for output, _ in outputs:
+            yield output
 
 
 def _batches(source: Source, plan: ScanPlan, shard: Shard, done: int) -> Iterator[Batch]:

@@ -75,18 +75,23 @@ def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: t
     return in_session(over_batch, [images, *others], threads, each=each)
 
 
-def in_flight(run: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+def in_flight(
+    run: Callable[[Item], Result], items: Iterable[Item], started: Callable[[Future[Result]], object] = lambda result: None
+) -> Generator[Result]:
     """What `run` gives for every item, in order; while the caller works on one result, threads run the next items.
 
-    The first item runs alone: TensorFlow plans a graph in its first call, and again for each thread that calls it meanwhile.
+    Args:
+        started: told of each result as soon as it is begun.
     """
     threads = ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="network")
     running: deque[Future[Result]] = deque()
     try:
         for item in items:
             oldest = running.popleft() if len(running) == BATCHES_IN_FLIGHT else None
-            wait([oldest] if oldest else running)
-            running.append(threads.submit(run, item))  # before the oldest goes to the caller: the network stays busy
+            if oldest is not None:
+                wait([oldest])  # the next item is begun before this result goes to the caller: the network stays busy
+            running.append(threads.submit(run, item))
+            started(running[-1])
             if oldest is not None:
                 yield oldest.result()
         while running:

@@ -128,11 +128,11 @@ def test_the_next_items_run_while_the_caller_works_on_one_and_results_come_in_or
     together = threading.Barrier(BATCHES_IN_FLIGHT, timeout=10)
 
     def run(number: int) -> int:
-        if number > 0:  # the first runs alone
-            together.wait()
+        together.wait()
         return number**2
 
-    assert list(in_flight(run, range(1 + 2 * BATCHES_IN_FLIGHT))) == [number**2 for number in range(1 + 2 * BATCHES_IN_FLIGHT)]
+    numbers = range(2 * BATCHES_IN_FLIGHT)
+    assert list(in_flight(run, numbers)) == [number**2 for number in numbers]
 
 
 def test_what_fails_in_flight_reaches_the_caller_and_nothing_runs_after_it() -> None:
