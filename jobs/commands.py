@@ -118,6 +118,8 @@ def _fields(options: argparse.Namespace) -> None:
             size, stride = "{} x {}".format(*field.size), " x ".join(map(as_ratio, field.stride))
             effective = f"{survey.effective.height} x {survey.effective.width}" if survey.effective else "none"
             rows.append((survey.layer.name, size, stride, f"{height} x {width}", "yes" if field.is_global else "no", effective))
+        for line in job.passed_over.sentences():
+            reporter.say(line)
     _print_table(rows)
     print(f"pictures: {folder / 'mosaics' / 'fields'}")
 

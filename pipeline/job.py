@@ -14,6 +14,7 @@ from pipeline.options import RunOptions
 from pipeline.progress import Reporter
 from pipeline.sources.fit import Fit
 from pipeline.sources.picking import digest_file
+from pipeline.sources.readable import PassedOver, ReadableImages
 from pipeline.sources.source import Source
 from pipeline.spec import JobSpec
 from pipeline.spec.model import ALL
@@ -35,6 +36,13 @@ class Job:
     options: RunOptions = field(default_factory=RunOptions)
     # State that is read before the stages run and that one of them uses, by its type.
     prepared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
+    # Images that the stage that runs has passed over, because they cannot be read. They are named when it has ended.
+    passed_over: PassedOver = field(default_factory=PassedOver, repr=False, compare=False)
+
+    @property
+    def readable(self) -> ReadableImages:
+        """The images that can be read, as the network is given them."""
+        return ReadableImages(self.source, self.fit, self.passed_over)
 
     @cached_property
     def of_image(self) -> Network:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.attribution.map_files import FOLDER, StoredMap, name_of, read_maps
 from pipeline.attribution.pictures import ExplanationPictures
-from pipeline.errors import MissingInput, WrongSpec, foreign_errors
+from pipeline.errors import MissingInput, UnknownName, WrongSpec, foreign_errors
 from pipeline.load import parse_spec
 from pipeline.models.head import describe
 from pipeline.progress import Reporter
@@ -121,22 +121,55 @@ def _explained_anew(folder: Place, spec: JobSpec, asked: AskedPicture, row: Row 
     changes: dict[str, Any] = spec.gradcam.model_dump(mode="json", exclude_defaults=True, exclude=_OF_ALL_IMAGES)
     changes |= _image(asked, row) | {"pictures": "all", "batch": 1}
     changes["methods"] = [row["method"] if row else asked.method or spec.gradcam.methods[0]]
-    if row is None:  # of what the job has not explained
+    if row is None:  # of what the job has not explained, or has left out
         changes |= {"through": [], "merge": False}
         changes |= {} if asked.layer is None else {"layers": [asked.layer]}
-        changes |= {} if asked.target is None else {"targets": [int(asked.target) if asked.target.isdecimal() else asked.target]}
-    tree = spec.model_dump(mode="json", exclude_defaults=True) | {"stages": ["gradcam"], "gradcam": changes}
+    a_class = {} if asked.target is None else {"targets": [int(asked.target) if asked.target.isdecimal() else asked.target]}
+    tree = spec.model_dump(mode="json", exclude_defaults=True) | {"stages": ["gradcam"]}
+    own = [target for target in changes.get("targets", []) if isinstance(target, dict)]
     with tempfile.TemporaryDirectory() as temporary:
-        made = run(parse_spec(tree, "the picture"), temporary, reporter=reporter, options=RunOptions())
-        rows = read_index(made, "attributions").to_pylist()
-        same = ("method", "layer", "target")
-        rows = [candidate for candidate in rows if row is None or all(candidate[name] == row[name] for name in same)]
+
+        def explain(targets: Row) -> Place:
+            asked_for = parse_spec(tree | {"gradcam": changes | targets}, "the picture")
+            return run(asked_for, temporary, reporter=reporter, options=RunOptions())
+
+        try:
+            made, same = explain(a_class if row is None else {}), {}
+        except UnknownName:  # it may be the title of a target that has a table of its own
+            if row is not None or not own:
+                raise
+            made, same = explain({"targets": own}), {"target": asked.target}
+        if row is not None:
+            same = {name: row[name] for name in ("method", "layer", "target")}
+        rows = [
+            candidate
+            for candidate in read_index(made, "attributions").to_pylist()
+            if all(candidate[name] == value for name, value in same.items())
+        ]
         if not rows:
-            raise MissingInput(f"{asked.image!r} has no such target, or logits that are NaN. Name another with --target.")
+            raise MissingInput(_why_none(asked, read_receipt(made), "target" in same and row is None))
         picture: str = rows[0]["picture"]
         path = folder / "mosaics" / "gradcam" / ON_DEMAND / picture.removeprefix("mosaics/gradcam/")
         write_bytes(path, (made / picture).read_bytes())
     return path
+
+
+def _why_none(asked: AskedPicture, made: Receipt, titled: bool) -> str:
+    """Why the image has no map, by what the stage said as it explained it.
+
+    Args:
+        titled: whether all targets with a table of their own were explained, of which one may have the title that is asked for.
+    """
+    record = made.stages["gradcam"].model_dump()
+    blanks = [sentence for sentence in record.get("blanks", []) if "left out" in sentence]
+    if titled:
+        blanks = [sentence for sentence in blanks if str(asked.target) in sentence]
+    of = f"{asked.image!r}: no map{'' if asked.target is None else f' of {asked.target!r}'}"
+    if record["nans"]:
+        return f"{of}: the network's logits are NaN or infinite for this image. Name another."
+    if blanks:
+        return f"{of} can be drawn. {blanks[0]} Name another method or --target."
+    return f"{of}: that is no class, and no title of a target that gradcam.targets gives this image. Name another with --target."
 
 
 def _image(asked: AskedPicture, row: Row | None) -> Row:

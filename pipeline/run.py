@@ -87,10 +87,13 @@ def finish(job: Job, stages: Sequence[str] = ()) -> None:
         # Digested before the stage runs, because the results depend on the content of the files at that time.
         files = _file_digests(job, stage)
         started, clock = _utc_now(), time.monotonic()
+        passed_over = job.passed_over.images
+        passed_over.clear()  # what the checks have met
         outcome = stage.run(job)
-        for line in ignored_profiles():
+        for line in [*job.passed_over.sentences(), *ignored_profiles()]:
             job.reporter.say(line)
         record = {"started": started, "seconds": round(time.monotonic() - clock, 1), **outcome}
+        record |= {"passed_over": dict(passed_over)} if passed_over else {}
         receipt = receipt.end(stage.name, StageRecord.model_validate(record | ({"file_digests": files} if files else {})))
         write_receipt(job.folder, receipt)
 
@@ -114,6 +117,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.job import Job
     from pipeline.models.network import Network
     from pipeline.models.registry import open_networks
+    from pipeline.sources.readable import PassedOver
     from pipeline.sources.registry import KINDS
 
     check_engine(options)
@@ -123,7 +127,8 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     spec, layers = layers_of(spec, network, reporter)
     inputs = open_inputs(spec, fetch, network)
     prepared: dict[type, Any] = dict(zip((Network,), others, strict=False))
-    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options, prepared)
+    passed_over = PassedOver(spec.data.on_bad)
+    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options, prepared, passed_over)
     check_job(job)
     return job
 

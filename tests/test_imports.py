@@ -60,6 +60,7 @@ COMMON = {
     "pipeline.sources.source",
     "pipeline.sources.fit",
     "pipeline.sources.picking",
+    "pipeline.sources.readable",
 }
 JOINERS = {"inputs", "job", "live", "load", "pictures_on_demand", "run", "shards", "stages"}
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import UnusableData
 from pipeline.models.network import LayerInfo, Network
 from pipeline.scrambling import scrambled
-from pipeline.sources.fit import Fit
-from pipeline.sources.source import Source
+from pipeline.sources.readable import ReadableImages
 
 BATCH = 16  # images in a pass
 
@@ -59,7 +56,7 @@ Progress = Callable[[int, int], None]
 
 
 def sample_vectors(
-    network: Network, layers: Sequence[LayerInfo], images: tuple[Source, Fit], plan: SamplePlan, progress: Progress
+    network: Network, layers: Sequence[LayerInfo], images: ReadableImages, plan: SamplePlan, progress: Progress
 ) -> dict[str, VectorSample]:
     """Sample vectors of some layers: of the examples whose scrambled numbers are the least, as many as it takes, and of each the
     positions whose scrambled numbers are the least. Examples that cannot be read give way to the next.
@@ -67,9 +64,8 @@ def sample_vectors(
     Only these examples are decoded, in a pass of their own, so the sample costs the same for any size of the data set, and does
     not depend on how a scan is divided.
     """
-    source, fit = images
     most = max(map(plan.examples, layers))
-    order = np.argsort(scrambled(scrambled(np.array([plan.seed]))[0] ^ np.arange(len(source), dtype=np.uint64)), kind="stable")
+    order = np.argsort(scrambled(scrambled(np.array([plan.seed]))[0] ^ np.arange(len(images), dtype=np.uint64)), kind="stable")
     chosen: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {layer.name: [] for layer in layers}
     take = vector_reader(network, layers, [plan.positions(layer) for layer in layers])
     about: dict[int, tuple[str, str | None]] = {}
@@ -77,7 +73,7 @@ def sample_vectors(
     while done < total and looked_at < len(order):
         batch = [int(example) for example in order[looked_at : looked_at + min(BATCH, total - done)]]
         looked_at += len(batch)
-        read = {image.example: image for image in readable(source, fit, batch)}
+        read = {image.example: image for image in images.of(batch)}
         sampled = [example for example in batch if example in read]
         if not sampled:
             continue
@@ -116,7 +112,7 @@ def _sample(layer: LayerInfo, chosen: list[tuple[int, np.ndarray, np.ndarray]]) 
 
 
 def vectors_at(
-    network: Network, layer: LayerInfo, images: tuple[Source, Fit], at: Mapping[int, Sequence[int]]
+    network: Network, layer: LayerInfo, images: ReadableImages, at: Mapping[int, Sequence[int]]
 ) -> dict[tuple[int, int], np.ndarray]:
     """The vectors of a layer at some positions of some examples, {(example, position in reading order): float32 (channels,)}.
 
@@ -127,7 +123,7 @@ def vectors_at(
     vectors: dict[tuple[int, int], np.ndarray] = {}
     examples = sorted(at)
     for first in range(0, len(examples), BATCH):
-        read = {image.example: image.given for image in readable(*images, examples[first : first + BATCH])}
+        read = {image.example: image.given for image in images.of(examples[first : first + BATCH])}
         read_examples = sorted(read)
         if read_examples:
             positions = np.array(
@@ -168,22 +164,3 @@ def vector_reader(
         return [np.asarray(values)[: len(images)] for values in run(filled, *padded)]
 
     return read
-
-
-class GivenImage(NamedTuple):
-    """An image as the network is given it, (height, width, bands)."""
-
-    example: int
-    given: np.ndarray
-    key: str
-    label: str | None
-
-
-def readable(source: Source, fit: Fit, examples: Iterable[int]) -> Iterator[GivenImage]:
-    """The examples among those asked for that can be read, in ascending order."""
-    asked = sorted(examples)
-    try:
-        yield from [GivenImage(example, image.given(fit), image.key, image.label) for example, image in source.fetch(asked)]
-    except UnusableData:
-        for example in asked if len(asked) > 1 else ():
-            yield from readable(source, fit, [example])

@@ -54,7 +54,7 @@ class Subject:
 def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
     """All pictures, then all classes, each with its starting picture, uint8 RGB (h, w, 3); one in memory at a time.
 
-    Raises: MissingInput, UnusableData; UnusableModel, for a network without logits.
+    Raises: MissingInput, UnusableData; TooManyBad, as `pick` does; UnusableModel, for a network without logits.
     """
     yield from _pictures(job)
     visualization = job.spec.dream.visualization
@@ -67,7 +67,8 @@ def subjects(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
 
 def _pictures(job: Job) -> Iterator[tuple[Subject, np.ndarray]]:
     spec = job.spec.dream
-    for picked, name in named(pick(job.source, job.fit, spec, spec.longest or LONGEST_DREAM)) if has_pictures(spec) else ():
+    picks = pick(job.source, job.fit, spec, spec.longest or LONGEST_DREAM, job.passed_over) if has_pictures(spec) else ()
+    for picked, name in named(picks):
         yield Subject(name, picked.image.key, picture_objective(job)), picked.drawn
 
 
@@ -146,7 +147,7 @@ def fits_tiles(size: tuple[int, int], tile: tuple[int, int]) -> bool:
 def check_dream(job: Job) -> None:
     """Check `[dream]` against the network and the images, before any work is done.
 
-    Raises: UnknownLayer; MissingInput and UnusableData, for pictures; UnusableModel, for the logits of a network
+    Raises: UnknownLayer; MissingInput, UnusableData and TooManyBad, for pictures; UnusableModel, for the logits of a network
         without any; WrongSpec, for an unknown class or example, or an impossible size.
     """
     spec, channels = job.spec.dream, job.network.input_shape[2]

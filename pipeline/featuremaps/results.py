@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,9 +13,7 @@ from pipeline.featuremaps.map_sheet import MapStyle, draw_maps
 from pipeline.featuremaps.statistics import MapStatistics
 from pipeline.models.network import LayerInfo, Network, in_groups
 from pipeline.progress import counted
-from pipeline.sources.fit import Fit
-from pipeline.sources.picking import Picked, named, pick
-from pipeline.sources.source import Source
+from pipeline.sources.picking import Picked, named
 from pipeline.spec.featuremaps import FeaturemapsSpec
 from pipeline.store.files import file_name, keep_only
 from pipeline.store.picture_writer import PictureWriter
@@ -26,18 +24,20 @@ _MOST_FLOATS = 100_000_000  # of the maps of one image that are in memory at a t
 
 
 def maps_of(
-    network: Network, layers: Sequence[LayerInfo], source: Source, fit: Fit, picks: FeaturemapsSpec
+    network: Network, layers: Sequence[LayerInfo], images: Callable[[], Iterable[Picked]]
 ) -> Iterator[tuple[LayerInfo, Picked, str, np.ndarray]]:
-    """The maps of some layers for the images picked: layer, image, the image's name for files, float32 (h, w, channels).
+    """The maps of some layers for some images: layer, image, the image's name for files, float32 (h, w, channels).
 
-    Each layer's images come in the order in which they are picked; layers whose maps are many take turns.
+    Each layer's images come in their order; layers whose maps are many take turns.
+
+    Args:
+        images: picks them. It is called for each group of layers, because all of them may not fit into memory.
     """
     from pipeline.compiled.compile import compile_tap
 
     for group in in_groups(layers, _MOST_FLOATS):
         tap = compile_tap(network, [layer.name for layer in group], 1)
-        # The images are read again for each group of layers, because all of them may not fit into memory.
-        for picked, name in named(pick(source, fit, picks)):
+        for picked, name in named(images()):
             maps = tap(picked.given[np.newaxis])
             for layer in group:
                 yield layer, picked, name, np.asarray(maps[layer.name])[0]

@@ -42,7 +42,8 @@ class FieldSurvey:
 def survey_fields(job: Job) -> Iterator[FieldSurvey]:
     """Solve the fields of a job's layers and look at the central units' gradients, for a few channels and images.
 
-    Raises: FieldUnsolved; WrongSpec, for an operation without gradient; UnusableData, where no image can be read.
+    Raises: FieldUnsolved; WrongSpec, for an operation without gradient; UnusableData, where no image can be read;
+        TooManyBad, for the first that cannot, where the spec says so.
     """
     check_gradients(job.network, job.layers, "Without pictures: convscope layers SPEC")
     images = _images(job)
@@ -53,16 +54,11 @@ def survey_fields(job: Job) -> Iterator[FieldSurvey]:
 
 def _images(job: Job) -> np.ndarray:
     """A few readable images, evenly spread over the data set, fitted to the network's input: uint8 (n, h, w, 3)."""
-    images, reason = [], ""
-    for example in np.unique(np.linspace(0, len(job.source) - 1, _IMAGES).astype(int)):
-        try:
-            for _, image in job.source.fetch([int(example)]):
-                images.append(image.given(job.fit))
-        except UnusableData as error:
-            reason = str(error.args[0])
+    images = job.readable.of(np.unique(np.linspace(0, len(job.source) - 1, _IMAGES).astype(int)).tolist())
     if not images:
-        raise UnusableData(f"none of {_IMAGES} images can be read; the last: {reason}")
-    return np.stack(images)
+        key, reason = list(job.passed_over.images.items())[-1]
+        raise UnusableData(f"none of {_IMAGES} images can be read; the last is {key!r}: {reason}. Mend the data.")
+    return np.stack([image.given for image in images])
 
 
 def _survey(job: Job, layer: LayerInfo, field: ReceptiveField, images: np.ndarray) -> FieldSurvey:

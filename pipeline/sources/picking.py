@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Literal
 
 import numpy as np
 
 from pipeline.drawing.pixels import shrink
-from pipeline.errors import MissingInput, TooManyBad, UnusableData, WrongSpec
+from pipeline.errors import MissingInput, UnusableData, WrongSpec
 from pipeline.geometry import Box
-from pipeline.progress import counted
 from pipeline.sources.companions import Companions
 from pipeline.sources.decode import DEFAULT_DECODER, Decoder, Unreadable
 from pipeline.sources.files import length
 from pipeline.sources.fit import Fit
+from pipeline.sources.readable import PassedOver, fetch_readable
 from pipeline.sources.source import Image, Shard, Source, drawn
 from pipeline.sources.windows import without_window
 from pipeline.spec.picks import Picks
@@ -66,30 +65,6 @@ class Picked:
         return self.image.seen if self.picture is None else self.picture
 
 
-@dataclass
-class PassedOver:
-    """Images that cannot be read, and are not among those picked because others follow them.
-
-    on_bad: of the spec: "fail" to stop at the first. images: the reasons, by key.
-    """
-
-    on_bad: Literal["skip", "fail"] = "skip"
-    images: dict[str, str] = field(default_factory=dict)
-
-    def add(self, key: str, reason: str) -> None:
-        """Take one. Raises: TooManyBad, where the spec says so."""
-        if self.on_bad == "fail":
-            raise TooManyBad(f'{key!r} cannot be read: {reason}. Repair the file, or set data.on_bad = "skip".')
-        self.images[key] = reason
-
-    def sentences(self) -> list[str]:
-        """What to say of them, if there are any."""
-        if not self.images:
-            return []
-        key, reason = next(iter(self.images.items()))
-        return [f"{counted(len(self.images), 'image')} passed over, such as {key!r}, which cannot be read: {reason}."]
-
-
 def pick(
     source: Source, fit: Fit, picks: Picks, longest: int = LONGEST_PICTURE, passed_over: PassedOver | None = None
 ) -> Iterator[Picked]:
@@ -113,6 +88,16 @@ def pick(
     for path in dict.fromkeys(picks.files):
         pixels, samples = _read(path, source.decoder)
         yield _picked(None, Image(path, None, pixels, Box.whole(*pixels.shape[:2]), samples), fit, longest)
+
+
+def pick_readable(source: Source, fit: Fit, examples: Iterable[int], passed_over: PassedOver) -> Iterator[Picked]:
+    """The examples that can be read, in the order in which they are given; one in memory at a time.
+
+    Raises: TooManyBad, as `PassedOver` does.
+    """
+    for asked in examples:
+        for example, image in fetch_readable(source, [int(asked)], passed_over):
+            yield _picked(example, image, fit, LONGEST_PICTURE)
 
 
 def named(picked: Iterable[Picked]) -> Iterator[tuple[Picked, str]]:

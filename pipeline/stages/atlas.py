@@ -39,7 +39,7 @@ def run(job: Job) -> Outcome:
     spec, layers = job.spec.atlas, chosen_layers(job)
     plan = _sample_plan(job)
     with job.reporter.step("atlas: sample", "images") as advance:
-        samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
+        samples = sample_vectors(job.network, layers, job.readable, plan, advance)
     rows: list[dict[str, Any]] = []
     without: dict[str, str] = {}
     cells_by_layer: dict[str, list[Cell]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,10 +13,10 @@ from pipeline.attribution.job_targets import check_job_targets, classes_of, targ
 from pipeline.directions.concept_vectors import FEWEST, Counterexamples, EmbeddedImages, embed, set_size
 from pipeline.directions.fitting import SetPlan, check_size, fit_directions, require_scikit_learn
 from pipeline.directions.results import direction_columns
-from pipeline.directions.sampling import BATCH, SamplePlan, VectorSample, readable, sample_vectors, vectors_at
+from pipeline.directions.sampling import BATCH, SamplePlan, VectorSample, sample_vectors, vectors_at
 from pipeline.directions.splitting import TwoClusters, split_set, two_clusters
 from pipeline.directions.tcav import compare_scores
-from pipeline.errors import UnknownName, UnusableData, WrongSpec
+from pipeline.errors import UnknownName, WrongSpec
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_among
@@ -25,11 +24,11 @@ from pipeline.progress import counted
 from pipeline.report.pictures import direction_sets
 from pipeline.report.section import Section
 from pipeline.scrambling import scrambled
-from pipeline.sources.picking import Picked, check_files, pick, read_picked
+from pipeline.sources.picking import Picked, check_files, pick_readable, read_picked
+from pipeline.sources.readable import ReadableImages
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Source
 from pipeline.spec.directions import DirectionsSpec, ImageSetSpec
-from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.columns import append_row
 from pipeline.store.direction_sets import FOLDER, DirectionSet
@@ -55,7 +54,7 @@ def run(job: Job) -> Outcome:
     samples: dict[str, VectorSample] = {}
     if spec.methods or spec.split:
         with job.reporter.step("directions: sample", "images") as advance:
-            samples = sample_vectors(job.network, layers, (job.source, job.fit), plan, advance)
+            samples = sample_vectors(job.network, layers, job.readable, plan, advance)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["directions"].names}
     sets: list[DirectionSet] = []
     number = len(layers) * len(spec.methods)
@@ -158,7 +157,7 @@ def _tested(job: Job, layers: Sequence[LayerInfo]) -> tuple[list[tuple[str | Non
     for output, of_output in job.outputs().items() if spec.targets else ():
         classes = classes_of(of_output, _TARGETS)
         targets = targets_of_job(of_output, classes, spec.targets)
-        images = _picked(job, _order(len(job.source), spec.seed)[:_LOOKED_AT])
+        images = pick_readable(job.source, job.fit, _order(len(job.source), spec.seed)[:_LOOKED_AT], job.passed_over)
         names = [layer.name for layer in layers]
         with job.reporter.step("concepts: gradients", "images") as advance:
             total = min(len(job.source), _LOOKED_AT)
@@ -176,13 +175,6 @@ def _tested(job: Job, layers: Sequence[LayerInfo]) -> tuple[list[tuple[str | Non
             'other targets, or "predicted" for the classes that the network gives the images.'
         )
     return tested, left_out
-
-
-def _picked(job: Job, examples: Iterable[int]) -> Iterator[Picked]:
-    """The examples that can be read, in this order."""
-    for example in examples:
-        with contextlib.suppress(UnusableData):
-            yield from list(pick(job.source, job.fit, Picks(examples=[int(example)])))
 
 
 def _counting(images: Iterable[Picked], advance: Callable[[int], None]) -> Iterator[Picked]:
@@ -217,15 +209,14 @@ def _images_of(job: Job, given: ImageSetSpec | None) -> tuple[int, Iterator[np.n
     order, label = _order(len(source), job.spec.directions.seed), None if given is None else given.label
     if label is not None:
         order = order[:_LOOKED_AT]
-    return len(order), _images_with(job, source, order, label)
+    return len(order), _images_with(ReadableImages(source, job.fit, job.passed_over), order, label, job.network.input_shape[2])
 
 
-def _images_with(job: Job, source: Source, order: np.ndarray, label: str | None) -> Iterator[np.ndarray]:
-    """The images of a source in some order, those with a label where one is given."""
-    bands = job.network.input_shape[2]
+def _images_with(images: ReadableImages, order: np.ndarray, label: str | None, bands: int) -> Iterator[np.ndarray]:
+    """The first bands of images in some order, of those with a label where one is given."""
     for first in range(0, len(order), BATCH):
         batch = [int(example) for example in order[first : first + BATCH]]
-        read = {image.example: image for image in readable(source, job.fit, batch)}
+        read = {image.example: image for image in images.of(batch)}
         yield from (
             read[example].given[..., :bands] for example in batch if example in read and label in (None, read[example].label)
         )
@@ -263,7 +254,7 @@ def _split(job: Job, layer: LayerInfo) -> list[TwoClusters]:
     at: dict[int, list[int]] = {}
     for row in winners:
         at.setdefault(row["example"], []).append(row["row"] * layer.shape[1] + row["col"])
-    vectors = vectors_at(job.network, layer, (job.source, job.fit), {example: sorted(set(own)) for example, own in at.items()})
+    vectors = vectors_at(job.network, layer, job.readable, {example: sorted(set(own)) for example, own in at.items()})
     by_channel: dict[int, dict[int, np.ndarray]] = {}
     for row in winners:
         vector = vectors.get((row["example"], row["row"] * layer.shape[1] + row["col"]))

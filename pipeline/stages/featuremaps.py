@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pipeline.featuremaps.results import FeatureMapResults, maps_of
 from pipeline.job import Job
 from pipeline.models.network import LayerInfo
 from pipeline.models.selection import select_layers
 from pipeline.report.pictures import feature_maps
 from pipeline.report.section import Section
-from pipeline.sources.picking import check_picks, count_picks
+from pipeline.sources.picking import Picked, check_picks, count_picks, pick
 from pipeline.spec.featuremaps import FeaturemapsSpec
 from pipeline.stages.stage import Outcome, Stage
 
@@ -16,14 +18,18 @@ from pipeline.stages.stage import Outcome, Stage
 def featuremaps(job: Job) -> Outcome:
     """Draw the maps and write index/featuremaps.parquet.
 
-    Raises: UnknownLayer, WrongSpec, MissingInput, as `check_featuremaps` does; UnusableData, for an image that
-    cannot be read; StoreFailed.
+    Raises: UnknownLayer, WrongSpec, MissingInput, as `check_featuremaps` does; UnusableData, for a named image that
+    cannot be read; TooManyBad, for another where the spec says so; StoreFailed.
     """
     layers, spec = _layers(job), job.spec.featuremaps
     results = FeatureMapResults(job.folder, layers, spec)
     total = len(layers) * count_picks(job.source, spec)
+
+    def images() -> Iterator[Picked]:
+        return pick(job.source, job.fit, spec, passed_over=job.passed_over)
+
     with job.reporter.step("feature maps", "pictures") as advance:
-        for layer, picked, name, maps in maps_of(job.network, layers, job.source, job.fit, spec):
+        for layer, picked, name, maps in maps_of(job.network, layers, images):
             results.add(layer, picked, name, maps)
             advance(results.pictures, total)
     return results.write_index()

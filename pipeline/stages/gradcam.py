@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +26,8 @@ from pipeline.progress import counted
 from pipeline.report.evidence import evidence
 from pipeline.report.pictures import checks, explanations
 from pipeline.report.section import Section
-from pipeline.sources.picking import PassedOver, Picked, check_picks, count_picks, pick
+from pipeline.sources.picking import Picked, check_picks, count_picks, pick, pick_readable
 from pipeline.spec.gradcam import GradcamSpec, ObjectsSpec
-from pipeline.spec.picks import Picks
 from pipeline.stages.stage import Outcome, Stage
 from pipeline.store.files import file_name, write_bytes
 from pipeline.store.tables import write_index
@@ -162,12 +162,11 @@ def _plan(job: Job, name: str | None) -> ExplainPlan:
 
 def _references(job: Job) -> np.ndarray:
     """Images of the data set at random, the same ones every time; those that cannot be read are passed over."""
-    images: list[np.ndarray] = []
-    for example in np.random.default_rng(0).permutation(len(job.source)):
-        with contextlib.suppress(UnusableData):
-            images += [picked.given for picked in pick(job.source, job.fit, Picks(examples=[int(example)]))]
-        if len(images) == job.spec.gradcam.references:
-            break
+    order = np.random.default_rng(0).permutation(len(job.source))
+    picked = pick_readable(job.source, job.fit, order, job.passed_over)
+    images = [image.given for image in islice(picked, job.spec.gradcam.references)]
+    if not images:
+        raise UnusableData("expected gradients start from images of the data set, of which none can be read. Mend the data.")
     return np.stack(images).astype(np.float32)
 
 
@@ -205,13 +204,13 @@ def _explain_output(
         key: metrics if key == "metrics" else make(explainer) for key, make in CHECKS.items() if key in spec.sanity
     }
     parts = ExplainedParts(job.folder / _PARTS, _depends(job, name)) if spec.arrays else None
-    warnings, bad = _warnings_of_layers(job), PassedOver(job.spec.data.on_bad)
+    warnings = _warnings_of_layers(job)
     for warning in warnings:
         job.reporter.say(f"warning: {warning}")
     # A batch is drawn and indexed while the network has the next.
     with job.reporter.step("gradcam", "images") as advance, ThreadPoolExecutor(1, "drawing") as drawing:
         drawn, done = drawing.submit(lambda: None), 0
-        for batch in explainer.batches(pick(job.source, job.fit, spec, passed_over=bad)):
+        for batch in explainer.batches(pick(job.source, job.fit, spec, passed_over=job.passed_over)):
             explained = parts.explain(explainer, batch) if parts else explainer.explain(batch)
             if not done:
                 warnings += _warnings_of_classes(job, explained, classes)
@@ -245,7 +244,7 @@ def _explain_output(
     guide = explainer.graph.guide
     gaps, missed = gaps_of(results.attributions, spec, job.spec.model.inputs)
     blanks = results.blanks.sentences()
-    for line in [*missed, *blanks, *bad.sentences()]:
+    for line in [*missed, *blanks]:
         job.reporter.say(line)
     if results.nans:
         nans = counted(results.nans, "logit")
@@ -265,7 +264,6 @@ def _explain_output(
         **({"suspicions": suspicious} if suspicious else {}),
         **({"without_object": len(metrics.without_object)} if spec.objects else {}),
         **({"nans": {LOGITS: results.nans}} if results.nans else {}),
-        **({"passed_over": bad.images} if bad.images else {}),
         "summary": f"{counted(len(results.keys), 'image')} explained at {', '.join(layers)}",
     }, tables
 

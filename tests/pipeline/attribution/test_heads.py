@@ -229,7 +229,9 @@ def test_an_infinite_logit_is_counted_as_one_that_is_no_number(job: Any, reporte
     assert any("NaN or infinity: 6 logits." in line for line in reporter.lines)
 
 
-def test_maps_that_are_no_numbers_are_left_out_everywhere_and_the_stage_says_so(job: Any, reporter: Any, tmp_path: Path) -> None:
+def test_maps_that_are_no_numbers_are_left_out_everywhere_and_the_stage_says_so(
+    job: Any, reporter: Any, command: Any, tmp_path: Path
+) -> None:
     """The square root of a ReLU has no gradient where the ReLU gives zero."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((16, 16, 3))
@@ -245,6 +247,8 @@ def test_maps_that_are_no_numbers_are_left_out_everywhere_and_the_stage_says_so(
     blanks = json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["blanks"]
     assert len(blanks) == 3 and all("2 of 2 maps" in line and "left out: they are NaN or infinite" in line for line in blanks)
     assert not list(read_maps(folder, "gradient")) and len(list(read_maps(folder, "occlusion"))) == 2
+    status, _, error = command("picture", folder, "--image", 0, "--method", "gradient")
+    assert status == 2 and "'0': no map can be drawn. gradient: 1 of 1 map, such as" in error and "NaN or infinite" in error
 
 
 def test_a_path_of_too_few_steps_says_what_its_map_misses(job: Any, reporter: Any, tmp_path: Path) -> None:

@@ -99,3 +99,18 @@ def test_a_class_that_is_predicted_nowhere_has_no_map_and_the_stage_says_so(job:
     said = [line for line in reporter.lines if line.startswith("2 in its own region: 2 images left out, such as ")]
     assert len(said) == 1 and "predicts the class at none of their positions" in said[0]
     assert said[0] in json.loads((folder / "run.json").read_text())["stages"]["gradcam"]["blanks"]
+
+
+def test_a_picture_of_what_was_left_out_says_why_there_is_none(job: Any, quiet: Any, command: Any, tmp_path: Path) -> None:
+    lines = 'targets = [{ class = 2, region = "predicted" }, { class = 0, region = "predicted" }]\nmethods = "gradcam"'
+    spec = job(stored(segmenter()[0], "file", tmp_path), f'{lines}\nlayers = "conv"\npictures = 1')
+    folder = run(spec, tmp_path / "out", reporter=quiet)
+    undrawn = read_index(folder, "attributions").to_pylist()[-1]
+    asked = ("picture", folder, "--image", undrawn["key"], "--target")
+    status, _, error = command(*asked, "2 in its own region")
+    assert status == 2 and "no map of '2 in its own region' can be drawn. 2 in its own region: 1 image left out" in error
+    assert "predicts the class at none of their positions" in error
+    status, path, error = command("picture", folder, "--image", 7, "--target", undrawn["target"])
+    assert status == 0 and Path(path.strip()).is_file(), error
+    status, _, error = command(*asked, "zebra")
+    assert status == 2 and "'zebra': that is no class, and no title of a target" in error

@@ -20,13 +20,13 @@ from pipeline.receipt import read_receipt
 from pipeline.sources.fit import Fit
 from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
+from pipeline.sources.readable import PassedOver, ReadableImages
 from pipeline.spec.data import DataSpec
 
 
 def images_of(folder: Any) -> Any:
-    return Images(open_folder(str(folder), DataSpec(source=f"folder:{folder}"), False), Fit(16, 16, "crop")), Fit(
-        16, 16, "stretch"
-    )
+    source = Images(open_folder(str(folder), DataSpec(source=f"folder:{folder}"), False), Fit(16, 16, "crop"))
+    return ReadableImages(source, Fit(16, 16, "stretch"), PassedOver())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,8 @@ def test_the_sample_is_the_vectors_at_positions_that_depend_on_the_example_alone
             np.testing.assert_array_equal(every[example, row, col], vector)
     import keras
 
-    source, fit = images_of(pictures)
+    images = images_of(pictures)
+    source, fit = images.source, images.fit
     maps = keras.Model(tiny_model.input, tiny_model.get_layer("shapes").output)
     sample = few["shapes"]
     for (example, image), own in zip(source.fetch(set(sample.examples)), sorted(set(sample.examples)), strict=True):

@@ -13,7 +13,8 @@ import pytest
 from pipeline.errors import MissingInput, TooManyBad, UnusableData, WrongSpec
 from pipeline.geometry import Box
 from pipeline.sources.fit import Fit
-from pipeline.sources.picking import PassedOver, Picked, check_picks, named, pick
+from pipeline.sources.picking import Picked, check_picks, named, pick
+from pipeline.sources.readable import PassedOver
 from pipeline.sources.registry import open_source
 from pipeline.sources.source import Image, Shard
 from pipeline.spec.data import DataSpec
