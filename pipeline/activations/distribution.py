@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import exact_sums
+from pipeline.activations.correlation import FEWEST, Standardized, correlations
 from pipeline.activations.member import Member, Responses, without_nan
 from pipeline.activations.plan import ScanPlan
 from pipeline.scrambling import scrambled
@@ -172,16 +173,9 @@ class Distribution(Member):
         labels = [str(self.labels[number]) if is_known else None for number, is_known in zip(best, known, strict=True)]
         return labels, np.where(known, index, np.nan)
 
-    def standardized(self) -> np.ndarray:
-        """The sampled responses less their mean, each channel of length 1, so that a product of two is their correlation
-        (Pearson's); zeros where a channel does not vary: float64 (sampled, channels), in the order of the sample.
-        """
-        finite = np.isfinite(self.sample)
-        values = np.where(finite, self.sample, 0).astype(np.float64)
-        values -= values.mean(axis=0) if len(values) else 0
-        norms = np.sqrt((values**2).sum(axis=0))
-        varied = norms > 1e-6 * np.abs(self.sample).max(axis=0, initial=0, where=finite)
-        return np.where(varied, values / np.where(varied, norms, 1), 0)
+    def standardized(self) -> Standardized:
+        """The sampled responses, in the order of the sample, as correlations take them."""
+        return Standardized.of(self.sample)
 
     def twins(self) -> tuple[np.ndarray, np.ndarray]:
         """For each channel the one whose responses correlate most with its own, over the sampled examples.
@@ -191,20 +185,18 @@ class Distribution(Member):
         """
         channels = self.sample.shape[1]
         twin, correlation = np.full(channels, -1, np.int64), np.full(channels, np.nan)
-        if len(self.sample) < 3 or channels < 2:
+        if len(self.sample) < FEWEST or channels < 2:
             return twin, correlation
         values = self.standardized()
-        varied = np.any(values != 0, axis=0)
         for first in range(0, channels, 256):  # channels x channels at once may be too many
             block = slice(first, min(first + 256, channels))
-            together = np.where(varied[block, None] & varied, values[:, block].T @ values, -np.inf)
-            together[np.arange(block.stop - first), np.arange(first, block.stop)] = -np.inf
-            # Rounding, so that the last bits do not decide between equals: the lower number does.
-            together = together.round(9)
-            twin[block], correlation[block] = together.argmax(axis=1), together.max(axis=1)
+            together = correlations(values.channels(block), values)
+            together[np.arange(block.stop - first), np.arange(first, block.stop)] = np.nan
+            together = np.where(np.isnan(together), -np.inf, together)
+            twin[block], correlation[block] = together.argmax(axis=1), together.max(axis=1)  # the lower number among equals
         alone = ~np.isfinite(correlation)
         twin[alone], correlation[alone] = -1, np.nan
-        return twin, correlation.clip(-1, 1)
+        return twin, correlation
 
     def histogram(self, bins: int = 24) -> tuple[np.ndarray, np.ndarray]:
         """The histogram with fewer, equal bins, from the least response to the largest.

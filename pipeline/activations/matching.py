@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.activations.correlation import FEWEST, Standardized, correlations
 from pipeline.activations.distribution import Distribution
 from pipeline.activations.part_file import WHOLE, SavedPart, read_part
 from pipeline.errors import ConvscopeError, WrongSpec
@@ -13,8 +14,6 @@ from pipeline.progress import counted
 from pipeline.store.places import Place
 
 _Nearest = dict[tuple[str, int], tuple[float, tuple[str, int]]]  # by layer and position: the correlation, and the other's
-
-_LEAST = 3  # images that a correlation takes
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,19 @@ def match_across(first: Place, second: Place) -> Matching:
         for other_layer, of_theirs in theirs.items():
             x, y = _shared(of_ours, of_theirs)
             images = len(x)
-            if images < _LEAST:
-                raise WrongSpec(f"compare --match needs {_LEAST} images that both jobs have seen: these have {images} in common.")
-            correlations = (x.T @ y).round(9).clip(-1, 1)
-            _keep_nearest(best[0], layer, other_layer, correlations)
-            _keep_nearest(best[1], other_layer, layer, correlations.T)
+            if images < FEWEST:
+                raise WrongSpec(f"compare --match needs {FEWEST} images that both jobs have seen: these have {images} in common.")
+            alike = np.nan_to_num(correlations(x, y))
+            _keep_nearest(best[0], layer, other_layer, alike)
+            _keep_nearest(best[1], other_layer, layer, alike.T)
     pairs = [(*unit, *other, value) for unit, (value, other) in best[0].items() if other in best[1] and best[1][other][1] == unit]
     return Matching(f"over all layers, each the other's nearest by its responses to {counted(images, 'image')}", across=pairs)
 
 
-def _keep_nearest(best: _Nearest, layer: str, other_layer: str, correlations: np.ndarray) -> None:
+def _keep_nearest(best: _Nearest, layer: str, other_layer: str, alike: np.ndarray) -> None:
     """For each channel of a layer, keep the nearest of another network's layer where it is nearer than those of earlier ones."""
-    for position, other in enumerate(correlations.argmax(axis=1).tolist()):
-        value = float(correlations[position, other])
+    for position, other in enumerate(alike.argmax(axis=1).tolist()):
+        value = float(alike[position, other])
         if value > (best[layer, position][0] if (layer, position) in best else 0.0):
             best[layer, position] = value, (other_layer, other)
 
@@ -100,14 +99,14 @@ def match_channels(first: Place, second: Place) -> Matching:
         if layer in theirs:
             shared = _shared(ours[layer], theirs[layer])
             images = len(shared[0])
-            if images >= _LEAST:
+            if images >= FEWEST:
                 pairs[layer] = _assign(*shared, _same(a, b, layer))
     if not pairs:
-        return Matching(f"by number: the jobs have fewer than {_LEAST} images in common")
+        return Matching(f"by number: the jobs have fewer than {FEWEST} images in common")
     return Matching(f"by the correlation of their responses to {counted(images, 'image')} that both have seen", pairs)
 
 
-def _shared(first: Distribution, second: Distribution) -> tuple[np.ndarray, np.ndarray]:
+def _shared(first: Distribution, second: Distribution) -> tuple[Standardized, Standardized]:
     """Both samples' responses to the images of both, in one order, as `Distribution.standardized` gives them."""
     _, ours, theirs = np.intersect1d(first.order, second.order, return_indices=True)
     return (
@@ -123,15 +122,14 @@ def _same(first: SavedPart, second: SavedPart, layer: str) -> bool:
     return same and first.part.channels[layer] == second.part.channels[layer]
 
 
-def _assign(first: np.ndarray, second: np.ndarray, numbered: bool) -> dict[int, tuple[int, float]]:
-    """{channel of the first: (channel of the second, correlation)} of standardized responses, (images, channels) each.
+def _assign(first: Standardized, second: Standardized, numbered: bool) -> dict[int, tuple[int, float]]:
+    """{channel of the first: (channel of the second, correlation)}, of responses to the same images.
 
-    Among equals a channel's own number wins. Channels that never vary are left out.
+    Among equals a channel's own number wins. Pairs without a correlation, as those of channels that never vary, are left out.
     """
     from scipy.optimize import linear_sum_assignment
 
-    correlations = (first.T @ second).round(9).clip(-1, 1)
-    worth = correlations + (1e-9 * np.eye(*correlations.shape) if numbered else 0)
-    rows, columns = linear_sum_assignment(worth, maximize=True)
-    varied = np.any(first != 0, axis=0)[rows] & np.any(second != 0, axis=0)[columns]
-    return {int(a): (int(b), float(correlations[a, b])) for a, b in zip(rows[varied], columns[varied], strict=True)}
+    alike = correlations(first, second)
+    worth = np.nan_to_num(alike) + (1e-9 * np.eye(*alike.shape) if numbered else 0)
+    pairs = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
+    return {int(a): (int(b), float(alike[a, b])) for a, b in pairs if np.isfinite(alike[a, b])}

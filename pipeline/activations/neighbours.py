@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.activations.correlation import FEWEST, Standardized, correlations
 from pipeline.activations.distribution import Distribution
 from pipeline.activations.part import Part
 
@@ -18,28 +19,27 @@ def neighbour_columns(part: Part, channels: Mapping[str, np.ndarray]) -> dict[st
     """The columns of index/neighbours.parquet, channel by channel: those of its own layer first, then those of others.
 
     The correlations (Pearson's) are over the examples that `Distribution` samples by their numbers: the same ones for every
-    layer and in any sharding. They are rounded, so that the last bits do not decide between equals: the earlier channel does.
+    layer and in any sharding; those of two channels over the examples to which both have finite responses. They are rounded,
+    so that the last bits do not decide between equals: the earlier channel does.
 
     Args:
         channels: the numbers of the channels, by layer.
     """
     standardized = {layer: member.settled().standardized() for layer, member in part.of(Distribution).items()}
     names = list(standardized)
-    together = np.concatenate(list(standardized.values()), axis=1) if names else np.zeros((0, 0))
-    owners = np.repeat(np.arange(len(names)), [values.shape[1] for values in standardized.values()])
+    together = Standardized.beside(list(standardized.values()))
+    owners = np.repeat(np.arange(len(names)), [of_layer.values.shape[1] for of_layer in standardized.values()])
     numbers = np.concatenate([channels[layer] for layer in names]) if names else np.zeros(0, np.int64)
-    varied = np.any(together != 0, axis=0)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("layer", "channel", "rank", "other_layer", "other_channel", "correlation")
     }
     step = max(1, _AT_A_TIME // max(len(owners), 1))
-    for first in range(0, len(owners) if len(together) >= 3 else 0, step):
+    for first in range(0, len(owners) if len(together) >= FEWEST else 0, step):
         rows = np.arange(first, min(first + step, len(owners)))
-        correlations = (together[:, rows].T @ together).round(9).clip(-1, 1)
-        correlations[:, ~varied] = -np.inf
-        correlations[~varied[rows]] = -np.inf
-        correlations[np.arange(len(rows)), rows] = -np.inf
-        for row, values in zip(rows, correlations, strict=True):
+        of_rows = correlations(together.channels(rows), together)
+        of_rows[np.arange(len(rows)), rows] = np.nan
+        of_rows = np.where(np.isnan(of_rows), -np.inf, of_rows)
+        for row, values in zip(rows, of_rows, strict=True):
             same_layer = owners == owners[row]
             for group in (same_layer, ~same_layer):
                 nearest = _nearest(np.where(group, values, -np.inf))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,17 @@ def concept_matrix(images: np.ndarray, concepts: Concepts, names: Mapping[str, s
             f"{names['concepts']}, {concepts.vectors.shape[1]:,}. Both must come from one model."
         )
     return normalised(images) @ normalised(concepts.vectors).T
+
+
+def finite(vectors: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
+    """The embeddings that a network gives, float64 (images, width), with zeros, which are like nothing, where one has NaN or
+    infinity; says how many those are.
+    """
+    known: np.ndarray = np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1)
+    if known.all():
+        return vectors
+    say(f"concepts: {np.count_nonzero(~known):,} of {len(vectors):,} embeddings hold NaN or infinity, and are like no other.")
+    return np.where(known[:, np.newaxis], vectors, 0.0)
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

@@ -102,8 +102,8 @@ def bins_for(labels: int, channels: int) -> int:
 def grid_of(sample: np.ndarray, highest: np.ndarray, bins: int) -> np.ndarray:
     """The edges of a grid: the quantiles of sampled responses, and equal steps from the largest of them to the highest known.
 
-    A sample of no more images than there are quantiles has an edge at every response: no two images share a bin, unless
-    they respond the same.
+    Where there are edges enough for all different responses of the sample, each is one: no two images share a bin, unless they
+    respond the same. A channel that is silent for most images has many equal responses.
 
     Args:
         sample: float32 (images, channels); values that are not finite are passed over.
@@ -120,8 +120,14 @@ def grid_of(sample: np.ndarray, highest: np.ndarray, bins: int) -> np.ndarray:
         if not len(values):
             columns.append(np.zeros(bins - 1, np.float32))
             continue
-        quantiles = values[np.linspace(0, len(values) - 1, inner).round().astype(int)]
-        last = values[-1]
-        steps = np.linspace(last, max(top, last) if np.isfinite(top) else last, tail + 1)[1:]
+        distinct, last = np.unique(values), values[-1]
+        highest_known = max(top, last) if np.isfinite(top) else last
+        room = bins - 1 if highest_known == last else inner
+        if len(distinct) <= room + 1:  # the lowest has a bin without an edge
+            distinct = distinct[-room:]
+            quantiles = np.concatenate([distinct, np.full(room - len(distinct), last, np.float32)])
+        else:
+            quantiles = values[np.linspace(0, len(values) - 1, inner).round().astype(int)]
+        steps = np.linspace(last, highest_known, bins - len(quantiles))[1:]
         columns.append(np.concatenate([quantiles, steps]).astype(np.float32))
     return np.array(columns, np.float32).reshape(len(columns), bins - 1)

@@ -12,8 +12,8 @@ import numpy as np
 
 def clarity(vectors: np.ndarray) -> float:
     """The mean cosine of two different winners: float64 (winners, width) to -1..1; NaN for fewer than two."""
-    count = len(vectors)
-    return float((vectors.sum(axis=0) @ vectors.sum(axis=0) - count) / (count * (count - 1))) if count > 1 else np.nan
+    count, total = len(vectors), vectors.sum(axis=0)
+    return float((total @ total - (vectors**2).sum()) / (count * (count - 1))) if count > 1 else np.nan
 
 
 def polysemanticity(vectors: np.ndarray) -> float:

@@ -32,6 +32,7 @@ from pipeline.concepts.embeddings import (
     Concepts,
     check_width,
     concept_matrix,
+    finite,
     label_means,
     normalised,
     of_keys,
@@ -258,7 +259,8 @@ def _embedded(job: Job, given: EmbeddingsSpec, sample: _Sample, labels: Sequence
     else:
         embedder = job.prepared.get(Embedder) or _embedder(job, given)
         with job.reporter.step("embeddings", "images") as advance:
-            vectors = embedder.vectors(given.layer or EMBEDDING, _chosen(job), job.spec.data.batch, advance)
+            embeds = embedder.vectors(given.layer or EMBEDDING, _chosen(job), job.spec.data.batch, advance)
+            vectors = finite(embeds, job.reporter.say)
     if given.encoder is not None:
         words = read_words(given.words) if given.words is not None else list(labels)
         texts = [given.prompt.replace("{}", word) for word in words]
@@ -292,9 +294,9 @@ def _from_embeddings(measures: Sequence[Measure], embedded: _Embedded, sample: _
     if not concepts.names:
         return
     responses = sample.responses[layer].astype(np.float64)
-    finite = np.isfinite(responses)
-    lowest = responses.min(axis=0, initial=np.finfo(np.float32).max, where=finite)
-    responses = np.where(finite, responses, lowest)
+    known = np.isfinite(responses)
+    lowest = responses.min(axis=0, initial=np.finfo(np.float32).max, where=known)
+    responses = np.where(known, responses, lowest)
     fits = share_that_fits(nearest_concepts(matrix), strongest_images(responses))
     for measure in measures:
         orders = permutations_of(*responses.shape)
@@ -324,7 +326,7 @@ def _quality(job: Job, plan: ScanPlan) -> dict[str, list[Any]]:
     own = given is None or given.images is not None
     embedder = Embedder(job.of_image, job.source) if own or given is None else job.prepared.get(Embedder) or _embedder(job, given)
     layer_of = job.layers[-1].name if own or given is None else given.layer or EMBEDDING
-    height, width, _ = embedder.network.input_shape
+    fit = Fit(embedder.network.input_shape[0], embedder.network.input_shape[1], job.fit.mode)
     columns: dict[str, list[Any]] = {name: [] for name in INDEX["quality"].names}
     reader = JobReader(job.folder)
     with job.reporter.step("quality", "layers") as advance:
@@ -332,7 +334,7 @@ def _quality(job: Job, plan: ScanPlan) -> dict[str, list[Any]]:
             table = reader.pictures("crops", layer.name, ("channel", "image"))
             rows = [] if table is None else table.to_pylist()
             pictures = (decode_png(row["image"]["bytes"]) for row in rows)
-            vectors = embedder.of_pictures(layer_of, pictures, Fit(height, width, job.fit.mode), job.spec.data.batch)
+            vectors = finite(embedder.of_pictures(layer_of, pictures, fit, job.spec.data.batch), job.reporter.say)
             of_rows, numbers = np.array([row["channel"] for row in rows], np.int64), plan.channels_of(layer)
             winners = [normalised(vectors[of_rows == number]) if number in of_rows else np.zeros((0, 1)) for number in numbers]
             values, nearest = redundancy(winners)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.activations import matching
+from pipeline.activations.correlation import Standardized
 from pipeline.activations.matching import match_across
 from pipeline.activations.part_file import WHOLE
 from pipeline.errors import WrongSpec
@@ -22,10 +23,8 @@ class Sampled:
     def __init__(self, order: Any, sample: Any) -> None:
         self.order, self.sample = np.asarray(order), np.asarray(sample, np.float64)
 
-    def standardized(self) -> Any:
-        centred = self.sample - self.sample.mean(axis=0)
-        norms = np.linalg.norm(centred, axis=0)
-        return np.where(norms > 0, centred, 0) / np.where(norms > 0, norms, 1)
+    def standardized(self) -> Standardized:
+        return Standardized.of(self.sample)
 
 
 def matched(monkeypatch: Any, first: Any, second: Any, data: Any = ("d", "d")) -> Any:

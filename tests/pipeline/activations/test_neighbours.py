@@ -82,3 +82,19 @@ def test_jobs_on_other_data_and_jobs_without_a_scan_are_matched_by_number(sample
     assert match_channels(first, other).pairs == {} and "different data" in match_channels(first, other).how
     (other / WHOLE).unlink()
     assert match_channels(first, other).pairs == {} and "scan.part" in match_channels(first, other).how
+
+
+def test_correlations_are_those_of_numpy_over_the_images_to_which_both_channels_have_finite_responses(samples: Any) -> None:
+    samples["conv"][3:9, 1] += 1000  # what is not finite must not count as zero
+    samples["conv"][[0, 4, 9], 1], samples["dense"][[4, 7], 2], samples["dense"][:, 6] = np.nan, np.inf, np.nan
+    samples["dense"][2:, 5] = np.nan  # two images are too few
+    columns = neighbour_columns(part_of(samples), {"conv": np.arange(9), "dense": np.arange(7)})
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert {(row["layer"], row["channel"]) for row in rows} == {
+        (layer, channel) for layer, count in COUNTS.items() for channel in range(count)
+    } - {("conv", 5), ("dense", 5), ("dense", 6)}
+    for row in rows:
+        first = samples[row["layer"]][:, row["channel"]].astype(float)
+        second = samples[row["other_layer"]][:, row["other_channel"]].astype(float)
+        both = np.isfinite(first) & np.isfinite(second)
+        assert row["correlation"] == pytest.approx(np.corrcoef(first[both], second[both])[0, 1], abs=2e-6)

@@ -247,3 +247,29 @@ def test_clarity_is_how_alike_the_last_layer_finds_a_channels_crops(named: Any, 
             unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
             cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
             assert quality[layer, channel] == pytest.approx(cosines.mean(), abs=1e-4)
+
+
+def test_embeddings_that_are_nan_are_like_no_other_and_the_stage_says_so(
+    write_spec: Any, write_pictures: Any, reporter: Any, tmp_path: Path
+) -> None:
+    """A network that divides by the mean of its image gives NaN for black ones."""
+    inputs = keras.Input((16, 16, 3))
+    edges = keras.layers.Conv2D(4, 3, activation="relu", bias_initializer="ones", name="edges")(inputs)
+    mean = keras.ops.mean(inputs, axis=(1, 2, 3), keepdims=True)
+    shares = keras.layers.Conv2D(3, 1, name="shares")(keras.ops.divide(edges, mean))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(keras.ops.nan_to_num(shares))))
+    model.save(tmp_path / "net.keras")
+    folder = write_pictures(tmp_path / "data")
+    for name in ("000.png", "002.png"):
+        (folder / "cat" / name).write_bytes(encode_png(np.zeros((20, 20, 3), np.uint8)))
+    tables = {
+        "model": {"source": f"file:{tmp_path / 'net.keras'}", "layers": ["edges"]},
+        "data": {"source": f"folder:{folder}"},
+        "concepts": {"quality": True, "labels": False},
+        "concepts.embeddings": {"layer": "shares", "measures": ["cosine", "soft_wpmi"]},
+    }
+    done = run(load_spec(write_spec(tmp_path / "spec.toml", **tables), [STAGES]), tmp_path, reporter=reporter)
+    assert any("concepts: 2 of 20 embeddings hold NaN or infinity" in line for line in reporter.lines)
+    rows = index(done)
+    assert set(rows["concept"]) == {"cat", "dog"} and np.isfinite(rows["value"]).all()
+    assert index(done, "quality")["clarity"].between(-1, 1).all()

@@ -26,10 +26,11 @@ def counted(responses: Any, codes: Any, bins: int = MOST_BINS) -> LabelCounts:
     return LabelCounts.empty(grid_of(responses, responses.max(axis=0), bins), LABELS).update(responses, codes)
 
 
+@pytest.mark.parametrize("images", [200, MOST_BINS])
 @pytest.mark.parametrize("decimals", [None, 1])
-def test_where_no_two_responses_share_a_bin_the_measures_are_those_of_scikit_learn(decimals: Any) -> None:
+def test_where_no_two_responses_share_a_bin_the_measures_are_those_of_scikit_learn(decimals: Any, images: int) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
-    responses, codes = responses_and_codes(200, decimals=decimals)
+    responses, codes = responses_and_codes(images, decimals=decimals)
     counts, labelled = counted(responses, codes), codes >= 0
     for label in range(3):
         for channel in range(4):
@@ -38,6 +39,16 @@ def test_where_no_two_responses_share_a_bin_the_measures_are_those_of_scikit_lea
                 metrics.average_precision_score(is_label, scores), abs=1e-12
             )
             assert counts.auc()[label, channel] == pytest.approx(metrics.roc_auc_score(is_label, scores), abs=1e-12)
+
+
+def test_a_channel_that_is_silent_for_most_images_has_bins_for_the_others() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    responses, codes = responses_and_codes(600)
+    responses = np.maximum(responses - 0.8, 0)  # 500 different numbers at most are above zero
+    responses[200:, 3] = 0
+    counts, labelled = counted(responses, codes), codes >= 0
+    expected = metrics.average_precision_score(codes[labelled] == 0, responses[labelled, 3])
+    assert counts.average_precision()[0, 3] == pytest.approx(expected, abs=1e-12)
 
 
 def test_on_a_coarse_grid_they_are_off_by_no_more_than_the_images_that_share_a_bin() -> None:

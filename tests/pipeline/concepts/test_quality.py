@@ -20,6 +20,7 @@ def test_clarity_is_the_mean_cosine_of_all_pairs() -> None:
     vectors = unit(*np.random.default_rng(0).normal(size=(6, 4)))
     pairs = [first @ second for first, second in itertools.permutations(vectors, 2)]
     assert clarity(vectors) == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert clarity(np.array([[1.0, 0], [0, 0], [1, 0]])) == pytest.approx(1 / 3)  # what embeds as zero is like nothing
     assert clarity(unit([1, 0], [1, 0])) == pytest.approx(1) and np.isnan(clarity(unit([1, 0])))
 
 
