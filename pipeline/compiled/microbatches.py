@@ -13,6 +13,7 @@ import tensorflow as tf
 from pipeline.compiled.cpu_session import in_session
 from pipeline.compiled.devices import cpu_threads, visible_gpus
 from pipeline.compiled.freezing import FrozenGraph, Pass, freeze
+from pipeline.compiled.in_place import let_clamps_wait
 from pipeline.models.network import Network
 
 Item = TypeVar("Item")
@@ -60,6 +61,7 @@ def in_microbatches(function: Pass, size: int, images: tf.TensorSpec, *others: t
         whole = freeze(function, *specs)
         return lambda pixels, *others: whole(pixels, 0, *others)
     frozen = FrozenGraph.of(function, *specs)
+    let_clamps_wait(frozen.graph)
 
     def over_batch(images: tf.Tensor, *others: tf.Tensor) -> Any:
         padded = tf.pad(images, [(0, count * size - batch), (0, 0), (0, 0), (0, 0)])
