@@ -148,7 +148,7 @@ class Scanning:
         from pipeline.activations.part import Part
         from pipeline.activations.scan_pass import ScanPass
 
-        self._network, self._plan, self.source = network, plan, source
+        self._network, self.plan, self.source = network, plan, source
         self._pass, self.part = scan_pass or ScanPass(network, plan), Part.empty(plan)
 
     def rate(self, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -158,7 +158,7 @@ class Scanning:
         images = self.source.grow()
         self.source.touch()
         started = clock()
-        self.part, _ = scan(self._network, self.source, self._plan, session=ScanSession(begun=self.part, scan_pass=self._pass))
+        self.part, _ = scan(self._network, self.source, self.plan, session=ScanSession(begun=self.part, scan_pass=self._pass))
         return len(images) / (clock() - started)
 
 

@@ -11,13 +11,29 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # as the kernel calls them, on x86 and on ARM
 _EVERY = 1  # seconds between two samples
 
 
 def cores() -> int:
     """The number of cores that this process may use, or that the machine has if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def emulates_bfloat16(cpu: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has no bfloat16 of its own, so that it takes several times as long as float32; False where nobody says.
+
+    Args:
+        cpu: what the kernel says of the CPU.
+    """
+    try:
+        lines = cpu.read_text().splitlines()
+    except OSError:
+        return False
+    known = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()}
+    return bool(known) and known.isdisjoint(_BFLOAT16)
 
 
 def release_memory() -> None:

@@ -46,11 +46,14 @@ class Peaks:
 
 
 class ScanPass:
-    """The compiled pass of a network and a plan: images in, every layer's peaks out. Compiled on first use."""
+    """The compiled pass of a network and a plan: images in, every layer's peaks out. Compiled on first use.
+
+    size: images in a micro-batch.
+    """
 
     def __init__(self, network: Network, plan: ScanPlan) -> None:
         self._network, self._batch = network, plan.batch
-        self._size = plan.batch if plan.xla else microbatch_size(network, plan.batch)
+        self.size = plan.batch if plan.xla else microbatch_size(network, plan.batch)
         self._arithmetic = Arithmetic(plan.precision, plan.xla)
         self._names = [layer.name for layer in plan.layers]
         self._channels = None if plan.channels is None else tf.constant(plan.channels, tf.int32)
@@ -95,6 +98,12 @@ class ScanPass:
         return Peaks(images=images, channels=channels, rows=rows, cols=cols, shares=shares, **by_image)
 
     def _compile(self, with_nan: bool) -> Pass:
+        edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
+        return in_microbatches(self.of_microbatch(with_nan), self.size, network_input(self._network, self._batch), *edges)
+
+    def of_microbatch(self, with_nan: bool = False) -> Pass:
+        """What is compiled, as `in_microbatches` takes it: a function of images, and of each layer's floor and ceiling."""
+
         def read(images: tf.Tensor) -> tuple[dict[str, tf.Tensor], ...]:
             if self._by_relevance:
                 return layer_relevance(self._network, images, self._names), {}, {}
@@ -113,7 +122,7 @@ class ScanPass:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
             outputs = []
             for name, floor, ceiling in zip(self._names, edges[::2], edges[1::2], strict=True):
-                floor = _of_images(floor, first, self._size)
+                floor = _of_images(floor, first, self.size)
                 if self._by_relevance:
                     output = _totals(maps[name], first, floor, ceiling, with_nan)
                 elif with_nan:
@@ -127,9 +136,7 @@ class ScanPass:
                 outputs.append(output)
             return outputs
 
-        edges = [tf.TensorSpec((rows, count), tf.float32) for count in self._counts for rows in (None, 1)]
-        run = pass_of(self._network, read, self._size, finish, self._arithmetic)
-        return in_microbatches(run, self._size, network_input(self._network, self._batch), *edges)
+        return pass_of(self._network, read, self.size, finish, self._arithmetic)
 
 
 def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:

@@ -21,7 +21,7 @@ from pipeline.activations.scan_state import ScanState, clear, settle
 from pipeline.engines.registry import scan_job
 from pipeline.errors import WrongSpec
 from pipeline.fields import FieldCache, field_columns, solve_fields
-from pipeline.hardware import release_memory, watch_gpu
+from pipeline.hardware import emulates_bfloat16, release_memory, watch_gpu
 from pipeline.job import Job
 from pipeline.models.selection import layer_columns
 from pipeline.patches import PatchOptions, Winners, winners_of, write_patches
@@ -45,6 +45,11 @@ def run(job: Job) -> Outcome:
 
     spec, plan = job.spec.activations, ScanPlan.of(job)
     began = time.monotonic()
+    if plan.precision == "bfloat16" and job.options.engine == "local" and emulates_bfloat16():
+        job.reporter.say(
+            "warning: this CPU has neither AVX-512 BF16 nor AMX: the scan takes longer in bfloat16 than in float32. "
+            "Leave out model.precision."
+        )
     with job.reporter.step("scan", "images") as advance, watch_gpu(job.options.engine == "local") as gpu:
         part, times = scan_job(job.prepared.pop(ScanState, None) or ScanState.read(job), plan, advance)
     release_memory()

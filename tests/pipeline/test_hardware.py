@@ -1,13 +1,49 @@
-"""Freed memory goes back to the system."""
+"""What the CPU is said to compute in, and freed memory that goes back to the system."""
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.hardware import release_memory
+from pipeline import load_spec, run
+from pipeline.errors import WrongSpec
+from pipeline.hardware import emulates_bfloat16, release_memory
+from pipeline.progress import Reporter
+
+
+@pytest.mark.parametrize(
+    ("said", "emulates"),
+    [
+        ("flags\t\t: fpu avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", False),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("model name\t: unknown\n", False),
+    ],
+)
+def test_bfloat16_is_emulated_by_cpus_whose_flags_do_not_have_it(tmp_path: Path, said: str, emulates: bool) -> None:
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text(said)
+    assert emulates_bfloat16(cpu) is emulates
+    assert not emulates_bfloat16(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("emulates", "precision"), [(True, "bfloat16"), (True, "float32"), (False, "bfloat16")])
+def test_a_scan_that_is_slower_in_bfloat16_says_so(
+    tmp_path: Path, write_spec: Any, monkeypatch: pytest.MonkeyPatch, emulates: bool, precision: str
+) -> None:
+    monkeypatch.setattr("pipeline.stages.activations.emulates_bfloat16", lambda: emulates)
+    said = io.StringIO()
+    spec = load_spec(write_spec(tmp_path / "spec.toml", model={"precision": precision}))
+    with suppress(WrongSpec):  # of CPUs for which TensorFlow cannot emulate it
+        run(spec, tmp_path, ["activations"], Reporter("tiny", said))
+    assert ("warning: this CPU has neither" in said.getvalue()) == (emulates and precision == "bfloat16")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone keeps freed memory")
