@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from pipeline.compiled.freezing import Pass
 
 
-def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int, each: int = 1) -> Pass:
+def in_session(
+    function: Callable[..., Any], specs: list[tf.TensorSpec], threads: int, each: int = 1, few_calls: bool = False
+) -> Pass:
     """Compile a function of tensors for these shapes and types, to run on the CPU in a session.
 
     By default TensorFlow uses as many threads as there are cores for each operation. If other work is waiting,
@@ -23,6 +26,7 @@ def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads
     Args:
         threads: how many operations may run at the same time, for all callers together.
         each: threads for one operation.
+        few_calls: plan the graph in less time, though a call of it may take a little more.
 
     Returns: a callable that takes arrays, or tensors, of the specs and returns arrays in the structure that `function`
         returns. Several threads may call it at the same time.
@@ -37,6 +41,8 @@ def in_session(function: Callable[..., Any], specs: list[tf.TensorSpec], threads
         inter_op_parallelism_threads=threads,
         use_per_session_threads=True,
     )
+    if few_calls:
+        config.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
     config.experimental.disable_output_partition_graphs = True  # else it keeps another copy of the graph and its weights
     call = tf.compat.v1.Session(graph=graph, config=config).make_callable(tf.nest.flatten(structure), inputs)
     first, planned = threading.Lock(), threading.Event()

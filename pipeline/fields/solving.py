@@ -93,7 +93,7 @@ def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, Receptive
     # On the CPU, where there is a GPU too: cuDNN's Winograd and FFT convolutions let rounding leak out of a unit's window,
     # which is no dependence, but repeats to the bit. A core runs a whole batch, while another evaluates the last one.
     threads = cpu_threads()
-    run = in_session(read, [images], threads, each=-(-threads // in_flight))
+    run = in_session(read, [images], threads, -(-threads // in_flight), few_calls=True)
 
     try:
         return ReceptiveField.of_layers((batch, height, width, channels), run, in_flight)
