@@ -18,7 +18,7 @@ from pipeline.spec.model import ModelSpec
 
 REAL = Path(os.environ.get("CONVSCOPE_REAL", ""))
 
-pytestmark = pytest.mark.skipif("CONVSCOPE_REAL" not in os.environ, reason="CONVSCOPE_REAL names no folder of real inputs")
+pytestmark = pytest.mark.skipif(not os.environ.get("CONVSCOPE_REAL"), reason="CONVSCOPE_REAL names no folder of real inputs")
 
 
 def opened(**keys: Any) -> Any:

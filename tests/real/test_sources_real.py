@@ -17,8 +17,8 @@ from pipeline.sources.source import Shard
 from pipeline.spec.data import DataSpec
 
 REAL, SHARED = os.environ.get("CONVSCOPE_REAL"), os.environ.get("CONVSCOPE_SHARED")
-needs_real = pytest.mark.skipif(REAL is None, reason="CONVSCOPE_REAL names no folder of real inputs")
-needs_shared = pytest.mark.skipif(SHARED is None, reason="CONVSCOPE_SHARED names no folder of shared inputs")
+needs_real = pytest.mark.skipif(not REAL, reason="CONVSCOPE_REAL names no folder of real inputs")
+needs_shared = pytest.mark.skipif(not SHARED, reason="CONVSCOPE_SHARED names no folder of shared inputs")
 
 
 def prepared(source: Any, fit: Any, **spec: Any) -> Any:
