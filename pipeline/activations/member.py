@@ -45,7 +45,8 @@ class Responses:
     label_numbers: int64 (n,): the labels' numbers in the plan; -1 for labels that the plan does not name.
     candidates: the responses that pass the thresholds of the members.
     nans: int64 (n, channels): NaN values in each map; None where there are none at all.
-    unclipped: float32 (n, channels): the maxima before the layer's upper clamp; None where it has none.
+    unclipped: float32 (n, channels): the maxima before the layer's upper clamp; NaN in channels without one, None where no
+        channel has one.
     """
 
     maxima: np.ndarray

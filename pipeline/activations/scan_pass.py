@@ -31,8 +31,8 @@ class Peaks:
     images, channels, rows, cols: int64 (n,): the candidates, and the first position of their maximum.
     shares: uint8 (n, cells): the candidates' maps, as `map_shares` gives them; None where none are kept.
     nans: int64 (batch, channels): NaN values in each map; None where there are none at all.
-    unclipped: float32 (batch, channels): the maxima before the layer's upper clamp, whose positions are given; None where
-        it has none.
+    unclipped: float32 (batch, channels): the maxima before the layer's upper clamp, whose positions are given; NaN in
+        channels without one, None where no channel has one.
     """
 
     maxima: np.ndarray
@@ -120,6 +120,9 @@ class ScanPass:
             maps, ceilings, floors = read
             if self._channels is not None:
                 maps = {name: tf.gather(value, self._channels, axis=3) for name, value in maps.items()}
+                ceilings = {
+                    name: tf.gather(value, self._channels) if value.shape.rank else value for name, value in ceilings.items()
+                }
             outputs = []
             for name, floor, ceiling in zip(self._names, edges[::2], edges[1::2], strict=True):
                 floor = _of_images(floor, first, self.size)
@@ -132,11 +135,17 @@ class ScanPass:
                 if keeps_maps(maps[name].shape[1:]) and not self._by_relevance:
                     output["shares"] = _shares(maps[name], first, output["candidates"], floors.get(name), ceilings.get(name))
                 if name in ceilings:
-                    output |= {"unclipped": output["maxima"], "maxima": tf.minimum(output["maxima"], ceilings[name])}
+                    output |= _clipped(output["maxima"], ceilings[name])
                 outputs.append(output)
             return outputs
 
         return pass_of(self._network, read, self.size, finish, self._arithmetic)
+
+
+def _clipped(maxima: tf.Tensor, ceiling: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Maxima as the layer gives them, and what they were before its upper clamp: NaN in channels without one."""
+    unclipped = maxima if ceiling.shape.rank == 0 else tf.where(tf.math.is_inf(ceiling), np.float32(np.nan), maxima)
+    return {"unclipped": unclipped, "maxima": tf.minimum(maxima, ceiling)}
 
 
 def _of_images(floor: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
@@ -174,7 +183,8 @@ def _shares(
     image, channel, row, col = tf.unstack(candidates, axis=1)
     values = _columns(tf.reshape(maps, (-1, height * width, channels)), tf.stack([image - first, channel], axis=1))
     values = values if floor is None else tf.maximum(values, floor)
-    values = values if ceiling is None else tf.minimum(values, ceiling)
+    if ceiling is not None:
+        values = tf.minimum(values, ceiling if ceiling.shape.rank == 0 else tf.gather(ceiling, channel)[:, tf.newaxis])
     return map_shares(values, row * width + col)
 
 

@@ -9,14 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UnusableModel, WrongSpec, foreign_errors
-from pipeline.models.ceiling import without_ceiling
+from pipeline.models.ceiling import on_map, without_ceiling
 from pipeline.models.directions import with_layers
 from pipeline.models.head import Head, OutputSpec
 from pipeline.models.layout import CHANNELS, check_device
@@ -231,15 +231,11 @@ class ImageNetwork:
         fed, outputs = self._read(images, list(dict.fromkeys(names.values())))
         clamped = [name for layer, name in names.items() if layer not in self.directions]
         read = {name: without_ceiling(outputs[name], fed) for name in clamped}
+        maps = {layer: partial(self._map, name=name) for layer, name in known.items()}
         return {
-            layer: Unclipped(self._map(outputs[name], known[layer]))
+            layer: Unclipped(maps[layer](outputs[name]))
             if layer in self.directions
-            else Unclipped(
-                raw=self._map(read[name].raw, known[layer]),
-                ceiling=_float32(read[name].ceiling),
-                floor=_float32(read[name].floor),
-                clipped=self._map(outputs[name], known[layer]),
-            )
+            else on_map(read[name], outputs[name], maps[layer])
             for layer, name in names.items()
         }
 
@@ -391,7 +387,3 @@ class ImageNetwork:
             return self._tokens.views[name].make(output)
         output = self.reader.layout.maps(output) if output.shape.rank == 4 else output[:, tf.newaxis, tf.newaxis, :]
         return output if output.shape[1:].is_fully_defined() else tf.ensure_shape(output, (None, *layer.shape))
-
-
-def _float32(bound: tf.Tensor | None) -> tf.Tensor | None:
-    return None if bound is None else tf.cast(bound, tf.float32)

@@ -194,7 +194,8 @@ class Unclipped:
     instead of the map, so what reads maxima reads `raw`, and the lower clamp is not computed a second time.
 
     raw: of the shape and type of what the network gives.
-    ceiling: the largest that the network gives, of the same type, a scalar; None where there is no upper clamp.
+    ceiling: the largest that the network gives, of the same type, a scalar, or (channels,) where it differs by channel and is
+        infinite for those without an upper clamp; None where no channel has one.
     floor: a lower clamp that is not in `raw`, of the same type, a scalar; None where there is none.
     clipped: what the network gives; None where that is `raw`.
     """

@@ -40,7 +40,12 @@ def _quantize(call: NodeCall) -> Value:
     exact = x / scale
     low, high = _RANGES[kind]
     rounded = tf.clip_by_value(tf.round(exact) + zero, low, high)
-    return Value(exact + zero + tf.stop_gradient(rounded - exact - zero) if call.batch is not None else rounded)
+    if call.batch is None:
+        return Value(rounded)
+    # What is added is a gradient and 0. The check of the rank, which is known, keeps TensorFlow from moving the zero point
+    # that _dequantize takes off into that sum, where it is rounded.
+    passed = tf.stop_gradient(rounded) + (exact - tf.stop_gradient(exact))
+    return Value(tf.ensure_shape(passed, [None] * value.rank))
 
 
 def _dequantize(call: NodeCall) -> Value:

@@ -45,6 +45,29 @@ def test_maps_behind_an_upper_clamp_are_those_that_the_layer_gives(in_memory: An
         assert np.abs(heap.maps[channel, rank] - 255 * shares).max() <= 0.51
 
 
+@pytest.mark.parametrize("channels", [None, (4, 1)])
+def test_channels_of_one_layer_rank_through_clamps_of_their_own_or_none(in_memory: Any, plan: Any, channels: Any) -> None:
+    def build(x: Any) -> Any:
+        x = keras.layers.Rescaling(1 / 64)(x)
+        return keras.layers.Concatenate(name="out")(
+            [keras.layers.ReLU(max_value=2.0)(x), keras.layers.ReLU(max_value=3.0)(-x + 4), x]
+        )
+
+    network = one_layer(build, size=6)
+    images = np.random.default_rng(3).integers(0, 256, (9, 6, 6, 3), np.uint8)
+    heap = scan(network, in_memory(images), plan(network, "out", channels=channels, k=3, batch=4))[0].of(Strongest)["out"].heap
+    numbers = np.arange(9) if channels is None else np.array(channels)
+    maps = np.concatenate([images / 64, 4 - images / 64, images / 64], axis=3)[..., numbers]
+    ceilings = np.repeat([2, 3, np.inf], 3)[numbers]
+    peaks = maps.max(axis=(1, 2))
+    np.testing.assert_array_equal(heap.examples, np.argsort(-peaks, axis=0, kind="stable")[:3].T)
+    np.testing.assert_array_equal(heap.scores, np.minimum(-np.sort(-peaks, axis=0)[:3], ceilings).T)
+    np.testing.assert_array_equal(heap.unclipped, np.where(np.isinf(ceilings), np.nan, -np.sort(-peaks, axis=0)[:3]).T)
+    for channel, rank in np.argwhere(heap.examples >= 0):
+        values = np.minimum(maps[heap.examples[channel, rank], ..., channel], ceilings[channel]).ravel()
+        assert np.abs(heap.maps[channel, rank] - 255 * values / heap.scores[channel, rank]).max() <= 0.51
+
+
 @pytest.mark.parametrize(("side", "cells"), [(1, 0), (28, 784), (29, 0)])
 def test_maps_are_kept_of_coarse_layers_alone(in_memory: Any, plan: Any, side: Any, cells: Any) -> None:
     network = one_layer(keras.layers.Activation("linear", name="out"), size=side)
