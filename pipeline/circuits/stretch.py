@@ -195,13 +195,15 @@ class Stretch:
 
         def products(pixels: tf.Tensor, *rest: tf.Tensor) -> list[tf.Tensor]:
             *sources, units = (tf.identity(tensor) for tensor in rest)
-            end, *of_maps = self._added([value, *maps], {image: pixels, **dict(zip(tensors, sources, strict=True))})
+            (end,) = self._added([value], {image: pixels, **dict(zip(tensors, sources, strict=True))})
+            whole = self._added([*maps, *tensors], {image: pixels})  # a map may be computed a second time, beside its tensor
             chosen = tf.gather_nd(end, units, batch_dims=1)
             options = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}
             gradients = deterministic_gradients(chosen, sources, stop_gradients=sources, **options)
+            together = zip(whole[len(maps) :], whole[: len(maps)], sources, gradients, strict=True)
             return [
-                tf.reduce_sum(_as_map(source, of_map, source * gradient), axis=[1, 2])
-                for source, of_map, gradient in zip(sources, of_maps, gradients, strict=True)
+                tf.reduce_sum(_as_map(tensor, of_map, source * gradient), axis=[1, 2])
+                for tensor, of_map, source, gradient in together
             ]
 
         specs = [tf.TensorSpec(value.shape, value.dtype) for value in self.maps(np.zeros(self._spec.shape.as_list(), np.uint8))]

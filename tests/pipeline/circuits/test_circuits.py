@@ -20,6 +20,7 @@ from pipeline.models.keras.model import keras_network
 from pipeline.models.registry import open_network
 from pipeline.receipt import read_receipt
 from pipeline.spec.model import ModelSpec
+from pipeline.store.direction_sets import DirectionSet
 
 layers = keras.layers
 
@@ -228,3 +229,25 @@ def test_a_job_of_one_layer_has_nothing_to_take_apart(write_spec: Any, quiet: An
     spec = load_spec(write_spec(tmp_path / "spec.toml", model={"layers": ["shapes"]}), ['stages=["circuits"]'])
     with pytest.raises(WrongSpec, match="before 'shapes' there is no other layer of this job"):
         run(spec, tmp_path, reporter=quiet)
+
+
+@pytest.mark.parametrize("form", ["linear", "jumprelu"])
+def test_winners_of_directions_of_tokens_are_made_of_the_tokens_channels(form: str) -> None:
+    """The map of a layer of tokens is computed once for the directions, and once for the layer itself."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 6))(layers.Conv2D(6, 4, strides=4, name="embed")(x))
+    tokens = layers.Dense(6, name="tokens")(layers.LayerNormalization()(x))
+    tokens = layers.Add(name="sum")([x, tokens])
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(tokens)), name="transformer")
+    random = np.random.default_rng(1)
+    encoder = random.normal(size=(6, 2)).astype(np.float32)
+    zeros = np.zeros(2, np.float32)
+    made = DirectionSet("sum", "pca2", "pca", form, encoder, zeros, encoder.T.copy(), np.zeros(6, np.float32), zeros - 1e6)
+    network = keras_network(model, "transformer", None, "none").with_directions({made.layer: made})
+    actual = stretch(network, "sum@pca2", "sum")
+    images, units = random.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8), np.array([[0, 3, 1], [2, 1, 0]])
+    (added,) = actual.contributions(actual.maps(images), units)
+    sums = keras.Model(inputs, tokens)(images.astype(np.float32)).numpy().reshape(2, 4, 4, 6)
+    for at, (row, col, channel) in enumerate(units):
+        np.testing.assert_allclose(added[at], sums[at, row, col] * encoder[:, channel], rtol=1e-4)
