@@ -155,7 +155,7 @@ def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
             _paste(picture, middle + 4, x - 10, strip(mark, _SMALL, MARK), right=True)
         notice = rows.notice(row)
         if notice:
-            _paste(picture, middle - 12, x + 4, strip(notice, _LINE, MARK))
+            _write_notice(picture, notice, middle, x + 4, (layout.row_height, layout.row_width - layout.label - _BETWEEN))
             continue
         for group, (height, width) in enumerate(layout.tile):
             for rank in range(layout.k):
@@ -205,6 +205,19 @@ def _write_heading(picture: np.ndarray, layout: SheetLayout, page: int, lines: S
         room = width - (160 if pages > 1 and line == 0 else 0)
         _paste(picture, y, MARGIN, strip(cut_text(text, room, size, "label"), size, colour))
         y += _STEP if line else size + 8
+
+
+def _write_notice(picture: np.ndarray, notice: str, middle: int, x: int, room: tuple[int, int]) -> None:
+    """Write a text in place of tiles, in as many lines and in letters as small as they must be to fit into its row."""
+    height, width = room
+    for size in (_LINE, _SMALL, _SMALL - 3, _SMALL - 5):
+        lines = wrapped(notice, width, size, max(1, height // (size + 4)), "label")
+        if not lines[-1].endswith("…"):
+            break
+    step = size + 4
+    top = middle - (12 if len(lines) == 1 else len(lines) * step // 2)
+    for number, line in enumerate(lines):
+        _paste(picture, max(0, top + number * step), x, strip(line, size, MARK))
 
 
 def _paste(picture: np.ndarray, y: int, x: int, words: np.ndarray, right: bool = False) -> None:

@@ -24,7 +24,7 @@ from pipeline.store.files import file_name, write_bytes
 from pipeline.store.places import Place
 from pipeline.store.user_cache import user_cache
 
-_FORMAT = 1
+_FORMAT = 2
 _NETWORKS = 64  # whose fields the user's cache keeps: those used last
 
 

@@ -88,7 +88,8 @@ def _solve(network: Network, layers: Sequence[LayerInfo]) -> dict[str, Receptive
     graph = layer_graph(network, images, [layer.name for layer in layers])
 
     def read(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: layer.given for name, layer in graph(images).items()}
+        # Before its clamps a layer shows what it depends on also where no random image takes it off them.
+        return {name: layer.raw for name, layer in graph(images).items()}
 
     # On the CPU, where there is a GPU too: cuDNN's Winograd and FFT convolutions let rounding leak out of a unit's window,
     # which is no dependence, but repeats to the bit. A core runs a whole batch, while another evaluates the last one.

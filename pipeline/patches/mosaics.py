@@ -86,7 +86,7 @@ class MosaicRows:
     def label(self, row: int) -> tuple[str, str]:
         """The channel's number and, below it, how many images tie with its last winner."""
         ties = 0 if self.layer.ties is None else int(self.layer.ties[row])
-        return str(self.layer.channels[row]), f"+{ties:,}" if ties > 0 else ""
+        return str(self.layer.channels[row]), f"+{_short(ties)}" if ties > 0 else ""
 
     def _on_ties(self) -> str:
         return " +n: so many images tie with the last." if self.layer.ties is not None and (self.layer.ties > 0).any() else ""
@@ -144,6 +144,12 @@ class _Mosaic:
     layout: SheetLayout
     names: list[str]
     first: int | None = None
+
+
+def _short(number: int) -> str:
+    """A number in at most four letters, for the little room that a label has: 999, 13k, 1.3M."""
+    size, unit = next(((size, unit) for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")) if number >= size), (1, ""))
+    return f"{number / size:.1f}{unit}" if unit and number < 9.95 * size else f"{number // size}{unit}"
 
 
 def _tiles_of(kinds: tuple[Kind, ...], tile: tuple[int, int]) -> list[tuple[int, int]]:

@@ -35,6 +35,21 @@ def test_groups_hold_the_same_boxes_as_one_pass(network: Any, monkeypatch: pytes
         np.testing.assert_array_equal(field.boxes, together[name].boxes)
 
 
+@pytest.mark.parametrize(
+    "clamp",
+    [keras.layers.ReLU(6), lambda x: keras.ops.clip(x, 5.0, 6.0), lambda x: keras.ops.minimum(x, -1e4)],
+    ids=["ReLU6", "clip", "minimum"],
+)
+def test_units_that_are_always_at_a_clamp_see_what_they_are_made_from(clamp: Any) -> None:
+    """No image changes what they give, but winners rank by what is behind the clamp, and are cropped to what that sees."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(1, 5, bias_initializer=keras.initializers.Constant(900), name="conv")(inputs)
+    network = keras_network(keras.Model(inputs, clamp(x)), "saturated", None, "none")
+    before, behind = (fields.solve_fields(network, network.layers())[layer.name] for layer in network.layers())
+    assert behind.size == (5, 5)
+    np.testing.assert_array_equal(behind.boxes, before.boxes)
+
+
 def test_hundreds_of_layers_never_stand_in_one_group_of_more_than_the_bound() -> None:
     rng = np.random.default_rng(0)
     layers = [LayerInfo(f"layer{index}", "Conv2D", tuple(int(n) for n in rng.integers(1, 40, 3))) for index in range(400)]

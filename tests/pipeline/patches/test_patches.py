@@ -137,6 +137,18 @@ def test_a_channel_that_never_fires_says_so_and_shows_no_patches(source: Any, tm
     assert y <= rows.min() and rows.max() < y + 72
 
 
+def test_what_is_said_of_a_channel_stays_within_its_column(source: Any, tmp_path: Path) -> None:
+    """With one winner a channel a column is a tile wide, and the next begins right behind it."""
+    silent = np.arange(30) % 3 == 0
+    layer = winners([[-1] if is_silent else [2] for is_silent in silent], [(0, 0, 8, 8)] * 30)
+    layer = replace(layer, ties=np.where(silent, 0, np.where(np.arange(30) % 3 == 1, 1_281_158, 999_900)))
+    write_patches([layer], source, tmp_path, PatchOptions(FIT, images=1_281_167))
+    marked = (picture(tmp_path, "conv-crop") == MARK).all(axis=2)
+    columns = sorted({place_of(tmp_path, channel)["x"] for channel in range(30)})
+    assert len(columns) > 1 and all(marked[:, x : x + 72].any() and marked[:, x - 60 : x].any() for x in columns)
+    assert not any(marked[:, x - 70 : x - 60].any() for x in columns)
+
+
 def test_a_channel_whose_last_winner_ties_with_other_images_says_so(source: Any, tmp_path: Path) -> None:
     tied = replace(winners([[2, 1], [3, 4]], [(0, 0, 8, 8)] * 4), ties=np.array([0, 12]))
     write_patches([tied], source, tmp_path, PatchOptions(FIT, images=5))
