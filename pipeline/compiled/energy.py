@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import WrongSpec
-from pipeline.models.network import LayerInfo, Network
+from pipeline.models.network import LayerInfo, Network, read_unclipped
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -29,8 +28,9 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
     Each energy map is scaled so that its largest single square is 1. A unit that no pixel changes has 0 everywhere;
     where the gradient is not finite, neither is the energy.
 
-    The strongest units of a layer that ends in ReLU6 are at its ceiling, 6, where the gradient is 0. Units whose gradient
-    is 0 everywhere get a second gradient, which passes through ceilings as if they were not there.
+    The strongest units of a layer behind an upper clamp, such as ReLU6, are at its ceiling, where the gradient is 0. Units
+    whose gradient is 0 everywhere get a second one, which passes through that clamp, and through ReLU6 before it, as if
+    they were not there.
 
     Returns: a function of any number of units, one for each image, which runs in batches of one fixed shape; it is
     compiled when it is first called.
@@ -49,7 +49,10 @@ def energy_of(network: Network, layer: LayerInfo) -> Energy:
     def compiled(without_ceilings: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         def one_batch(images: tf.Tensor, units: tf.Tensor) -> tf.Tensor:
             pixels = network.preprocess(images)
-            with replaced_gradients(WITHOUT_CEILING) if without_ceilings else nullcontext():
+            if without_ceilings:
+                with replaced_gradients(WITHOUT_CEILING):  # those before the layer; its own is looked through
+                    maps = read_unclipped(network, pixels, [layer.name])[layer.name].value
+            else:
                 maps = network.trace(pixels, [layer.name])[layer.name]
             # Images of a batch do not influence each other, so the gradient of the sum is the gradient of each image's unit.
             return _energy(tf.gather_nd(maps, units, batch_dims=1), pixels, network.input_shape[2])

@@ -155,7 +155,8 @@ def draw_page(layout: SheetLayout, page: int, rows: Rows) -> np.ndarray:
             _paste(picture, middle + 4, x - 10, strip(mark, _SMALL, MARK), right=True)
         notice = rows.notice(row)
         if notice:
-            _write_notice(picture, notice, middle, x + 4, (layout.row_height, layout.row_width - layout.label - _BETWEEN))
+            room = max(height for height, _ in layout.tile), layout.row_width - layout.label - _BETWEEN
+            _write_notice(picture, notice, middle, x + 4, room)
             continue
         for group, (height, width) in enumerate(layout.tile):
             for rank in range(layout.k):

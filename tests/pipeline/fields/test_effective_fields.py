@@ -191,6 +191,28 @@ def test_units_at_a_ceiling_get_the_field_that_they_would_have_below_it(
     np.testing.assert_array_equal(at_ceiling, below)
 
 
+@pytest.mark.parametrize(
+    "clamp",
+    [
+        keras.layers.ReLU(3),
+        keras.layers.Activation("hard_sigmoid"),
+        lambda x: keras.ops.clip(x, -1.0, 1.0),
+        lambda x: keras.ops.minimum(x, np.array([1, 2, 3, 4, 5], np.float32)),
+        lambda x: keras.layers.MaxPooling2D(1)(keras.ops.where(x > 2.0, 2.0, x)),
+    ],
+    ids=["ReLU of a maximum", "hard sigmoid", "clip", "minimum", "written out, then pooled"],
+)
+def test_units_at_any_other_ceiling_get_it_too(clamp: Any, model: Any, network: Any, fields: Any, images: Any) -> None:
+    high = keras.layers.Rescaling(1.0, offset=1000.0)(model.get_layer("deep").output)
+    clamped = keras_network(keras.Model(model.input, clamp(high)), "clamped", None, "unit")
+    name = clamped.layers()[-1].name
+    unit = np.array([[2, 3, 1]])
+    at_ceiling = finder(clamped, solve_fields(clamped, clamped.layers()[-1:]), name).boxes(images[:1], unit)
+    below = finder(network, fields, "deep").boxes(images[:1], unit)
+    assert below.any()
+    np.testing.assert_array_equal(at_ceiling, below)
+
+
 def test_units_that_nothing_wakes_have_none_and_are_counted(network: Any, fields: Any, images: Any) -> None:
     closed = finder(network, fields, "closed")
     assert not closed.boxes(images, units(fields, "closed", 5, len(images))).any()
