@@ -28,8 +28,8 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
     Args:
         column: the column of texts, "key" or "text"; the other is "embedding", a list of as many numbers in every row.
 
-    Returns: the texts, and float64 (texts, width).
-    Raises: MissingInput, UnusableData; WrongSpec, for a width of 1.
+    Returns: the texts, each once, and float64 (texts, width).
+    Raises: MissingInput, UnusableData; WrongSpec, for a width of 1, and a text that stands there twice with two embeddings.
     """
     try:
         table = read_table(place(path))
@@ -57,7 +57,11 @@ def read_vectors(path: str, column: str) -> tuple[list[str], np.ndarray]:
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise UnusableData(f"the embeddings in {path!r} hold something that is no finite number.")
     check_width(vectors.shape[1], repr(path))
-    return texts, vectors
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        if not np.array_equal(vectors[first.setdefault(text, row)], vectors[row]):
+            raise WrongSpec(f"{path!r} has two embeddings of {text!r}. Leave one of the rows out.")
+    return list(first), vectors[list(first.values())]
 
 
 def check_width(width: int | None, source: str) -> None:
@@ -83,13 +87,10 @@ def read_words(path: str) -> list[str]:
 def of_keys(path: str, keys: Sequence[str]) -> np.ndarray:
     """The embeddings of images, from a Parquet file, in the order of the images' keys: float64 (images, width).
 
-    Raises: WrongSpec, where an image has none, or a key stands there twice with two embeddings; as `read_vectors`.
+    Raises: WrongSpec, where an image has none; as `read_vectors`.
     """
     names, vectors = read_vectors(path, "key")
-    rows: dict[str, int] = {}
-    for row, name in enumerate(names):
-        if not np.array_equal(vectors[rows.setdefault(name, row)], vectors[row]):
-            raise WrongSpec(f"{path!r} has two embeddings of {name!r}.")
+    rows = {name: row for row, name in enumerate(names)}
     missing = [key for key in keys if key not in rows]
     if missing:
         raise WrongSpec(

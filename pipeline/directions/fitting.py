@@ -14,6 +14,7 @@ from pipeline.errors import WrongSpec, require_module
 from pipeline.store.direction_sets import DirectionSet
 
 _Parts = tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # form, encoder, offset, decoder, mean
+_NO_VARIANCE = 1e-12  # of the largest: what float32 rounds
 _SHRINKAGE = 0.3  # of the covariance of discriminants; results hardly depend on it between 0.1 and 0.6
 
 
@@ -85,8 +86,10 @@ def _pca(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if len(vectors) >= vectors.shape[1] else "full"
-    fitted = PCA(asked.count, svd_solver=solver).fit(vectors.astype(np.float64))
-    components = _signs(fitted.components_, vectors, fitted.mean_) * fitted.components_
+    with np.errstate(invalid="ignore"):  # the shares of no variance at all, which nothing reads
+        fitted = PCA(asked.count, svd_solver=solver).fit(vectors.astype(np.float64))
+    varied = _varies(fitted.explained_variance_ * (len(vectors) - 1), vectors)[:, np.newaxis]
+    components = np.where(varied, _signs(fitted.components_, vectors, fitted.mean_) * fitted.components_, 0)
     return _affine(components.T, components, fitted.mean_)
 
 
@@ -94,13 +97,29 @@ def _ica(asked: SetPlan, vectors: np.ndarray) -> _Parts:
     from sklearn.decomposition import FastICA
 
     solver = "eigh" if len(vectors) >= vectors.shape[1] else "svd"
-    ica = FastICA(asked.count, whiten="unit-variance", whiten_solver=solver, random_state=asked.seed, max_iter=400, tol=1e-3)
+    dimensions = min(asked.count, _dimensions(vectors))
+    unmixing, mixing = np.zeros((2, asked.count, vectors.shape[1]))
+    if not dimensions:
+        return _affine(unmixing.T, mixing, vectors.mean(axis=0, dtype=np.float64))
+    ica = FastICA(dimensions, whiten="unit-variance", whiten_solver=solver, random_state=asked.seed, max_iter=400, tol=1e-3)
     with _quiet():
         ica.fit(vectors.astype(np.float64))
     order = np.argsort(-(ica.mixing_**2).sum(axis=0), kind="stable")
-    unmixing, mixing = ica.components_[order], ica.mixing_.T[order]
+    unmixing[:dimensions], mixing[:dimensions] = ica.components_[order], ica.mixing_.T[order]
     signs = _signs(unmixing, vectors, ica.mean_)
     return _affine((signs * unmixing).T, signs * mixing, ica.mean_)
+
+
+def _dimensions(vectors: np.ndarray) -> int:
+    """In how many dimensions the vectors vary: fewer than they have channels where some are dead, or the same as others."""
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64)
+    scatter = np.linalg.eigvalsh(centred.T @ centred if len(vectors) >= vectors.shape[1] else centred @ centred.T)
+    return int(_varies(scatter, vectors).sum())
+
+
+def _varies(scatter: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Along which components vectors vary, by their sums of squares along them, and not only because float32 rounds."""
+    return scatter > max(_NO_VARIANCE * scatter.max(), np.finfo(np.float32).eps ** 2 * np.square(vectors).sum(dtype=np.float64))
 
 
 def _nmf(asked: SetPlan, vectors: np.ndarray) -> _Parts:
@@ -183,11 +202,12 @@ def _signs(components: np.ndarray, vectors: np.ndarray, mean: np.ndarray) -> np.
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """scikit-learn does not warn that it stopped before it converged: what it reached is measured."""
+    """scikit-learn does not warn that it stopped before it converged, for what it reached is measured; nor of dead channels."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "There are some small singular values")  # of dimensions that are left out
         yield
 
 
@@ -197,7 +217,8 @@ def explained(directions: DirectionSet, vectors: np.ndarray) -> float:
     Args:
         vectors: float32 (n, channels).
     """
-    total = float(((vectors - vectors.mean(axis=0)) ** 2).sum(dtype=np.float64))
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)  # in float32, vectors that are all the same would vary
+    total = float(((vectors - mean) ** 2).sum(dtype=np.float64))
     rest = sum(
         float(((part - directions.restore(part)) ** 2).sum(dtype=np.float64))
         for part in np.array_split(vectors, max(1, len(vectors) // 4096))

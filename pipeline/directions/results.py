@@ -31,6 +31,7 @@ def direction_columns(
         responses = directions.respond(part)
         active += (responses > 0).sum(axis=0)
         energy += (responses.astype(np.float64) ** 2).sum(axis=0)
+    share = np.nan if directions.method in _OF_THEIR_OWN else explained(directions, vectors)
     order = np.argsort(-np.abs(directions.decoder), axis=1, kind="stable")[:, :STRONGEST]
     return {
         "layer": [directions.layer] * count,
@@ -41,7 +42,7 @@ def direction_columns(
         "share_active": active / max(len(vectors), 1),
         "dead": energy == 0,
         "strength": np.sqrt(energy / max(len(vectors), 1)),
-        "explained": [None if directions.method in _OF_THEIR_OWN else explained(directions, vectors)] * count,
+        "explained": [None if np.isnan(share) else share] * count,
         "vectors": [len(vectors)] * count,
         "strongest_channels": order.tolist(),
         "channel_weights": np.take_along_axis(directions.decoder, order, axis=1).astype(np.float64).tolist(),

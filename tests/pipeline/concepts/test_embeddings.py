@@ -56,6 +56,15 @@ def test_a_file_that_is_missing_or_no_parquet_file_is_refused(tmp_path: Path) ->
         read_vectors(str(tmp_path / "text.parquet"), "key")
 
 
+def test_a_text_that_stands_twice_counts_once_and_is_refused_with_two_embeddings(tmp_path: Path) -> None:
+    texts, vectors = read_vectors(
+        parquet(tmp_path / "a.parquet", text=["a", "b", "a"], embedding=[[1.0, 2], [3, 4], [1, 2]]), "text"
+    )
+    assert texts == ["a", "b"] and vectors.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(WrongSpec, match="two embeddings of 'a'"):
+        read_vectors(parquet(tmp_path / "b.parquet", text=["a", "b", "a"], embedding=[[1.0, 2], [3, 4], [1, 3]]), "text")
+
+
 def test_embeddings_of_different_lengths_do_not_compare() -> None:
     concepts = Concepts(("a",), np.ones((1, 3)))
     with pytest.raises(WrongSpec, match=r"images\.parquet, have 2 numbers, and those of concepts, from words\.parquet, 3"):

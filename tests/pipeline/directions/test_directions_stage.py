@@ -12,6 +12,7 @@ from pipeline import run
 from pipeline.ascent.checkpoint import Checkpoint
 from pipeline.directions.autoencoder import Training, train_directions
 from pipeline.directions.fitting import SetPlan, explained, fit_directions
+from pipeline.directions.results import direction_columns
 from pipeline.directions.sampling import SamplePlan, sample_vectors
 from pipeline.errors import WrongSpec
 from pipeline.load import load_spec
@@ -102,6 +103,21 @@ def test_images_that_cannot_be_read_give_way_to_others(tiny_model: Any, write_pi
     layers = [layer for layer in network.layers() if layer.name == "shapes"]
     sample = sample_vectors(network, layers, images_of(folder), SamplePlan(16, 2), lambda done, total: None)["shapes"]
     assert len(sample.vectors) == 16 and not set(sample.examples) & set(range(0, 12, 3))
+
+
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("name", ["pca6", "ica6"])
+def test_components_beyond_the_dimensions_of_the_sample_are_dead(sparse: Any, name: Any, few: bool) -> None:
+    vectors = sparse[: 9 if few else 500, :12].copy()
+    vectors[:, 4:8], vectors[:, 8:] = 0, vectors[:, :4]  # dead channels, and channels that are the same as others
+    vectors += np.float32(0.3)
+    directions = fit_directions(SetPlan("a", name, ""), vectors)
+    columns = direction_columns(directions, vectors, "")
+    assert columns["dead"].tolist() == [False] * 4 + [True] * 2
+    assert columns["explained"][0] == pytest.approx(1, abs=1e-4)
+    alike = fit_directions(SetPlan("a", name, ""), np.full_like(vectors, 0.7))
+    columns = direction_columns(alike, np.full_like(vectors, 0.7), "")
+    assert columns["dead"].all() and columns["explained"] == [None] * 6
 
 
 @pytest.mark.parametrize("name", ["pca8", "ica8", "nmf8", "kmeans8"])
