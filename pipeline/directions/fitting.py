@@ -211,6 +211,26 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def unsettled(directions: DirectionSet, vectors: np.ndarray) -> float:
+    """How far the responses of non-negative components are from the least squares that their steps lead to: the difference, as
+    a share of the vector's strongest response, that one vector in twenty exceeds. Components that are much alike take more steps.
+
+    Args:
+        vectors: float32 (n, channels), of which up to 200 are looked at.
+    """
+    from scipy.optimize import nnls
+
+    some = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), 200)).round().astype(int)]
+    components = directions.decoder.T.astype(np.float64)
+    try:
+        exact = np.array([nnls(components, vector.astype(np.float64), maxiter=100 * directions.count)[0] for vector in some])
+    except RuntimeError:  # components so alike that the solver does not settle either
+        return 1.0
+    strongest = exact.max(axis=1)
+    differences = np.abs(directions.respond(some) - exact).max(axis=1)
+    return float(np.quantile(differences / np.where(strongest > 0, strongest, 1), 0.95))
+
+
 def explained(directions: DirectionSet, vectors: np.ndarray) -> float:
     """The share of the vectors' variance that a set keeps: 1 - |x - restored|² / |x - mean|²; NaN where there is none.
 

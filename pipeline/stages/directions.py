@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.attribution.job_targets import check_job_targets, classes_of, targets_of_job
 from pipeline.directions.concept_vectors import FEWEST, Counterexamples, EmbeddedImages, embed, set_size
-from pipeline.directions.fitting import SetPlan, check_size, fit_directions, require_scikit_learn
+from pipeline.directions.fitting import SetPlan, check_size, fit_directions, require_scikit_learn, unsettled
 from pipeline.directions.results import direction_columns
 from pipeline.directions.sampling import BATCH, SamplePlan, VectorSample, sample_vectors, vectors_at
 from pipeline.directions.splitting import TwoClusters, split_set, two_clusters
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _TRAINED = ("topk", "jumprelu")
 _TARGETS = "directions.targets"
 _ABOUT_CONCEPTS = ("concepts", "against", "runs", "images", "targets")  # keys that no training depends on
+_UNSETTLED = 0.02  # of a vector's strongest response: further off the least squares, the stage says so
 _LOOKED_AT = 10_000  # examples, in which those of a label or a class are looked for
 
 
@@ -230,7 +231,14 @@ def _opened(job: Job, named: str) -> Source:
 
 def _found(job: Job, asked: SetPlan, sample: VectorSample) -> DirectionSet:
     if asked.method not in _TRAINED:
-        return fit_directions(asked, sample.vectors)
+        directions = fit_directions(asked, sample.vectors)
+        off = unsettled(directions, sample.vectors) if asked.method == "nmf" else 0.0
+        if off > _UNSETTLED:
+            job.reporter.say(
+                f"directions: {directions.layer}: components are so alike that responses are {off:.0%} off the least squares for "
+                "one vector in twenty. Name fewer, or another method."
+            )
+        return directions
     from pipeline.ascent.checkpoint import Checkpoint
     from pipeline.directions.autoencoder import Training, train_directions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pipeline import run
 from pipeline.ascent.checkpoint import Checkpoint
 from pipeline.directions.autoencoder import Training, train_directions
-from pipeline.directions.fitting import SetPlan, explained, fit_directions
+from pipeline.directions.fitting import SetPlan, explained, fit_directions, unsettled
 from pipeline.directions.results import direction_columns
 from pipeline.directions.sampling import SamplePlan, sample_vectors
 from pipeline.errors import WrongSpec
@@ -23,6 +24,7 @@ from pipeline.sources.folder import open_folder
 from pipeline.sources.images import Images
 from pipeline.sources.readable import PassedOver, ReadableImages
 from pipeline.spec.data import DataSpec
+from pipeline.store.direction_sets import DirectionSet
 
 
 def images_of(folder: Any) -> Any:
@@ -232,3 +234,30 @@ def test_a_sample_that_is_too_small_is_refused_before_the_scan(
     with pytest.raises(WrongSpec, match=words):
         run(spec, tmp_path, reporter=quiet)
     assert not list(tmp_path.rglob("activations.parquet"))
+
+
+def test_non_negative_components_that_are_too_alike_for_their_steps_are_reported(
+    write_spec: Any, reporter: Any, tmp_path: Any
+) -> None:
+    random = np.random.default_rng(0)
+    base = random.random((6, 12)) + 0.05
+    settled = DirectionSet("a", "nmf3", "nmf", "nonnegative", *_components(np.eye(12)[:3]))
+    alike = DirectionSet("a", "nmf3", "nmf", "nonnegative", *_components(base[:1] + 0.02 * base[:3]))
+    vectors = (random.random((50, 3)) @ alike.decoder).astype(np.float32)
+    assert unsettled(settled, random.random((50, 12)).astype(np.float32)) < 1e-5
+    assert unsettled(alike, vectors) > 0.1
+    inputs = keras.Input((16, 16, 3))
+    mean = keras.layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+    steep = keras.layers.Dense(6, activation="relu", kernel_initializer="ones", bias_initializer="ones", name="steep")(mean)
+    near = keras.layers.Conv2D(6, 1, kernel_initializer=keras.initializers.RandomUniform(0, 0.004, seed=1))(inputs)
+    sums = keras.layers.ReLU(name="sums")(keras.layers.Add()([near, steep]))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(sums)))
+    model.save(tmp_path / "net.keras")
+    tables = {"model": {"source": f"file:{tmp_path / 'net.keras'}", "layers": ["sums"]}, "directions": {"methods": ["nmf5"]}}
+    run(load_spec(write_spec(tmp_path / "spec.toml", **tables), ['stages=["directions"]']), tmp_path, reporter=reporter)
+    assert any(line.startswith("directions: sums@nmf5: components are so alike") for line in reporter.lines)
+
+
+def _components(rows: Any) -> Any:
+    unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit.T.copy(), np.zeros(len(unit), np.float32), unit, np.zeros(unit.shape[1], np.float32)
