@@ -89,9 +89,11 @@ def finish(job: Job, stages: Sequence[str] = ()) -> None:
         started, clock = _utc_now(), time.monotonic()
         passed_over = job.passed_over.images
         passed_over.clear()  # what the checks have met
-        outcome = stage.run(job)
-        for line in [*job.passed_over.sentences(), *ignored_profiles()]:
-            job.reporter.say(line)
+        try:
+            outcome = stage.run(job)
+        finally:  # they may be why a stage has too few images
+            for line in [*job.passed_over.sentences(), *ignored_profiles()]:
+                job.reporter.say(line)
         record = {"started": started, "seconds": round(time.monotonic() - clock, 1), **outcome}
         record |= {"passed_over": dict(passed_over)} if passed_over else {}
         receipt = receipt.end(stage.name, StageRecord.model_validate(record | ({"file_digests": files} if files else {})))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import run
-from pipeline.errors import TooManyBad
+from pipeline.errors import TooManyBad, WrongSpec
 from pipeline.load import load_spec
 from pipeline.receipt import read_receipt
 
@@ -65,3 +65,13 @@ def test_the_survey_of_fields_does_the_same(write_spec: Any, torn: Path, command
         path = write_spec(tmp_path / "job.toml", data={"source": f"folder:{torn}", "on_bad": on_bad})
         status, _, error = command("fields", path, "--out", tmp_path / on_bad)
         assert status == ends and "cat/000.png'" in error and "cannot be read: " in error
+
+
+def test_a_stage_that_is_left_with_too_few_images_says_which_it_passed_over(
+    write_spec: Any, torn: Path, reporter: Any, tmp_path: Path
+) -> None:
+    for path in torn.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(WrongSpec, match="the sample has 0"):
+        run(job(write_spec, torn, tmp_path, "directions", TABLES["directions"], "skip"), tmp_path / "out", reporter=reporter)
+    assert any(line.startswith("40 images passed over, such as ") for line in reporter.lines)
