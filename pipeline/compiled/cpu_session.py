@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from pipeline.compiled.freezing import Pass
+from pipeline.compiled.freezing import Pass, first_alone
 
 
 def in_session(
@@ -44,18 +43,9 @@ def in_session(
     if few_calls:
         config.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
     config.experimental.disable_output_partition_graphs = True  # else it keeps another copy of the graph and its weights
-    call = tf.compat.v1.Session(graph=graph, config=config).make_callable(tf.nest.flatten(structure), inputs)
-    first, planned = threading.Lock(), threading.Event()
+    call = first_alone(tf.compat.v1.Session(graph=graph, config=config).make_callable(tf.nest.flatten(structure), inputs))
 
     def run(*arguments: Any) -> Any:
-        arrays = list(map(np.asarray, arguments))
-        if not planned.is_set():
-            # The first call plans the graph. Threads that came meanwhile would plan it too, each with weights of its own.
-            with first:
-                if not planned.is_set():
-                    outputs = call(*arrays)
-                    planned.set()
-                    return tf.nest.pack_sequence_as(structure, outputs)
-        return tf.nest.pack_sequence_as(structure, call(*arrays))
+        return tf.nest.pack_sequence_as(structure, call(*map(np.asarray, arguments)))
 
     return run

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from pipeline.compiled.graph_parts import operation_of
+from pipeline.compiled.graph_parts import operation_of, readers_in
 from pipeline.compiled.tf_private import optimized
 
 _DEPTHWISE = "DepthwiseConv2dNative"
@@ -49,10 +49,7 @@ class _Folding:
         self._source = graph
         self._nodes = {node.name: node for node in graph.node}
         self._kept = {operation_of(name) for name in kept}
-        self._readers: dict[str, list[NodeDef]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self._readers.setdefault(operation_of(name), []).append(node)
+        self._readers = readers_in(graph)
 
     def graph(self) -> GraphDef:
         replaced: dict[str, list[NodeDef]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,7 +31,7 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
     structure = frozen[0].structure
     # A tf.function would add control dependencies across loops, which Switch and Merge cannot have. What is wrapped is kept: the
     # graph, whose constants are as large as the network, is taken out of its list instead.
-    compiled = tf.compat.v1.wrap_function(lambda *tensors: frozen.pop().flat(*tensors), list(specs), name="frozen")
+    compiled = first_alone(tf.compat.v1.wrap_function(lambda *tensors: frozen.pop().flat(*tensors), list(specs), name="frozen"))
 
     def run(*arguments: Any) -> Any:
         tensors = [
@@ -38,6 +39,23 @@ def freeze(function: Callable[..., Any], *specs: tf.TensorSpec) -> Pass:
             for value, spec in zip(arguments, specs, strict=True)
         ]
         return tf.nest.pack_sequence_as(structure, compiled(*tensors))
+
+    return run
+
+
+def first_alone(call: Pass) -> Pass:
+    """The same pass, whose first call runs alone: it plans the graph, and threads that called meanwhile would plan it again,
+    each with weights of its own."""
+    first, planned = threading.Lock(), threading.Event()
+
+    def run(*arguments: Any) -> Any:
+        if not planned.is_set():
+            with first:
+                if not planned.is_set():
+                    outputs = call(*arguments)
+                    planned.set()
+                    return outputs
+        return call(*arguments)
 
     return run
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 
 def operation_of(name: str) -> str:
@@ -39,6 +40,15 @@ def part_of(graph: GraphDef, ends: Sequence[str], given: Collection[str] = ()) -
             beside = [name for name in node.attr["_class"].list.s if name.decode().removeprefix("loc:@") in kept]
             node.attr["_class"].list.s[:] = beside
     return part
+
+
+def readers_in(graph: GraphDef) -> dict[str, list[NodeDef]]:
+    """The operations that read an output of another, or wait for it, by the other's name; once for each of their inputs."""
+    readers: dict[str, list[NodeDef]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(operation_of(name), []).append(node)
+    return readers
 
 
 def tensors_read(graph: GraphDef) -> set[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from pipeline.compiled.graph_parts import operation_of
+from pipeline.compiled.graph_parts import operation_of, readers_in
 
 _CLAMPS = {"Relu", "Relu6", "Minimum", "Maximum", "ClipByValue"}
 _VIEWS = {"Identity", "Reshape", "Squeeze", "ExpandDims"}  # whose output is the memory of their first input
@@ -27,10 +26,7 @@ def let_clamps_wait(graph: GraphDef) -> None:
     if any(node.op in _LOOPS for node in graph.node):
         return
     nodes = {node.name: node for node in graph.node}
-    readers: defaultdict[str, list[NodeDef]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[operation_of(name)].append(node)
+    readers = readers_in(graph)
     for clamp in graph.node:
         if clamp.op not in _CLAMPS:
             continue
@@ -39,7 +35,7 @@ def let_clamps_wait(graph: GraphDef) -> None:
         if others.isdisjoint(_after(readers, clamp.name) if others else ()):
             clamp.input.extend(f"^{name}" for name in sorted(others))
             for name in others:
-                readers[name].append(clamp)
+                readers.setdefault(name, []).append(clamp)
 
 
 def _memory(nodes: Mapping[str, NodeDef], name: str) -> str:

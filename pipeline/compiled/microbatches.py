@@ -83,7 +83,7 @@ def in_flight(
     """What `run` gives for every item, in order; while the caller works on one result, threads run the next items.
 
     Args:
-        started: told of each result as soon as it is begun.
+        started: called with the future of each result as soon as a thread may run it.
     """
     threads = ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="network")
     running: deque[Future[Result]] = deque()

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.compiled.cpu_session import in_session
+from pipeline.compiled.freezing import freeze
 
 
 def test_a_session_returns_arrays_in_the_structure_of_the_function() -> None:
@@ -33,7 +34,12 @@ def test_it_takes_no_other_shape() -> None:
         run(np.ones((3, 3), np.float32))
 
 
-def test_a_graph_is_planned_once_by_the_first_of_several_threads() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [lambda body, specs: in_session(body, specs, threads=2), lambda body, specs: freeze(body, *specs)],
+    ids=["session", "frozen function"],
+)
+def test_a_graph_is_planned_once_by_the_first_of_several_threads(make: Any) -> None:
     inside, most, lock, both = 0, [], threading.Lock(), threading.Barrier(2)
 
     def enter(x: np.ndarray, wait: bool) -> np.ndarray:
@@ -52,7 +58,7 @@ def test_a_graph_is_planned_once_by_the_first_of_several_threads() -> None:
     def body(x: tf.Tensor, wait: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(enter, [x, wait], tf.float32), (2,))
 
-    run = in_session(body, [tf.TensorSpec((2,)), tf.TensorSpec((), tf.bool)], threads=2)
+    run = make(body, [tf.TensorSpec((2,)), tf.TensorSpec((), tf.bool)])
     with ThreadPoolExecutor(2) as threads:
         given = [np.full(2, number, np.float32) for number in range(2)]
         first = list(threads.map(run, given, [np.array(False)] * 2))

@@ -52,9 +52,9 @@ def test_a_clamp_waits_for_what_else_reads_its_input(clamp: Any, kinds: set[str]
         raw = images * 2
         return tf.reduce_sum(clamp(raw)), tf.reduce_max(raw, axis=2), tf.gather(tf.reshape(raw, (-1, 3)), [1, 5])
 
-    found = waits(function)
-    assert found and found.keys() <= kinds
-    assert found.popitem()[1] == {"Max", "GatherV2"}  # and not the view itself, whose output is the same memory
+    waiting = waits(function)
+    assert waiting and waiting.keys() <= kinds
+    assert waiting.popitem()[1] == {"Max", "GatherV2"}  # and not the view itself, whose output is the same memory
 
 
 def test_a_clamp_of_a_view_waits_for_what_reads_the_same_memory() -> None:
@@ -80,8 +80,8 @@ def test_where_there_is_nothing_to_wait_for_or_it_would_wait_for_itself_it_does_
 
 def test_two_clamps_of_one_map_do_not_wait_for_each_other() -> None:
     """Whichever comes first waits for the other, and the other for nothing."""
-    found = waits(lambda images: (tf.nn.relu(raw := images * 2), tf.nn.relu6(raw)))
-    assert found in ({"Relu": {"Relu6"}}, {"Relu6": {"Relu"}})
+    waiting = waits(lambda images: (tf.nn.relu(raw := images * 2), tf.nn.relu6(raw)))
+    assert waiting in ({"Relu": {"Relu6"}}, {"Relu6": {"Relu"}})
 
 
 def test_clamps_in_graphs_with_loops_are_left_alone() -> None:
