@@ -36,8 +36,11 @@ class Job:
     options: RunOptions = field(default_factory=RunOptions)
     # State that is read before the stages run and that one of them uses, by its type.
     prepared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
-    # Images that the stage that runs has passed over, because they cannot be read. They are named when it has ended.
-    passed_over: PassedOver = field(default_factory=PassedOver, repr=False, compare=False)
+
+    @cached_property
+    def passed_over(self) -> PassedOver:
+        """The images that the stage that runs has passed over, because they cannot be read. They are named when it has ended."""
+        return PassedOver(self.spec.data.on_bad)
 
     @property
     def readable(self) -> ReadableImages:

@@ -119,7 +119,6 @@ def _run(model: Any, images: Any, tree: dict[str, Any], out: str | os.PathLike[s
     from pipeline.job import Job
     from pipeline.models.keras.keras_file import open_live
     from pipeline.sources.live import hold_images
-    from pipeline.sources.readable import PassedOver
 
     if not hasattr(model, "layers"):
         raise UnusableModel(f"{type(model).__name__} is no Keras model. For a file: convscope.run(convscope.load_spec(SPEC)).")
@@ -134,8 +133,7 @@ def _run(model: Any, images: Any, tree: dict[str, Any], out: str | os.PathLike[s
     reporter = Reporter(name)
     spec, layers = layers_of(spec, network, reporter)
     inputs = open_inputs(spec, True, network, records)
-    options, passed_over = RunOptions(cache=False), PassedOver(spec.data.on_bad)
-    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options, passed_over=passed_over)
+    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, RunOptions(cache=False))
     check_job(job)
     with hold(folder, reporter.say):
         finish(job)

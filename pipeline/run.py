@@ -119,7 +119,6 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     from pipeline.job import Job
     from pipeline.models.network import Network
     from pipeline.models.registry import open_networks
-    from pipeline.sources.readable import PassedOver
     from pipeline.sources.registry import KINDS
 
     check_engine(options)
@@ -129,8 +128,7 @@ def open_job(spec: JobSpec, folder: Place, reporter: Reporter, fetch: bool = Tru
     spec, layers = layers_of(spec, network, reporter)
     inputs = open_inputs(spec, fetch, network)
     prepared: dict[type, Any] = dict(zip((Network,), others, strict=False))
-    passed_over = PassedOver(spec.data.on_bad)
-    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options, prepared, passed_over)
+    job = Job(spec, inputs.network, layers, inputs.source, inputs.fit, folder, reporter, options, prepared)
     check_job(job)
     return job
 

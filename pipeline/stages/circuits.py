@@ -126,7 +126,7 @@ def _by_images(job: Job, units: list[_Unit], batch: int) -> Iterator[tuple[np.nd
     by_example = {example: list(group) for example, group in groupby(units, key=lambda unit: unit[0])}
     examples = list(by_example)
     for first in range(0, len(examples), batch):
-        read = list(job.readable.of(examples[first : first + batch]))
+        read = job.readable.of(examples[first : first + batch])
         if read:
             pixels = np.stack([image.given for image in read])
             yield pixels, [(number, *unit[1:]) for number, image in enumerate(read) for unit in by_example[image.example]]
