@@ -2,7 +2,7 @@
 
 A clamp is recognised by its operation: see `pipeline.models.clamps`. So are hard sigmoids, hard tanhs and ReLUs of any
 maximum, which are made of these, and a quantisation, whose largest number is a ceiling. Behind it a layer may pass the
-values on by whatever keeps their order: see `_PASSED_ON`, `_RISING` and `_BY_CONSTANT`. Convolutions, means, and sums and
+values on by operations that keep their order: see `_PASSED_ON`, `_RISING` and `_BY_CONSTANT`. Convolutions, means, and sums and
 products of maps are no such thing: what they are given is clamped, and they are not.
 
 For a layer y = f(min(x, c)) with an f that never falls, y = min(u, f(c)) with u = f(x): the spatial maximum of u gives that
@@ -86,7 +86,7 @@ def on_map(unclipped: Unclipped, output: tf.Tensor, make: Callable[[tf.Tensor], 
 
 
 def _of_channels(lengths: list[int], output: tf.Tensor, make: Callable[[tf.Tensor], tf.Tensor]) -> np.ndarray | None:
-    """Which number of a constant of some lengths is each channel's: int (channels,); None where that differs by place."""
+    """Which number of a constant of some lengths is each channel's: int (channels,); None where that differs by position."""
     shape = output.shape[1:]
     if not shape.is_fully_defined() or lengths[0] != 1:
         return None
@@ -246,7 +246,7 @@ class _Reading:
         return Unclipped(run_again(tensor.op, raws), folded(np.minimum, tf.minimum, ceilings[0], ceilings[-1]))
 
     def _chosen(self, tensor: tf.Tensor) -> Unclipped | None:
-        """Behind a choice, by place, of values with the same ceiling and numbers below it; or of a number above a threshold."""
+        """Behind a choice by position of values with the same ceiling and numbers below it; or of a number above a threshold."""
         condition, *sources = tensor.op.inputs
         threshold = threshold_of(tensor.op, self._constant)
         if threshold is not None:
@@ -305,14 +305,14 @@ class _Reading:
             values.insert(axes[operation.type], number)
         return Unclipped(run_again(operation, values), ceiling)
 
-    def _again(self, tensor: tf.Tensor, of_ceiling: Callable[[tf.Tensor], tf.Tensor | None], place: int = 0) -> Unclipped | None:
-        """The tensor's operation once more, on its input at a place without the clamp."""
+    def _again(self, tensor: tf.Tensor, of_ceiling: Callable[[tf.Tensor], tf.Tensor | None], number: int = 0) -> Unclipped | None:
+        """The tensor's operation once more, with the input of this number without its clamp."""
         inputs = list(tensor.op.inputs)
-        base = self.look(inputs[place])
+        base = self.look(inputs[number])
         ceiling = None if base is None or base.ceiling is None else of_ceiling(base.ceiling)
         if base is None or ceiling is None:
             return None
-        inputs[place] = base.raw
+        inputs[number] = base.raw
         return Unclipped(run_again(tensor.op, inputs, tensor.value_index), ceiling)
 
     def _raised(self, unclipped: Unclipped, floor: tf.Tensor) -> Unclipped:

@@ -15,7 +15,7 @@ _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 
 
 def moved(constant: tf.Tensor, operation: tf.Operation) -> tf.Tensor | None:
-    """A constant of an operation's first input as one of its output; None where that would not be a constant of each place.
+    """A constant of an operation's first input as one of its output; None where that would not be a constant of each position.
 
     Args:
         operation: one that moves values or leaves some out, and makes none.
